@@ -1,0 +1,37 @@
+"""Secateur: neural-network compression that is really smaller and really faster, with proof.
+
+The public names load lazily: `InferenceSession` needs NumPy only; `compress` and its kin need `secateur[compress]`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "InferenceSession": "secateur.engine",
+    "compress": "secateur.api",
+    "Compressor": "secateur.api",
+    "Result": "secateur.api",
+    "load": "secateur.api",
+}
+__all__ = ["Compressor", "InferenceSession", "Result", "__version__", "compress", "load"]
+
+if TYPE_CHECKING:
+    from secateur.api import Compressor as Compressor
+    from secateur.api import Result as Result
+    from secateur.api import compress as compress
+    from secateur.api import load as load
+    from secateur.engine import InferenceSession as InferenceSession
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'secateur' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,172 @@
+"""The abstract classes of all rooms. Read this file first.
+
+A class is abstract (here) or final (one file in its room). Final classes are frozen dataclasses: their fields are
+their configuration, their recipe section and their record. Nothing here imports torch when run.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from secateur.errors import ConstraintError
+from secateur.types import Level, Packing, Problem, Site, Solution
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Constraint(ABC):
+    """A set of matrices with a projection: which values may a weight take?
+
+    Every method sees the matrix [rows, cols] that `view` declares (see `views.py`): rows are outputs, or one row per
+    coupled channel. Equal scores: the lower flat index stays. Tensors are never changed in place; NaN or infinity
+    raises ConstraintError. The level None means dense and is handled by the public wrappers' callers, not here.
+    """
+
+    view: ClassVar[str] = "oc"  # oc | o_khkw_c | channels
+    exact: ClassVar[bool] = True  # project() is the true nearest point
+    reference: ClassVar[str] = ""  # paper, arXiv id, section
+
+    @abstractmethod
+    def levels(self, shape: tuple[int, int]) -> Sequence[Level]:
+        """The menu for a matrix of this shape, in any order; a lazy sequence (range) where it is long."""
+
+    @abstractmethod
+    def parse_level(self, given: Mapping[str, Any], shape: tuple[int, int]) -> Level:
+        """The level that a recipe's `level: {sparsity: 0.9}` means; ConstraintError names the keys understood."""
+
+    @abstractmethod
+    def project(self, weight: Tensor, level: Level, importance: Tensor | None = None) -> Tensor:
+        """Nearest member in sum h * (w - z)^2; h = `importance` (same shape, >= 0), or 1 if None."""
+
+    @abstractmethod
+    def contains(self, weight: Tensor, level: Level) -> bool:
+        """Is the matrix a member of the set at this level?"""
+
+    @abstractmethod
+    def freeze(self, weight: Tensor, level: Level) -> Piece:
+        """The linear piece of the set through the member `weight`: structure fixed, free values move.
+
+        Top-k: the support. Codebook: support and assignment (one free value per cluster). Uniform: codes (the scale
+        is free). Retraining after the hard mapping is training inside this piece ("masked retraining", generalised).
+        """
+
+    @abstractmethod
+    def packing(self, shape: tuple[int, int], level: Level) -> Packing:
+        """What will be stored for a member at this level: estimate and hard maximum in bytes."""
+
+    def distance(self, weight: Tensor, importance: Tensor | None = None) -> DistanceCurve:
+        """The lazy curve level -> sum h (w - project(w))^2. Override where a closed form is cheaper."""
+        return DistanceCurve(self, weight, importance)
+
+    def at_tightness(self, shape: tuple[int, int], level: Level, tightness: float) -> Level:
+        """The level on the way from dense (0) to `level` (1). Default: dense until 1."""
+        return level if tightness >= 1.0 else None
+
+
+@dataclass(frozen=True)
+class DistanceCurve:
+    """Callable level -> squared distance, by projecting; final classes may return any callable of this form."""
+
+    constraint: Constraint
+    weight: Tensor
+    importance: Tensor | None
+
+    def __call__(self, level: Level) -> float:
+        if level is None:
+            return 0.0
+        gap = (self.weight - self.constraint.project(self.weight, level, self.importance)).double().square()
+        return float((gap if self.importance is None else gap * self.importance.double()).sum())
+
+
+class Piece(ABC):
+    """A linear subspace of matrices of one shape. Orthogonal projection, so it also maps gradients."""
+
+    @abstractmethod
+    def project(self, matrix: Tensor) -> Tensor:
+        """Orthogonal projection onto the subspace; a new tensor."""
+
+
+@dataclass(frozen=True)
+class Saliency(ABC):
+    """How much a weight matters, as the weight h of the projection's metric sum h (w - z)^2.
+
+    `needs` lists the statistics it reads: any of `second_moment`, `gradient`, `generator`. The score of the field is
+    sqrt(h) * |w|: |w| * v^a is h = v^(2a); Taylor |w * g| is h = g^2.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    reference: ClassVar[str] = ""
+
+    @abstractmethod
+    def importance(self, weight: Tensor, stats: Mapping[str, Any]) -> Tensor | None:
+        """h, same shape as `weight`, >= 0, finite; None means all ones."""
+
+
+@dataclass(frozen=True)
+class Solver(ABC):
+    """Takes the weights to the sets.
+
+    The caller owns the loop (ours in `training`, or the user's): loss backward, optimizer step, then `step`. The only
+    thing changed in place is `problem.params`. `round_changed(state)` tells the caller to restart the learning rate.
+    """
+
+    reference: ClassVar[str] = ""
+
+    @abstractmethod
+    def init(self, problem: Problem) -> Any:
+        """A fresh state. States offer `state_dict()` -> (tensors, json) and `load_state_dict` for exact resume."""
+
+    @abstractmethod
+    def step(self, state: Any) -> Any:
+        """After one optimizer step: proximal pull, round updates, masks."""
+
+    @abstractmethod
+    def finish(self, state: Any) -> Solution:
+        """The projected answer at the final levels."""
+
+    def penalty(self, state: Any) -> Tensor | float:
+        """Added to the loss; 0 where the solver takes an exact proximal step in `step`."""
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Objective(ABC):
+    """One summand of what is minimised."""
+
+    weight: float = 1.0
+    needs_teacher: ClassVar[bool] = False
+    reference: ClassVar[str] = ""
+
+    @abstractmethod
+    def loss(self, outputs: Any, targets: Any, teacher_outputs: Any, base_loss: Any) -> Tensor:
+        """Scalar loss of a batch, before `weight`. `base_loss(outputs, targets)` is the user's task loss."""
+
+
+@dataclass(frozen=True)
+class Meter(ABC):
+    """Prices a site at a level, and the whole: bytes, nonzeros, MACs, ..."""
+
+    unit: ClassVar[str] = ""
+
+    @abstractmethod
+    def cost(self, site: Site, packing: Packing) -> float:
+        """Expected cost of one site."""
+
+    def fixed(self, **facts: Any) -> float:
+        """Cost that no level changes (graph, header, unconstrained tensors)."""
+        return 0.0
+
+
+def check_finite(weight: Tensor, subject: str) -> None:
+    """Raise ConstraintError when a tensor holds NaN or infinity."""
+    if not bool(weight.isfinite().all()):
+        bad = int((~weight.isfinite()).sum())
+        raise ConstraintError(
+            f"{subject} {list(weight.shape)}: {bad} values are NaN or infinite; finite weights are needed; "
+            "check the training that made this model"
+        )

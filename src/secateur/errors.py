@@ -1,0 +1,64 @@
+"""The exceptions. Every message says: subject, what came, what is needed, what to do."""
+
+from __future__ import annotations
+
+
+class SecateurError(Exception):
+    """Base of all errors a user can cause or meet. `exit_code` is what the command line answers."""
+
+    exit_code = 2
+
+
+class UsageError(SecateurError):
+    """An argument, a recipe key or a file that the user named is wrong."""
+
+
+class ConstraintError(SecateurError):
+    """A tensor does not fit a constraint (shape, NaN) or a level is not on its menu."""
+
+
+class FormatError(SecateurError):
+    """A file is damaged, truncated or not of the format. `offset` is the byte where reading stopped."""
+
+    def __init__(self, message: str, offset: int | None = None) -> None:
+        super().__init__(message if offset is None else f"{message} (at byte {offset})")
+        self.offset = offset
+
+
+class UnsupportedError(SecateurError):
+    """A valid request that is not covered; names the node or key and the nearest supported choice."""
+
+
+class MissingExtraError(SecateurError):
+    """A command needs an optional dependency; the message says which extra to install."""
+
+
+class CheckError(SecateurError):
+    """A verification failed."""
+
+    exit_code = 1
+
+
+class BudgetError(CheckError):
+    """The budget cannot be met. `smallest` is the nearest reachable value, `site` what stands in the way."""
+
+    def __init__(self, message: str, smallest: float | None = None, site: str | None = None) -> None:
+        super().__init__(message)
+        self.smallest = smallest
+        self.site = site
+
+
+class DivergedError(CheckError):
+    """Training produced NaN or infinite values."""
+
+
+class InterruptedRun(SecateurError):
+    """The run was interrupted (Ctrl-C, SIGTERM) after a checkpoint was written; `--resume` goes on."""
+
+    exit_code = 3
+
+
+class EnvironmentFailure(SecateurError):
+    """Disk full, no memory, folder not writable."""
+
+    exit_code = 4

@@ -1,0 +1,177 @@
+"""The nouns. Plain frozen data, no torch at run time; read `contracts.py` beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from secateur.contracts import Constraint
+
+# A level is what a constraint's menu holds: an int (kept weights, bits, kept rows), a tuple of levels (joint sets),
+# or None = leave this site dense.
+Level = int | tuple[Any, ...] | None
+Weights = Mapping[str, "Tensor"]  # parameter name -> tensor
+
+
+@dataclass(frozen=True)
+class Member:
+    """One parameter of a site and how channel `r` of the site sits in it.
+
+    `axis` is the parameter's axis that runs over the site's rows; each row owns `repeat` consecutive indices of it
+    (a linear layer behind a flatten has repeat = H*W).
+    """
+
+    param: str
+    axis: int = 0
+    repeat: int = 1
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place where a constraint can act: one weight, or several weights coupled along one channel axis.
+
+    Attributes:
+        name: the parameter's dotted name (`conv1.weight`); for a coupled group the name of its first producer,
+            with the suffix `.channels`.
+        op: conv | linear | bias | norm | embedding | channels.
+        shape: the parameter's shape (for `channels`: (rows,)).
+        members: the parameters that are written by a projection. One for ordinary sites. For `channels`: the
+            producers whose rows are zeroed together.
+        positions: how often each weight is used per example (output positions); macs = nnz * positions.
+        groups: convolution groups.
+        last: the layer makes a model output.
+        removes: for `channels`: further parameters from which a removed row disappears physically (norms, biases,
+            the consumers' input axes).
+    """
+
+    name: str
+    op: str
+    shape: tuple[int, ...]
+    members: tuple[Member, ...]
+    positions: int = 1
+    groups: int = 1
+    last: bool = False
+    removes: tuple[Member, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Number of weights (for `channels`: number of rows)."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Packing:
+    """What will be stored for one tensor: `n` positions, `nnz` kept, each value `bits` wide.
+
+    `n_values` > 0 says values come from a codebook of that many entries of `entry_bits` each. `structure_bits`
+    replaces the free-position cost log2 C(n, nnz) when the positions are structured (N:M, rows); None = free.
+    """
+
+    n: int
+    nnz: int
+    bits: float = 32.0
+    n_values: int = 0
+    entry_bits: int = 32
+    structure_bits: float | None = None
+    layout: str = "auto"
+    codec: str = "auto"
+
+    @property
+    def ideal_bits(self) -> float:
+        """log2 C(n, nnz) + nnz * bits + codebook: the bound of DESIGN.md section 5 before the 1.03 and the 32 bytes."""
+        where = log2_choose(self.n, self.nnz) if self.structure_bits is None else self.structure_bits
+        return where + self.nnz * self.bits + self.n_values * self.entry_bits
+
+    @property
+    def estimate(self) -> float:
+        """Expected bytes in the file."""
+        return self.ideal_bits / 8 + 2
+
+    @property
+    def max_nbytes(self) -> int:
+        """Hard maximum in bytes: the format's size law."""
+        return math.ceil(1.03 * self.ideal_bits / 8) + 32
+
+
+def log2_choose(n: int, k: int) -> float:
+    """log2 of the binomial coefficient C(n, k); 0 for k = 0 or k = n."""
+    if k <= 0 or k >= n:
+        return 0.0
+    return (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)) / math.log(2)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One constrained site: the constraint that acts there and, if the recipe gave one, its level.
+
+    `given` False means: the allocator picks the level from the menu.
+    """
+
+    site: Site
+    constraint: Constraint
+    level: Level = None
+    given: bool = False
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One hard limit of a budget: `kind` (nbytes, nnz, macs, accuracy_drop, ...) and its value in base units."""
+
+    kind: str
+    value: float
+
+
+# (weights, importance per site or None, tightness in [0, 1]) -> level per site name. Tightness 0 = dense, 1 = target.
+Allocate = Callable[[Weights, "Mapping[str, Tensor | None]", float], "dict[str, Level]"]
+# weights (with zeros) -> boolean tensor per parameter: can this weight still influence an output?
+Effective = Callable[[Weights], "dict[str, Tensor]"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a solver is asked: move `params` so that every term holds at its final level.
+
+    `params` are the live parameters (the solver's own working copy; the one thing that is changed in place).
+    `allocate` answers levels for any tightness from today's weights. `effective` marks weights that can matter
+    (dead-end and source-less ones are False). `second_moment` returns, per parameter, a running mean of squared
+    gradients (the optimizer's where it keeps one), or None before the first step.
+    """
+
+    params: dict[str, Tensor]
+    terms: tuple[Term, ...]
+    allocate: Allocate
+    total_steps: int
+    effective: Effective | None = None
+    second_moment: Callable[[str], Tensor | None] = lambda name: None
+    gradient: Callable[[str], Tensor | None] = lambda name: None
+    learning_rate: Callable[[], float] = lambda: 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The answer: projected weights, the level each site ended on, residuals and an outcome code.
+
+    outcome: `converged`, `not_converged` (feasible all the same) or `one_shot_better`.
+    """
+
+    weights: dict[str, Tensor]
+    levels: dict[str, Level]
+    outcome: str = "converged"
+    residuals: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One progress event for `on_progress`: stage name, done and total units, seconds so far, free-form metrics."""
+
+    stage: str
+    done: int
+    total: int
+    seconds: float
+    metrics: dict[str, float] = field(default_factory=dict)
