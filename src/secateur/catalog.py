@@ -11,7 +11,7 @@ import importlib
 import inspect
 from difflib import get_close_matches
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from secateur import errors
@@ -49,5 +49,5 @@ def load(room: str, name: str) -> type:
 
 
 @cache
-def _outside(room: str) -> dict[str, object]:
-    return {e.name: e for e in entry_points(group=f"secateur.{room}")}  # type: ignore[misc]
+def _outside(room: str) -> dict[str, EntryPoint]:
+    return {e.name: e for e in entry_points(group=f"secateur.{room}")}

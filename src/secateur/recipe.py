@@ -1,0 +1,399 @@
+"""The recipe: what a YAML file, `--set a.b=c` and the Python call say, checked before any work starts.
+
+One pydantic model per section; unknown keys are refused with the nearest known one. `Recipe.build_terms` resolves
+`constrain` against the sites that were found, so that the resolved recipe lists every site.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from secateur import catalog
+from secateur.contracts import Constraint, Objective, Saliency, Solver
+from secateur.errors import ConstraintError, UsageError
+from secateur.types import Limit, Site, Term
+
+T = TypeVar("T")
+LIMITS = ("nbytes", "nnz", "macs", "accuracy_drop")
+_BYTES = {"B": 1, "KB": 1000, "MB": 10**6, "GB": 10**9, "KIB": 1024, "MIB": 2**20, "GIB": 2**30}
+_COUNTS = {"": 1, "K": 1000, "M": 10**6, "G": 10**9}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Constrain(_Section):
+    """One entry of `constrain`: which sites, which set (a list = joint set), which level."""
+
+    where: str | list[str] = "*"
+    exclude: str | list[str] | None = None
+    with_: str | dict[str, Any] | list[str | dict[str, Any]] = Field("topk", alias="with")
+    level: dict[str, Any] | None = None
+
+
+class Training(_Section):
+    """How weights are trained; the same keys serve the dense net, the approach, the polish and the snap."""
+
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: float = Field(1e-3, gt=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    batch_size: int = Field(128, ge=1)
+    warmup_steps: int = Field(50, ge=0)
+    schedule: str = "cosine"
+    average: float = Field(0.0, ge=0, lt=1)
+    augment: str | None = None
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    threads: int | Literal["auto"] = "auto"
+    checkpoint_seconds: float = Field(30.0, ge=0)
+
+
+class Bench(_Section):
+    """Which runtimes the report times the nets in, and for how long (seconds per net)."""
+
+    against: list[str] = ["onnxruntime", "torch"]
+    seconds: float = Field(2.0, gt=0)
+    threads: int = Field(1, ge=1)
+
+
+class Recipe(BaseModel):
+    """A whole recipe. `to_yaml()` writes the resolved form: every default said, every site listed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str | None = None
+    weights: str | None = None
+    data: str | None = None
+    budget: dict[str, float] = {}
+    minimise: Literal["nbytes", "nnz", "macs", "loss"] | None = None
+    constrain: list[Constrain] = [Constrain.model_validate({"with": "topk"})]
+    solver: dict[str, Any] = {"name": "gradual", "epochs": 10}
+    saliency: dict[str, Any] = {"name": "abs"}
+    objective: list[dict[str, Any]] = [{"name": "task"}]
+    polish_objective: list[dict[str, Any]] = [{"name": "task"}]
+    training: Training = Training()
+    dense: dict[str, Any] | None = None
+    baselines: list[Literal["one_shot", "one_shot_raw"]] = ["one_shot", "one_shot_raw"]
+    bench: Bench = Bench()
+    seed: int = Field(0, ge=0)
+
+    # ---- reading -----------------------------------------------------------------------------------------------
+    @classmethod
+    def from_file(cls, path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+        """Read a YAML recipe; `overrides` are `a.b=c` strings applied on top."""
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise UsageError(f"recipe {path}: no such file; give the path of a YAML recipe") from None
+        except (OSError, UnicodeDecodeError) as e:
+            raise UsageError(f"recipe {path}: cannot be read ({e}); give the path of a YAML text file") from None
+        return cls.from_text(text, overrides, subject=f"recipe {path}")
+
+    @classmethod
+    def from_text(cls, text: str, overrides: Iterable[str] = (), subject: str = "recipe") -> Recipe:
+        """Read YAML text (the safe subset: no tags, no code)."""
+        try:
+            raw = yaml.safe_load(text)
+        except yaml.YAMLError as e:
+            raise UsageError(f"{subject}: not valid YAML: {e}") from None
+        if not isinstance(raw, dict):
+            raise UsageError(f"{subject}: holds {type(raw).__name__}, a mapping of recipe keys is needed")
+        for item in overrides:
+            _override(raw, item)
+        return cls.from_dict(raw, subject)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any], subject: str = "recipe") -> Recipe:
+        """Check a mapping of recipe keys."""
+        try:
+            return cls.model_validate(dict(raw))
+        except ValidationError as e:
+            raise UsageError(_explain(e, subject)) from None
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _parse_budget(cls, raw: Any) -> dict[str, float]:
+        if not isinstance(raw, Mapping):
+            raise ValueError(f"a mapping such as {{nbytes: 6KB}} is needed, got {raw!r}")
+        return {str(k): parse_limit(str(k), v) for k, v in raw.items()}
+
+    @field_validator("constrain", "objective", "polish_objective", mode="before")
+    @classmethod
+    def _as_list(cls, raw: Any) -> Any:
+        return [raw] if isinstance(raw, Mapping) else raw
+
+    @field_validator("solver", "saliency", mode="before")
+    @classmethod
+    def _as_mapping(cls, raw: Any) -> Any:
+        return {"name": raw} if isinstance(raw, str) else raw
+
+    @model_validator(mode="after")
+    def _check_methods(self) -> Recipe:
+        self.build_solver()
+        self.build_saliency()
+        self.build_objectives()
+        self.build_objectives(polish=True)
+        for entry in self.constrain:
+            build_constraint(entry.with_)
+        self.dense_training()
+        return self
+
+    def replace(self, **changes: Any) -> Recipe:
+        """A new recipe with some keys changed (checked again)."""
+        return Recipe.from_dict({**self.model_dump(by_alias=True, exclude_unset=True), **changes})
+
+    # ---- building ----------------------------------------------------------------------------------------------
+    _PHASE_KEYS = ("epochs", "polish", "snap")
+
+    @property
+    def epochs(self) -> float:
+        """Total epochs of the solver: approach + polish + snap."""
+        return float(self.solver.get("epochs", 10))
+
+    @property
+    def polish(self) -> float:
+        """Fraction of the epochs spent on masked retraining."""
+        return float(self.solver.get("polish", 0.3))
+
+    @property
+    def snap(self) -> float:
+        """Fraction of the epochs spent on quantised retraining, where a value constraint is present."""
+        return float(self.solver.get("snap", 0.2))
+
+    def build_solver(self) -> Solver:
+        """The solver with its fields; the phase keys (epochs, polish, snap) are the training loop's."""
+        settings = {k: v for k, v in self.solver.items() if k not in self._PHASE_KEYS}
+        for key in self._PHASE_KEYS:
+            value = self.solver.get(key, 1)
+            if not isinstance(value, int | float) or value < 0 or (key != "epochs" and value > 1):
+                raise UsageError(f"solver.{key}: {value!r}; a number >= 0 is needed (polish and snap: at most 1)")
+        if self.polish + self.snap > 1:
+            raise UsageError(
+                f"solver: polish {self.polish} + snap {self.snap} exceed 1; they are fractions of the epochs"
+            )
+        return build("solvers", settings, "solver", Solver)  # type: ignore[type-abstract]
+
+    def build_saliency(self) -> Saliency:
+        """The saliency that weights the projections."""
+        return build("saliencies", self.saliency, "saliency", Saliency)  # type: ignore[type-abstract]
+
+    def build_objectives(self, polish: bool = False) -> list[Objective]:
+        """The summands of the loss, for the approach or for the polish."""
+        chosen = self.polish_objective if polish else self.objective
+        key = "polish_objective" if polish else "objective"
+        return [build("objectives", o, f"{key}[{i}]", Objective) for i, o in enumerate(chosen)]  # type: ignore[type-abstract]
+
+    def dense_training(self) -> tuple[float, Training] | None:
+        """Epochs and settings of the dense training, or None when the model comes trained."""
+        if self.dense is None:
+            return None
+        settings = dict(self.dense)
+        epochs = settings.pop("epochs", None)
+        if not isinstance(epochs, int | float) or epochs <= 0:
+            raise UsageError(f"dense.epochs: {epochs!r}; a number > 0 is needed: for how long to train the dense net")
+        merged = {**self.training.model_dump(exclude_unset=True), **settings}
+        try:
+            return float(epochs), Training.model_validate(merged)
+        except ValidationError as e:
+            raise UsageError(_explain(e, "recipe: dense")) from None
+
+    def limits(self) -> list[Limit]:
+        """The budget as hard limits in base units (bytes, counts, fractions)."""
+        return [Limit(k, v) for k, v in self.budget.items()]
+
+    def build_terms(self, sites: Sequence[Site], groups: Sequence[Site] = ()) -> tuple[Term, ...]:
+        """Resolve `constrain` against the sites found. Later entries override earlier ones on the same site.
+
+        `where: "*"` means conv, linear and embedding weights; biases and norms only when a pattern other than a bare
+        star names them. A constraint whose view is `channels` acts on the coupled groups instead.
+
+        Raises:
+            UsageError: a pattern matches nothing (with the nearest names), or a level does not fit.
+        """
+        chosen: dict[str, Term] = {}
+        for i, entry in enumerate(self.constrain):
+            constraint = build_constraint(entry.with_)
+            pool = list(groups) if constraint.view == "channels" else list(sites)
+            matched = _match(entry, pool, f"constrain[{i}]")
+            for site in matched:
+                level, given = None, entry.level is not None
+                if entry.level is not None:
+                    try:
+                        level = constraint.parse_level(entry.level, _view_shape(site))
+                    except ConstraintError as e:
+                        raise UsageError(f"constrain[{i}].level at {site.name} {list(site.shape)}: {e}") from None
+                chosen[site.name] = Term(site, constraint, level, given)
+        order = {s.name: i for i, s in enumerate([*sites, *groups])}
+        return tuple(sorted(chosen.values(), key=lambda t: order[t.site.name]))
+
+    def to_yaml(self, **more: Any) -> str:
+        """The recipe as YAML, defaults written out, `more` appended (resolved sites, versions)."""
+        data = self.model_dump(by_alias=True, mode="json")
+        return yaml.safe_dump({**data, **more}, sort_keys=False, allow_unicode=True, width=120)
+
+
+def build(room: str, settings: Mapping[str, Any], subject: str, kind: type[T]) -> T:
+    """An instance of a room's method from `{name: ..., field: ...}`; unknown fields name the nearest known one."""
+    options = dict(settings)
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise UsageError(f"{subject}: needs `name`, one of {', '.join(catalog.names(room))}")
+    cls = catalog.load(room, name)
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    for key in options:
+        if key not in known:
+            raise UsageError(f"{subject}: {name} has no option {key!r}{_near(key, known)}")
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    try:
+        made = cls(**values)
+    except (TypeError, ValueError) as e:
+        raise UsageError(f"{subject}: {name}: {e}") from None
+    if not isinstance(made, kind):
+        raise TypeError(f"{cls.__name__} is not a {kind.__name__}")
+    return made
+
+
+def build_constraint(given: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]) -> Constraint:
+    """The constraint of `with:`: a name, a mapping, or a list of them (= joint set)."""
+    if isinstance(given, str):
+        given = {"name": given}
+    if isinstance(given, Mapping):
+        return build("constraints", given, "constrain.with", Constraint)  # type: ignore[type-abstract]
+    parts = tuple(build_constraint(g) for g in given)
+    if not parts:
+        raise UsageError("constrain.with: an empty list; name at least one constraint")
+    if len(parts) == 1:
+        return parts[0]
+    try:
+        return catalog.load("constraints", "both")(parts=parts)  # type: ignore[no-any-return]
+    except (TypeError, ValueError, ConstraintError) as e:
+        raise UsageError(f"constrain.with: {e}") from None
+
+
+def parse_limit(kind: str, value: Any) -> float:
+    """A budget value in base units: `6KB` -> 6000, `0.1pt` -> 0.001, `1.5K` -> 1500.
+
+    >>> parse_limit("nbytes", "6KiB"), parse_limit("accuracy_drop", "0.1pt"), parse_limit("nnz", "1.75K")
+    (6144.0, 0.001, 1750.0)
+    """
+    if kind not in LIMITS:
+        raise ValueError(f"budget key {kind!r} is unknown{_near(kind, LIMITS)}")
+    match = re.fullmatch(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*([A-Za-z%]*)\s*", str(value))
+    if not match or isinstance(value, bool):
+        raise ValueError(f"budget.{kind}: {value!r} is not a number with a unit")
+    number, unit = float(match[1]), match[2]
+    if kind == "nbytes":
+        if unit.upper() not in _BYTES:
+            raise ValueError(
+                f"budget.nbytes: {value!r} needs a unit, one of B, KB, MB, GB (1000) or KiB, MiB, GiB (1024)"
+            )
+        number *= _BYTES[unit.upper()]
+    elif kind == "accuracy_drop":
+        if unit not in ("pt", "%"):
+            raise ValueError(f"budget.accuracy_drop: {value!r} needs the unit pt (percentage points), as 0.1pt")
+        number /= 100
+    elif unit.upper() not in _COUNTS:
+        raise ValueError(f"budget.{kind}: {value!r}; a count is needed, optionally with K, M or G")
+    else:
+        number *= _COUNTS[unit.upper()]
+    if number < 0 or (number == 0 and kind != "accuracy_drop"):
+        raise ValueError(f"budget.{kind}: {value!r}; a positive value is needed")
+    return number
+
+
+def _match(entry: Constrain, pool: Sequence[Site], subject: str) -> list[Site]:
+    patterns = [entry.where] if isinstance(entry.where, str) else entry.where
+    out = [entry.exclude] if isinstance(entry.exclude, str) else entry.exclude or []
+    hit: list[Site] = []
+    for pattern in [*patterns, *out]:
+        if not any(_fits(s, pattern) for s in pool):
+            known = [s.name for s in pool]
+            raise UsageError(
+                f"{subject}: pattern {pattern!r} matches no layer{_near(pattern, known)}; "
+                f"the model has {', '.join(known[:12])}{', ...' if len(known) > 12 else ''}"
+            )
+    for site in pool:
+        named = any(_fits(site, p) and (p != "*" or site.op not in ("bias", "norm")) for p in patterns)
+        if named and not any(_fits(site, p) for p in out):
+            hit.append(site)
+    if not hit:
+        raise UsageError(f"{subject}: where {entry.where!r} minus exclude {entry.exclude!r} leaves no layer")
+    return hit
+
+
+def _fits(site: Site, pattern: str) -> bool:
+    # "fc3" names the layer, i.e. its weight; biases and norms must be named in full ("fc3.bias", "*.bias").
+    if fnmatchcase(site.name, pattern):
+        return True
+    layer = site.name.rpartition(".")[0]
+    return site.op not in ("bias", "norm") and fnmatchcase(layer, pattern)
+
+
+def _view_shape(site: Site) -> tuple[int, int]:
+    if site.op == "channels" or len(site.shape) < 2:
+        return (site.shape[0], 1) if site.op == "channels" else (1, site.n)
+    return site.shape[0], site.n // site.shape[0]
+
+
+def _override(raw: dict[str, Any], item: str) -> None:
+    key, eq, value = item.partition("=")
+    if not eq or not key:
+        raise UsageError(f"--set {item!r}: give key=value, as --set solver.epochs=5")
+    at: Any = raw
+    *path, last = key.split(".")
+    for part in path:
+        if isinstance(at, list):
+            at = _element(at, part, item)
+        else:
+            if not isinstance(at.get(part), dict | list):
+                at[part] = {}
+            at = at[part]
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as e:
+        raise UsageError(f"--set {item!r}: the value is not valid YAML: {e}") from None
+    if isinstance(at, list):
+        _element(at, last, item)
+        at[int(last)] = parsed
+    else:
+        at[last] = parsed
+
+
+def _element(items: list[Any], part: str, item: str) -> Any:
+    if not part.isdigit() or int(part) >= len(items):
+        raise UsageError(f"--set {item!r}: {part!r} is not an index below {len(items)}")
+    return items[int(part)]
+
+
+def _near(key: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    near = get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known[:20])}"
+
+
+def _explain(error: ValidationError, subject: str) -> str:
+    lines = []
+    for e in error.errors():
+        where = ".".join(str(p) for p in e["loc"] if not str(p).startswith(("function-", "list[", "dict[")))
+        if e["type"] == "extra_forbidden":
+            section: type[BaseModel] = {"constrain": Constrain, "training": Training, "bench": Bench}.get(
+                str(e["loc"][0]) if len(e["loc"]) > 1 else "", Recipe
+            )
+            known = [f.alias or n for n, f in section.model_fields.items()]
+            lines.append(f"unknown key {where!r}{_near(str(e['loc'][-1]), known)}")
+        else:
+            message = e["msg"].removeprefix("Value error, ")
+            lines.append(f"{where}: {message}" if where and not message.startswith(where) else message)
+    return f"{subject}: " + "; ".join(dict.fromkeys(lines))
