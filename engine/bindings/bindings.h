@@ -1,0 +1,7 @@
+// One function per subject of the Python module; module.cc calls them.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+void bind_session(nanobind::module_& m);  // session.cc: InferenceSession's native half
+void bind_formats(nanobind::module_& m);  // formats.cc: pack, unpack, measure, sections
