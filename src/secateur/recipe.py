@@ -241,7 +241,7 @@ class Recipe(BaseModel):
     def to_yaml(self, **more: Any) -> str:
         """The recipe as YAML, defaults written out, `more` appended (resolved sites, versions)."""
         data = self.model_dump(by_alias=True, mode="json")
-        return yaml.safe_dump({**data, **more}, sort_keys=False, allow_unicode=True, width=120)
+        return str(yaml.safe_dump({**data, **more}, sort_keys=False, allow_unicode=True, width=120))
 
 
 def build(room: str, settings: Mapping[str, Any], subject: str, kind: type[T]) -> T:
@@ -388,9 +388,8 @@ def _explain(error: ValidationError, subject: str) -> str:
     for e in error.errors():
         where = ".".join(str(p) for p in e["loc"] if not str(p).startswith(("function-", "list[", "dict[")))
         if e["type"] == "extra_forbidden":
-            section: type[BaseModel] = {"constrain": Constrain, "training": Training, "bench": Bench}.get(
-                str(e["loc"][0]) if len(e["loc"]) > 1 else "", Recipe
-            )
+            sections: dict[str, type[BaseModel]] = {"constrain": Constrain, "training": Training, "bench": Bench}
+            section = sections.get(str(e["loc"][0]), Recipe) if len(e["loc"]) > 1 else Recipe
             known = [f.alias or n for n, f in section.model_fields.items()]
             lines.append(f"unknown key {where!r}{_near(str(e['loc'][-1]), known)}")
         else:
