@@ -29,6 +29,7 @@ class Constraint(ABC):
 
     view: ClassVar[str] = "oc"  # oc | o_khkw_c | channels
     exact: ClassVar[bool] = True  # project() is the true nearest point
+    kind: ClassVar[str] = "support"  # support: which weights are zero | values: which values they take | joint: both
     reference: ClassVar[str] = ""  # paper, arXiv id, section
 
     @abstractmethod
@@ -62,6 +63,10 @@ class Constraint(ABC):
     def distance(self, weight: Tensor, importance: Tensor | None = None) -> DistanceCurve:
         """The lazy curve level -> sum h (w - project(w))^2. Override where a closed form is cheaper."""
         return DistanceCurve(self, weight, importance)
+
+    def split(self, level: Level) -> tuple[tuple[Constraint, Level], ...]:
+        """The sets whose intersection this one is, each with its level; a plain set is its own only part."""
+        return ((self, level),)
 
     def at_tightness(self, shape: tuple[int, int], level: Level, tightness: float) -> Level:
         """The level on the way from dense (0) to `level` (1). Default: dense until 1."""

@@ -137,7 +137,8 @@ class Problem:
     """What a solver is asked: move `params` so that every term holds at its final level.
 
     `params` are the live parameters (the solver's own working copy; the one thing that is changed in place).
-    `allocate` answers levels for any tightness from today's weights. `effective` marks weights that can matter
+    `allocate` answers levels for any tightness from today's weights. `importance` answers today's h per site, as the
+    matrix that the term's constraint sees (None = all ones). `effective` marks weights that can matter
     (dead-end and source-less ones are False). `second_moment` returns, per parameter, a running mean of squared
     gradients (the optimizer's where it keeps one), or None before the first step.
     """
@@ -146,6 +147,7 @@ class Problem:
     terms: tuple[Term, ...]
     allocate: Allocate
     total_steps: int
+    importance: Callable[[], Mapping[str, Tensor | None]] = dict
     effective: Effective | None = None
     second_moment: Callable[[str], Tensor | None] = lambda name: None
     gradient: Callable[[str], Tensor | None] = lambda name: None
