@@ -1,0 +1,45 @@
+"""`secateur compress RECIPE -o DIR`: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from secateur.cli._extras import need
+from secateur.cli._output import print_json, progress
+
+
+def command(
+    recipe: Path = typer.Argument(..., help="YAML recipe: model, data, budget, constraints, solver."),
+    out: Path = typer.Option(..., "-o", "--out", help="Folder for the run's files; made when missing."),
+    resume: bool = typer.Option(False, "--resume", help="Go on from the folder's last checkpoint."),
+    set_: list[str] = typer.Option([], "--set", metavar="A.B=C", help="Override a recipe key; may be repeated."),
+    seed: int | None = typer.Option(None, "--seed", min=0, help="Overrides the recipe's seed."),
+    data_dir: Path | None = typer.Option(None, "--data-dir", help="Where the data sets are (or SECATEUR_DATA)."),
+    keep_checkpoint: bool = typer.Option(False, "--keep-checkpoint", help="Leave DIR/checkpoint/ at the end."),
+    json_: bool = typer.Option(False, "--json", help="Print report.json on stdout."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
+) -> None:
+    """Compress a network under a budget and write model.onnx, model.sct and the report.
+
+    Example: secateur compress recipe.yaml -o runs/lenet5 --set budget.nbytes=6KB --seed 1
+    """
+    need("compress", "compress", "torch", "onnx", "safetensors", "pydantic", "yaml")
+    from secateur import api
+    from secateur.recipe import Recipe
+
+    overrides = [*set_, *([f"seed={seed}"] if seed is not None else [])]
+    checked = Recipe.from_file(recipe, overrides)
+    with progress(quiet) as on_progress:
+        result = api.run(
+            checked, out, resume=resume, on_progress=on_progress, data_dir=data_dir, keep_checkpoint=keep_checkpoint
+        )
+    if json_:
+        print_json(result.report)
+        return
+    from secateur.report import tables
+
+    tables.print_summary(result.report)
+    page = out / "report.html"
+    typer.echo(f"\nreport: {page.resolve()}" if page.exists() else f"\nfiles: {out.resolve()}")

@@ -1,0 +1,27 @@
+"""`secateur pack A.onnx -o B.sct`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from secateur.cli import _files
+from secateur.cli._output import size
+
+
+def command(
+    file: Path = typer.Argument(..., help="An .onnx file."),
+    out: Path = typer.Option(..., "-o", "--out", help="The .sct file to write."),
+    exact: bool = typer.Option(False, "--exact", help="Keep doc strings, metadata and value_info too."),
+) -> None:
+    """Pack an ONNX model into a .sct file: the same bits, as small as its zeros and few values allow.
+
+    Example: secateur pack pruned.onnx -o pruned.sct
+    """
+    from secateur import formats
+
+    model = _files.read(file, "an .onnx file")
+    packed = formats.pack(model, exact=exact)
+    _files.write(out, packed)
+    typer.echo(f"{file}: {size(len(model))} -> {out}: {size(len(packed))} ({len(model) / len(packed):.1f}x smaller)")

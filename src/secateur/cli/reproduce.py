@@ -1,0 +1,47 @@
+"""`secateur reproduce NAME`: a published headline result, rerun."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from secateur.cli._extras import need
+from secateur.cli._output import print_json, progress
+from secateur.errors import UsageError
+
+
+def command(
+    name: str | None = typer.Argument(None, help="Which result; see --list."),
+    list_: bool = typer.Option(False, "--list", help="List the results that can be reproduced."),
+    seed: int | None = typer.Option(None, "--seed", min=0, help="One seed only; default: all of the result's seeds."),
+    out: Path | None = typer.Option(None, "-o", "--out", help="Folder; default runs/NAME."),
+    resume: bool = typer.Option(False, "--resume", help="Keep finished parts of an earlier run in that folder."),
+    data_dir: Path | None = typer.Option(None, "--data-dir", help="Where the data sets are (or SECATEUR_DATA)."),
+    json_: bool = typer.Option(False, "--json", help="One JSON object on stdout."),
+) -> None:
+    """Rerun a headline result with its baselines and controls, and print the table with mean and spread.
+
+    Example: secateur reproduce lenet5-mnist --seed 0 -o runs/lenet5
+    """
+    need("reproduce", "compress", "torch", "onnx", "safetensors", "pydantic", "yaml")
+    from secateur import reproduce
+
+    if list_:
+        found = reproduce.names()
+        if json_:
+            print_json(found)
+        else:
+            for key, about in found.items():
+                typer.echo(f"{key}: {about}")
+        return
+    if name is None:
+        raise UsageError(f"reproduce: needs a NAME, one of {', '.join(reproduce.names())}; --list tells what they are")
+    with progress() as on_progress:
+        record = reproduce.run(
+            name, seed=seed, out=out or Path("runs") / name, resume=resume, on_progress=on_progress, data_dir=data_dir
+        )
+    if json_:
+        print_json(record)
+    else:
+        typer.echo(reproduce.table(record))

@@ -1,0 +1,26 @@
+"""`secateur unpack B.sct -o A.onnx`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from secateur.cli import _files
+from secateur.cli._output import size
+
+
+def command(
+    file: Path = typer.Argument(..., help="A .sct file."),
+    out: Path = typer.Option(..., "-o", "--out", help="The .onnx file to write."),
+) -> None:
+    """Unpack a .sct file into the ONNX model that it holds, bit for bit.
+
+    Example: secateur unpack pruned.sct -o pruned.onnx
+    """
+    from secateur import formats
+
+    packed = _files.read(file, "a .sct file")
+    model = formats.unpack(packed)
+    _files.write(out, model)
+    typer.echo(f"{file}: {size(len(packed))} -> {out}: {size(len(model))}")
