@@ -1,0 +1,70 @@
+# The doors. Everything runs in a local environment, .venv; `make demo` and `make test` set it up themselves.
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+NATIVE := $(shell find engine -name '*.cc' -o -name '*.h' -o -name '*.inc' -o -name CMakeLists.txt 2>/dev/null) CMakeLists.txt
+CMAKE = $(abspath $(BIN))/cmake
+BUILD := build/tests
+PAR ?= 2
+
+.PHONY: help setup demo test lint format types unit ctest sanitize coverage tables wheel bench clean
+
+help:
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP)  ## make .venv with the pinned tools and the package (editable)
+
+$(VENV)/.tools: requirements-dev.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=..."; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "Python's venv module is missing; on Debian: apt install python3-venv"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_ARGS) -r requirements-dev.lock
+	@touch $@
+
+$(STAMP): $(VENV)/.tools pyproject.toml $(NATIVE)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+demo: $(STAMP)  ## compress a digits CNN, print before/after and the report's path
+	$(BIN)/secateur compress examples/digits.yaml -o runs/demo-$$(date +%Y%m%d-%H%M%S)
+
+test: lint types ctest unit sanitize  ## everything CI runs: lint, types, C++ tests, Python tests with coverage, fuzzers
+
+lint: $(STAMP)  ## format and lint checks
+	$(BIN)/ruff format --check -q src tests examples benchmarks docs
+	$(BIN)/ruff check -q src tests examples benchmarks docs
+	$(BIN)/python docs/tables.py --check
+
+format: $(STAMP)  ## format the code
+	$(BIN)/ruff format -q src tests examples benchmarks docs
+	$(BIN)/ruff check -q --fix src tests examples benchmarks docs
+
+types: $(STAMP)  ## strict type check of src
+	$(BIN)/python -m mypy
+
+unit: $(STAMP)  ## Python tests, doctests, coverage of src
+	$(BIN)/python -m pytest src tests --cov=secateur --cov-report=term:skip-covered --cov-fail-under=85 --durations=15
+
+ctest: $(STAMP)  ## the engine's own tests, at every ISA this machine has
+	PATH="$(abspath $(BIN)):$$PATH" cmake -S . -B $(BUILD) -G Ninja -DCMAKE_BUILD_TYPE=Release -DSECATEUR_BUILD_TESTS=ON -DSECATEUR_BUILD_PYTHON=OFF >/dev/null
+	PATH="$(abspath $(BIN)):$$PATH" cmake --build $(BUILD) -j$(PAR)
+	PATH="$(abspath $(BIN)):$$PATH" ctest --test-dir $(BUILD) --output-on-failure
+
+sanitize: $(STAMP)  ## readers' fuzzers under AddressSanitizer and UBSan, time-boxed
+	PATH="$(abspath $(BIN)):$$PATH" cmake -S . -B build/sanitize -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSECATEUR_BUILD_FUZZERS=ON -DSECATEUR_BUILD_PYTHON=OFF -DSECATEUR_SANITIZE=address,undefined >/dev/null
+	PATH="$(abspath $(BIN)):$$PATH" cmake --build build/sanitize -j$(PAR)
+	PATH="$(abspath $(BIN)):$$PATH" ctest --test-dir build/sanitize --output-on-failure -R fuzz
+
+tables: $(STAMP)  ## regenerate the README's table of methods
+	$(BIN)/python docs/tables.py
+
+wheel: $(STAMP)  ## build a wheel into dist/
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip wheel -q --disable-pip-version-check --no-build-isolation --no-deps -w dist .
+
+bench: $(STAMP)  ## speed of the engine's kernels on real layer shapes, beside other runtimes
+	$(BIN)/python benchmarks/speed/layers.py
+
+clean:  ## remove builds and caches (not .venv)
+	rm -rf build dist .mypy_cache .ruff_cache .hypothesis .coverage
