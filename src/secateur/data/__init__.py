@@ -1,0 +1,79 @@
+"""Data sets by name, and the in-memory batches that training reads.
+
+`load("mnist")` gives `Splits(train, valid, test)`: normalised float32 inputs, int64 labels, split once and for all.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from secateur.data.folder import data_folder
+from secateur.data.spec import Spec, Splits, as_splits, check_batches
+from secateur.data.tensors import TensorData
+from secateur.errors import UsageError
+
+NAMES = ("digits", "mnist", "fashion_mnist")
+
+
+def load(
+    name: str, data_dir: str | Path | None = None, *, batch_size: int | None = None, download: bool | None = None
+) -> Splits:
+    """The splits of a set named in `NAMES`, or of a user's own loader `package.module:function`.
+
+    Args:
+        name: a known set, or an import path to a function (called without arguments) or an object: `Splits`,
+            (train, valid) or (train, valid, test), each a re-iterable of (inputs, targets).
+        data_dir: the folder with the sets; default the environment variable SECATEUR_DATA.
+        batch_size: of the training part; default the set's own. Not for import paths.
+        download: fetch a known set that is not found, hashes checked; default whether SECATEUR_DOWNLOAD=1 is set.
+    Raises:
+        UsageError: unknown name, nothing there. FormatError: files that are damaged or of another layout.
+    """
+    if ":" in name:
+        return as_splits(_import(name), name)
+    if name not in NAMES:
+        near = get_close_matches(name, NAMES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UsageError(
+            f"data: no set named {name!r}; known: {', '.join(NAMES)}, or your own as package.module:function{hint}"
+        )
+    if download is None:
+        download = os.environ.get("SECATEUR_DOWNLOAD") == "1"
+    options: dict[str, Any] = {} if batch_size is None else {"batch_size": batch_size}
+    loader = importlib.import_module(f"secateur.data.{name}").load
+    return loader(data_dir, download=download, **options)  # type: ignore[no-any-return]
+
+
+def spec(name: str) -> Spec:
+    """The facts about a known set: shape, classes, normalisation."""
+    if name not in NAMES:
+        raise UsageError(f"data: no set named {name!r}; known: {', '.join(NAMES)}")
+    return importlib.import_module(f"secateur.data.{name}").SPEC  # type: ignore[no-any-return]
+
+
+def _import(path: str) -> Any:
+    """The object at `package.module:attribute`, called where it is callable; the working folder is importable."""
+    module_name, _, attribute = path.partition(":")
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
+            raise UsageError(
+                f"data: {path}: there is no module {error.name!r}; check the name and PYTHONPATH"
+            ) from error
+        raise
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise UsageError(f"data: {path}: {module_name} has no attribute {attribute!r}")
+        found = getattr(found, part)
+    return found() if callable(found) and not isinstance(found, Splits) else found
+
+
+__all__ = ["NAMES", "Spec", "Splits", "TensorData", "as_splits", "check_batches", "data_folder", "load", "spec"]

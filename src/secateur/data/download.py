@@ -1,0 +1,53 @@
+"""Downloads a data set that the user asked for by name; every file's hash is checked. Nothing else uses the network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from secateur.errors import EnvironmentFailure, MissingExtraError
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Where a set is published: base addresses, tried in turn, and `algorithm:digest` per file."""
+
+    hosts: tuple[str, ...]
+    hashes: Mapping[str, str]
+
+
+def cache_folder() -> Path:
+    """SECATEUR_CACHE, else XDG_CACHE_HOME/secateur, else ~/.cache/secateur; not created here."""
+    given = os.environ.get("SECATEUR_CACHE")
+    if given:
+        return Path(given).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "secateur"
+
+
+def fetch(name: str, remote: Remote, folder: Path) -> list[Path]:
+    """Fetch every file of `remote` into `folder`; files that are there with the right hash are kept.
+
+    Raises MissingExtraError (no pooch) or EnvironmentFailure (no network, changed file, folder not writable).
+    """
+    try:
+        import pooch
+    except ImportError as error:
+        raise MissingExtraError(f"{name}: downloading needs pooch; pip install 'secateur[compress]'") from error
+    done = []
+    for file, digest in remote.hashes.items():
+        problems = []
+        for host in remote.hosts:
+            try:
+                done.append(Path(pooch.retrieve(host + file, known_hash=digest, fname=file, path=folder)))
+                break
+            except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong hash is a ValueError
+                problems.append(f"{host}: {error}")
+        else:
+            raise EnvironmentFailure(
+                f"{name}: {file} could not be downloaded ({'; '.join(problems)}); "
+                f"check the network or copy the file into {folder} yourself"
+            )
+    return done

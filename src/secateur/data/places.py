@@ -1,0 +1,34 @@
+"""Finds the folder of one data set: given, from SECATEUR_DATA, downloaded before, or downloaded now if asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from secateur.data.download import Remote, cache_folder, fetch
+from secateur.data.folder import data_folder
+from secateur.errors import UsageError
+
+
+def open_set(name: str, data_dir: str | Path | None, is_there: Callable[[Path], bool], remote: Remote | None) -> Path:
+    """The folder whose files `is_there` accepts: data_dir/name, data_dir itself, or the download cache.
+
+    `remote` not None means that the user asked for a download: then what is not found is fetched into the cache.
+    Raises UsageError with every place that was looked at.
+    """
+    base = data_folder(data_dir)
+    places = [] if base is None else [base / name, base]
+    cached = cache_folder() / name
+    for place in [*places, cached]:
+        if place.is_dir() and is_there(place):
+            return place
+    if remote is not None:
+        fetch(name, remote, cached)
+        return cached
+    looked = ", ".join(str(p) for p in [*places, cached])
+    named = "" if base or os.environ.get("SECATEUR_DATA") else " (neither --data-dir nor SECATEUR_DATA is set)"
+    raise UsageError(
+        f"{name}: the data set is not at {looked}{named}; put its files there, "
+        f"or ask for the download (SECATEUR_DOWNLOAD=1, or secateur.data.load({name!r}, download=True))"
+    )
