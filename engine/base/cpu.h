@@ -1,0 +1,37 @@
+// What the machine can run, and what the user allows: asked once per session, before any kernel is chosen.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace secateur {
+
+// Ordered: a machine that has one has those before it (kNeon and the x86 ones never meet in one binary).
+enum class Isa : int32_t {
+  kRef = 0,       // plain loops, the oracle
+  kPortable = 1,  // the fast algorithms in baseline instructions
+  kNeon = 2,      // AArch64
+  kAvx2 = 3,      // AVX2 + FMA3
+  kAvx512 = 4,    // AVX-512 F, BW, DQ, VL
+  kVnni = 5,      // kAvx512 + AVX512-VNNI
+};
+
+const char* isa_name(Isa isa);  // "ref", "portable", "neon", "avx2", "avx512", "vnni"
+
+struct Cpu {
+  std::string name;             // brand string, "unknown" where there is none
+  bool avx2 = false, avx512 = false, vnni = false, neon = false;  // usable: CPU has it and the system saves its registers
+  int64_t l1d_bytes = 32 << 10;
+  int64_t l2_bytes = 1 << 20;
+};
+
+const Cpu& cpu();                     // detected at the first call; thread-safe
+bool isa_available(Isa isa);          // also false when this build has no kernels for it
+std::vector<Isa> available_isas();    // ascending, starts with kRef, kPortable
+
+// The best available ISA, or the one SECATEUR_ISA names (read at every call).
+// UsageError: the name is unknown, or this machine or build lacks it.
+Isa selected_isa();
+
+}  // namespace secateur

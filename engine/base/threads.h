@@ -1,0 +1,58 @@
+// A pool of worker threads for one session: spin shortly, then park; static partition, so that what a thread computes
+// depends on the task index only, never on timing. Kernels give each task the same arithmetic for any pool size.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+
+namespace secateur {
+
+// Below this predicted time a layer runs on the caller: a barrier costs about 1-2 us and cold caches on the other core.
+inline constexpr double kSerialMicroseconds = 20.0;
+
+class Threads {
+ public:
+  // `n` >= 1 counts the calling thread. Workers start at the first parallel call and again in a forked child.
+  explicit Threads(int n);
+  ~Threads();
+  Threads(const Threads&) = delete;
+  Threads& operator=(const Threads&) = delete;
+
+  int size() const { return n_; }
+
+  // Calls fn(task, worker) for task = 0..tasks-1; worker = 0..size()-1 owns a contiguous range of tasks. Returns when
+  // all are done. fn must not throw. Not reentrant: one parallel() at a time per pool (a session holds a lock).
+  template <class Fn>
+  void parallel(int64_t tasks, Fn&& fn) {
+    if (n_ == 1 || tasks <= 1) {
+      for (int64_t t = 0; t < tasks; ++t) fn(t, 0);
+      return;
+    }
+    using F = std::remove_reference_t<Fn>;
+    run(tasks, [](void* f, int64_t task, int worker) { (*static_cast<F*>(f))(task, worker); }, const_cast<void*>(static_cast<const void*>(&fn)));
+  }
+
+ private:
+  using Call = void (*)(void* fn, int64_t task, int worker);
+  void run(int64_t tasks, Call call, void* fn);
+
+  struct State;
+  int n_;
+  std::unique_ptr<State> state_;
+};
+
+// Sets flush-to-zero and denormals-are-zero on this thread for its lifetime and restores the caller's mode after.
+// Denormal activations cost ~100 cycles each and mean nothing.
+class FlushDenormals {
+ public:
+  FlushDenormals();
+  ~FlushDenormals();
+  FlushDenormals(const FlushDenormals&) = delete;
+  FlushDenormals& operator=(const FlushDenormals&) = delete;
+
+ private:
+  uint64_t saved_ = 0;
+};
+
+}  // namespace secateur

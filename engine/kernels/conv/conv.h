@@ -1,0 +1,102 @@
+// 2-D convolution, fp32, NCHW (1-D: in_h = kernel_h = 1).
+//
+//   y[n][o][i][j] = pool(act(bias[o] + sum_{c,u,v} w[o][c][u][v] * x[n][g*C/G + c][i*stride_h + u*dilation_h - pad_top]
+//                                                               [j*stride_w + v*dilation_w - pad_left] + residual))
+//   with x = 0 outside, G = groups, g = o / (O/G); w is ONNX's [O][C/G][kernel_h][kernel_w].
+//
+// Memory: x, y and residual are plain NCHW, every image contiguous, images batch strides apart. No alignment is needed,
+// nothing outside the images is read or written (64-byte alignment is faster by a few percent). y must not overlap x;
+// residual may be y itself. Padding, shifted copies and partial sums live in the caller's scratch (64-byte aligned).
+//
+// Two steps: pack() once per weights, run() as often as wanted: no allocation, no exception, no lock. Results do not
+// depend on the number of threads, on the batch an image is in or on what scratch held before.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "base/cpu.h"
+#include "base/threads.h"
+#include "kernels/epilogue.h"
+
+namespace secateur {
+
+struct ConvShape {
+  int in_c = 1, in_h = 1, in_w = 1, out_c = 1;
+  int kernel_h = 1, kernel_w = 1;
+  int stride_h = 1, stride_w = 1;
+  int pad_top = 0, pad_left = 0, pad_bottom = 0, pad_right = 0;
+  int dilation_h = 1, dilation_w = 1;
+  int groups = 1;
+
+  int conv_h() const { return (in_h + pad_top + pad_bottom - dilation_h * (kernel_h - 1) - 1) / stride_h + 1; }
+  int conv_w() const { return (in_w + pad_left + pad_right - dilation_w * (kernel_w - 1) - 1) / stride_w + 1; }
+  int64_t weight_count() const { return int64_t{out_c} * (in_c / groups) * kernel_h * kernel_w; }
+};
+
+// Size of the stored image: conv_h x conv_w, halved (floor) by a fused pool.
+int conv_out_h(const ConvShape& s, const Epilogue& e);
+int conv_out_w(const ConvShape& s, const Epilogue& e);
+
+struct ConvKernel;
+
+// Weights in a kernel's own order. Made by pack(), read-only after, shared freely between threads.
+class PackedConv {
+ public:
+  virtual ~PackedConv() = default;
+  const ConvKernel* kernel = nullptr;
+  ConvShape shape;
+  Epilogue epilogue;
+  int64_t nnz = 0;                       // nonzero weights found
+  size_t packed_bytes = 0;               // memory the packed weights take
+  size_t scratch_bytes_per_thread = 0;   // scratch needed = this * threads->size()
+  std::string note;                      // tile chosen, for explain(): "6x32 rows, 2 chunks, 12 vectors"
+};
+
+struct ConvArgs {
+  const float* x = nullptr;
+  float* y = nullptr;
+  const float* residual = nullptr;       // iff epilogue.residual
+  int64_t batch = 1;
+  int64_t x_batch_stride = 0;            // floats between images; 0 = contiguous
+  int64_t y_batch_stride = 0;            // residual has the same
+  void* scratch = nullptr;
+  Threads* threads = nullptr;            // null = the calling thread only
+};
+
+enum class ConvFamily { kReference, kSparse, kDense };
+
+// One row of kernels.inc.
+struct ConvKernel {
+  const char* name;                      // conv_sparse_f32_f32_f32_avx512
+  Isa isa;
+  ConvFamily family;
+  int vector_lanes;                      // floats per vector register
+  int vector_registers;
+  bool (*supports)(const ConvShape&, const Epilogue&);
+  // weights [O][C/G][kh][kw], bias [O] or null. Throws std::bad_alloc only.
+  std::unique_ptr<PackedConv> (*pack)(const ConvKernel&, const ConvShape&, const Epilogue&, const float* weights,
+                                      const float* bias);
+  void (*run)(const PackedConv&, const ConvArgs&);
+};
+
+std::span<const ConvKernel> conv_kernels();                         // every row this build has
+const ConvKernel* find_conv_kernel(Isa isa, ConvFamily family);     // null when there is none
+
+// Predicted microseconds of one image on one thread of a 3-4 GHz core; for ranking, not for promises. `nnz` counts
+// nonzero weights; `used_inputs` the input channels with any (0 = all).
+double predict_conv_us(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, int64_t nnz);
+
+struct ConvChoice {
+  const ConvKernel* kernel = nullptr;
+  double predicted_us = 0, sparse_us = 0, dense_us = 0;             // negative = not supported
+  std::string reason;                                               // "density 9.8 %: sparse 12 us < dense 80 us"
+};
+
+// The cheapest kernel of the ISA (reference when isa is kRef). `allow_sparse` = false gives the dense path.
+ConvChoice choose_conv(Isa isa, const ConvShape& s, const Epilogue& e, int64_t nnz, bool allow_sparse = true);
+
+}  // namespace secateur

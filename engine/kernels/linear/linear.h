@@ -1,0 +1,77 @@
+// Linear layer, fp32, rows of features.
+//
+//   y[r][o] = act(bias[o] + sum_i w[o][i] * x[r][i] + residual[r][o]),   r = 0..rows-1
+//
+// Memory: x [rows][in], y and residual [rows][out], contiguous; no alignment needed, nothing outside is touched. y must
+// not overlap x; residual may be y. The weight is [out][in] (ONNX Gemm with transB = 1; transpose before packing).
+// Two steps as for conv.h: pack() once, run() without allocation; same bits for any number of threads and, for one
+// row, alone or in a batch within a kernel's row block (batches may use another order of summation than single rows).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "base/cpu.h"
+#include "base/threads.h"
+#include "kernels/epilogue.h"
+
+namespace secateur {
+
+struct LinearShape {
+  int in = 1, out = 1;
+};
+
+struct LinearKernel;
+
+class PackedLinear {
+ public:
+  virtual ~PackedLinear() = default;
+  // Scratch for `rows` rows on `threads` threads.
+  virtual size_t scratch_bytes(int64_t rows, int threads) const = 0;
+  const LinearKernel* kernel = nullptr;
+  LinearShape shape;
+  Epilogue epilogue;      // pool is always kNone
+  int64_t nnz = 0;
+  size_t packed_bytes = 0;
+  std::string note;
+};
+
+struct LinearArgs {
+  const float* x = nullptr;
+  float* y = nullptr;
+  const float* residual = nullptr;
+  int64_t rows = 1;
+  void* scratch = nullptr;
+  Threads* threads = nullptr;
+};
+
+enum class LinearFamily { kReference, kSparse, kDense };
+
+struct LinearKernel {
+  const char* name;
+  Isa isa;
+  LinearFamily family;
+  int vector_lanes;
+  int vector_registers;
+  std::unique_ptr<PackedLinear> (*pack)(const LinearKernel&, const LinearShape&, const Epilogue&, const float* weights,
+                                        const float* bias);
+  void (*run)(const PackedLinear&, const LinearArgs&);
+};
+
+std::span<const LinearKernel> linear_kernels();
+const LinearKernel* find_linear_kernel(Isa isa, LinearFamily family);
+
+double predict_linear_us(const LinearKernel& kernel, const LinearShape& s, int64_t rows, int64_t nnz);
+
+struct LinearChoice {
+  const LinearKernel* kernel = nullptr;
+  double predicted_us = 0, sparse_us = 0, dense_us = 0;
+  std::string reason;
+};
+
+LinearChoice choose_linear(Isa isa, const LinearShape& s, int64_t rows, int64_t nnz, bool allow_sparse = true);
+
+}  // namespace secateur
