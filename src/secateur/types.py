@@ -22,13 +22,15 @@ Weights = Mapping[str, "Tensor"]  # parameter name -> tensor
 class Member:
     """One parameter of a site and how channel `r` of the site sits in it.
 
-    `axis` is the parameter's axis that runs over the site's rows; each row owns `repeat` consecutive indices of it
-    (a linear layer behind a flatten has repeat = H*W).
+    `axis` is the parameter's axis that runs over the site's rows; each row owns `repeat` consecutive entries of
+    `index` (a linear layer behind a flatten has repeat = H*W). `index` lists the axis' indices in row order; None
+    means all of them, in order.
     """
 
     param: str
     axis: int = 0
     repeat: int = 1
+    index: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def shape(site: Site, view: str, params: Weights) -> tuple[int, int]:
     """Rows and columns of the matrix that `matrix` would give."""
     if site.op == "channels":
         rows = site.shape[0]
-        return rows, sum(params[m.param].numel() // rows for m in site.members)
+        return rows, sum(_width(params[m.param], m, rows) for m in site.members)
     if len(site.shape) < 2:
         return 1, site.n
     return site.shape[0], math.prod(site.shape[1:])
@@ -51,7 +51,7 @@ def write(site: Site, view: str, params: Weights, values: Tensor) -> dict[str, T
         out, at = {}, 0
         for m in site.members:
             w = params[m.param]
-            width = w.numel() // site.shape[0]
+            width = _width(w, m, site.shape[0])
             out[m.param] = _from_row(values[:, at : at + width], m, w)
             at += width
         return out
@@ -63,10 +63,21 @@ def write(site: Site, view: str, params: Weights, values: Tensor) -> dict[str, T
     return {site.members[0].param: back.to(w.dtype).contiguous()}
 
 
+def _width(w: Tensor, m: Member, rows: int) -> int:
+    used = w.shape[m.axis] if m.index is None else len(m.index)
+    return w.numel() // w.shape[m.axis] * used // rows
+
+
 def _by_row(w: Tensor, m: Member, rows: int) -> Tensor:
-    return w.movedim(m.axis, 0).reshape(rows, -1)
+    moved = w.movedim(m.axis, 0)
+    return (moved if m.index is None else moved[list(m.index)]).reshape(rows, -1)
 
 
 def _from_row(part: Tensor, m: Member, like: Tensor) -> Tensor:
     moved = like.movedim(m.axis, 0)
-    return part.reshape(moved.shape).movedim(0, m.axis).to(like.dtype).contiguous()
+    if m.index is None:
+        full = part.reshape(moved.shape).to(like.dtype)
+    else:
+        full = moved.clone()
+        full[list(m.index)] = part.reshape(len(m.index), *moved.shape[1:]).to(like.dtype)
+    return full.movedim(0, m.axis).contiguous()
