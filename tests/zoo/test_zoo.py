@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from secateur import zoo
+from secateur import data, zoo
 from secateur.errors import FormatError, UsageError
 
 NAMES = sorted(zoo.MODELS)
@@ -25,6 +25,7 @@ def test_weight_count_and_output_shape(name: str) -> None:
     with torch.no_grad():
         assert net(torch.zeros(3, *entry.input_shape)).shape == (3, 10)
     assert getattr(zoo, name) is entry.build
+    assert entry.input_shape == data.spec(entry.data).shape
 
 
 @pytest.mark.parametrize("name", ["digits_cnn", "lenet300", "lenet5", "resnet20"])

@@ -17,7 +17,7 @@ from secateur.data.spec import Spec, Splits, as_splits, check_batches
 from secateur.data.tensors import TensorData
 from secateur.errors import UsageError
 
-NAMES = ("digits", "mnist", "fashion_mnist")
+NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar10_pretrained")
 
 
 def load(
