@@ -17,8 +17,8 @@ SPEC = Spec(
     name="mnist",
     shape=(1, 28, 28),
     classes=tuple("0123456789"),
-    mean=(0.1307,),
-    std=(0.3081,),
+    mean=(0.0,),  # grey values stay 0..1: the background is exactly zero, as is the padding of a convolution
+    std=(1.0,),
     note="55,000 / 5,000 of the training part by a fixed permutation, 10,000 test",
 )
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -35,7 +35,7 @@ _N_VALID = 5000
 
 
 def load(data_dir: str | Path | None = None, *, batch_size: int = 128, download: bool = False) -> Splits:
-    """55,000 training, 5,000 validation, 10,000 test images, normalised to mean 0, deviation 1 of the training part.
+    """55,000 training, 5,000 validation, 10,000 test images, grey values 0..1.
 
     Read from `data_dir` (or SECATEUR_DATA), the folder itself or its `mnist/`; else, with `download`, fetched by name
     with checked hashes. The validation rows come from one fixed permutation of the training part, the same on every
