@@ -7,7 +7,7 @@ their configuration, their recipe section and their record. Nothing here imports
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -28,6 +28,7 @@ class Constraint(ABC):
     """
 
     view: ClassVar[str] = "oc"  # oc | o_khkw_c | channels
+    level_keys: ClassVar[tuple[str, ...]] = ()  # what `parse_level` understands
     exact: ClassVar[bool] = True  # project() is the true nearest point
     kind: ClassVar[str] = "support"  # support: which weights are zero | values: which values they take | joint: both
     reference: ClassVar[str] = ""  # paper, arXiv id, section
@@ -60,8 +61,8 @@ class Constraint(ABC):
     def packing(self, shape: tuple[int, int], level: Level) -> Packing:
         """What will be stored for a member at this level: estimate and hard maximum in bytes."""
 
-    def distance(self, weight: Tensor, importance: Tensor | None = None) -> DistanceCurve:
-        """The lazy curve level -> sum h (w - project(w))^2. Override where a closed form is cheaper."""
+    def distance(self, weight: Tensor, importance: Tensor | None = None) -> Callable[[Level], float]:
+        """The lazy curve level -> sum h (w - project(w))^2. Override where a closed form is cheaper (`curves.py`)."""
         return DistanceCurve(self, weight, importance)
 
     def split(self, level: Level) -> tuple[tuple[Constraint, Level], ...]:
@@ -75,7 +76,7 @@ class Constraint(ABC):
 
 @dataclass(frozen=True)
 class DistanceCurve:
-    """Callable level -> squared distance, by projecting; final classes may return any callable of this form."""
+    """Callable level -> squared distance, by projecting. Final classes may return any callable of this form."""
 
     constraint: Constraint
     weight: Tensor

@@ -1,0 +1,156 @@
+"""Menus made finite: for each free site the (distance, cost) pairs of some of its levels, refined where it matters.
+
+A menu may hold every k of a layer with millions of weights. It is sampled at a few hundred levels, spread in the
+logarithm of the position; once a level is chosen, `zoom` adds the levels around it until the spacing is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateur import views
+from secateur.contracts import Constraint, Meter
+from secateur.curves import Curve, Joint, Product, thinned
+from secateur.types import Level, Packing, Term, Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Floats = NDArray[np.float64]
+_GRID, _JOINT_GRID, _VALUE_LEVELS, _ZOOM = 256, 64, 16, 128
+
+
+@lru_cache(maxsize=1 << 18)
+def packed(constraint: Constraint, shape: tuple[int, int], level: Level) -> Packing:
+    """`constraint.packing`, remembered: prices do not depend on weights. None = dense fp32."""
+    n = shape[0] * shape[1]
+    return Packing(n, n) if level is None else constraint.packing(shape, level)
+
+
+def matrices(term: Term, weights: Weights, importance: Mapping[str, Tensor | None]) -> tuple[Tensor, Tensor | None]:
+    """The term's matrix and its importance; the latter may come in the parameter's shape or in the matrix's."""
+    matrix = views.matrix(term.site, term.constraint.view, weights).detach()
+    h = importance.get(term.site.name)
+    if h is not None and h.shape != matrix.shape:
+        h = views.matrix(term.site, term.constraint.view, {term.site.members[0].param: h})
+    return matrix, h
+
+
+def priced(term: Term, shape: tuple[int, int], level: Level, meters: Sequence[Meter]) -> tuple[float, ...]:
+    """Cost of one site at one level, by each meter."""
+    packing = packed(term.constraint, shape, level)
+    return tuple(m.cost(term.site, packing) for m in meters)
+
+
+@dataclass(eq=False)
+class _Branch:
+    """One ordered run of levels (for pairs: one value level, every support level)."""
+
+    levels: Sequence[Level]
+    distance: Curve
+    at: NDArray[np.int64]  # positions sampled so far, ascending
+
+
+@dataclass(eq=False)
+class Options:
+    """The sampled choices of one site. `distance` [m], `cost` [m, meters]; `level(i)` is choice i's level."""
+
+    term: Term
+    shape: tuple[int, int]
+    meters: Sequence[Meter]
+    scale: float
+    branches: list[_Branch]
+
+    def __post_init__(self) -> None:
+        self._known: dict[tuple[int, int], tuple[float, tuple[float, ...]]] = {}
+        self._tabulate()
+
+    def _tabulate(self) -> None:
+        self._index = [(b, int(i)) for b, branch in enumerate(self.branches) for i in branch.at]
+        for b, i in self._index:
+            if (b, i) not in self._known:
+                level = self.branches[b].levels[i]
+                d = 0.0 if level is None else self.scale * self.branches[b].distance(level)
+                self._known[b, i] = (d, priced(self.term, self.shape, level, self.meters))
+        rows = [self._known[key] for key in self._index]
+        self.distance: Floats = np.array([d for d, _ in rows])
+        self.cost: Floats = np.array([c for _, c in rows]).reshape(len(rows), len(self.meters))
+
+    def level(self, i: int) -> Level:
+        b, at = self._index[i]
+        return self.branches[b].levels[at]
+
+    def zoom(self, i: int) -> int:
+        """Sample the neighbourhood of choice `i` more finely; its new index."""
+        b, at = self._index[i]
+        branch = self.branches[b]
+        j = int(np.searchsorted(branch.at, at))
+        low, high = branch.at[max(j - 1, 0)], branch.at[min(j + 1, len(branch.at) - 1)]
+        more = np.linspace(low, high, min(int(high - low) + 1, _ZOOM)).astype(np.int64)
+        grown = np.union1d(branch.at, more)
+        if len(grown) == len(branch.at):
+            return i
+        branch.at = grown
+        self._tabulate()
+        return self._index.index((b, at))
+
+
+def options(
+    term: Term, matrix: Tensor, h: Tensor | None, meters: Sequence[Meter], at_least: int, relative: bool
+) -> Options:
+    """The first sample of a free term's menu, "leave dense" included."""
+    shape = (int(matrix.shape[0]), int(matrix.shape[1]))
+    menu, curve = term.constraint.levels(shape), term.constraint.distance(matrix, h)
+    estimate: Curve = curve.estimate if isinstance(curve, Joint) else curve
+    branches = [_Branch([None], lambda level: 0.0, np.zeros(1, np.int64))]
+    if isinstance(menu, Product):
+        first = _floor(menu.first, at_least)
+        for value in thinned(menu.second, _VALUE_LEVELS):
+            pairs = _Pairs(first, value)
+            branches.append(_Branch(pairs, estimate, _spread(len(pairs), _JOINT_GRID)))
+    else:
+        levels = _floor(menu, at_least) if term.constraint.kind == "support" else menu
+        branches.append(_Branch(levels, estimate, _spread(len(levels), _GRID)))
+    return Options(term, shape, meters, scale_of(matrix, h) if relative else 1.0, branches)
+
+
+def scale_of(matrix: Tensor, h: Tensor | None) -> float:
+    """1 / sum h w^2 (1 where that is 0): makes the distances of sites relative."""
+    square = matrix.detach().double().square()
+    total = float((square if h is None else square * h.detach().double()).sum())
+    return 1.0 / total if total > 0 else 1.0
+
+
+class _Pairs(Sequence[Level]):
+    """(k, value) for every k of a menu."""
+
+    def __init__(self, first: Sequence[Level], value: Level) -> None:
+        self.first, self.value = first, value
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def __getitem__(self, i):  # type: ignore[no-untyped-def]
+        return (self.first[i], self.value)
+
+
+def _floor(menu: Sequence[Level], at_least: int) -> Sequence[Level]:
+    """The levels that keep at least that many units (all of them, when the menu has no more)."""
+    if isinstance(menu, range):
+        return menu[min(at_least, len(menu) - 1) :] if menu.start == 0 and menu.step == 1 else menu
+    kept = [level for level in menu if not isinstance(level, int) or level >= at_least]
+    return kept or menu
+
+
+def _spread(n: int, grid: int) -> NDArray[np.int64]:
+    """Up to about `grid` of n positions: geometric from the front, and evenly so that the end is not coarse."""
+    if n <= grid:
+        return np.arange(n)
+    front = np.geomspace(1, n, grid * 3 // 4).astype(np.int64) - 1
+    return np.unique(np.concatenate([front, np.linspace(0, n - 1, grid // 4).astype(np.int64)]))

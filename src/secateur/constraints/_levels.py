@@ -1,0 +1,110 @@
+"""What the constraints share: reading a recipe's level, checking what comes in, counts on the way to a level."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateur.contracts import check_finite
+from secateur.errors import ConstraintError
+from secateur.types import Level
+
+
+def checked(subject: str, weight: Tensor, importance: Tensor | None) -> None:
+    """Raise ConstraintError unless `weight` is a finite float matrix and `importance` a finite h >= 0 beside it."""
+    if weight.dim() != 2 or not weight.is_floating_point():
+        raise ConstraintError(
+            f"{subject}: got a {weight.dtype} tensor of shape {list(weight.shape)}; "
+            "a floating-point matrix [rows, cols] is needed; use views.matrix to make it"
+        )
+    check_finite(weight, subject)
+    if importance is None:
+        return
+    if importance.shape != weight.shape:
+        raise ConstraintError(
+            f"{subject}: importance has shape {list(importance.shape)}, the weight {list(weight.shape)}; "
+            "they must agree"
+        )
+    check_finite(importance, f"{subject}: importance")
+    if bool((importance < 0).any()):
+        raise ConstraintError(f"{subject}: importance holds negative values; h >= 0 is needed")
+
+
+def on_menu(subject: str, shape: Sequence[int], level: Level, menu: Sequence[Level]) -> None:
+    """Raise ConstraintError when `level` is not on the menu."""
+    if isinstance(level, bool) or level not in menu:
+        if len(menu) == 0:
+            raise ConstraintError(f"{subject} {list(shape)}: the menu is empty; level {level!r} cannot be had")
+        span = f"{menu[0]}..{menu[-1]}" if len(menu) > 6 else ", ".join(map(str, menu))
+        raise ConstraintError(f"{subject} {list(shape)}: level {level!r} is not on the menu; {span} or None are")
+
+
+def only_key(subject: str, given: Mapping[str, Any], known: Sequence[str]) -> tuple[str, Any]:
+    """The single (key, value) of a recipe's level; ConstraintError names the known keys otherwise."""
+    if len(given) != 1 or next(iter(given)) not in known:
+        got = ", ".join(map(str, given)) or "nothing"
+        raise ConstraintError(f"{subject}: level got {got}; exactly one of these keys is needed: {', '.join(known)}")
+    return next(iter(given.items()))
+
+
+def count(subject: str, key: str, value: Any, n: int) -> int:
+    """Units kept out of `n`: from `sparsity` or `density` (a fraction, rounded down to what is kept) or a count.
+
+    >>> count("topk", "sparsity", 0.9, 10), count("topk", "density", 0.19, 10), count("topk", "nnz", 4, 10)
+    (1, 1, 4)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConstraintError(f"{subject}: {key} is {value!r}; a number is needed")
+    if key in ("sparsity", "density"):
+        if not 0 <= value <= 1:
+            raise ConstraintError(f"{subject}: {key} is {value!r}; a fraction between 0 and 1 is needed")
+        kept = (1 - value) * n if key == "sparsity" else value * n
+        return min(n, math.floor(kept + 1e-9 * max(n, 1)))  # 0.1 * 10 must give 1, not 0
+    return whole(subject, key, value, 0, n)
+
+
+def whole(subject: str, key: str, value: Any, low: int, high: int) -> int:
+    """`value` as an int within low..high, or ConstraintError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        raise ConstraintError(f"{subject}: {key} is {value!r}; a whole number is needed")
+    if not low <= value <= high:
+        raise ConstraintError(f"{subject}: {key} is {value}; {low}..{high} is possible here")
+    return int(value)
+
+
+def on_the_way(n: int, level: int, tightness: float) -> int | None:
+    """n^(1-t) * level^t, rounded up: the count on the way from all `n` (None at t = 0) to `level` (t = 1)."""
+    if tightness <= 0.0:
+        return None
+    if tightness >= 1.0:
+        return level
+    way = math.pow(n, 1.0 - tightness) * math.pow(max(level, 1), tightness)
+    return min(n, max(level, math.ceil(way - 1e-9 * way)))
+
+
+def keep_largest(score: Tensor, k: int) -> Tensor:
+    """Boolean mask of the `k` largest of a 1-D score; equal scores: the lower index stays. O(n) selection."""
+    n = score.numel()
+    if k <= 0 or k >= n:
+        return torch.full_like(score, k > 0, dtype=torch.bool)
+    threshold = torch.kthvalue(score, n - k + 1).values
+    mask = score > threshold
+    ties = (score == threshold).nonzero().flatten()
+    mask[ties[: k - int(mask.sum())]] = True
+    return mask
+
+
+def scores(weight: Tensor, importance: Tensor | None) -> Tensor:
+    """sqrt(h) * |w| in float64: the order of h w^2 without its underflow."""
+    size = weight.detach().double().abs()
+    return size if importance is None else size * importance.detach().double().sqrt()
+
+
+def gains(weight: Tensor, importance: Tensor | None) -> Tensor:
+    """h w^2 in float64."""
+    square = weight.detach().double().square()
+    return square if importance is None else square * importance.detach().double()

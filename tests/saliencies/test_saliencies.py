@@ -1,0 +1,56 @@
+"""Each saliency against its score: sqrt(h) |w|."""
+
+import pytest
+import torch
+
+from secateur import catalog
+from secateur.errors import UsageError
+from secateur.saliencies.abs import Abs
+from secateur.saliencies.abs_v_power import AbsVPower
+from secateur.saliencies.random import Random
+from secateur.saliencies.squared_v import SquaredV
+from secateur.saliencies.taylor import Taylor
+
+W = torch.tensor([[2.0, -3.0], [0.0, 1.0]])
+V = torch.tensor([[16.0, 1.0], [4.0, 0.0]])
+
+
+def score(h: torch.Tensor | None) -> torch.Tensor:
+    return W.double().abs() * (1.0 if h is None else h.sqrt())
+
+
+def test_scores() -> None:
+    stats = {"second_moment": V, "gradient": V}
+    assert torch.equal(score(Abs().importance(W, {})), W.double().abs())
+    torch.testing.assert_close(score(AbsVPower().importance(W, stats)), W.double().abs() * V.double() ** 0.25)
+    torch.testing.assert_close(score(SquaredV().importance(W, stats)) ** 2, (W**2 * V).double())
+    torch.testing.assert_close(score(Taylor().importance(W, stats)), (W * V).abs().double())
+
+
+def test_random_ignores_the_weight_and_repeats() -> None:
+    def h() -> torch.Tensor:
+        made = Random().importance(W, {"generator": torch.Generator().manual_seed(3)})
+        assert made is not None
+        return made
+
+    assert torch.equal(h(), h())
+    assert bool(h().isfinite().all())
+    r = (h() * W.double() ** 2).flatten()[[0, 1, 3]]
+    assert ((r > 0) & (r <= 1)).all()
+
+
+def test_missing_statistics() -> None:
+    with pytest.raises(UsageError, match="second_moment"):
+        AbsVPower().importance(W, {})
+    assert AbsVPower().importance(W, {"second_moment": None}) is None  # known to come, not there yet
+    with pytest.raises(UsageError, match="shape"):
+        Taylor().importance(W, {"gradient": torch.ones(3)})
+    with pytest.raises(UsageError, match="power"):
+        AbsVPower(power=-1)
+
+
+@pytest.mark.parametrize("name", catalog.names("saliencies"))
+def test_conforms(name: str) -> None:
+    from secateur.testing.saliencies import check_saliency
+
+    check_saliency(catalog.load("saliencies", name)())
