@@ -1,0 +1,325 @@
+"""From a module and example inputs to a flat program of ATen calls, by `torch.export`.
+
+The caller's model is left as it was: modes, buffers, gradients and the random state. Why `torch.export`: see
+docs/design/dependency-graph.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import linecache
+import logging
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from secateur.contracts import check_finite
+from secateur.errors import UnsupportedError, UsageError
+
+# A torch.fx.Node. Its own argument types are unions of everything, of no use to a type checker.
+Call: TypeAlias = Any
+
+_LIBRARY = (str(Path(torch.__file__).parent), str(Path(__file__).resolve().parents[1]), "<")
+
+
+@dataclass(frozen=True)
+class Program:
+    """A captured network: one `torch.fx` graph of ATen calls and what its placeholders mean.
+
+    Attributes:
+        nodes: in execution order, functional (in-place calls are rewritten to their pure forms).
+        params: placeholder name -> parameter name (tied parameters have one name, the first).
+        buffers: placeholder name -> buffer name.
+        static: placeholder or attribute name -> tensor that is neither (constants of the code).
+        inputs: placeholder names of the model's inputs, in order.
+        example: the tensors given for them (one example where the batch could be cut to one).
+        batch: size of the first axis of the first input.
+        shapes: parameter name -> shape.
+        buffer_values: buffer name -> its value when captured.
+        kinds: module name -> class, for the calls' owners.
+    """
+
+    nodes: tuple[Call, ...]
+    params: dict[str, str]
+    buffers: dict[str, str]
+    static: dict[str, Tensor]
+    inputs: tuple[str, ...]
+    example: dict[str, Tensor]
+    batch: int
+    shapes: dict[str, tuple[int, ...]]
+    param_values: dict[str, Tensor]
+    buffer_values: dict[str, Tensor]
+    kinds: dict[str, type[nn.Module]]
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """Only the computing nodes."""
+        return tuple(n for n in self.nodes if n.op == "call_function")
+
+    @property
+    def output(self) -> Call:
+        """The output node; its inputs are the model's outputs."""
+        return self.nodes[-1]
+
+
+def arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """How example inputs are passed: a tuple or list as positions, a mapping as keywords, else one position."""
+    if isinstance(example_inputs, Mapping):
+        return (), dict(example_inputs)
+    if isinstance(example_inputs, tuple | list):
+        return tuple(example_inputs), {}
+    return (example_inputs,), {}
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside: every module in eval mode, no gradients. Afterwards modes, buffers and the random state are as before."""
+    modes = [(m, m.training) for m in model.modules()]
+    slots = [(m, dict(m._buffers)) for m in model.modules()]  # a forward may also put a new tensor in place
+    buffers = [(b, b.detach().clone()) for b in model.buffers()]
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    try:
+        for m, _ in modes:
+            m.training = False  # not .eval(): a model may override it
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            yield
+    finally:
+        for m, mode in modes:
+            m.training = mode
+        for m, before in slots:
+            m._buffers.update(before)
+        with torch.no_grad():
+            for b, value in buffers:
+                if not torch.equal(b, value):
+                    b.copy_(value)
+
+
+def capture(model: nn.Module, example_inputs: Any) -> Program:
+    """Run the model once on the example inputs, then trace it.
+
+    Raises:
+        UsageError: the model does not run on the example inputs.
+        UnsupportedError: the model runs but cannot be traced (control flow that depends on values, ...).
+        ConstraintError: a parameter or a buffer holds NaN or infinity.
+    """
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_floating_point():
+            check_finite(tensor.detach(), name)
+    args, kwargs = arguments(example_inputs)
+    tensors = [t for t in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+    if not tensors:
+        raise UsageError("example_inputs hold no tensor; give one tensor, a tuple (positions) or a dict (keywords)")
+    with evaluating(model):
+        run_eagerly(model, args, kwargs)
+        one = _one_example(args, kwargs, tensors)
+        exported = None
+        if one is not None:
+            with contextlib.suppress(UnsupportedError):
+                exported, (args, kwargs) = _export(model, *one), one
+        if exported is None:
+            exported = _export(model, args, kwargs)
+    return _program(model, exported, args, kwargs)
+
+
+def run_eagerly(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The model's answer; UsageError with the place in the user's code when it fails."""
+    try:
+        return model(*args, **kwargs)
+    except Exception as e:
+        given = ", ".join(
+            str(list(t.shape)) for t in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)
+        )
+        raise UsageError(
+            f"{type(model).__name__} does not run on example_inputs {given}: {_first_line(e)}{user_frame(e)}; "
+            "give inputs as one batch of the training data has them"
+        ) from e
+
+
+def _one_example(args: Any, kwargs: Any, tensors: list[Tensor]) -> tuple[Any, Any] | None:
+    sizes = {t.shape[0] if t.dim() else 0 for t in tensors}
+    if len(sizes) != 1 or sizes == {0} or sizes == {1}:
+        return None
+    cut: tuple[Any, Any] = torch.utils._pytree.tree_map(lambda t: t[:1] if isinstance(t, Tensor) else t, (args, kwargs))
+    return cut
+
+
+def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
+    try:
+        with quiet_torch():
+            exported = torch.export.export(model, args, kwargs, strict=False)
+            if _writes_into_views(exported.graph):
+                exported = exported.run_decompositions({})
+        return exported
+    except Exception as e:
+        what = _first_line(e)
+        if "data-dependent" in str(e) or "GuardOnDataDependent" in type(e).__name__:
+            what = "the code branches on a tensor's value"
+        raise UnsupportedError(
+            f"{type(model).__name__} cannot be traced: {what}{user_frame(e)}; "
+            "make the forward pass independent of the values (torch.where instead of if), or compress the part that is"
+        ) from e
+
+
+@contextlib.contextmanager
+def quiet_torch() -> Iterator[None]:
+    """Keeps torch's exporters from writing to the terminal: their progress, their log lines, their own deprecations."""
+    loggers = [
+        logging.getLogger(n)
+        for n in ("torch.onnx", "torch.fx", "torch._dynamo", "torch.export", "torch._export", "onnxscript", "onnx_ir")
+    ]
+    names = [
+        n
+        for n in logging.root.manager.loggerDict
+        if n.startswith(("torch.fx.", "torch.onnx.", "torch._export", "onnxscript.", "onnx_ir"))
+    ]
+    loggers += [logging.getLogger(n) for n in names]
+    levels = [(g, g.level) for g in loggers]
+    try:
+        for g in loggers:
+            g.setLevel(logging.CRITICAL + 1)
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            for category in (DeprecationWarning, FutureWarning, UserWarning):
+                warnings.filterwarnings(
+                    "ignore", category=category, module=r"(torch|copyreg|onnxscript|onnx_ir|onnx)(\.|$)"
+                )
+            warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+            yield
+    finally:
+        for g, level in levels:
+            g.setLevel(level)
+
+
+def user_frame(e: BaseException) -> str:
+    """` (file.py:12: the line)` of the innermost frame that is neither torch's nor ours; empty if there is none."""
+    frames = [f for f in traceback.extract_tb(e.__traceback__) if not f.filename.startswith(_LIBRARY)]
+    frames = [f for f in frames if "site-packages/torch" not in f.filename and not f.filename.endswith("runpy.py")]
+    if not frames:
+        return ""
+    f = frames[-1]
+    code = (f.line or linecache.getline(f.filename, f.lineno or 0)).strip()
+    return f" ({Path(f.filename).name}:{f.lineno}, in {f.name}: {code})"
+
+
+def _first_line(e: BaseException) -> str:
+    lines = [line for line in str(e).splitlines() if line.strip()]
+    return lines[0].strip()[:300] if lines else type(e).__name__
+
+
+def _in_place(node: Call) -> bool:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    name = node.target._schema.name
+    return node.target._schema.is_mutable and name.endswith("_") and not name.endswith("__")
+
+
+def _writes_into_views(graph: torch.fx.Graph) -> bool:
+    from secateur.graph.ops import moving
+
+    for n in graph.nodes:
+        if n.op != "call_function" or not isinstance(n.target, torch._ops.OpOverload):
+            continue
+        if n.target._schema.is_mutable and not _in_place(n):
+            return True
+        if _in_place(n):
+            written = n.args[0]
+            viewed = {str(u.target) for u in written.users if u is not n} & moving.Move.targets
+            if written.op == "placeholder" or str(written.target) in moving.Move.targets or viewed:
+                return True
+    return False
+
+
+def _make_functional(graph: torch.fx.Graph) -> None:
+    """x.relu_() becomes y = relu(x), and every later reader of x reads y."""
+    order = {n: i for i, n in enumerate(graph.nodes)}
+    for n in list(graph.nodes):
+        if n.op != "call_function" or not _in_place(n):
+            continue
+        name = n.target._schema.name.removeprefix("aten::").removesuffix("_")
+        packet = getattr(torch.ops.aten, name)
+        n.target = getattr(packet, n.target._overloadname)
+        written = n.args[0]
+        written.replace_all_uses_with(n, delete_user_cb=lambda u, n=n: u is not n and order[u] > order[n])
+
+
+def _program(model: nn.Module, exported: torch.export.ExportedProgram, args: Any, kwargs: Any) -> Program:
+    graph = exported.graph_module.graph
+    _make_functional(graph)
+    by_id: dict[int, str] = {}
+    for name, p in model.named_parameters(remove_duplicate=False):
+        by_id.setdefault(id(p), name)
+    first = {n: by_id[id(p)] for n, p in model.named_parameters(remove_duplicate=False)}
+    buffers_by_id: dict[int, str] = {}
+    for name, b in model.named_buffers(remove_duplicate=False):
+        buffers_by_id.setdefault(id(b), name)
+    first_buffer = {n: buffers_by_id[id(b)] for n, b in model.named_buffers(remove_duplicate=False)}
+
+    kinds = torch.export.graph_signature.InputKind
+    params: dict[str, str] = {}
+    buffers: dict[str, str] = {}
+    static: dict[str, Tensor] = {}
+    inputs: list[str] = []
+    for spec in exported.graph_signature.input_specs:
+        name = spec.arg.name
+        if spec.kind is kinds.PARAMETER:
+            params[name] = first[str(spec.target)]
+        elif spec.kind is kinds.BUFFER:
+            buffers[name] = first_buffer[str(spec.target)]
+        elif spec.kind is kinds.CONSTANT_TENSOR:
+            static[name] = exported.constants[str(spec.target)].detach()
+        elif spec.kind is kinds.USER_INPUT:
+            inputs.append(name)
+        else:
+            raise UnsupportedError(
+                f"{type(model).__name__}: traced input {name} of kind {spec.kind.name} is not supported"
+            )
+    for n in graph.nodes:
+        if n.op == "get_attr":
+            value = exported.graph_module
+            for part in str(n.target).split("."):
+                value = getattr(value, part)
+            if not isinstance(value, Tensor):
+                raise UnsupportedError(
+                    f"{type(model).__name__} cannot be traced flat: {n.name} is a sub-program "
+                    "(torch.no_grad, torch.cond or autocast inside forward); move it out of the forward pass"
+                )
+            static[n.name] = value.detach()
+    given = torch.utils._pytree.tree_leaves((args, kwargs))
+    if len(given) != len(inputs):
+        given = [g for g in given if g is not None]
+    example = {n: g.detach().clone() for n, g in zip(inputs, given, strict=True) if isinstance(g, Tensor)}
+    batches = [t.shape[0] for t in example.values() if t.dim()]
+    return Program(
+        nodes=tuple(graph.nodes),
+        params=params,
+        buffers=buffers,
+        static=static,
+        inputs=tuple(inputs),
+        example=example,
+        batch=batches[0] if batches else 1,
+        shapes={n: tuple(p.shape) for n, p in model.named_parameters()},
+        param_values={n: p.detach().clone() for n, p in model.named_parameters()},
+        buffer_values={n: b.detach().clone() for n, b in model.named_buffers()},
+        kinds={n: type(m) for n, m in model.named_modules()},
+    )
+
+
+def owner(node: Call) -> str:
+    """Name of the innermost module whose forward made this call ('' = the model itself)."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return str(list(stack.values())[-1][0]) if stack else ""
+
+
+def shape_of(node: Call) -> tuple[int, ...]:
+    """The shape of a tensor node on the example inputs."""
+    return tuple(int(s) for s in node.meta["val"].shape)

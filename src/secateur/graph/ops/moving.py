@@ -1,0 +1,93 @@
+"""Calls that only move elements: views, permutes, slices, concatenations, paddings. They run as they are on masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, fx
+
+from secateur.graph.capture import Call, Program
+from secateur.graph.ops._operator import Labels, Operator, View
+
+_NAMES = (
+    "view reshape _unsafe_view flatten unflatten squeeze unsqueeze permute transpose t movedim swapaxes expand "
+    "expand_as slice select narrow index_select split split_with_sizes chunk unbind tensor_split cat concat stack "
+    "pixel_shuffle pixel_unshuffle channel_shuffle roll flip repeat repeat_interleave constant_pad_nd pad zero_pad "
+    "unfold alias_copy view_as reshape_as adjoint numpy_T mT"
+)
+_OVERLOADS = (
+    "default",
+    "int",
+    "dim",
+    "dims",
+    "Tensor",
+    "using_ints",
+    "sections",
+    "intlist",
+    "self_int",
+    "sizes",
+    "indices",
+)
+_SIZED = (
+    "view",
+    "reshape",
+    "_unsafe_view",
+    "unflatten",
+    "expand",
+    "slice",
+    "select",
+    "narrow",
+    "split_with_sizes",
+    "index_select",
+    "repeat",
+)
+
+
+class Move(Operator):
+    """The output's elements are the input's, elsewhere; padding is no channel."""
+
+    targets: ClassVar[frozenset[str]] = frozenset(f"aten.{n}.{o}" for n in _NAMES.split() for o in _OVERLOADS)
+
+    def positive(self, node: Call, view: View) -> Any:
+        return _run(node, view.mask)
+
+    def label(self, node: Call, see: Callable[[Any], Tensor], labels: Labels, program: Program) -> Any:
+        out = _run(node, see)
+        name = str(node.target).split(".")[1]
+        if name in ("pad", "constant_pad_nd"):
+            _pad_labels(node, see(node.args[0]), labels, program)
+        if name in _SIZED:
+            labels.suspect(node.name, see(node.args[0]))
+        return out
+
+
+def _run(node: Call, see: Callable[[Any], Tensor]) -> Any:
+    args = fx.node.map_arg(node.args, see)
+    kwargs = fx.node.map_arg(node.kwargs, see)
+    name = str(node.target).split(".")[1]
+    if name in ("pad", "constant_pad_nd"):
+        # Padding brings in constants: element 0, whatever the value.
+        mode = (
+            args[2]
+            if name == "pad" and len(args) > 2
+            else kwargs.get("mode", "constant")
+            if name == "pad"
+            else "constant"
+        )
+        if mode == "constant":
+            return torch.nn.functional.pad(args[0], args[1])
+        moved = torch.nn.functional.pad(args[0].to(torch.float64), args[1], mode=mode)
+        return moved.to(args[0].dtype)
+    return node.target(*args, **kwargs)
+
+
+def _pad_labels(node: Call, x: Tensor, labels: Labels, program: Program) -> None:
+    """Nonzero padding beside a channel is a value of its own: keep the channels it touches."""
+    name = str(node.target).split(".")[1]
+    value = node.kwargs.get("value", node.args[3] if name == "pad" and len(node.args) > 3 else None)
+    if name == "constant_pad_nd":
+        value = node.args[2] if len(node.args) > 2 else 0
+    if value not in (None, 0, 0.0):
+        labels.pin(x)

@@ -1,0 +1,63 @@
+"""Everything else: any input may reach every output, and no channel that touches it may be removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from secateur.graph.capture import Call, Program
+from secateur.graph.ops._operator import Labels, Operator, View
+
+_NORMS = ("layer_norm", "group_norm", "instance_norm", "rms_norm")
+
+
+class Opaque(Operator):
+    """The careful default. Exact for what it says, blind to structure."""
+
+    targets: ClassVar[frozenset[str]] = frozenset()
+
+    def positive(self, node: Call, view: View) -> Any:
+        total = torch.zeros(())
+        for source in node.all_input_nodes:
+            part = view.weight(source) if view.is_param(source) else view.mask(source)
+            # A parameter's own derivative must see influence from all live inputs, so masks are summed, not multiplied.
+            total = total.to(part.device) + (part.sum() if not view.is_param(source) else 0.0)
+        return torch.utils._pytree.tree_map(
+            lambda v: total.expand(tuple(int(s) for s in v.shape)) if isinstance(v, Tensor) else v, node.meta["val"]
+        )
+
+    def affine(self, node: Call, need: Tensor, program: Program) -> dict[str, Tensor]:
+        any_need = bool(need.any())
+        found = {}
+        for source in node.all_input_nodes:
+            name = program.params.get(source.name)
+            if name:
+                found[name] = torch.full(program.shapes[name], any_need)
+        return found
+
+    def label(self, node: Call, see: Callable[[Any], Tensor], labels: Labels, program: Program) -> Any:
+        for source in node.all_input_nodes:
+            labels.pin(see(source))
+            name = program.params.get(source.name)
+            for axis in range(len(program.shapes[name]) if name else 0):
+                labels.attach(str(name), axis, torch.full((program.shapes[str(name)][axis],), Labels.PIN))
+        return torch.utils._pytree.tree_map(
+            lambda v: torch.full(tuple(int(s) for s in v.shape), Labels.PIN) if isinstance(v, Tensor) else v,
+            node.meta["val"],
+        )
+
+    def sites(self, node: Call, program: Program) -> dict[str, str]:
+        kind = str(node.target).split(".")[1] if "." in str(node.target) else ""
+        found = {}
+        for source in node.all_input_nodes:
+            name = program.params.get(source.name)
+            if name and kind == "embedding":
+                found[name] = "embedding"
+            elif name and any(kind.endswith(n) for n in _NORMS):
+                found[name] = "norm"
+            elif name and len(program.shapes[name]) == 1:
+                found[name] = "bias"
+        return found

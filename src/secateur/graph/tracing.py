@@ -1,0 +1,153 @@
+"""`trace`: the sites of a network, its coupled channel groups and its effective weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor, nn
+
+from secateur.errors import UnsupportedError
+from secateur.graph.capture import Program, capture
+from secateur.graph.coupling import Coupling, couple
+from secateur.graph.flow import Flow, analyse
+from secateur.graph.ops import rule
+from secateur.graph.ops._operator import positions
+from secateur.types import Member, Site, Weights
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What the graph of a network says about its weights. Made by `trace`; holds no reference to the module.
+
+    Attributes:
+        sites: weights, biases, norms and embeddings, in the order in which the network uses them.
+        program: the captured calls.
+    """
+
+    program: Program
+    sites: tuple[Site, ...]
+
+    @cached_property
+    def coupling(self) -> Coupling:
+        """Channel labels; computed when first asked for."""
+        return couple(self.program)
+
+    @property
+    def groups(self) -> tuple[Site, ...]:
+        """One `channels` site per kind of coupled channel that may be removed."""
+        return self.coupling.groups
+
+    @cached_property
+    def macs(self) -> dict[str, int]:
+        """Dense multiply-adds per example, per convolution and linear weight."""
+        return {s.name: s.n * s.positions for s in self.sites if s.op in ("conv", "linear")}
+
+    def flow(self, weights: Weights) -> Flow:
+        """Masks of influence for these weights."""
+        return analyse(self.program, weights)
+
+    def effective(self, weights: Weights) -> dict[str, Tensor]:
+        """Which entries of each parameter can still matter, as bool tensors of the parameters' shapes.
+
+        An entry is effective when its input unit moves with the model's input, and its output unit has a path of
+        nonzero weights to an output. Zero entries follow the same rule: they are effective when setting them alone
+        would change what the network computes. Weights that read a constant unit count as effective only where no
+        bias can take the constant over (nonzero constants under zero padding). A bias or a norm's shift is effective
+        when its unit's value is needed after that folding. Parameters that the network does not use are all False.
+
+        Args:
+            weights: parameter name -> tensor; parameters and buffers left out are taken from the traced model.
+        """
+        return analyse(self.program, weights).effective
+
+    def kept(self, weights: Weights) -> dict[str, Tensor]:
+        """Companions of removed channels: bool masks for the `removes` parameters of all groups (norms, biases).
+
+        False where every producer row of a channel is zero: biases and norm affines there must be zero as well (and
+        stay so in retraining), or the channel goes on sending a constant and cannot be removed under zero padding.
+        Consumers' input axes are not listed. The name of a parameter without such a channel is left out.
+        """
+        masks: dict[str, Tensor] = {}
+        for site in self.groups:
+            alive = None
+            for m in site.members:
+                w = weights[m.param].detach()
+                rows = (w != 0).movedim(m.axis, 0).reshape(w.shape[m.axis], -1).any(dim=1)
+                at = rows if m.index is None else rows[list(m.index)]
+                alive = at if alive is None else alive | at
+            if alive is None or bool(alive.all()):
+                continue
+            for m in site.removes:
+                shape = self.program.shapes.get(m.param)
+                if shape is None or len(shape) != 1:
+                    continue
+                mask = masks.setdefault(m.param, alive.new_ones(shape))
+                index = list(range(shape[0])) if m.index is None else list(m.index)
+                mask[index] &= alive.repeat_interleave(m.repeat)
+        return masks
+
+
+def trace(model: nn.Module, example_inputs: Any) -> Traced:
+    """Find the weights of a network and how they hang together.
+
+    Args:
+        model: any module that `torch.export` can capture; it is not changed. Tied parameters are one site.
+        example_inputs: a tensor, a tuple (positional inputs) or a dict (keyword inputs), with a leading batch axis.
+    Raises:
+        UsageError: the model does not run on the example inputs, or has no weight.
+        UnsupportedError: the model runs but cannot be traced; the message names the place in the user's code.
+        ConstraintError: a parameter or buffer holds NaN or infinity.
+    """
+    program = capture(model, example_inputs)
+    sites = _sites(program)
+    if not sites:
+        raise UnsupportedError(
+            f"{type(model).__name__}: no weight found that could be compressed; "
+            "Linear, Conv1d/2d/3d and BatchNorm layers are covered, also in functional form"
+        )
+    return Traced(program, sites)
+
+
+def _sites(program: Program) -> tuple[Site, ...]:
+    last = _last(program)
+    ops: dict[str, str] = {}
+    uses: dict[str, int] = {}
+    groups: dict[str, int] = {}
+    for n in program.calls:
+        kind = rule(n, program)
+        for name, op in kind.sites(n, program).items():
+            ops.setdefault(name, op)
+            out = n.meta["val"]
+            channels = program.shapes[name][0] if op != "embedding" else program.shapes[name][-1]
+            if isinstance(out, Tensor):
+                uses[name] = uses.get(name, 0) + positions(n, channels, program)
+            if op == "conv":
+                groups[name] = int(n.meta["val"].shape[1] and _groups(n))
+    return tuple(
+        Site(name, op, program.shapes[name], (Member(name),), uses.get(name, 1), groups.get(name, 1), name in last)
+        for name, op in ops.items()
+    )
+
+
+def _groups(n: Any) -> int:
+    from secateur.graph.ops._operator import argument
+
+    return int(argument(n, "groups"))
+
+
+def _last(program: Program) -> set[str]:
+    """Parameters of the calls whose result reaches an output through no further weight."""
+    found: set[str] = set()
+    todo, seen = list(program.output.all_input_nodes), set()
+    while todo:
+        n = todo.pop()
+        if n in seen or n.op != "call_function":
+            continue
+        seen.add(n)
+        made = rule(n, program).sites(n, program)
+        found |= made.keys()
+        if not any(op in ("conv", "linear") for op in made.values()):
+            todo.extend(n.all_input_nodes)
+    return found
