@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
-        return getattr(importlib.import_module(_WHERE[name]), name)
+        try:
+            return getattr(importlib.import_module(_WHERE[name]), name)
+        except ModuleNotFoundError as e:
+            if (e.name or "").startswith("secateur"):
+                raise
+            extra = f"secateur.{name}: needs {e.name}, which is not installed; pip install 'secateur[compress]'"
+            raise ImportError(extra, name=e.name) from None
     raise AttributeError(f"module 'secateur' has no attribute {name!r}")
 
 
