@@ -1,0 +1,152 @@
+"""Codebook: few distinct values, chosen freely."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from secateur.constraints import _levels as lv
+from secateur.constraints._kmeans import KMeans1D, nearest
+from secateur.constraints._pieces import Clusters, Free
+from secateur.contracts import Constraint, Piece
+from secateur.curves import Curve, Memo
+from secateur.errors import ConstraintError, UsageError
+from secateur.types import Level, Packing
+
+
+@dataclass(frozen=True)
+class Codebook(Constraint):
+    """{Z : at most m distinct values}; the level is m.
+
+    Attributes:
+        min_entries, max_entries: the menu's ends.
+        zero: `level` - zero is a value like any other; `free` - zeros come on top of the m values (a pruned
+            weight costs no entry; joint sets use this).
+        value_format: `float32` or `float16`: what a value is stored in. With `float16` the optimal centres are
+            rounded, which makes the projection a heuristic (off by the rounding).
+        exact_below: up to that many distinct input values the projection is exact; above, the recursion runs on some
+            2,048 cut positions and Lloyd's iteration finishes.
+
+    Reference: Han et al., ICLR 2016, arXiv:1510.00149, sec. 3; exact 1-D k-means: Wang & Song, R Journal 3(2), 2011.
+    """
+
+    min_entries: int = 1
+    max_entries: int = 256
+    zero: str = "level"
+    value_format: str = "float32"
+    exact_below: int = 32768
+    kind: ClassVar[str] = "values"
+    level_keys: ClassVar[tuple[str, ...]] = ("entries", "bits")
+    reference: ClassVar[str] = "Han et al., ICLR 2016, arXiv:1510.00149, sec. 3"
+
+    def __post_init__(self) -> None:
+        if self.zero not in ("level", "free"):
+            raise UsageError(f"codebook: zero is {self.zero!r}; level or free is possible")
+        if self.value_format not in ("float32", "float16"):
+            raise UsageError(f"codebook: value_format is {self.value_format!r}; float32 or float16 is possible")
+        if not 1 <= self.min_entries <= self.max_entries <= 65536:
+            raise UsageError(
+                f"codebook: min_entries {self.min_entries}, max_entries {self.max_entries}; "
+                "1 <= min_entries <= max_entries <= 65536 is needed"
+            )
+
+    def levels(self, shape: tuple[int, int]) -> Sequence[Level]:
+        return range(self.min_entries, self.max_entries + 1)
+
+    def parse_level(self, given: Mapping[str, Any], shape: tuple[int, int]) -> Level:
+        key, value = lv.only_key("codebook", given, self.level_keys)
+        if key == "bits":
+            value = 2 ** lv.whole("codebook", key, value, 0, 16)
+        return lv.whole("codebook", "entries", value, self.min_entries, self.max_entries)
+
+    def project(self, weight: Tensor, level: Level, importance: Tensor | None = None) -> Tensor:
+        """Weighted 1-D k-means with m centres; every weight goes to the nearest one.
+
+        Nearest Z in sum h (w - z)^2. Exact for `value_format="float32"` and at most `exact_below` distinct values.
+
+        Args:
+            weight: float [rows, cols]; not changed.
+            level: m, the number of values; None = dense.
+            importance: h >= 0 of the same shape, or None for ones. Weights with h = 0 do not shape the codebook.
+        Returns:
+            New tensor, same shape, dtype and device. Halfway between two values: the lower value.
+        Raises:
+            ConstraintError: NaN or infinity, a level off the menu, an importance that does not fit.
+        """
+        lv.checked("codebook", weight, importance)
+        if level is None or self.contains(weight, level):
+            return weight.clone()
+        return self._assign(weight, self._centres(self._solver(weight, importance), self._on_menu(weight, level)))
+
+    def contains(self, weight: Tensor, level: Level) -> bool:
+        if level is None:
+            return True
+        values = torch.unique(weight)
+        if self.value_format == "float16" and bool((values.half().to(values.dtype) != values).any()):
+            return False
+        return int((values != 0).sum() if self.zero == "free" else values.numel()) <= self._on_menu(weight, level)
+
+    def freeze(self, weight: Tensor, level: Level) -> Piece:
+        """Equal values stay equal, each set of them with one free value; with `zero="free"` zeros stay zero."""
+        if level is None:
+            return Free()
+        if not self.contains(weight, level):
+            raise ConstraintError(
+                f"codebook {list(weight.shape)}: freeze needs a member of level {level}; project first"
+            )
+        values, labels = torch.unique(weight, return_inverse=True)
+        if self.zero == "free":
+            order = torch.cumsum(values != 0, 0) - 1
+            labels = torch.where(values == 0, -1, order)[labels]
+        return Clusters(labels)
+
+    def packing(self, shape: tuple[int, int], level: Level) -> Packing:
+        """Every weight an index of log2(m) bits (m + 1 values with a free zero), and m entries."""
+        n = shape[0] * shape[1]
+        if level is None:
+            return Packing(n, n)
+        assert isinstance(level, int)
+        entry_bits = 16 if self.value_format == "float16" else 32
+        return Packing(n, n, math.log2(level + (self.zero == "free")), min(level, n), entry_bits)
+
+    def distance(self, weight: Tensor, importance: Tensor | None = None) -> Curve:
+        """One recursion for all m; each value remembered."""
+        lv.checked("codebook", weight, importance)
+        solver = self._solver(weight, importance)
+
+        def compute(level: Level) -> float:
+            if self.contains(weight, level):
+                return 0.0
+            z = self._assign(weight, self._centres(solver, self._on_menu(weight, level)))
+            return float(lv.gains(weight.double() - z.double(), importance).sum())
+
+        return Memo(compute)
+
+    def _on_menu(self, weight: Tensor, level: Level) -> int:
+        lv.on_menu("codebook", weight.shape, level, self.levels((weight.shape[0], weight.shape[1])))
+        assert isinstance(level, int)
+        return level
+
+    def _solver(self, weight: Tensor, importance: Tensor | None) -> KMeans1D:
+        x = weight.detach().double().flatten().cpu().numpy()
+        h = None if importance is None else importance.detach().double().flatten().cpu().numpy()
+        return KMeans1D(x, h, self.zero == "free", self.exact_below)
+
+    def _centres(self, solver: KMeans1D, m: int) -> NDArray[np.float64]:
+        centres = solver.centres(m)
+        if self.value_format == "float16":
+            centres = np.clip(centres, -65504, 65504).astype(np.float16).astype(np.float64)
+        return np.unique(np.append(centres, 0.0) if self.zero == "free" else centres)
+
+    def _assign(self, weight: Tensor, centres: NDArray[np.float64]) -> Tensor:
+        """Each weight its nearest centre, the centres rounded to the weight's dtype first."""
+        rounded: Tensor = torch.unique(torch.from_numpy(centres).to(weight.dtype))
+        index = nearest(weight.detach().double().cpu().numpy(), rounded.double().numpy())
+        return rounded[torch.from_numpy(index)].to(weight.device)
