@@ -1,0 +1,67 @@
+#include "kernels/reduce/reduce.h"
+
+#include <algorithm>
+#include <limits>
+#include <type_traits>
+
+namespace secateur {
+namespace {
+
+// Walks the kept axes; for each of their positions walks the reduced ones. Acc is the type sums are carried in.
+template <class T, class Acc>
+void reduce(const Reduce& p, const T* x, T* y) {
+  int64_t kept[kMaxRank], kept_stride[kMaxRank], red[kMaxRank], red_stride[kMaxRank];
+  int n_kept = 0, n_red = 0;
+  int64_t stride = 1, count = 1, outputs = 1;
+  for (int i = p.rank - 1; i >= 0; --i) {
+    if (p.reduce[i]) {
+      red[n_red] = p.dims[i], red_stride[n_red++] = stride;
+      count *= p.dims[i];
+    } else {
+      kept[n_kept] = p.dims[i], kept_stride[n_kept++] = stride;
+      outputs *= p.dims[i];
+    }
+    stride *= p.dims[i];
+  }
+  // Axes are stored innermost first.
+  for (int64_t o = 0; o < outputs; ++o) {
+    int64_t rest = o, base = 0;
+    for (int i = 0; i < n_kept; ++i) {
+      base += rest % kept[i] * kept_stride[i];
+      rest /= kept[i];
+    }
+    Acc acc = p.op == ReduceOp::kProd ? Acc(1) : Acc(0);
+    if (p.op == ReduceOp::kMax)
+      acc = std::is_floating_point_v<T> ? -std::numeric_limits<Acc>::infinity() : static_cast<Acc>(std::numeric_limits<T>::lowest());
+    if (p.op == ReduceOp::kMin)
+      acc = std::is_floating_point_v<T> ? std::numeric_limits<Acc>::infinity() : static_cast<Acc>(std::numeric_limits<T>::max());
+    const int64_t inner = n_red ? red[0] : 1, inner_stride = n_red ? red_stride[0] : 0;
+    const int64_t outer = inner ? count / inner : 0;
+    for (int64_t r = 0; r < outer; ++r) {
+      int64_t q = r, at = base;
+      for (int i = 1; i < n_red; ++i) {
+        at += q % red[i] * red_stride[i];
+        q /= red[i];
+      }
+      for (int64_t k = 0; k < inner; ++k) {
+        const auto v = static_cast<Acc>(x[at + k * inner_stride]);
+        switch (p.op) {
+          case ReduceOp::kMean:
+          case ReduceOp::kSum: acc += v; break;
+          case ReduceOp::kMax: acc = v > acc || v != v ? v : acc; break;
+          case ReduceOp::kMin: acc = v < acc || v != v ? v : acc; break;
+          case ReduceOp::kProd: acc *= v; break;
+        }
+      }
+    }
+    if (p.op == ReduceOp::kMean && (count != 0 || std::is_floating_point_v<T>)) acc /= static_cast<Acc>(count);
+    y[o] = static_cast<T>(acc);
+  }
+}
+
+}  // namespace
+
+void reduce_f32_ref(const Reduce& p, const float* x, float* y) noexcept { reduce<float, double>(p, x, y); }
+void reduce_i64_ref(const Reduce& p, const int64_t* x, int64_t* y) noexcept { reduce<int64_t, int64_t>(p, x, y); }
+
+}  // namespace secateur

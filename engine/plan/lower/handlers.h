@@ -1,0 +1,27 @@
+// The handlers named in operators.inc.
+#pragma once
+
+#include "kernels/epilogue.h"
+#include "plan/lowering.h"
+
+namespace secateur {
+
+// Nodes that passes made; attributes starting with '_' say what was fused.
+inline constexpr const char* kInternalDomain = "secateur";
+
+#define SECATEUR_OP(name, fn) void fn(Lowering& L, const Node& n);
+#include "plan/lower/operators.inc"
+#undef SECATEUR_OP
+
+// What passes fused into a node: attributes _lo, _hi, _slope.
+Activation fused_activation(const Node& n);
+bool has_activation(const Activation& act);
+// y = act(a + b), broadcasting; y already declared. x = y in place is fine for the activation.
+int lower_add(Lowering& L, const Node& n, int a, int b, int y, const Activation& act);
+void lower_activation(Lowering& L, const Node& n, int x, int y, const Activation& act);
+Dims broadcast_dims(Lowering& L, const Node& n, int a, int b);
+
+// Axis in [-rank, rank) -> [0, rank); anything else is a FormatError.
+int64_t normal_axis(const Lowering& L, const Node& n, int64_t axis, int rank);
+
+}  // namespace secateur

@@ -1,0 +1,282 @@
+#include "plan/lowering.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "graph/check.h"
+
+namespace secateur {
+namespace {
+
+// A value folded while planning may be as large as the weights of a big layer, not larger: a few bytes of a broken file
+// could else ask for all memory (ConstantOfShape).
+constexpr size_t kMaxFolded = size_t{1} << 30;
+constexpr int64_t kMaxElements = int64_t{1} << 40;
+
+}  // namespace
+
+std::string dims_text(const Dims& dims) {
+  std::string s = "[";
+  for (size_t i = 0; i < dims.size(); ++i) s += (i ? ", " : "") + std::to_string(dims[i]);
+  return s + "]";
+}
+
+Lowering::Lowering(const Graph& graph, PackCache& cache, Isa isa, int threads)
+    : cache_(cache), isa_(isa), threads_(threads) {
+  const auto it = graph.opsets.find("");
+  opset_ = it == graph.opsets.end() ? 0 : it->second;
+  values_.reserve(graph.initializers.size() + graph.nodes.size() * 2);
+  for (const auto& t : graph.initializers) {
+    const int id = new_value(t.name, t.dtype, t.dims);
+    values_[static_cast<size_t>(id)].constant = t.data.data();
+    ptr_[static_cast<size_t>(id)] = const_cast<uint8_t*>(t.data.data());
+    // An empty vector has a null pointer; a constant with no elements is still a constant.
+    static const uint8_t nothing = 0;
+    if (t.data.empty()) values_[static_cast<size_t>(id)].constant = &nothing;
+  }
+}
+
+int Lowering::new_value(std::string name, DType dtype, Dims dims) {
+  Value v;
+  v.name = std::move(name);
+  v.dtype = dtype;
+  v.dims = std::move(dims);
+  v.storage = static_cast<int>(values_.size());
+  values_.push_back(std::move(v));
+  ptr_.push_back(nullptr);
+  const int id = static_cast<int>(values_.size()) - 1;
+  if (!values_.back().name.empty()) by_name_[values_.back().name] = id;
+  return id;
+}
+
+int Lowering::find(const std::string& name) const {
+  const auto it = by_name_.find(name);
+  return it == by_name_.end() ? -1 : it->second;
+}
+
+void Lowering::bind_input(const ValueInfo& info, const Dims& dims) {
+  const int id = new_value(info.name, info.dtype, dims);
+  values_[static_cast<size_t>(id)].is_input = true;
+}
+
+int Lowering::in_or(const Node& n, size_t i) const {
+  if (!has(n, i)) return -1;
+  const int id = find(n.inputs[i]);
+  if (id < 0) invalid(n, "input '" + n.inputs[i] + "' is not defined");
+  return id;
+}
+
+int Lowering::in(const Node& n, size_t i) const {
+  if (!has(n, i)) invalid(n, "input " + std::to_string(i) + " is missing");
+  return in_or(n, i);
+}
+
+int Lowering::in_f32(const Node& n, size_t i) const {
+  const int id = in(n, i);
+  if (value(id).dtype != DType::kFloat)
+    unsupported(n, "input " + std::to_string(i) + " has dtype " + dtype_name(value(id).dtype) + ", supported: float32");
+  return id;
+}
+
+int Lowering::out(const Node& n, size_t i, DType dtype, Dims dims) {
+  const std::string name = i < n.outputs.size() ? n.outputs[i] : std::string();
+  int64_t count = 1;
+  for (int64_t d : dims) {
+    if (d < 0) invalid(n, "computed shape " + dims_text(dims) + " has a negative dimension");
+    if (d != 0 && count > kMaxElements / d) invalid(n, "computed shape " + dims_text(dims) + " is too large");
+    count *= d;
+  }
+  if (dims.size() > 8) unsupported(n, "rank " + std::to_string(dims.size()) + ", supported: up to 8");
+  const int id = new_value(name, dtype, std::move(dims));
+  if (eager_) {
+    Value& v = values_[static_cast<size_t>(id)];
+    if (v.nbytes() > kMaxFolded) unsupported(n, "a constant of " + std::to_string(v.nbytes()) + " bytes would be computed");
+    auto buffer = std::make_shared<Buffer>(std::max<size_t>(v.nbytes(), 1));
+    v.constant = buffer->data();
+    ptr_[static_cast<size_t>(id)] = buffer->data();
+    v.owner = std::move(buffer);
+  }
+  return id;
+}
+
+int Lowering::temp(DType dtype, Dims dims) {
+  const Node anonymous;
+  return out(anonymous, 0, dtype, std::move(dims));
+}
+
+int Lowering::scratch(size_t nbytes) { return temp(DType::kUInt8, {static_cast<int64_t>(nbytes)}); }
+
+void Lowering::alias(const Node& n, size_t i, int source, Dims dims) {
+  const Value src = value(source);
+  const std::string name = i < n.outputs.size() ? n.outputs[i] : std::string();
+  int64_t count = 1;
+  for (int64_t d : dims) {
+    if (d < 0 || (d != 0 && count > kMaxElements / d)) invalid(n, "computed shape " + dims_text(dims) + " is not possible");
+    count *= d;
+  }
+  if (count != src.numel()) invalid(n, "cannot view " + dims_text(src.dims) + " as " + dims_text(dims));
+  if (dims.size() > 8) unsupported(n, "rank " + std::to_string(dims.size()) + ", supported: up to 8");
+  const int id = new_value(name, src.dtype, std::move(dims));
+  Value& v = values_[static_cast<size_t>(id)];
+  v.constant = src.constant;
+  v.owner = src.owner;
+  v.storage = src.storage;
+  ptr_[static_cast<size_t>(id)] = ptr_[static_cast<size_t>(source)];
+}
+
+void Lowering::constant(const Node& n, size_t i, DType dtype, Dims dims, const void* bytes) {
+  const bool before = eager_;
+  eager_ = true;
+  const int id = out(n, i, dtype, std::move(dims));
+  eager_ = before;
+  if (value(id).nbytes()) std::memcpy(ptr_[static_cast<size_t>(id)], bytes, value(id).nbytes());
+}
+
+std::optional<std::vector<int64_t>> Lowering::ints(int id) const {
+  if (id < 0) return std::nullopt;
+  const Value& v = value(id);
+  if (!v.constant) return std::nullopt;
+  std::vector<int64_t> r(static_cast<size_t>(v.numel()));
+  for (size_t i = 0; i < r.size(); ++i) {
+    if (v.dtype == DType::kInt64) {
+      std::memcpy(&r[i], v.constant + i * 8, 8);
+    } else if (v.dtype == DType::kInt32) {
+      int32_t x;
+      std::memcpy(&x, v.constant + i * 4, 4);
+      r[i] = x;
+    } else {
+      return std::nullopt;
+    }
+  }
+  return r;
+}
+
+std::optional<std::vector<double>> Lowering::numbers(int id) const {
+  if (auto i = ints(id)) return std::vector<double>(i->begin(), i->end());
+  if (id < 0) return std::nullopt;
+  const Value& v = value(id);
+  if (!v.constant) return std::nullopt;
+  std::vector<double> r(static_cast<size_t>(v.numel()));
+  for (size_t i = 0; i < r.size(); ++i) {
+    if (v.dtype == DType::kFloat) {
+      float x;
+      std::memcpy(&x, v.constant + i * 4, 4);
+      r[i] = x;
+    } else if (v.dtype == DType::kDouble) {
+      std::memcpy(&r[i], v.constant + i * 8, 8);
+    } else {
+      return std::nullopt;
+    }
+  }
+  return r;
+}
+
+std::vector<int64_t> Lowering::need_ints(const Node& n, size_t i) const {
+  auto r = ints(in(n, i));
+  if (!r) unsupported(n, "input " + std::to_string(i) + " ('" + n.inputs[i] + "') must be constant integers once shapes are known");
+  return *r;
+}
+
+void Lowering::unsupported(const Node& n, const std::string& what) const {
+  throw UnsupportedError("node '" + node_label(n) + "' (" + n.op + "): " + what, n.name);
+}
+
+void Lowering::invalid(const Node& n, const std::string& what) const {
+  throw FormatError("node '" + node_label(n) + "' (" + n.op + "): " + what);
+}
+
+void Lowering::add_step(const Node& n, void (*run)(const void*, const Exec&) noexcept, std::shared_ptr<const void> state,
+                        const std::vector<int>& reads, const std::vector<int>& writes, StepInfo info) {
+  bool any = false;
+  for (int id : writes) any = any || value(id).numel() > 0;
+  if (!any) return;  // nothing to compute: kernels need not think of empty outputs
+  if (eager_) {
+    const Exec exec{ptr_.data(), nullptr};
+    run(state.get(), exec);
+    return;
+  }
+  const int at = static_cast<int>(steps.size());
+  const auto touch = [&](int id, bool write) {
+    if (id < 0) return;
+    Value& s = values_[static_cast<size_t>(value(id).storage)];
+    if (s.constant) return;
+    if (write && s.first < 0 && !s.is_input) s.first = at;
+    s.last = std::max(s.last, at);
+  };
+  for (int id : reads) touch(id, false);
+  for (int id : writes) touch(id, true);
+  if (info.node.empty()) info.node = node_label(n);
+  if (info.op.empty()) info.op = n.op;
+  if (info.out.empty() && !writes.empty()) info.out = dims(writes[0]);
+  if (info.in.empty() && !reads.empty()) info.in = dims(reads[0]);
+  steps.push_back(Step{run, std::move(state), std::move(info)});
+}
+
+void Lowering::lower(const Node& node) {
+  const LowerFn fn = find_operator(node.domain, node.op);
+  if (!fn)
+    throw UnsupportedError("node '" + node_label(node) + "': operator " +
+                               (node.domain.empty() ? node.op : node.domain + "." + node.op) +
+                               " is not supported; supported: " + supported_operators(), node.name);
+  bool all = true;
+  for (const auto& name : node.inputs) {
+    if (name.empty()) continue;
+    const int id = find(name);
+    if (id < 0) invalid(node, "input '" + name + "' is not defined");
+    all = all && value(id).constant != nullptr;
+  }
+  eager_ = all;
+  fn(*this, node);
+  eager_ = false;
+}
+
+bool Lowering::fold(const Node& node) {
+  for (const auto& name : node.inputs) {
+    if (name.empty()) continue;
+    const int id = find(name);
+    if (id < 0 || !value(id).constant) return false;
+  }
+  lower(node);
+  return true;
+}
+
+void Lowering::keep_until_end(int id) {
+  Value& s = values_[static_cast<size_t>(value(id).storage)];
+  s.last = static_cast<int>(steps.size());
+}
+
+size_t Lowering::plan_memory() {
+  // Largest first, each at the lowest offset free during its life: within a few percent of optimal on CNNs, and small
+  // nets have a handful of values.
+  std::vector<int> order;
+  for (size_t i = 0; i < values_.size(); ++i) {
+    const Value& v = values_[i];
+    if (v.storage == static_cast<int>(i) && !v.constant && (v.last >= 0 || v.is_input)) order.push_back(static_cast<int>(i));
+  }
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return value(a).nbytes() > value(b).nbytes(); });
+  std::vector<int> placed;
+  size_t total = 0;
+  for (int id : order) {
+    Value& v = values_[static_cast<size_t>(id)];
+    // Every buffer is followed by slack that vector loads may read.
+    const size_t need = align_up(v.nbytes()) + kAlign;
+    std::vector<std::pair<size_t, size_t>> busy;
+    for (int other : placed) {
+      const Value& o = value(other);
+      if (o.last < v.first || v.last < o.first) continue;
+      busy.emplace_back(o.offset, o.offset + align_up(o.nbytes()) + kAlign);
+    }
+    std::sort(busy.begin(), busy.end());
+    size_t at = 0;
+    for (const auto& [begin, end] : busy) {
+      if (at + need <= begin) break;
+      at = std::max(at, end);
+    }
+    v.offset = at;
+    total = std::max(total, at + need);
+    placed.push_back(id);
+  }
+  return total;
+}
+
+}  // namespace secateur

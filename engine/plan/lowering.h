@@ -1,0 +1,148 @@
+// From graph to steps: walks the nodes in order with every shape known, turns each into calls of kernels, computes at
+// once what depends on constants only. One handler per operator (plan/lower/*.cc) does both its shape rule and its step,
+// so that the two cannot disagree.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/arena.h"
+#include "base/cpu.h"
+#include "base/error.h"
+#include "base/threads.h"
+#include "graph/attrs.h"
+#include "graph/graph.h"
+
+namespace secateur {
+
+using Dims = std::vector<int64_t>;
+
+std::string dims_text(const Dims& dims);  // "[1, 20, 24, 24]"
+
+// What a step sees while it runs. ptr[id] is the memory of value id.
+struct Exec {
+  void* const* ptr;
+  Threads* threads;
+
+  const float* f32(int id) const { return id < 0 ? nullptr : static_cast<const float*>(ptr[id]); }
+  float* f32_out(int id) const { return static_cast<float*>(ptr[id]); }
+};
+
+// For explain() and inspect().
+struct StepInfo {
+  std::string node, op, kernel, why;
+  Dims in, out, weight;
+  int64_t macs = 0;        // multiply-adds of the dense layer
+  int64_t n_weights = 0;   // 0 when the step has none
+  int64_t nnz = 0;
+  int64_t packed_bytes = 0;
+};
+
+struct Step {
+  void (*run)(const void* state, const Exec& exec) noexcept = nullptr;
+  std::shared_ptr<const void> state;
+  StepInfo info;
+};
+
+struct Value {
+  std::string name;
+  DType dtype = DType::kFloat;
+  Dims dims;
+  const uint8_t* constant = nullptr;   // its bytes, when known while planning
+  std::shared_ptr<const void> owner;   // keeps them
+  int storage = -1;                    // the value whose memory this one is (itself, or what a Reshape looks at)
+  int first = -1, last = -1;           // steps between which a storage must live; first = -1: before the first step
+  size_t offset = 0;
+  bool is_input = false;
+
+  int64_t numel() const {
+    int64_t n = 1;
+    for (int64_t d : dims) n *= d;
+    return n;
+  }
+  size_t nbytes() const { return static_cast<size_t>(numel()) * dtype_size(dtype); }
+};
+
+// Weights packed for a kernel, kept over plans for different batch sizes. Key: the bytes' address + a kernel's own text.
+using PackCache = std::unordered_map<std::string, std::shared_ptr<const void>>;
+
+class Lowering {
+ public:
+  Lowering(const Graph& graph, PackCache& cache, Isa isa, int threads);
+
+  // Binds a graph input to a concrete shape.
+  void bind_input(const ValueInfo& info, const Dims& dims);
+  // Lowers one node (all its inputs are known by now).
+  void lower(const Node& node);
+  // Lowers the node if its inputs are all constant and returns true; else does nothing.
+  bool fold(const Node& node);
+  // The value of this name, -1 when there is none (yet).
+  int find(const std::string& name) const;
+  void keep_until_end(int id);
+  // Assigns arena offsets; returns the arena's size.
+  size_t plan_memory();
+
+  // ---- for the handlers ----
+  int64_t opset() const { return opset_; }
+  Isa isa() const { return isa_; }
+  int threads() const { return threads_; }
+  PackCache& cache() { return cache_; }
+  const Value& value(int id) const { return values_[static_cast<size_t>(id)]; }
+  const Dims& dims(int id) const { return value(id).dims; }
+  int rank(int id) const { return static_cast<int>(value(id).dims.size()); }
+  bool has(const Node& n, size_t i) const { return i < n.inputs.size() && !n.inputs[i].empty(); }
+  int in(const Node& n, size_t i) const;                // required input
+  int in_or(const Node& n, size_t i) const;             // -1 when left out
+  int in_f32(const Node& n, size_t i) const;            // required, float32
+  int out(const Node& n, size_t i, DType dtype, Dims dims);
+  void alias(const Node& n, size_t i, int source, Dims dims);
+  void constant(const Node& n, size_t i, DType dtype, Dims dims, const void* bytes);
+  // Constant integers (int64 or int32) or floats of an input; nothing when not constant.
+  std::optional<std::vector<int64_t>> ints(int id) const;
+  std::optional<std::vector<double>> numbers(int id) const;
+  std::vector<int64_t> need_ints(const Node& n, size_t i) const;
+  int scratch(size_t nbytes);
+  int temp(DType dtype, Dims dims);
+
+  // Adds a step. S is a small struct with `void run(const Exec&) const noexcept`.
+  template <class S>
+  void emit(const Node& n, S state, const std::vector<int>& reads, const std::vector<int>& writes, StepInfo info = {}) {
+    auto owned = std::make_shared<const S>(std::move(state));
+    add_step(n, [](const void* s, const Exec& e) noexcept { static_cast<const S*>(s)->run(e); }, std::move(owned), reads,
+             writes, std::move(info));
+  }
+
+  [[noreturn]] void unsupported(const Node& n, const std::string& what) const;  // valid, not covered
+  [[noreturn]] void invalid(const Node& n, const std::string& what) const;      // the graph contradicts itself
+
+  std::vector<Step> steps;
+
+  void** pointers() { return ptr_.data(); }
+  const std::vector<Value>& values() const { return values_; }
+
+ private:
+  int new_value(std::string name, DType dtype, Dims dims);
+  void add_step(const Node& n, void (*run)(const void*, const Exec&) noexcept, std::shared_ptr<const void> state,
+                const std::vector<int>& reads, const std::vector<int>& writes, StepInfo info);
+
+  PackCache& cache_;
+  int64_t opset_ = 0;
+  Isa isa_ = Isa::kRef;
+  int threads_ = 1;
+  bool eager_ = false;  // the node being lowered has constant inputs only: run its steps now
+  std::vector<Value> values_;
+  std::vector<void*> ptr_;
+  std::unordered_map<std::string, int> by_name_;
+};
+
+// The operators known, for messages: "Add, AveragePool, ...".
+std::string supported_operators();
+// Null when the operator is not supported.
+using LowerFn = void (*)(Lowering&, const Node&);
+LowerFn find_operator(const std::string& domain, const std::string& op);
+
+}  // namespace secateur
