@@ -90,7 +90,6 @@ class Lowering {
   int64_t opset() const { return opset_; }
   Isa isa() const { return isa_; }
   int threads() const { return threads_; }
-  PackCache& cache() { return cache_; }
   const Value& value(int id) const { return values_[static_cast<size_t>(id)]; }
   const Dims& dims(int id) const { return value(id).dims; }
   int rank(int id) const { return static_cast<int>(value(id).dims.size()); }
@@ -107,6 +106,23 @@ class Lowering {
   std::vector<int64_t> need_ints(const Node& n, size_t i) const;
   int scratch(size_t nbytes);
   int temp(DType dtype, Dims dims);
+
+  // make() packed for the constants `ids` (-1 skipped), shared over the plans of a model. Constants that the plan itself
+  // computed are packed anew: their address says nothing about the next plan.
+  template <class T, class F>
+  std::shared_ptr<const T> packed(std::string key, const std::vector<int>& ids, F&& make) {
+    bool shared = true;
+    for (int id : ids) {
+      if (id < 0) continue;
+      shared = shared && !value(id).owner;
+      key += "/" + std::to_string(reinterpret_cast<uintptr_t>(value(id).constant));
+    }
+    if (shared)
+      if (const auto it = cache_.find(key); it != cache_.end()) return std::static_pointer_cast<const T>(it->second);
+    std::shared_ptr<const T> made = make();
+    if (shared) cache_.emplace(std::move(key), made);
+    return made;
+  }
 
   // Adds a step. S is a small struct with `void run(const Exec&) const noexcept`.
   template <class S>

@@ -1,5 +1,7 @@
 // Add, Sub, ..., Relu, ..., Clip, Cast.
+#include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <limits>
 
@@ -181,6 +183,13 @@ Activation fused_activation(const Node& n) {
   act.hi = attr_f(n, "_hi", act.hi);
   act.slope = attr_f(n, "_slope", act.slope);
   return act;
+}
+
+std::string epilogue_key(const Epilogue& e) {
+  char text[96];
+  std::snprintf(text, sizeof text, "%a,%a,%a,%d,%d", static_cast<double>(e.act.lo), static_cast<double>(e.act.hi),
+                static_cast<double>(e.act.slope), e.residual ? 1 : 0, static_cast<int>(e.pool));
+  return text;
 }
 
 int lower_add(Lowering& L, const Node& n, int a, int b, int y, const Activation& act) {

@@ -15,6 +15,7 @@ inline constexpr const char* kInternalDomain = "secateur";
 
 // What passes fused into a node: attributes _lo, _hi, _slope.
 Activation fused_activation(const Node& n);
+std::string epilogue_key(const Epilogue& e);  // part of a pack cache key
 bool has_activation(const Activation& act);
 // y = act(a + b), broadcasting; y already declared. x = y in place is fine for the activation.
 int lower_add(Lowering& L, const Node& n, int a, int b, int y, const Activation& act);

@@ -1,0 +1,8 @@
+"""The Python face of the C++ engine. Importing and running it needs NumPy only."""
+
+from __future__ import annotations
+
+from secateur.engine.session import InferenceSession as InferenceSession
+from secateur.engine.session import isas as isas
+
+__all__ = ["InferenceSession", "isas"]

@@ -1,0 +1,332 @@
+// InferenceSession's native half: feeds in, arrays out. Checks names, dtypes and shapes; computes nothing.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstring>
+
+#include "bindings/bindings.h"
+#include "plan/session.h"
+
+namespace nb = nanobind;
+using namespace secateur;
+
+namespace {
+
+// A Py_buffer that lets go.
+struct View {
+  Py_buffer buffer{};
+  bool held = false;
+  ~View() {
+    if (held) PyBuffer_Release(&buffer);
+  }
+};
+
+const char* numpy_name(DType t) { return t == DType::kBool ? "bool" : dtype_name(t); }
+
+const char* type_string(DType t) {
+  switch (t) {
+    case DType::kFloat: return "tensor(float)";
+    case DType::kDouble: return "tensor(double)";
+    case DType::kFloat16: return "tensor(float16)";
+    case DType::kBFloat16: return "tensor(bfloat16)";
+    case DType::kUInt8: return "tensor(uint8)";
+    case DType::kInt8: return "tensor(int8)";
+    case DType::kUInt16: return "tensor(uint16)";
+    case DType::kInt16: return "tensor(int16)";
+    case DType::kInt32: return "tensor(int32)";
+    case DType::kInt64: return "tensor(int64)";
+    case DType::kUInt32: return "tensor(uint32)";
+    case DType::kUInt64: return "tensor(uint64)";
+    case DType::kBool: return "tensor(bool)";
+    default: return "tensor(unknown)";
+  }
+}
+
+// Struct-module format characters of native byte order.
+bool format_is(const char* format, size_t itemsize, DType t) {
+  if (!format) return t == DType::kUInt8;
+  if (*format == '@' || *format == '=' || *format == '<') ++format;
+  if (format[0] == 0 || format[1] != 0 || itemsize != dtype_size(t)) return false;
+  const char c = format[0];
+  switch (t) {
+    case DType::kFloat: return c == 'f';
+    case DType::kDouble: return c == 'd';
+    case DType::kFloat16: return c == 'e';
+    case DType::kBool: return c == '?';
+    case DType::kInt8: return c == 'b';
+    case DType::kUInt8: return c == 'B';
+    case DType::kInt16: return c == 'h';
+    case DType::kUInt16: return c == 'H';
+    case DType::kInt32:
+    case DType::kInt64: return c == 'i' || c == 'l' || c == 'q';
+    case DType::kUInt32:
+    case DType::kUInt64: return c == 'I' || c == 'L' || c == 'Q';
+    default: return false;
+  }
+}
+
+std::string describe(const ValueInfo& info) {
+  std::string s = "[";
+  for (size_t i = 0; i < info.shape.size(); ++i) {
+    const Dim& d = info.shape[i];
+    s += (i ? ", " : "") + (d.size >= 0 ? std::to_string(d.size) : d.symbol.empty() ? std::string("?") : d.symbol);
+  }
+  return info.has_shape ? s + "]" : "of any shape";
+}
+
+std::string repr_type(nb::handle h) { return nb::cast<std::string>(nb::handle(reinterpret_cast<PyObject*>(Py_TYPE(h.ptr()))).attr("__name__")); }
+
+class PySession {
+ public:
+  PySession(nb::bytes model, int threads)
+      : session_({reinterpret_cast<const uint8_t*>(model.c_str()), model.size()}, threads) {
+    empty_ = nb::module_::import_("numpy").attr("empty");
+    for (const auto& in : session_.inputs()) input_names_.push_back(nb::steal<nb::str>(PyUnicode_InternFromString(in.name.c_str())));
+    for (const auto& out : session_.outputs()) {
+      output_names_.push_back(nb::steal<nb::str>(PyUnicode_InternFromString(out.name.c_str())));
+    }
+    nb::module_ numpy = nb::module_::import_("numpy");
+    for (int t = 0; t < 17; ++t) {
+      const auto d = static_cast<DType>(t);
+      if (dtype_size(d) && d != DType::kBFloat16) dtypes_[t] = numpy.attr("dtype")(numpy_name(d));
+    }
+  }
+
+  const Session& session() const { return session_; }
+
+  nb::list run(nb::object names, nb::handle feeds) {
+    if (!PyDict_Check(feeds.ptr()))
+      throw UsageError("run(): feeds is a " + repr_type(feeds) + "; it must be a dict from input name to numpy array");
+    const auto& inputs = session_.inputs();
+    const size_t n = inputs.size();
+    // Views of the arrays stay alive until their bytes are copied, which is before the GIL is let go.
+    View views[kSmall];
+    std::vector<View> more(n > kSmall ? n : 0);
+    View* view = n > kSmall ? more.data() : views;
+    std::vector<Dims> dims(n);
+    for (size_t i = 0; i < n; ++i) {
+      PyObject* array = PyDict_GetItemWithError(feeds.ptr(), input_names_[i].ptr());
+      if (!array) {
+        if (PyErr_Occurred()) throw nb::python_error();
+        throw UsageError("run(): input '" + inputs[i].name + "' is missing from feeds; the model's inputs: " + names_of(inputs));
+      }
+      look(inputs[i], array, view[i], dims[i]);
+    }
+    if (static_cast<size_t>(PyDict_Size(feeds.ptr())) != n) unknown_feed(feeds);
+    std::vector<size_t> wanted = wanted_outputs(names);
+    nb::list result;
+    {
+      Session::Lease lease = lease_for(dims);
+      for (size_t i = 0; i < n; ++i) copy_in(lease, i, view[i]);
+      {
+        nb::gil_scoped_release release;
+        lease.run();
+      }
+      for (size_t k : wanted) result.append(copy_out(lease, k));
+    }
+    return result;
+  }
+
+  // One dict per step. `feeds` may be None: then a fixed pseudo-random input is used.
+  nb::list explain(int64_t batch, int repeats) {
+    nb::list rows;
+    Session::Lease lease = lease_for(session_.declared_dims(batch));
+    for (size_t i = 0; i < session_.inputs().size(); ++i) fill(lease, i);
+    std::vector<double> seconds;
+    {
+      nb::gil_scoped_release release;
+      lease.run();
+      if (repeats > 0) seconds = lease.profile(repeats);
+    }
+    const auto& steps = lease.plan().steps;
+    for (size_t i = 0; i < steps.size(); ++i) {
+      const StepInfo& s = steps[i].info;
+      nb::dict row;
+      row["node"] = s.node;
+      row["op"] = s.op;
+      row["kernel"] = s.kernel;
+      row["why"] = s.why;
+      row["input"] = nb::tuple(nb::cast(s.in));
+      row["output"] = nb::tuple(nb::cast(s.out));
+      row["weight"] = s.n_weights ? nb::object(nb::tuple(nb::cast(s.weight))) : nb::none();
+      row["macs"] = s.macs;
+      row["n_weights"] = s.n_weights;
+      row["nnz"] = s.nnz;
+      row["density"] = s.n_weights ? nb::object(nb::float_(static_cast<double>(s.nnz) / static_cast<double>(s.n_weights))) : nb::none();
+      row["packed_nbytes"] = s.packed_bytes;
+      row["time_us"] = repeats > 0 ? nb::object(nb::float_(seconds[i] * 1e6)) : nb::none();
+      rows.append(row);
+    }
+    return rows;
+  }
+
+ private:
+  static constexpr size_t kSmall = 4;
+
+  static std::string names_of(const std::vector<ValueInfo>& infos) {
+    std::string s;
+    for (const auto& i : infos) s += (s.empty() ? "'" : ", '") + i.name + "'";
+    return s.empty() ? "none" : s;
+  }
+
+  Session::Lease lease_for(const std::vector<Dims>& dims) {
+    try {
+      return Session::Lease(session_, dims);
+    } catch (const FormatError& e) {
+      // The shapes came from the caller: the file was read and checked when the session was made.
+      std::string s;
+      for (size_t i = 0; i < dims.size(); ++i) s += (i ? ", '" : "'") + session_.inputs()[i].name + "' " + dims_text(dims[i]);
+      throw UsageError("run(): these input shapes do not fit the model: " + s + "; " + e.what());
+    }
+  }
+
+  void look(const ValueInfo& info, PyObject* array, View& view, Dims& dims) {
+    if (PyObject_GetBuffer(array, &view.buffer, PyBUF_FORMAT | PyBUF_STRIDES) != 0) {
+      PyErr_Clear();
+      throw UsageError("run(): input '" + info.name + "' is a " + repr_type(array) + "; it must be a numpy array of " +
+                       numpy_name(info.dtype) + " " + describe(info));
+    }
+    view.held = true;
+    const Py_buffer& b = view.buffer;
+    if (!format_is(b.format, static_cast<size_t>(b.itemsize), info.dtype)) {
+      const std::string got = nb::cast<std::string>(nb::str(nb::handle(array).attr("dtype")));
+      throw UsageError("run(): input '" + info.name + "' has dtype " + got + ", expected " + numpy_name(info.dtype) +
+                       "; convert it with .astype('" + numpy_name(info.dtype) + "')");
+    }
+    dims.assign(b.shape, b.shape + b.ndim);
+    bool ok = !info.has_shape || dims.size() == info.shape.size();
+    for (size_t i = 0; ok && info.has_shape && i < dims.size(); ++i)
+      ok = info.shape[i].size < 0 || info.shape[i].size == dims[i];
+    if (!ok)
+      throw UsageError("run(): input '" + info.name + "' has shape " + dims_text(dims) + ", expected " + describe(info));
+  }
+
+  [[noreturn]] void unknown_feed(nb::handle feeds) {
+    for (nb::handle key : nb::borrow<nb::dict>(feeds).keys()) {
+      bool known = false;
+      for (const auto& name : input_names_) known = known || name.equal(key);
+      if (!known)
+        throw UsageError("run(): feeds has an unknown input " + nb::cast<std::string>(nb::repr(key)) + "; the model's inputs: " +
+                         names_of(session_.inputs()));
+    }
+    throw UsageError("run(): feeds does not match the model's inputs: " + names_of(session_.inputs()));
+  }
+
+  std::vector<size_t> wanted_outputs(nb::handle names) {
+    std::vector<size_t> wanted;
+    if (names.is_none()) {
+      for (size_t i = 0; i < output_names_.size(); ++i) wanted.push_back(i);
+      return wanted;
+    }
+    if (nb::isinstance<nb::str>(names)) throw UsageError("run(): output names is a str; pass a list of names or None");
+    for (nb::handle name : names) {
+      size_t i = 0;
+      while (i < output_names_.size() && !output_names_[i].equal(name)) ++i;
+      if (i == output_names_.size())
+        throw UsageError("run(): the model has no output " + nb::cast<std::string>(nb::repr(name)) + "; its outputs: " + names_of(session_.outputs()));
+      wanted.push_back(i);
+    }
+    return wanted;
+  }
+
+  static void copy_in(const Session::Lease& lease, size_t i, const View& view) {
+    const size_t n = lease.input_bytes(i);
+    if (n == 0) return;
+    if (PyBuffer_IsContiguous(&view.buffer, 'C')) {
+      std::memcpy(lease.input(i), view.buffer.buf, n);
+    } else if (PyBuffer_ToContiguous(lease.input(i), &view.buffer, static_cast<Py_ssize_t>(n), 'C') != 0) {
+      throw nb::python_error();
+    }
+  }
+
+  nb::object copy_out(const Session::Lease& lease, size_t k) {
+    const Value& v = lease.output_value(k);
+    nb::object shape = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(v.dims.size())));
+    for (size_t i = 0; i < v.dims.size(); ++i)
+      PyTuple_SET_ITEM(shape.ptr(), static_cast<Py_ssize_t>(i), PyLong_FromLongLong(v.dims[i]));
+    nb::handle dtype = dtypes_[static_cast<int>(v.dtype)];
+    if (!dtype.is_valid()) throw UnsupportedError(std::string("output of dtype ") + dtype_name(v.dtype) + ": NumPy has none");
+    PyObject* args[] = {shape.ptr(), dtype.ptr()};
+    nb::object array = nb::steal(PyObject_Vectorcall(empty_.ptr(), args, 2, nullptr));
+    if (!array.is_valid()) throw nb::python_error();
+    if (v.nbytes()) {
+      View view;
+      if (PyObject_GetBuffer(array.ptr(), &view.buffer, PyBUF_SIMPLE | PyBUF_WRITABLE) != 0) throw nb::python_error();
+      view.held = true;
+      std::memcpy(view.buffer.buf, lease.output(k), v.nbytes());
+    }
+    return array;
+  }
+
+  // A fixed pseudo-random input in [-1, 1): zeros would flatter kernels that skip them and NaN would slow others.
+  void fill(const Session::Lease& lease, size_t i) {
+    const size_t n = lease.input_bytes(i);
+    std::memset(lease.input(i), 0, n);
+    if (session_.inputs()[i].dtype != DType::kFloat) return;
+    uint32_t state = 12345;
+    auto* x = static_cast<float*>(lease.input(i));
+    for (size_t k = 0; k < n / 4; ++k) {
+      state = state * 1664525u + 1013904223u;
+      x[k] = static_cast<float>(static_cast<int32_t>(state)) * 0x1p-31f;
+    }
+  }
+
+  Session session_;
+  nb::object empty_;
+  nb::object dtypes_[17];
+  std::vector<nb::str> input_names_, output_names_;
+};
+
+// ORT's NodeArg: .name, .shape (ints, symbols or None), .type
+struct NodeArg {
+  std::string name, type;
+  nb::list shape;
+};
+
+std::vector<NodeArg> node_args(const std::vector<ValueInfo>& infos) {
+  std::vector<NodeArg> args;
+  for (const auto& info : infos) {
+    NodeArg a;
+    a.name = info.name;
+    a.type = type_string(info.dtype);
+    for (const Dim& d : info.shape) {
+      if (d.size >= 0)
+        a.shape.append(d.size);
+      else if (d.symbol.empty())
+        a.shape.append(nb::none());
+      else
+        a.shape.append(d.symbol);
+    }
+    args.push_back(std::move(a));
+  }
+  return args;
+}
+
+}  // namespace
+
+void bind_session(nb::module_& m) {
+  nb::class_<NodeArg>(m, "NodeArg", "An input or output of a model.")
+      .def_ro("name", &NodeArg::name)
+      .def_ro("shape", &NodeArg::shape)
+      .def_ro("type", &NodeArg::type)
+      .def("__repr__", [](const NodeArg& a) {
+        return "NodeArg(name='" + a.name + "', type='" + a.type + "', shape=" + nb::cast<std::string>(nb::repr(a.shape)) + ")";
+      });
+  nb::class_<PySession>(m, "Session", "A model ready to run.")
+      .def(nb::init<nb::bytes, int>(), nb::arg("model"), nb::arg("threads") = 0)
+      .def("run", &PySession::run, nb::arg("output_names").none(), nb::arg("feeds"))
+      .def("get_inputs", [](const PySession& s) { return node_args(s.session().inputs()); })
+      .def("get_outputs", [](const PySession& s) { return node_args(s.session().outputs()); })
+      .def("_explain", &PySession::explain, nb::arg("batch"), nb::arg("repeats"))
+      .def_prop_ro("threads", [](const PySession& s) { return s.session().threads(); })
+      .def_prop_ro("isa", [](const PySession& s) { return isa_name(s.session().isa()); })
+      .def_prop_ro("notes", [](const PySession& s) { return s.session().notes(); });
+  m.def("isas", []() {
+    std::vector<std::string> names;
+    for (Isa i : available_isas()) names.emplace_back(isa_name(i));
+    return names;
+  });
+  m.def("cpu_name", []() { return cpu().name; });
+  m.def("supported_operators", []() { return supported_operators(); });
+}

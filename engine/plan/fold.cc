@@ -1,0 +1,50 @@
+#include <cstring>
+#include <unordered_set>
+
+#include "graph/graph.h"
+#include "plan/session.h"
+
+namespace secateur {
+
+size_t fold_constants(Graph& graph) {
+  PackCache cache;
+  // Reference kernels: what is folded must not depend on the machine.
+  Lowering L(graph, cache, Isa::kRef, 1);
+  std::vector<Node> left;
+  std::vector<std::string> folded;
+  for (Node& node : graph.nodes) {
+    if (L.fold(node)) {
+      for (const auto& out : node.outputs)
+        if (!out.empty()) folded.push_back(out);
+    } else {
+      left.push_back(node);
+    }
+  }
+  const size_t count = graph.nodes.size() - left.size();
+  if (count == 0) return 0;
+  std::unordered_set<std::string> used;
+  for (const auto& node : left)
+    for (const auto& in : node.inputs) used.insert(in);
+  for (const auto& out : graph.outputs) used.insert(out.name);
+  std::vector<Tensor> made;
+  for (const auto& name : folded) {
+    if (!used.count(name)) continue;
+    const Value& v = L.value(L.find(name));
+    Tensor t;
+    t.name = name;
+    t.dtype = v.dtype;
+    t.dims = v.dims;
+    t.data.assign(v.constant, v.constant + v.nbytes());
+    made.push_back(std::move(t));
+  }
+  // Only now: L looks into the graph's own tensors.
+  std::vector<Tensor> kept;
+  for (auto& t : graph.initializers)
+    if (used.count(t.name)) kept.push_back(std::move(t));
+  for (auto& t : made) kept.push_back(std::move(t));
+  graph.initializers = std::move(kept);
+  graph.nodes = std::move(left);
+  return count;
+}
+
+}  // namespace secateur

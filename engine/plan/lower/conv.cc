@@ -1,0 +1,169 @@
+// Conv -> one call of a convolution kernel, dense or sparse as the cost model says.
+#include <algorithm>
+#include <climits>
+
+#include "kernels/conv/conv.h"
+#include "plan/lower/handlers.h"
+#include "plan/lower/window.h"
+
+namespace secateur {
+namespace {
+
+struct ConvStep {
+  std::shared_ptr<const PackedConv> packed;
+  int64_t batch;
+  int x, residual, y, scratch;
+  void run(const Exec& e) const noexcept {
+    ConvArgs args;
+    args.x = e.f32(x);
+    args.y = e.f32_out(y);
+    args.residual = e.f32(residual);
+    args.batch = batch;
+    args.scratch = scratch < 0 ? nullptr : e.ptr[scratch];
+    args.threads = e.threads;
+    packed->kernel->run(*packed, args);
+  }
+};
+
+// A convolution whose weights are computed while running: the reference kernel packs nothing worth keeping, so the
+// weights are packed at every run. Correct, slow, rare (no exporter writes it for inference).
+struct DynamicConvStep {
+  const ConvKernel* kernel;
+  ConvShape shape;
+  Epilogue epilogue;
+  int64_t batch;
+  int x, w, bias, y;
+  void run(const Exec& e) const noexcept {
+    const auto packed = kernel->pack(*kernel, shape, epilogue, e.f32(w), e.f32(bias));
+    Buffer scratch(packed->scratch_bytes_per_thread);
+    ConvArgs args;
+    args.x = e.f32(x);
+    args.y = e.f32_out(y);
+    args.batch = batch;
+    args.scratch = scratch.data();
+    kernel->run(*packed, args);
+  }
+};
+
+std::string conv_key(const ConvShape& s, const Epilogue& e) {
+  std::string key = epilogue_key(e);
+  for (int v : {s.in_c, s.in_h, s.in_w, s.out_c, s.kernel_h, s.kernel_w, s.stride_h, s.stride_w, s.pad_top, s.pad_left,
+                s.pad_bottom, s.pad_right, s.dilation_h, s.dilation_w, s.groups})
+    key += "," + std::to_string(v);
+  return key;
+}
+
+int to_int(Lowering& L, const Node& n, int64_t v) {
+  if (v < 0 || v > INT_MAX / 4) L.invalid(n, "a size of " + std::to_string(v) + " is out of range");
+  return static_cast<int>(v);
+}
+
+}  // namespace
+
+int64_t count_nonzero(const float* w, int64_t n) {
+  int64_t nnz = 0;
+  for (int64_t i = 0; i < n; ++i) nnz += w[i] != 0.0f;
+  return nnz;
+}
+
+void lower_conv(Lowering& L, const Node& n) {
+  const int x = L.in_f32(n, 0), w = L.in_f32(n, 1);
+  const int bias = L.has(n, 2) ? L.in_f32(n, 2) : -1;
+  int residual = L.has(n, 3) ? L.in_f32(n, 3) : -1;
+  const Dims xd = L.dims(x), wd = L.dims(w);
+  const int spatial = static_cast<int>(xd.size()) - 2;
+  if (spatial != 1 && spatial != 2)
+    L.unsupported(n, "input " + dims_text(xd) + ", supported: rank 3 (1-D) and 4 (2-D)");
+  if (wd.size() != xd.size()) L.invalid(n, "weight " + dims_text(wd) + " does not fit input " + dims_text(xd));
+  const int64_t groups = attr_i(n, "group", 1);
+  if (groups < 1 || wd[0] % groups || wd[1] > INT_MAX / groups || wd[1] * groups != xd[1] || wd[0] == 0 || xd[1] == 0)
+    L.invalid(n, "weight " + dims_text(wd) + " with group " + std::to_string(groups) + " does not fit input " + dims_text(xd));
+  const auto kernel_attr = attr_is(n, "kernel_shape", Dims(wd.begin() + 2, wd.end()));
+  if (kernel_attr != Dims(wd.begin() + 2, wd.end())) L.invalid(n, "kernel_shape does not agree with the weight " + dims_text(wd));
+  if (bias >= 0 && L.dims(bias) != Dims{wd[0]}) L.invalid(n, "bias " + dims_text(L.dims(bias)) + " does not fit weight " + dims_text(wd));
+  const Window win = read_window(L, n, Dims(xd.begin() + 2, xd.end()), kernel_attr, false);
+
+  ConvShape s;
+  s.in_c = to_int(L, n, xd[1]);
+  s.out_c = to_int(L, n, wd[0]);
+  s.groups = to_int(L, n, groups);
+  s.in_h = to_int(L, n, win.in[0]), s.in_w = to_int(L, n, win.in[1]);
+  s.kernel_h = to_int(L, n, win.kernel[0]), s.kernel_w = to_int(L, n, win.kernel[1]);
+  s.stride_h = to_int(L, n, win.stride[0]), s.stride_w = to_int(L, n, win.stride[1]);
+  s.dilation_h = to_int(L, n, win.dilation[0]), s.dilation_w = to_int(L, n, win.dilation[1]);
+  s.pad_top = to_int(L, n, win.begin[0]), s.pad_left = to_int(L, n, win.begin[1]);
+  s.pad_bottom = to_int(L, n, win.end[0]), s.pad_right = to_int(L, n, win.end[1]);
+
+  Dims out{xd[0], wd[0]};
+  for (int i = 2 - spatial; i < 2; ++i) out.push_back(win.out[static_cast<size_t>(i)]);
+  Epilogue e;
+  e.act = fused_activation(n);
+  const int64_t in_count = L.value(x).numel();
+
+  StepInfo info;
+  info.weight = wd;
+  info.n_weights = L.value(w).numel();
+  info.macs = xd[0] * s.weight_count() * win.out[0] * win.out[1];
+  info.in = xd;
+
+  if (in_count == 0 || L.value(w).numel() == 0) {
+    if (xd[0] != 0) L.unsupported(n, "input " + dims_text(xd) + " without elements");
+    L.out(n, 0, DType::kFloat, out);
+    return;
+  }
+  if (!L.value(w).constant || (bias >= 0 && !L.value(bias).constant)) {
+    const int y = L.out(n, 0, DType::kFloat, out);
+    const ConvKernel* kernel = find_conv_kernel(Isa::kRef, ConvFamily::kReference);
+    info.kernel = kernel->name;
+    info.why = "the weights are not constant";
+    L.emit(n, DynamicConvStep{kernel, s, e, xd[0], x, w, bias, y}, {x, w, bias}, {y}, info);
+    return;
+  }
+
+  // A residual of another shape broadcasts: then it is not the kernel's, but an Add of its own after it.
+  const bool broadcast_residual = residual >= 0 && L.dims(residual) != out;
+  e.residual = residual >= 0 && !broadcast_residual;
+  const Activation after = e.act;
+  if (broadcast_residual) e.act = Activation::none();
+
+  const auto* weights = reinterpret_cast<const float*>(L.value(w).constant);
+  const auto* b = bias >= 0 ? reinterpret_cast<const float*>(L.value(bias).constant) : nullptr;
+  info.nnz = count_nonzero(weights, info.n_weights);
+  const bool pooled = attr_i(n, "_pool", 0) != 0;
+  if (pooled) e.pool = Pool2x2::kMax;
+  ConvChoice choice = choose_conv(L.isa(), s, e, info.nnz);
+  const bool split_pool = pooled && !choice.kernel;
+  if (split_pool) {
+    e.pool = Pool2x2::kNone;
+    choice = choose_conv(L.isa(), s, e, info.nnz);
+  }
+  if (!choice.kernel) L.unsupported(n, "no kernel covers this convolution");
+  const auto packed = L.packed<PackedConv>(
+      "conv/" + std::string(choice.kernel->name) + "/" + conv_key(s, e), {w, bias},
+      [&]() { return choice.kernel->pack(*choice.kernel, s, e, weights, b); });
+
+  Dims stored = out;
+  if (pooled) stored[2] = win.out[0] / 2, stored[3] = win.out[1] / 2;
+  const int y = split_pool ? L.temp(DType::kFloat, out)
+                           : broadcast_residual ? L.temp(DType::kFloat, out) : L.out(n, 0, DType::kFloat, stored);
+  const size_t bytes = packed->scratch_bytes_per_thread * static_cast<size_t>(L.threads());
+  const int scratch = bytes ? L.scratch(bytes) : -1;
+  info.kernel = choice.kernel->name;
+  info.why = choice.reason;
+  if (!packed->note.empty()) info.why += (info.why.empty() ? "" : "; ") + packed->note;
+  info.packed_bytes = static_cast<int64_t>(packed->packed_bytes);
+  if (e.residual) info.why += "; residual fused";
+  L.emit(n, ConvStep{packed, xd[0], x, e.residual ? residual : -1, y, scratch}, {x, e.residual ? residual : -1, scratch},
+         {y, scratch}, info);
+  if (split_pool) {
+    const int final_y = L.out(n, 0, DType::kFloat, stored);
+    lower_max_pool_2x2(L, n, y, final_y);
+  }
+  if (broadcast_residual) {
+    const Dims sum = broadcast_dims(L, n, y, residual);
+    const int final_y = L.out(n, 0, DType::kFloat, sum);
+    lower_add(L, n, y, residual, final_y, after);
+  }
+}
+
+}  // namespace secateur

@@ -1,0 +1,82 @@
+// QuantizeLinear and DequantizeLinear, ONNX semantics, computed in float32.
+#include "kernels/quantize/quantize.h"
+#include "plan/lower/handlers.h"
+
+namespace secateur {
+namespace {
+
+struct QuantizeStep {
+  Quant p;
+  bool quantize;
+  int x, scale, zero, y;
+  void run(const Exec& e) const noexcept {
+    const void* z = zero < 0 ? nullptr : e.ptr[zero];
+    if (quantize)
+      quantize_f32_ref(p, e.f32(x), e.f32(scale), z, e.ptr[y]);
+    else
+      dequantize_f32_ref(p, e.ptr[x], e.f32(scale), z, e.f32_out(y));
+  }
+};
+
+QType qtype(Lowering& L, const Node& n, DType t) {
+  switch (t) {
+    case DType::kUInt8: return QType::kU8;
+    case DType::kInt8: return QType::kI8;
+    case DType::kUInt16: return QType::kU16;
+    case DType::kInt16: return QType::kI16;
+    case DType::kInt32: return QType::kI32;
+    default: L.unsupported(n, std::string("quantized dtype ") + dtype_name(t) + ", supported: (u)int8, (u)int16, int32");
+  }
+}
+
+void check_scale(Lowering& L, const Node& n, QuantizeStep& s) {
+  const Dims& xd = L.dims(s.x);
+  const int64_t count = L.value(s.scale).numel();
+  if (attr_i(n, "block_size", 0) != 0) L.unsupported(n, "blocked quantization");
+  if (L.rank(s.scale) > 1) L.unsupported(n, "scale " + dims_text(L.dims(s.scale)) + ", supported: a scalar or one axis");
+  if (L.rank(s.scale) == 0 || (count == 1 && (xd.empty() || L.rank(s.scale) == 0))) {
+    s.p.inner = L.value(s.x).numel();
+  } else {
+    const auto axis = count == 1 && L.rank(s.x) < 2 ? 0 : normal_axis(L, n, attr_i(n, "axis", 1), L.rank(s.x));
+    if (count == 1) {
+      s.p.inner = L.value(s.x).numel();
+    } else {
+      if (xd[static_cast<size_t>(axis)] != count)
+        L.invalid(n, "scale has " + std::to_string(count) + " values, axis " + std::to_string(axis) + " of " + dims_text(xd) + " does not");
+      s.p.channels = count;
+      for (int i = 0; i < L.rank(s.x); ++i)
+        if (i != axis) (i < axis ? s.p.outer : s.p.inner) *= xd[static_cast<size_t>(i)];
+    }
+  }
+  if (s.zero >= 0 && L.value(s.zero).numel() != count) L.invalid(n, "scale and zero point have different sizes");
+}
+
+StepInfo named(const char* kernel) {
+  StepInfo info;
+  info.kernel = kernel;
+  return info;
+}
+
+}  // namespace
+
+void lower_quantize(Lowering& L, const Node& n) {
+  QuantizeStep s{{}, true, L.in_f32(n, 0), L.in_f32(n, 1), L.in_or(n, 2), -1};
+  DType t = s.zero >= 0 ? L.value(s.zero).dtype : DType::kUInt8;
+  if (const int64_t asked = attr_i(n, "output_dtype", 0); asked != 0 && s.zero < 0) t = static_cast<DType>(asked);
+  s.p.type = qtype(L, n, t);
+  if (t == DType::kInt32) L.unsupported(n, "quantized dtype int32");
+  check_scale(L, n, s);
+  s.y = L.out(n, 0, t, L.dims(s.x));
+  L.emit(n, s, {s.x, s.scale, s.zero}, {s.y}, named("quantize_f32_ref"));
+}
+
+void lower_dequantize(Lowering& L, const Node& n) {
+  QuantizeStep s{{}, false, L.in(n, 0), L.in_f32(n, 1), L.in_or(n, 2), -1};
+  s.p.type = qtype(L, n, L.value(s.x).dtype);
+  if (s.zero >= 0 && L.value(s.zero).dtype != L.value(s.x).dtype) L.invalid(n, "input and zero point have different dtypes");
+  check_scale(L, n, s);
+  s.y = L.out(n, 0, DType::kFloat, L.dims(s.x));
+  L.emit(n, s, {s.x, s.scale, s.zero}, {s.y}, named("dequantize_f32_ref"));
+}
+
+}  // namespace secateur

@@ -1,0 +1,23 @@
+// The sliding window that Conv and the pools share: kernel, stride, dilation, padding (explicit or automatic), size out.
+#pragma once
+
+#include <array>
+
+#include "plan/lowering.h"
+
+namespace secateur {
+
+struct Window {
+  // [height, width]; a 1-D window has height 1.
+  std::array<int64_t, 2> in{1, 1}, kernel{1, 1}, stride{1, 1}, dilation{1, 1}, begin{0, 0}, end{0, 0}, out{1, 1};
+};
+
+// Reads strides, dilations, pads, auto_pad and ceil_mode of node n. `in` and `kernel` are the spatial sizes (1 or 2).
+Window read_window(Lowering& L, const Node& n, const Dims& in, const Dims& kernel, bool ceil_mode);
+
+// y = max pool 2x2, stride 2 of x (both declared), for a pool that a convolution kernel could not take in.
+void lower_max_pool_2x2(Lowering& L, const Node& n, int x, int y);
+
+int64_t count_nonzero(const float* w, int64_t n);
+
+}  // namespace secateur

@@ -1,0 +1,194 @@
+#include "plan/session.h"
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
+#include "graph/check.h"
+#include "graph/onnx_read.h"
+#include "graph/passes/passes.h"
+#include "plan/lower/handlers.h"
+
+#if __has_include("formats/unpack.h")
+#include "formats/unpack.h"
+#define SECATEUR_READS_SCT 1
+#endif
+
+namespace secateur {
+namespace {
+
+constexpr size_t kMaxPlans = 8;
+constexpr int64_t kFirstOpset = 11, kLastOpset = 23;
+
+void check_support(const Graph& graph) {
+  for (const auto& [domain, version] : graph.opsets) {
+    if (!domain.empty()) continue;
+    if (version < kFirstOpset || version > kLastOpset)
+      throw UnsupportedError("the model uses ONNX opset " + std::to_string(version) + ", supported: " +
+                             std::to_string(kFirstOpset) + " to " + std::to_string(kLastOpset) +
+                             "; convert it (onnx.version_converter)");
+  }
+  for (const auto& node : graph.nodes) {
+    if (!find_operator(node.domain, node.op))
+      throw UnsupportedError("node '" + node_label(node) + "': operator " +
+                                 (node.domain.empty() ? node.op : node.domain + "." + node.op) +
+                                 " is not supported; supported: " + supported_operators(),
+                             node.name);
+  }
+}
+
+}  // namespace
+
+Graph read_model(std::span<const uint8_t> bytes) {
+#ifdef SECATEUR_READS_SCT
+  if (is_sct(bytes)) return unpack(bytes);
+#endif
+  return read_onnx(bytes);
+}
+
+Session::Session(std::span<const uint8_t> bytes, int threads) {
+  isa_ = selected_isa();
+  n_threads_ = threads > 0 ? threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  if (n_threads_ > 1) pool_ = std::make_unique<Threads>(n_threads_);
+  graph_ = read_model(bytes);
+  check_support(graph_);
+  inputs_ = graph_.inputs;
+  outputs_ = graph_.outputs;
+  for (const auto& in : inputs_) {
+    if (dtype_size(in.dtype) == 0)
+      throw UnsupportedError("input '" + in.name + "' has no supported element type (" + dtype_name(in.dtype) + ")");
+    for (const Dim& d : in.shape)
+      if (d.size > (int64_t{1} << 40)) throw FormatError("input '" + in.name + "' has a dimension of " + std::to_string(d.size));
+  }
+  fold_constants(graph_);
+  notes_ = run_passes(graph_);
+  fold_constants(graph_);
+
+  // Plan at once where the shapes are known (or only the batch is free), so that a model that cannot run says so now.
+  bool try_now = true, fixed = true;
+  for (const auto& in : inputs_) {
+    try_now = try_now && in.has_shape;
+    for (size_t i = 0; i < in.shape.size(); ++i) {
+      fixed = fixed && in.shape[i].size >= 0;
+      try_now = try_now && (in.shape[i].size >= 0 || i == 0);
+    }
+  }
+  if (!try_now) return;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  try {
+    plan_for(declared_dims(1));
+  } catch (const FormatError&) {
+    // A free first axis need not be a batch that may be 1; the shapes of the first run decide.
+    if (fixed) throw;
+  }
+}
+
+Session::~Session() = default;
+
+std::vector<Dims> Session::declared_dims(int64_t free) const {
+  std::vector<Dims> all;
+  for (const auto& in : inputs_) {
+    Dims d;
+    for (const Dim& dim : in.shape) d.push_back(dim.size >= 0 ? dim.size : free);
+    all.push_back(d);
+  }
+  return all;
+}
+
+std::shared_ptr<Plan> Session::plan_for(const std::vector<Dims>& input_dims) {
+  for (size_t i = plans_.size(); i-- > 0;) {
+    if (plans_[i]->input_dims != input_dims) continue;
+    if (i + 1 != plans_.size()) std::rotate(plans_.begin() + static_cast<long>(i), plans_.begin() + static_cast<long>(i) + 1, plans_.end());
+    return plans_.back();
+  }
+  auto plan = make_plan(input_dims);
+  if (plans_.size() == kMaxPlans) plans_.erase(plans_.begin());
+  plans_.push_back(plan);
+  return plan;
+}
+
+std::shared_ptr<Plan> Session::make_plan(const std::vector<Dims>& input_dims) {
+  Lowering L(graph_, cache_, isa_, n_threads_);
+  for (size_t i = 0; i < inputs_.size(); ++i) L.bind_input(inputs_[i], input_dims[i]);
+  for (const auto& node : graph_.nodes) L.lower(node);
+  auto plan = std::make_shared<Plan>();
+  plan->input_dims = input_dims;
+  for (const auto& in : inputs_) plan->input_ids.push_back(L.find(in.name));
+  for (const auto& out : outputs_) {
+    const int id = L.find(out.name);
+    if (id < 0) throw FormatError("graph output '" + out.name + "' is not computed by any node");
+    L.keep_until_end(id);
+    plan->output_ids.push_back(id);
+  }
+  plan->arena_bytes = L.plan_memory();
+  plan->steps = std::move(L.steps);
+  plan->values = L.values();
+  plan->constants.assign(plan->values.size(), nullptr);
+  for (size_t i = 0; i < plan->values.size(); ++i)
+    plan->constants[i] = const_cast<uint8_t*>(plan->values[i].constant);
+  return plan;
+}
+
+Session::Lease::Lease(Session& session, const std::vector<Dims>& input_dims) : session_(session) {
+  {
+    const std::lock_guard<std::mutex> lock(session.mutex_);
+    if (!session.plans_.empty() && session.plans_.back()->input_dims == input_dims)
+      plan_ = session.plans_.back();
+    else
+      plan_ = session.plan_for(input_dims);
+    if (!plan_->free_frames.empty()) {
+      frame_ = std::move(plan_->free_frames.back());
+      plan_->free_frames.pop_back();
+      return;
+    }
+  }
+  frame_ = std::make_unique<Plan::Frame>();
+  frame_->arena = Buffer(plan_->arena_bytes);
+  frame_->ptr = plan_->constants;
+  for (size_t i = 0; i < plan_->values.size(); ++i) {
+    if (frame_->ptr[i]) continue;
+    const Value& storage = plan_->values[static_cast<size_t>(plan_->values[i].storage)];
+    frame_->ptr[i] = frame_->arena.data() + storage.offset;
+  }
+}
+
+Session::Lease::~Lease() {
+  if (!frame_) return;
+  const std::lock_guard<std::mutex> lock(session_.mutex_);
+  plan_->free_frames.push_back(std::move(frame_));
+}
+
+void Session::Lease::run() const {
+  const FlushDenormals guard;
+  const Exec exec{frame_->ptr.data(), session_.pool_.get()};
+  if (exec.threads) {
+    const std::lock_guard<std::mutex> lock(session_.run_mutex_);
+    for (const Step& step : plan_->steps) step.run(step.state.get(), exec);
+    return;
+  }
+  for (const Step& step : plan_->steps) step.run(step.state.get(), exec);
+}
+
+std::vector<double> Session::Lease::profile(int repeats) const {
+  using Clock = std::chrono::steady_clock;
+  std::vector<std::vector<double>> times(plan_->steps.size());
+  const FlushDenormals guard;
+  const Exec exec{frame_->ptr.data(), session_.pool_.get()};
+  std::unique_lock<std::mutex> lock(session_.run_mutex_, std::defer_lock);
+  if (exec.threads) lock.lock();
+  for (int r = 0; r < repeats; ++r) {
+    for (size_t i = 0; i < plan_->steps.size(); ++i) {
+      const auto begin = Clock::now();
+      plan_->steps[i].run(plan_->steps[i].state.get(), exec);
+      times[i].push_back(std::chrono::duration<double>(Clock::now() - begin).count());
+    }
+  }
+  std::vector<double> medians;
+  for (auto& t : times) {
+    std::nth_element(t.begin(), t.begin() + static_cast<long>(t.size() / 2), t.end());
+    medians.push_back(t[t.size() / 2]);
+  }
+  return medians;
+}
+
+}  // namespace secateur

@@ -1,0 +1,97 @@
+// A model ready to run: reads the file once, plans once per set of input shapes, runs as often as wanted from any
+// number of threads.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "plan/lowering.h"
+
+namespace secateur {
+
+// Everything decided for one set of input shapes. Read-only after it is made, frames apart.
+struct Plan {
+  std::vector<Dims> input_dims;
+  std::vector<Step> steps;
+  std::vector<Value> values;       // what pointers stand for
+  std::vector<void*> constants;    // pointer per value, null where the frame's arena holds it
+  std::vector<int> input_ids, output_ids;
+  size_t arena_bytes = 0;
+
+  // Memory of one run in progress; kept for the next.
+  struct Frame {
+    Buffer arena;
+    std::vector<void*> ptr;
+  };
+  std::vector<std::unique_ptr<Frame>> free_frames;  // guarded by the session's lock
+};
+
+class Session {
+ public:
+  // Sniffs .sct or ONNX. `threads` >= 1; 0 = all the CPUs this process may use.
+  Session(std::span<const uint8_t> bytes, int threads);
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  const std::vector<ValueInfo>& inputs() const { return inputs_; }
+  const std::vector<ValueInfo>& outputs() const { return outputs_; }
+  int threads() const { return n_threads_; }
+  Isa isa() const { return isa_; }
+  const Graph& graph() const { return graph_; }            // after the passes
+  const std::vector<std::string>& notes() const { return notes_; }  // what the passes did
+
+  // One run: take, fill the inputs, run, read the outputs, let go. Inputs and outputs live in the frame's arena.
+  class Lease {
+   public:
+    Lease(Session& session, const std::vector<Dims>& input_dims);
+    ~Lease();
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
+    void* input(size_t i) const { return frame_->ptr[static_cast<size_t>(plan_->input_ids[i])]; }
+    size_t input_bytes(size_t i) const { return plan_->values[static_cast<size_t>(plan_->input_ids[i])].nbytes(); }
+    const void* output(size_t i) const { return frame_->ptr[static_cast<size_t>(plan_->output_ids[i])]; }
+    const Value& output_value(size_t i) const { return plan_->values[static_cast<size_t>(plan_->output_ids[i])]; }
+    const Plan& plan() const { return *plan_; }
+    void run() const;
+    // Seconds per step, median of `repeats` runs.
+    std::vector<double> profile(int repeats) const;
+
+   private:
+    Session& session_;
+    std::shared_ptr<Plan> plan_;
+    std::unique_ptr<Plan::Frame> frame_;
+  };
+
+  // Declared shapes with free dimensions set to `free`.
+  std::vector<Dims> declared_dims(int64_t free) const;
+
+ private:
+  friend class Lease;
+  std::shared_ptr<Plan> plan_for(const std::vector<Dims>& input_dims);  // lock held
+  std::shared_ptr<Plan> make_plan(const std::vector<Dims>& input_dims);
+
+  Graph graph_;
+  std::vector<ValueInfo> inputs_, outputs_;
+  std::vector<std::string> notes_;
+  Isa isa_ = Isa::kRef;
+  int n_threads_ = 1;
+  std::unique_ptr<Threads> pool_;       // null with one thread: then runs need no lock
+  std::mutex mutex_;                    // plans, frames, pack cache
+  std::mutex run_mutex_;                // one parallel run at a time per pool
+  PackCache cache_;
+  std::vector<std::shared_ptr<Plan>> plans_;  // most recently used last
+};
+
+// Replaces nodes that depend on constants only by initializers; drops what nothing reads any more. Returns the number
+// of nodes folded.
+size_t fold_constants(Graph& graph);
+
+// .sct or ONNX, by the first bytes.
+Graph read_model(std::span<const uint8_t> bytes);
+
+}  // namespace secateur
