@@ -121,6 +121,8 @@ class Solver(ABC):
     thing changed in place is `problem.params`. `round_changed(state)` tells the caller to restart the learning rate.
     """
 
+    instant: ClassVar[bool] = False  # init() lands on the sets at once: no approach phase is needed
+    moves_values: ClassVar[bool] = False  # can approach value sets (bits, codebooks), not supports only
     reference: ClassVar[str] = ""
 
     @abstractmethod

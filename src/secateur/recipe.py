@@ -83,6 +83,8 @@ class Recipe(BaseModel):
     objective: list[dict[str, Any]] = [{"name": "task"}]
     polish_objective: list[dict[str, Any]] = [{"name": "task"}]
     training: Training = Training()
+    polish_training: dict[str, Any] = {}
+    snap_training: dict[str, Any] = {}
     dense: dict[str, Any] | None = None
     baselines: list[Literal["one_shot", "one_shot_raw"]] = ["one_shot", "one_shot_raw"]
     bench: Bench = Bench()
@@ -148,6 +150,8 @@ class Recipe(BaseModel):
         for entry in self.constrain:
             build_constraint(entry.with_)
         self.dense_training()
+        self.training_of("polish")
+        self.training_of("snap")
         return self
 
     def replace(self, **changes: Any) -> Recipe:
@@ -203,11 +207,19 @@ class Recipe(BaseModel):
         epochs = settings.pop("epochs", None)
         if not isinstance(epochs, int | float) or epochs <= 0:
             raise UsageError(f"dense.epochs: {epochs!r}; a number > 0 is needed: for how long to train the dense net")
+        return float(epochs), self._merged(settings, "dense")
+
+    def training_of(self, phase: Literal["polish", "snap"]) -> Training:
+        """Training settings of the polish or the snap: `training` with that section's changes."""
+        key = f"{phase}_training"
+        return self._merged(getattr(self, key), key)
+
+    def _merged(self, settings: Mapping[str, Any], subject: str) -> Training:
         merged = {**self.training.model_dump(exclude_unset=True), **settings}
         try:
-            return float(epochs), Training.model_validate(merged)
+            return Training.model_validate(merged)
         except ValidationError as e:
-            raise UsageError(_explain(e, "recipe: dense")) from None
+            raise UsageError(_explain(e, f"recipe: {subject}")) from None
 
     def limits(self) -> list[Limit]:
         """The budget as hard limits in base units (bytes, counts, fractions)."""

@@ -141,8 +141,10 @@ class Problem:
     `params` are the live parameters (the solver's own working copy; the one thing that is changed in place).
     `allocate` answers levels for any tightness from today's weights. `importance` answers today's h per site, as the
     matrix that the term's constraint sees (None = all ones). `effective` marks weights that can matter
-    (dead-end and source-less ones are False). `second_moment` returns, per parameter, a running mean of squared
-    gradients (the optimizer's where it keeps one), or None before the first step.
+    (dead-end and source-less ones are False). `companions` masks what must go with removed channels (their biases and
+    norms). `examples` is the batch size: the empirical Fisher is `examples` times the second moment. `second_moment`
+    returns, per parameter, a running mean of squared gradients (the optimizer's where it keeps one), or None before
+    the first step.
     """
 
     params: dict[str, Tensor]
@@ -151,6 +153,8 @@ class Problem:
     total_steps: int
     importance: Callable[[], Mapping[str, Tensor | None]] = dict
     effective: Effective | None = None
+    companions: Effective | None = None
+    examples: int = 1
     second_moment: Callable[[str], Tensor | None] = lambda name: None
     gradient: Callable[[str], Tensor | None] = lambda name: None
     learning_rate: Callable[[], float] = lambda: 0.0

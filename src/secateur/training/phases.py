@@ -1,0 +1,261 @@
+"""What happens around an optimizer step in each phase of a run: free, approach, held, snap.
+
+All four answer to the same calls, so our loop and the user's own (`Compressor`) drive them alike:
+`before_step` after backward, `after_step` after `optimizer.step()`, `span` for the learning-rate round, `candidate`
+for the weights to judge, `state_dict` for exact resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from secateur import feasible
+from secateur.contracts import Solver
+from secateur.feasible import Frozen, Levels, as_level
+from secateur.types import Problem, Term
+
+Live = Mapping[str, Tensor]  # parameter name -> the model's own parameter
+State = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+class Memory(Protocol):
+    """Something behind the problem that learns on the way (what the budget costs on disk) and must be resumed."""
+
+    def state(self) -> Any:
+        """JSON."""
+
+    def load(self, state: Any) -> None:
+        """Exactly as `state` gave it."""
+
+
+class Phase:
+    """No constraint at all: the dense training. The other phases override what differs."""
+
+    def __init__(self, params: Live, total_steps: int) -> None:
+        self.params, self.total_steps, self.n = params, total_steps, 0
+        self.round_changed = False
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Start and length, in steps, of the present learning-rate round."""
+        return 0, self.total_steps
+
+    def penalty(self) -> Tensor | float:
+        """Added to the loss."""
+        return 0.0
+
+    def before_step(self) -> None:
+        """After backward, before the optimizer's step: gradients may be projected."""
+
+    def after_step(self) -> None:
+        """After the optimizer's step."""
+        self.n += 1
+
+    def close(self) -> dict[str, Any]:
+        """After the last step: facts for the record (levels, residuals)."""
+        return {}
+
+    def tracked(self) -> dict[str, Tensor]:
+        """The tensors that weight averaging follows."""
+        return {k: p.detach() for k, p in self.params.items()}
+
+    def candidate(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The feasible point that belongs to `weights` (live or averaged): what is evaluated and kept."""
+        return dict(weights)
+
+    def state_dict(self) -> State:
+        """Tensors and JSON for an exact resume."""
+        return {}, {"n": self.n}
+
+    def load_state_dict(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Exactly as saved; the parameters must have been restored before."""
+        self.n = int(facts["n"])
+
+
+class Approach(Phase):
+    """The solver's phase: towards the sets."""
+
+    def __init__(self, solver: Solver, problem: Problem, memory: Memory | None = None) -> None:
+        super().__init__(problem.params, problem.total_steps)
+        self.solver, self.problem, self.memory = solver, problem, memory
+        self._final: Frozen | None = None
+        self.state = solver.init(problem)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        return self.state.span  # type: ignore[no-any-return]
+
+    def penalty(self) -> Tensor | float:
+        return self.solver.penalty(self.state)
+
+    def after_step(self) -> None:
+        self.n += 1
+        self.state = self.solver.step(self.state)
+        self.round_changed = self.state.round_changed
+
+    def close(self) -> dict[str, Any]:
+        solution = self.solver.finish(self.state)
+        for name, p in self.params.items():
+            p.data.copy_(solution.weights[name])
+        self._final = Frozen(self.problem.terms, solution.levels, solution.weights, self.problem.companions)
+        return {
+            "levels": solution.levels,
+            "residuals": solution.residuals,
+            "outcome": solution.outcome,
+            "memory": self.memory.state() if self.memory else None,
+        }
+
+    def candidate(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        # On the way: at the present tightness. At the end: inside the final structure, averaged weights too.
+        out = {k: v.clone() for k, v in weights.items()}
+        if self._final is not None:
+            self._final.apply_(out)
+            return out
+        return {**out, **self.state.candidate(out)}
+
+    def state_dict(self) -> State:
+        tensors, facts = self.state.state_dict()
+        return dict(tensors), {"n": self.n, "solver": facts, "memory": self.memory.state() if self.memory else None}
+
+    def load_state_dict(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        self.n = int(facts["n"])
+        if self.memory is not None:
+            self.memory.load(facts["memory"])
+        self.state.load_state_dict(tensors, facts["solver"])
+
+
+class Held(Phase):
+    """Masked retraining: gradients and steps stay inside the linear piece through the weights at the start."""
+
+    def __init__(self, terms: tuple[Term, ...], levels: Levels, params: Live, total_steps: int) -> None:
+        super().__init__(params, total_steps)
+        self.terms, self.levels = terms, levels
+        self.frozen = Frozen(terms, levels, _data(params))
+
+    def before_step(self) -> None:
+        # Tied weights must see the mean gradient of their cluster; masked ones none, so that momentum stays at zero.
+        self.frozen.apply_(_grads(self.params))
+
+    def after_step(self) -> None:
+        self.n += 1
+        self.frozen.apply_(_data(self.params))
+
+    def candidate(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        # The average of points of a piece lies in it up to rounding; this removes the rounding.
+        out = {k: v.clone() for k, v in weights.items()}
+        self.frozen.apply_(out)
+        return out
+
+    def state_dict(self) -> State:
+        return dict(self.frozen.anchor), {"n": self.n}
+
+    def load_state_dict(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        self.n = int(facts["n"])
+        self.frozen = Frozen(self.terms, self.levels, {**_data(self.params), **tensors})
+
+
+class Snap(Phase):
+    """Straight-through training of values: the forward pass sees members of the sets, the steps move latent weights.
+
+    The parameters hold the member Q; after the optimizer moved Q by d, the latent weights W become W + d inside the
+    support, and Q = projection of W: a full one every `every` steps, in between the projection onto the piece of the
+    last one (cluster means, scales). After `loose` of the steps the assignment is frozen and the rest is masked
+    retraining in that piece (tied clusters).
+    """
+
+    def __init__(
+        self,
+        terms: tuple[Term, ...],
+        levels: Levels,
+        params: Live,
+        total_steps: int,
+        every: int = 20,
+        loose: float = 0.6,
+    ) -> None:
+        super().__init__(params, total_steps)
+        self.terms, self.levels = terms, levels
+        self.every, self.freeze_at = every, round(loose * total_steps)
+        names = {m.param for t in terms for m in t.site.members}
+        self.latent = {k: p.detach().clone() for k, p in params.items() if k in names}
+        support_terms, support_levels = feasible.support_only(terms, levels)
+        self.support = Frozen(support_terms, support_levels, _data(params))
+        self._assign()
+
+    @property
+    def loose(self) -> bool:
+        """Does the assignment still change?"""
+        return self.n < self.freeze_at
+
+    def before_step(self) -> None:
+        if not self.loose:
+            self.frozen.apply_(_grads(self.params))
+
+    def after_step(self) -> None:
+        self.n += 1
+        live = _data(self.params)
+        if self.n > self.freeze_at:
+            self.frozen.apply_(live)
+            return
+        names = list(self.latent)
+        latent = [self.latent[k] for k in names]
+        torch._foreach_add_(latent, torch._foreach_sub([live[k] for k in names], [self.member[k] for k in names]))
+        self.support.apply_(self.latent)
+        if self.n % self.every == 0 or self.n == self.freeze_at:
+            self._assign()
+        else:
+            near = {k: v.clone() for k, v in self.latent.items()}
+            self.frozen.apply_(near)
+            self._show(near)
+
+    def tracked(self) -> dict[str, Tensor]:
+        if not self.loose:
+            return super().tracked()
+        return {**super().tracked(), **self.latent}
+
+    def candidate(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        # Projected as a whole: the set may round its values (16-bit centres), which the piece does not know.
+        return {**weights, **feasible.project(self.terms, self.levels, weights)}
+
+    def state_dict(self) -> State:
+        tensors = {f"latent.{k}": v for k, v in self.latent.items()}
+        tensors |= {f"anchor.{k}": v for k, v in self.frozen.anchor.items()}
+        tensors |= {f"support.{k}": v for k, v in self.support.anchor.items()}
+        return tensors, {"n": self.n, "levels": self.levels}
+
+    def load_state_dict(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        self.n = int(facts["n"])
+        self.levels = {k: as_level(v) for k, v in facts["levels"].items()}
+        live = _data(self.params)
+        part = {
+            kind: {k.removeprefix(f"{kind}."): v for k, v in tensors.items() if k.startswith(f"{kind}.")}
+            for kind in ("latent", "anchor", "support")
+        }
+        for k, v in part["latent"].items():
+            self.latent[k].copy_(v)
+        support_terms, support_levels = feasible.support_only(self.terms, self.levels)
+        self.support = Frozen(support_terms, support_levels, {**live, **part["support"]})
+        self.frozen = Frozen(self.terms, self.levels, {**live, **part["anchor"]})
+        self.member = {k: live[k].clone() for k in self.latent}
+
+    def _assign(self) -> None:
+        near = feasible.project(self.terms, self.levels, {**_data(self.params), **self.latent})
+        self.frozen = Frozen(self.terms, self.levels, {**_data(self.params), **near})
+        self._show(near)
+
+    def _show(self, near: Mapping[str, Tensor]) -> None:
+        live = _data(self.params)
+        for k in self.latent:
+            live[k].copy_(near[k])
+        self.member = {k: live[k].clone() for k in self.latent}
+
+
+def _data(params: Live) -> dict[str, Tensor]:
+    return {k: p.detach() for k, p in params.items()}
+
+
+def _grads(params: Live) -> dict[str, Tensor]:
+    return {k: p.grad if p.grad is not None else torch.zeros_like(p) for k, p in params.items()}
