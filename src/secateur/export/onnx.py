@@ -1,0 +1,332 @@
+"""Hand a network out as ONNX: exported by torch, brought into the shortest plain form, checked, and run.
+
+Why torch's exporter and own passes: it covers far more operators than this package will, and its graph before its own
+optimiser is faithful; its optimiser folds batch-norm into convolutions, which moves snapped weights off their levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from secateur.errors import CheckError, MissingExtraError, UnsupportedError, UsageError
+from secateur.graph.capture import arguments, evaluating, quiet_torch, run_eagerly, user_frame
+
+OPSET = 18  # the exporter's native set; ONNX Runtime 1.14 and OpenVINO 2023.0 and later run it
+
+
+def to_bytes(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    dynamic_batch: bool = True,
+    fold_norms: bool = False,
+    quantised: Mapping[str, tuple[Any, int]] | None = None,
+    check: bool = True,
+) -> bytes:
+    """The network as the bytes of one ONNX file.
+
+    Canonical and small: initializers carry the parameters' names, shared weights are one initializer, shapes are
+    constants, attributes that equal their defaults, doc strings, metadata and value infos are left out, values have
+    short names. The bytes are a function of the network alone.
+
+    Args:
+        model: put into eval mode for the export; not changed.
+        example_inputs: a tensor, a tuple (positions) or a dict (keywords), with a leading batch axis.
+        input_names: default: the names in the model's forward.
+        output_names: default: the keys of a dict, else `output` or `output_0`, `output_1`, ...
+        dynamic_batch: leave axis 0 of all inputs free (called `batch`); every tensor input must then have one.
+        fold_norms: fold batch-norm into the convolution before it. Rounds weights, so snapped values and codebooks
+            are lost; off by default, engines fold at load time anyway.
+        quantised: parameter name -> (scale, bits), bits <= 8, for weights of uniform levels w = scale * code: stored
+            as int8 codes and DequantizeLinear. The scale is a number or one per row.
+        check: run the checker and, where onnxruntime is installed, compare with torch on batches of 1 and 3.
+    Raises:
+        UsageError: the model does not run on the inputs, or wrong names.
+        UnsupportedError: torch cannot export it; the message names the place in the user's code.
+        CheckError: the written graph does not compute what the model does; names the first node that differs.
+    """
+    try:
+        import onnx
+    except ImportError as e:
+        raise MissingExtraError("export needs the onnx package; pip install 'secateur[compress]'") from e
+    from secateur.export import _canonical as canonical
+
+    args, kwargs = arguments(example_inputs)
+    with evaluating(model):
+        answer = run_eagerly(model, args, kwargs)
+        exported = _capture(model, args, kwargs, dynamic_batch)
+        raw = _raw_onnx(model, exported)
+    params = _parameter_names(model, raw)
+    names = frozenset(params.values())
+    with_shapes = onnx.shape_inference.infer_shapes(raw, data_prop=True)
+    g = canonical.take_apart(with_shapes, frozenset())
+    g.shapes.update(_symbolic_shapes(exported))
+    for old, new in params.items():
+        if old != new:
+            value = g.constants.pop(old)
+            canonical.rename(g, old, new)
+            g.constants.setdefault(new, value)
+    g.params = names
+    _name_ends(g, input_names, output_names, answer)
+    canonical.simplify(g, fold_norms=fold_norms)
+    for name, (scale, bits) in (quantised or {}).items():
+        if name not in g.constants:
+            raise UsageError(f"quantised: no initializer named {name!r}; known: {', '.join(sorted(g.params))}")
+        try:
+            canonical.quantise(g, name, np.asarray(scale, np.float32), bits)
+        except ValueError as e:
+            raise UsageError(f"quantised: {e}") from e
+    canonical.shorten_names(g)
+    canonical.name_free_axis(g, "batch")
+    made = canonical.assemble(g)
+    data: bytes = made.SerializeToString(deterministic=True)
+    if check:
+        _check(model, args, kwargs, data, raw, exported, dynamic_batch)
+    return data
+
+
+def _capture(model: nn.Module, args: Any, kwargs: Any, dynamic: bool) -> torch.export.ExportedProgram:
+    shapes: Any = None
+    if dynamic:
+        batch = torch.export.Dim("batch")
+
+        def free(t: Any) -> Any:
+            return {0: batch} if isinstance(t, Tensor) and t.dim() else None
+
+        # A batch of one would be taken for a constant.
+        args, kwargs = torch.utils._pytree.tree_map(
+            lambda t: torch.cat((t, t)) if isinstance(t, Tensor) and t.dim() and t.shape[0] == 1 else t, (args, kwargs)
+        )
+        spec = torch.utils._pytree.tree_map(free, (tuple(args), kwargs))
+        shapes = _by_name(model, args, spec[0], spec[1]) if kwargs else spec[0]
+    try:
+        with quiet_torch():
+            return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+    except Exception as e:
+        first = next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)[:300]
+        hint = (
+            "export with dynamic_batch=False, or take the batch size from the input" if dynamic else "see torch.export"
+        )
+        raise UnsupportedError(f"{type(model).__name__} cannot be exported: {first}{user_frame(e)}; {hint}") from e
+
+
+def _by_name(model: nn.Module, args: Any, positional: Any, keyword: Any) -> dict[str, Any]:
+    import inspect
+
+    names = list(inspect.signature(model.forward).parameters)
+    return {**dict(zip(names, positional, strict=False)), **keyword}
+
+
+def _raw_onnx(model: nn.Module, exported: torch.export.ExportedProgram) -> Any:
+    try:
+        with quiet_torch():
+            program = torch.onnx.export(
+                exported, dynamo=True, opset_version=OPSET, optimize=False, verbose=False, external_data=False
+            )
+        return program.model_proto  # type: ignore[union-attr]
+    except ImportError as e:
+        raise MissingExtraError("torch's ONNX exporter needs onnxscript; pip install 'secateur[compress]'") from e
+    except Exception as e:
+        lines = [line.strip() for line in str(e).splitlines() if line.strip()]
+        what = next((line for line in lines if "node" in line.lower() or "aten" in line), lines[0] if lines else "?")
+        raise UnsupportedError(
+            f"{type(model).__name__}: torch's ONNX exporter has no form for it: {what[:300]}; "
+            "replace the operation by one that ONNX knows"
+        ) from e
+
+
+def _symbolic_shapes(exported: torch.export.ExportedProgram) -> dict[str, list[int | str]]:
+    """Shapes of all traced values, free axes as text. The exporter names its values as the trace does."""
+    found: dict[str, list[int | str]] = {}
+    for n in exported.graph.nodes:
+        value = n.meta.get("val")
+        if n.op == "call_function" and isinstance(value, Tensor):
+            found[n.name] = [d if isinstance(d, int) else str(d) for d in value.shape]
+    return found
+
+
+def _parameter_names(model: nn.Module, raw: Any) -> dict[str, str]:
+    """Initializer name -> the parameter's or buffer's first name (tied ones share)."""
+    first: dict[int, str] = {}
+    found = {}
+    initializers = {t.name for t in raw.graph.initializer}
+    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    for name, tensor in tensors:
+        first.setdefault(id(tensor), name)
+        if name in initializers:
+            found[name] = first[id(tensor)]
+    return found
+
+
+def _name_ends(g: Any, input_names: Sequence[str] | None, output_names: Sequence[str] | None, answer: Any) -> None:
+    from secateur.export import _canonical as canonical
+
+    if output_names is None:
+        if isinstance(answer, Mapping) and len(answer) == len(g.outputs):
+            output_names = [str(k) for k in answer]
+        else:
+            n = len(g.outputs)
+            output_names = ["output"] if n == 1 else [f"output_{i}" for i in range(n)]
+    for what, ends, names in (("input", g.inputs, input_names), ("output", g.outputs, output_names)):
+        if names is None:
+            continue
+        if len(names) != len(ends) or len(set(names)) != len(names):
+            raise UsageError(f"{what}_names: {list(names)} given, {len(ends)} different names needed")
+        # In two steps, so that swapping names cannot merge values.
+        for i, end in enumerate(ends):
+            canonical.rename(g, end.name, f"//{what}{i}")
+            end.name = f"//{what}{i}"
+        for end, name in zip(ends, names, strict=True):
+            clash = name in g.constants or any(name in (*n.input, *n.output) for n in g.nodes)
+            if clash and name in g.params:
+                raise UsageError(f"{what}_names: {name!r} is a parameter's name; choose another")
+            if clash:
+                canonical.rename(g, name, f"{name}//inner")
+                if name in g.constants:
+                    g.constants[f"{name}//inner"] = g.constants.pop(name)
+            canonical.rename(g, end.name, name)
+            end.name = name
+
+
+def _check(
+    model: nn.Module,
+    args: Any,
+    kwargs: Any,
+    data: bytes,
+    raw: Any,
+    exported: torch.export.ExportedProgram,
+    dynamic: bool,
+) -> None:
+    import onnx
+
+    try:
+        onnx.checker.check_model(onnx.load_model_from_string(data), full_check=True)
+    except Exception as e:
+        raise CheckError(f"the exported graph fails the ONNX checker: {e}") from e
+    try:
+        import onnxruntime
+    except ImportError:
+        return
+    session = _session(onnxruntime, data)
+    for batch in (1, 3) if dynamic else (None,):
+        a, k = _batched((args, kwargs), batch)
+        with evaluating(model):
+            wanted = [t.detach().cpu().numpy() for t in _leaves(model(*a, **k))]
+            tolerance = _tolerance(model, a, k, wanted)
+        feeds = _feeds([i.name for i in session.get_inputs()], raw, a, k)
+        try:
+            got = session.run(None, feeds)
+        except Exception as e:
+            raise CheckError(f"onnxruntime cannot run the exported graph on a batch of {batch}: {e}") from e
+        for out, w, y in zip(session.get_outputs(), wanted, got, strict=True):
+            worst = float(np.abs(y.astype(np.float64) - w).max(initial=0)) if y.shape == w.shape else float("inf")
+            if not worst <= tolerance:
+                where = _first_difference(onnxruntime, raw, exported, a, k, tolerance)
+                raise CheckError(
+                    f"output {out.name!r} of the exported graph is {worst:.3g} off torch's (tolerance {tolerance:.3g}, "
+                    f"batch {batch}, shapes {y.shape} and {w.shape}); {where}"
+                )
+
+
+def _session(onnxruntime: Any, data: bytes) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as e:
+        raise CheckError(f"onnxruntime cannot load the exported graph: {e}") from e
+
+
+def _batched(inputs: Any, batch: int | None) -> Any:
+    """The example inputs with `batch` rows: the given ones, in turn, the repeats scaled so that rows differ."""
+
+    def one(t: Any) -> Any:
+        if not isinstance(t, Tensor) or batch is None or not t.dim():
+            return t
+        rows = torch.arange(batch, device=t.device) % t.shape[0]
+        out = t[rows]
+        if t.is_floating_point():
+            out = out * (
+                1.0 - 0.25 * torch.arange(batch, device=t.device, dtype=t.dtype).reshape(-1, *[1] * (t.dim() - 1))
+            )
+        return out
+
+    return torch.utils._pytree.tree_map(one, inputs)
+
+
+def _leaves(answer: Any) -> list[Tensor]:
+    return [t for t in torch.utils._pytree.tree_leaves(answer) if isinstance(t, Tensor)]
+
+
+def _feeds(names: list[str], raw: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+    given = _leaves((args, kwargs))
+    return {n: t.detach().cpu().numpy() for n, t in zip(names, given, strict=True)}
+
+
+def _tolerance(model: nn.Module, args: Any, kwargs: Any, wanted: list[Any]) -> float:
+    """16 times torch's own distance from a double-precision run, and never below 64 roundings of the largest output.
+
+    Two correct float32 implementations differ by the order of their sums; the distance to double measures what
+    rounding does in this network on these inputs.
+    """
+    scale = max((float(np.abs(w).max(initial=0)) for w in wanted), default=0.0)
+    floor = 64 * float(np.finfo(np.float32).eps) * max(scale, 1e-3)
+    try:
+        exact = deepcopy(model).double()
+        a, k = torch.utils._pytree.tree_map(
+            lambda t: t.double() if isinstance(t, Tensor) and t.is_floating_point() else t, (args, kwargs)
+        )
+        rounding = max(
+            float(np.abs(w - y.cpu().numpy()).max(initial=0))
+            for w, y in zip(wanted, _leaves(exact(*a, **k)), strict=True)
+        )
+    except (RuntimeError, TypeError, ValueError):  # code that insists on float32
+        rounding = 1e-5 * scale
+    return 16 * rounding + floor
+
+
+def _first_difference(onnxruntime: Any, raw: Any, exported: Any, args: Any, kwargs: Any, tolerance: float) -> str:
+    """Names the first call whose ONNX form differs, by comparing torch's own export value by value."""
+    import onnx
+
+    full = onnx.ModelProto()
+    full.CopyFrom(raw)
+    values = {n.name: n for n in exported.graph.nodes if n.op == "call_function"}
+    seen = {o.name for o in full.graph.output}
+    for n in raw.graph.node:
+        full.graph.output.extend(
+            [onnx.helper.make_empty_tensor_value_info(o) for o in n.output if o in values and o not in seen]
+        )
+    try:
+        session = _session(onnxruntime, full.SerializeToString())
+        names = [o.name for o in session.get_outputs()]
+        feeds = _feeds([i.name for i in session.get_inputs()], raw, args, kwargs)
+        got = dict(zip(names, session.run(None, feeds), strict=True))
+        env: dict[str, Any] = {}
+
+        class Watch(torch.fx.Interpreter):
+            def run_node(self, n: Any) -> Any:
+                env[n.name] = super().run_node(n)
+                return env[n.name]
+
+        module = exported.module()
+        with torch.no_grad():
+            Watch(module).run(*_leaves((args, kwargs)))
+        for n in raw.graph.node:
+            for o in n.output:
+                if o in got and isinstance(env.get(o), Tensor):
+                    y, w = got[o], env[o].numpy()
+                    if y.shape != w.shape or not np.abs(y.astype(np.float64) - w).max(initial=0) <= tolerance:
+                        return f"torch's export first differs at {n.op_type} {o!r}"
+    except Exception as e:
+        return f"the first differing node could not be found ({type(e).__name__})"
+    return "torch's own export agrees, so the simplification is at fault; please report it with the model"

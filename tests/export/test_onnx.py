@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from graph.nets import LeNet, ResNet, Tied, TwoInputs, Vgg, all_nets, shake
+from secateur.errors import CheckError, UnsupportedError, UsageError
+from secateur.export import onnx as target
+from secateur.export.onnx import to_bytes
+
+
+def graph(data: bytes) -> Any:
+    return onnx.load_model_from_string(data).graph
+
+
+def ops(data: bytes) -> list[str]:
+    return [n.op_type for n in graph(data).node]
+
+
+def run(data: bytes, *inputs: torch.Tensor) -> list[np.ndarray[Any, Any]]:
+    ort = pytest.importorskip("onnxruntime")
+    session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
+    return session.run(None, {i.name: x.numpy() for i, x in zip(session.get_inputs(), inputs, strict=True)})
+
+
+@pytest.mark.parametrize("name", list(all_nets()))
+def test_every_net_exports_runs_and_keeps_names(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    net, example = all_nets()[name]
+    before = copy.deepcopy(net.state_dict())
+    net.train()
+    data = to_bytes(net, example)  # the check inside compares with ONNX Runtime on batches of 1 and 3
+    assert net.training
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    g = graph(data)
+    known = dict(net.named_parameters()) | dict(net.named_buffers())
+    big = {t.name: numpy_helper.to_array(t) for t in g.initializer if t.name in known}
+    assert {n for n, p in net.named_parameters() if n != "unused"} == {n for n in big if "running" not in n}
+    assert all(np.array_equal(v, known[n].detach().numpy()) for n, v in big.items())
+    assert "Identity" not in ops(data)
+    assert "Shape" not in ops(data)
+    assert not g.value_info
+    assert not g.doc_string
+    assert all(not n.name and not n.metadata_props for n in g.node)
+    assert all(len(o) <= 3 or o in {x.name for x in g.output} for n in g.node for o in n.output)
+    assert all(i.type.tensor_type.shape.dim[0].dim_param == "batch" for i in [*g.input, *g.output])
+    out, err = capfd.readouterr()
+    assert out == err == ""
+
+
+def test_the_lenet_graph_is_as_short_as_it_can_be() -> None:
+    data = to_bytes(LeNet(), torch.randn(1, 1, 28, 28))
+    assert ops(data) == ["Conv", "MaxPool", "Conv", "Relu", "MaxPool", "Flatten", "Gemm", "Relu", "Gemm"]
+    assert len(data) - sum(len(t.raw_data) for t in graph(data).initializer) < 700
+
+
+def test_the_bytes_depend_on_the_network_alone() -> None:
+    net = LeNet(wide=False)
+    first = to_bytes(net, torch.randn(2, 1, 28, 28))
+    to_bytes(Tied(), torch.randn(2, 6))
+    assert first == to_bytes(net, torch.randn(5, 1, 28, 28))
+
+
+def test_tied_weights_are_one_initializer() -> None:
+    names = [t.name for t in graph(to_bytes(Tied(), torch.randn(2, 6))).initializer]
+    assert names.count("a.weight") == 1
+    assert "b.weight" not in names
+    assert "unused" not in names
+
+
+def test_norms_stay_unless_folding_is_asked_for() -> None:
+    net = Vgg()
+    shake(net)
+    x = torch.randn(2, 3, 16, 16)
+    assert ops(to_bytes(net, x)).count("BatchNormalization") == 3
+    folded = to_bytes(net, x, fold_norms=True)
+    assert ops(folded).count("BatchNormalization") == 0
+    with torch.no_grad():
+        want = net.eval()(x).numpy()
+    np.testing.assert_allclose(run(folded, x)[0], want, rtol=1e-4, atol=1e-5)
+
+
+def test_option_a_shortcuts_are_one_slice_and_one_pad() -> None:
+    data = to_bytes(ResNet(n=1, width=4), torch.randn(1, 3, 8, 8))
+    assert ops(data).count("Slice") == 2
+    assert ops(data).count("Pad") == 2
+    assert ops(data)[-3:] == ["GlobalAveragePool", "Flatten", "Gemm"]
+
+
+def test_names_of_inputs_and_outputs_can_be_given_and_swapped() -> None:
+    net = TwoInputs()
+    x = {"image": torch.randn(2, 1, 6, 6), "vector": torch.randn(2, 5)}
+    g = graph(to_bytes(net, x))
+    assert [i.name for i in g.input] == ["image", "vector"]
+    assert [o.name for o in g.output] == ["mean", "scale"]
+    g = graph(to_bytes(net, x, input_names=["vector", "image"], output_names=["a", "b"]))
+    assert [i.name for i in g.input] == ["vector", "image"]
+    assert g.input[0].type.tensor_type.shape.dim[1].dim_value == 1
+    assert [o.name for o in g.output] == ["a", "b"]
+    with pytest.raises(UsageError, match="2 different names needed"):
+        to_bytes(net, x, output_names=["a"])
+    with pytest.raises(UsageError, match="a parameter's name"):
+        to_bytes(net, x, output_names=["a", "mean.weight"])
+
+
+def test_a_fixed_batch_stays_fixed() -> None:
+    g = graph(to_bytes(LeNet(wide=False), torch.randn(2, 1, 28, 28), dynamic_batch=False))
+    assert g.input[0].type.tensor_type.shape.dim[0].dim_value == 2
+
+
+class _OneByOne(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([row * 2 for row in x.unbind(0)]) + x.reshape(2, -1)
+
+
+def test_a_batch_written_into_the_code_is_refused_with_advice(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UnsupportedError, match="dynamic_batch=False"):
+        to_bytes(_OneByOne(), torch.randn(2, 3))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_uniform_levels_become_int8_codes() -> None:
+    torch.manual_seed(0)
+    net = LeNet(wide=False)
+    scale = 0.03
+    with torch.no_grad():
+        for p in (net.conv2.weight, net.fc1.weight):
+            p.copy_(torch.clamp((p / scale).round(), -7, 7) * scale)
+    rows = torch.linspace(0.01, 0.05, 10)
+    with torch.no_grad():
+        net.fc2.weight.copy_((net.fc2.weight / rows[:, None]).round() * rows[:, None])
+    info = {"conv2.weight": (scale, 4), "fc1.weight": (np.float32(scale), 4), "fc2.weight": (rows.numpy(), 6)}
+    data = to_bytes(net, torch.randn(2, 1, 28, 28), quantised=info)
+    tensors = {t.name: numpy_helper.to_array(t) for t in graph(data).initializer}
+    assert tensors["conv2.weight"].dtype == np.int8
+    assert abs(tensors["conv2.weight"]).max() <= 7
+    assert tensors["fc2.weight.scale"].shape == (10,)
+    assert ops(data).count("DequantizeLinear") == 3
+
+
+def test_weights_off_the_grid_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"off the grid of scale 0.03"):
+        to_bytes(LeNet(wide=False), torch.randn(2, 1, 28, 28), quantised={"fc1.weight": (0.03, 4)})
+    with pytest.raises(UsageError, match="no initializer named"):
+        to_bytes(LeNet(wide=False), torch.randn(2, 1, 28, 28), quantised={"fc9.weight": (0.03, 4)})
+
+
+def test_a_wrong_graph_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    right = target._raw_onnx
+
+    def wrong(*args: Any) -> Any:
+        model = right(*args)
+        next(n for n in model.graph.node if n.op_type == "Relu").op_type = "Sigmoid"
+        return model
+
+    monkeypatch.setattr(target, "_raw_onnx", wrong)
+    with pytest.raises(CheckError, match=r"output 'output' .* first differs at Sigmoid 'relu'"):
+        to_bytes(LeNet(wide=False), torch.randn(2, 1, 28, 28))
