@@ -42,6 +42,8 @@ int conv_out_h(const ConvShape& s, const Epilogue& e);
 int conv_out_w(const ConvShape& s, const Epilogue& e);
 
 struct ConvKernel;
+struct ConvView;
+struct ConvTask;
 
 // Weights in a kernel's own order. Made by pack(), read-only after, shared freely between threads.
 class PackedConv {
@@ -81,6 +83,7 @@ struct ConvKernel {
   std::unique_ptr<PackedConv> (*pack)(const ConvKernel&, const ConvShape&, const Epilogue&, const float* weights,
                                       const float* bias);
   void (*run)(const PackedConv&, const ConvArgs&);
+  void (*task)(const ConvView&, const ConvTask&);   // the part compiled for the ISA (panel.h); unused by the reference
 };
 
 std::span<const ConvKernel> conv_kernels();                         // every row this build has

@@ -5,11 +5,14 @@
 
 namespace secateur {
 
-#define SECATEUR_CONV(isa, family, name, lanes, registers, supports, pack, run)                                     \
+#define SECATEUR_CONV_TASK(task) void task(const ConvView&, const ConvTask&);
+#define SECATEUR_CONV(isa, family, name, lanes, registers, supports, pack, run, task)                               \
   bool supports(const ConvShape&, const Epilogue&);                                                                 \
   std::unique_ptr<PackedConv> pack(const ConvKernel&, const ConvShape&, const Epilogue&, const float*, const float*); \
-  void run(const PackedConv&, const ConvArgs&);
+  void run(const PackedConv&, const ConvArgs&);                                                                     \
+  SECATEUR_CONV_TASK(task)
 #include "kernels/conv/kernels.inc"
 #undef SECATEUR_CONV
+#undef SECATEUR_CONV_TASK
 
 }  // namespace secateur

@@ -3,13 +3,14 @@
 #include <cstdio>
 
 #include "kernels/conv/rows.h"
+#include "kernels/conv/tiling.h"
 
 namespace secateur {
 namespace {
 
 constexpr ConvKernel kTable[] = {
-#define SECATEUR_CONV(isa, family, name, lanes, registers, supports, pack, run) \
-  {#name, Isa::isa, ConvFamily::family, lanes, registers, supports, pack, run},
+#define SECATEUR_CONV(isa, family, name, lanes, registers, supports, pack, run, task) \
+  {#name, Isa::isa, ConvFamily::family, lanes, registers, supports, pack, run, task},
 #include "kernels/conv/kernels.inc"
 #undef SECATEUR_CONV
 };
@@ -28,8 +29,9 @@ const ConvKernel* find_conv_kernel(Isa isa, ConvFamily family) {
 }
 
 double predict_conv_us(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, int64_t nnz) {
-  const double macs = double(nnz) * s.conv_h() * s.conv_w();
-  return 0.5 + macs / 1e3;
+  if (kernel.family == ConvFamily::kReference) return double(s.weight_count()) * s.conv_h() * s.conv_w() / 1e3;
+  const bool sparse = kernel.family == ConvFamily::kSparse;
+  return conv_tiling(kernel, s, e, conv_geometry(s, e, sparse), nnz).cycles / kCyclesPerMicrosecond;
 }
 
 ConvChoice choose_conv(Isa isa, const ConvShape& s, const Epilogue& e, int64_t nnz, bool allow_sparse) {

@@ -1,0 +1,395 @@
+// The conv kernels, once for all ISAs: included by portable.cc, avx2.cc and avx512.cc after their Vec. panel.h explains
+// the layout.
+#pragma once
+
+#include "kernels/conv/panel.h"
+
+namespace secateur {
+namespace {
+
+constexpr int kLanes = Vec::kLanes;
+constexpr bool kWide = Vec::kRegisters == 32;
+constexpr int kMaxBlock = kWide ? 24 : 12;       // sums of the sparse kernel
+constexpr int kMaxPooledBlock = kWide ? 7 : 3;   // four sums each
+constexpr int kMaxRows = kWide ? kDenseRows : kDenseRowsSmall;
+constexpr int kMaxVectors = kWide ? kDenseVectors : kDenseVectorsSmall;
+
+// Independent chains of sums per vector, so that short blocks are not bound by the latency of an addition (4 cycles, two
+// a cycle: 8 chains; half as many zmm a cycle on Zen 4).
+constexpr int chains(int block) { return block == 1 ? 8 : block == 2 ? 4 : block <= 4 ? 2 : 1; }
+
+SECATEUR_INLINE Vec activate(Vec x, const ConvView& v) {
+  if (v.slope != 1.0f) x = max(x, Vec::zero()) + min(x, Vec::zero()) * Vec::set1(v.slope);
+  return min(Vec::set1(v.hi), max(Vec::set1(v.lo), x));  // this order lets NaN through
+}
+
+// ---- panel -----------------------------------------------------------------------------------------------------------
+
+// Whole vectors are written: what spills over a row is overwritten by the next one, what spills over the last plane lies
+// in the panel's slack.
+SECATEUR_INLINE void copy_row(const ConvView& v, const ConvPlane& plane, const float* x_row, float* to) {
+  const float* from = x_row + plane.shift - v.pad_left;
+  if (v.step_w == 1) {
+    for (int j = 0; j < v.pitch; j += kLanes) {
+      if (plane.begin <= j && j + kLanes <= plane.end) {
+        Vec::load(from + j).store(to + j);
+      } else {
+        Vec::load_range(from + j, plane.begin - j, plane.end - j).store(to + j);
+      }
+    }
+  } else if (v.step_w == 2) {
+    for (int j = 0; j < v.pitch; j += kLanes) {
+      const int lo = 2 * (plane.begin - j), hi = 2 * (plane.end - j) - 1;
+      const Vec a = Vec::load_range(from + 2 * j, lo, hi);
+      const Vec b = Vec::load_range(from + 2 * j + kLanes, lo - kLanes, hi - kLanes);
+      even(a, b).store(to + j);
+    }
+  } else {
+    for (int j = 0; j < v.pitch; ++j) to[j] = plane.begin <= j && j < plane.end ? from[j * v.step_w] : 0.0f;
+  }
+}
+
+void fill_panel(const ConvView& v, const ConvChunk& chunk, const float* x, int row0, int rows, float* panel) {
+  for (int i = chunk.plane_begin; i < chunk.plane_end; ++i) {
+    const ConvPlane& plane = v.planes[i];
+    const float* image = x + plane.channel * v.in_plane;
+    float* to = panel + plane.offset;
+    int r = row0 * v.step_h + plane.phase - v.pad_top;
+    for (int n = rows + plane.extra; n > 0; --n, r += v.step_h, to += v.pitch) {
+      if (r >= 0 && r < v.in_h) {
+        copy_row(v, plane, image + int64_t{r} * v.in_w, to);
+      } else {
+        for (int j = 0; j < v.pitch; j += kLanes) Vec::zero().store(to + j);
+      }
+    }
+  }
+}
+
+// ---- storing ---------------------------------------------------------------------------------------------------------
+
+// The flat run is contiguous in y: pitch == cols and nothing is pooled afterwards.
+template <int P>
+SECATEUR_INLINE void store_flat(const ConvView& v, const Vec* sums, const float* residual, float* y, int n) {
+  const int full = n / kLanes;
+  if (residual) {
+    SECATEUR_UNROLL
+    for (int p = 0; p < P; ++p) {
+      if (p < full) {
+        activate(sums[p] + Vec::load(residual + p * kLanes), v).store(y + p * kLanes);
+      } else if (p * kLanes < n) {
+        const int left = n - p * kLanes;
+        activate(sums[p] + Vec::load_range(residual + p * kLanes, 0, left), v).store_first(y + p * kLanes, left);
+      }
+    }
+  } else {
+    SECATEUR_UNROLL
+    for (int p = 0; p < P; ++p) {
+      if (p < full) {
+        activate(sums[p], v).store(y + p * kLanes);
+      } else if (p * kLanes < n) {
+        activate(sums[p], v).store_first(y + p * kLanes, n - p * kLanes);
+      }
+    }
+  }
+}
+
+// n floats of the flat run from `at` lie in buffer: activates them and drops the columns between cols and pitch.
+// y and residual point at the tile's first row.
+void store_rows(const ConvView& v, const float* buffer, const float* residual, float* y, int at, int n) {
+  int row = at / v.pitch, col = at % v.pitch;
+  while (n > 0) {
+    const int run = v.pitch - col < n ? v.pitch - col : n;
+    const int keep = v.cols - col < run ? v.cols - col : run;
+    const int64_t to = int64_t{row} * v.cols + col;
+    for (int j = 0; j < keep; j += kLanes) {
+      const int left = keep - j < kLanes ? keep - j : kLanes;
+      Vec x = Vec::load(buffer + j);
+      if (residual) x = x + Vec::load_range(residual + to + j, 0, left);
+      x = activate(x, v);
+      if (left == kLanes) {
+        x.store(y + to + j);
+      } else {
+        x.store_first(y + to + j, left);
+      }
+    }
+    buffer += run;
+    n -= run;
+    ++row;
+    col = 0;
+  }
+}
+
+// What a block of sums becomes: partial sums, or output.
+struct Block {
+  const float* panel;      // start of the block in the panel's first plane
+  float* partial;          // of output channel 0, at the block
+  float* buffer;
+  const float* residual;   // of output channel 0, at the tile's first row; or null
+  float* y;
+  int at, n;               // first float of the block in the tile's flat run, valid floats
+};
+
+template <int P>
+SECATEUR_INLINE void finish(const ConvView& v, const Block& b, int out, bool last, const Vec* sums) {
+  if (!last) {
+    float* to = b.partial + out * v.tile_floats;
+    SECATEUR_UNROLL
+    for (int p = 0; p < P; ++p) sums[p].store(to + p * kLanes);
+    return;
+  }
+  const int64_t plane = out * v.out_plane;
+  const float* residual = b.residual ? b.residual + plane : nullptr;
+  if (v.pitch == v.cols) {
+    store_flat<P>(v, sums, residual ? residual + b.at : nullptr, b.y + plane + b.at, b.n);
+  } else {
+    SECATEUR_UNROLL
+    for (int p = 0; p < P; ++p) sums[p].store(b.buffer + p * kLanes);
+    store_rows(v, b.buffer, residual, b.y + plane, b.at, b.n);
+  }
+}
+
+// ---- sparse ----------------------------------------------------------------------------------------------------------
+
+template <int P>
+void sparse_rows(const ConvView& v, const Block& b, const ConvRow* row, const ConvRow* end) {
+  constexpr int C = chains(P);
+  for (; row != end; ++row) {
+    Vec sums[C][P];
+    const Vec start = Vec::set1(row->first ? v.bias[row->out] : 0.0f);
+    SECATEUR_UNROLL
+    for (int p = 0; p < P; ++p) sums[0][p] = start;
+    if (!row->first) {
+      const float* from = b.partial + row->out * v.tile_floats;
+      SECATEUR_UNROLL
+      for (int p = 0; p < P; ++p) sums[0][p] = Vec::load(from + p * kLanes);
+    }
+    const ConvEntry* e = v.entries + row->begin;
+    const ConvEntry* stop = e + row->count;
+    if constexpr (C > 1) {
+      SECATEUR_UNROLL
+      for (int c = 1; c < C; ++c) {
+        SECATEUR_UNROLL
+        for (int p = 0; p < P; ++p) sums[c][p] = Vec::zero();
+      }
+      for (; stop - e >= C; e += C) {
+        SECATEUR_UNROLL
+        for (int c = 0; c < C; ++c) {
+          const Vec w = Vec::set1(e[c].weight);
+          const float* x = b.panel + e[c].offset;
+          SECATEUR_UNROLL
+          for (int p = 0; p < P; ++p) sums[c][p] = fma(w, Vec::load(x + p * kLanes), sums[c][p]);
+        }
+      }
+      SECATEUR_UNROLL
+      for (int half = C / 2; half > 0; half /= 2) {
+        SECATEUR_UNROLL
+        for (int c = 0; c < half; ++c) {
+          SECATEUR_UNROLL
+          for (int p = 0; p < P; ++p) sums[c][p] = sums[c][p] + sums[c + half][p];
+        }
+      }
+    }
+    for (; e != stop; ++e) {
+      const Vec w = Vec::set1(e->weight);
+      const float* x = b.panel + e->offset;
+      SECATEUR_UNROLL
+      for (int p = 0; p < P; ++p) sums[0][p] = fma(w, Vec::load(x + p * kLanes), sums[0][p]);
+    }
+    finish<P>(v, b, row->out, row->last, sums[0]);
+  }
+}
+
+// Under a fused pool: sums[0..3] are the window's cells (row, column) = (0,0) (0,1) (1,0) (1,1).
+template <int P>
+void sparse_rows_pooled(const ConvView& v, const Block& b, const ConvRow* row, const ConvRow* end) {
+  for (; row != end; ++row) {
+    Vec sums[4][P];
+    float* partial = b.partial + row->out * v.tile_floats;
+    if (row->first) {
+      const Vec start = Vec::set1(v.bias[row->out]);
+      SECATEUR_UNROLL
+      for (int q = 0; q < 4; ++q) {
+        SECATEUR_UNROLL
+        for (int p = 0; p < P; ++p) sums[q][p] = start;
+      }
+    } else {
+      SECATEUR_UNROLL
+      for (int q = 0; q < 4; ++q) {
+        SECATEUR_UNROLL
+        for (int p = 0; p < P; ++p) sums[q][p] = Vec::load(partial + (4 * p + q) * kLanes);
+      }
+    }
+    const ConvEntry* e = v.entries + row->begin;
+    for (const ConvEntry* stop = e + row->count; e != stop; ++e) {
+      const Vec w = Vec::set1(e->weight);
+      const float* x0 = b.panel + (e->offset & 0xffff);
+      const float* x1 = b.panel + (e->offset >> 16);
+      SECATEUR_UNROLL
+      for (int p = 0; p < P; ++p) {
+        sums[0][p] = fma(w, Vec::load(x0 + p * kLanes), sums[0][p]);
+        sums[1][p] = fma(w, Vec::load(x0 + v.pair + p * kLanes), sums[1][p]);
+        sums[2][p] = fma(w, Vec::load(x1 + p * kLanes), sums[2][p]);
+        sums[3][p] = fma(w, Vec::load(x1 + v.pair + p * kLanes), sums[3][p]);
+      }
+    }
+    if (row->last) {
+      SECATEUR_UNROLL
+      for (int p = 0; p < P; ++p) sums[0][p] = max(max(sums[0][p], sums[1][p]), max(sums[2][p], sums[3][p]));
+      finish<P>(v, b, row->out, true, sums[0]);
+    } else {
+      SECATEUR_UNROLL
+      for (int q = 0; q < 4; ++q) {
+        SECATEUR_UNROLL
+        for (int p = 0; p < P; ++p) sums[q][p].store(partial + (4 * p + q) * kLanes);
+      }
+    }
+  }
+}
+
+using RowsFn = void (*)(const ConvView&, const Block&, const ConvRow*, const ConvRow*);
+
+constexpr RowsFn kSparse[] = {
+    nullptr,         sparse_rows<1>,  sparse_rows<2>,  sparse_rows<3>,  sparse_rows<4>,
+    sparse_rows<5>,  sparse_rows<6>,  sparse_rows<7>,  sparse_rows<8>,  sparse_rows<9>,
+    sparse_rows<10>, sparse_rows<11>, sparse_rows<12>,
+#if defined(__AVX512F__)
+    sparse_rows<13>, sparse_rows<14>, sparse_rows<15>, sparse_rows<16>, sparse_rows<17>, sparse_rows<18>,
+    sparse_rows<19>, sparse_rows<20>, sparse_rows<21>, sparse_rows<22>, sparse_rows<23>, sparse_rows<24>,
+#endif
+};
+constexpr RowsFn kSparsePooled[] = {
+    nullptr, sparse_rows_pooled<1>, sparse_rows_pooled<2>, sparse_rows_pooled<3>,
+#if defined(__AVX512F__)
+    sparse_rows_pooled<4>, sparse_rows_pooled<5>, sparse_rows_pooled<6>, sparse_rows_pooled<7>,
+#endif
+};
+static_assert(sizeof kSparse / sizeof *kSparse == kMaxBlock + 1);
+static_assert(sizeof kSparsePooled / sizeof *kSparsePooled == kMaxPooledBlock + 1);
+
+SECATEUR_INLINE void sparse_task(const ConvView& v, const ConvTask& t) {
+  const int row0 = t.tile * v.tile_rows;
+  const int rows = v.rows - row0 < v.tile_rows ? v.rows - row0 : v.tile_rows;
+  const int flat = rows * v.pitch, vectors = (flat + kLanes - 1) / kLanes;
+  const int planes_wide = v.pooled ? 4 : 1;  // partial sums per pixel
+  Block b;
+  b.buffer = t.scratch + v.buffer_at;
+  const int64_t first = int64_t{row0} * v.cols;
+  b.y = t.y + first;
+  b.residual = t.residual ? t.residual + first : nullptr;
+  for (int c = 0; c < v.n_chunks; ++c) {
+    fill_panel(v, v.chunks[c], t.x, row0, rows, t.scratch);
+    const int32_t* part = v.part_rows + int64_t{c} * (v.n_parts + 1);
+    const ConvRow* begin = v.out_rows + part[t.part_begin];
+    const ConvRow* end = v.out_rows + part[t.part_end];
+    for (int at = 0; at < vectors; at += v.block) {
+      const int block = vectors - at < v.block ? vectors - at : v.block;
+      b.at = at * kLanes;
+      b.n = flat - b.at < block * kLanes ? flat - b.at : block * kLanes;
+      b.panel = t.scratch + b.at;
+      b.partial = t.scratch + v.partial_at + int64_t{b.at} * planes_wide;
+      (v.pooled ? kSparsePooled : kSparse)[block](v, b, begin, end);
+    }
+  }
+}
+
+// ---- dense -----------------------------------------------------------------------------------------------------------
+
+template <int M, int P>
+void dense_block(const ConvView& v, const Block& b, const ConvChunk& chunk, const float* w, int out0, bool first,
+                 bool last) {
+  Vec sums[M][P];
+  SECATEUR_UNROLL
+  for (int m = 0; m < M; ++m) {
+    const float* from = b.partial + (out0 + m) * v.tile_floats;
+    const Vec bias = Vec::set1(v.bias[out0 + m]);
+    SECATEUR_UNROLL
+    for (int p = 0; p < P; ++p) sums[m][p] = first ? bias : Vec::load(from + p * kLanes);
+  }
+  const int32_t* tap = v.taps + chunk.tap_begin;
+  for (const int32_t* stop = v.taps + chunk.tap_end; tap != stop; ++tap, w += M) {
+    const float* x = b.panel + *tap;
+    Vec xs[P];
+    SECATEUR_UNROLL
+    for (int p = 0; p < P; ++p) xs[p] = Vec::load(x + p * kLanes);
+    SECATEUR_UNROLL
+    for (int m = 0; m < M; ++m) {
+      const Vec wm = Vec::set1(w[m]);
+      SECATEUR_UNROLL
+      for (int p = 0; p < P; ++p) sums[m][p] = fma(wm, xs[p], sums[m][p]);
+    }
+  }
+  SECATEUR_UNROLL
+  for (int m = 0; m < M; ++m) finish<P>(v, b, out0 + m, last, sums[m]);
+}
+
+using DenseFn = void (*)(const ConvView&, const Block&, const ConvChunk&, const float*, int, bool, bool);
+
+#define SECATEUR_DENSE_ROW(m) \
+  { dense_block<m, 1>, dense_block<m, 2>, dense_block<m, 3> }
+constexpr DenseFn kDense[][3] = {
+    SECATEUR_DENSE_ROW(1), SECATEUR_DENSE_ROW(2), SECATEUR_DENSE_ROW(3), SECATEUR_DENSE_ROW(4),
+#if defined(__AVX512F__)
+    SECATEUR_DENSE_ROW(5), SECATEUR_DENSE_ROW(6), SECATEUR_DENSE_ROW(7), SECATEUR_DENSE_ROW(8),
+#endif
+};
+#undef SECATEUR_DENSE_ROW
+static_assert(sizeof kDense / sizeof *kDense == kMaxRows && kMaxVectors == 3);
+
+// Partial sums of two rows -> one pooled row.
+void pool_rows(const ConvView& v, const float* sums, float* y, int rows) {
+  for (int i = 0; i + 1 < rows; i += 2, sums += 2 * v.pitch) {
+    for (int j = 0; j < v.cols / 2; j += kLanes) {
+      const int left = v.cols / 2 - j < kLanes ? v.cols / 2 - j : kLanes;
+      const float* top = sums + 2 * j;
+      // The run after a row's end is panel slack or the next row: readable, and never among the lanes kept.
+      const Vec a = max(Vec::load(top), Vec::load(top + v.pitch));
+      const Vec b = max(Vec::load(top + kLanes), Vec::load(top + v.pitch + kLanes));
+      float pair[2 * kLanes + 1];
+      a.store(pair);
+      b.store(pair + kLanes);
+      pair[2 * kLanes] = 0;
+      const Vec odd = even(Vec::load(pair + 1), Vec::load(pair + 1 + kLanes));
+      activate(max(even(a, b), odd), v).store_first(y + int64_t{i / 2} * (v.cols / 2) + j, left);
+    }
+  }
+}
+
+SECATEUR_INLINE void dense_task(const ConvView& v, const ConvTask& t) {
+  const int row0 = t.tile * v.tile_rows;
+  const int rows = v.rows - row0 < v.tile_rows ? v.rows - row0 : v.tile_rows;
+  const int flat = rows * v.pitch, vectors = (flat + kLanes - 1) / kLanes;
+  const int blocks = (v.out_c + kMaxRows - 1) / kMaxRows;
+  const int out_begin = int(int64_t{blocks} * t.part_begin / v.n_parts) * kMaxRows;
+  int out_end = int(int64_t{blocks} * t.part_end / v.n_parts) * kMaxRows;
+  if (out_end > v.out_c) out_end = v.out_c;
+  Block b;
+  b.buffer = t.scratch + v.buffer_at;
+  const int64_t first = int64_t{row0} * v.cols;
+  b.y = t.y + first;
+  b.residual = t.residual ? t.residual + first : nullptr;
+  for (int c = 0; c < v.n_chunks; ++c) {
+    const ConvChunk& chunk = v.chunks[c];
+    const int64_t taps = chunk.tap_end - chunk.tap_begin;
+    fill_panel(v, chunk, t.x, row0, rows, t.scratch);
+    const bool last = c + 1 == v.n_chunks && !v.pooled;
+    for (int at = 0; at < vectors; at += v.block) {
+      const int block = vectors - at < v.block ? vectors - at : v.block;
+      b.at = at * kLanes;
+      b.n = flat - b.at < block * kLanes ? flat - b.at : block * kLanes;
+      b.panel = t.scratch + b.at;
+      b.partial = t.scratch + v.partial_at + b.at;
+      for (int out = out_begin; out < out_end; out += kMaxRows) {
+        const int m = out_end - out < kMaxRows ? out_end - out : kMaxRows;
+        kDense[m - 1][block - 1](v, b, chunk, v.weights + chunk.weight_begin + out * taps, out, c == 0, last);
+      }
+    }
+  }
+  if (v.pooled) {
+    for (int out = out_begin; out < out_end; ++out)
+      pool_rows(v, t.scratch + v.partial_at + out * v.tile_floats, t.y + out * v.out_plane + int64_t{row0 / 2} * (v.cols / 2),
+                rows);
+  }
+}
+
+}  // namespace
+}  // namespace secateur

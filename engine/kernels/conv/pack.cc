@@ -1,0 +1,319 @@
+// Turns ONNX weights into what panel.h describes, and runs it: tasks over images, tiles and parts of the channels.
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <vector>
+
+#include "base/arena.h"
+#include "kernels/conv/panel.h"
+#include "kernels/conv/rows.h"
+#include "kernels/conv/tiling.h"
+
+namespace secateur {
+namespace {
+
+struct PackedPanel final : PackedConv {
+  ConvView view{};
+  double cycles = 0;
+  std::vector<float> bias;
+  std::vector<ConvPlane> planes;
+  std::vector<ConvChunk> chunks;
+  std::vector<int32_t> part_rows, taps;
+  std::vector<ConvRow> out_rows;
+  Buffer entries, weights;
+};
+
+// Where a tap's planes start in the panel of its chunk.
+class Layout {
+ public:
+  Layout(const ConvShape& s, const ConvGeometry& g, int tile_rows)
+      : s_(s), g_(g), tile_rows_(tile_rows), shift_floats_(g.shift_floats(tile_rows)) {
+    int64_t at = 0;
+    phase_at_.assign(g.step_h, 0);
+    for (int f = 0; f < g.step_h; ++f) {
+      phase_at_[f] = at;
+      if (g.extra[f] >= 0) at += int64_t{tile_rows + g.extra[f]} * g.pitch;
+    }
+  }
+  int64_t channel_floats() const { return shift_floats_ * g_.n_shifts; }
+  int64_t shift_floats() const { return shift_floats_; }
+
+  // Panel offset of input row `q`, column `shift` (both before padding) of the chunk's `channel`.
+  uint32_t tap(int channel, int q, int shift) const {
+    return static_cast<uint32_t>(channel * channel_floats() + shift / g_.shift_step * shift_floats_ +
+                                 phase_at_[q % g_.step_h] + int64_t{q / g_.step_h} * g_.pitch);
+  }
+  // Index of the plane the tap is in, unique within a channel.
+  int plane(int q, int shift) const { return shift / g_.shift_step * g_.step_h + q % g_.step_h; }
+
+  ConvPlane make_plane(int channel, int channel_in_chunk, int index) const {
+    ConvPlane p;
+    p.channel = channel;
+    p.shift = index / g_.step_h * g_.shift_step;
+    p.phase = index % g_.step_h;
+    p.extra = g_.extra[p.phase];
+    // first j with j * step + shift - pad >= 0; first with >= in_w
+    const int from = s_.pad_left - p.shift;
+    p.begin = from <= 0 ? 0 : (from + g_.step_w - 1) / g_.step_w;
+    const int to = g_.in_w + from;
+    p.end = std::min(g_.pitch, to <= 0 ? 0 : (to + g_.step_w - 1) / g_.step_w);
+    p.begin = std::min(p.begin, p.end);
+    p.offset = static_cast<uint32_t>(channel_in_chunk * channel_floats() + index / g_.step_h * shift_floats_ +
+                                     phase_at_[p.phase]);
+    return p;
+  }
+
+ private:
+  const ConvShape& s_;
+  const ConvGeometry& g_;
+  int tile_rows_;
+  int64_t shift_floats_;
+  std::vector<int64_t> phase_at_;
+};
+
+struct Nonzero {
+  int32_t out, channel;
+  int16_t u, v;
+  float weight;
+};
+
+// Columns beyond `cols` (rounding) are dropped later, but must not read past the image's row: `end` of a plane only
+// counts what exists, so they read zeros or real pixels. Nothing to do here.
+
+void add_planes(PackedPanel& p, const Layout& layout, int channel, int in_chunk, const std::vector<char>& used) {
+  for (int i = 0; i < static_cast<int>(used.size()); ++i)
+    if (used[i]) p.planes.push_back(layout.make_plane(channel, in_chunk, i));
+}
+
+void pack_sparse(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, const float* weights) {
+  const ConvShape& s = p.shape;
+  const Layout layout(s, g, t.tile_rows);
+  const int group_in = s.in_c / s.groups, group_out = s.out_c / s.groups;
+  std::vector<std::vector<Nonzero>> by_chunk(t.n_chunks);
+  std::vector<int> first(s.out_c, -1), last(s.out_c, -1), count(s.out_c, 0);
+  const float* w = weights;
+  for (int o = 0; o < s.out_c; ++o)
+    for (int c = 0; c < group_in; ++c)
+      for (int u = 0; u < s.kernel_h; ++u)
+        for (int v = 0; v < s.kernel_w; ++v, ++w) {
+          if (*w == 0) continue;
+          const int channel = o / group_out * group_in + c, chunk = channel / t.chunk_channels;
+          by_chunk[chunk].push_back({o, channel, static_cast<int16_t>(u), static_cast<int16_t>(v), *w});
+          if (first[o] < 0) first[o] = chunk;
+          last[o] = chunk;
+          ++count[o];
+          ++p.nnz;
+        }
+  for (int o = 0; o < s.out_c; ++o)
+    if (first[o] < 0) first[o] = last[o] = 0;  // nothing but its bias
+
+  // Parts of the output channels with about equal work.
+  const int parts = p.view.n_parts;
+  std::vector<int> part_of(s.out_c);
+  const int64_t total = p.nnz + s.out_c;
+  int64_t seen = 0;
+  for (int o = 0; o < s.out_c; ++o) {
+    part_of[o] = static_cast<int>(std::min<int64_t>(parts - 1, seen * parts / total));
+    seen += count[o] + 1;
+  }
+
+  p.entries = Buffer(static_cast<size_t>(p.nnz) * sizeof(ConvEntry));
+  ConvEntry* entry = p.entries.as<ConvEntry>();
+  int64_t at = 0;
+  std::vector<char> used(g.n_shifts * g.step_h);
+  for (int k = 0; k < t.n_chunks; ++k) {
+    const int channel0 = k * t.chunk_channels, channels = std::min(t.chunk_channels, s.in_c - channel0);
+    std::vector<char> used_all(static_cast<size_t>(channels) * used.size());
+    std::vector<ConvRow> rows;
+    std::vector<ConvEntry> own;
+    const auto& list = by_chunk[k];
+    size_t i = 0;
+    for (int o = 0; o < s.out_c; ++o) {
+      ConvRow row{o, 0, at, static_cast<uint8_t>(first[o] == k), static_cast<uint8_t>(last[o] == k)};
+      for (; i < list.size() && list[i].out == o; ++i) {
+        const Nonzero& z = list[i];
+        const int c = z.channel - channel0, q = z.u * s.dilation_h, x = z.v * s.dilation_w;
+        uint32_t offset = layout.tap(c, q, x);
+        char* mark = used_all.data() + static_cast<size_t>(c) * used.size();
+        mark[layout.plane(q, x)] = 1;
+        if (g.pooled) {
+          offset |= layout.tap(c, q + s.stride_h, x) << 16;
+          mark[layout.plane(q + s.stride_h, x)] = 1;
+          mark[layout.plane(q, x + s.stride_w)] = 1;
+          mark[layout.plane(q + s.stride_h, x + s.stride_w)] = 1;
+        }
+        entry[at++] = {offset, z.weight};
+        ++row.count;
+      }
+      if (row.count > 0 || row.first) rows.push_back(row);
+    }
+    // Equal counts beside each other: the branch at the end of a row is then predicted.
+    std::stable_sort(rows.begin(), rows.end(), [&](const ConvRow& a, const ConvRow& b) {
+      return part_of[a.out] != part_of[b.out] ? part_of[a.out] < part_of[b.out] : a.count < b.count;
+    });
+    size_t r = 0;
+    p.part_rows.push_back(static_cast<int32_t>(p.out_rows.size()));
+    for (int part = 0; part < parts; ++part) {
+      for (; r < rows.size() && part_of[rows[r].out] == part; ++r) p.out_rows.push_back(rows[r]);
+      p.part_rows.push_back(static_cast<int32_t>(p.out_rows.size()));
+    }
+    ConvChunk chunk{};
+    chunk.plane_begin = static_cast<int32_t>(p.planes.size());
+    for (int c = 0; c < channels; ++c) {
+      std::copy_n(used_all.begin() + static_cast<ptrdiff_t>(c * used.size()), used.size(), used.begin());
+      add_planes(p, layout, channel0 + c, c, used);
+    }
+    chunk.plane_end = static_cast<int32_t>(p.planes.size());
+    p.chunks.push_back(chunk);
+  }
+}
+
+void pack_dense(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, const float* weights) {
+  const ConvShape& s = p.shape;
+  const Layout layout(s, g, t.tile_rows);
+  const int m = p.kernel->vector_registers == 32 ? kDenseRows : kDenseRowsSmall;
+  const int per_channel = s.kernel_h * s.kernel_w;
+  p.weights = Buffer(static_cast<size_t>(s.weight_count()) * sizeof(float));
+  float* to = p.weights.as<float>();
+  for (int64_t k = 0; k < s.weight_count(); ++k) p.nnz += weights[k] != 0;
+  std::vector<char> used(g.n_shifts * g.step_h, 0);
+  for (int u = 0; u < s.kernel_h; ++u)
+    for (int v = 0; v < s.kernel_w; ++v) used[layout.plane(u * s.dilation_h, v * s.dilation_w)] = 1;
+  for (int k = 0; k < t.n_chunks; ++k) {
+    const int channel0 = k * t.chunk_channels, channels = std::min(t.chunk_channels, s.in_c - channel0);
+    ConvChunk chunk{};
+    chunk.plane_begin = static_cast<int32_t>(p.planes.size());
+    chunk.tap_begin = static_cast<int32_t>(p.taps.size());
+    chunk.weight_begin = to - p.weights.as<float>();
+    for (int c = 0; c < channels; ++c) {
+      add_planes(p, layout, channel0 + c, c, used);
+      for (int u = 0; u < s.kernel_h; ++u)
+        for (int v = 0; v < s.kernel_w; ++v)
+          p.taps.push_back(static_cast<int32_t>(layout.tap(c, u * s.dilation_h, v * s.dilation_w)));
+    }
+    chunk.plane_end = static_cast<int32_t>(p.planes.size());
+    chunk.tap_end = static_cast<int32_t>(p.taps.size());
+    for (int o = 0; o < s.out_c; o += m) {
+      const int rows = std::min(m, s.out_c - o);
+      for (int k2 = 0; k2 < channels * per_channel; ++k2)
+        for (int r = 0; r < rows; ++r)
+          *to++ = weights[(int64_t{o + r} * s.in_c + channel0) * per_channel + k2];
+    }
+    p.chunks.push_back(chunk);
+  }
+}
+
+}  // namespace
+
+bool conv_sparse_supports(const ConvShape& s, const Epilogue& e) {
+  if (e.pool == Pool2x2::kNone) return true;
+  // The maximum is taken before bias and activation: both must be increasing. Offsets have 16 bits.
+  if (e.residual || e.act.slope < 0 || s.conv_h() < 2 || s.conv_w() < 2) return false;
+  const ConvGeometry g = conv_geometry(s, e, true);
+  return g.channel_floats(1) + 2 * g.pitch + 16 < 65536;
+}
+
+bool conv_dense_supports(const ConvShape& s, const Epilogue& e) {
+  return s.groups == 1 && (e.pool == Pool2x2::kNone || (!e.residual && s.conv_h() >= 2 && s.conv_w() >= 2));
+}
+
+std::unique_ptr<PackedConv> conv_panel_pack(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e,
+                                            const float* weights, const float* bias) {
+  auto p = std::make_unique<PackedPanel>();
+  const bool sparse = kernel.family == ConvFamily::kSparse;
+  p->kernel = &kernel;
+  p->shape = s;
+  p->epilogue = e;
+  p->bias.assign(s.out_c, 0.0f);
+  if (bias) p->bias.assign(bias, bias + s.out_c);
+  const int64_t n = s.weight_count();
+  const int64_t nnz = n - std::count(weights, weights + n, 0.0f);
+  const ConvGeometry g = conv_geometry(s, e, sparse);
+  const ConvTiling t = conv_tiling(kernel, s, e, g, nnz);
+  const bool large = t.cycles > kSerialMicroseconds * kCyclesPerMicrosecond;
+
+  ConvView& v = p->view;
+  v.n_parts = large ? std::clamp(s.out_c / 8, 1, 8) : 1;
+  if (sparse) {
+    pack_sparse(*p, g, t, weights);
+  } else {
+    pack_dense(*p, g, t, weights);
+  }
+  v.in_h = g.in_h;
+  v.in_w = g.in_w;
+  v.in_plane = int64_t{s.in_h} * s.in_w;
+  v.step_h = g.step_h;
+  v.step_w = g.step_w;
+  v.pad_top = s.pad_top;
+  v.pad_left = s.pad_left;
+  v.pitch = g.pitch;
+  v.tile_rows = t.tile_rows;
+  v.n_tiles = t.n_tiles;
+  v.block = t.block;
+  v.pair = static_cast<uint32_t>(g.shift_floats(t.tile_rows) * g.pair_shifts);
+  v.rows = g.rows;
+  v.cols = g.cols;
+  v.out_c = s.out_c;
+  v.out_plane = int64_t{conv_out_h(s, e)} * conv_out_w(s, e);
+  v.pooled = e.pool != Pool2x2::kNone;
+  v.lo = e.act.lo;
+  v.hi = e.act.hi;
+  v.slope = e.act.slope;
+  v.bias = p->bias.data();
+  v.planes = p->planes.data();
+  v.chunks = p->chunks.data();
+  v.n_chunks = t.n_chunks;
+  v.part_rows = p->part_rows.data();
+  v.out_rows = p->out_rows.data();
+  v.entries = p->entries.as<ConvEntry>();
+  v.taps = p->taps.data();
+  v.weights = p->weights.as<float>();
+  const int lanes = kernel.vector_lanes;
+  const int64_t vectors = (int64_t{t.tile_rows} * g.pitch + lanes - 1) / lanes;
+  v.tile_floats = vectors * lanes * (g.pooled ? 4 : 1);
+  const bool partial = t.n_chunks > 1 || (v.pooled && !sparse);
+  v.partial_at = (int64_t{t.chunk_channels} * g.channel_floats(t.tile_rows) + 2 * lanes + 15) / 16 * 16;
+  v.buffer_at = v.partial_at + (partial ? v.tile_floats * s.out_c + 2 * lanes + 15 : 0) / 16 * 16;
+  p->scratch_bytes_per_thread = align_up(static_cast<size_t>(v.buffer_at + int64_t{t.block} * lanes + 2 * lanes) * 4);
+  p->cycles = t.cycles;
+  p->packed_bytes = p->entries.size() + p->weights.size() + p->out_rows.size() * sizeof(ConvRow) +
+                    p->planes.size() * sizeof(ConvPlane) + p->taps.size() * 4 + p->bias.size() * 4;
+  char text[120];
+  std::snprintf(text, sizeof text, "%d tile%s of %dx%d, %d chunk%s, %d vectors", t.n_tiles, t.n_tiles > 1 ? "s" : "",
+                t.tile_rows, g.pitch, t.n_chunks, t.n_chunks > 1 ? "s" : "", t.block);
+  p->note = text;
+  return p;
+}
+
+void conv_panel_run(const PackedConv& packed, const ConvArgs& args) {
+  const auto& p = static_cast<const PackedPanel&>(packed);
+  const ConvView& v = p.view;
+  const int64_t x_step = args.x_batch_stride ? args.x_batch_stride : int64_t{p.shape.in_c} * v.in_plane;
+  const int64_t y_step = args.y_batch_stride ? args.y_batch_stride : int64_t{v.out_c} * v.out_plane;
+  const int threads = args.threads ? args.threads->size() : 1;
+  const int64_t tiles = args.batch * v.n_tiles;
+  const bool parallel = threads > 1 && p.cycles * double(args.batch) > kSerialMicroseconds * kCyclesPerMicrosecond;
+  // Split the output channels too while whole tiles would leave threads idle; each part fills its own panel.
+  int split = 1;
+  if (parallel)
+    while (2 * split <= v.n_parts && tiles * split < 4 * threads && tiles * split % threads != 0) split *= 2;
+  const auto task = [&](int64_t index, int worker) {
+    const int64_t tile = index / split, part = index % split, image = tile / v.n_tiles;
+    ConvTask t;
+    t.x = args.x + image * x_step;
+    t.y = args.y + image * y_step;
+    t.residual = p.epilogue.residual ? args.residual + image * y_step : nullptr;
+    t.tile = static_cast<int32_t>(tile % v.n_tiles);
+    t.part_begin = static_cast<int32_t>(v.n_parts * part / split);
+    t.part_end = static_cast<int32_t>(v.n_parts * (part + 1) / split);
+    t.scratch = reinterpret_cast<float*>(static_cast<uint8_t*>(args.scratch) + worker * p.scratch_bytes_per_thread);
+    p.kernel->task(v, t);
+  };
+  if (parallel) {
+    args.threads->parallel(tiles * split, task);
+  } else {
+    for (int64_t i = 0; i < tiles; ++i) task(i, 0);
+  }
+}
+
+}  // namespace secateur

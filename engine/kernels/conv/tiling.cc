@@ -1,0 +1,192 @@
+// The cost model. Its numbers were measured on a Zen 4 core (32 KB L1, 1 MB L2) with random offsets: GFLOP/s of the
+// sparse inner loop at 24 vectors were 105 from L1, 77-87 from 64 KB, 62-67 from 192 KB, 54-60 from 512 KB, 40 from L3,
+// with loads aligned to 32 bytes; unaligned 71, 60, 52, 47, 33. 118 is the peak of registers only.
+#include "kernels/conv/tiling.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/cpu.h"
+#include "kernels/conv/panel.h"
+
+namespace secateur {
+namespace {
+
+int ceil_div(int64_t a, int64_t b) { return static_cast<int>((a + b - 1) / b); }
+
+// Cycles per load and multiply-add of 16 floats out of a working set of `bytes`.
+double cycles_per_16(double bytes, bool aligned) {
+  const double l1 = double(cpu().l1d_bytes), l2 = double(cpu().l2_bytes);
+  const double a[] = {1.13, 1.45, 1.85, 2.10, 2.90}, u[] = {1.67, 1.97, 2.27, 2.52, 3.50};
+  const double* t = aligned ? a : u;
+  if (bytes <= 0.8 * l1) return t[0];
+  if (bytes <= 2.0 * l1) return t[0] + (t[1] - t[0]) * (bytes - 0.8 * l1) / (1.2 * l1);
+  if (bytes <= 0.2 * l2) return t[1] + (t[2] - t[1]) * (bytes - 2.0 * l1) / std::max(1.0, 0.2 * l2 - 2.0 * l1);
+  if (bytes <= 0.8 * l2) return t[2] + (t[3] - t[2]) * (bytes - 0.2 * l2) / (0.6 * l2);
+  return t[4];
+}
+
+struct Limits {
+  int max_block;
+  double width;       // cost of one vector against 16 floats
+  double work;        // slowdown of the arithmetic (no FMA in the portable build)
+};
+
+Limits limits(const ConvKernel& k, bool sparse, bool pooled) {
+  const bool wide = k.vector_registers == 32;
+  Limits l;
+  l.max_block = sparse ? (pooled ? (wide ? 7 : 3) : (wide ? 24 : 12)) : kDenseVectors;
+  l.width = double(k.vector_lanes) / 16.0;
+  l.work = k.vector_lanes >= 8 ? 1.0 : 2.2;
+  return l;
+}
+
+double fill_cycles(const ConvGeometry& g, int lanes, int tile_rows, double planes_used) {
+  double rows = 0;
+  int phases = 0;
+  for (int x : g.extra)
+    if (x >= 0) {
+      rows += tile_rows + x;
+      ++phases;
+    }
+  const double per_vector = (g.step_w == 1 ? 2.0 : g.step_w == 2 ? 5.0 : 1.5 * lanes) * std::max(0.5, lanes / 16.0);
+  return planes_used * (rows * (ceil_div(g.pitch, lanes) * per_vector + 4.0) + 6.0 * phases);
+}
+
+}  // namespace
+
+int64_t ConvGeometry::shift_floats(int tile_rows) const {
+  int64_t floats = 0;
+  for (int x : extra)
+    if (x >= 0) floats += int64_t{tile_rows + x} * pitch;
+  if (!aligned) return floats;
+  if (floats < 128) return (floats + 7) / 8 * 8;
+  // An odd number of cache lines, so that planes do not pile up in the same L1 sets.
+  const int64_t lines = (floats + 15) / 16;
+  return (lines | 1) * 16;
+}
+
+ConvGeometry conv_geometry(const ConvShape& s, const Epilogue& e, bool sparse) {
+  ConvGeometry g;
+  g.pooled = sparse && e.pool != Pool2x2::kNone;
+  g.in_c = s.in_c;
+  g.in_h = s.in_h;
+  g.in_w = s.in_w;
+  const int window = g.pooled ? 2 : 1;
+  g.step_h = s.stride_h * window;
+  g.step_w = s.stride_w * window;
+  g.rows = s.conv_h() / window;
+  g.cols = s.conv_w() / window;
+  if (e.pool != Pool2x2::kNone && !sparse) g.rows = g.rows / 2 * 2;
+  const bool pointwise = s.kernel_h == 1 && s.kernel_w == 1 && s.stride_h == 1 && s.stride_w == 1 && s.pad_top == 0 &&
+                         s.pad_left == 0 && s.pad_bottom == 0 && s.pad_right == 0 && e.pool == Pool2x2::kNone;
+  if (pointwise) {
+    // Rows mean nothing to a 1x1 kernel: take the longest that are whole vectors, else one row if it is short.
+    const int64_t pixels = int64_t{g.rows} * g.cols;
+    int best = 0;
+    for (int w = 16; w <= 256 && w <= pixels; w += 16)
+      if (pixels % w == 0) best = w;
+    if (best == 0)
+      for (int w = 8; w <= 256 && w <= pixels; w += 8)
+        if (pixels % w == 0) best = w;
+    if (best == 0 && pixels <= 512) best = static_cast<int>(pixels);
+    if (best != 0) {
+      g.in_h = g.rows = static_cast<int>(pixels / best);
+      g.in_w = g.cols = best;
+    }
+  }
+  // Rounding a row up costs arithmetic on dropped columns; not rounding costs unaligned loads (about 1.4x).
+  const int rounded = (g.cols + 7) / 8 * 8;
+  g.aligned = rounded <= 1.3 * g.cols;
+  if (pointwise && g.rows == 1) g.aligned = true;  // no row is ever skipped, planes start aligned
+  g.pitch = g.aligned && !(pointwise && g.rows == 1) ? rounded : g.cols;
+  // Planes are indexed by column shift; without a pool only multiples of the dilation occur.
+  g.shift_step = g.pooled ? 1 : s.dilation_w;
+  const int last_shift = (s.kernel_w - 1) * s.dilation_w + (g.pooled ? s.stride_w : 0);
+  g.n_shifts = last_shift / g.shift_step + 1;
+  g.pair_shifts = s.stride_w;
+  g.extra.assign(g.step_h, -1);
+  for (int u = 0; u < s.kernel_h; ++u)
+    for (int second = 0; second < window; ++second) {
+      const int q = u * s.dilation_h + second * s.stride_h;
+      g.extra[q % g.step_h] = std::max(g.extra[q % g.step_h], q / g.step_h);
+    }
+  return g;
+}
+
+ConvTiling conv_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, const ConvGeometry& g,
+                       int64_t nnz) {
+  const bool sparse = kernel.family == ConvFamily::kSparse;
+  const Limits lim = limits(kernel, sparse, g.pooled);
+  const int lanes = kernel.vector_lanes, cells = g.pooled ? 4 : 1;
+  const bool dense_pool = !sparse && e.pool != Pool2x2::kNone;
+  const int m = kernel.vector_registers == 32 ? kDenseRows : kDenseRowsSmall;
+  // Channels with at least one nonzero, and channel-row pairs, if zeros fall at random.
+  const double per_channel = double(nnz) / s.in_c;
+  const double used = s.in_c * (per_channel > 30 ? 1.0 : 1.0 - std::exp(-per_channel));
+  const double taps = double(s.kernel_h) * s.kernel_w;
+  const double planes_per_channel = g.n_shifts * (1.0 - std::exp(-per_channel / g.n_shifts * (g.pooled ? 2 : 1)));
+  ConvTiling best;
+  best.cycles = -1;
+  int last_rows = 0;
+  for (int n_tiles = 1; n_tiles <= g.rows; ++n_tiles) {
+    int tile_rows = ceil_div(g.rows, n_tiles);
+    if (dense_pool) tile_rows = (tile_rows + 1) / 2 * 2;
+    if (tile_rows == last_rows) continue;
+    last_rows = tile_rows;
+    const int tiles = ceil_div(g.rows, tile_rows);
+    const int vectors = ceil_div(int64_t{tile_rows} * g.pitch, lanes);
+    const double channel_bytes = double(g.channel_floats(tile_rows)) * 4;
+    const double touched = (sparse ? planes_per_channel / g.n_shifts : 1.0);
+    for (int n_chunks = 1; n_chunks <= s.in_c && n_chunks <= 64; n_chunks += n_chunks < 8 ? 1 : n_chunks / 4) {
+      const int chunk = ceil_div(s.in_c, n_chunks);
+      const int chunks = ceil_div(s.in_c, chunk);
+      if (g.pooled && int64_t{chunk} * g.channel_floats(tile_rows) + vectors * lanes > 65535) continue;
+      if (int64_t{chunk} * g.channel_floats(tile_rows) > (int64_t{1} << 28)) continue;
+      const double panel_bytes = chunk * channel_bytes * touched;
+      if (n_chunks > 1 && panel_bytes < 8192) break;
+      const double partial_bytes = chunks > 1 ? double(s.out_c) * vectors * lanes * cells * 4 : 0;
+      for (int n_blocks = ceil_div(vectors, lim.max_block); n_blocks <= vectors; n_blocks = n_blocks * 3 / 2 + 1) {
+        const int block = ceil_div(vectors, n_blocks);
+        const int blocks = ceil_div(vectors, block);
+        // A block reads a strip of every plane: its own floats and the rows its taps reach below.
+        double reach = 0;
+        for (int x : g.extra)
+          if (x >= 0) reach += double(block) * lanes + double(x) * g.pitch;
+        const double strip_bytes = std::min(panel_bytes, chunk * g.n_shifts * touched * reach * 4);
+        const double stored = double(block) * cells * lim.width;
+        const double spill = chunks > 1 ? stored * (partial_bytes > 0.6 * cpu().l2_bytes ? 8.0 : 3.5) * (chunks - 1) / chunks : 0;
+        double cycles = 0;
+        if (sparse) {
+          const double per = cycles_per_16(strip_bytes + 2048, g.aligned) * stored * lim.work;
+          const double entry = std::max(per + 0.4, 1.7);
+          // Rows of a chunk that have anything in it.
+          const double row_share = 1.0 - std::exp(-double(nnz) / s.out_c / chunks * double(s.groups));
+          const double rows = s.out_c * std::max(row_share, 1.0 / chunks) * chunks / (s.groups > 1 ? std::min(chunks, s.groups) : 1);
+          cycles += nnz * entry * blocks;
+          cycles += rows * blocks * (20.0 + spill + stored * (e.residual ? 3.0 : 2.0) + (g.pitch != g.cols ? 3.0 * stored + 10 : 0));
+          cycles = std::max(cycles, nnz * 8.0 > cpu().l2_bytes ? nnz * 8.0 / 6.0 : 0.0);
+          cycles += fill_cycles(g, lanes, tile_rows, used * planes_per_channel);
+        } else {
+          // Loads of the panel are shared by m rows; weights stream from wherever they fit.
+          const double macs = double(s.in_c) * taps * ceil_div(s.out_c, m) * m;
+          const double load = cycles_per_16(strip_bytes, g.aligned) - 1.0;
+          cycles += macs * stored * lim.work * (1.06 + std::max(0.0, load) / m) * blocks;
+          // fewer than 8 sums cannot hide the latency of an addition; one broadcast a row bounds short blocks
+          cycles = std::max(cycles, macs * blocks * std::max(0.55, 4.0 / m));
+          cycles += double(s.out_c) * chunks * blocks * (spill + 2.0 * stored + 4.0 + (g.pitch != g.cols ? 3.0 * stored + 10 : 0));
+          if (dense_pool) cycles += double(s.out_c) * vectors * 6.0;
+          const double weight_bytes = macs * 4;
+          const double rate = weight_bytes > 16e6 ? 4.0 : weight_bytes > 0.7 * cpu().l2_bytes ? 6.5 : 32.0;
+          cycles = std::max(cycles, weight_bytes / rate * blocks);
+          cycles += fill_cycles(g, lanes, tile_rows, double(s.in_c) * g.n_shifts);
+        }
+        cycles *= tiles;
+        if (best.cycles < 0 || cycles < best.cycles) best = {tile_rows, tiles, chunk, chunks, block, cycles};
+      }
+    }
+  }
+  return best;
+}
+
+}  // namespace secateur

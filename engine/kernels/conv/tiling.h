@@ -1,0 +1,42 @@
+// How a conv is cut into tiles, chunks of input channels and register blocks, and what that will cost.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/conv/conv.h"
+
+namespace secateur {
+
+// The shape of the flat pixel space (panel.h), before it is cut.
+struct ConvGeometry {
+  int in_c, in_h, in_w;            // as the planes see the input: a 1x1 conv may see other rows than the model
+  int step_h, step_w;
+  int rows, cols, pitch;
+  int n_shifts;                    // planes per channel and phase, used or not
+  int shift_step;                  // columns between two of them
+  int pair_shifts;                 // fused pool: planes between the two columns of a window
+  std::vector<int> extra;          // per phase: rows beyond the tile's own, -1 = phase unused
+  bool pooled;                     // the kernel computes pooled pixels (sparse only)
+  bool aligned;
+
+  int64_t shift_floats(int tile_rows) const;    // all phases of one column shift
+  int64_t channel_floats(int tile_rows) const { return shift_floats(tile_rows) * n_shifts; }
+};
+
+ConvGeometry conv_geometry(const ConvShape& s, const Epilogue& e, bool sparse);
+
+struct ConvTiling {
+  int tile_rows = 1, n_tiles = 1;
+  int chunk_channels = 1, n_chunks = 1;
+  int block = 1;                   // vectors
+  double cycles = 0;               // of one image on one thread
+};
+
+// The cheapest cut by the cost model; cycles < 0 when the kernel cannot do it.
+ConvTiling conv_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, const ConvGeometry& g, int64_t nnz);
+
+// A 1 GHz core needs cycles / 1000 us. One figure for all machines: ratios are what counts.
+inline constexpr double kCyclesPerMicrosecond = 3500.0;
+
+}  // namespace secateur

@@ -1,0 +1,59 @@
+// One zmm register of floats; the contract is in vec.h.
+#pragma once
+
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC's own header leaves the operand of an unmasked min or max undefined on purpose (GCC bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "simd/vec.h"
+
+namespace secateur {
+namespace {
+
+struct Vec {
+  static constexpr int kLanes = 16;
+  static constexpr int kRegisters = 32;
+  __m512 v;
+
+  static SECATEUR_INLINE Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  static SECATEUR_INLINE Vec set1(float x) { return {_mm512_set1_ps(x)}; }
+  static SECATEUR_INLINE Vec zero() { return {_mm512_setzero_ps()}; }
+  SECATEUR_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }
+
+  static SECATEUR_INLINE uint32_t below(int n) { return n <= 0 ? 0u : n >= 16 ? 0xffffu : (1u << n) - 1; }
+  static SECATEUR_INLINE Vec load_range(const float* p, int lo, int hi) {
+    return {_mm512_maskz_loadu_ps(static_cast<__mmask16>(below(hi) & ~below(lo)), p)};
+  }
+  SECATEUR_INLINE void store_first(float* p, int n) const {
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>(below(n)), v);
+  }
+};
+
+SECATEUR_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+SECATEUR_INLINE Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
+SECATEUR_INLINE Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
+SECATEUR_INLINE Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
+SECATEUR_INLINE Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
+SECATEUR_INLINE Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
+
+SECATEUR_INLINE Vec even(Vec a, Vec b) {
+  const __m512i index = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  return {_mm512_permutex2var_ps(a.v, index, b.v)};
+}
+
+SECATEUR_INLINE float sum(Vec a) { return _mm512_reduce_add_ps(a.v); }
+SECATEUR_INLINE float maximum(Vec a) { return _mm512_reduce_max_ps(a.v); }
+
+SECATEUR_INLINE Vec round(Vec a) { return {_mm512_roundscale_ps(a.v, 8)}; }
+// x * 2^n for integral n in [-126, 127]
+SECATEUR_INLINE Vec scale2(Vec x, Vec n) { return {_mm512_scalef_ps(x.v, n.v)}; }
+
+}  // namespace
+}  // namespace secateur
+
+#include "simd/math.h"

@@ -1,0 +1,91 @@
+// Four floats in whatever the baseline CPU has (SSE2 on x86-64), no fused multiply-add; the contract is in vec.h.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "simd/vec.h"
+
+namespace secateur {
+namespace {
+
+struct Vec {
+  static constexpr int kLanes = 4;
+  static constexpr int kRegisters = 16;
+#if defined(__GNUC__)
+  typedef float Lanes __attribute__((vector_size(16)));
+#else
+  struct Lanes {
+    float a[4];
+    float& operator[](int i) { return a[i]; }
+    float operator[](int i) const { return a[i]; }
+  };
+#endif
+  Lanes v;
+
+  static SECATEUR_INLINE Vec load(const float* p) {
+    Vec r;
+    std::memcpy(&r.v, p, sizeof r.v);
+    return r;
+  }
+  static SECATEUR_INLINE Vec set1(float x) { return {Lanes{x, x, x, x}}; }
+  static SECATEUR_INLINE Vec zero() { return set1(0.0f); }
+  SECATEUR_INLINE void store(float* p) const { std::memcpy(p, &v, sizeof v); }
+  static SECATEUR_INLINE Vec load_range(const float* p, int lo, int hi) {
+    float t[4] = {0, 0, 0, 0};
+    for (int i = 0; i < 4; ++i)
+      if (lo <= i && i < hi) t[i] = p[i];
+    return load(t);
+  }
+  SECATEUR_INLINE void store_first(float* p, int n) const {
+    for (int i = 0; i < n; ++i) p[i] = v[i];
+  }
+};
+
+#if defined(__GNUC__)
+SECATEUR_INLINE Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
+SECATEUR_INLINE Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
+SECATEUR_INLINE Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
+SECATEUR_INLINE Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
+SECATEUR_INLINE Vec min(Vec a, Vec b) { return {a.v < b.v ? a.v : b.v}; }
+SECATEUR_INLINE Vec max(Vec a, Vec b) { return {a.v > b.v ? a.v : b.v}; }
+#else
+template <class F>
+SECATEUR_INLINE Vec lanewise(Vec a, Vec b, F f) {
+  Vec r;
+  for (int i = 0; i < 4; ++i) r.v[i] = f(a.v[i], b.v[i]);
+  return r;
+}
+SECATEUR_INLINE Vec operator+(Vec a, Vec b) { return lanewise(a, b, [](float x, float y) { return x + y; }); }
+SECATEUR_INLINE Vec operator-(Vec a, Vec b) { return lanewise(a, b, [](float x, float y) { return x - y; }); }
+SECATEUR_INLINE Vec operator*(Vec a, Vec b) { return lanewise(a, b, [](float x, float y) { return x * y; }); }
+SECATEUR_INLINE Vec min(Vec a, Vec b) { return lanewise(a, b, [](float x, float y) { return x < y ? x : y; }); }
+SECATEUR_INLINE Vec max(Vec a, Vec b) { return lanewise(a, b, [](float x, float y) { return x > y ? x : y; }); }
+SECATEUR_INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
+#endif
+
+SECATEUR_INLINE Vec even(Vec a, Vec b) { return {Vec::Lanes{a.v[0], a.v[2], b.v[0], b.v[2]}}; }
+SECATEUR_INLINE float sum(Vec a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
+SECATEUR_INLINE float maximum(Vec a) {
+  const float p = a.v[0] > a.v[1] ? a.v[0] : a.v[1], q = a.v[2] > a.v[3] ? a.v[2] : a.v[3];
+  return p > q ? p : q;
+}
+
+// Adding and taking away 1.5 * 2^23 rounds to nearest even for |a| < 2^22.
+SECATEUR_INLINE Vec round(Vec a) { return (a + Vec::set1(12582912.0f)) - Vec::set1(12582912.0f); }
+SECATEUR_INLINE Vec scale2(Vec x, Vec n) {
+  Vec p;
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t bits = static_cast<uint32_t>(static_cast<int32_t>(n.v[i]) + 127) << 23;
+    float f;
+    std::memcpy(&f, &bits, 4);
+    p.v[i] = f;
+  }
+  return x * p;
+}
+
+}  // namespace
+}  // namespace secateur
+
+#include "simd/math.h"
