@@ -69,6 +69,10 @@ class Constraint(ABC):
         """The sets whose intersection this one is, each with its level; a plain set is its own only part."""
         return ((self, level),)
 
+    def with_free_zero(self) -> Constraint:
+        """The same set with 0 added where it has no 0 of its own, free of charge; for a set of values in a joint set."""
+        return self
+
     def at_tightness(self, shape: tuple[int, int], level: Level, tightness: float) -> Level:
         """The level on the way from dense (0) to `level` (1). Default: dense until 1."""
         return level if tightness >= 1.0 else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -115,6 +115,9 @@ class Codebook(Constraint):
         assert isinstance(level, int)
         entry_bits = 16 if self.value_format == "float16" else 32
         return Packing(n, n, math.log2(level + (self.zero == "free")), min(level, n), entry_bits)
+
+    def with_free_zero(self) -> Codebook:
+        return replace(self, zero="free")
 
     def distance(self, weight: Tensor, importance: Tensor | None = None) -> Curve:
         """One recursion for all m; each value remembered."""

@@ -1,0 +1,113 @@
+"""N:M: at most N nonzeros in every group of M neighbours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateur.constraints import _levels as lv
+from secateur.constraints._pieces import Free, Support
+from secateur.contracts import Constraint, Piece
+from secateur.curves import Curve
+from secateur.errors import ConstraintError, UsageError
+from secateur.types import Level, Packing
+
+
+@dataclass(frozen=True)
+class NM(Constraint):
+    """{Z : at most n nonzeros in each group of m columns}; the level is n, 0..m.
+
+    Groups run along the input channels (view `o_khkw_c`): columns must be a multiple of m.
+
+    Reference: Zhou et al., ICLR 2021, arXiv:2102.04010, sec. 3.
+    """
+
+    m: int = 4
+    view: ClassVar[str] = "o_khkw_c"
+    level_keys: ClassVar[tuple[str, ...]] = ("n", "sparsity", "density")
+    reference: ClassVar[str] = "Zhou et al., ICLR 2021, arXiv:2102.04010, sec. 3"
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.m <= 256:
+            raise UsageError(f"nm: m is {self.m}; 2..256 is possible")
+
+    def levels(self, shape: tuple[int, int]) -> Sequence[Level]:
+        self._fit(shape)
+        return range(self.m + 1)
+
+    def parse_level(self, given: Mapping[str, Any], shape: tuple[int, int]) -> Level:
+        self._fit(shape)
+        key, value = lv.only_key("nm", given, self.level_keys)
+        return lv.count("nm", key, value, self.m)
+
+    def project(self, weight: Tensor, level: Level, importance: Tensor | None = None) -> Tensor:
+        """Keep the n largest h w^2 of each group of m columns.
+
+        Nearest Z in sum h (w - z)^2. Exact.
+
+        Args:
+            weight: float [rows, cols], cols a multiple of m; not changed.
+            level: n, kept per group, 0..m; None = dense.
+            importance: h >= 0 of the same shape, or None for ones.
+        Returns:
+            New tensor, same shape, dtype and device. Equal scores: the lower column stays.
+        Raises:
+            ConstraintError: cols is not a multiple of m, NaN or infinity, a level off the menu.
+        """
+        lv.checked("nm", weight, importance)
+        if level is None:
+            return weight.clone()
+        lv.on_menu("nm", weight.shape, level, self.levels((weight.shape[0], weight.shape[1])))
+        order = self._groups(lv.scores(weight, importance)).sort(dim=1, descending=True, stable=True).indices
+        dropped = torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, level:], True)
+        return weight.masked_fill(dropped.view(weight.shape), 0.0)
+
+    def contains(self, weight: Tensor, level: Level) -> bool:
+        assert level is None or isinstance(level, int)
+        return level is None or bool((self._groups(weight).count_nonzero(dim=1) <= level).all())
+
+    def freeze(self, weight: Tensor, level: Level) -> Piece:
+        """The support of `weight` stays; its values are free."""
+        return Free() if level is None else Support(weight != 0)
+
+    def packing(self, shape: tuple[int, int], level: Level) -> Packing:
+        """n of m kept; positions priced as free ones (the format promises no less than log2 C(n, nnz))."""
+        self._fit(shape)
+        n = shape[0] * shape[1]
+        assert level is None or isinstance(level, int)
+        return Packing(n, n if level is None else n // self.m * level)
+
+    def distance(self, weight: Tensor, importance: Tensor | None = None) -> Curve:
+        """Rank by rank over all groups: one sort for all levels."""
+        lv.checked("nm", weight, importance)
+        ranked = self._groups(lv.gains(weight, importance)).sort(dim=1).values.sum(dim=0)
+        dropped = np.concatenate([[0.0], np.cumsum(ranked.cpu().numpy())])
+
+        def curve(level: Level) -> float:
+            assert level is None or isinstance(level, int)
+            return 0.0 if level is None else float(dropped[self.m - level])
+
+        return curve
+
+    def at_tightness(self, shape: tuple[int, int], level: Level, tightness: float) -> Level:
+        """m^(1-t) n^t, rounded up."""
+        assert level is None or isinstance(level, int)
+        return None if level is None else lv.on_the_way(self.m, level, tightness)
+
+    def _fit(self, shape: Sequence[int]) -> None:
+        if shape[1] % self.m:
+            pad = math.ceil(shape[1] / self.m) * self.m - shape[1]
+            raise ConstraintError(
+                f"nm(m={self.m}) {list(shape)}: columns must be a multiple of {self.m}, {pad} are missing; "
+                "take another m, or leave the site out with exclude="
+            )
+
+    def _groups(self, matrix: Tensor) -> Tensor:
+        self._fit(matrix.shape)
+        return matrix.reshape(-1, self.m)
