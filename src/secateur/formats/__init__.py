@@ -1,0 +1,5 @@
+"""Stores models: the `.sct` container, its layouts (where values sit) and codecs (how one is written)."""
+
+from secateur.formats.container import LIMIT, Measured, Section, measure, pack, sections, unpack
+
+__all__ = ["LIMIT", "Measured", "Section", "measure", "pack", "sections", "unpack"]

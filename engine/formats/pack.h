@@ -1,0 +1,31 @@
+// Writing .sct (docs/format.md). Reading is in unpack.h.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "formats/tensor.h"
+#include "graph/graph.h"
+
+namespace secateur {
+
+// One part of a file: `kind` is header, graph, tensor or checksum; the nbytes of all sections add up to the file.
+struct SectionInfo {
+  std::string name, kind, dtype;
+  std::vector<int64_t> shape;
+  sct::TensorReport report;
+};
+
+// The smallest coding of the graph, found from its values alone.
+// Throws UnsupportedError (string tensors, texts with zero bytes) or FormatError (an inconsistent graph).
+std::vector<uint8_t> pack(const Graph& graph);
+
+// The same for an ONNX file whose very bytes unpack_onnx() will give back. Throws as read_onnx does.
+std::vector<uint8_t> pack_exact(std::span<const uint8_t> onnx);
+
+// The graph as a .sct file carries it: initializers in order of first use, default attributes left out.
+Graph canonical(const Graph& graph);
+
+}  // namespace secateur

@@ -1,0 +1,44 @@
+// Coding one tensor: the choice of layout and codec, the bytes, the way back.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "graph/graph.h"
+
+namespace secateur::sct {
+
+// What was chosen for a tensor and what its ideal coding would cost (DESIGN.md section 5).
+struct TensorReport {
+  std::string layout, codec;
+  size_t nbytes = 0;          // length of the tensor's stream
+  double bound_bits = 0;      // log2 C(n, nnz) + nnz * H0(values) + bits of the codebook
+  int64_t n = 0, nnz = 0;
+  int64_t n_values = 0;       // distinct values among the kept ones
+};
+
+struct CodedTensor {
+  std::vector<uint8_t> bytes;
+  TensorReport report;
+};
+
+// The shortest coding among those tried; `want_report` off saves the entropy count.
+CodedTensor encode_tensor(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data);
+
+// The same, without looking for anything: raw elements.
+CodedTensor encode_tensor_raw(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data);
+
+// Fills `data` (numel * dtype size bytes) from the stream at the start of `bytes`; returns the stream's length.
+// Throws FormatError. `report`, when given, gets layout, codec and length.
+size_t decode_tensor(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> bytes,
+                     std::vector<uint8_t>& data, TensorReport* report = nullptr);
+
+// Fills n, nnz, n_values and bound_bits of a report from the values.
+void bound_of(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data, TensorReport& report);
+
+// log2 C(n, k)
+double log2_choose(int64_t n, int64_t k);
+
+}  // namespace secateur::sct

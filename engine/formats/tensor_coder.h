@@ -1,0 +1,536 @@
+// One tensor's stream, written once for both directions: with an Encoder the members are read, with a Decoder they are
+// filled in. docs/format.md, "Tensor stream".
+#pragma once
+
+#include <cmath>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "formats/mixing.h"
+#include "formats/values.h"
+
+namespace secateur::sct {
+
+// Where the kept values sit and how one is written; the numbers are what the file holds.
+enum class Layout : uint8_t { kDense = 0, kSparse = 1, kGaps = 2, kNm = 3 };
+enum class Codec : uint8_t { kRaw = 0, kCodebook = 1, kGrid = 2, kFields = 3, kInts = 4 };
+
+inline constexpr int64_t kMixedMax = int64_t{1} << 20;   // elements: mixing costs ~0.1 us each
+inline constexpr int64_t kCodebookMax = 65536;           // entries
+inline constexpr int64_t kMixedCodebookMax = 256;
+inline constexpr int64_t kPeriodMax = 1024;
+inline constexpr int64_t kGridMax = 65536;               // largest whole number on a grid
+inline constexpr int64_t kRowContexts = 65536;           // rows x entries that get a context of their own
+
+struct Plan {
+  Layout layout = Layout::kDense;
+  Codec codec = Codec::kRaw;
+  bool mixed = false;       // contexts are mixed (always for sparse; codebooks may)
+  bool columns_first = false;
+  bool split_rows = false;  // rank 2: the period cuts axis 0, not axis 1
+  int64_t period = 1;
+  int64_t group = 0, kept = 0;           // N:M: kept of group
+  int64_t nnz = 0;
+  int shift = 0;                         // zero bits at the end of every pattern
+  bool on_grid = false;                  // codebook entries are whole numbers times the scale
+  uint32_t scale = 0;
+  std::vector<uint64_t> entries;         // codebook, ascending keys (patterns)
+  std::vector<int32_t> index;            // encoder: entry of each element, -1 where pattern 0 is left out
+};
+
+// A tensor as rows x columns x positions: position = place in a convolution kernel or in a flattened map.
+struct View {
+  int64_t rows = 1, cols = 1, size = 1, width = 1;
+  int64_t row_stride = 0, col_stride = 0, stride = 1;
+
+  static View of(const std::vector<int64_t>& dims, int64_t period, bool split_rows) {
+    View v;
+    int64_t rest = 1;
+    for (size_t i = 2; i < dims.size(); ++i) rest *= dims[i];
+    if (dims.size() >= 3) {
+      v = {dims[0], dims[1], rest, dims.back(), dims[1] * rest, rest, 1};
+    } else if (dims.size() == 2 && !split_rows) {
+      v = {dims[0], dims[1] / period, period, root(period), dims[1], period, 1};
+    } else if (dims.size() == 2) {
+      v = {dims[1], dims[0] / period, period, root(period), 1, period * dims[1], dims[1]};
+    } else {
+      const int64_t n = dims.empty() ? 1 : dims[0];
+      v = {1, n / period, period, root(period), n, period, 1};
+    }
+    return v;
+  }
+  static int64_t root(int64_t n) {  // side of a square map, else n
+    int64_t s = 1;
+    while (s * s < n) ++s;
+    return s * s == n ? s : n;
+  }
+};
+
+template <class C>
+class TensorCoder {
+ public:
+  // `data`: numel elements of the dtype; read when encoding, zeros to be filled when decoding.
+  TensorCoder(C& c, DType dtype, const std::vector<int64_t>& dims, uint8_t* data)
+      : c_(c), t_(Pattern::of(dtype)), dtype_(dtype), dims_(dims), data_(data) {
+    for (int64_t d : dims) n_ *= d;
+  }
+
+  void run(Plan& p) {
+    if (n_ == 0) return;
+    header(p);
+    if (p.codec == Codec::kRaw) {
+      for (int64_t i = 0; i < n_; ++i) {
+        set(i, code_raw(c_, get(i), t_.width));
+        watch(i);
+      }
+      return;
+    }
+    values_header(p);
+    switch (p.layout) {
+      case Layout::kDense: return p.mixed ? mixed_body<false>(p) : dense_body(p);
+      case Layout::kSparse: return mixed_body<true>(p);
+      case Layout::kGaps: return gaps_body(p);
+      case Layout::kNm: return nm_body(p);
+    }
+  }
+
+ private:
+  static constexpr bool kEnc = C::kEncoding;
+
+  [[noreturn]] static void damaged(const char* what) { throw FormatError(std::string("damaged tensor: ") + what); }
+  void watch(int64_t i) {
+    if constexpr (!kEnc) {
+      if ((i & 1023) == 0 && c_.exhausted()) throw FormatError("truncated: a tensor's stream ends early");
+    }
+  }
+
+  uint64_t get(int64_t i) const {
+    if constexpr (!kEnc) return 0;
+    uint64_t x = 0;
+    std::memcpy(&x, data_ + i * (t_.width / 8), static_cast<size_t>(t_.width / 8));
+    return x;
+  }
+  void set(int64_t i, uint64_t x) {
+    if constexpr (!kEnc) std::memcpy(data_ + i * (t_.width / 8), &x, static_cast<size_t>(t_.width / 8));
+  }
+
+  // ---- header ------------------------------------------------------------------------------------------------------
+  void header(Plan& p) {
+    // The first bits are cheap for what small files hold: a mixed sparse or dense codebook.
+    const int mixed_codebook = c_.bit(p.mixed && p.codec == Codec::kCodebook, 49152);
+    if (mixed_codebook) {
+      p.mixed = true;
+      p.codec = Codec::kCodebook;
+      p.layout = c_.bit(p.layout == Layout::kSparse, 32768) ? Layout::kSparse : Layout::kDense;
+    } else {
+      p.layout = static_cast<Layout>(c_.bits(static_cast<uint32_t>(p.layout), 2));
+      const uint32_t codec = c_.bits(static_cast<uint32_t>(p.codec), 3);
+      if (codec > 4) damaged("unknown codec");
+      p.codec = static_cast<Codec>(codec);
+      p.mixed = p.layout == Layout::kSparse;
+    }
+    if (p.codec == Codec::kRaw) {
+      if (p.layout != Layout::kDense) damaged("raw values need the dense layout");
+      return;
+    }
+    if (p.mixed && n_ > kMixedMax) damaged("a mixed model on a tensor this large");
+    if (p.codec == Codec::kGrid && dtype_ != DType::kFloat) damaged("grid values need float32");
+    if (p.codec == Codec::kFields && !t_.is_float()) damaged("field values need a floating type");
+    if (p.codec == Codec::kInts && t_.is_float()) damaged("integer values need an integer type");
+
+    if (p.mixed) {
+      p.columns_first = c_.bit(p.columns_first, 16384);
+      if (dims_.size() <= 2 && c_.bit(p.period > 1, 16384)) {
+        if (dims_.size() == 2) p.split_rows = c_.bit(p.split_rows, 16384);
+        p.period = static_cast<int64_t>(small_.code(c_, static_cast<uint64_t>(p.period))) ;
+        const int64_t side = dims_.empty() ? 1 : dims_[p.split_rows ? 0 : dims_.size() - 1];
+        if (p.period < 2 || p.period > kPeriodMax || side % p.period != 0) damaged("period does not divide the axis");
+      } else {
+        p.period = 1;
+        p.split_rows = false;
+      }
+    }
+    if (p.layout == Layout::kSparse || p.layout == Layout::kGaps) {
+      p.nnz = static_cast<int64_t>(Uint{}.code(c_, static_cast<uint64_t>(p.nnz)));
+      if (p.nnz > n_) damaged("more kept values than elements");
+    } else if (p.layout == Layout::kNm) {
+      p.group = static_cast<int64_t>(c_.bits(static_cast<uint32_t>(p.group - 1), 6)) + 1;
+      p.kept = static_cast<int64_t>(c_.bits(static_cast<uint32_t>(p.kept - 1), 6)) + 1;
+      if (dims_.size() < 2 || p.kept >= p.group || dims_[1] % p.group != 0) damaged("group does not divide axis 1");
+      p.nnz = n_ / p.group * p.kept;
+    } else {
+      p.nnz = n_;
+    }
+  }
+
+  void values_header(Plan& p) {
+    if (p.nnz == 0) return;
+    if (p.codec == Codec::kCodebook) return codebook_header(p);
+    if (p.codec == Codec::kGrid) return scale(p);
+    if (p.codec == Codec::kFields) p.shift = trailing(p.shift, t_.width - 1);
+  }
+
+  int trailing(int shift, int most) {
+    shift = static_cast<int>(c_.bits(static_cast<uint32_t>(shift), 6));
+    if (shift > most) damaged("more trailing zero bits than the type has");
+    return shift;
+  }
+
+  void scale(Plan& p) {
+    const int zeros = trailing(kEnc && p.scale ? std::countr_zero(p.scale) : 0, 31);
+    p.scale = static_cast<uint32_t>(code_raw(c_, p.scale >> zeros, 31 - zeros) << zeros);
+  }
+
+  void codebook_header(Plan& p) {
+    const uint64_t size = small_.code(c_, kEnc ? p.entries.size() - 1 : 0) + 1;
+    if (size > static_cast<uint64_t>(kCodebookMax) || size > static_cast<uint64_t>(p.nnz)) damaged("codebook too large");
+    if (p.mixed && size > static_cast<uint64_t>(kMixedCodebookMax)) damaged("codebook too large to mix");
+    p.entries.resize(size);
+    Uint step;
+    if (dtype_ == DType::kFloat) p.on_grid = c_.bit(p.on_grid, 32768);
+    if (p.on_grid) {
+      scale(p);
+      int64_t last = 0;
+      for (size_t i = 0; i < size; ++i) {
+        const int64_t q = kEnc ? grid_index(p.entries[i], p.scale) : 0;
+        if (i == 0) {
+          last = unzigzag(small_.code(c_, zigzag(q)));
+        } else {
+          const uint64_t gap = step.code(c_, static_cast<uint64_t>(q - last - 1));
+          if (gap > 2 * kGridMax) damaged("grid value out of range");
+          last += static_cast<int64_t>(gap) + 1;
+        }
+        if (last > kGridMax || last < -kGridMax) damaged("grid value out of range");
+        p.entries[i] = scaled(last, p.scale);
+      }
+    } else {
+      p.shift = trailing(p.shift, t_.width - 1);
+      const int width = t_.width - p.shift;
+      const uint64_t most = width == 64 ? ~uint64_t{0} : (uint64_t{1} << width) - 1;
+      uint64_t last = 0;
+      for (size_t i = 0; i < size; ++i) {
+        const uint64_t key = kEnc ? to_key(p.entries[i], t_, p.shift) : 0;
+        if (i == 0) {
+          last = code_raw(c_, key, width);
+        } else {
+          const uint64_t gap = wide(step, key - last - 1);
+          if (gap >= most - last) damaged("codebook entry out of range");
+          last += gap + 1;
+        }
+        p.entries[i] = from_key(last, t_, p.shift);
+      }
+    }
+  }
+
+  // Numbers above 2^62 - 2 (gaps between 64-bit patterns) do not fit Uint: one escape bit, then 64 raw bits.
+  uint64_t wide(Uint& model, uint64_t value) {
+    if (t_.width == 64 && c_.bit(value >> 61 != 0, 64)) return code_raw(c_, value, 64);
+    return model.code(c_, value);
+  }
+
+ public:
+  static int64_t grid_index(uint64_t pattern, uint32_t scale) {
+    const double v = std::bit_cast<float>(static_cast<uint32_t>(pattern));
+    return std::llround(v / std::bit_cast<float>(scale));
+  }
+
+ private:
+  // ---- values ------------------------------------------------------------------------------------------------------
+  // The symbols of a codebook as a binary tree: the root parts negative entries from the others, every other node halves.
+  // A node is known by its split point 1 .. size - 1.
+  struct Symbols {
+    static constexpr int kContexts = 5;
+    int size = 0, negatives = 0;
+    std::vector<Bit> base;
+    std::array<std::vector<Odds>, kContexts> odds;
+    std::vector<Mixer<kContexts>> mixers;
+
+    int split(int lo, int hi) const { return lo == 0 && hi == size && negatives > 0 && negatives < size ? negatives : (lo + hi) / 2; }
+    // 0 none, 1..4: negative or not, inner or outer half of its side. `symbol` counts from 1, 0 = none.
+    int classify(int symbol) const {
+      if (symbol == 0) return 0;
+      const int s = symbol - 1;
+      if (s < negatives) return s < negatives / 2 ? 1 : 2;
+      return s < negatives + (size - negatives) / 2 ? 3 : 4;
+    }
+  };
+
+  Symbols make_symbols(const Plan& p) const {
+    Symbols s;
+    s.size = static_cast<int>(p.entries.size());
+    for (uint64_t e : p.entries) s.negatives += is_negative(e, t_);
+    s.base.resize(static_cast<size_t>(s.size));
+    return s;
+  }
+
+  int plain_symbol(Symbols& s, int symbol) {
+    int lo = 0, hi = s.size;
+    while (hi - lo > 1) {
+      const int mid = s.split(lo, hi);
+      if (s.base[mid].code(c_, symbol >= mid)) lo = mid; else hi = mid;
+    }
+    return lo;
+  }
+
+  int mixed_symbol(Symbols& s, int symbol, const std::array<int, Symbols::kContexts>& context) {
+    int lo = 0, hi = s.size;
+    std::array<int, Symbols::kContexts> votes;
+    std::array<uint32_t, Symbols::kContexts> expected;
+    while (hi - lo > 1) {
+      const int mid = s.split(lo, hi);
+      std::array<Odds*, Symbols::kContexts> o;
+      for (int j = 0; j < Symbols::kContexts; ++j) {
+        o[j] = &s.odds[j][static_cast<size_t>(context[j]) * s.size + mid];
+        votes[j] = o[j]->vote(kValuePseudo);
+      }
+      const int bit = s.mixers[mid].code(c_, symbol >= mid, stretch(s.base[mid].probability()), votes, kValueRate, expected);
+      s.base[mid].update(bit);
+      for (int j = 0; j < Symbols::kContexts; ++j) {
+        o[j]->ones.seen += int64_t{bit} << 16;
+        o[j]->ones.expected += expected[j];
+        o[j]->zeros.seen += int64_t{1 - bit} << 16;
+        o[j]->zeros.expected += 65536 - expected[j];
+      }
+      if (bit) lo = mid; else hi = mid;
+    }
+    return lo;
+  }
+
+  // Sign, exponent, three leading mantissa bits by exponent; the rest as they are.
+  struct Fields {
+    Bit sign;
+    std::vector<Bit> exponent;
+    std::vector<std::array<Bit, 8>> lead;
+  };
+  Fields make_fields() const {
+    Fields f;
+    f.exponent.resize(size_t{1} << t_.exponent);
+    f.lead.resize(size_t{1} << t_.exponent);
+    return f;
+  }
+  uint64_t field_value(Fields& f, uint64_t pattern, int shift) {
+    const int mantissa = t_.width - 1 - t_.exponent;
+    uint64_t x = static_cast<uint64_t>(f.sign.code(c_, static_cast<int>(pattern >> (t_.width - 1) & 1)));
+    size_t node = 1;
+    for (int i = t_.width - 2; i >= mantissa; --i) {
+      const int bit = i < shift ? 0 : f.exponent[node].code(c_, static_cast<int>(pattern >> i & 1));
+      node = 2 * node + static_cast<size_t>(bit);
+      x = 2 * x + static_cast<uint64_t>(bit);
+    }
+    auto& lead = f.lead[node - (size_t{1} << t_.exponent)];
+    size_t at = 1;
+    int left = mantissa;
+    while (left > shift && at < 8) {
+      --left;
+      const int bit = lead[at].code(c_, static_cast<int>(pattern >> left & 1));
+      at = 2 * at + static_cast<size_t>(bit);
+      x = 2 * x + static_cast<uint64_t>(bit);
+    }
+    const int direct = std::max(left - shift, 0);
+    x = x << direct | code_raw(c_, pattern >> shift & ((uint64_t{1} << direct) - 1), direct);
+    return x << std::min(shift, left);
+  }
+
+  // Whole numbers: zero?, sign, magnitude. 64-bit magnitudes above 2^62 - 2 are not representable (the raw codec holds them).
+  struct Ints {
+    Bit zero, sign;
+    Uint magnitude;
+  };
+  int64_t int_value(Ints& m, int64_t v, bool may_be_zero) {
+    if (may_be_zero && m.zero.code(c_, v == 0)) return 0;
+    const int negative = m.sign.code(c_, v < 0);
+    const auto size = static_cast<int64_t>(m.magnitude.code(c_, static_cast<uint64_t>(v < 0 ? -(v + 1) : v - 1)));
+    return negative ? -size - 1 : size + 1;
+  }
+  int64_t to_int(uint64_t x) const {
+    const int pad = 64 - t_.width;
+    return t_.is_signed ? static_cast<int64_t>(x << pad) >> pad : static_cast<int64_t>(x);
+  }
+
+  // One value by any codec without contexts.
+  struct Plain {
+    Codec codec;
+    Symbols symbols;
+    Fields fields;
+    Ints ints;
+  };
+  Plain make_plain(const Plan& p) const {
+    Plain v{p.codec, {}, {}, {}};
+    if (p.codec == Codec::kCodebook) v.symbols = make_symbols(p);
+    if (p.codec == Codec::kFields) v.fields = make_fields();
+    return v;
+  }
+  void plain_value(Plain& v, const Plan& p, int64_t i) {
+    switch (v.codec) {
+      case Codec::kCodebook: {
+        const int s = plain_symbol(v.symbols, kEnc ? p.index[static_cast<size_t>(i)] : 0);
+        set(i, p.entries[static_cast<size_t>(s)]);
+        return;
+      }
+      case Codec::kGrid: {
+        const int64_t q = int_value(v.ints, kEnc ? grid_index(get(i), p.scale) : 0, p.layout == Layout::kDense);
+        if (q > kGridMax || q < -kGridMax) damaged("grid value out of range");
+        set(i, scaled(q, p.scale));
+        return;
+      }
+      case Codec::kFields: return set(i, field_value(v.fields, get(i), p.shift));
+      case Codec::kInts:
+        return set(i, static_cast<uint64_t>(int_value(v.ints, to_int(get(i)), p.layout == Layout::kDense)) & t_.mask());
+      case Codec::kRaw: return;
+    }
+  }
+
+  // ---- bodies ------------------------------------------------------------------------------------------------------
+  void dense_body(Plan& p) {
+    Plain v = make_plain(p);
+    for (int64_t i = 0; i < n_; ++i) {
+      plain_value(v, p, i);
+      watch(i);
+    }
+  }
+
+  void gaps_body(Plan& p) {
+    Plain v = make_plain(p);
+    auto model = std::make_unique<Uint>();
+    int64_t at = 0;
+    for (int64_t k = 0; k < p.nnz; ++k) {
+      int64_t gap = 0;
+      if constexpr (kEnc) {
+        while (get(at + gap) == 0) ++gap;
+      }
+      const int64_t room = n_ - at - (p.nnz - k);  // the largest gap possible
+      if (room > 0) gap = static_cast<int64_t>(model->code(c_, static_cast<uint64_t>(gap)));
+      if (gap > room) damaged("a gap leaves the tensor");
+      at += gap;
+      plain_value(v, p, at++);
+      watch(k);
+    }
+  }
+
+  void nm_body(Plan& p) {
+    Plain v = make_plain(p);
+    const View view = View::of(dims_, 1, false);
+    std::vector<Bit> where(static_cast<size_t>(p.group * p.kept));
+    for (int64_t r = 0; r < view.rows; ++r) {
+      for (int64_t q = 0; q < view.size; ++q) {
+        int64_t seen = 0;
+        for (int64_t col = 0; col < view.cols; ++col) {
+          const int64_t place = col % p.group;
+          if (place == 0) seen = 0;
+          const int64_t i = r * view.row_stride + col * view.col_stride + q;
+          if (seen == p.kept) continue;
+          const bool forced = p.group - place == p.kept - seen;
+          const int here = forced ? 1 : where[static_cast<size_t>(place * p.kept + seen)].code(c_, get(i) != 0);
+          if (!here) continue;
+          ++seen;
+          plain_value(v, p, i);
+        }
+        watch(0);
+      }
+    }
+  }
+
+  static constexpr int kPlaceContexts = 7;
+  static constexpr int64_t kPlacePseudo[kPlaceContexts] = {131072, 65536, 131072, 262144, 65536, 262144, 131072};
+  static constexpr int64_t kValuePseudo = 3 << 16;
+  static constexpr int kPlaceRate = 6, kValueRate = 2;
+  static constexpr int64_t kPlaceWeight = 45875, kValueWeight = 26214;
+
+  template <bool kSparse>
+  void mixed_body(Plan& p) {
+    const View v = View::of(dims_, p.period, p.split_rows);
+    const bool codebook = p.codec == Codec::kCodebook;
+    Plain plain = make_plain(p);
+    if (p.nnz == 0) return;
+    Symbols& symbols = plain.symbols;
+    const int64_t own_rows = codebook ? std::min(v.rows, kRowContexts / symbols.size) : 1;
+    if (codebook) {
+      const int64_t classes[Symbols::kContexts] = {5, 5, 5, 5, own_rows};
+      for (int j = 0; j < Symbols::kContexts; ++j) symbols.odds[j].resize(static_cast<size_t>(classes[j] * symbols.size));
+      symbols.mixers.assign(static_cast<size_t>(symbols.size), Mixer<Symbols::kContexts>(kValueWeight));
+    }
+    std::vector<int32_t> symbol(static_cast<size_t>(n_));  // 1 + entry, 0 = empty
+    std::vector<Rate> row(v.rows), place(v.cols * v.size), col(v.cols), position(v.size), around(16), before(16), within(8);
+    std::vector<int32_t> last_in_place(v.cols * v.size);  // symbol of the nearest earlier survivor in this place
+    Mixer<kPlaceContexts> mixer(kPlaceWeight);
+    int64_t left = p.nnz, todo = n_;
+    int32_t previous = 0;
+
+    const int64_t outer = p.columns_first ? v.cols : v.rows, inner = p.columns_first ? v.rows : v.cols;
+    for (int64_t a = 0; a < outer; ++a) {
+      for (int64_t b = 0; b < inner; ++b) {
+        const int64_t r = p.columns_first ? b : a, k = p.columns_first ? a : b;
+        int in_kernel = 0;
+        for (int64_t q = 0; q < v.size; ++q, --todo) {
+          const int64_t i = r * v.row_stride + k * v.col_stride + q * v.stride;
+          const int64_t x = q % v.width, y = q / v.width;
+          const auto at = [&](int64_t back) { return symbol[static_cast<size_t>(i - back * v.stride)]; };
+          int32_t west = 0, north = 0, northwest = 0, northeast = 0;
+          if (v.size > 1) {
+            if (x > 0) west = at(1);
+            if (y > 0) north = at(v.width);
+            if (x > 0 && y > 0) northwest = at(v.width + 1);
+            if (y > 0 && x + 1 < v.width) northeast = at(v.width - 1);
+          } else {
+            if (k > 0) west = symbol[static_cast<size_t>(i - v.col_stride)];
+            if (k > 1) northwest = symbol[static_cast<size_t>(i - 2 * v.col_stride)];
+          }
+          int32_t above = 0, above2 = 0;
+          if (r > 0) above = symbol[static_cast<size_t>(i - v.row_stride)];
+          if (r > 1) above2 = symbol[static_cast<size_t>(i - 2 * v.row_stride)];
+          if (v.size == 1) north = above;
+          int here = 1;
+          if constexpr (kSparse) {
+            if (left == 0) {
+              here = 0;
+            } else if (left < todo) {
+              Rate* rates[kPlaceContexts] = {
+                  &row[r], &place[k * v.size + q], &col[k], &position[q],
+                  &around[(west != 0) | (northwest != 0) << 1 | (v.size > 1 && north != 0) << 2 | (northeast != 0) << 3],
+                  &before[(above != 0) | (above2 != 0) << 1 | std::min(in_kernel, 3) << 2], &within[std::min(in_kernel, 7)]};
+              std::array<int, kPlaceContexts> votes;
+              std::array<uint32_t, kPlaceContexts> expected;
+              for (int j = 0; j < kPlaceContexts; ++j) votes[j] = rates[j]->vote(kPlacePseudo[j]);
+              const auto base = static_cast<uint32_t>(std::clamp<int64_t>((left << 16) / todo, 1, 65535));
+              here = mixer.code(c_, get(i) != 0, stretch(base), votes, kPlaceRate, expected);
+              for (int j = 0; j < kPlaceContexts; ++j) {
+                rates[j]->seen += int64_t{here} << 16;
+                rates[j]->expected += expected[j];
+              }
+            }
+          }
+          if (!here) continue;
+          --left;
+          ++in_kernel;
+          int32_t now = 1;
+          if (codebook) {
+            const std::array<int, Symbols::kContexts> context = {
+                symbols.classify(previous), symbols.classify(west), symbols.classify(north),
+                symbols.classify(last_in_place[k * v.size + q]), static_cast<int>(r % own_rows)};
+            const int s = mixed_symbol(symbols, kEnc ? p.index[static_cast<size_t>(i)] : 0, context);
+            set(i, p.entries[static_cast<size_t>(s)]);
+            now = s + 1;
+          } else {
+            plain_value(plain, p, i);
+          }
+          symbol[static_cast<size_t>(i)] = now;
+          last_in_place[k * v.size + q] = now;
+          previous = now;
+        }
+        if ((b & 63) == 0) watch(0);
+      }
+    }
+  }
+
+  C& c_;
+  Pattern t_;
+  DType dtype_;
+  const std::vector<int64_t>& dims_;
+  uint8_t* data_;
+  int64_t n_ = 1;
+  Uint small_;
+};
+
+}  // namespace secateur::sct

@@ -1,0 +1,141 @@
+#include "graph/onnx_write.h"
+
+#include <bit>
+#include <cstring>
+#include <limits>
+
+#include "base/error.h"
+
+namespace secateur {
+namespace {
+
+// Message fields are written in the order of their numbers; lengths need the content first, so messages nest as strings.
+class Message {
+ public:
+  void varint(int field, uint64_t x) {
+    raw_varint(static_cast<uint64_t>(field) << 3);
+    raw_varint(x);
+  }
+  void integer(int field, int64_t x) { varint(field, static_cast<uint64_t>(x)); }
+  void text(int field, std::string_view s) {
+    raw_varint(static_cast<uint64_t>(field) << 3 | 2);
+    raw_varint(s.size());
+    out_.append(s);
+  }
+  void message(int field, const Message& m) { text(field, m.out_); }
+  void real(int field, float x) {
+    raw_varint(static_cast<uint64_t>(field) << 3 | 5);
+    raw_float(x);
+  }
+  // proto2 repeated numbers: one tag per element, as onnx.proto declares them.
+  void integers(int field, const std::vector<int64_t>& list) {
+    for (int64_t x : list) integer(field, x);
+  }
+  void reals(int field, const std::vector<float>& list) {
+    for (float x : list) real(field, x);
+  }
+  std::string take() { return std::move(out_); }
+
+ private:
+  void raw_varint(uint64_t x) {
+    for (; x >= 128; x >>= 7) out_.push_back(static_cast<char>(x | 128));
+    out_.push_back(static_cast<char>(x));
+  }
+  void raw_float(float x) {
+    const auto bits = std::bit_cast<uint32_t>(x);
+    for (int i = 0; i < 4; ++i) out_.push_back(static_cast<char>(bits >> (8 * i)));
+  }
+  std::string out_;
+};
+
+// AttributeProto.AttributeType by alternative of Attribute::value.
+constexpr int kTypes[] = {0, 1, 2, 3, 4, 6, 7, 8};
+
+Message tensor(const Tensor& t) {
+  Message m;
+  m.integers(1, t.dims);
+  m.integer(2, static_cast<int64_t>(t.dtype));
+  if (!t.name.empty()) m.text(8, t.name);
+  m.text(9, std::string_view(reinterpret_cast<const char*>(t.data.data()), t.data.size()));
+  return m;
+}
+
+Message attribute(const std::string& name, const Attribute& a) {
+  Message m;
+  m.text(1, name);
+  switch (a.value.index()) {
+    case 1: m.real(2, std::get<1>(a.value)); break;
+    case 2: m.integer(3, std::get<2>(a.value)); break;
+    case 3: m.text(4, std::get<3>(a.value)); break;
+    case 4: m.message(5, tensor(*std::get<4>(a.value))); break;
+    case 5: m.reals(7, std::get<5>(a.value)); break;
+    case 6: m.integers(8, std::get<6>(a.value)); break;
+    case 7:
+      for (const auto& s : std::get<7>(a.value)) m.text(9, s);
+      break;
+    default: break;
+  }
+  if (const int type = kTypes[a.value.index()]) m.varint(20, static_cast<uint64_t>(type));
+  return m;
+}
+
+Message node(const Node& n) {
+  Message m;
+  for (const auto& s : n.inputs) m.text(1, s);
+  for (const auto& s : n.outputs) m.text(2, s);
+  if (!n.name.empty()) m.text(3, n.name);
+  m.text(4, n.op);
+  for (const auto& [name, a] : n.attrs) m.message(5, attribute(name, a));
+  if (!n.domain.empty()) m.text(7, n.domain);
+  return m;
+}
+
+Message value_info(const ValueInfo& v) {
+  Message type;
+  type.integer(1, static_cast<int64_t>(v.dtype));
+  if (v.has_shape) {
+    Message shape;
+    for (const Dim& d : v.shape) {
+      Message dim;
+      if (d.size >= 0) dim.integer(1, d.size);
+      else if (!d.symbol.empty()) dim.text(2, d.symbol);
+      shape.message(1, dim);
+    }
+    type.message(2, shape);
+  }
+  Message outer, m;
+  outer.message(1, type);
+  m.text(1, v.name);
+  m.message(2, outer);
+  return m;
+}
+
+}  // namespace
+
+std::string write_onnx(const Graph& g) {
+  uint64_t size = 0;
+  for (const Tensor& t : g.initializers) size += t.data.size();
+  if (size > (uint64_t{1} << 31) - (1 << 20)) {
+    throw UnsupportedError("the model's tensors take " + std::to_string(size) + " bytes; one ONNX file holds less than 2 GiB");
+  }
+  Message graph;
+  for (const Node& n : g.nodes) graph.message(1, node(n));
+  graph.text(2, g.name.empty() ? "main_graph" : g.name);
+  for (const Tensor& t : g.initializers) graph.message(5, tensor(t));
+  for (const ValueInfo& v : g.inputs) graph.message(11, value_info(v));
+  for (const ValueInfo& v : g.outputs) graph.message(12, value_info(v));
+
+  Message model;
+  model.integer(1, g.ir_version);
+  model.text(2, "secateur");
+  model.message(7, graph);
+  for (const auto& [domain, version] : g.opsets) {
+    Message opset;
+    if (!domain.empty()) opset.text(1, domain);
+    opset.integer(2, version);
+    model.message(8, opset);
+  }
+  return model.take();
+}
+
+}  // namespace secateur
