@@ -242,6 +242,8 @@ void lower_binary(Lowering& L, const Node& n) {
     const bool integer = t == DType::kInt64 || t == DType::kInt32;
     if ((t != DType::kFloat && t != DType::kDouble && !integer) || (n.op == "Pow" && integer))
       L.unsupported(n, std::string("dtype ") + dtype_name(t) + ", supported: float32, float64" + (n.op == "Pow" ? "" : ", int32, int64"));
+    if (t != DType::kFloat && has_activation(fused_activation(n)))
+      L.unsupported(n, std::string("an activation of dtype ") + dtype_name(t) + ", supported: float32");
     const Dims dims = broadcast_dims(L, n, a, b);
     const bool last = i + 1 == n.inputs.size();
     const int y = last ? L.out(n, 0, t, dims) : L.temp(t, dims);
