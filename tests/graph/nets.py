@@ -176,6 +176,7 @@ def all_nets() -> dict[str, tuple[nn.Module, object]]:
         "mlp": (Mlp(), torch.randn(2, 6)),
         "vgg": (Vgg(), torch.randn(2, 3, 16, 16)),
         "resnet": (ResNet(), torch.randn(2, 3, 8, 8)),
+        "pad_layers": (PadLayers(), torch.randn(2, 3, 8, 8)),
         "concat": (Concat(), torch.randn(2, 2, 6, 6)),
         "depthwise": (Depthwise(), torch.randn(2, 2, 7, 7)),
         "two_inputs": (TwoInputs(), {"image": torch.randn(2, 1, 6, 6), "vector": torch.randn(2, 5)}),
@@ -195,3 +196,22 @@ def shake(net: nn.Module) -> None:
             nn.init.uniform_(m.running_var, 0.5, 2.0)
             nn.init.normal_(m.weight, 1.0, 0.3)
             nn.init.normal_(m.bias, 0.0, 0.5)
+
+
+class PadLayers(ResNet):
+    """Option A shortcuts with a padding layer, whose sizes can be changed."""
+
+    def __init__(self, n: int = 1, width: int = 4) -> None:
+        super().__init__(n, width)
+        self.blocks = nn.Sequential(*[_PadBlock(b) if b.stride > 1 else b for b in self.blocks])
+
+
+class _PadBlock(nn.Module):
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.conv1, self.bn1, self.conv2, self.bn2 = block.conv1, block.bn1, block.conv2, block.bn2
+        self.pad = nn.ConstantPad3d((0, 0, 0, 0, block.extra, block.extra), 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(y + self.pad(x[:, :, ::2, ::2]))

@@ -12,7 +12,7 @@ import linecache
 import logging
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -44,6 +44,7 @@ class Program:
         shapes: parameter name -> shape.
         buffer_values: buffer name -> its value when captured.
         kinds: module name -> class, for the calls' owners.
+        rebuild: from a list of inputs, in order, to (args, kwargs) of the model's forward.
     """
 
     nodes: tuple[Call, ...]
@@ -57,6 +58,7 @@ class Program:
     param_values: dict[str, Tensor]
     buffer_values: dict[str, Tensor]
     kinds: dict[str, type[nn.Module]]
+    rebuild: Callable[[list[Any]], tuple[tuple[Any, ...], dict[str, Any]]]
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -294,10 +296,20 @@ def _program(model: nn.Module, exported: torch.export.ExportedProgram, args: Any
                     "(torch.no_grad, torch.cond or autocast inside forward); move it out of the forward pass"
                 )
             static[n.name] = value.detach()
-    given = torch.utils._pytree.tree_leaves((args, kwargs))
-    if len(given) != len(inputs):
-        given = [g for g in given if g is not None]
-    example = {n: g.detach().clone() for n, g in zip(inputs, given, strict=True) if isinstance(g, Tensor)}
+    given, structure = torch.utils._pytree.tree_flatten((args, kwargs))
+    places = [i for i, g in enumerate(given) if g is not None] if len(given) != len(inputs) else range(len(given))
+    example = {
+        n: given[i].detach().clone() for n, i in zip(inputs, places, strict=True) if isinstance(given[i], Tensor)
+    }
+    fixed = [None if isinstance(g, Tensor) else g for g in given]
+
+    def rebuild(leaves: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        full = list(fixed)
+        for i, leaf in zip(places, leaves, strict=True):
+            full[i] = fixed[i] if leaf is None else leaf
+        rebuilt: tuple[tuple[Any, ...], dict[str, Any]] = torch.utils._pytree.tree_unflatten(full, structure)
+        return rebuilt
+
     batches = [t.shape[0] for t in example.values() if t.dim()]
     return Program(
         nodes=tuple(graph.nodes),
@@ -311,6 +323,7 @@ def _program(model: nn.Module, exported: torch.export.ExportedProgram, args: Any
         param_values={n: p.detach().clone() for n, p in model.named_parameters()},
         buffer_values={n: b.detach().clone() for n, b in model.named_buffers()},
         kinds={n: type(m) for n, m in model.named_modules()},
+        rebuild=rebuild,
     )
 
 

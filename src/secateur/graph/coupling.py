@@ -26,12 +26,14 @@ class Coupling:
     Attributes:
         elements: node -> int64 class of every activation element (0 none, 1 not removable).
         axes: (parameter or buffer, axis) -> int64 class of every index.
+        pads: (padding module, side) -> class of every padded channel on that side.
         suspects: call -> classes whose removal its literal sizes may forbid.
         groups: the `channels` sites.
     """
 
     elements: dict[Call, Any]
     axes: dict[tuple[str, int], np.ndarray[Any, Any]]
+    pads: dict[tuple[str, int], np.ndarray[Any, Any]] = field(default_factory=dict)
     suspects: dict[str, set[int]] = field(default_factory=dict)
     groups: tuple[Site, ...] = ()
 
@@ -59,8 +61,9 @@ def couple(program: Program) -> Coupling:
             labels.attach(name, axis, torch.full((size,), labels.PIN))
     elements = {n: torch.utils._pytree.tree_map(labels.roots, v) for n, v in env.items() if v is not None}
     axes = {k: labels.roots(torch.from_numpy(v)).numpy() for k, v in labels.axes.items()}
+    pads = {k: labels.roots(torch.from_numpy(v)).numpy() for k, v in labels.pads.items()}
     suspects = {k: {labels.find(x) for x in v} - {labels.PIN} for k, v in labels.suspects.items()}
-    return Coupling(elements, axes, suspects, _groups(program, axes))
+    return Coupling(elements, axes, pads, suspects, _groups(program, axes))
 
 
 def _label(n: Call, see: Any, labels: Labels, program: Program) -> Any:

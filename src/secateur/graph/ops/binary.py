@@ -52,6 +52,8 @@ class Binary(Operator):
         _pin_static(lb, la, a, labels, program)
         la, lb = la.expand(shape), lb.expand(shape)
         labels.union(la, lb)
+        # A channel that meets padding: sizes in the code may depend on it.
+        labels.suspect(node.name, torch.cat((la[lb == 0], lb[la == 0])))
         return torch.where(la != 0, la, lb)
 
 

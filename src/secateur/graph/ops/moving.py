@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
-from secateur.graph.capture import Call, Program
-from secateur.graph.ops._operator import Labels, Operator, View
+from secateur.graph.capture import Call, Program, owner
+from secateur.graph.ops._operator import Labels, Operator, View, active, argument
 
 _NAMES = (
     "view reshape _unsafe_view flatten unflatten squeeze unsqueeze permute transpose t movedim swapaxes expand "
@@ -57,7 +57,7 @@ class Move(Operator):
         out = _run(node, see)
         name = str(node.target).split(".")[1]
         if name in ("pad", "constant_pad_nd"):
-            _pad_labels(node, see(node.args[0]), labels, program)
+            out = _pad_labels(node, see(node.args[0]), out, labels, program)
         if name in _SIZED:
             labels.suspect(node.name, see(node.args[0]))
         return out
@@ -83,11 +83,34 @@ def _run(node: Call, see: Callable[[Any], Tensor]) -> Any:
     return node.target(*args, **kwargs)
 
 
-def _pad_labels(node: Call, x: Tensor, labels: Labels, program: Program) -> None:
-    """Nonzero padding beside a channel is a value of its own: keep the channels it touches."""
-    name = str(node.target).split(".")[1]
-    value = node.kwargs.get("value", node.args[3] if name == "pad" and len(node.args) > 3 else None)
-    if name == "constant_pad_nd":
-        value = node.args[2] if len(node.args) > 2 else 0
+def _pad_labels(node: Call, x: Tensor, out: Tensor, labels: Labels, program: Program) -> Tensor:
+    """Channels that a padding layer adds can be taken away again; what padding does not own is left alone.
+
+    Nonzero padding beside a channel is a value of its own: the channels it touches stay.
+    """
+    value = argument(node, "value")
     if value not in (None, 0, 0.0):
         labels.pin(x)
+        return out
+    module = owner(node)
+    if not issubclass(program.kinds.get(module, nn.Module), nn.ConstantPad1d | nn.ConstantPad2d | nn.ConstantPad3d):
+        return out
+    if (module, 0) in labels.pads:
+        labels.pin(x)  # one layer called twice: its sizes would have to fit both
+        return out
+    out = out.clone()
+    amounts = [int(a) for a in argument(node, "pad")]
+    for pair in range(len(amounts) // 2):
+        axis = x.dim() - 1 - pair
+        before, after = amounts[2 * pair], amounts[2 * pair + 1]
+        rows = labels.along(x, axis)
+        if min(before, after) < 0 or not before + after or rows is None or not active(rows):
+            continue
+        for side, at, n in ((2 * pair, 0, before), (2 * pair + 1, before + x.shape[axis], after)):
+            made = labels.new(n)
+            labels.pads[module, side] = made.numpy()
+            part = out.narrow(axis, at, n)
+            shape = [1] * x.dim()
+            shape[axis] = n
+            part.copy_(made.reshape(shape).expand_as(part))
+    return out
