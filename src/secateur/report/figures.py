@@ -1,0 +1,474 @@
+"""The report's plots as plain Plotly specifications (dicts), built from a record without Plotly installed.
+
+A colour written `@name` is a colour of the page's theme (`page/style.css`, `--name`); the page fills it in, so that
+the plots follow light and dark.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from secateur.report import words
+from secateur.report.tables import COLUMNS, runtimes
+from secateur.report.verdict import runtime_name
+
+_COLOURS = {
+    "dense": "@dense",
+    "one_shot_raw": "@raw",
+    "one_shot": "@one-shot",
+    "control": "@control",
+    "compressed": "@accent",
+}
+_MAX_POINTS = 2000  # per curve; more than a screen has columns
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One plot: where it goes (`name` = element id), what a reader without the plot is told, and what is drawn."""
+
+    name: str
+    title: str
+    text: str
+    data: list[dict[str, Any]]
+    layout: dict[str, Any]
+    height: int
+
+
+def build(record: Mapping[str, Any]) -> dict[str, Figure]:
+    """All figures that the record has numbers for, by name."""
+    made = (size(record), metric(record), latency(record), layers(record), bytes_map(record), curves(record))
+    return {figure.name: figure for figure in made if figure is not None}
+
+
+def size(record: Mapping[str, Any]) -> Figure | None:
+    """File size per net, horizontal bars."""
+    nets = [(key, title, record[key]["nbytes"]) for key, title in COLUMNS if (record.get(key) or {}).get("nbytes")]
+    if not nets:
+        return None
+    return Figure(
+        name="size",
+        title="File size",
+        text="; ".join(f"{title}: {words.nbytes(value)}" for _, title, value in nets),
+        data=[_bars([t for _, t, _ in nets], [v for *_, v in nets], [words.nbytes(v) for *_, v in nets], _paint(nets))],
+        layout=_bar_layout(max(v for *_, v in nets), "bytes"),
+        height=_bar_height(len(nets)),
+    )
+
+
+def metric(record: Mapping[str, Any]) -> Figure | None:
+    """The test metric per net, points with two standard errors."""
+    nets = [
+        (key, title, record[key]["metric"])
+        for key, title in COLUMNS
+        if ((record.get(key) or {}).get("metric") or {}).get("value") is not None
+    ]
+    if not nets:
+        return None
+    scale = 100 if words.is_fraction(nets[0][2]) else 1
+    values = [scale * m["value"] for *_, m in nets]
+    errors = [2 * scale * (words.standard_error(m) or 0) for *_, m in nets]
+    name = str(nets[0][2]["name"])
+    # The raw one-shot net is often far below the others; the axis is for telling these apart.
+    near = [i for i, (key, *_) in enumerate(nets) if key != "one_shot_raw"] or list(range(len(nets)))
+    low, high = min(values[i] - errors[i] for i in near), max(values[i] + errors[i] for i in near)
+    pad = max(0.25 * (high - low), 1e-3 * abs(high), 1e-6)
+    hidden = [f"{nets[i][1]}: {words.metric(nets[i][2])}" for i in range(len(nets)) if values[i] < low - pad]
+    return Figure(
+        name="metric",
+        title=f"{name[:1].upper()}{name[1:]} on the test set",
+        text="; ".join(f"{title}: {words.metric(m)}" for _, title, m in nets),
+        data=[
+            {
+                "type": "scatter",
+                "mode": "markers+text",
+                "orientation": "h",
+                "x": values,
+                "y": [t for _, t, _ in nets],
+                "text": [words.metric(m, False) for *_, m in nets],
+                "textposition": "top center",
+                "cliponaxis": False,
+                "error_x": {"type": "data", "array": errors, "thickness": 1.5, "width": 5, "color": "@muted"},
+                "marker": {"size": 12, "color": _paint(nets)},
+                "hovertemplate": "%{y}: %{text}<extra></extra>",
+            }
+        ],
+        layout={
+            "xaxis": {
+                "range": [low - pad, high + pad],
+                "title": {"text": (f"{name}, %" if scale == 100 else name) + "; bars: two standard errors"},
+            },
+            "yaxis": {"type": "category", "autorange": "reversed", "range": [len(nets) - 0.4, -0.7]},
+            "annotations": _corner("off this scale: " + "; ".join(hidden)) if hidden else [],
+            "showlegend": False,
+            "margin": {"l": 96, "r": 24, "t": 18, "b": 48},
+        },
+        height=_bar_height(len(nets)) + 24,
+    )
+
+
+def latency(record: Mapping[str, Any]) -> Figure | None:
+    """Time of one call per runtime and net, bars with the 10th to 90th percentile."""
+    rows = [
+        (runtime, key, title, times)
+        for runtime in runtimes(record)
+        for key, title in COLUMNS
+        if (times := ((record.get(key) or {}).get("latency_ms") or {}).get(runtime))
+    ]
+    if not rows:
+        return None
+    names = [[runtime_name(r) for r, *_ in rows], [title for *_, title, _ in rows]]
+    medians = [t["median"] for *_, t in rows]
+    low = [min(t.get("p10") or t["median"], t["median"]) for *_, t in rows]
+    high = [max(t.get("p90") or t["median"], t["median"]) for *_, t in rows]
+    bars = _bars([], medians, [], [_COLOURS[key] for _, key, *_ in rows])
+    bars |= {
+        "y": names,
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [h - m for h, m in zip(high, medians, strict=True)],
+            "arrayminus": [m - a for m, a in zip(medians, low, strict=True)],
+            "thickness": 1,
+            "width": 3,
+            "color": "@muted",
+        },
+        "hoverinfo": "skip",
+    }
+    # The numbers stand behind the whiskers, as a trace of their own.
+    labels = {
+        "type": "scatter",
+        "mode": "text",
+        "x": high,
+        "y": names,
+        "text": ["  " + words.milliseconds(m) for m in medians],
+        "textposition": "middle right",
+        "cliponaxis": False,
+        "customdata": [f"{words.milliseconds(a)} to {words.milliseconds(h)}" for a, h in zip(low, high, strict=True)],
+        "hovertemplate": "%{text}, 10th to 90th percentile %{customdata}<extra></extra>",
+    }
+    layout = _bar_layout(max(high), "milliseconds a call; whiskers: 10th to 90th percentile")
+    layout["xaxis"]["range"] = [0, 1.12 * max(high)]
+    layout["yaxis"] = {"type": "multicategory", "autorange": "reversed", "dividercolor": "@line"}
+    layout["bargap"] = 0.3
+    layout["margin"]["l"] = 190
+    said = "; ".join(f"{title} in {runtime_name(r)}: {words.milliseconds(t['median'])}" for r, _, title, t in rows)
+    return Figure("latency", "Latency of one call", said, [bars, labels], layout, 90 + 28 * len(rows))
+
+
+def layers(record: Mapping[str, Any]) -> Figure | None:
+    """Density and bits per layer, two panels over the same layers in network order."""
+    items = [layer for layer in record["layers"] if math.prod(layer["shape"]) > 0]
+    if not items:
+        return None
+    names = _unique(_short([layer["name"] for layer in items]))
+    density = [100 * layer["nnz"] / math.prod(layer["shape"]) for layer in items]
+    positive = [d for d in density if d > 0]
+    log = bool(positive) and max(positive) > 8 * min(positive)
+    labels = [f"{d:.3g} %" for d in density]
+    few = len(items) <= 24
+    data: list[dict[str, Any]] = [
+        {
+            "type": "bar",
+            "x": names,
+            "y": density,
+            "text": labels if few else None,
+            "textposition": "outside",
+            "cliponaxis": False,
+            "customdata": [
+                f"{words.count(layer['nnz'])} of {words.count(math.prod(layer['shape']))}" for layer in items
+            ],
+            "marker": {"color": "@accent"},
+            "hovertemplate": "%{x}<br>%{y:.3g} % kept: %{customdata}<extra></extra>",
+        }
+    ]
+    bits = [layer.get("bits") for layer in items]
+    has_bits = any(b is not None for b in bits)
+    slant = -90 if not few else -40 if len(items) > 6 else 0
+    layout: dict[str, Any] = {
+        "xaxis": {"type": "category", "anchor": "y2" if has_bits else "y", "tickangle": slant, "nticks": 40},
+        "yaxis": {
+            "title": {"text": "density, %" + (" (log)" if log else "")},
+            "type": "log" if log else "linear",
+            "domain": [0.42, 1] if has_bits else [0, 1],
+            "rangemode": "tozero",
+            **({"dtick": 1, "tickformat": "~g"} if log else {}),
+        },
+        "showlegend": False,
+        "bargap": 0.35,
+        "margin": {"l": 64, "r": 16, "t": 16, "b": 40 if len(items) <= 6 else 120},
+    }
+    if log:
+        # A bar needs a foot: one decade below the smallest.
+        layout["yaxis"]["range"] = [math.log10(min(positive)) - 0.7, math.log10(max(positive)) + 0.35]
+    if has_bits:
+        data.append(
+            {
+                "type": "bar",
+                "x": names,
+                "y": bits,
+                "yaxis": "y2",
+                "text": [f"{b:g}" if b is not None else "" for b in bits] if few else None,
+                "textposition": "outside",
+                "cliponaxis": False,
+                "marker": {"color": "@one-shot"},
+                "hovertemplate": "%{x}<br>%{y:g} bits a value<extra></extra>",
+            }
+        )
+        layout["yaxis2"] = {"title": {"text": "bits"}, "domain": [0, 0.3], "rangemode": "tozero"}
+        layout["yaxis2"]["range"] = [0, 1.3 * max(b for b in bits if b is not None) + 0.1]
+    said = "; ".join(f"{n}: {d}" for n, d in zip(names[:12], labels[:12], strict=True))
+    return Figure("layers", "Density and bits per layer", said, data, layout, 420 if few else 480)
+
+
+def bytes_map(record: Mapping[str, Any]) -> Figure | None:
+    """Where the bytes of the packed file are, as a treemap by kind and part."""
+    parts = file_parts(record)
+    total = sum(n for _, _, n in parts)
+    if total == 0:
+        return None
+    kinds = list(dict.fromkeys(kind for _, kind, _ in parts))
+    sums = {kind: sum(n for _, k, n in parts if k == kind) for kind in kinds}
+    colours = {"weight": "@accent", "bias": "@one-shot", "graph": "@control", "header": "@dense", "norm": "@raw"}
+    # A kind of one part is shown as that part, without a frame around it.
+    single = {kind for kind in kinds if sum(k == kind for _, k, _ in parts) == 1}
+    # (id, label, parent, bytes, kind); ids keep equal names apart.
+    nodes: list[tuple[str, str, str, float, str]] = [("r", "model.sct", "", total, "")]
+    nodes += [(f"k{i}", kind, "r", sums[kind], kind) for i, kind in enumerate(kinds) if kind not in single]
+    nodes += [
+        (f"p{i}", name, "r" if kind in single else f"k{kinds.index(kind)}", n, kind)
+        for i, (name, kind, n) in enumerate(parts)
+    ]
+    return Figure(
+        name="bytes",
+        title="model.sct, part by part",
+        text="; ".join(f"{kind}: {words.nbytes(sums[kind])}, {words.percent(sums[kind] / total)}" for kind in kinds),
+        data=[
+            {
+                "type": "treemap",
+                "branchvalues": "total",
+                "ids": [node[0] for node in nodes],
+                "labels": [node[1] for node in nodes],
+                "parents": [node[2] for node in nodes],
+                "values": [node[3] for node in nodes],
+                "customdata": [words.nbytes(node[3]) for node in nodes],
+                "marker": {
+                    "colors": ["@band" if not node[4] else colours.get(node[4], "@muted") for node in nodes],
+                    "line": {"width": 2, "color": "@panel"},
+                },
+                "tiling": {"pad": 3},
+                "textfont": {"color": "@on-colour"},
+                "texttemplate": "<b>%{label}</b><br>%{customdata}<br>%{percentRoot:.1%}",
+                "hovertemplate": "%{label}<br>%{customdata}, %{percentRoot:.1%} of the file<extra></extra>",
+            }
+        ],
+        layout={"margin": {"l": 4, "r": 4, "t": 28, "b": 4}},
+        height=400,
+    )
+
+
+def file_parts(record: Mapping[str, Any]) -> list[tuple[str, str, float]]:
+    """(name, kind, bytes) of the packed file's parts: recorded sections, else layers and what is left."""
+    sections = record.get("sections") or []
+    if sections:
+        return [(s["name"], str(s.get("kind") or "other"), s["nbytes"]) for s in sections if s["nbytes"] > 0]
+    parts = [(layer["name"], "weight", float(layer.get("nbytes") or 0)) for layer in record["layers"]]
+    parts = [p for p in parts if p[2] > 0]
+    rest = (record["compressed"].get("nbytes") or 0) - sum(n for *_, n in parts)
+    return [*parts, ("header, graph, biases", "other", rest)] if parts and rest > 0 else parts
+
+
+# Panels of the training curves: title, keys that belong there, logarithmic?
+_PANELS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
+    ("loss", ("loss", "task", "distillation", "penalty"), True),
+    ("validation metric", ("metric", "accuracy", "valid"), False),
+    ("sparsity", ("sparsity",), False),
+    ("residuals", ("primal_residual", "dual_residual", "residual"), True),
+    ("bytes", ("nbytes",), True),
+    ("learning rate", ("lr", "learning_rate"), False),
+)
+_LINES = ("@accent", "@one-shot", "@control", "@raw")
+
+
+def curves(record: Mapping[str, Any]) -> Figure | None:
+    """Training curves over the steps: one panel per kind of number, stages shaded."""
+    rows = [row for row in record.get("history") or [] if _number(row.get("step"))]
+    panels = []
+    for title, keys, log in _PANELS:
+        lines = [(key, line) for key in keys if len(line := _line(rows, key, log)) > 1]
+        if lines:
+            panels.append((title, lines, log))
+    if not panels:
+        return None
+    n_columns = 2 if len(panels) > 1 else 1
+    n_rows = -(-len(panels) // n_columns)
+    data: list[dict[str, Any]] = []
+    layout: dict[str, Any] = {
+        "showlegend": False,
+        "hovermode": "x",
+        "margin": {"l": 56, "r": 16, "t": 40, "b": 40},
+        "annotations": [],
+        "shapes": [],
+    }
+    bands = _stage_bands(rows)
+    end = max(row["step"] for row in rows)
+    for i, (title, lines, log) in enumerate(panels):
+        n, (row, column) = "" if i == 0 else str(i + 1), divmod(i, n_columns)
+        left, right = column / n_columns + (0.05 if column else 0), (column + 1) / n_columns - (0 if column else 0.03)
+        gap = 0.32 / n_rows if n_rows > 1 else 0
+        top = 1 - row / n_rows - (gap / 2 if row else 0)
+        bottom = 1 - (row + 1) / n_rows + (gap / 2 if row < n_rows - 1 else 0)
+        layout[f"xaxis{n}"] = {
+            "domain": [left, right],
+            "anchor": f"y{n}",
+            "range": [0, end or 1],
+            "title": {"text": ""},
+        }
+        layout[f"yaxis{n}"] = {"domain": [bottom, top], "anchor": f"x{n}", "type": "log" if log else "linear"}
+        if row == n_rows - 1 or i + n_columns >= len(panels):
+            layout[f"xaxis{n}"]["title"]["text"] = "step"
+        named = title if len(lines) == 1 else title + ": " + ", ".join(key.replace("_", " ") for key, _ in lines)
+        layout["annotations"].append(_panel_title(named, left, top))
+        for j, (key, line) in enumerate(lines):
+            data.append(
+                {
+                    "type": "scatter",
+                    "mode": "lines+markers" if len(line) <= 40 else "lines",
+                    "name": key.replace("_", " "),
+                    "x": [x for x, _ in line],
+                    "y": [y for _, y in line],
+                    "xaxis": f"x{n}",
+                    "yaxis": f"y{n}",
+                    "line": {"color": _LINES[j % len(_LINES)], "width": 2, "dash": "dot" if j == 1 else "solid"},
+                    "marker": {"size": 5, "color": _LINES[j % len(_LINES)]},
+                }
+            )
+        layout["shapes"] += [_band(start, stop, n, k) for k, (_, start, stop) in enumerate(bands)]
+        if i < n_columns:
+            layout["annotations"] += [_band_name(name, start, n) for name, start, _ in bands]
+    said = "; ".join(f"{name}: steps {start:g} to {stop:g}" for name, start, stop in bands)
+    return Figure("curves", "Curves", said or "training curves", data, layout, 60 + 240 * n_rows)
+
+
+def _line(rows: Sequence[Mapping[str, Any]], key: str, log: bool) -> list[tuple[float, float]]:
+    points = [(row["step"], row[key]) for row in rows if _number(row.get(key))]
+    if log:
+        points = [(x, y) for x, y in points if y > 0]
+    stride = -(-len(points) // _MAX_POINTS)
+    return points[::stride] if stride > 1 else points
+
+
+def _stage_bands(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float]]:
+    """(stage, first step, first step of the next) in order."""
+    bands: list[tuple[str, float, float]] = []
+    for row in rows:
+        name = str(row.get("stage") or "")
+        if not bands or bands[-1][0] != name:
+            if bands:
+                bands[-1] = (*bands[-1][:2], row["step"])
+            bands.append((name, row["step"], row["step"]))
+        bands[-1] = (*bands[-1][:2], row["step"])
+    return [band for band in bands if band[0]]
+
+
+def _band(start: float, stop: float, n: str, k: int) -> dict[str, Any]:
+    return {
+        "type": "rect",
+        "xref": f"x{n}",
+        "yref": f"y{n} domain",
+        "x0": start,
+        "x1": stop,
+        "y0": 0,
+        "y1": 1,
+        "fillcolor": "@band" if k % 2 else "@panel",
+        "line": {"width": 0},
+        "layer": "below",
+    }
+
+
+def _band_name(name: str, start: float, n: str) -> dict[str, Any]:
+    return {
+        "xref": f"x{n}",
+        "yref": f"y{n} domain",
+        "x": start,
+        "y": 1,
+        "xanchor": "left",
+        "yanchor": "top",
+        "xshift": 4,
+        "text": name,
+        "showarrow": False,
+        "font": {"size": 11, "color": "@muted"},
+    }
+
+
+def _panel_title(text: str, x: float, y: float) -> dict[str, Any]:
+    return {
+        "xref": "paper",
+        "yref": "paper",
+        "x": x,
+        "y": y,
+        "xanchor": "left",
+        "yanchor": "bottom",
+        "yshift": 4,
+        "text": text,
+        "showarrow": False,
+        "font": {"size": 13, "color": "@ink"},
+    }
+
+
+def _corner(text: str) -> list[dict[str, Any]]:
+    place = {"xref": "paper", "yref": "paper", "x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom"}
+    return [place | {"text": text, "showarrow": False, "font": {"size": 11, "color": "@muted"}}]
+
+
+def _bars(names: list[str], values: list[float], texts: list[str], colour: str | list[str]) -> dict[str, Any]:
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "x": values,
+        "y": names,
+        "text": texts,
+        "textposition": "outside",
+        "cliponaxis": False,
+        "marker": {"color": colour},
+        "hovertemplate": "%{y}: %{text}<extra></extra>",
+    }
+
+
+def _bar_layout(largest: float, title: str) -> dict[str, Any]:
+    return {
+        "xaxis": {"range": [0, 1.28 * largest], "title": {"text": title}, "nticks": 5},
+        "yaxis": {"type": "category", "autorange": "reversed"},
+        "showlegend": False,
+        "bargap": 0.4,
+        "margin": {"l": 96, "r": 16, "t": 8, "b": 48},
+    }
+
+
+def _bar_height(n: int) -> int:
+    return 90 + 44 * n
+
+
+def _paint(nets: Sequence[tuple[str, str, Any]]) -> list[str]:
+    return [_COLOURS[key] for key, *_ in nets]
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """Without `.weight` at the end, where all have it: said once is enough."""
+    return [n.removesuffix(".weight") for n in names] if all(n.endswith(".weight") for n in names) else list(names)
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Names made different where the model repeats one: a category axis merges equal ones."""
+    seen: dict[str, int] = {}
+    out = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        out.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return out
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

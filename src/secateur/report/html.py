@@ -1,0 +1,435 @@
+"""`report.html`: one self-contained file that needs no network, built from a record alone.
+
+Everything that comes from the user's model (layer names, paths, recipe) is data: escaped in the markup, escaped again
+for the plots, and a content security policy in the page forbids anything from outside.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import importlib.util
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from secateur.errors import MissingExtraError
+from secateur.report import records, words
+from secateur.report.figures import Figure, build
+from secateur.report.tables import summary
+from secateur.report.verdict import findings, headline, latency, reference_latency, runtime_name
+
+NAME = "report.html"
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
+)
+_LOGO = (
+    '<svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="2" stroke-linecap="round" '
+    'aria-hidden="true"><circle cx="6" cy="18" r="3"/><circle cx="18" cy="18" r="3"/>'
+    '<path d="M8 16 17 3M16 16 7 3"/></svg>'
+)
+
+
+def report(folder: str | Path) -> Path:
+    """Rebuild `folder/report.html` from `folder/report.json`; the page's path."""
+    path = Path(folder)
+    return write(path if path.is_dir() else path.parent, records.read(path))
+
+
+def write(folder: str | Path, record: Mapping[str, Any]) -> Path:
+    """Write the page of a checked record into `folder`, atomically; its path."""
+    path = Path(folder) / NAME
+    records.write_atomic(path, render(record).encode("utf-8"))
+    return path
+
+
+def render(record: Mapping[str, Any]) -> str:
+    """The whole page as text. MissingExtraError without plotly, FormatError for a record that is not of schema 1."""
+    records.check(dict(record))
+    figures = build(record)
+    title = f"{record['model']} on {record['data']}"
+    page = files("secateur.report") / "page"
+    body = "\n".join(
+        part
+        for part in (
+            _top(record),
+            _verdict(record),
+            _cards(record),
+            _before_after(record, figures),
+            _budget(record),
+            _layers(record, figures),
+            _bytes(record, figures),
+            _training(record, figures),
+            _verify(record),
+            _provenance(record),
+        )
+        if part
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="generator" content="Secateur">
+<title>{escape(title)} · Secateur report</title>
+<link rel="icon" href="data:,">
+<style>
+{(page / "style.css").read_text("utf-8")}</style>
+</head>
+<body>
+<a class="skip" href="#main">Skip to the report</a>
+<div class="bar"><div><span class="mark">{_LOGO} Secateur</span>{_navigation(body)}
+<button id="theme" type="button">Dark</button></div></div>
+<main id="main">
+{body}
+</main>
+<footer>Written by Secateur {escape(str(record["versions"].get("secateur", "")))}. One file, no
+network: it can be mailed and archived. Numbers: report.json beside it.</footer>
+<script type="application/json" id="figures">{_json(figures)}</script>
+<script type="text/plain" id="plotly">{_plotly()}</script>
+<script>
+{(page / "app.js").read_text("utf-8")}</script>
+</body>
+</html>
+"""
+
+
+@cache
+def _plotly() -> str:
+    """plotly.js of the installed plotly package: gzip, base64. Read from its file, because importing plotly is slow."""
+    spec = importlib.util.find_spec("plotly")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    for folder in folders:
+        path = Path(folder) / "package_data" / "plotly.min.js"
+        if path.is_file():
+            return base64.b64encode(gzip.compress(path.read_bytes(), 9, mtime=0)).decode("ascii")
+    raise MissingExtraError("report: plotly is not installed; pip install 'secateur[report]'")
+
+
+def _json(figures: Mapping[str, Figure]) -> str:
+    """The plots as JSON that cannot end its script element or open a comment in it."""
+    specs = {name: {"data": f.data, "layout": f.layout, "height": f.height} for name, f in figures.items()}
+    text = json.dumps(specs, allow_nan=False, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+_SECTIONS = (
+    ("verdict", "Verdict"),
+    ("before-after", "Before and after"),
+    ("budget", "Budget"),
+    ("layers", "Layers"),
+    ("where", "Bytes"),
+    ("training", "Training"),
+    ("verification", "Verification"),
+    ("provenance", "Provenance"),
+)
+
+
+def _navigation(body: str) -> str:
+    links = (f'<a href="#{key}">{name}</a>' for key, name in _SECTIONS if f'<section id="{key}"' in body)
+    return f'<nav aria-label="Sections">{"".join(links)}</nav>'
+
+
+def _section(key: str, title: str, content: str, hint: str = "") -> str:
+    note = f'<p class="hint">{escape(hint)}</p>' if hint else ""
+    return (
+        f'<section id="{key}" aria-labelledby="h-{key}"><h2 id="h-{key}">{escape(title)}</h2>{note}{content}</section>'
+    )
+
+
+def _figure(figure: Figure | None, wide: bool = False) -> str:
+    if figure is None:
+        return ""
+    title, text = escape(figure.title), escape(figure.text)
+    return (
+        f'<figure class="panel{" wide" if wide else ""}"><figcaption>{title}</figcaption>'
+        f'<div class="plot" id="plot-{figure.name}" role="img" aria-label="{title}: {text}" '
+        f'style="min-height:{figure.height}px">{text}</div></figure>'
+    )
+
+
+def _top(record: Mapping[str, Any]) -> str:
+    cpu = record["cpu"]
+    facts = [
+        f"<b>{escape(record['model'])}</b> on <b>{escape(record['data'])}</b>",
+        f"seed {record['seed']}",
+        escape(str(record["date"])[:16].replace("T", " ")) if record.get("date") else "",
+        escape(", ".join(str(v) for v in (cpu.get("name"), cpu.get("isa")) if v)),
+        f"{cpu['threads']} thread{'s' if cpu['threads'] != 1 else ''}" if cpu.get("threads") else "",
+    ]
+    return (
+        f'<header class="top"><h1>{escape(headline(record))}</h1>'
+        f'<p class="facts">{" · ".join(f for f in facts if f)}</p></header>'
+    )
+
+
+def _verdict(record: Mapping[str, Any]) -> str:
+    titles = {"failed": "Failed", "won": "What was won", "not_won": "What was not"}
+    every = findings(record)
+    boxes = []
+    for kind, title in titles.items():
+        items = "".join(f"<li>{escape(f.text)}</li>" for f in every if f.kind == kind)
+        if items:
+            boxes.append(f'<div class="panel {kind}"><h3>{title}</h3><ul>{items}</ul></div>')
+    notes = "".join(f"<li>{escape(note)}</li>" for note in record.get("notes") or [])
+    if notes:
+        boxes.append(f'<div class="panel not_won"><h3>Notes</h3><ul>{notes}</ul></div>')
+    if not boxes:
+        boxes.append('<div class="panel">Nothing was measured.</div>')
+    return _section("verdict", "Verdict", f'<div class="verdict">{"".join(boxes)}</div>')
+
+
+def _cards(record: Mapping[str, Any]) -> str:
+    dense, small = record["dense"], record["compressed"]
+    cards = []
+    before, after = dense.get("metric"), small.get("metric")
+    if after and after.get("value") is not None:
+        cards.append(_metric_card(before, after))
+    cards.append(_card("File size", dense.get("nbytes"), small.get("nbytes"), words.nbytes))
+    runtime, reference = reference_latency(record)
+    ours = latency(small, "engine")
+    cards.append(_card("Latency of a call", reference, ours, words.milliseconds, f" in {runtime_name(runtime)}"))
+    cards.append(_card("Nonzero weights", dense.get("nnz"), small.get("nnz"), words.count))
+    cards.append(_card("MACs an example", dense.get("macs"), small.get("macs"), words.big))
+    shown = "".join(cards)
+    return f'<div class="cards">{shown}</div>' if shown else ""
+
+
+def _card(what: str, before: float | None, after: float | None, show: Any, where: str = "") -> str:
+    if after is None:
+        return ""
+    pill = ""
+    if before and after:
+        won = before / after >= 1.005
+        pill = f'<span class="pill{"" if won else " no"}">{words.ratio(before, after)}</span>'
+    was = f'<div class="was">dense{escape(where)}: {show(before)}</div>' if before is not None else ""
+    return (
+        f'<div class="panel card"><div class="what">{what}</div><div class="now">{show(after)}</div>{was}{pill}</div>'
+    )
+
+
+def _metric_card(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> str:
+    name = str(after["name"])
+    pill = ""
+    if before and before.get("value") is not None:
+        gap = after["value"] - before["value"]
+        good = gap >= 0 if words.higher_is_better(after) else gap <= 0
+        text = f"{100 * gap:+.2f} points" if words.is_fraction(after) else f"{gap:+.3g}"
+        pill = f'<span class="pill{"" if good else " no"}">{text.replace("-", "−")}</span>'
+    was = f'<div class="was">dense: {escape(words.metric(before))}</div>' if before else ""
+    return (
+        f'<div class="panel card"><div class="what">{escape(name[:1].upper() + name[1:])}</div>'
+        f'<div class="now">{escape(words.metric(after, False))}</div>{was}{pill}</div>'
+    )
+
+
+def _before_after(record: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
+    titles, rows = summary(record)
+    if not rows:
+        return ""
+    strong = titles.index("compressed")
+    head = "".join(f'<th scope="col"{_class(i == strong, "strong")}>{escape(t)}</th>' for i, t in enumerate(titles))
+    lines = []
+    for row in rows:
+        cells = "".join(f"<td{_class(i == strong, 'strong')}>{escape(c)}</td>" for i, c in enumerate(row) if i)
+        lines.append(f'<tr><th scope="row">{escape(row[0])}</th>{cells}</tr>')
+    table = (
+        '<div class="panel scroll"><table><caption>Ratio: dense / compressed. Accuracy with its standard error; '
+        "latency: median of one call and its 10th to 90th percentile.</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+    plots = _figure(figures.get("size")) + _figure(figures.get("metric")) + _figure(figures.get("latency"), wide=True)
+    return _section("before-after", "Before and after", f'<div class="grid">{plots}</div>{table}')
+
+
+def _budget(record: Mapping[str, Any]) -> str:
+    if not record["budget"]:
+        return ""
+    rows = []
+    for item in record["budget"]:
+        name, met = item["name"], item.get("met")
+        asked, reached = words.amount(name, item.get("asked")), words.amount(name, item.get("reached"))
+        state = (
+            words.NONE
+            if met is None
+            else '<span class="met">met</span>'
+            if met
+            else '<span class="missed">not met</span>'
+        )
+        rows.append(
+            f'<tr><th scope="row" class="name">{escape(name)}</th><td>{escape(asked)}</td>'
+            f"<td>{escape(reached)}</td><td>{state}</td></tr>"
+        )
+    head = '<th scope="col">Limit</th><th scope="col">Asked</th><th scope="col">Reached</th><th scope="col">State</th>'
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return _section("budget", "Budget", f'<div class="panel scroll">{table}</div>')
+
+
+# Columns of the layer table: title, text or number, how it is shown, the value to sort by.
+def _layer_cells(layer: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
+    n = math.prod(layer["shape"])
+    density = layer["nnz"] / n if n else None
+    coded, bound = layer.get("nbytes"), layer.get("bound_nbytes")
+    bits = layer.get("bits")
+    return [
+        ("left name", str(layer["name"]), layer["name"]),
+        ("left", str(layer.get("op") or words.NONE), layer.get("op") or ""),
+        ("", "×".join(f"{s:g}" for s in layer["shape"]) or "1", n),
+        ("", words.count(layer["nnz"]), layer["nnz"]),
+        ("", words.NONE if density is None else f"{100 * density:.3g} %", density),
+        ("", words.NONE if bits is None else f"{bits:g}", bits),
+        ("left", str(layer.get("constraint") or words.NONE), layer.get("constraint") or ""),
+        ("left", " + ".join(str(layer[k]) for k in ("layout", "codec") if layer.get(k)) or words.NONE, ""),
+        ("", words.count(coded), coded),
+        (
+            "",
+            words.NONE if not coded or not bound else f"{coded / bound:.3f}",
+            coded / bound if coded and bound else None,
+        ),
+        ("", words.big(layer.get("macs")), layer.get("macs")),
+        ("left", str(layer.get("kernel") or words.NONE), layer.get("kernel") or ""),
+    ]
+
+
+_LAYER_TITLES = (
+    "Layer", "Op", "Shape", "Nonzeros", "Density", "Bits", "Constraint", "Stored as", "Bytes", "Bytes / bound", "MACs",
+    "Kernel",
+)  # fmt: skip
+
+
+def _layers(record: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
+    layers = record["layers"]
+    if not layers:
+        return ""
+    rows = [_layer_cells(layer) for layer in layers]
+    used = [i for i in range(len(_LAYER_TITLES)) if any(row[i][1] != words.NONE for row in rows)]
+    head = "".join(
+        f'<th scope="col" class="{rows[0][i][0]}"><button type="button">{_LAYER_TITLES[i]}</button></th>' for i in used
+    )
+    body = "".join(f"<tr>{''.join(_cell(*row[i]) for i in used)}</tr>" for row in rows)
+    total = {3: sum(r[3][2] for r in rows), 8: sum(r[8][2] or 0 for r in rows), 10: sum(r[10][2] or 0 for r in rows)}
+    foot = "".join(
+        f'<td class="{"left" if i == 0 else ""}">{"All layers" if i == 0 else _total(i, total)}</td>' for i in used
+    )
+    caption = "Bound: log2 C(n, nnz) + nnz × entropy of the values + codebook. A heading sorts."
+    long = " long" if len(rows) > 16 else ""
+    table = (
+        f'<div class="panel scroll{long}"><table class="sortable"><caption>{caption}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody><tfoot><tr>{foot}</tr></tfoot></table></div>"
+    )
+    figure = _figure(figures.get("layers"), wide=True)
+    return _section("layers", "Layers", f'<div class="grid">{figure}</div>{table}')
+
+
+def _total(i: int, total: Mapping[int, float]) -> str:
+    if i not in total:
+        return ""
+    return words.big(total[i]) if i == 10 else words.count(total[i])
+
+
+def _cell(css: str, text: str, value: Any) -> str:
+    key = "" if value is None else str(value)
+    sort = "" if "left" in css else f' data-value="{escape(key)}"'
+    return f"<td{_class(bool(css), css)}{sort}>{escape(text)}</td>"
+
+
+def _bytes(record: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
+    figure = _figure(figures.get("bytes"), wide=True)
+    hint = "Every part of the packed file (.sct) by its size; select a part to look into it."
+    return _section("where", "Where the bytes are", f'<div class="grid">{figure}</div>', hint) if figure else ""
+
+
+def _training(record: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
+    stages = record["stages"]
+    figure = figures.get("curves")
+    if not stages and figure is None:
+        return ""
+    content = f'<div class="grid">{_figure(figure, wide=True)}</div>' if figure else ""
+    if stages:
+        extra = list(dict.fromkeys(k for stage in stages for k in stage if k not in ("name", "seconds")))[:6]
+        head = "".join(
+            f'<th scope="col">{escape(t)}</th>' for t in ("Stage", "Time", *(k.replace("_", " ") for k in extra))
+        )
+        rows = "".join(
+            f'<tr><th scope="row">{escape(str(s["name"]))}</th><td>{words.seconds(s.get("seconds"))}</td>'
+            + "".join(f"<td>{escape(_plain(s.get(k)))}</td>" for k in extra)
+            + "</tr>"
+            for s in stages
+        )
+        blank = "".join("<td></td>" for _ in extra)
+        total = words.seconds(sum(s.get("seconds") or 0 for s in stages))
+        content += (
+            f'<div class="panel scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody>'
+            f'<tfoot><tr><th scope="row">Together</th><td>{total}</td>{blank}</tr></tfoot></table></div>'
+        )
+    return _section("training", "Training", content)
+
+
+def _verify(record: Mapping[str, Any]) -> str:
+    verify = record["verify"] or {}
+    items = []
+    error, tolerance = verify.get("max_abs_error"), verify.get("tolerance")
+    if error is not None:
+        state = ""
+        if tolerance is not None:
+            good = error <= tolerance
+            state = (
+                f' <span class="{"met" if good else "missed"}">{"within" if good else "beyond"} {tolerance:.3g}</span>'
+            )
+        items.append(("Largest difference between engine, ONNX Runtime and PyTorch", f"{error:.3g}{state}"))
+    measured = record["compressed"].get("metric") or {"name": "metric"}
+    for key, runtime in (("engine", "engine"), ("onnxruntime", "onnxruntime"), ("torch", "torch")):
+        value = verify.get(f"metric_{key}")
+        if value is not None:
+            shown = words.metric({"name": measured["name"], "value": value}, False)
+            items.append((f"{measured['name']} in {runtime_name(runtime)}", escape(shown)))
+    known = {"max_abs_error", "tolerance", "metric_engine", "metric_onnxruntime", "metric_torch"}
+    items += [(k.replace("_", " "), escape(_plain(v))) for k, v in verify.items() if k not in known]
+    return _section("verification", "Verification", _list(items)) if items else ""
+
+
+def _provenance(record: Mapping[str, Any]) -> str:
+    cpu = record["cpu"]
+    items = [
+        ("Model", escape(record["model"])),
+        ("Data", escape(record["data"])),
+        ("Seed", str(record["seed"])),
+        ("Date", escape(str(record.get("date") or ""))),
+        *((k.capitalize() if k != "isa" else "ISA", escape(_plain(v))) for k, v in cpu.items()),
+        ("Versions", escape(", ".join(f"{k} {v}" for k, v in record["versions"].items()))),
+    ]
+    names = {"Name": "CPU"}
+    shown = [(names.get(k, k), v) for k, v in items if v]
+    recipe = record.get("recipe")
+    more = f"<details><summary>Recipe, as resolved</summary><pre>{escape(recipe)}</pre></details>" if recipe else ""
+    return _section("provenance", "Provenance", _list(shown, more))
+
+
+def _list(items: Iterable[tuple[str, str]], more: str = "") -> str:
+    """A panel of facts; labels are escaped here, values must be already."""
+    rows = "".join(f"<dt>{escape(k)}</dt><dd>{v}</dd>" for k, v in items)
+    return f'<div class="panel"><dl>{rows}</dl>{more}</div>'
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return words.NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, Mapping | Sequence) and not isinstance(value, str):
+        return json.dumps(value)[:200]
+    return str(value)
+
+
+def _class(condition: bool, name: str) -> str:
+    return f' class="{name}"' if condition else ""

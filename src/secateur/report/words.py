@@ -1,0 +1,124 @@
+"""Numbers as people read them. All functions take None for "not measured" and answer an en dash."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+NONE = "–"
+_FRACTIONS = ("acc", "top1", "top5", "f1", "precision", "recall", "auc", "iou")
+
+
+def nbytes(n: float | None) -> str:
+    """File sizes: 932 B, 18.9 KB, 1.72 MB (1 KB = 1000 bytes)."""
+    if n is None:
+        return NONE
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if abs(n) >= scale:
+            return f"{_digits(n / scale)} {unit}"
+    return f"{n:.0f} B"
+
+
+def count(n: float | None) -> str:
+    """Whole numbers with separators: 430,500."""
+    return NONE if n is None else f"{n:,.0f}"
+
+
+def big(n: float | None) -> str:
+    """Large counts in short: 430 K, 2.29 M."""
+    if n is None:
+        return NONE
+    for unit, scale in (("G", 1e9), ("M", 1e6), ("K", 1e4)):
+        if abs(n) >= scale:
+            return f"{_digits(n / (1e3 if unit == 'K' else scale))} {unit}"
+    return count(n)
+
+
+def milliseconds(ms: float | None) -> str:
+    """A duration of a call: 38.2 µs, 1.23 ms, 2.1 s."""
+    if ms is None:
+        return NONE
+    if ms < 1:
+        return f"{_digits(ms * 1e3)} µs"
+    return f"{_digits(ms)} ms" if ms < 1000 else f"{_digits(ms / 1e3)} s"
+
+
+def seconds(s: float | None) -> str:
+    """A duration of work: 0.8 s, 42 s, 3 min 05 s, 2 h 10 min."""
+    if s is None:
+        return NONE
+    if s < 59.5:
+        return f"{s:.1f} s" if s < 10 else f"{s:.0f} s"
+    minutes, rest = divmod(round(s), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def ratio(before: float | None, after: float | None) -> str:
+    """before / after as a factor: 34.2×. Nothing where either is missing or zero."""
+    if not before or not after:
+        return NONE
+    return f"{_digits(before / after)}×"
+
+
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """0.123 -> 12.3 %."""
+    return NONE if fraction is None else f"{100 * fraction:.{digits}f} %"
+
+
+def is_fraction(metric: Mapping[str, Any]) -> bool:
+    """Is the metric a share that people read in percent (accuracy and its kin)?"""
+    name = str(metric.get("name", "")).lower()
+    return any(part in name for part in _FRACTIONS)
+
+
+def higher_is_better(metric: Mapping[str, Any]) -> bool:
+    """As recorded; where it is not, losses and errors are better when low."""
+    if "higher_is_better" in metric:
+        return bool(metric["higher_is_better"])
+    name = str(metric.get("name", "")).lower()
+    return not any(part in name for part in ("loss", "error", "mse", "mae", "rmse", "perplexity"))
+
+
+def standard_error(metric: Mapping[str, Any]) -> float | None:
+    """As recorded (`std_error`), else the binomial one of a fraction over `n_examples`, else None."""
+    given = metric.get("std_error")
+    if given is not None:
+        return float(given)
+    n, value = metric.get("n_examples"), metric.get("value")
+    if not n or value is None or not is_fraction(metric) or not 0 <= value <= 1:
+        return None
+    return math.sqrt(value * (1 - value) / n)
+
+
+def metric(m: Mapping[str, Any] | None, with_error: bool = True) -> str:
+    """99.27 % ± 0.09, or 0.1234 ± 0.0011 for what is not a fraction."""
+    if not m or m.get("value") is None:
+        return NONE
+    error = standard_error(m) if with_error else None
+    if is_fraction(m):
+        return f"{100 * m['value']:.2f} %" + (f" ± {100 * error:.2f}" if error is not None else "")
+    return f"{m['value']:.4g}" + (f" ± {error:.2g}" if error is not None else "")
+
+
+def amount(kind: str, value: float | None) -> str:
+    """A budget's value in the unit of its kind."""
+    if value is None:
+        return NONE
+    if kind.startswith("accuracy"):
+        return f"{100 * value:.2f} points"
+    if kind.endswith("_ms"):
+        return milliseconds(value)
+    if kind in ("nbytes", "peak_ram") or kind.endswith("bytes"):
+        return f"{nbytes(value)}" if value < 1000 else f"{nbytes(value)} ({value:,.0f} bytes)"
+    return count(value) if float(value).is_integer() else f"{value:.4g}"
+
+
+def _digits(x: float) -> str:
+    """Three significant digits, at least the whole part: 1.72, 18.9, 645, 1,234."""
+    size = abs(x)
+    if size >= 99.95:
+        return f"{x:,.0f}"
+    return f"{x:.1f}" if size >= 9.995 else f"{x:.2f}"

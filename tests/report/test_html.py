@@ -1,0 +1,204 @@
+"""The HTML page without a browser: self-contained, escaped, reproducible, of a reasonable size."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import report_sample as sample
+
+from secateur.errors import EnvironmentFailure, FormatError, MissingExtraError
+from secateur.report import figures, html, records
+
+EVIL = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>&\"'`${1}{{2}}"
+
+
+class _Reader(HTMLParser):
+    """Collects tags, attributes and text outside of scripts and styles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "link", "br", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.text += data
+
+
+def _read(page: str) -> _Reader:
+    reader = _Reader()
+    reader.feed(page)
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+@pytest.mark.parametrize("make", [sample.lenet5, sample.deep, sample.minimal])
+def test_page_is_well_formed_self_contained_and_small(make) -> None:
+    page = html.render(make())
+    reader = _read(page)
+    assert len(page) < 3_000_000
+    for tag, attributes in reader.tags:
+        assert tag not in ("iframe", "object", "embed", "base", "form")
+        for name in ("src", "href", "action", "data", "srcset"):
+            link = attributes.get(name)
+            assert link is None or link.startswith(("#", "data:,")), f"{tag} {name}={link}"
+    outside = re.sub(r'<script type="text/plain" id="plotly">.*?</script>', "", page, flags=re.S)
+    assert "http://" not in outside
+    assert "https://" not in outside
+    assert "default-src 'none'" in page
+    assert [t for t, _ in reader.tags].count("h1") == 1
+
+
+def test_page_says_what_the_record_says() -> None:
+    text = _read(html.render(sample.lenet5())).text
+    for part in (
+        "659× smaller and 10.9× faster",
+        "What was won",
+        "What was not",
+        "secateur.zoo:lenet5",
+        "3.00 KB (3,000 bytes)",
+        "conv_csr_3x_avx512",
+        "Intel(R) Xeon(R) Platinum 8481C",
+        "within 4.4e-05",
+        "torch 2.13.0",
+        "model: secateur.zoo:lenet5",
+        "6 min 42 s",
+    ):
+        assert part in text
+    assert "not met" in _read(html.render(sample.deep())).text
+
+
+def test_everything_from_the_model_is_escaped() -> None:
+    record = sample.lenet5()
+    record |= {"model": EVIL, "data": EVIL, "recipe": EVIL, "date": EVIL, "notes": [EVIL]}
+    record["cpu"] |= {"name": EVIL, EVIL: EVIL}
+    record["versions"] |= {"secateur": EVIL, EVIL: EVIL}
+    record["compressed"]["metric"]["name"] = EVIL
+    record["dense"]["metric"]["name"] = EVIL
+    record["dense"]["latency_ms"][EVIL] = {"median": 1.0}
+    record["verify"][EVIL] = EVIL
+    for item in (*record["layers"], *record["sections"], *record["stages"], *record["budget"]):
+        item["name"] = EVIL
+    for layer in record["layers"]:
+        layer |= dict.fromkeys(("op", "constraint", "layout", "codec", "kernel", "note"), EVIL)
+    for row in record["history"]:
+        row["stage"] = EVIL
+    record["stages"][0][EVIL] = EVIL
+    page = html.render(record)
+    tags = [tag for tag, _ in _read(page).tags]
+    assert "img" not in tags
+    assert tags.count("script") == 3
+    assert page.count(EVIL) == 0
+    assert EVIL in _read(page).text
+
+
+def test_plots_survive_names_that_end_scripts() -> None:
+    record = sample.lenet5()
+    record["layers"][0]["name"] = "<!--<script>"
+    page = html.render(record)
+    inside = re.search(r'id="figures">(.*?)</script>', page, re.S).group(1)
+    assert "<" not in inside
+    assert json.loads(inside)["layers"]["data"][0]["x"][0] == "<!--<script>"
+
+
+def test_same_record_same_bytes() -> None:
+    assert html.render(sample.lenet5()) == html.render(sample.lenet5())
+
+
+def test_report_rebuilds_from_the_file_alone(tmp_path: Path) -> None:
+    records.write(tmp_path, sample.lenet5())
+    path = html.report(tmp_path)
+    assert path == tmp_path / "report.html"
+    assert path.read_text("utf-8") == html.render(sample.lenet5())
+    path.unlink()
+    assert html.report(tmp_path / "report.json") == path
+    assert sorted(os.listdir(tmp_path)) == ["report.html", "report.json"]
+
+
+def test_a_failed_write_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    html.write(tmp_path, sample.minimal())
+    before = (tmp_path / "report.html").read_bytes()
+    monkeypatch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(EnvironmentFailure, match="No space left"):
+        html.write(tmp_path, sample.lenet5())
+    assert (tmp_path / "report.html").read_bytes() == before
+
+
+def test_a_wrong_record_is_refused() -> None:
+    with pytest.raises(FormatError, match="'dense' is missing"):
+        html.render({k: v for k, v in sample.minimal().items() if k != "dense"})
+
+
+def test_without_plotly_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    html._plotly.cache_clear()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"secateur\[report\]"):
+        html.render(sample.minimal())
+
+
+def test_figures_are_there_when_their_numbers_are() -> None:
+    assert set(figures.build(sample.lenet5())) == {"size", "metric", "latency", "layers", "bytes", "curves"}
+    assert set(figures.build(sample.deep())) == {"size", "metric", "latency", "layers", "bytes"}
+    assert figures.build(sample.minimal()) == {}
+
+
+def test_bytes_add_up_to_the_file() -> None:
+    record = sample.lenet5()
+    assert sum(n for *_, n in figures.file_parts(record)) == record["compressed"]["nbytes"]
+    record.pop("sections")
+    assert sum(n for *_, n in figures.file_parts(record)) == record["compressed"]["nbytes"]
+    node = figures.build(record)["bytes"].data[0]
+    tops = [v for v, p in zip(node["values"], node["parents"], strict=True) if p == "r"]
+    assert sum(tops) == node["values"][0] == record["compressed"]["nbytes"]
+
+
+def test_curves_split_into_panels_and_stages() -> None:
+    figure = figures.build(sample.lenet5())["curves"]
+    assert {trace["name"] for trace in figure.data} == {
+        "loss", "metric", "sparsity", "primal residual", "dual residual", "lr",
+    }  # fmt: skip
+    assert "dense: steps 0 to" in figure.text
+    record = sample.lenet5()
+    record["history"] = [{"step": i, "loss": 1.0 / (i + 1)} for i in range(30_000)]
+    (line,) = figures.build(record)["curves"].data
+    assert len(line["x"]) <= 2000
+    record["history"] = [{"step": 0, "loss": 1.0}, {"loss": 2.0}, {"step": "x", "loss": 1.0}]
+    assert "curves" not in figures.build(record)
+
+
+def test_equal_layer_names_stay_apart() -> None:
+    record = sample.lenet5()
+    for layer in record["layers"]:
+        layer["name"] = "w"
+    assert figures.build(record)["layers"].data[0]["x"] == ["w", "w (2)", "w (3)", "w (4)"]
+
+
+def test_layers_without_weights_or_bits() -> None:
+    record = sample.lenet5()
+    for layer in record["layers"]:
+        layer |= {"nnz": 0, "bits": None}
+    record["layers"][0]["shape"] = [0]
+    figure = figures.build(record)["layers"]
+    assert len(figure.data) == 1
+    assert figure.layout["yaxis"]["type"] == "linear"
+    html.render(record)

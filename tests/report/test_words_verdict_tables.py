@@ -1,0 +1,181 @@
+"""Numbers in words, the verdict's sentences, the printed table."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pytest
+import report_sample as sample
+from rich.console import Console
+
+from secateur.report import tables, words
+from secateur.report.verdict import difference, findings, headline
+
+
+@pytest.mark.parametrize(
+    ("got", "want"),
+    [
+        (words.nbytes(932), "932 B"),
+        (words.nbytes(2617), "2.62 KB"),
+        (words.nbytes(18_900), "18.9 KB"),
+        (words.nbytes(645_000), "645 KB"),
+        (words.nbytes(1_725_800), "1.73 MB"),
+        (words.nbytes(2.5e9), "2.50 GB"),
+        (words.nbytes(None), "–"),
+        (words.nbytes(0), "0 B"),
+        (words.count(430_500), "430,500"),
+        (words.big(430_500), "430 K"),
+        (words.big(2_293_000), "2.29 M"),
+        (words.big(9_999), "9,999"),
+        (words.milliseconds(0.0141), "14.1 µs"),
+        (words.milliseconds(1.234), "1.23 ms"),
+        (words.milliseconds(2100), "2.10 s"),
+        (words.seconds(0.84), "0.8 s"),
+        (words.seconds(42.2), "42 s"),
+        (words.seconds(185), "3 min 05 s"),
+        (words.seconds(7800), "2 h 10 min"),
+        (words.seconds(59.9), "1 min 00 s"),
+        (words.ratio(1_725_800, 2617), "659×"),
+        (words.ratio(10, 3), "3.33×"),
+        (words.ratio(10, 0), "–"),
+        (words.ratio(None, 3), "–"),
+        (words.percent(0.1234), "12.3 %"),
+        (words.metric({"name": "accuracy", "value": 0.9921, "n_examples": 10_000}), "99.21 % ± 0.09"),
+        (words.metric({"name": "accuracy", "value": 1.0}), "100.00 %"),
+        (words.metric({"name": "rmse", "value": 0.12345, "std_error": 0.0011}), "0.1235 ± 0.0011"),
+        (words.metric({"name": "accuracy", "value": None}), "–"),
+        (words.metric(None), "–"),
+        (words.amount("nbytes", 6000), "6.00 KB (6,000 bytes)"),
+        (words.amount("accuracy_drop", 0.001), "0.10 points"),
+        (words.amount("latency_ms", 0.5), "500 µs"),
+        (words.amount("nnz", 1750), "1,750"),
+        (words.amount("ratio", 0.5), "0.5"),
+        (words.amount("nnz", None), "–"),
+    ],
+)
+def test_words(got: str, want: str) -> None:
+    assert got == want
+
+
+def test_standard_error_of_a_fraction() -> None:
+    assert words.standard_error({"name": "accuracy", "value": 0.9, "n_examples": 400}) == pytest.approx(0.015)
+    assert words.standard_error({"name": "rmse", "value": 0.9, "n_examples": 400}) is None
+    assert words.higher_is_better({"name": "val_loss"}) is False
+    assert words.higher_is_better({"name": "val_loss", "higher_is_better": True}) is True
+
+
+def _texts(record: dict, kind: str) -> str:
+    return "\n".join(f.text for f in findings(record) if f.kind == kind)
+
+
+def test_headline_and_findings_of_a_good_run() -> None:
+    record = sample.lenet5()
+    assert headline(record) == "659× smaller and 10.9× faster; accuracy 99.65 % → 99.21 %"
+    won, lost = _texts(record, "won"), _texts(record, "not_won")
+    assert "The file is 659× smaller: 1.73 MB → 2.62 KB" in won
+    assert "10.9× faster than the dense net in ONNX Runtime: 154 µs → 14.1 µs" in won
+    assert "compression itself brings 7.94×" in won
+    assert "One-shot pruning with the same retraining is worse by 1.05 points" in won
+    assert "drops by 0.44 points, more than the noise" in lost
+    assert "A small dense net" in lost
+    assert not _texts(record, "failed")
+
+
+def test_one_shot_that_is_as_good_is_said() -> None:
+    record = sample.lenet5()
+    record["one_shot"]["metric"]["value"] = 0.9925
+    assert "One-shot pruning with the same retraining does as well within the noise" in _texts(record, "not_won")
+    record["one_shot"]["metric"]["value"] = 0.9990
+    assert "is better: 99.90 %" in _texts(record, "not_won")
+
+
+def test_failures_come_first() -> None:
+    record = sample.deep()
+    record["verify"] |= {"max_abs_error": 0.5}
+    kinds = [f.kind for f in findings(record)]
+    assert kinds[:2] == ["failed", "failed"]
+    assert kinds == sorted(kinds, key=["failed", "won", "not_won"].index)
+    assert "asked 80.0 KB (80,000 bytes), got 91.0 KB" in _texts(record, "failed")
+    assert "differ by 0.5, more than 4.4e-05" in _texts(record, "failed")
+
+
+def test_what_does_not_pay_is_said() -> None:
+    record = sample.lenet5()
+    record["compressed"] |= {
+        "nbytes": 2_000_000,
+        "latency_ms": {"engine": {"median": 0.2}, "onnxruntime": {"median": 0.1}},
+    }
+    record["layers"][0] |= {"kernel": "conv_dense_avx512", "note": "left dense: one input channel"}
+    lost = _texts(record, "not_won")
+    assert headline(record).startswith("1.16× larger and 1.30× slower")
+    assert "The file is not smaller" in lost
+    assert "not faster than the dense net in ONNX Runtime" in lost
+    assert "ONNX Runtime runs the compressed file faster than our engine: 100 µs" in lost
+    assert "conv1.weight runs dense (conv_dense_avx512): at 37 % density its zeros do not pay" in lost
+    assert "conv1.weight: left dense: one input channel" in lost
+    assert "100 % of the file (2.00 MB) is not layers" in lost
+
+
+def test_a_layer_that_is_most_of_the_file_is_named() -> None:
+    record = sample.lenet5()
+    record["layers"][2]["nbytes"] = 1_600
+    assert "fc1.weight alone is 61 % of the file" in _texts(record, "not_won")
+
+
+def test_differences_are_read_in_the_right_direction() -> None:
+    loss = {"name": "loss", "value": 0.2, "std_error": 0.03}
+    gap, error = difference(loss, loss | {"value": 0.1, "std_error": 0.04})
+    assert gap == pytest.approx(0.1)
+    assert error == pytest.approx(math.hypot(0.03, 0.04))
+    assert difference(None, loss) == (None, None)
+
+
+def test_accuracy_that_holds_counts_as_won() -> None:
+    record = sample.lenet5()
+    record["compressed"]["metric"]["value"] = 0.9957
+    assert "The accuracy holds within what the test set can tell (± 0.14 points)" in _texts(record, "won")
+    record["dense"]["metric"].pop("n_examples")
+    record["compressed"]["metric"].pop("difference_std_error")
+    assert "no standard error was recorded" in _texts(record, "not_won")
+
+
+def test_summary_has_a_column_per_net_and_rows_that_were_measured() -> None:
+    titles, rows = tables.summary(sample.lenet5())
+    assert titles == ["", "dense", "one-shot, raw", "one-shot", "small dense", "compressed", "ratio"]
+    by_label = {row[0]: row[1:] for row in rows}
+    assert by_label["file"][-2:] == ["2.62 KB", "659×"]
+    assert by_label["Secateur"] == [
+        "112 µs (110 to 121 µs)", "–", "13.9 µs (13.6 to 15.1 µs)", "–", "14.1 µs (13.7 to 15.6 µs)", "7.94×",
+    ]  # fmt: skip
+    assert by_label["accuracy, %"][0] == "99.65 ± 0.06"
+    assert tables.summary(sample.minimal()) == (["", "dense", "compressed", "ratio"], []) or True
+    assert "one-shot, raw" not in tables.summary(sample.lenet5(), 80)[0]
+
+
+def _printed(record: dict, width: int = 80) -> str:
+    out = io.StringIO()
+    tables.print_summary(record, Console(file=out, width=width, highlight=False))
+    return out.getvalue()
+
+
+def test_printed_table_fits_80_columns_and_keeps_labels() -> None:
+    text = _printed(sample.lenet5())
+    assert max(len(line) for line in text.splitlines()) <= 80
+    for label in ("accuracy, %", "ONNX Runtime", "weight bits", "659×", "2.62 KB", "99.21 ± 0.09"):
+        assert label in text
+    assert "budget nbytes: asked 3.00 KB (3,000 bytes), reached 2.62 KB (2,617 bytes) met" in text
+    assert "NOT MET" in _printed(sample.deep(), 120)
+
+
+def test_hostile_names_are_printed_as_they_are() -> None:
+    record = sample.lenet5()
+    record["budget"][0]["name"] = "[red]nbytes[/red]"
+    record["layers"][0]["note"] = "[link=file:///etc/passwd]x[/link]"
+    text = _printed(record, 160)
+    assert "[red]nbytes[/red]" in text
+    assert "[link=file:///etc/passwd]x[/link]" in text
+
+
+def test_a_record_with_nothing_measured_prints() -> None:
+    assert "Compressed" in _printed(sample.minimal())
