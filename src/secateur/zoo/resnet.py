@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from secateur.zoo.weights import load_weights, weights_file
 
@@ -17,17 +16,18 @@ class Shortcut(nn.Module):
     """Option A: every second pixel, and a quarter of the new width in zero channels on each side.
 
     Pooling over 1x1 windows with stride 2 takes every second pixel exactly; it is one node in an exported graph
-    where slicing would be two with four constants each.
+    where slicing would be two with four constants each. The padding is a layer (of the kind whose third-last axis
+    is that of the channels), so that removing channels can change its widths.
     """
 
     def __init__(self, extra: int, stride: int) -> None:
         super().__init__()
-        self.extra = extra
         self.subsample = nn.AvgPool2d(1, stride)
+        self.pad = nn.ConstantPad3d((0, 0, 0, 0, extra, extra), 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C + 2 * extra, H / stride, W / stride]."""
-        return functional.pad(self.subsample(x), (0, 0, 0, 0, self.extra, self.extra))
+        return self.pad(self.subsample(x))  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
