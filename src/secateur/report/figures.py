@@ -164,7 +164,7 @@ def layers(record: Mapping[str, Any]) -> Figure | None:
     if not items:
         return None
     names = _unique(_short([layer["name"] for layer in items]))
-    density = [100 * layer["nnz"] / math.prod(layer["shape"]) for layer in items]
+    density = [100 * (layer["nnz"] / math.prod(layer["shape"])) for layer in items]
     positive = [d for d in density if d > 0]
     log = bool(positive) and max(positive) > 8 * min(positive)
     labels = [f"{d:.3g} %" for d in density]
@@ -259,7 +259,7 @@ def bytes_map(record: Mapping[str, Any]) -> Figure | None:
                     "line": {"width": 2, "color": "@panel"},
                 },
                 "tiling": {"pad": 3},
-                "textfont": {"color": "@on-colour"},
+                "textfont": {"color": ["@on-colour" if node[4] else "@ink" for node in nodes]},
                 "texttemplate": "<b>%{label}</b><br>%{customdata}<br>%{percentRoot:.1%}",
                 "hovertemplate": "%{label}<br>%{customdata}, %{percentRoot:.1%} of the file<extra></extra>",
             }
@@ -284,7 +284,7 @@ def file_parts(record: Mapping[str, Any]) -> list[tuple[str, str, float]]:
 _PANELS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("loss", ("loss", "task", "distillation", "penalty"), True),
     ("validation metric", ("metric", "accuracy", "valid"), False),
-    ("sparsity", ("sparsity",), False),
+    ("density (1 - sparsity)", ("sparsity",), True),
     ("residuals", ("primal_residual", "dual_residual", "residual"), True),
     ("bytes", ("nbytes",), True),
     ("learning rate", ("lr", "learning_rate"), False),
@@ -329,7 +329,8 @@ def curves(record: Mapping[str, Any]) -> Figure | None:
         layout[f"yaxis{n}"] = {"domain": [bottom, top], "anchor": f"x{n}", "type": "log" if log else "linear"}
         if row == n_rows - 1 or i + n_columns >= len(panels):
             layout[f"xaxis{n}"]["title"]["text"] = "step"
-        named = title if len(lines) == 1 else title + ": " + ", ".join(key.replace("_", " ") for key, _ in lines)
+        listed = (key.replace("_", " ") + (" (dotted)" if j == 1 else "") for j, (key, _) in enumerate(lines))
+        named = title if len(lines) == 1 else title + ": " + ", ".join(listed)
         layout["annotations"].append(_panel_title(named, left, top))
         for j, (key, line) in enumerate(lines):
             data.append(
@@ -354,6 +355,8 @@ def curves(record: Mapping[str, Any]) -> Figure | None:
 
 def _line(rows: Sequence[Mapping[str, Any]], key: str, log: bool) -> list[tuple[float, float]]:
     points = [(row["step"], row[key]) for row in rows if _number(row.get(key))]
+    if key == "sparsity":  # 0.99 and 0.999 look the same; what is kept does not
+        points = [(x, 1 - y) for x, y in points]
     if log:
         points = [(x, y) for x, y in points if y > 0]
     stride = -(-len(points) // _MAX_POINTS)

@@ -298,7 +298,7 @@ def _layer_cells(layer: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
 
 
 _LAYER_TITLES = (
-    "Layer", "Op", "Shape", "Nonzeros", "Density", "Bits", "Constraint", "Stored as", "Bytes", "Bytes / bound", "MACs",
+    "Layer", "Op", "Shape", "Nonzeros", "Density", "Bits", "Constraint", "Stored as", "Bytes", "÷ bound", "MACs",
     "Kernel",
 )  # fmt: skip
 
@@ -317,7 +317,7 @@ def _layers(record: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
     foot = "".join(
         f'<td class="{"left" if i == 0 else ""}">{"All layers" if i == 0 else _total(i, total)}</td>' for i in used
     )
-    caption = "Bound: log2 C(n, nnz) + nnz × entropy of the values + codebook. A heading sorts."
+    caption = "Bound: log2 C(n, nnz) + nnz × entropy of the values + codebook, in bytes. A heading sorts."
     long = " long" if len(rows) > 16 else ""
     table = (
         f'<div class="panel scroll{long}"><table class="sortable"><caption>{caption}</caption>'
@@ -336,7 +336,8 @@ def _total(i: int, total: Mapping[int, float]) -> str:
 def _cell(css: str, text: str, value: Any) -> str:
     key = "" if value is None else str(value)
     sort = "" if "left" in css else f' data-value="{escape(key)}"'
-    return f"<td{_class(bool(css), css)}{sort}>{escape(text)}</td>"
+    shown = escape(text).replace("_", "_<wbr>") if css == "left" else escape(text)  # long names may break there
+    return f"<td{_class(bool(css), css)}{sort}>{shown}</td>"
 
 
 def _bytes(record: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
