@@ -20,12 +20,14 @@ struct Vec {
   static SECATEUR_INLINE Vec zero() { return {_mm256_setzero_ps()}; }
   SECATEUR_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
 
-  static SECATEUR_INLINE Vec load_range(const float* p, int lo, int hi) {
+  using Mask = __m256i;
+  static SECATEUR_INLINE Mask mask(int lo, int hi) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    const __m256i mask = _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(lo), lane),
-                                             _mm256_cmpgt_epi32(_mm256_set1_epi32(hi), lane));
-    return {_mm256_maskload_ps(p, mask)};
+    return _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(lo), lane),
+                               _mm256_cmpgt_epi32(_mm256_set1_epi32(hi), lane));
   }
+  static SECATEUR_INLINE Vec load_masked(const float* p, Mask m) { return {_mm256_maskload_ps(p, m)}; }
+  static SECATEUR_INLINE Vec load_range(const float* p, int lo, int hi) { return load_masked(p, mask(lo, hi)); }
   SECATEUR_INLINE void store_first(float* p, int n) const {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     _mm256_maskstore_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane), v);
@@ -43,6 +45,18 @@ SECATEUR_INLINE Vec even(Vec a, Vec b) {
   const __m256 t = _mm256_shuffle_ps(a.v, b.v, _MM_SHUFFLE(2, 0, 2, 0));  // a0 a2 b0 b2 | a4 a6 b4 b6
   return {_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(t), _MM_SHUFFLE(3, 1, 2, 0)))};
 }
+
+SECATEUR_INLINE Vec odd(Vec a, Vec b) {
+  const __m256 t = _mm256_shuffle_ps(a.v, b.v, _MM_SHUFFLE(3, 1, 3, 1));
+  return {_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(t), _MM_SHUFFLE(3, 1, 2, 0)))};
+}
+SECATEUR_INLINE void halves(Vec a, Vec b, Vec* lo, Vec* hi) {
+  lo->v = _mm256_permute2f128_ps(a.v, b.v, 0x20);
+  hi->v = _mm256_permute2f128_ps(a.v, b.v, 0x31);
+}
+
+constexpr bool kHasHalf = false;
+using Half = Vec;
 
 SECATEUR_INLINE float sum(Vec a) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));

@@ -26,9 +26,10 @@ struct Vec {
   SECATEUR_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }
 
   static SECATEUR_INLINE uint32_t below(int n) { return n <= 0 ? 0u : n >= 16 ? 0xffffu : (1u << n) - 1; }
-  static SECATEUR_INLINE Vec load_range(const float* p, int lo, int hi) {
-    return {_mm512_maskz_loadu_ps(static_cast<__mmask16>(below(hi) & ~below(lo)), p)};
-  }
+  using Mask = __mmask16;
+  static SECATEUR_INLINE Mask mask(int lo, int hi) { return static_cast<__mmask16>(below(hi) & ~below(lo)); }
+  static SECATEUR_INLINE Vec load_masked(const float* p, Mask m) { return {_mm512_maskz_loadu_ps(m, p)}; }
+  static SECATEUR_INLINE Vec load_range(const float* p, int lo, int hi) { return load_masked(p, mask(lo, hi)); }
   SECATEUR_INLINE void store_first(float* p, int n) const {
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>(below(n)), v);
   }
@@ -44,6 +45,29 @@ SECATEUR_INLINE Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
 SECATEUR_INLINE Vec even(Vec a, Vec b) {
   const __m512i index = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
   return {_mm512_permutex2var_ps(a.v, index, b.v)};
+}
+
+SECATEUR_INLINE Vec odd(Vec a, Vec b) {
+  const __m512i index = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+  return {_mm512_permutex2var_ps(a.v, index, b.v)};
+}
+SECATEUR_INLINE void halves(Vec a, Vec b, Vec* lo, Vec* hi) {
+  lo->v = _mm512_shuffle_f32x4(a.v, b.v, _MM_SHUFFLE(1, 0, 1, 0));
+  hi->v = _mm512_shuffle_f32x4(a.v, b.v, _MM_SHUFFLE(3, 2, 3, 2));
+}
+
+constexpr bool kHasHalf = true;
+struct Half {
+  __m256 v;
+  using Mask = __mmask8;
+  static SECATEUR_INLINE Mask mask(int lo, int hi) { return static_cast<__mmask8>(Vec::mask(lo, hi)); }
+  static SECATEUR_INLINE Half load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static SECATEUR_INLINE Half load_masked(const float* p, Mask m) { return {_mm256_maskz_loadu_ps(m, p)}; }
+  static SECATEUR_INLINE Half zero() { return {_mm256_setzero_ps()}; }
+  SECATEUR_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
+};
+SECATEUR_INLINE Half even(Half a, Half b) {
+  return {_mm256_permutex2var_ps(a.v, _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14), b.v)};
 }
 
 SECATEUR_INLINE float sum(Vec a) { return _mm512_reduce_add_ps(a.v); }

@@ -32,12 +32,18 @@ struct Vec {
   static SECATEUR_INLINE Vec set1(float x) { return {Lanes{x, x, x, x}}; }
   static SECATEUR_INLINE Vec zero() { return set1(0.0f); }
   SECATEUR_INLINE void store(float* p) const { std::memcpy(p, &v, sizeof v); }
-  static SECATEUR_INLINE Vec load_range(const float* p, int lo, int hi) {
+  struct Mask {
+    int lo, hi;
+  };
+  static SECATEUR_INLINE Mask mask(int lo, int hi) { return {lo, hi}; }
+  static SECATEUR_INLINE Vec load_masked(const float* p, Mask m) {
+    if (m.lo <= 0 && m.hi >= 4) return load(p);
     float t[4] = {0, 0, 0, 0};
     for (int i = 0; i < 4; ++i)
-      if (lo <= i && i < hi) t[i] = p[i];
+      if (m.lo <= i && i < m.hi) t[i] = p[i];
     return load(t);
   }
+  static SECATEUR_INLINE Vec load_range(const float* p, int lo, int hi) { return load_masked(p, mask(lo, hi)); }
   SECATEUR_INLINE void store_first(float* p, int n) const {
     for (int i = 0; i < n; ++i) p[i] = v[i];
   }
@@ -66,6 +72,15 @@ SECATEUR_INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
 #endif
 
 SECATEUR_INLINE Vec even(Vec a, Vec b) { return {Vec::Lanes{a.v[0], a.v[2], b.v[0], b.v[2]}}; }
+SECATEUR_INLINE Vec odd(Vec a, Vec b) { return {Vec::Lanes{a.v[1], a.v[3], b.v[1], b.v[3]}}; }
+SECATEUR_INLINE void halves(Vec a, Vec b, Vec* lo, Vec* hi) {
+  *lo = {Vec::Lanes{a.v[0], a.v[1], b.v[0], b.v[1]}};
+  *hi = {Vec::Lanes{a.v[2], a.v[3], b.v[2], b.v[3]}};
+}
+
+constexpr bool kHasHalf = false;
+using Half = Vec;
+
 SECATEUR_INLINE float sum(Vec a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
 SECATEUR_INLINE float maximum(Vec a) {
   const float p = a.v[0] > a.v[1] ? a.v[0] : a.v[1], q = a.v[2] > a.v[3] ? a.v[2] : a.v[3];

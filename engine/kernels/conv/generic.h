@@ -25,43 +25,81 @@ SECATEUR_INLINE Vec activate(Vec x, const ConvView& v) {
 
 // ---- panel -----------------------------------------------------------------------------------------------------------
 
-// Whole vectors are written: what spills over a row is overwritten by the next one, what spills over the last plane lies
-// in the panel's slack.
-SECATEUR_INLINE void copy_row(const ConvView& v, const ConvPlane& plane, const float* x_row, float* to) {
-  const float* from = x_row + plane.shift - v.pad_left;
-  if (v.step_w == 1) {
-    for (int j = 0; j < v.pitch; j += kLanes) {
-      if (plane.begin <= j && j + kLanes <= plane.end) {
-        Vec::load(from + j).store(to + j);
-      } else {
-        Vec::load_range(from + j, plane.begin - j, plane.end - j).store(to + j);
-      }
+// One plane: `rows` rows from input row `r` on. N whole vectors a row, then half a vector where the ISA has halves and a
+// row needs no more. Masks are made once: they are most of the work of a short row. Whole vectors are written: what
+// spills over a row is overwritten by the next one, what spills over the last plane lies in the panel's slack.
+template <int N, bool kHalf, int kStep>
+void fill_plane(const ConvView& v, const ConvPlane& plane, const float* image, int r, int rows, float* to) {
+  typename Vec::Mask masks[N + 1][2];
+  typename Half::Mask half[2];
+  SECATEUR_UNROLL
+  for (int n = 0; n <= N; ++n) {
+    const int lo = kStep * (plane.begin - n * kLanes), hi = kStep * (plane.end - n * kLanes) - (kStep - 1);
+    if (n < N) {
+      masks[n][0] = Vec::mask(lo, hi);
+      masks[n][1] = Vec::mask(lo - kLanes, hi - kLanes);
+    } else {
+      half[0] = Half::mask(lo, hi);
+      half[1] = Half::mask(lo - kLanes / 2, hi - kLanes / 2);
     }
-  } else if (v.step_w == 2) {
-    for (int j = 0; j < v.pitch; j += kLanes) {
-      const int lo = 2 * (plane.begin - j), hi = 2 * (plane.end - j) - 1;
-      const Vec a = Vec::load_range(from + 2 * j, lo, hi);
-      const Vec b = Vec::load_range(from + 2 * j + kLanes, lo - kLanes, hi - kLanes);
-      even(a, b).store(to + j);
+  }
+  const float* from = image + plane.shift - v.pad_left + int64_t{r} * v.in_w;
+  const int64_t next = int64_t{v.step_h} * v.in_w;
+  for (; rows > 0; --rows, r += v.step_h, from += next, to += v.pitch) {
+    if (r < 0 || r >= v.in_h) {
+      SECATEUR_UNROLL
+      for (int n = 0; n < N; ++n) Vec::zero().store(to + n * kLanes);
+      if (kHalf) Half::zero().store(to + N * kLanes);
+      continue;
     }
-  } else {
-    for (int j = 0; j < v.pitch; ++j) to[j] = plane.begin <= j && j < plane.end ? from[j * v.step_w] : 0.0f;
+    SECATEUR_UNROLL
+    for (int n = 0; n < N; ++n) {
+      Vec x = Vec::load_masked(from + kStep * n * kLanes, masks[n][0]);
+      if (kStep == 2) x = even(x, Vec::load_masked(from + (kStep * n + 1) * kLanes, masks[n][1]));
+      x.store(to + n * kLanes);
+    }
+    if (kHalf) {
+      Half x = Half::load_masked(from + kStep * N * kLanes, half[0]);
+      if (kStep == 2) x = even(x, Half::load_masked(from + kStep * N * kLanes + kLanes / 2, half[1]));
+      x.store(to + N * kLanes);
+    }
   }
 }
 
+// Any width and stride.
+void fill_plane_any(const ConvView& v, const ConvPlane& plane, const float* image, int r, int rows, float* to) {
+  for (; rows > 0; --rows, r += v.step_h, to += v.pitch) {
+    const float* from = image + plane.shift - v.pad_left + int64_t{r} * v.in_w;
+    const bool inside = r >= 0 && r < v.in_h;
+    const int begin = inside ? plane.begin : 0, end = inside ? plane.end : 0;
+    if (v.step_w == 1) {
+      for (int j = 0; j < v.pitch; j += kLanes) Vec::load_range(from + j, begin - j, end - j).store(to + j);
+    } else {
+      for (int j = 0; j < v.pitch; ++j) to[j] = begin <= j && j < end ? from[j * v.step_w] : 0.0f;
+    }
+  }
+}
+
+using FillFn = void (*)(const ConvView&, const ConvPlane&, const float*, int, int, float*);
+
+template <int kStep>
+FillFn fill_function(int pitch) {
+  const bool half = kHasHalf && pitch % kLanes != 0 && pitch % kLanes <= kLanes / 2;
+  const int n = half ? pitch / kLanes : (pitch + kLanes - 1) / kLanes;
+  constexpr FillFn whole[] = {fill_plane_any,           fill_plane<1, false, kStep>, fill_plane<2, false, kStep>,
+                              fill_plane<3, false, kStep>, fill_plane<4, false, kStep>};
+  constexpr FillFn halved[] = {fill_plane<0, kHasHalf, kStep>, fill_plane<1, kHasHalf, kStep>, fill_plane<2, kHasHalf, kStep>,
+                               fill_plane<3, kHasHalf, kStep>, fill_plane<4, kHasHalf, kStep>};
+  if (n > 4) return fill_plane_any;
+  return half ? halved[n] : whole[n];
+}
+
 void fill_panel(const ConvView& v, const ConvChunk& chunk, const float* x, int row0, int rows, float* panel) {
+  const FillFn fill = v.step_w == 1 ? fill_function<1>(v.pitch) : v.step_w == 2 ? fill_function<2>(v.pitch) : fill_plane_any;
   for (int i = chunk.plane_begin; i < chunk.plane_end; ++i) {
     const ConvPlane& plane = v.planes[i];
-    const float* image = x + plane.channel * v.in_plane;
-    float* to = panel + plane.offset;
-    int r = row0 * v.step_h + plane.phase - v.pad_top;
-    for (int n = rows + plane.extra; n > 0; --n, r += v.step_h, to += v.pitch) {
-      if (r >= 0 && r < v.in_h) {
-        copy_row(v, plane, image + int64_t{r} * v.in_w, to);
-      } else {
-        for (int j = 0; j < v.pitch; j += kLanes) Vec::zero().store(to + j);
-      }
-    }
+    fill(v, plane, x + plane.channel * v.in_plane, row0 * v.step_h + plane.phase - v.pad_top, rows + plane.extra,
+         panel + plane.offset);
   }
 }
 
