@@ -69,6 +69,18 @@ SECATEUR_INLINE float maximum(Vec a) {
   return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
 
+SECATEUR_INLINE float madd(float a, float b, float c) {
+  return _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c)));
+}
+SECATEUR_INLINE void transpose4(const float* from, int64_t fs, float* to, int64_t ts) {
+  __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + fs), c = _mm_loadu_ps(from + 2 * fs), d = _mm_loadu_ps(from + 3 * fs);
+  _MM_TRANSPOSE4_PS(a, b, c, d);
+  _mm_storeu_ps(to, a);
+  _mm_storeu_ps(to + ts, b);
+  _mm_storeu_ps(to + 2 * ts, c);
+  _mm_storeu_ps(to + 3 * ts, d);
+}
+
 SECATEUR_INLINE Vec round(Vec a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 SECATEUR_INLINE Vec scale2(Vec x, Vec n) {
   const __m256i bits = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23);

@@ -73,6 +73,18 @@ SECATEUR_INLINE Half even(Half a, Half b) {
 SECATEUR_INLINE float sum(Vec a) { return _mm512_reduce_add_ps(a.v); }
 SECATEUR_INLINE float maximum(Vec a) { return _mm512_reduce_max_ps(a.v); }
 
+SECATEUR_INLINE float madd(float a, float b, float c) {
+  return _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c)));
+}
+SECATEUR_INLINE void transpose4(const float* from, int64_t fs, float* to, int64_t ts) {
+  __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + fs), c = _mm_loadu_ps(from + 2 * fs), d = _mm_loadu_ps(from + 3 * fs);
+  _MM_TRANSPOSE4_PS(a, b, c, d);
+  _mm_storeu_ps(to, a);
+  _mm_storeu_ps(to + ts, b);
+  _mm_storeu_ps(to + 2 * ts, c);
+  _mm_storeu_ps(to + 3 * ts, d);
+}
+
 SECATEUR_INLINE Vec round(Vec a) { return {_mm512_roundscale_ps(a.v, 8)}; }
 // x * 2^n for integral n in [-126, 127]
 SECATEUR_INLINE Vec scale2(Vec x, Vec n) { return {_mm512_scalef_ps(x.v, n.v)}; }

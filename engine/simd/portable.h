@@ -87,6 +87,12 @@ SECATEUR_INLINE float maximum(Vec a) {
   return p > q ? p : q;
 }
 
+SECATEUR_INLINE float madd(float a, float b, float c) { return a * b + c; }
+SECATEUR_INLINE void transpose4(const float* from, int64_t fs, float* to, int64_t ts) {
+  for (int i = 0; i < 4; ++i)
+    for (int j = 0; j < 4; ++j) to[j * ts + i] = from[i * fs + j];
+}
+
 // Adding and taking away 1.5 * 2^23 rounds to nearest even for |a| < 2^22.
 SECATEUR_INLINE Vec round(Vec a) { return (a + Vec::set1(12582912.0f)) - Vec::set1(12582912.0f); }
 SECATEUR_INLINE Vec scale2(Vec x, Vec n) {

@@ -12,6 +12,8 @@
 //   halves(a, b, &lo, &hi)              lo = first halves of a and b, hi = their second halves
 //   Half                                half a register: load, store, load_masked, mask, even; kHasHalf tells if it exists
 //   sum(v) maximum(v)                   across lanes
+//   madd(a, b, c)                       a*b + c of single floats, fused where the ISA has it
+//   transpose4(from, fs, to, ts)        to[j * ts + i] = from[i * fs + j], i, j < 4
 //   exp(v)                              e^v, relative error < 2e-7 for |v| < 87, 0 below, clamped above
 //
 // Exactly one of them is included by a kernel file.

@@ -25,6 +25,8 @@ struct LinearShape {
 };
 
 struct LinearKernel;
+struct LinearView;
+struct LinearTask;
 
 class PackedLinear {
  public:
@@ -59,6 +61,9 @@ struct LinearKernel {
   std::unique_ptr<PackedLinear> (*pack)(const LinearKernel&, const LinearShape&, const Epilogue&, const float* weights,
                                         const float* bias);
   void (*run)(const PackedLinear&, const LinearArgs&);
+  // The parts compiled for the ISA (view.h): for few rows and for many; unused by the reference.
+  void (*task)(const LinearView&, const LinearTask&);
+  void (*many_task)(const LinearView&, const LinearTask&);
 };
 
 std::span<const LinearKernel> linear_kernels();

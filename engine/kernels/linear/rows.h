@@ -5,10 +5,12 @@
 
 namespace secateur {
 
-#define SECATEUR_LINEAR(isa, family, name, lanes, registers, pack, run)                                              \
+#define SECATEUR_LINEAR(isa, family, name, lanes, registers, pack, run, task, many_task)                             \
   std::unique_ptr<PackedLinear> pack(const LinearKernel&, const LinearShape&, const Epilogue&, const float*,          \
-                                     const float*);                                                                  \
-  void run(const PackedLinear&, const LinearArgs&);
+                                     const float*);                                                                   \
+  void run(const PackedLinear&, const LinearArgs&);                                                                 \
+  void task(const LinearView&, const LinearTask&);                                                                  \
+  void many_task(const LinearView&, const LinearTask&);
 #include "kernels/linear/kernels.inc"
 #undef SECATEUR_LINEAR
 

@@ -1,0 +1,237 @@
+// The linear kernels, once for all ISAs: included by portable.cc, avx2.cc and avx512.cc after their Vec. view.h explains
+// the layouts.
+#pragma once
+
+#include "kernels/linear/view.h"
+
+namespace secateur {
+namespace {
+
+constexpr int kLanes = Vec::kLanes;
+constexpr int kVectors = Vec::kRegisters == 32 ? kLinearVectors : kLinearVectorsSmall;
+constexpr int kPanel = kVectors * kLanes;
+
+SECATEUR_INLINE float activate(float x, const LinearView& v) {
+  if (x < 0) x *= v.slope;
+  x = x < v.lo ? v.lo : x;
+  return x > v.hi ? v.hi : x;
+}
+
+SECATEUR_INLINE Vec activate(Vec x, const LinearView& v) {
+  if (v.slope != 1.0f) x = max(x, Vec::zero()) + min(x, Vec::zero()) * Vec::set1(v.slope);
+  return min(Vec::set1(v.hi), max(Vec::set1(v.lo), x));  // this order lets NaN through
+}
+
+// ---- sparse, one row -------------------------------------------------------------------------------------------------
+
+template <class Column>
+SECATEUR_INLINE void sparse_row(const LinearView& v, const LinearTask& t, const Column* columns, const float* x, float* y,
+                                const float* residual) {
+  for (int32_t g = t.begin; g < t.end; ++g) {
+    const LinearGroup& group = v.groups[g];
+    const Column* c = columns + group.begin;
+    const float* w = v.weights + group.begin;
+    const float* bias = v.bias + int64_t{g} * kLinearGroup;
+    float s[kLinearGroup];
+    SECATEUR_UNROLL
+    for (int k = 0; k < kLinearGroup; ++k) s[k] = bias[k];
+    for (int32_t j = 0; j < group.common; ++j, c += kLinearGroup, w += kLinearGroup) {
+      SECATEUR_UNROLL
+      for (int k = 0; k < kLinearGroup; ++k) s[k] = madd(w[k], x[c[k]], s[k]);
+    }
+    if (group.has_tail) {
+      for (int k = 0; k < kLinearGroup; ++k)
+        for (int32_t j = 0; j < group.tail[k]; ++j, ++c, ++w) s[k] = madd(*w, x[*c], s[k]);
+    }
+    const int32_t* order = v.order + int64_t{g} * kLinearGroup;
+    const int n = v.out - g * kLinearGroup;
+    if (n >= kLinearGroup && !residual) {
+      SECATEUR_UNROLL
+      for (int k = 0; k < kLinearGroup; ++k) y[order[k]] = activate(s[k], v);
+    } else {
+      for (int k = 0; k < kLinearGroup && k < n; ++k)
+        y[order[k]] = activate(residual ? s[k] + residual[order[k]] : s[k], v);
+    }
+  }
+}
+
+SECATEUR_INLINE void sparse_task(const LinearView& v, const LinearTask& t) {
+  for (int64_t r = 0; r < t.rows; ++r) {
+    const float* x = t.x + r * v.in;
+    float* y = t.y + r * v.out;
+    const float* residual = t.residual ? t.residual + r * v.out : nullptr;
+    if (v.columns16) {
+      sparse_row(v, t, v.columns16, x, y, residual);
+    } else {
+      sparse_row(v, t, v.columns32, x, y, residual);
+    }
+  }
+}
+
+// ---- sparse, many rows -----------------------------------------------------------------------------------------------
+
+// to[c][r] = from[r][c] for r < rows (zero up to `tile`), c < cols.
+void transpose_in(const float* from, int64_t from_stride, int rows, int cols, float* to, int tile) {
+  for (int r = 0; r < tile; r += 4) {
+    int c = 0;
+    if (r + 4 <= rows)
+      for (; c + 4 <= cols; c += 4) transpose4(from + r * from_stride + c, from_stride, to + int64_t{c} * tile + r, tile);
+    for (; c < cols; ++c)
+      for (int k = r; k < r + 4; ++k) to[int64_t{c} * tile + k] = k < rows ? from[k * from_stride + c] : 0.0f;
+  }
+}
+
+// P vectors of rows of x, all output features of the task.
+template <int P>
+void sparse_tile(const LinearView& v, const LinearTask& t, int64_t row0, int rows) {
+  constexpr int kTile = P * kLanes;
+  float* panel = t.scratch;
+  float* out = t.scratch + int64_t{v.in} * kTile;
+  transpose_in(t.x + row0 * v.in, v.in, rows, v.in, panel, kTile);
+  const int first = t.begin * kLinearGroup, last = t.end * kLinearGroup < v.out ? t.end * kLinearGroup : v.out;
+  for (int k = first; k < last; ++k) {
+    constexpr int C = P == 1 ? 4 : P == 2 ? 2 : 1;  // chains, against the latency of an addition
+    Vec sums[C][P];
+    SECATEUR_UNROLL
+    for (int c = 0; c < C; ++c) {
+      SECATEUR_UNROLL
+      for (int p = 0; p < P; ++p) sums[c][p] = c == 0 ? Vec::set1(v.bias[k]) : Vec::zero();
+    }
+    int64_t j = v.row_begin[k];
+    const int64_t stop = v.row_begin[k + 1];
+    for (; j + C <= stop; j += C) {
+      SECATEUR_UNROLL
+      for (int c = 0; c < C; ++c) {
+        const Vec w = Vec::set1(v.row_weights[j + c]);
+        const float* x = panel + int64_t{v.row_columns[j + c]} * kTile;
+        SECATEUR_UNROLL
+        for (int p = 0; p < P; ++p) sums[c][p] = fma(w, Vec::load(x + p * kLanes), sums[c][p]);
+      }
+    }
+    for (; j < stop; ++j) {
+      const Vec w = Vec::set1(v.row_weights[j]);
+      const float* x = panel + int64_t{v.row_columns[j]} * kTile;
+      SECATEUR_UNROLL
+      for (int p = 0; p < P; ++p) sums[0][p] = fma(w, Vec::load(x + p * kLanes), sums[0][p]);
+    }
+    SECATEUR_UNROLL
+    for (int c = 1; c < C; ++c) {
+      SECATEUR_UNROLL
+      for (int p = 0; p < P; ++p) sums[0][p] = sums[0][p] + sums[c][p];
+    }
+    const int o = v.order[k];
+    SECATEUR_UNROLL
+    for (int p = 0; p < P; ++p) {
+      if (t.residual) {
+        float r[kLanes];
+        for (int i = 0; i < kLanes; ++i) r[i] = p * kLanes + i < rows ? t.residual[(row0 + p * kLanes + i) * v.out + o] : 0.0f;
+        sums[0][p] = sums[0][p] + Vec::load(r);
+      }
+      activate(sums[0][p], v).store(out + p * kLanes);
+    }
+    float* y = t.y + row0 * v.out + o;
+    for (int i = 0; i < rows; ++i) y[int64_t{i} * v.out] = out[i];
+  }
+}
+
+SECATEUR_INLINE void sparse_many_task(const LinearView& v, const LinearTask& t) {
+  for (int64_t row0 = 0; row0 < t.rows; row0 += kLinearTileVectors * kLanes) {
+    const int64_t left = t.rows - row0;
+    if (left > 2 * kLanes) {
+      sparse_tile<4>(v, t, row0, static_cast<int>(left < 4 * kLanes ? left : 4 * kLanes));
+    } else if (left > kLanes) {
+      sparse_tile<2>(v, t, row0, static_cast<int>(left));
+    } else {
+      sparse_tile<1>(v, t, row0, static_cast<int>(left));
+    }
+  }
+}
+
+// ---- dense -----------------------------------------------------------------------------------------------------------
+
+// M rows x P vectors of features. A single row runs two chains, so that the latency of an addition does not bound it.
+template <int M, int P>
+void dense_block(const LinearView& v, const float* x, const float* w, const float* bias, const float* residual, float* y,
+                 int n) {
+  constexpr int C = M == 1 ? 2 : 1;
+  Vec sums[C][M][P];
+  SECATEUR_UNROLL
+  for (int m = 0; m < M; ++m) {
+    SECATEUR_UNROLL
+    for (int p = 0; p < P; ++p) {
+      sums[0][m][p] = Vec::load(bias + p * kLanes);
+      if (C == 2) sums[C - 1][m][p] = Vec::zero();
+    }
+  }
+  int i = 0;
+  for (; i + C <= v.in; i += C) {
+    SECATEUR_UNROLL
+    for (int c = 0; c < C; ++c, w += P * kLanes) {
+      Vec ws[P];
+      SECATEUR_UNROLL
+      for (int p = 0; p < P; ++p) ws[p] = Vec::load(w + p * kLanes);
+      SECATEUR_UNROLL
+      for (int m = 0; m < M; ++m) {
+        const Vec xm = Vec::set1(x[int64_t{m} * v.in + i + c]);
+        SECATEUR_UNROLL
+        for (int p = 0; p < P; ++p) sums[c][m][p] = fma(xm, ws[p], sums[c][m][p]);
+      }
+    }
+  }
+  if (C == 2) {
+    if (i < v.in) {
+      const Vec xm = Vec::set1(x[i]);
+      SECATEUR_UNROLL
+      for (int p = 0; p < P; ++p) sums[0][0][p] = fma(xm, Vec::load(w + p * kLanes), sums[0][0][p]);
+    }
+    SECATEUR_UNROLL
+    for (int p = 0; p < P; ++p) sums[0][0][p] = sums[0][0][p] + sums[C - 1][0][p];
+  }
+  SECATEUR_UNROLL
+  for (int m = 0; m < M; ++m) {
+    const int64_t row = int64_t{m} * v.out;
+    SECATEUR_UNROLL
+    for (int p = 0; p < P; ++p) {
+      const int left = n - p * kLanes;
+      if (left <= 0) continue;
+      Vec s = sums[0][m][p];
+      if (residual) s = s + Vec::load_range(residual + row + p * kLanes, 0, left);
+      s = activate(s, v);
+      if (left >= kLanes) {
+        s.store(y + row + p * kLanes);
+      } else {
+        s.store_first(y + row + p * kLanes, left);
+      }
+    }
+  }
+}
+
+using DenseFn = void (*)(const LinearView&, const float*, const float*, const float*, const float*, float*, int);
+
+template <int P>
+DenseFn dense_function(int m) {
+  constexpr DenseFn table[] = {dense_block<1, P>, dense_block<2, P>, dense_block<3, P>,
+                               dense_block<4, P>, dense_block<5, P>, dense_block<6, P>};
+  return table[m - 1];
+}
+
+SECATEUR_INLINE void dense_task(const LinearView& v, const LinearTask& t) {
+  for (int32_t b = t.begin; b < t.end; ++b) {
+    const int first = b * kPanel, n = v.out - first < kPanel ? v.out - first : kPanel;
+    const int vectors = (n + kLanes - 1) / kLanes;  // the last panel is only as wide as it must be
+    const float* w = v.panels + int64_t{first} * v.in;
+    for (int64_t r = 0; r < t.rows; r += kLinearRows) {
+      const int m = static_cast<int>(t.rows - r < kLinearRows ? t.rows - r : kLinearRows);
+      DenseFn fn = vectors == 1 ? dense_function<1>(m) : dense_function<2>(m);
+      if constexpr (kVectors == 4) {
+        if (vectors == 3) fn = dense_function<3>(m);
+        if (vectors == 4) fn = dense_function<4>(m);
+      }
+      const int64_t at = r * v.out + first;
+      fn(v, t.x + r * v.in, w, v.bias + first, t.residual ? t.residual + at : nullptr, t.y + at, n);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace secateur

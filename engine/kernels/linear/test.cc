@@ -1,0 +1,100 @@
+// Every kernel of the table this machine can run, against sums in double, around block edges and at odd densities.
+#include "base/arena.h"
+#include "kernels/linear/linear.h"
+#include "kernels/testing.h"
+
+namespace secateur {
+namespace {
+
+using testing::Guarded;
+using testing::Random;
+using testing::check;
+
+int64_t n_checks = 0;
+Threads two(2), three(3);
+
+void run_case(int in, int out, int64_t rows, double density, const Epilogue& e, bool with_bias, Random& rng) {
+  const int skew = rng.below(3);
+  Guarded x(rows * in, skew), residual(rows * out, skew);
+  for (int64_t i = 0; i < x.size(); ++i) x[i] = rng.normal();
+  for (int64_t i = 0; i < residual.size(); ++i) residual[i] = rng.normal();
+  const std::vector<float> w = testing::sparse_weights(int64_t{in} * out, density, rng);
+  std::vector<float> bias(out);
+  for (auto& b : bias) b = with_bias ? rng.normal() : 0.0f;
+  std::vector<double> want(rows * out), tolerance(rows * out);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int o = 0; o < out; ++o) {
+      double sum = bias[o], mag = std::fabs(sum);
+      int terms = 2;
+      for (int i = 0; i < in; ++i) {
+        const double t = double(w[int64_t{o} * in + i]) * x[r * in + i];
+        sum += t;
+        mag += std::fabs(t);
+        terms += t != 0;
+      }
+      if (e.residual) {
+        sum += residual[r * out + o];
+        mag += std::fabs(residual[r * out + o]);
+      }
+      if (sum < 0) sum *= e.act.slope;
+      want[r * out + o] = std::min<double>(std::max<double>(sum, e.act.lo), e.act.hi);
+      tolerance[r * out + o] = mag * (terms + 2) * 0x1p-24 + 1e-30;
+    }
+  for (const LinearKernel& k : linear_kernels()) {
+    if (!isa_available(k.isa)) continue;
+    ++n_checks;
+    const auto p = k.pack(k, LinearShape{in, out}, e, w.data(), with_bias ? bias.data() : nullptr);
+    Guarded y(rows * out, skew, 7.0f), again(rows * out, 1, 7.0f);
+    Guarded scratch(static_cast<int64_t>(p->scratch_bytes(rows, 3) / 4), 0, std::numeric_limits<float>::quiet_NaN());
+    LinearArgs args{x.data(), y.data(), e.residual ? residual.data() : nullptr, rows, scratch.data(), nullptr};
+    k.run(*p, args);
+    char name[200];
+    std::snprintf(name, sizeof name, "%s in %d out %d rows %lld density %g residual %d", k.name, in, out,
+                  static_cast<long long>(rows), density, e.residual);
+    check(y.intact() && x.intact() && scratch.intact(), std::string(name) + ": wrote outside its buffers");
+    for (int64_t i = 0; i < rows * out; ++i) {
+      if (std::fabs(y[i] - want[i]) <= tolerance[i]) continue;
+      char text[80];
+      std::snprintf(text, sizeof text, ": y[%lld] = %.9g, expected %.9g", static_cast<long long>(i), y[i], want[i]);
+      check(false, std::string(name) + text);
+      break;
+    }
+    for (Threads* threads : {&two, &three}) {
+      args.y = again.data();
+      args.threads = threads;
+      k.run(*p, args);
+      check(again.intact() && std::memcmp(again.data(), y.data(), static_cast<size_t>(rows * out) * 4) == 0,
+            std::string(name) + ": depends on the number of threads");
+    }
+  }
+}
+
+}  // namespace
+}  // namespace secateur
+
+int main() {
+  using namespace secateur;
+  const uint32_t seed = 20240612;
+  std::printf("seed %u\n", seed);
+  Random rng(seed);
+  Epilogue plain, relu, residual, leaky;
+  relu.act = Activation::relu();
+  residual.act = Activation::clip(-1.0f, 1.5f);
+  residual.residual = true;
+  leaky.act = Activation::leaky(0.1f);
+  for (int64_t rows : {1, 2, 5, 6, 7, 15, 16, 17, 33, 64, 65, 70})
+    for (int out : {1, 2, 7, 8, 9, 10, 15, 16, 17, 31, 33, 63, 64, 65, 100})
+      for (const Epilogue* e : {&plain, &residual}) run_case(1 + rng.below(40), out, rows, rng.unit(), *e, true, rng);
+  for (double density : {0.0, -1.0, 0.02, 0.5, 1.0})
+    for (const Epilogue* e : {&plain, &relu, &residual, &leaky})
+      for (int64_t rows : {1, 4, 20}) {
+        run_case(1, 1, rows, density, *e, false, rng);
+        run_case(57, 41, rows, density, *e, true, rng);
+        run_case(300, 100, rows, density, *e, true, rng);
+      }
+  run_case(800, 500, 1, 0.002, relu, true, rng);
+  run_case(70000, 12, 1, 0.01, relu, true, rng);  // 32-bit columns
+  run_case(768, 640, 1, 0.1, residual, true, rng);
+  run_case(512, 384, 40, 0.1, residual, true, rng);
+  return testing::finish("linear", n_checks);
+}

@@ -1,0 +1,62 @@
+// What the packer hands to the ISA files: plain structs of numbers and pointers, no code.
+//
+// Sparse, few rows. Output features are sorted by their number of nonzeros and taken in groups of 8: for j < common the
+// group's j-th nonzeros stand side by side, so eight sums run at once and no branch depends on the data; what longer
+// members have beyond `common` follows member by member. Column indices have 16 bits (32 when there are more inputs).
+// Scalar loads beat gathers: 1.0-1.5 cycles a nonzero against 1.7 and more (27 cycles for 16 on Cascade Lake).
+//
+// Sparse, many rows. x is transposed tile by tile into [in][tile rows], then a nonzero multiplies whole vectors of rows.
+// It reads the same nonzeros feature by feature (row_begin, columns, weights in the order of `order`).
+//
+// Dense. Weights lie in panels of `panel` output features: [panel][in][features in panel], zeros behind the last.
+#pragma once
+
+#include <cstdint>
+
+namespace secateur {
+
+inline constexpr int kLinearGroup = 8;
+
+struct LinearGroup {
+  int32_t common;
+  int32_t tail[kLinearGroup];
+  int32_t has_tail;
+  int64_t begin;                 // into columns and weights
+};
+
+struct LinearView {
+  int32_t in, out;
+  float lo, hi, slope;
+  const float* bias;             // sparse: in the order of `order`; dense: padded to whole panels
+  // sparse
+  const int32_t* order;          // output feature of the k-th sorted feature
+  const LinearGroup* groups;     // of sorted features 8k .. 8k+7; the last may have fewer
+  int32_t n_groups;
+  const uint16_t* columns16;     // one of the two
+  const uint32_t* columns32;
+  const float* weights;
+  // sparse, many rows: begin[k] .. begin[k+1] into row_columns and row_weights, sorted feature k
+  const int64_t* row_begin;
+  const uint32_t* row_columns;
+  const float* row_weights;
+  // dense
+  const float* panels;
+};
+
+struct LinearTask {
+  const float* x;                // first row of the task
+  float* y;
+  const float* residual;         // or null
+  int64_t rows;
+  int32_t begin, end;            // groups (sparse) or panels (dense)
+  float* scratch;                // many rows: [in][kTile] | [kTile of outputs]
+};
+
+using LinearTaskFn = void (*)(const LinearView&, const LinearTask&);
+
+// Dense register block: rows x vectors of features.
+inline constexpr int kLinearRows = 6, kLinearVectors = 4, kLinearVectorsSmall = 2;
+// Rows the many-rows kernel takes at a time, in vectors.
+inline constexpr int kLinearTileVectors = 4;
+
+}  // namespace secateur
