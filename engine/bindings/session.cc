@@ -6,6 +6,10 @@
 #include <cstring>
 
 #include "bindings/bindings.h"
+#ifdef SECATEUR_HAVE_FORMATS
+#include "formats/unpack.h"
+#endif
+#include "plan/inspect.h"
 #include "plan/session.h"
 
 namespace nb = nanobind;
@@ -144,6 +148,7 @@ class PySession {
       const StepInfo& s = steps[i].info;
       nb::dict row;
       row["node"] = s.node;
+      row["layer"] = s.layer;
       row["op"] = s.op;
       row["kernel"] = s.kernel;
       row["why"] = s.why;
@@ -322,6 +327,43 @@ void bind_session(nb::module_& m) {
       .def_prop_ro("threads", [](const PySession& s) { return s.session().threads(); })
       .def_prop_ro("isa", [](const PySession& s) { return isa_name(s.session().isa()); })
       .def_prop_ro("notes", [](const PySession& s) { return s.session().notes(); });
+  m.def(
+      "layers",
+      [](nb::bytes model) {
+        const Graph graph = read_model({reinterpret_cast<const uint8_t*>(model.c_str()), model.size()});
+        nb::dict file;
+        file["ir_version"] = graph.ir_version;
+        nb::dict opsets;
+        for (const auto& [domain, version] : graph.opsets) opsets[domain.empty() ? "ai.onnx" : domain.c_str()] = version;
+        file["opsets"] = opsets;
+        file["n_nodes"] = graph.nodes.size();
+        nb::list rows;
+        for (const auto& layer : inspect_layers(graph)) {
+          nb::dict row;
+          row["index"] = layer.index;
+          row["name"] = layer.name;
+          row["op"] = layer.op;
+          row["shape"] = nb::cast(layer.shape);
+          row["n_weights"] = layer.n_weights;
+          row["nnz"] = layer.nnz;
+          row["n_values"] = layer.n_values;
+          row["bits"] = layer.bits;
+          row["structure"] = nb::cast(layer.structure);
+          row["constants"] = nb::cast(layer.constants);
+          row["nbytes"] = layer.nbytes;
+          rows.append(row);
+        }
+        file["layers"] = rows;
+        return file;
+      },
+      nb::arg("model"));
+  m.def("is_sct", [](nb::bytes model) {
+#ifdef SECATEUR_HAVE_FORMATS
+    return is_sct({reinterpret_cast<const uint8_t*>(model.c_str()), model.size()});
+#else
+    return false;
+#endif
+  });
   m.def("isas", []() {
     std::vector<std::string> names;
     for (Isa i : available_isas()) names.emplace_back(isa_name(i));

@@ -207,6 +207,7 @@ void Lowering::add_step(const Node& n, void (*run)(const void*, const Exec&) noe
   for (int id : writes) touch(id, true);
   if (info.node.empty()) info.node = node_label(n);
   if (info.op.empty()) info.op = n.op;
+  info.layer = attr_i(n, "_layer", -1);
   if (info.out.empty() && !writes.empty()) info.out = dims(writes[0]);
   if (info.in.empty() && !reads.empty()) info.in = dims(reads[0]);
   steps.push_back(Step{run, std::move(state), std::move(info)});

@@ -40,6 +40,7 @@ struct StepInfo {
   int64_t n_weights = 0;   // 0 when the step has none
   int64_t nnz = 0;
   int64_t packed_bytes = 0;
+  int64_t layer = -1;      // index of the file's node this came from
 };
 
 struct Step {

@@ -60,6 +60,7 @@ Session::Session(std::span<const uint8_t> bytes, int threads) {
     for (const Dim& d : in.shape)
       if (d.size > (int64_t{1} << 40)) throw FormatError("input '" + in.name + "' has a dimension of " + std::to_string(d.size));
   }
+  for (size_t i = 0; i < graph_.nodes.size(); ++i) graph_.nodes[i].attrs["_layer"].value = static_cast<int64_t>(i);
   fold_constants(graph_);
   notes_ = run_passes(graph_);
   fold_constants(graph_);

@@ -1,0 +1,205 @@
+#include "plan/inspect.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <set>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "graph/attrs.h"
+#include "graph/check.h"
+#include "plan/session.h"
+
+namespace secateur {
+namespace {
+
+int64_t log2_ceil(int64_t n) {
+  int64_t bits = 0;
+  while ((int64_t{1} << bits) < n) ++bits;
+  return bits;
+}
+
+// [rows][cols][cell]: outputs, inputs, kernel positions.
+struct Matrix {
+  const float* data;
+  int64_t rows, cols, cell;
+  bool transposed;  // stored [cols][rows]
+  float at(int64_t r, int64_t c, int64_t k) const { return transposed ? data[c * rows + r] : data[(r * cols + c) * cell + k]; }
+};
+
+std::string of(int64_t part, int64_t all, const char* what) {
+  return std::to_string(part) + " of " + std::to_string(all) + " " + what;
+}
+
+void find_structure(const Matrix& m, int64_t nnz, LayerReport& report) {
+  const int64_t n = m.rows * m.cols * m.cell;
+  if (n == 0 || nnz == n) return;
+  std::vector<int64_t> per_row(static_cast<size_t>(m.rows), 0), per_col(static_cast<size_t>(m.cols), 0);
+  int64_t empty_kernels = 0;
+  struct Nm {
+    int64_t n, m, run = 0, kept = 0;
+    bool holds = true;
+  } patterns[] = {{1, 4}, {2, 4}, {1, 2}, {4, 8}};
+  for (int64_t r = 0; r < m.rows; ++r) {
+    for (auto& p : patterns) p.run = p.kept = 0;
+    // Input channels run fastest within a kernel position, as the N:M literature counts.
+    for (int64_t k = 0; k < m.cell; ++k) {
+      for (int64_t c = 0; c < m.cols; ++c) {
+        const bool set = m.at(r, c, k) != 0.0f;
+        per_row[static_cast<size_t>(r)] += set;
+        per_col[static_cast<size_t>(c)] += set;
+        for (auto& p : patterns) {
+          p.kept += set;
+          if (++p.run == p.m) {
+            p.holds = p.holds && p.kept <= p.n;
+            p.run = p.kept = 0;
+          }
+        }
+      }
+    }
+    if (m.cell > 1) {
+      for (int64_t c = 0; c < m.cols; ++c) {
+        bool any = false;
+        for (int64_t k = 0; k < m.cell; ++k) any = any || m.at(r, c, k) != 0.0f;
+        empty_kernels += !any;
+      }
+    }
+  }
+  const auto zero_rows = std::count(per_row.begin(), per_row.end(), 0);
+  const auto zero_cols = std::count(per_col.begin(), per_col.end(), 0);
+  if (zero_rows) report.structure.push_back(of(zero_rows, m.rows, "outputs zero"));
+  if (zero_cols) report.structure.push_back(of(zero_cols, m.cols, "inputs unused"));
+  if (m.cell > 1 && empty_kernels) report.structure.push_back(of(empty_kernels, m.rows * m.cols, "kernels empty"));
+  // A pattern says something only where zeros are not so many that any matrix would follow it.
+  const double density = static_cast<double>(nnz) / static_cast<double>(n);
+  for (const auto& p : patterns) {
+    if (p.holds && m.cols * m.cell >= p.m && density > 0.6 * static_cast<double>(p.n) / static_cast<double>(p.m)) {
+      report.structure.push_back(std::to_string(p.n) + ":" + std::to_string(p.m));
+      break;
+    }
+  }
+  // Fill of 4x1 blocks (4 outputs x 1 input): 1 = whole blocks.
+  int64_t touched = 0;
+  for (int64_t r = 0; r < m.rows; r += 4)
+    for (int64_t c = 0; c < m.cols; ++c)
+      for (int64_t k = 0; k < m.cell; ++k) {
+        int64_t any = 0;
+        for (int64_t i = r; i < std::min(r + 4, m.rows); ++i) any |= m.at(i, c, k) != 0.0f;
+        touched += any * (std::min(r + 4, m.rows) - r);
+      }
+  if (nnz && touched == nnz && m.rows >= 4 && nnz < n && zero_rows == 0) report.structure.push_back("4x1 blocks");
+}
+
+// All values k * step with integer k: the grid of uniform quantization.
+void find_grid(std::vector<float> values, LayerReport& report) {
+  if (values.size() < 2 || static_cast<int64_t>(values.size()) >= 4096) return;
+  values.push_back(0.0f);
+  std::sort(values.begin(), values.end());
+  double step = INFINITY;
+  for (size_t i = 1; i < values.size(); ++i) step = std::min(step, static_cast<double>(values[i]) - static_cast<double>(values[i - 1]));
+  if (!(step > 0) || !std::isfinite(step)) return;
+  int64_t lo = 0, hi = 0;
+  // Float rounding of k * step is relative to the value: 2^-22 of it, plus what the step itself was rounded by.
+  const double top = std::max(std::fabs(static_cast<double>(values.front())), std::fabs(static_cast<double>(values.back())));
+  for (float v : values) {
+    const double k = std::round(static_cast<double>(v) / step);
+    if (std::fabs(k) > 32768 || std::fabs(static_cast<double>(v) - k * step) > 1e-3 * step + top * 0x1p-20) return;
+    lo = std::min(lo, static_cast<int64_t>(k)), hi = std::max(hi, static_cast<int64_t>(k));
+  }
+  const int64_t levels = hi - lo + 1;
+  if (static_cast<int64_t>(values.size()) * 3 < levels || values.size() < 3) return;
+  char text[64];
+  std::snprintf(text, sizeof text, "uniform, %lld levels, step %.4g", static_cast<long long>(levels), step);
+  report.structure.emplace_back(text);
+}
+
+}  // namespace
+
+std::vector<LayerReport> inspect_layers(const Graph& graph) {
+  Graph folded = graph;
+  for (size_t i = 0; i < folded.nodes.size(); ++i) folded.nodes[i].attrs["_layer"].value = static_cast<int64_t>(i);
+  // An operator the engine does not have still has weights worth a look: fold what can be, show the rest as it stands.
+  try {
+    fold_constants(folded);
+  } catch (const UnsupportedError&) {
+  }
+  std::unordered_map<std::string, const Tensor*> constant;
+  for (const auto& t : folded.initializers) constant[t.name] = &t;
+  std::unordered_map<std::string, const Tensor*> stored;
+  for (const auto& t : graph.initializers) stored[t.name] = &t;
+  std::unordered_map<std::string, const Node*> maker;
+  for (const auto& n : graph.nodes)
+    for (const auto& out : n.outputs)
+      if (!out.empty()) maker[out] = &n;
+
+  std::set<std::string> counted;
+  std::vector<LayerReport> reports;
+  for (const Node& n : folded.nodes) {
+    LayerReport report;
+    report.index = attr_i(n, "_layer", 0);
+    report.name = node_label(n);
+    report.op = n.op;
+    int64_t stored_bits = 0;
+    // Constants behind each input, through the constant nodes that make them.
+    for (size_t slot = 0; slot < n.inputs.size(); ++slot) {
+      if (!constant.count(n.inputs[slot])) continue;
+      std::vector<std::string> open{n.inputs[slot]};
+      std::unordered_set<std::string> seen;
+      while (!open.empty()) {
+        const std::string name = open.back();
+        open.pop_back();
+        if (name.empty() || !seen.insert(name).second) continue;
+        if (const auto s = stored.find(name); s != stored.end()) {
+          if (slot == 1 && s->second->numel() > 1 && s->second->dtype != DType::kFloat)
+            stored_bits = std::max<int64_t>(stored_bits, static_cast<int64_t>(dtype_size(s->second->dtype)) * 8);
+          if (!counted.insert(name).second) continue;
+          report.constants.push_back(name);
+          report.nbytes += static_cast<int64_t>(s->second->data.size());
+        } else if (const auto m = maker.find(name); m != maker.end()) {
+          const Node& from = *m->second;
+          if (from.op == "Constant") {
+            if (!counted.insert(name).second) continue;
+            if (const Attribute* a = find_attr(from, "value"))
+              if (const auto* t = std::get_if<std::shared_ptr<Tensor>>(&a->value); t && *t) {
+                report.constants.push_back(name);
+                report.nbytes += static_cast<int64_t>((*t)->data.size());
+              }
+          }
+          if (slot == 1 && from.op == "DequantizeLinear") report.structure.push_back("quantized (DequantizeLinear)");
+          for (const auto& in : from.inputs) open.push_back(in);
+        }
+      }
+    }
+    const bool weighted = n.domain.empty() && n.inputs.size() > 1 && (n.op == "Conv" || n.op == "Gemm" || n.op == "MatMul");
+    const Tensor* w = weighted && constant.count(n.inputs[1]) ? constant[n.inputs[1]] : nullptr;
+    if (w && w->dtype == DType::kFloat && w->dims.size() >= 2) {
+      report.shape = w->dims;
+      report.n_weights = w->numel();
+      std::vector<float> values;
+      for (int64_t i = 0; i < w->numel(); ++i)
+        if (w->f32()[i] != 0.0f) values.push_back(w->f32()[i]);
+      report.nnz = static_cast<int64_t>(values.size());
+      std::sort(values.begin(), values.end());
+      values.erase(std::unique(values.begin(), values.end()), values.end());
+      report.n_values = std::min<int64_t>(static_cast<int64_t>(values.size()), kManyValues);
+      const bool zero = report.nnz < report.n_weights;
+      // Few values name themselves; 500 different ones among 500 weights do not.
+      const bool few = report.n_values <= 256 && report.n_values * 4 <= report.n_weights;
+      report.bits = few ? std::max<int64_t>(1, log2_ceil(report.n_values + zero)) : stored_bits ? stored_bits : 32;
+      Matrix m{w->f32(), w->dims[0], w->dims[1], 1, false};
+      if (n.op == "Conv") {
+        for (size_t i = 2; i < w->dims.size(); ++i) m.cell *= w->dims[i];
+      } else if (n.op == "MatMul" || attr_i(n, "transB", 0) == 0) {
+        m.rows = w->dims[1], m.cols = w->dims[0], m.transposed = true;
+      }
+      if (n.op == "Conv" || w->dims.size() == 2) find_structure(m, report.nnz, report);
+      find_grid(values, report);
+    }
+    reports.push_back(std::move(report));
+  }
+  return reports;
+}
+
+}  // namespace secateur

@@ -1,0 +1,362 @@
+"""Time a model in the engine and in other runtimes: interleaved, warm, many inputs, results compared in the run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateur.engine import _native, peers
+from secateur.engine.session import InferenceSession, read_model
+from secateur.errors import UsageError
+
+Array = NDArray[Any]
+N_INPUTS = 32  # at least: fewer would let branch predictors and caches learn the input
+BURST_SECONDS = 0.02  # one runtime's turn; long enough to be warm after a few calls, short against drifts of the clock
+COLD_CALLS = 3  # first calls of a turn are not counted: another runtime has just had the caches
+
+
+@dataclass
+class Runner:
+    """One runtime with one model."""
+
+    runtime: str
+    model: str  # "model" or "dense"
+    version: str
+    call: peers.Call
+    calls_per_turn: int = 1
+    turns: list[list[float]] = field(default_factory=list)  # microseconds
+
+
+def bench(
+    path_or_bytes: str | os.PathLike[str] | bytes,
+    against: Sequence[str] = ("onnxruntime", "openvino", "torch"),
+    threads: int = 1,
+    batch: int = 1,
+    inputs: Array | Mapping[str, Array] | None = None,
+    dense: str | os.PathLike[str] | bytes | None = None,
+    seconds: float = 3.0,
+    module: Any = None,
+    dense_module: Any = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Median, 10th and 90th percentile of one call's time, for every runtime and model, and ratios with their spread.
+
+    Turns of about 20 ms are interleaved in one process in an order drawn anew each round; the first calls of a turn
+    are not counted. A ratio is taken per round, so that what disturbs a round disturbs both sides.
+
+    Args:
+        path_or_bytes: the model, `.onnx` or `.sct` (unpacked for the peers).
+        against: of "onnxruntime", "openvino", "torch"; those that cannot take part are named in `skipped`.
+        threads: of every runtime.
+        batch: examples per call.
+        inputs: examples, first axis; an array for one input, a mapping from names for several. At least 32 calls'
+            worth are asked for; None draws standard normal ones, which is said in the result.
+        dense: the uncompressed model, timed on the same inputs in the engine and in the peers.
+        seconds: time per runtime and model, warm-up not included.
+        module, dense_module: the networks as `nn.Module`, for torch.
+        seed: of the order of turns and of drawn inputs.
+    Returns:
+        `runs` [{runtime, model, version, latency_ms {median, p10, p90}, n_calls}],
+        `latency_ms` {model|dense: {runtime: {median, p10, p90}}},
+        `ratios` [{of, to, median, p10, p90}] (how many times faster `to` is: always the engine on the model),
+        `checks` [{runtime, model, max_abs_error, tolerance, same_argmax, agree}],
+        `skipped` {peer: reason}, `threads`, `batch`, `n_inputs`, `inputs` ("given" | "random"), `cpu`, `isa`,
+        `machine`, `title`, `nbytes` {model, dense}, `kernels` (of the engine, in order).
+    Raises:
+        UsageError: unknown peer, inputs that do not fit, numbers out of range. FormatError, UnsupportedError: as
+        `InferenceSession`.
+    """
+    _check(against, threads, batch, seconds)
+    rng = np.random.default_rng(seed)
+    models = {"model": read_model(path_or_bytes)}
+    if dense is not None:
+        models["dense"] = read_model(dense)
+    sessions = {name: InferenceSession(data, threads=threads) for name, data in models.items()}
+    feeds, drawn = _feeds(sessions, batch, inputs, rng)
+    runners, skipped = _runners(models, sessions, against, threads, feeds, {"model": module, "dense": dense_module})
+    checks = _compare(runners, sessions, feeds)
+    rounds = _measure(runners, feeds, seconds, rng)
+    runs = [_run_record(r) for r in runners]
+    latency: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        latency.setdefault(run["model"], {})[run["runtime"]] = run["latency_ms"]
+    subject = os.fspath(path_or_bytes) if isinstance(path_or_bytes, (str, os.PathLike)) else "model"
+    first = sessions["model"]
+    return {
+        "title": f"{subject}: batch {batch}, threads {threads}, {_native.cpu_name()}, {first.isa}",
+        "runs": runs,
+        "latency_ms": latency,
+        "ratios": _ratios(runners, rounds),
+        "checks": checks,
+        "skipped": skipped,
+        "threads": threads,
+        "batch": batch,
+        "n_inputs": len(feeds),
+        "inputs": "random" if drawn else "given",
+        "cpu": _native.cpu_name(),
+        "isa": first.isa,
+        "machine": platform.platform(),
+        "nbytes": {name: len(data) for name, data in models.items()},
+        "kernels": [row["kernel"] for row in first.explain(batch=batch, repeats=0)],
+    }
+
+
+def rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[Any]], str]:
+    """Columns, rows and footer of a printed table of a `bench` result."""
+    columns = ["runtime", "model", "median ms", "p10", "p90", "calls", "engine is faster by", "max error"]
+    ratios = {tuple(r["of"]): r for r in result["ratios"]}
+    errors = {(c["runtime"], c["model"]): c for c in result["checks"]}
+    body: list[list[Any]] = []
+    for run in result["runs"]:
+        key = (run["runtime"], run["model"])
+        ms, ratio, check = run["latency_ms"], ratios.get(key), errors.get(key)
+        body.append(
+            [
+                run["runtime"],
+                run["model"],
+                f"{ms['median']:.4f}",
+                f"{ms['p10']:.4f}",
+                f"{ms['p90']:.4f}",
+                run["n_calls"],
+                f"{ratio['median']:.2f}x ({ratio['p10']:.2f}-{ratio['p90']:.2f})" if ratio else "-",
+                "-" if check is None else f"{check['max_abs_error']:.1e}{'' if check['agree'] else ' DIFFERS'}",
+            ]
+        )
+    notes = [f"{result['n_inputs']} {result['inputs']} inputs in rotation, turns interleaved"]
+    notes += [f"{name} skipped: {why}" for name, why in result["skipped"].items()]
+    return columns, body, "; ".join(notes)
+
+
+def _check(against: Sequence[str], threads: int, batch: int, seconds: float) -> None:
+    unknown = sorted(set(against) - set(peers.PEERS))
+    if unknown:
+        raise UsageError(f"against: {', '.join(unknown)} unknown; known: {', '.join(peers.PEERS)}")
+    if threads < 1 or batch < 1 or not seconds > 0:
+        raise UsageError(f"bench: threads={threads}, batch={batch}, seconds={seconds}; all must be positive")
+
+
+def _feeds(
+    sessions: Mapping[str, InferenceSession],
+    batch: int,
+    inputs: Array | Mapping[str, Array] | None,
+    rng: np.random.Generator,
+) -> tuple[list[dict[str, Array]], bool]:
+    """At least `N_INPUTS` feeds of the model's inputs (fewer if fewer examples came), and whether they were drawn."""
+    nodes = sessions["model"].get_inputs()
+    names = [n.name for n in nodes]
+    for node in nodes:
+        if node.shape and isinstance(node.shape[0], int) and node.shape[0] != batch:
+            raise UsageError(
+                f"bench: input {node.name!r} is fixed to a first axis of {node.shape[0]}; pass batch={node.shape[0]}"
+            )
+    if inputs is None:
+        return [{n.name: _draw(n, batch, rng) for n in nodes} for _ in range(N_INPUTS)], True
+    if not isinstance(inputs, Mapping):
+        if len(names) != 1:
+            raise UsageError(f"inputs: one array for a model with inputs {', '.join(names)}; pass a mapping from names")
+        inputs = {names[0]: inputs}
+    if set(inputs) != set(names):
+        raise UsageError(f"inputs: got {', '.join(map(repr, inputs))}; the model has {', '.join(map(repr, names))}")
+    n_examples = min(len(a) for a in inputs.values())
+    if n_examples < batch:
+        raise UsageError(f"inputs: {n_examples} examples are fewer than the batch of {batch}")
+    count = max(1, min(max(N_INPUTS, 64), n_examples // batch))
+    return [
+        {name: np.array(a[i * batch : (i + 1) * batch], order="C") for name, a in inputs.items()} for i in range(count)
+    ], False
+
+
+_NUMPY = {"float": "float32", "double": "float64"}
+
+
+def _draw(node: _native.NodeArg, batch: int, rng: np.random.Generator) -> Array:
+    shape = [batch if i == 0 and not isinstance(d, int) else d for i, d in enumerate(node.shape)]
+    if not all(isinstance(d, int) for d in shape):
+        raise UsageError(f"bench: input {node.name!r} has free axes {node.shape}; pass inputs=")
+    sizes = [int(d) for d in shape if isinstance(d, int)]
+    kind = node.type.removeprefix("tensor(").removesuffix(")")
+    dtype = np.dtype(_NUMPY.get(kind, kind))
+    if dtype.kind == "f":
+        return rng.standard_normal(sizes).astype(dtype)
+    return rng.integers(0, 2, sizes).astype(dtype)
+
+
+def _runners(
+    models: Mapping[str, bytes],
+    sessions: Mapping[str, InferenceSession],
+    against: Sequence[str],
+    threads: int,
+    feeds: Sequence[Mapping[str, Array]],
+    modules: Mapping[str, Any],
+) -> tuple[list[Runner], dict[str, str]]:
+    import secateur
+
+    runners: list[Runner] = []
+    skipped: dict[str, str] = {}
+    for which, data in models.items():
+        session = sessions[which]
+        names = _names(session, feeds[0], which)
+        runners.append(
+            Runner("engine", which, secateur.__version__, lambda f, s=session, n=names: s.run(None, _named(f, n)))  # type: ignore[misc]
+        )
+        onnx = _unpacked(data)
+        shapes = {own: list(feeds[0][name].shape) for name, own in names.items()}
+        for peer in against:
+            try:
+                if peer == "torch":
+                    call, version = peers.torch(modules[which], threads, list(names))
+                    runners.append(Runner(peer, which, version, call))
+                    continue
+                call, version = getattr(peers, peer)(onnx, threads, shapes)
+                runners.append(Runner(peer, which, version, lambda f, c=call, n=names: c(_named(f, n))))  # type: ignore[misc]
+            except peers.Unavailable as reason:
+                skipped[peer] = str(reason)
+    return runners, skipped
+
+
+def _unpacked(data: bytes) -> bytes:
+    if not _native.is_sct(data):
+        return data
+    from secateur.formats import unpack
+
+    return unpack(data)
+
+
+def _names(session: InferenceSession, feed: Mapping[str, Array], which: str) -> dict[str, str]:
+    """The model's input name -> this model's own: the dense net may name its inputs otherwise; order decides then."""
+    own = [n.name for n in session.get_inputs()]
+    if set(own) == set(feed):
+        return {name: name for name in own}
+    if len(own) != len(feed):
+        raise UsageError(f"{which}: has inputs {', '.join(own)}, the model has {', '.join(feed)}")
+    return dict(zip(feed, own, strict=True))
+
+
+def _named(feed: Mapping[str, Array], names: Mapping[str, str]) -> Mapping[str, Array]:
+    """The feed under this model's own names; the usual case, the same names, costs nothing."""
+    if all(a == b for a, b in names.items()):
+        return feed
+    return {own: feed[name] for name, own in names.items()}
+
+
+def _compare(
+    runners: Sequence[Runner], sessions: Mapping[str, InferenceSession], feeds: Sequence[Mapping[str, Array]]
+) -> list[dict[str, Any]]:
+    """Every peer against the engine on the same model, all feeds."""
+    checks = []
+    for which in sessions:
+        engine = next(r for r in runners if r.runtime == "engine" and r.model == which)
+        expected = [engine.call(f) for f in feeds]
+        tolerance = max(_tolerance(engine, f, y) for f, y in zip(feeds[:4], expected[:4], strict=True))
+        for runner in runners:
+            if runner.model != which or runner is engine:
+                continue
+            worst, same, total = 0.0, 0, 0
+            for feed, want in zip(feeds, expected, strict=True):
+                for a, b in zip(want, runner.call(feed), strict=True):
+                    if a.shape != b.shape:
+                        raise UsageError(f"{runner.runtime}: output shape {b.shape}, the engine's is {a.shape}")
+                    if a.size:
+                        worst = max(worst, float(np.max(np.abs(a.astype(np.float64) - b.astype(np.float64)))))
+                    if a.ndim == 2 and a.shape[1] > 1:
+                        same += int(np.sum(np.argmax(a, axis=1) == np.argmax(b, axis=1)))
+                        total += len(a)
+            checks.append(
+                {
+                    "runtime": runner.runtime,
+                    "model": which,
+                    "max_abs_error": worst,
+                    "tolerance": tolerance,
+                    "same_argmax": same / total if total else None,
+                    "agree": bool(worst <= tolerance),
+                }
+            )
+    return checks
+
+
+def _tolerance(engine: Runner, feed: Mapping[str, Array], outputs: Sequence[Array]) -> float:
+    """What float32 rounding may do: 64 times the change that one unit in the last place of the inputs makes, + 256 ulp.
+
+    Every layer rounds its inputs as the perturbation rounds the net's, in another order in each runtime; 64 leaves room
+    for depth and for cancellation inside long sums, and stays far below what a wrong weight would do.
+    """
+    eps = float(np.finfo(np.float32).eps)
+    moved = {n: a * np.float32(1 + eps) if a.dtype == np.float32 else a for n, a in feed.items()}
+    change = size = 0.0
+    for a, b in zip(outputs, engine.call(moved), strict=True):
+        if a.size and a.dtype.kind == "f":
+            change = max(change, float(np.max(np.abs(a - b))))
+            size = max(size, float(np.max(np.abs(a))))
+    return 64 * change + 256 * eps * size
+
+
+def _measure(
+    runners: Sequence[Runner], feeds: Sequence[Mapping[str, Array]], seconds: float, rng: np.random.Generator
+) -> int:
+    """Fills `turns` of every runner; returns the number of rounds."""
+    clock = time.perf_counter
+    for runner in runners:
+        # Warm up, and find how many calls make a turn.
+        begin = clock()
+        n = 0
+        while n < 2 * COLD_CALLS or clock() - begin < min(0.2, seconds / 4):
+            runner.call(feeds[n % len(feeds)])
+            n += 1
+        per_call = (clock() - begin) / n
+        runner.calls_per_turn = int(np.clip(BURST_SECONDS / per_call, 4, 2000))
+    rounds = max(5, round(seconds / BURST_SECONDS))
+    at = 0
+    deadline = clock() + seconds * len(runners) * 1.5 + 1.0
+    done = 0
+    for _ in range(rounds):
+        for i in rng.permutation(len(runners)):
+            runner = runners[i]
+            for k in range(COLD_CALLS):
+                runner.call(feeds[(at + k) % len(feeds)])
+            times = []
+            for _k in range(runner.calls_per_turn):
+                feed = feeds[at % len(feeds)]
+                at += 1
+                start = clock()
+                runner.call(feed)
+                times.append((clock() - start) * 1e6)
+            runner.turns.append(times)
+        done += 1
+        if done >= 5 and clock() > deadline:
+            break
+    return done
+
+
+def _spread(values: Sequence[float] | Array, scale: float = 1.0) -> dict[str, float]:
+    p10, median, p90 = np.percentile(np.asarray(values, dtype=np.float64), [10, 50, 90]) * scale
+    return {"median": float(median), "p10": float(p10), "p90": float(p90)}
+
+
+def _run_record(runner: Runner) -> dict[str, Any]:
+    times = np.concatenate([np.asarray(t) for t in runner.turns])
+    return {
+        "runtime": runner.runtime,
+        "model": runner.model,
+        "version": runner.version,
+        "latency_ms": _spread(times, 1e-3),
+        "n_calls": len(times),
+    }
+
+
+def _ratios(runners: Sequence[Runner], rounds: int) -> list[dict[str, Any]]:
+    """How many times faster the engine runs the model than each other runner; one value per round."""
+    base = next(r for r in runners if r.runtime == "engine" and r.model == "model")
+    ratios = []
+    for runner in runners:
+        if runner is base:
+            continue
+        values = [float(np.median(runner.turns[i]) / np.median(base.turns[i])) for i in range(rounds)]
+        ratios.append({"of": [runner.runtime, runner.model], "to": ["engine", "model"], **_spread(values)})
+    return ratios

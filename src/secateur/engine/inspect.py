@@ -1,0 +1,116 @@
+"""What is in a model file and what the engine would do with it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from secateur.engine import _native
+from secateur.engine.session import InferenceSession, read_model
+from secateur.errors import UnsupportedError, UsageError
+from secateur.formats import sections
+
+
+def inspect(path_or_bytes: str | os.PathLike[str] | bytes, batch: int = 1) -> dict[str, Any]:
+    """Describe an `.onnx` or `.sct` file, any exporter's, layer by layer.
+
+    Args:
+        path_or_bytes: the file or its bytes.
+        batch: size given to free dimensions, for MACs.
+    Returns:
+        `format` ("onnx" or "sct"), `nbytes` of the file, `opset`, `ir_version`, `inputs`, `outputs` (name, type,
+        shape), `isa`, `cpu`, `notes` (what was folded and fused), `refused` (why the engine cannot run it, or None), and
+        `layers`, one dict per node that does arithmetic or holds constants:
+        name, op, shape (of the weight or None), n_weights, nnz, density, n_values (distinct nonzero values), bits,
+        structure (list of what was found), macs (dense), macs_nonzero, nbytes (of its constants in this file),
+        kernel and why (what the engine chose; "fused" where another layer took it in).
+        `totals`: n_weights, nnz, density, macs, macs_nonzero, constants_nbytes, other_nbytes (graph and names), nbytes.
+    Raises:
+        UsageError, FormatError: as `InferenceSession`. An unsupported operator is not an error here but `refused`.
+    """
+    data = read_model(path_or_bytes)
+    if batch < 1:
+        raise UsageError(f"inspect(): batch={batch}; it must be >= 1")
+    found = _native.layers(data)
+    coded = {s.name: s.nbytes for s in sections(data) if s.kind == "tensor"} if _is_sct(data) else None
+    session: InferenceSession | None = None
+    refused: str | None = None
+    try:
+        session = InferenceSession(data, threads=1)
+    except UnsupportedError as error:
+        refused = str(error)
+    # Some steps only move data for a node; the first step of a node with weights is the one that tells.
+    steps: dict[int, dict[str, Any]] = {}
+    if session is not None and _all_known(session):
+        for step in session.explain(batch=batch, repeats=0):
+            known = steps.get(step["layer"])
+            if known is None or (step["n_weights"] and not known["n_weights"]):
+                steps[step["layer"]] = step
+    layers = [_layer(row, steps.get(row["index"]), coded) for row in found["layers"]]
+    layers = [row for row in layers if row["n_weights"] or row["nbytes"] or row["kernel"]]
+    return {
+        "format": "sct" if coded is not None else "onnx",
+        "nbytes": len(data),
+        "opset": found["opsets"].get("ai.onnx"),
+        "ir_version": found["ir_version"],
+        "inputs": _values(session.get_inputs()) if session else [],
+        "outputs": _values(session.get_outputs()) if session else [],
+        "isa": session.isa if session else None,
+        "cpu": _native.cpu_name(),
+        "notes": session.notes if session else [],
+        "refused": refused,
+        "layers": layers,
+        "totals": _totals(layers, len(data)),
+    }
+
+
+def _is_sct(data: bytes) -> bool:
+    return bool(_native.is_sct(data))
+
+
+def _all_known(session: InferenceSession) -> bool:
+    """Free axes other than the first have no size to try; then kernels are chosen at the first run."""
+    return all(isinstance(d, int) for value in session.get_inputs() for d in value.shape[1:])
+
+
+def _values(nodes: list[_native.NodeArg]) -> list[dict[str, Any]]:
+    return [{"name": n.name, "type": n.type, "shape": list(n.shape)} for n in nodes]
+
+
+def _layer(row: dict[str, Any], step: dict[str, Any] | None, coded: dict[str, int] | None) -> dict[str, Any]:
+    n_weights, nnz = row["n_weights"], row["nnz"]
+    positions = step["macs"] // step["n_weights"] if step and step["n_weights"] else 0
+    nbytes = row["nbytes"] if coded is None else sum(coded.get(name, 0) for name in row["constants"])
+    return {
+        "name": row["name"],
+        "op": row["op"],
+        "shape": list(row["shape"]) or None,
+        "n_weights": n_weights,
+        "nnz": nnz,
+        "density": nnz / n_weights if n_weights else None,
+        "n_values": row["n_values"] or None,
+        "bits": row["bits"] or None,
+        "structure": row["structure"],
+        "macs": n_weights * positions,
+        "macs_nonzero": nnz * positions,
+        "nbytes": nbytes,
+        "kernel": step["kernel"] if step else ("fused" if n_weights == 0 and row["nbytes"] else ""),
+        "why": step["why"] if step else "",
+    }
+
+
+def _totals(layers: list[dict[str, Any]], nbytes: int) -> dict[str, Any]:
+    def total(key: str) -> int:
+        return sum(int(row[key]) for row in layers)
+
+    n_weights, constants = total("n_weights"), total("nbytes")
+    return {
+        "n_weights": n_weights,
+        "nnz": total("nnz"),
+        "density": round(total("nnz") / n_weights, 6) if n_weights else None,
+        "macs": total("macs"),
+        "macs_nonzero": total("macs_nonzero"),
+        "constants_nbytes": constants,
+        "other_nbytes": nbytes - constants,
+        "nbytes": nbytes,
+    }

@@ -1,0 +1,82 @@
+"""Other runtimes, as functions from feeds to outputs. Each is imported only when asked for; none phones home."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Feeds = Mapping[str, Array]
+Call = Callable[[Feeds], Sequence[Array]]
+
+PEERS = ("onnxruntime", "openvino", "torch")
+
+
+class Unavailable(Exception):
+    """A peer that cannot take part; the text says why."""
+
+
+def onnxruntime(model: bytes, threads: int, shapes: Mapping[str, Sequence[int]]) -> tuple[Call, str]:
+    """ONNX Runtime's CPU provider, all graph optimisations, `threads` intra-op threads."""
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        raise Unavailable("onnxruntime is not installed (pip install 'secateur[peers]')") from None
+    if hasattr(ort, "disable_telemetry_events"):
+        ort.disable_telemetry_events()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return (lambda feeds: session.run(None, feeds)), str(ort.__version__)
+
+
+def openvino(model: bytes, threads: int, shapes: Mapping[str, Sequence[int]]) -> tuple[Call, str]:
+    """OpenVINO's CPU plugin, float32, latency mode, shapes fixed to those measured."""
+    try:
+        import openvino as ov
+    except ImportError:
+        raise Unavailable("openvino is not installed (pip install 'secateur[peers]')") from None
+    core = ov.Core()
+    network = core.read_model(io.BytesIO(model))
+    network.reshape({name: list(shape) for name, shape in shapes.items()})
+    compiled = core.compile_model(
+        network,
+        "CPU",
+        {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"},
+    )
+    request = compiled.create_infer_request()
+    n_outputs = len(compiled.outputs)
+
+    def call(feeds: Feeds) -> Sequence[Array]:
+        # share_inputs saves a copy; outputs are copied out, as the other runtimes hand over arrays of their own.
+        found = request.infer(dict(feeds), share_inputs=True)
+        return [np.array(found[i]) for i in range(n_outputs)]
+
+    return call, str(ov.__version__).split("-")[0]
+
+
+def torch(module: Any, threads: int, order: Sequence[str]) -> tuple[Call, str]:
+    """An `nn.Module` in evaluation mode under `inference_mode`; `order` maps inputs by name to positions."""
+    try:
+        import torch as t
+    except ImportError:
+        raise Unavailable("torch is not installed (pip install 'secateur[compress]')") from None
+    if module is None:
+        raise Unavailable("torch cannot run an .onnx or .sct file; pass the network itself (module=, dense_module=)")
+    t.set_num_threads(threads)
+    network = module.eval()
+
+    def call(feeds: Feeds) -> Sequence[Array]:
+        with t.inference_mode():
+            found = network(*(t.from_numpy(feeds[name]) for name in order))
+        outputs = found if isinstance(found, (tuple, list)) else [found]
+        return [o.numpy() for o in outputs]
+
+    return call, str(t.__version__)
