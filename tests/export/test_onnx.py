@@ -156,10 +156,56 @@ def test_a_wrong_graph_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> No
     right = target._raw_onnx
 
     def wrong(*args: Any) -> Any:
-        model = right(*args)
+        model, program = right(*args)
         next(n for n in model.graph.node if n.op_type == "Relu").op_type = "Sigmoid"
-        return model
+        return model, program
 
     monkeypatch.setattr(target, "_raw_onnx", wrong)
     with pytest.raises(CheckError, match=r"output 'output' .* first differs at Sigmoid 'relu'"):
         to_bytes(LeNet(wide=False), torch.randn(2, 1, 28, 28))
+
+
+def test_other_values_go_into_the_same_graph() -> None:
+    net = LeNet(wide=False)
+    x = torch.randn(2, 1, 28, 28)
+    data = to_bytes(net, x)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(0.5)
+    assert target.with_weights(data, dict(net.named_parameters())) == to_bytes(net, x)
+    with pytest.raises(UsageError, match="no initializer named 'fc9'"):
+        target.with_weights(data, {"fc9": x})
+    with pytest.raises(UsageError, match=r"fc1.bias is float32"):
+        target.with_weights(data, {"fc1.bias": x})
+
+
+class _Chunks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 6), nn.Linear(3, 5, bias=False), nn.LayerNorm(5)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        left, right = self.a(x).chunk(2, -1)
+        y = self.c(self.b((left * torch.tanh(right))[:, None]))
+        return y.unflatten(2, (1, 5)), x
+
+
+def test_splits_extra_axes_and_an_input_handed_on() -> None:
+    data = to_bytes(_Chunks(), torch.randn(2, 4))
+    assert "Split" in ops(data)
+    assert not {"SplitToSequence", "SequenceAt", "Shape"} & set(ops(data))
+    assert "b.weight.T" in {t.name for t in graph(data).initializer}
+
+
+class _Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.where = nn.Embedding(20, 16), nn.Parameter(torch.randn(1, 5, 16))
+        self.layer, self.head = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layer(self.embed(x) + self.where).mean(1))
+
+
+def test_a_transformer_layer_exports() -> None:
+    assert "Softmax" in ops(to_bytes(_Attention(), torch.randint(0, 20, (2, 5))))
