@@ -42,16 +42,19 @@ Limits limits(const ConvKernel& k, bool sparse, bool pooled) {
   return l;
 }
 
-double fill_cycles(const ConvGeometry& g, int lanes, int tile_rows, double planes_used) {
+// Copying `planes` planes. A panel that does not stay in L1 is written back to L2 line by line.
+double fill_cycles(const ConvGeometry& g, int lanes, int tile_rows, double planes, double panel_bytes) {
   double rows = 0;
-  int phases = 0;
   for (int x : g.extra)
-    if (x >= 0) {
-      rows += tile_rows + x;
-      ++phases;
-    }
-  const double per_vector = (g.step_w == 1 ? 2.0 : g.step_w == 2 ? 5.0 : 1.5 * lanes) * std::max(0.5, lanes / 16.0);
-  return planes_used * (rows * (ceil_div(g.pitch, lanes) * per_vector + 4.0) + 6.0 * phases);
+    if (x >= 0) rows += tile_rows + x;
+  const int used = static_cast<int>(std::count_if(g.extra.begin(), g.extra.end(), [](int x) { return x >= 0; }));
+  const int rest = g.pitch % lanes;
+  const double vectors = g.pitch / lanes + (rest == 0 ? 0.0 : lanes == 16 && rest <= 8 ? 0.5 : 1.0);
+  const double width = std::max(0.5, lanes / 16.0);
+  const double per_vector = g.step_w == 1 ? 2.2 * width : g.step_w == 2 ? 3.2 * width : 1.5 * lanes;
+  double cycles = rows * (std::max(1.0, vectors * per_vector) + 1.2) + 10.0 * used;
+  if (panel_bytes > 0.7 * double(cpu().l1d_bytes)) cycles += rows * g.pitch / 16.0 * 3.0;
+  return planes * cycles;
 }
 
 }  // namespace
@@ -190,7 +193,7 @@ ConvTiling conv_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilo
           cycles += nnz * (entry(block) * (blocks - 1) + entry(vectors - block * (blocks - 1)));
           cycles += rows * blocks * (20.0 + spill + stored * (e.residual ? 3.0 : 2.0) + (g.pitch != g.cols ? 3.0 * stored + 10 : 0));
           cycles = std::max(cycles, nnz * 8.0 > cpu().l2_bytes ? nnz * 8.0 / 6.0 : 0.0);
-          cycles += fill_cycles(g, lanes, tile_rows, used * planes_per_channel);
+          cycles += fill_cycles(g, lanes, tile_rows, used * planes_per_channel, panel_bytes);
         } else {
           // Loads of the panel are shared by m rows; weights stream from wherever they fit.
           const double macs = double(s.in_c) * taps * ceil_div(s.out_c, m) * m;
@@ -203,7 +206,7 @@ ConvTiling conv_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilo
           const double weight_bytes = macs * 4;
           const double rate = weight_bytes > 16e6 ? 4.0 : weight_bytes > 0.7 * cpu().l2_bytes ? 6.5 : 32.0;
           cycles = std::max(cycles, weight_bytes / rate * blocks);
-          cycles += fill_cycles(g, lanes, tile_rows, double(s.in_c) * g.n_shifts);
+          cycles += fill_cycles(g, lanes, tile_rows, double(s.in_c) * g.n_shifts, panel_bytes);
         }
         cycles *= tiles;
         if (best.cycles < 0 || cycles < best.cycles) best = {tile_rows, tiles, chunk, chunks, block, cycles};
