@@ -62,6 +62,7 @@ def to_bytes(
     args, kwargs = arguments(example_inputs)
     with evaluating(model):
         answer = run_eagerly(model, args, kwargs)
+        _check_names(model, input_names, output_names, len(_leaves((args, kwargs))), len(_leaves(answer)), quantised)
         exported = _capture(model, args, kwargs, dynamic_batch)
         raw, exported = _raw_onnx(model, exported)
     params = _parameter_names(model, raw)
@@ -79,7 +80,7 @@ def to_bytes(
     canonical.simplify(g, fold_norms=fold_norms)
     for name, (scale, bits) in (quantised or {}).items():
         if name not in g.constants:
-            raise UsageError(f"quantised: no initializer named {name!r}; known: {', '.join(sorted(g.params))}")
+            raise UsageError(f"quantised: {name!r} is not an initializer of the exported graph")
         try:
             canonical.quantise(g, name, np.asarray(scale, np.float32), bits)
         except ValueError as e:
@@ -167,6 +168,28 @@ def _parameter_names(model: nn.Module, raw: Any) -> dict[str, str]:
     return found
 
 
+def _check_names(
+    model: nn.Module,
+    input_names: Sequence[str] | None,
+    output_names: Sequence[str] | None,
+    n_inputs: int,
+    n_outputs: int,
+    quantised: Mapping[str, Any] | None,
+) -> None:
+    """All that can be wrong with names, before the slow part."""
+    own = {n for n, _ in [*model.named_parameters(), *model.named_buffers()]}
+    for what, names, n in (("input", input_names, n_inputs), ("output", output_names, n_outputs)):
+        if names is None:
+            continue
+        if len(names) != n or len(set(names)) != n:
+            raise UsageError(f"{what}_names: {list(names)} given, {n} different names needed")
+        if clash := own & set(names):
+            raise UsageError(f"{what}_names: {clash.pop()!r} is a parameter's name; choose another")
+    for name in quantised or {}:
+        if name not in own:
+            raise UsageError(f"quantised: no parameter named {name!r}; known: {', '.join(sorted(own))}")
+
+
 def _name_ends(g: Any, input_names: Sequence[str] | None, output_names: Sequence[str] | None, answer: Any) -> None:
     from secateur.export import _canonical as canonical
 
@@ -179,16 +202,12 @@ def _name_ends(g: Any, input_names: Sequence[str] | None, output_names: Sequence
     for what, ends, names in (("input", g.inputs, input_names), ("output", g.outputs, output_names)):
         if names is None:
             continue
-        if len(names) != len(ends) or len(set(names)) != len(names):
-            raise UsageError(f"{what}_names: {list(names)} given, {len(ends)} different names needed")
         # In two steps, so that swapping names cannot merge values.
         for i, end in enumerate(ends):
             canonical.rename(g, end.name, f"//{what}{i}")
             end.name = f"//{what}{i}"
         for end, name in zip(ends, names, strict=True):
             clash = name in g.constants or any(name in (*n.input, *n.output) for n in g.nodes)
-            if clash and name in g.params:
-                raise UsageError(f"{what}_names: {name!r} is a parameter's name; choose another")
             if clash:
                 canonical.rename(g, name, f"{name}//inner")
                 if name in g.constants:
