@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from secateur import catalog
 from secateur.contracts import Constraint, Objective, Saliency, Solver
@@ -130,6 +130,16 @@ class Recipe(BaseModel):
         if not isinstance(raw, Mapping):
             raise ValueError(f"a mapping such as {{nbytes: 6KB}} is needed, got {raw!r}")
         return {str(k): parse_limit(str(k), v) for k, v in raw.items()}
+
+    @field_serializer("budget")
+    def _write_budget(self, budget: dict[str, float]) -> dict[str, str]:
+        """With the units that reading needs back."""
+        units = {"nbytes": ("B", 1), "accuracy_drop": ("pt", 100)}
+        written = {}
+        for kind, value in budget.items():
+            unit, scale = units.get(kind, ("", 1))
+            written[kind] = f"{round(value * scale, 9):.12g}{unit}"
+        return written
 
     @field_validator("constrain", "objective", "polish_objective", mode="before")
     @classmethod

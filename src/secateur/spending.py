@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 METERED = ("nbytes", "nnz", "macs")
 _PROBE_AT = 0.8  # the file is measured once on the way, when most dead units are gone
 _ROUNDS = 4
+_FITS = 12
+_MARGIN = 0.01  # kept free before the values are trained: their entropy moves by less than that
 
 
 @dataclass
@@ -96,6 +98,56 @@ class Spending:
             if abs(self.fixed["nbytes"] - before) <= 0.005 * nbytes:
                 break
         return nbytes
+
+    def fit(
+        self,
+        weights: Weights,
+        importance: Mapping[str, Tensor | None],
+        nbytes_at: Callable[[dict[str, Level]], int] | None = None,
+    ) -> dict[str, Level]:
+        """Final levels from today's weights, tightened until the written file meets the limit.
+
+        Args:
+            nbytes_at: levels -> bytes of the file they give now; None = the estimates are believed.
+        Raises:
+            BudgetError: with the smallest size that was reached.
+        """
+        limit, smallest = self.limit("nbytes"), math.inf
+        for _ in range(_FITS):
+            try:
+                levels = self.levels(weights, importance, 1.0)
+            except BudgetError as e:
+                if smallest == math.inf:
+                    raise
+                raise self._missed(limit, smallest, e.site) from None
+            if limit is None or nbytes_at is None:
+                return levels
+            nbytes = nbytes_at(levels)
+            over = nbytes - limit * (1 - _MARGIN)
+            if over <= 0:
+                return levels
+            smallest = min(smallest, nbytes)
+            self.fixed["nbytes"] = self.fixed.get("nbytes", 0.0) + 1.05 * over
+        raise self._missed(limit, smallest, None)
+
+    def check(self, sizes: Mapping[str, float]) -> None:
+        """Raise BudgetError when a finished answer misses a metered limit."""
+        for limit in self.limits:
+            if sizes[limit.kind] > limit.value:
+                raise BudgetError(
+                    f"budget: {limit.kind} <= {limit.value:g} was missed: {sizes[limit.kind]:g}; raise the budget or "
+                    "constrain more",
+                    sizes[limit.kind],
+                )
+
+    def _missed(self, limit: float | None, smallest: float, site: str | None) -> BudgetError:
+        return BudgetError(
+            f"budget: nbytes <= {limit:g} cannot be met: the file stays at {smallest:g} bytes however far the levels "
+            f"are lowered{'' if site is None else f', and {site} holds the largest part'}; raise the budget, "
+            "constrain more layers or give stronger constraints",
+            smallest,
+            site,
+        )
 
     def expected_nbytes(self, levels: Mapping[str, Level], weights: Weights) -> float:
         """What the sites cost at these levels by the estimates, without the fixed part."""

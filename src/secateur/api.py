@@ -1,0 +1,335 @@
+"""The one door: `compress`, `Compressor`, `Result`, `load`, and `run` and `plan` for the command line."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, mse_loss
+
+from secateur import interrupts, record, saving, search, written
+from secateur.compressor import Compressor as Compressor
+from secateur.errors import UsageError
+from secateur.job import Job, check_finite, first_batch
+from secateur.recipe import Recipe
+from secateur.training import metrics, seeds, threads
+from secateur.training.batches import example_count, first_tensor, source
+from secateur.training.checkpoint import Ledger
+from secateur.training.loop import Setting
+from secateur.types import Progress
+from secateur.written import Written
+
+if TYPE_CHECKING:
+    from secateur.data.spec import Splits
+
+Loss = Callable[[Any, Any], Tensor]
+Report = Callable[[Progress], None]
+_EXAMPLES = 256  # real inputs for the comparison of runtimes and for the timing
+FILES = ("model.onnx", "model.sct", "model.safetensors", "surgery.json", "recipe.yaml", "report.json")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `compress` answers.
+
+    Attributes:
+        model: a plain `nn.Module` in eval mode: no wrappers, zeros in place, removed channels gone.
+        report: the record of DESIGN's `report.json`.
+        files: the written forms of the model (`onnx`, `sct` bytes, ...).
+        recipe: the resolved recipe as YAML.
+    """
+
+    model: nn.Module
+    report: dict[str, Any]
+    files: Written = field(repr=False)
+    recipe: str = field(repr=False)
+
+    def save(self, folder: str | Path, *, write: saving.Writer = saving.write_bytes) -> Path:
+        """Write the run's files, each whole or not at all; the folder is made when missing.
+
+        Raises:
+            EnvironmentFailure: disk full or not writable.
+        """
+        folder = Path(folder)
+        saving.make_folder(folder)
+        contents = {
+            "model.onnx": self.files.onnx,
+            "model.sct": self.files.sct,
+            "model.safetensors": self.files.tensors,
+            "surgery.json": saving.to_json(written.surgery_json(self.files.surgery, _model_path(self.report))),
+            "recipe.yaml": self.recipe.encode(),
+            "report.json": saving.to_json(self.report),
+        }
+        for name in FILES:
+            write(folder / name, contents[name])
+        return folder
+
+
+def compress(
+    model: nn.Module,
+    train: Iterable[Any],
+    *,
+    loss: Loss = cross_entropy,
+    evaluate: Callable[[nn.Module], float] | None = None,
+    valid: Iterable[Any] | None = None,
+    higher_is_better: bool = True,
+    recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
+    budget: Mapping[str, Any] | None = None,
+    example_inputs: Any = None,
+    seed: int | None = None,
+    on_progress: Report | None = None,
+) -> Result:
+    """Compress a trained network under a budget, in our training loop.
+
+    Args:
+        model: any module that `torch.export` can trace; not changed (training works on a copy).
+        train: a re-iterable of `(inputs, targets)`; inputs a tensor, tuple or dict. `secateur.data.TensorData` is
+            shuffled afresh each epoch.
+        loss: task loss `(outputs, targets) -> scalar`.
+        evaluate: `model -> metric` on validation data; default: accuracy on `valid` for cross-entropy, else the mean
+            loss on `valid` (lower is better).
+        valid: validation batches; default: `train` itself, which the report says.
+        recipe: a Recipe, a mapping of its keys, or the path of a YAML file.
+        budget: overrides the recipe's budget, as `{"nbytes": "6KB"}`.
+        example_inputs: inputs for tracing; default: the first two examples of `train`.
+        seed: overrides the recipe's seed.
+    Raises:
+        BudgetError: the budget cannot be met (with the nearest reachable value). UsageError, ConstraintError,
+        UnsupportedError: see the message. DivergedError: the loss became NaN.
+    """
+    resolved = resolve(recipe, budget, seed)
+    notes = []
+    if valid is None:
+        valid = train
+        if evaluate is None:
+            notes.append("validated on the training data: no validation data was given")
+    name = "metric"
+    if evaluate is None:
+        if loss is cross_entropy:
+            evaluate, name = metrics.accuracy(valid), "accuracy"
+        else:
+            evaluate, name, higher_is_better = metrics.mean_loss(valid, loss), "loss", False
+    asked = _Asked(
+        model=model,
+        train=train,
+        loss=loss,
+        evaluate=evaluate,
+        higher_is_better=higher_is_better,
+        example_inputs=example_inputs,
+        judge=record.Judge(name, evaluate, "validation", _count(valid) if name != "metric" else None, higher_is_better),
+        inputs=first_batch(valid),
+        model_name=type(model).__name__,
+        data_name="given as objects",
+        notes=notes,
+    )
+    return _compress(asked, resolved, Ledger(), on_progress)
+
+
+def run(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    on_progress: Report | None = None,
+    data_dir: str | Path | None = None,
+    keep_checkpoint: bool = False,
+    write: saving.Writer = saving.write_bytes,
+) -> Result:
+    """What `secateur compress RECIPE -o OUT` does: load by name, compress with checkpoints, write the files.
+
+    Killed at any point and called again with `resume`, it ends in the same bytes.
+    """
+    out = Path(out)
+    with saving.locked(out):
+        asked = _by_name(recipe, data_dir)
+        key = recipe.to_yaml(data_shape=[list(first_tensor(asked.inputs).shape[1:])])
+        ledger = Ledger(out / "checkpoint", key, recipe.training.checkpoint_seconds, write, resume)
+        result = _compress(asked, recipe, ledger, on_progress)
+        result.save(out, write=write)
+        _write_page(out, result)
+        if not keep_checkpoint:
+            ledger.remove()
+    return result
+
+
+def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
+    """The compressed network of a finished run as a plain module in eval mode. No pickle, no code from the folder.
+
+    Args:
+        folder: with `surgery.json` and `model.safetensors`.
+        model: a fresh instance of the original network (copied, not changed); needed when the run was made from an
+            object rather than from an import path.
+    """
+    return written.rebuild(Path(folder), model)
+
+
+def load_data(name: str, data_dir: str | Path | None = None, batch_size: int | None = None) -> Splits:
+    """The splits of a data set by name or import path."""
+    from secateur import data
+
+    return data.load(name, data_dir, batch_size=None if ":" in name else batch_size)
+
+
+def whole_split(splits: Splits, name: str) -> tuple[list[Any], Any]:
+    """All inputs (a list, one array per network input) and targets of a split as NumPy arrays."""
+    part = getattr(splits, name)
+    if part is None:
+        part = splits.valid
+    inputs, targets = [], []
+    for x, y in part:
+        inputs.append([x] if isinstance(x, Tensor) else list(x.values()) if isinstance(x, dict) else list(x))
+        targets.append(y)
+    columns = [torch.cat(parts).numpy() for parts in zip(*inputs, strict=True)]
+    return columns, torch.cat(targets).numpy()
+
+
+def load_model(recipe: Recipe, data_dir: str | Path | None = None) -> nn.Module:
+    """The recipe's model with its weights, in eval mode."""
+    if recipe.model is None:
+        raise UsageError("recipe: `model` is missing; give package.module:attribute, as secateur.zoo:lenet5")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.derive(recipe.seed, "weights"))
+        model = written.build_model(recipe.model)
+    if recipe.weights is not None:
+        from secateur import zoo
+
+        zoo.load_weights(model, recipe.weights)
+    return model.eval()
+
+
+# ---- inside ----------------------------------------------------------------------------------------------------
+@dataclass
+class _Asked:
+    """A request with everything resolved but the recipe."""
+
+    model: nn.Module
+    train: Any
+    loss: Loss
+    evaluate: metrics.Evaluate
+    higher_is_better: bool
+    example_inputs: Any
+    judge: record.Judge
+    inputs: Any
+    model_name: str
+    data_name: str
+    notes: list[str]
+
+
+def _by_name(recipe: Recipe, data_dir: str | Path | None) -> _Asked:
+    if recipe.data is None:
+        raise UsageError("recipe: `data` is missing; give a known set such as mnist, or package.module:function")
+    model = load_model(recipe, data_dir)
+    splits = load_data(recipe.data, data_dir, recipe.training.batch_size)
+    example = next(iter(splits.train))
+    classes = isinstance(example[1], Tensor) and not example[1].is_floating_point()
+    loss: Loss = cross_entropy if classes else mse_loss
+    make = metrics.accuracy if classes else lambda part: metrics.mean_loss(part, mse_loss)
+    held_out = splits.test if splits.test is not None else splits.valid
+    judge = record.Judge(
+        "accuracy" if classes else "mse",
+        make(held_out),
+        "test" if splits.test is not None else "validation",
+        _count(held_out),
+        classes,
+    )
+    return _Asked(
+        model=model,
+        train=splits.train,
+        loss=loss,
+        evaluate=make(splits.valid),
+        higher_is_better=classes,
+        example_inputs=None,
+        judge=judge,
+        inputs=first_batch(held_out),
+        model_name=recipe.model or "",
+        data_name=recipe.data,
+        notes=[],
+    )
+
+
+def _compress(asked: _Asked, recipe: Recipe, ledger: Ledger, on_progress: Report | None) -> Result:
+    check_finite(asked.model)
+    job = make_job(asked, recipe, ledger, on_progress)
+    n_threads = ledger.fact("threads", lambda: threads.choose(job.step_once, recipe.training.threads))
+    with seeds.isolated(n_threads), interrupts.watched() as interrupted:
+        job.setting.interrupted = interrupted
+        dense = recipe.dense_training()
+        if dense is not None:
+            job.train_dense(*dense)
+        job.dense_metric = ledger.fact("dense.metric", lambda: job.evaluate(job.dense))
+        answer = search.solve(job)
+        facts = {
+            "model": asked.model_name,
+            "data": asked.data_name,
+            "seed": recipe.seed,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "recipe": recipe.to_yaml(),
+            "threads": n_threads,
+            "notes": asked.notes,
+        }
+        report = record.build(job, answer, asked.judge, asked.inputs, facts)
+    best = answer.best
+    resolved = recipe.to_yaml(
+        sites=[{"name": t.site.name, "constraint": record.constraint_name(t.constraint)} for t in job.start.terms],
+        versions=record.versions(),
+    )
+    return Result(best.files.module, json.loads(json.dumps(report)), best.files, resolved)
+
+
+def make_job(asked: _Asked, recipe: Recipe, ledger: Ledger, on_progress: Report | None) -> Job:
+    """The job with its working copy of the model."""
+    dense = copy.deepcopy(asked.model).eval()
+    inputs = asked.example_inputs
+    if inputs is None:
+        inputs = record.few(first_batch(asked.train), 2)
+    setting = Setting(
+        model=dense,
+        batches=source(asked.train),
+        loss=asked.loss,
+        evaluate=asked.evaluate,
+        higher_is_better=asked.higher_is_better,
+        seed=recipe.seed,
+        ledger=ledger,
+        on_progress=on_progress,
+    )
+    return Job(recipe, setting, dense, inputs, tuple(recipe.limits()))
+
+
+def resolve(
+    given: Recipe | Mapping[str, Any] | str | Path | None, budget: Mapping[str, Any] | None, seed: int | None
+) -> Recipe:
+    """The recipe from any of its forms, with the budget and the seed of the call."""
+    if given is None:
+        given = {}
+    if isinstance(given, Mapping):
+        given = Recipe.from_dict(given)
+    elif not isinstance(given, Recipe):
+        given = Recipe.from_file(given)
+    changes: dict[str, Any] = {}
+    if budget is not None:
+        changes["budget"] = dict(budget)
+    if seed is not None:
+        changes["seed"] = seed
+    return given.replace(**changes) if changes else given
+
+
+def _count(batches: Any) -> int:
+    known = getattr(batches, "n_examples", None)
+    return int(known) if known is not None else sum(example_count(y, x) for x, y in batches)
+
+
+def _model_path(report: Mapping[str, Any]) -> str | None:
+    return report["model"] if ":" in report["model"] else None
+
+
+def _write_page(out: Path, result: Result) -> None:
+    from secateur.report import html
+
+    html.write(out, result.report)

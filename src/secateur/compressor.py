@@ -1,0 +1,308 @@
+"""`Compressor`: the same phases inside the user's own training loop."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur import feasible, graph, record, search, written
+from secateur.errors import UsageError
+from secateur.job import Candidate, Job, Net, importance_of, plan_phases, sizes, support_terms
+from secateur.recipe import Recipe
+from secateur.spending import Spending, metered
+from secateur.training import metrics, optimizers, seeds
+from secateur.training.checkpoint import Ledger
+from secateur.training.loop import Setting, load_weights, weights_of
+from secateur.training.phases import Approach, Held, Phase, Snap
+from secateur.types import Problem
+from secateur.written import Template
+
+if TYPE_CHECKING:
+    from secateur.api import Result
+
+_JUDGED = 20  # evaluations in the feasible phases
+State = dict[str, Any]
+
+
+class Compressor:
+    """Constraints for a loop that stays the user's.
+
+    >>> # for inputs, targets in batches:
+    >>> #     loss = task(model(inputs), targets) + compressor.penalty()
+    >>> #     optimizer.zero_grad(); loss.backward(); optimizer.step(); compressor.step()
+    >>> #     if compressor.round_changed: restart the learning-rate schedule
+    >>> # result = compressor.finalize()
+
+    The approach takes the first 1 - polish - snap of `total_steps`, then the support is fixed and retrained, then
+    (when values are constrained) snapped. At a change of phase the optimizer's state is emptied, because stale
+    moments would move weights for a loss that is no longer there. Gradients are projected by a hook in front of
+    `optimizer.step`.
+
+    Args:
+        model: the live model that the user trains; `finalize` leaves it as trained and returns a new one.
+        recipe: a Recipe, a mapping or a path; its training keys, `dense` and `baselines` are the user's business here.
+        example_inputs: inputs for tracing.
+        optimizer: the user's optimizer over the model's parameters.
+        total_steps: optimizer steps that the loop will make.
+        evaluate: `model -> metric` (higher is better), asked some twenty times in the feasible phases; the best point
+            is kept. Without it the last point is the answer.
+        budget: overrides the recipe's budget; `accuracy_drop` cannot be steered from here and is refused.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe | Mapping[str, Any] | str | Path,
+        example_inputs: Any,
+        *,
+        optimizer: torch.optim.Optimizer,
+        total_steps: int,
+        evaluate: Callable[[nn.Module], float] | None = None,
+        budget: Mapping[str, Any] | None = None,
+    ) -> None:
+        from secateur.api import resolve
+
+        self._recipe = resolve(recipe, budget, None)
+        if any(x.kind == "accuracy_drop" for x in self._recipe.limits()):
+            raise UsageError("Compressor: accuracy_drop needs several trainings; use compress(), or give a size")
+        if total_steps < 1:
+            raise UsageError(f"Compressor: total_steps is {total_steps}; at least 1 is needed")
+        self._model, self._optimizer, self._evaluate = model, optimizer, evaluate
+        self._inputs, self._total = example_inputs, total_steps
+        self._params = {k: p for k, p in model.named_parameters() if p.requires_grad}
+        held = {id(p) for g in optimizer.param_groups for p in g["params"]}
+        strangers = [k for k, p in self._params.items() if id(p) not in held]
+        if strangers:
+            raise UsageError(
+                f"Compressor: the optimizer does not hold {strangers[0]} and {len(strangers) - 1} others of the model; "
+                "give it model.parameters() of this very model"
+            )
+        self._dense = copy.deepcopy(model).eval()
+        traced = graph.trace(self._dense, example_inputs)
+        terms = self._recipe.build_terms(traced.sites, traced.groups)
+        self._net = Net(model, traced, terms)
+        self._template: Template | None = None
+        self._stats = optimizers.Statistics(self._params)
+        self._stats.optimizer = optimizer
+        self._solver = self._recipe.build_solver()
+        self._saliency = self._recipe.build_saliency()
+        self._purse = Spending(terms, metered(self._recipe.limits()), self._nbytes_of, traced.effective)
+        plan = plan_phases(self._recipe, self._solver, terms)
+        self._ends = [round(total_steps * plan.approach), round(total_steps * (plan.approach + plan.polish))]
+        self._n, self._at = 0, -1
+        self.round_changed = False
+        self._best: dict[str, Tensor] = {}
+        self._metric: float | None = None
+        self._phase: Phase
+        with torch.no_grad():
+            self._purse.probe(self._weights(), self._importance())
+            self._enter(0)
+        optimizer.register_step_pre_hook(self._before_step)
+
+    # ---- the loop's calls --------------------------------------------------------------------------------------
+    def penalty(self) -> Tensor | float:
+        """Added to the loss; 0 where the solver takes an exact proximal step inside `step`."""
+        return self._phase.penalty()
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """After `optimizer.step()`. `round_changed` then says whether the learning rate should restart."""
+        if self._n >= self._total:
+            raise UsageError(f"Compressor: step {self._n + 1} of total_steps={self._total}; call finalize() now")
+        if self._at == 0:
+            self._stats.observe()
+        self._phase.after_step()
+        self._n += 1
+        self.round_changed = self._phase.round_changed
+        self._judge()
+        if self._at < 2 and self._n >= self._ends[self._at] and self._n < self._total:
+            self._enter(self._at + 1)
+            self.round_changed = True
+
+    def finalize(self) -> Result:
+        """The compressed network: cut, exported, packed; the budget is checked on the bytes.
+
+        Raises:
+            BudgetError: the file is larger than allowed (the smallest size that was reached is in the message).
+        """
+        from secateur.api import Result
+
+        live = weights_of(self._model)
+        try:
+            with torch.no_grad():
+                for phase in range(self._at + 1, 3):  # a loop that stopped early: the rest happens at once
+                    self._enter(phase)
+                load_weights(self._model, self._best or self._point())
+                best, job = self._written()
+        finally:
+            load_weights(self._model, live)
+        judge = record.Judge("metric", self._evaluate or (lambda m: 0.0), "validation", None, True)
+        facts = {
+            "model": type(self._model).__name__,
+            "data": "the user's own loop",
+            "seed": self._recipe.seed,
+            "date": None,
+            "recipe": self._recipe.to_yaml(),
+            "threads": torch.get_num_threads(),
+            "notes": [] if self._evaluate else ["no evaluate was given: metrics are not measured"],
+        }
+        report = record.build(job, search.Answer(best, None), judge, self._inputs, facts)
+        return Result(best.files.module, json.loads(json.dumps(report)), best.files, self._recipe.to_yaml())
+
+    # ---- exact resume ------------------------------------------------------------------------------------------
+    def state_dict(self) -> State:
+        """Everything but the model's and the optimizer's own states, which the user saves beside it."""
+        tensors, facts = self._phase.state_dict()
+        stats, counts = self._stats.state_dict()
+        return {
+            "n": self._n,
+            "at": self._at,
+            "levels": dict(self._net.levels),
+            "purse": self._purse.state(),
+            "phase": {k: v.clone() for k, v in tensors.items()},
+            "facts": facts,
+            "statistics": stats,
+            "counts": counts,
+            "best": self._best,
+            "metric": self._metric,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Exactly as saved; load the model's and the optimizer's states first."""
+        self._n, self._metric = int(state["n"]), state["metric"]
+        self._best = {k: v.clone() for k, v in state["best"].items()}
+        self._net.levels = {k: feasible.as_level(v) for k, v in state["levels"].items()}
+        live = weights_of(self._model)
+        with torch.no_grad():
+            self._make(int(state["at"]))
+            load_weights(self._model, live)
+            self._purse.load(state["purse"])
+            self._phase.load_state_dict({k: v.clone() for k, v in state["phase"].items()}, state["facts"])
+        self._stats.load_state_dict(state["statistics"], state["counts"])
+
+    # ---- inside ------------------------------------------------------------------------------------------------
+    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        with torch.no_grad():
+            self._phase.before_step()
+
+    def _enter(self, at: int) -> None:
+        """Leave the present phase and begin phase 0 (approach), 1 (polish) or 2 (snap)."""
+        if at > 0 and self._at == 0:
+            self._phase.close()
+            self._settle()
+        if at == 2 and not feasible.has_values(self._net.terms):
+            self._at = 2  # nothing to snap: the polish goes on to the end
+            return
+        self._make(at)
+        if at > 0:
+            for p in self._params.values():
+                self._optimizer.state.pop(p, None)
+            self._best, self._metric = {}, None  # points of the phase before are not members of this one's sets
+        if at == 0 and self._ends[0] == 0:
+            self._enter(1)
+        elif at == 1 and self._ends[1] == self._ends[0]:
+            self._enter(2)
+
+    def _make(self, at: int) -> None:
+        self._at = at
+        net, left = self._net, max(self._total - self._n, 1)
+        if at == 0:
+            terms = support_terms(net.terms)
+            values_too = not terms and self._solver.moves_values
+            problem = Problem(
+                params=dict(self._params),
+                terms=net.terms if values_too else terms,
+                allocate=self._purse.levels if values_too else self._purse.support_levels,
+                total_steps=self._ends[0],
+                importance=self._importance,
+                effective=net.traced.effective,
+                companions=net.traced.kept if any(t.site.op == "channels" for t in terms) else None,
+                second_moment=self._stats.second_moment,
+                gradient=self._stats.gradient,
+                learning_rate=self._stats.learning_rate,
+                examples=self._recipe.training.batch_size,
+                seed=self._recipe.seed,
+            )
+            self._phase = Approach(self._solver, problem, self._purse)
+        elif at == 1:
+            kept, levels = feasible.support_only(net.terms, net.levels)
+            self._phase = Held(kept, levels, self._params, left)
+        else:
+            self._phase = Snap(net.terms, net.levels, self._params, left)
+
+    def _settle(self) -> None:
+        """Final levels; the support becomes final."""
+        h, weights = self._importance(), self._weights()
+        self._net.levels = self._purse.fit(weights, h, lambda levels: self._nbytes_of(self._joint(levels, weights, h)))
+        load_weights(self._model, self._support(self._net.levels, weights, h))
+
+    def _support(self, levels: Any, weights: Any, h: Any) -> dict[str, Tensor]:
+        terms, at = feasible.support_only(self._net.terms, levels)
+        traced = self._net.traced
+        companions = traced.kept if any(t.site.op == "channels" for t in terms) else None
+        return feasible.project_live(terms, lambda w, i, t: dict(at), weights, h, 1.0, traced.effective, companions)[1]
+
+    def _joint(self, levels: Any, weights: Any, h: Any) -> dict[str, Tensor]:
+        near = {**weights, **self._support(levels, weights, h)}
+        return {**near, **feasible.project(self._net.terms, levels, near)}
+
+    def _point(self) -> dict[str, Tensor]:
+        tracked = {k: v.clone() for k, v in self._phase.tracked().items()}
+        return {**weights_of(self._model), **self._phase.candidate(tracked)}
+
+    def _judge(self) -> None:
+        """In the last phase: evaluate now and then, keep the best feasible point."""
+        last = self._at == 2 or (self._at == 1 and not feasible.has_values(self._net.terms))
+        if self._evaluate is None or not last:
+            return
+        every = max((self._total - self._ends[1 if self._at == 2 else 0]) // _JUDGED, 1)
+        if self._n % every and self._n != self._total:
+            return
+        live, point = weights_of(self._model), self._point()
+        load_weights(self._model, point)
+        with metrics.evaluating(self._model):
+            metric = float(self._evaluate(self._model))
+        load_weights(self._model, live)
+        if self._metric is None or metric > self._metric:
+            self._metric, self._best = metric, point
+
+    def _written(self) -> tuple[Candidate, Job]:
+        net = self._net
+        files = written.write(net.module, net.traced, self._inputs)
+        metric = self._evaluate(files.module) if self._evaluate else 0.0
+        evaluate = self._evaluate or (lambda m: 0.0)
+        setting = Setting(self._dense, _NoBatches(), lambda o, t: o, evaluate, True, self._recipe.seed, Ledger())
+        job = Job(self._recipe, setting, self._dense, self._inputs, tuple(self._recipe.limits()))
+        job.dense_metric = self._evaluate(self._dense) if self._evaluate else 0.0
+        self._purse.check(sizes(files.module, net.traced, len(files.sct)))
+        return Candidate("compressor", net, files, metric, {}, []), job
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {k: p.detach().clone() for k, p in self._params.items()}
+
+    def _importance(self) -> dict[str, Tensor | None]:
+        g = seeds.generator(self._recipe.seed, "compressor", self._n)
+        return importance_of(self._net.terms, self._net.weights, self._saliency, self._stats, g)
+
+    def _nbytes_of(self, near: Any) -> int:
+        small = graph.shrink(self._dense, self._net.traced, near)[0]
+        if self._template is None:
+            self._template = Template(written.write(self._dense, self._net.traced, self._inputs).onnx)
+        return self._template.nbytes(small)
+
+
+class _NoBatches:
+    """The loop is the user's: there is no training set here."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def epoch(self, *key: int | str, skip: int = 0) -> Iterator[Any]:
+        """Nothing."""
+        return iter(())

@@ -1,0 +1,500 @@
+"""One run's stages in order: dense, approach, cut, polish, snap, trim; and the same for the one-shot baseline."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur import catalog, feasible, graph, spending, views, written
+from secateur.contracts import Constraint, Saliency, Solver
+from secateur.errors import BudgetError, ConstraintError, InterruptedRun, UsageError
+from secateur.spending import Spending
+from secateur.training import optimizers, seeds
+from secateur.training.loop import Outcome, Setting, Stage, combined_loss, load_weights, train
+from secateur.training.metrics import evaluating
+from secateur.training.phases import Approach, Held, Phase, Snap
+from secateur.types import Level, Limit, Problem, Term, Weights
+from secateur.written import Template, Written
+
+if TYPE_CHECKING:
+    from secateur.graph import Traced
+    from secateur.recipe import Recipe
+
+_CALIBRATION_BATCHES = 20
+_TRIMS = 4
+_TRIM_SHARE = 0.1  # of the epochs, for each re-training after a last trim
+_SUPPORTS_THAT_SHRINK = ("topk", "rows")
+
+
+@dataclass
+class Net:
+    """A network on its way: module, trace, terms with their levels, and the cuts made so far."""
+
+    module: nn.Module
+    traced: Traced
+    terms: tuple[Term, ...]
+    levels: dict[str, Level] = field(default_factory=dict)
+    surgery: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The live parameters, detached."""
+        return {k: p.detach() for k, p in self.module.named_parameters()}
+
+
+@dataclass
+class Candidate:
+    """A finished answer: the net, its files, its metric on validation, what one-shot gave before any retraining."""
+
+    name: str
+    net: Net
+    files: Written
+    metric: float
+    raw: dict[str, Any]
+    stages: list[dict[str, Any]]
+    outcome: str = "converged"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the `.sct` file."""
+        return len(self.files.sct)
+
+    def cost(self, kind: str) -> float:
+        """What the answer costs by one of the metered kinds."""
+        return float(sizes(self.files.module, self.net.traced, len(self.files.sct))[kind])
+
+
+@dataclass
+class Job:
+    """Everything a run needs; `setting.model` is the working model of the stage under way.
+
+    Attributes:
+        dense: the dense net, teacher and start of every attempt; not changed.
+    """
+
+    recipe: Recipe
+    setting: Setting
+    dense: nn.Module
+    example_inputs: Any
+    limits: tuple[Limit, ...]
+    dense_metric: float = 0.0
+    stages: list[dict[str, Any]] = field(default_factory=list)
+
+    # ---- small questions ---------------------------------------------------------------------------------------
+    def drop(self, metric: float) -> float:
+        """Dense minus compressed, in the direction in which worse is positive."""
+        gap = self.dense_metric - metric
+        return gap if self.setting.higher_is_better else -gap
+
+    @property
+    def drop_limit(self) -> float | None:
+        """The allowed accuracy drop, or None."""
+        return next((x.value for x in self.limits if x.kind == "accuracy_drop"), None)
+
+    def dense_cost(self, kind: str) -> float:
+        """What the dense net costs by one of the metered kinds."""
+        files = self.dense_files
+        return float(sizes(files.module, self.start.traced, len(files.sct))[kind])
+
+    def evaluate(self, module: nn.Module) -> float:
+        """The metric on validation."""
+        with evaluating(module):
+            return float(self.setting.evaluate(module))
+
+    def steps(self, epochs: float) -> int:
+        """Optimizer steps of so many epochs; at least one when any are asked for."""
+        return max(round(epochs * len(self.setting.batches)), 1) if epochs > 0 else 0
+
+    @cached_property
+    def start(self) -> Net:
+        """The dense net, traced, with the recipe's terms; asked for after the dense training."""
+        module = copy.deepcopy(self.dense)
+        traced = graph.trace(module, self.example_inputs)
+        return Net(module, traced, self.recipe.build_terms(traced.sites, traced.groups))
+
+    @cached_property
+    def dense_files(self) -> Written:
+        """The dense net, written."""
+        return written.write(self.start.module, self.start.traced, self.example_inputs)
+
+    @cached_property
+    def _template(self) -> Template:
+        return Template(self.dense_files.onnx)
+
+    def step_once(self) -> None:
+        """One forward and backward pass of the dense net, for timing; nothing changes."""
+        batch = next(self.setting.batches.epoch(self.setting.seed, "timing", 0))
+        with seeds.isolated():
+            net = copy.deepcopy(self.dense)
+            self._use(net)
+            task = catalog.load("objectives", "task")()
+            combined_loss(self.setting, [task], 0.0, *batch).backward()  # type: ignore[no-untyped-call]
+            self._use(self.dense)
+
+    # ---- stages ------------------------------------------------------------------------------------------------
+    def train_dense(self, epochs: float, training: Any) -> None:
+        """Train the dense net itself."""
+        self._use(self.dense)
+        phase = Phase(self.setting.params, self.steps(epochs))
+        task = catalog.load("objectives", "task")()
+        outcome = self._train(Stage("dense", phase, training, [task]))
+        self._log("dense", outcome, epochs)
+
+    def attempt(self, name: str, solver: Solver, start: Net, limits: Sequence[Limit], epochs: float) -> Candidate:
+        """One way from `start` to a written net that meets the metered `limits`.
+
+        Args:
+            name: prefix of the stages' names in the ledger.
+            start: not changed.
+        Raises:
+            BudgetError: the limits cannot be met; `smallest` is the nearest reachable size.
+        """
+        log_from = len(self.stages)
+        net = replace(start, module=copy.deepcopy(start.module), surgery=list(start.surgery))
+        purse = self._purse(net, limits)
+        plan = plan_phases(self.recipe, solver, net.terms)
+        h = self._importance(net, name)
+        purse.probe(net.weights, h)
+        if plan.approach > 0 or solver.instant:
+            self._approach(name, solver, net, purse, epochs * plan.approach)
+        raw = self._fit(name, net, purse)
+        net = self._cut(net)
+        if plan.polish > 0:
+            self._held(f"{name}.polish", net, epochs * plan.polish)
+        if feasible.has_values(net.terms):
+            self._snap(f"{name}.snap", net, epochs * plan.snap)
+        net, files = self._finish(name, net, purse, epochs)
+        metric = self._remember(f"{name}.metric", lambda: self.evaluate(files.module))
+        return Candidate(name, net, files, metric, raw, self.stages[log_from:])
+
+    def _approach(self, name: str, solver: Solver, net: Net, purse: Spending, epochs: float) -> None:
+        self._use(net.module)
+        params = self.setting.params
+        training = self.recipe.training
+        calibrated = self._calibrate(net, name)
+        stats = optimizers.Statistics(params, calibrated[0], calibrated[1])
+        saliency, terms = self.recipe.build_saliency(), support_terms(net.terms)
+        values_too = not terms and solver.moves_values
+        started: list[Approach] = []
+
+        def importance() -> dict[str, Tensor | None]:
+            at = started[0].n if started else 0  # a solver may ask inside init()
+            g = seeds.generator(self.setting.seed, name, "saliency", at)
+            return importance_of(net.terms, net.weights, saliency, stats, g)
+
+        problem = Problem(
+            params=dict(params),
+            terms=net.terms if values_too else terms,
+            allocate=purse.levels if values_too else purse.support_levels,
+            total_steps=self.steps(epochs),
+            importance=importance,
+            effective=net.traced.effective,
+            companions=net.traced.kept if _has_channels(net.terms) else None,
+            second_moment=stats.second_moment,
+            gradient=stats.gradient,
+            learning_rate=stats.learning_rate,
+            examples=self._batch_size,
+            seed=self.setting.seed,
+        )
+        with torch.no_grad():
+            phase = Approach(solver, problem, purse)
+        started.append(phase)
+        if problem.total_steps == 0:
+            phase.close()
+            return
+        stage = Stage(
+            f"{name}.approach",
+            phase,
+            training,
+            self.recipe.build_objectives(),
+            keep_best=False,
+            statistics=stats,
+        )
+        outcome = self._train(stage)
+        if "memory" in outcome.facts:
+            purse.load(outcome.facts["memory"])
+        self._log(stage.name, outcome, epochs)
+
+    def _fit(self, name: str, net: Net, purse: Spending) -> dict[str, Any]:
+        """Final levels from today's weights, tightened until the written file fits; the support becomes final."""
+        h = self._importance(net, f"{name}.fit")
+        weights = {k: w.clone() for k, w in net.weights.items()}
+        found: dict[str, Any] = {}
+
+        def write_at(levels: Mapping[str, Level]) -> int:
+            self._check()
+            near = self._project(net, levels, weights, h)
+            full = {**weights, **near}
+            full |= feasible.project(net.terms, levels, full)
+            small = graph.shrink(net.module, net.traced, full)[0].eval()
+            found.update(near=near, module=small, nbytes=self._template.nbytes(small))
+            return int(found["nbytes"])
+
+        levels = purse.fit(weights, h, write_at)
+        if not found:
+            write_at(levels)
+        load_weights(net.module, found["near"])
+        net.levels = dict(levels)
+        metric = self._remember(f"{name}.raw", lambda: self.evaluate(found["module"]))
+        return {"metric": metric, **sizes(found["module"], net.traced, found["nbytes"])}
+
+    def _project(self, net: Net, levels: Mapping[str, Level], weights: Weights, h: feasible.Importance) -> Weights:
+        terms, at = feasible.support_only(net.terms, levels)
+        companions = net.traced.kept if _has_channels(net.terms) else None
+        return feasible.project_live(
+            terms, lambda w, i, t: dict(at), weights, h, 1.0, net.traced.effective, companions
+        )[1]
+
+    def _cut(self, net: Net) -> Net:
+        """Remove dead units physically, where the sets that remain do not mind; training goes on faster after it."""
+        supports = [part for t in net.terms for part, _ in t.constraint.split(net.levels[t.site.name])]
+        if any(c.kind == "support" and _name(c) not in _SUPPORTS_THAT_SHRINK for c in supports):
+            return net
+        small, cut = graph.shrink(net.module, net.traced)
+        traced = graph.trace(small, self.example_inputs)
+        params = {k: p.detach() for k, p in small.named_parameters()}
+        terms, levels = _terms_after_cut(net, traced, params)
+        return Net(small, traced, terms, levels, [*net.surgery, cut])
+
+    def _held(self, name: str, net: Net, epochs: float) -> None:
+        self._use(net.module)
+        terms, levels = feasible.support_only(net.terms, net.levels)
+        phase = Held(terms, levels, self.setting.params, self.steps(epochs))
+        outcome = self._train(Stage(name, phase, self.recipe.training_of("polish"), self._polish_objectives()))
+        self._log(name, outcome, epochs)
+
+    def _snap(self, name: str, net: Net, epochs: float) -> None:
+        self._use(net.module)
+        with torch.no_grad():
+            phase = Snap(net.terms, net.levels, self.setting.params, self.steps(epochs))
+        outcome = self._train(Stage(name, phase, self.recipe.training_of("snap"), self._polish_objectives()))
+        self._log(name, outcome, epochs)
+
+    def _finish(self, name: str, net: Net, purse: Spending, epochs: float) -> tuple[Net, Written]:
+        """Write the net; while the file is too big, tighten a little and retrain briefly."""
+        limit = purse.limit("nbytes")
+        for trim in range(_TRIMS + 1):
+            outside = feasible.contains(net.terms, net.levels, net.weights)
+            assert not outside, f"not members after {name}: {outside}"
+            files = written.write(net.module, net.traced, self.example_inputs, surgery=net.surgery)
+            if limit is None or len(files.sct) <= limit:
+                purse.check(sizes(files.module, net.traced, len(files.sct)))
+                return net, files
+            over = len(files.sct) - limit
+            tighter = Spending(net.terms, (Limit("nbytes", limit),))
+            beyond = len(files.sct) - tighter.expected_nbytes(net.levels, net.weights)
+            tighter.fixed["nbytes"] = beyond + 0.2 * over + 8
+            self._fit(f"{name}.trim{trim}", net, tighter)
+            net = self._cut(net)
+            share = _TRIM_SHARE * epochs
+            if feasible.has_values(net.terms):
+                self._snap(f"{name}.trim{trim}.snap", net, share)
+            else:
+                self._held(f"{name}.trim{trim}.polish", net, share)
+        raise BudgetError(
+            f"budget: nbytes <= {limit:g} was missed by {over:g} bytes after {_TRIMS} trims; "
+            "raise the budget or constrain more layers",
+            len(files.sct),
+        )
+
+    # ---- shared ------------------------------------------------------------------------------------------------
+    def _purse(self, net: Net, limits: Sequence[Limit]) -> Spending:
+        def nbytes_of(near: Weights) -> int:
+            self._check()
+            return self._template.nbytes(graph.shrink(net.module, net.traced, near)[0])
+
+        return Spending(net.terms, spending.metered(limits), nbytes_of, net.traced.effective)
+
+    def _use(self, module: nn.Module) -> None:
+        self.setting.model = module
+
+    def _train(self, stage: Stage) -> Outcome:
+        self._check()
+        return train(self.setting, stage)
+
+    def _check(self) -> None:
+        if self.setting.interrupted():
+            raise InterruptedRun("interrupted between two stages; --resume goes on from the last checkpoint")
+
+    def _remember(self, name: str, make: Callable[[], Any]) -> Any:
+        return self.setting.ledger.fact(name, make)
+
+    def _polish_objectives(self) -> list[Any]:
+        return self.recipe.build_objectives(polish=True)
+
+    @property
+    def _batch_size(self) -> int:
+        return self.recipe.training.batch_size
+
+    def _log(self, name: str, outcome: Outcome, epochs: float) -> None:
+        facts = {k: v for k, v in outcome.facts.items() if k != "memory"}
+        self.stages.append(
+            {
+                "name": name,
+                "seconds": outcome.seconds,
+                "epochs": epochs,
+                "metric": outcome.metric,
+                "curve": outcome.curve,
+                **facts,
+            }
+        )
+
+    def _importance(self, net: Net, key: str) -> dict[str, Tensor | None]:
+        """Importance outside training: statistics measured on the weights as they are."""
+        stats = optimizers.Statistics(dict(net.module.named_parameters()), *self._calibrate(net, key))
+        g = seeds.generator(self.setting.seed, key, "saliency")
+        return importance_of(net.terms, net.weights, self.recipe.build_saliency(), stats, g)
+
+    def _calibrate(self, net: Net, key: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Mean squared and mean gradients over some batches, when the saliency wants them; weights do not move."""
+        if not self.recipe.build_saliency().needs & {"second_moment", "gradient"}:
+            return {}, {}
+        self._use(net.module)
+        params = self.setting.params
+        batches = self.setting.batches.epoch(self.setting.seed, "calibrate", 0)
+
+        def backward() -> bool:
+            pair = next(batches, None)
+            if pair is None:
+                return False
+            loss = combined_loss(self.setting, self.recipe.build_objectives(polish=True), 0.0, *pair)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return True
+
+        modes = {m: m.training for m in net.module.modules()}
+        net.module.eval()  # batch-norm statistics and dropout must not move
+        try:
+            return optimizers.gradient_moments(params, backward, _CALIBRATION_BATCHES)
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+
+
+@dataclass(frozen=True)
+class _Plan:
+    approach: float
+    polish: float
+    snap: float
+
+
+def plan_phases(recipe: Recipe, solver: Solver, terms: Sequence[Term]) -> _Plan:
+    """Shares of the epochs. Without value constraints there is no snap, without supports no polish."""
+    values, supports = feasible.has_values(terms), bool(support_terms(terms))
+    if not supports:
+        snap = recipe.snap if solver.moves_values else 1.0
+        return _Plan(1.0 - snap, 0.0, snap)
+    snap = recipe.snap if values else 0.0
+    polish = 1.0 - snap if solver.instant else recipe.polish
+    return _Plan(max(round(1.0 - polish - snap, 9), 0.0), polish, snap)
+
+
+def support_terms(terms: Sequence[Term]) -> tuple[Term, ...]:
+    """The terms' support parts, before any level is known."""
+    return feasible.support_only(terms, {t.site.name: None for t in terms})[0]
+
+
+def _has_channels(terms: Sequence[Term]) -> bool:
+    return any(t.site.op == "channels" for t in terms)
+
+
+def importance_of(
+    terms: Sequence[Term],
+    weights: Weights,
+    saliency: Saliency,
+    stats: optimizers.Statistics,
+    generator: torch.Generator,
+) -> dict[str, Tensor | None]:
+    """h per site as the matrix of its term's view; None = all ones (for abs, or while a statistic is unknown)."""
+    sources: dict[str, Callable[[str], Any]] = {
+        "second_moment": stats.second_moment,
+        "gradient": stats.gradient,
+        "generator": lambda name: generator,
+    }
+    out: dict[str, Tensor | None] = {}
+    for t in terms:
+        parts: dict[str, Tensor] = {}
+        for m in t.site.members:
+            h = saliency.importance(weights[m.param], {k: sources[k](m.param) for k in saliency.needs})
+            if h is not None:
+                parts[m.param] = h
+        whole = len(parts) == len({m.param for m in t.site.members})
+        out[t.site.name] = views.matrix(t.site, t.constraint.view, parts) if whole else None
+    return out
+
+
+def _terms_after_cut(
+    net: Net, traced: Traced, params: Mapping[str, Tensor]
+) -> tuple[tuple[Term, ...], dict[str, Level]]:
+    """Terms on the smaller net: what is zero stays zero, value constraints go on at their level."""
+    topk = catalog.load("constraints", "topk")()
+    sites = {s.name: s for s in traced.sites}
+    values: dict[str, tuple[Constraint, Level]] = {}
+    touched: set[str] = set()
+    for t in net.terms:
+        touched |= {m.param for m in t.site.members}
+        if t.site.op == "channels":
+            touched |= {m.param for m in t.site.removes}
+        for part, level in t.constraint.split(net.levels[t.site.name]):
+            if part.kind == "values" and level is not None:
+                values[t.site.members[0].param] = (part, level)
+    given = {m.param for t in net.terms if t.given for m in t.site.members}
+    terms: list[Term] = []
+    levels: dict[str, Level] = {}
+    for name, site in sites.items():
+        if name not in touched:
+            continue
+        nnz = int(params[name].count_nonzero())
+        support: Level = nnz if nnz < site.n else None
+        constraint: Constraint = topk
+        if name not in values:
+            levels[name] = support
+        elif support is None:
+            constraint, levels[name] = values[name]
+        else:
+            constraint = catalog.load("constraints", "both")(parts=(topk, values[name][0]))
+            levels[name] = (support, values[name][1])
+        terms.append(Term(site, constraint, levels[name] if name in given else None, name in given))
+    return tuple(terms), levels
+
+
+def _name(constraint: Constraint) -> str:
+    return type(constraint).__module__.rpartition(".")[2]
+
+
+def sizes(module: nn.Module, traced: Traced, nbytes: int) -> dict[str, Any]:
+    """params, nnz, macs, nbytes of a net. nnz counts weights, not biases or norms; macs are nnz x positions."""
+    state = module.state_dict()
+    nnz = macs = 0
+    for site in traced.sites:
+        if site.op in ("bias", "norm") or site.name not in state:
+            continue
+        kept = int(state[site.name].count_nonzero())
+        nnz += kept
+        macs += kept * site.positions
+    return {"params": sum(p.numel() for p in module.parameters()), "nnz": nnz, "macs": macs, "nbytes": nbytes}
+
+
+def check_finite(model: nn.Module) -> None:
+    """ConstraintError when a parameter or buffer holds NaN or infinity."""
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            bad = int((~value.isfinite()).sum())
+            raise ConstraintError(
+                f"{name} {list(value.shape)}: {bad} values are NaN or infinite; finite weights are needed; check the "
+                "training or the file that they came from"
+            )
+
+
+def first_batch(train_data: Any) -> Any:
+    """Inputs of the first batch."""
+    for batch in train_data:
+        if isinstance(batch, tuple | list) and len(batch) == 2:
+            return batch[0]
+        raise UsageError(f"train: a batch is {type(batch).__name__}; a pair (inputs, targets) is needed")
+    raise UsageError("train: no batches; at least one (inputs, targets) is needed")

@@ -1,0 +1,253 @@
+"""The run's record (report.json, schema 1): what was measured, on which machine, from which bytes."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import secateur
+from secateur import formats, verify
+from secateur.engine import InferenceSession
+from secateur.job import Candidate, Job, Net, sizes
+from secateur.training.batches import map_tensors
+from secateur.written import Written
+
+if TYPE_CHECKING:
+    from secateur.search import Answer
+
+Array = np.ndarray[Any, Any]
+_HISTORY = 400  # rows kept of the training curves
+_VERSIONS = ("torch", "numpy", "onnx", "onnxruntime", "openvino", "safetensors")
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The metric that the report quotes: on the test split where there is one, else on validation.
+
+    `evaluate` takes a module; engine and ONNX Runtime are judged through a module that calls them.
+    """
+
+    name: str
+    evaluate: Any
+    split: str
+    n_examples: int | None
+    higher_is_better: bool
+
+    def metric(self, module: nn.Module) -> dict[str, Any]:
+        """Name, value and number of examples."""
+        return {
+            "name": self.name,
+            "value": float(self.evaluate(module)),
+            "split": self.split,
+            "higher_is_better": self.higher_is_better,
+            **({} if self.n_examples is None else {"n_examples": self.n_examples}),
+        }
+
+
+class Session(nn.Module):
+    """Any session with ONNX Runtime's `run` as a module: tensors in, tensors out."""
+
+    def __init__(self, session: Any) -> None:
+        super().__init__()
+        self._session = session
+        self._names = [i.name for i in session.get_inputs()]
+
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
+        arrays = feeds(self._names, named or inputs)
+        outputs = [torch.from_numpy(np.ascontiguousarray(y)) for y in self._session.run(None, arrays)]
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+
+def feeds(names: Sequence[str], inputs: Any) -> dict[str, Array]:
+    """Arrays by input name from a tensor, a tuple (in order) or a dict (by name)."""
+    if isinstance(inputs, Tensor):
+        inputs = (inputs,)
+    if isinstance(inputs, Mapping):
+        return {k: np.ascontiguousarray(v.detach().cpu().numpy()) for k, v in inputs.items() if k in names}
+    return {k: np.ascontiguousarray(v.detach().cpu().numpy()) for k, v in zip(names, inputs, strict=True)}
+
+
+def build(job: Job, answer: Answer, judge: Judge, inputs: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole record.
+
+    Args:
+        inputs: some real inputs (up to 256 examples) for the comparison of runtimes and for the timing.
+        facts: model, data, seed, threads, recipe text, notes, date.
+    """
+    best, baseline = answer.best, answer.one_shot
+    dense_net, dense = job.start, job.dense_files
+    record: dict[str, Any] = {
+        "schema": 1,
+        **{k: facts[k] for k in ("model", "data", "seed", "date", "recipe")},
+        "versions": versions(),
+        "outcome": best.outcome,
+        "dense": {
+            **_column(judge, dense, dense_net),
+            "nbytes": len(dense.onnx),
+            "nbytes_sct": len(dense.sct),
+            "metric_valid": job.dense_metric,
+        },
+        "one_shot_raw": None,
+        "one_shot": None,
+        "compressed": _answer_column(job, judge, best),
+        "budget": _budget(job, best),
+        "layers": _layers(best, dense_net),
+        "sections": [{"name": s.name, "kind": s.kind, "nbytes": s.nbytes} for s in formats.sections(best.files.sct)],
+        "stages": [{k: v for k, v in s.items() if k != "curve"} for s in job.stages],
+        "history": _history(job.stages),
+        "frontier": [dict(p) for p in answer.frontier],
+        "notes": [*facts["notes"], *answer.notes],
+    }
+    if baseline is not None:
+        if "one_shot" in job.recipe.baselines:
+            record["one_shot"] = _answer_column(job, judge, baseline)
+        record["one_shot_raw"] = {
+            "metric": {**record["dense"]["metric"], "value": baseline.raw["metric"], "split": "validation"},
+            **{k: v for k, v in baseline.raw.items() if k != "metric"},
+        }
+        record["one_shot_raw"]["metric"].pop("n_examples", None)
+    record["verify"] = _verified(best, judge, inputs)
+    record["compressed"]["metric"]["value"] = record["verify"]["metric_engine"]
+    timed = job.setting.ledger.fact("bench", lambda: _latencies(job, dense, answer, inputs))
+    for column, times in timed["latency_ms"].items():
+        if record[column] is not None:
+            record[column]["latency_ms"] = times
+    record["bench"] = timed["bench"]
+    record["cpu"] = {"name": timed["bench"]["cpu"], "isa": timed["bench"]["isa"], "threads": facts["threads"]}
+    return record
+
+
+def _column(judge: Judge, files: Written, net: Net) -> dict[str, Any]:
+    return {"metric": judge.metric(files.module), **sizes(files.module, net.traced, len(files.sct))}
+
+
+def _answer_column(job: Job, judge: Judge, candidate: Candidate) -> dict[str, Any]:
+    return {
+        **_column(judge, candidate.files, candidate.net),
+        "nbytes_onnx": len(candidate.files.onnx),
+        "metric_valid": candidate.metric,
+        "drop_valid": job.drop(candidate.metric),
+    }
+
+
+def _budget(job: Job, best: Candidate) -> list[dict[str, Any]]:
+    reached = {**sizes(best.files.module, best.net.traced, best.nbytes), "accuracy_drop": job.drop(best.metric)}
+    return [
+        {"name": x.kind, "asked": x.value, "reached": reached[x.kind], "met": bool(reached[x.kind] <= x.value + 1e-12)}
+        for x in job.limits
+    ]
+
+
+def _layers(best: Candidate, dense: Net) -> list[dict[str, Any]]:
+    """One row per parameter that constraints may touch and per other weight: counts from the written module."""
+    sections = {s.name: s for s in formats.sections(best.files.sct)}
+    state = best.files.module.state_dict()
+    terms = {t.site.name: t for t in best.net.terms}
+    rows = []
+    for site in best.net.traced.sites:
+        if site.name not in state:
+            continue
+        w, section = state[site.name], sections.get(site.name)
+        nnz, term = int(w.count_nonzero()), terms.get(site.name)
+        values = int(w[w != 0].unique().numel())
+        row = {
+            "name": site.name,
+            "op": site.op,
+            "shape": list(w.shape),
+            "nnz": nnz,
+            "n_values": values,
+            "bits": float(np.log2(max(values, 1))) if 0 < values <= 256 else 32.0,
+            "constraint": None if term is None else constraint_name(term.constraint),
+            "macs": 0 if site.op in ("bias", "norm") else nnz * site.positions,
+            "macs_dense": dense.traced.macs.get(site.name, 0),
+        }
+        if section is not None:
+            row |= {k: getattr(section, k) for k in ("layout", "codec", "nbytes", "bound_nbytes")}
+        rows.append(row)
+    return rows
+
+
+def constraint_name(constraint: Any) -> str:
+    """The name in recipes; joint sets as `topk + codebook`."""
+    parts = getattr(constraint, "parts", None)
+    if parts:
+        return " + ".join(constraint_name(p) for p in parts)
+    return type(constraint).__module__.rpartition(".")[2]
+
+
+def _history(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    rows, offset = [], 0
+    for s in stages:
+        for point in s.get("curve", []):
+            rows.append({"stage": s["name"], **point, "step": offset + int(point["step"])})
+        if s.get("curve"):
+            offset += int(s["curve"][-1]["step"])
+    stride = -(-len(rows) // _HISTORY) if rows else 1
+    return rows[::stride]
+
+
+def _verified(best: Candidate, judge: Judge, inputs: Any) -> dict[str, Any]:
+    """Engine, ONNX Runtime and torch on the same inputs, and the metric by each of them."""
+    engine = Session(InferenceSession(best.files.sct))
+    found = verify.outputs_agree(best.files.sct, best.files.onnx, best.files.module, feeds(engine._names, inputs))
+    found.pop("outputs")
+    found["metric_engine"] = float(judge.evaluate(engine))
+    found["metric_torch"] = float(judge.evaluate(best.files.module))
+    found["metric_onnxruntime"] = None
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        return found
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(best.files.onnx, options, providers=["CPUExecutionProvider"])
+    found["metric_onnxruntime"] = float(judge.evaluate(Session(session)))
+    return found
+
+
+def _latencies(job: Job, dense: Written, answer: Answer, inputs: Any) -> dict[str, Any]:
+    """One interleaved timing of all columns, batch 1 (`engine.bench`): column -> runtime -> median, p10, p90 in ms."""
+    from secateur.engine.bench import bench
+
+    asked, best = job.recipe.bench, answer.best
+    arrays = feeds(_input_names(best.files.sct), inputs)
+    common: dict[str, Any] = {"threads": asked.threads, "inputs": arrays, "seconds": asked.seconds}
+    found = bench(
+        best.files.sct,
+        against=asked.against,
+        dense=dense.onnx,
+        module=best.files.module,
+        dense_module=dense.module,
+        **common,
+    )
+    times = {"compressed": found["latency_ms"]["model"], "dense": found["latency_ms"]["dense"]}
+    if answer.one_shot is not None and answer.one_shot.files is not best.files:
+        times["one_shot"] = bench(answer.one_shot.files.sct, against=(), **common)["latency_ms"]["model"]
+    return {"latency_ms": times, "bench": {k: v for k, v in found.items() if k not in ("runs", "latency_ms")}}
+
+
+def _input_names(model: bytes) -> list[str]:
+    return [i.name for i in InferenceSession(model).get_inputs()]
+
+
+def versions() -> dict[str, str]:
+    """Of Secateur, Python and what a run depends on."""
+    found = {"secateur": secateur.__version__, "python": platform.python_version()}
+    for name in _VERSIONS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def few(inputs: Any, n: int) -> Any:
+    """The first `n` examples."""
+    return map_tensors(inputs, lambda t: t[:n])

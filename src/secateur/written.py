@@ -1,0 +1,172 @@
+"""One compressed network in all its written forms: module, ONNX, `.sct`, safetensors and the recorded surgery."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secateur import formats, graph
+from secateur.errors import FormatError, UsageError
+from secateur.export import onnx as onnx_export
+from secateur.types import Weights
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from secateur.graph import Traced
+
+SURGERY = 1  # schema of surgery.json
+
+
+@dataclass(frozen=True)
+class Written:
+    """The forms of one network. `surgery` is the list of cuts that turn the original module into `module`."""
+
+    module: nn.Module
+    onnx: bytes
+    sct: bytes
+    surgery: list[dict[str, Any]]
+
+    @property
+    def tensors(self) -> bytes:
+        """The safetensors file: parameters and buffers of `module`."""
+        import torch
+        from safetensors.torch import save
+
+        state = {
+            k: v.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for k, v in self.module.state_dict().items()
+        }
+        return bytes(save(state))
+
+
+def write(
+    model: nn.Module,
+    traced: Traced,
+    example_inputs: Any,
+    weights: Weights | None = None,
+    surgery: Sequence[dict[str, Any]] = (),
+) -> Written:
+    """Cut what no longer matters, export and pack; `model` is not changed.
+
+    Args:
+        weights: parameter name -> values to write; the model's own when left out.
+        surgery: cuts that were already made on the way to `model`.
+    """
+    small, cut = graph.shrink(model, traced, weights)
+    small.eval()
+    exported = onnx_export.to_bytes(small, example_inputs)
+    return Written(small, exported, formats.pack(exported), [*surgery, cut])
+
+
+@dataclass(frozen=True)
+class Template:
+    """An exported graph whose tensors can be exchanged: sizes of many candidates without exporting each.
+
+    Exact as long as the cut changes tensor shapes only, which `write` settles in the end.
+    """
+
+    onnx: bytes
+
+    def nbytes(self, module: nn.Module) -> int:
+        """Bytes of the `.sct` file with the tensors of `module`."""
+        import onnx as onnx_package
+        from onnx import numpy_helper
+
+        graph_of = onnx_package.load_model_from_string(self.onnx)
+        state = {k: v.detach().cpu().contiguous().numpy() for k, v in module.state_dict().items()}
+        known = {i.name: i for i in graph_of.graph.initializer}
+        for name, tensor in known.items():
+            if name in state:
+                tensor.CopyFrom(numpy_helper.from_array(state[name], name))
+        # A bias that folding made has no place in the template: its own coded size is added.
+        made = sum(
+            formats.measure(v).nbytes
+            for k, v in state.items()
+            if k not in known and k.endswith("bias") and v.dtype.kind == "f"
+        )
+        return len(formats.pack(graph_of.SerializeToString(deterministic=True))) + made
+
+
+def surgery_json(surgery: Sequence[dict[str, Any]], model: str | None) -> dict[str, Any]:
+    """What `surgery.json` holds."""
+    return {"schema": SURGERY, "model": model, "cuts": list(surgery)}
+
+
+def rebuild(folder: Path, model: nn.Module | None = None) -> nn.Module:
+    """The compressed module from a run's folder; the caller's `model` is copied, not changed.
+
+    Raises:
+        UsageError: a file is missing, or the run was made from a model object and none is given.
+        FormatError: a file is damaged or does not fit the model.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    for name in ("surgery.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise UsageError(f"{folder}: {name} is missing; give the folder of a finished run")
+    facts = _json(folder / "surgery.json")
+    if model is None:
+        path = facts.get("model")
+        if not isinstance(path, str):
+            raise UsageError(
+                f"{folder}: the run was made from a model object; pass model=, a fresh instance of the same class"
+            )
+        model = build_model(path)
+    else:
+        model = copy.deepcopy(model)
+    assert isinstance(facts["cuts"], list)
+    for cut in facts["cuts"]:
+        model = graph.apply_surgery(model, cut)
+    try:
+        state = load((folder / "model.safetensors").read_bytes())
+        model.load_state_dict(state)
+    except (SafetensorError, RuntimeError) as e:
+        raise FormatError(f"{folder / 'model.safetensors'}: does not fit the model: {e}") from None
+    return model.eval()
+
+
+def build_model(path: str) -> nn.Module:
+    """The module that `package.module:attribute` names: an instance, or a callable that makes one.
+
+    Raises:
+        UsageError: nothing there, or no module came out.
+    """
+    import importlib
+    import os
+    import sys
+
+    from torch import nn
+
+    module_name, colon, attribute = path.partition(":")
+    if not colon:
+        raise UsageError(f"model {path!r}: give package.module:attribute, as secateur.zoo:lenet5")
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as e:
+        raise UsageError(f"model {path!r}: no module named {e.name!r}; it must be importable from here") from None
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise UsageError(f"model {path!r}: {module_name} has no attribute {attribute!r}")
+        found = getattr(found, part)
+    made = found if isinstance(found, nn.Module) else found() if callable(found) else found
+    if not isinstance(made, nn.Module):
+        raise UsageError(f"model {path!r}: gave a {type(made).__name__}; an nn.Module or a function that makes one")
+    return made
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as e:
+        raise FormatError(f"{path}: damaged ({e})") from None
+    if not isinstance(facts, dict) or facts.get("schema") != SURGERY or not isinstance(facts.get("cuts"), list):
+        raise FormatError(f"{path}: not a surgery record of schema {SURGERY}")
+    return facts
