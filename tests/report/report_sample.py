@@ -126,13 +126,14 @@ def lenet5() -> dict[str, Any]:
             for name, op, shape, nnz, bits, size, bound, macs, dense, kernel in layers
         ],
         "sections": [
-            {"name": "header", "kind": "header", "nbytes": 38},
+            {"name": "header", "kind": "header", "nbytes": 34},
+            {"name": "checksum", "kind": "checksum", "nbytes": 4},
             {"name": "graph", "kind": "graph", "nbytes": 187},
-            *({"name": name, "kind": "weight", "nbytes": size} for name, *_, size, _, _, _, _ in layers),
-            {"name": "conv1.bias", "kind": "bias", "nbytes": 17},
-            {"name": "conv2.bias", "kind": "bias", "nbytes": 38},
-            {"name": "fc1.bias", "kind": "bias", "nbytes": 64},
-            {"name": "fc2.bias", "kind": "bias", "nbytes": 15},
+            *({"name": name, "kind": "tensor", "nbytes": size} for name, *_, size, _, _, _, _ in layers),
+            {"name": "conv1.bias", "kind": "tensor", "nbytes": 17},
+            {"name": "conv2.bias", "kind": "tensor", "nbytes": 38},
+            {"name": "fc1.bias", "kind": "tensor", "nbytes": 64},
+            {"name": "fc2.bias", "kind": "tensor", "nbytes": 15},
         ],
         "verify": {
             "max_abs_error": 3.1e-6,
@@ -150,6 +151,11 @@ def lenet5() -> dict[str, Any]:
             {"name": "bench", "seconds": 21.0},
         ],
         "history": history(),
+        "frontier": [
+            {"nbytes": 1900, "accuracy_drop": 0.0068},
+            {"nbytes": 2617, "accuracy_drop": 0.0026},
+            {"nbytes": 3400, "accuracy_drop": 0.0019},
+        ],
         "recipe": RECIPE,
     }
 
@@ -157,7 +163,7 @@ def lenet5() -> dict[str, Any]:
 def deep(n_layers: int = 54) -> dict[str, Any]:
     """A run over a net of many layers, without baselines, curves or sections, and a budget that is not met."""
     record = lenet5()
-    for key in ("one_shot", "one_shot_raw", "control", "sections", "history", "recipe", "date"):
+    for key in ("one_shot", "one_shot_raw", "control", "sections", "history", "recipe", "date", "frontier"):
         record.pop(key)
     record["one_shot"] = None
     record["model"] = "secateur.zoo:resnet56"

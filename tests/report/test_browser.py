@@ -90,7 +90,7 @@ def test_the_check_itself_notices_errors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "width", "plots"), [(sample.lenet5, 1400, 6), (sample.deep, 420, 5), (sample.minimal, 1400, 0)]
+    ("make", "width", "plots"), [(sample.lenet5, 1400, 7), (sample.deep, 420, 5), (sample.minimal, 1400, 0)]
 )
 def test_page_loads_without_a_console_message(make, width: int, plots: int, tmp_path: Path) -> None:
     dom, console = load(html.render(make()).replace("</body>", PROBE + "</body>"), tmp_path, width)

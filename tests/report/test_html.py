@@ -157,9 +157,29 @@ def test_without_plotly_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_figures_are_there_when_their_numbers_are() -> None:
-    assert set(figures.build(sample.lenet5())) == {"size", "metric", "latency", "layers", "bytes", "curves"}
+    assert set(figures.build(sample.lenet5())) == {"size", "metric", "latency", "frontier", "layers", "bytes", "curves"}
     assert set(figures.build(sample.deep())) == {"size", "metric", "latency", "layers", "bytes"}
     assert figures.build(sample.minimal()) == {}
+
+
+def test_parts_are_named_by_what_they_are() -> None:
+    record = sample.lenet5()
+    record["layers"].append({"name": "odd", "op": "norm", "shape": [3], "nnz": 3})
+    record["sections"].append({"name": "odd", "kind": "tensor", "nbytes": 9})
+    record["sections"].append({"name": "", "kind": "tensor", "nbytes": 9})
+    kinds = {name: kind for name, kind, _ in figures.file_parts(record)}
+    assert kinds["fc1.weight"] == "weight"
+    assert kinds["fc1.bias"] == "bias"
+    assert kinds["odd"] == "norm"
+    assert kinds["graph"] == "graph"
+    assert kinds["constant"] == "weight"
+
+
+def test_biases_are_no_bars_of_their_own() -> None:
+    record = sample.lenet5()
+    record["layers"].append({"name": "fc2.bias", "op": "bias", "shape": [10], "nnz": 10})
+    assert figures.build(record)["layers"].data[0]["x"] == ["conv1", "conv2", "fc1", "fc2"]
+    assert "fc2.bias" in html.render(record)
 
 
 def test_bytes_add_up_to_the_file() -> None:

@@ -90,6 +90,21 @@ def test_one_shot_that_is_as_good_is_said() -> None:
     assert "is better: 99.90 %" in _texts(record, "not_won")
 
 
+def test_a_solver_that_lost_to_one_shot_says_so_once() -> None:
+    record = sample.lenet5()
+    record["outcome"] = "one_shot_better"
+    lost = _texts(record, "not_won")
+    assert "did not beat one-shot projection" in lost
+    assert "One-shot" not in lost + _texts(record, "won")
+
+
+def test_a_metric_from_another_split_says_so() -> None:
+    record = sample.lenet5()
+    record["compressed"]["metric"]["split"] = "test"
+    record["one_shot_raw"]["metric"] = {"name": "accuracy", "value": 0.5, "split": "validation"}
+    assert tables.summary(record)[1][0][2] == "50.00 (validation)"
+
+
 def test_failures_come_first() -> None:
     record = sample.deep()
     record["verify"] |= {"max_abs_error": 0.5}
@@ -114,7 +129,7 @@ def test_what_does_not_pay_is_said() -> None:
     assert "ONNX Runtime runs the compressed file faster than our engine: 100 µs" in lost
     assert "conv1.weight runs dense (conv_dense_avx512): at 37 % density its zeros do not pay" in lost
     assert "conv1.weight: left dense: one input channel" in lost
-    assert "100 % of the file (2.00 MB) is not layers" in lost
+    assert "100 % of the file (2.00 MB) is not weights" in lost
 
 
 def test_a_layer_that_is_most_of_the_file_is_named() -> None:

@@ -39,7 +39,15 @@ class Figure:
 
 def build(record: Mapping[str, Any]) -> dict[str, Figure]:
     """All figures that the record has numbers for, by name."""
-    made = (size(record), metric(record), latency(record), layers(record), bytes_map(record), curves(record))
+    made = (
+        size(record),
+        metric(record),
+        latency(record),
+        frontier(record),
+        layers(record),
+        bytes_map(record),
+        curves(record),
+    )
     return {figure.name: figure for figure in made if figure is not None}
 
 
@@ -158,9 +166,53 @@ def latency(record: Mapping[str, Any]) -> Figure | None:
     return Figure("latency", "Latency of one call", said, [bars, labels], layout, 90 + 28 * len(rows))
 
 
+def frontier(record: Mapping[str, Any]) -> Figure | None:
+    """The sizes a search went through and what accuracy each cost, with the limits that were asked for."""
+    seen = [p for p in record.get("frontier") or [] if _number(p.get("nbytes")) and _number(p.get("accuracy_drop"))]
+    if len(seen) < 2:
+        return None
+    seen = sorted(seen, key=lambda p: p["nbytes"])
+    drops = [100 * p["accuracy_drop"] for p in seen]
+    asked = {item["name"]: item.get("asked") for item in record["budget"]}
+    line = {"line": {"color": "@muted", "width": 1, "dash": "dash"}, "type": "line"}
+    shapes = []
+    if asked.get("nbytes"):
+        shapes.append(line | {"x0": asked["nbytes"], "x1": asked["nbytes"], "yref": "paper", "y0": 0, "y1": 1})
+    if asked.get("accuracy_drop") is not None:
+        level = 100 * asked["accuracy_drop"]
+        shapes.append(line | {"xref": "paper", "x0": 0, "x1": 1, "y0": level, "y1": level})
+    return Figure(
+        name="frontier",
+        title="What the search saw: size against accuracy",
+        text="; ".join(f"{words.nbytes(p['nbytes'])}: drop {d:.2f} points" for p, d in zip(seen, drops, strict=True)),
+        data=[
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "x": [p["nbytes"] for p in seen],
+                "y": drops,
+                "customdata": [words.nbytes(p["nbytes"]) for p in seen],
+                "line": {"color": "@accent", "width": 1.5},
+                "marker": {"size": 9, "color": "@accent"},
+                "hovertemplate": "%{customdata}: drop %{y:.2f} points<extra></extra>",
+            }
+        ],
+        layout={
+            "xaxis": {"type": "log", "title": {"text": "bytes of the file (log); dashed: the limits asked for"}},
+            "yaxis": {"title": {"text": "accuracy drop on validation, points"}},
+            "shapes": shapes,
+            "showlegend": False,
+            "margin": {"l": 64, "r": 16, "t": 16, "b": 48},
+        },
+        height=320,
+    )
+
+
 def layers(record: Mapping[str, Any]) -> Figure | None:
-    """Density and bits per layer, two panels over the same layers in network order."""
-    items = [layer for layer in record["layers"] if math.prod(layer["shape"]) > 0]
+    """Density and bits per layer, two panels over the same layers in network order. Biases and norms are left out."""
+    items = [
+        layer for layer in record["layers"] if math.prod(layer["shape"]) > 0 and layer.get("op") not in ("bias", "norm")
+    ]
     if not items:
         return None
     names = _unique(_short([layer["name"] for layer in items]))
@@ -210,11 +262,11 @@ def layers(record: Mapping[str, Any]) -> Figure | None:
                 "x": names,
                 "y": bits,
                 "yaxis": "y2",
-                "text": [f"{b:g}" if b is not None else "" for b in bits] if few else None,
+                "text": [f"{b:.3g}" if b is not None else "" for b in bits] if few else None,
                 "textposition": "outside",
                 "cliponaxis": False,
                 "marker": {"color": "@one-shot"},
-                "hovertemplate": "%{x}<br>%{y:g} bits a value<extra></extra>",
+                "hovertemplate": "%{x}<br>%{y:.3g} bits a value<extra></extra>",
             }
         )
         layout["yaxis2"] = {"title": {"text": "bits"}, "domain": [0, 0.3], "rangemode": "tozero"}
@@ -271,13 +323,30 @@ def bytes_map(record: Mapping[str, Any]) -> Figure | None:
 
 def file_parts(record: Mapping[str, Any]) -> list[tuple[str, str, float]]:
     """(name, kind, bytes) of the packed file's parts: recorded sections, else layers and what is left."""
-    sections = record.get("sections") or []
-    if sections:
-        return [(s["name"], str(s.get("kind") or "other"), s["nbytes"]) for s in sections if s["nbytes"] > 0]
-    parts = [(layer["name"], "weight", float(layer.get("nbytes") or 0)) for layer in record["layers"]]
+    ops = {layer["name"]: layer.get("op") for layer in record["layers"]}
+    parts = [
+        (s["name"] or "constant", _part_kind(s["name"], s.get("kind"), ops), float(s["nbytes"]))
+        for s in record.get("sections") or []
+    ]
+    if parts:
+        return [p for p in parts if p[2] > 0]
+    parts = [
+        (layer["name"], _part_kind(layer["name"], None, ops), float(layer.get("nbytes") or 0))
+        for layer in record["layers"]
+    ]
     parts = [p for p in parts if p[2] > 0]
     rest = (record["compressed"].get("nbytes") or 0) - sum(n for *_, n in parts)
     return [*parts, ("header, graph, biases", "other", rest)] if parts and rest > 0 else parts
+
+
+def _part_kind(name: str, kind: str | None, ops: Mapping[str, str | None]) -> str:
+    """weight, bias or norm for tensors (by the layer of that name, else by the name itself), else the kind given."""
+    if kind not in (None, "tensor", ""):
+        return str(kind)
+    op = ops.get(name)
+    if op is None:
+        op = "bias" if name.endswith("bias") else "weight"
+    return op if op in ("bias", "norm") else "weight"
 
 
 # Panels of the training curves: title, keys that belong there, logarithmic?

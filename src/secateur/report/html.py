@@ -61,7 +61,7 @@ def render(record: Mapping[str, Any]) -> str:
             _verdict(record),
             _cards(record),
             _before_after(record, figures),
-            _budget(record),
+            _budget(record, figures),
             _layers(record, figures),
             _bytes(record, figures),
             _training(record, figures),
@@ -248,7 +248,7 @@ def _before_after(record: Mapping[str, Any], figures: Mapping[str, Figure]) -> s
     return _section("before-after", "Before and after", f'<div class="grid">{plots}</div>{table}')
 
 
-def _budget(record: Mapping[str, Any]) -> str:
+def _budget(record: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
     if not record["budget"]:
         return ""
     rows = []
@@ -268,7 +268,9 @@ def _budget(record: Mapping[str, Any]) -> str:
         )
     head = '<th scope="col">Limit</th><th scope="col">Asked</th><th scope="col">Reached</th><th scope="col">State</th>'
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    return _section("budget", "Budget", f'<div class="panel scroll">{table}</div>')
+    plot = _figure(figures.get("frontier"), wide=True)
+    grid = f'<div class="grid">{plot}</div>' if plot else ""
+    return _section("budget", "Budget", f'{grid}<div class="panel scroll">{table}</div>')
 
 
 # Columns of the layer table: title, text or number, how it is shown, the value to sort by.
@@ -283,7 +285,7 @@ def _layer_cells(layer: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
         ("", "×".join(f"{s:g}" for s in layer["shape"]) or "1", n),
         ("", words.count(layer["nnz"]), layer["nnz"]),
         ("", words.NONE if density is None else f"{100 * density:.3g} %", density),
-        ("", words.NONE if bits is None else f"{bits:g}", bits),
+        ("", words.NONE if bits is None else f"{bits:.3g}", bits),
         ("left", str(layer.get("constraint") or words.NONE), layer.get("constraint") or ""),
         ("left", " + ".join(str(layer[k]) for k in ("layout", "codec") if layer.get(k)) or words.NONE, ""),
         ("", words.count(coded), coded),

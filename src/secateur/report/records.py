@@ -3,7 +3,8 @@
 Required: `model, data, seed, versions, cpu, dense, compressed, budget, layers, verify, stages` (DESIGN 3.3);
 `one_shot` may be null where no baseline was run. Optional and shown where present: `date`, `recipe` (YAML text),
 `one_shot_raw` and `control` (nets like `dense`), `sections` (bytes per part of the packed file), `history` (training
-curves), `notes` (sentences). Unknown keys are kept and ignored.
+curves), `frontier` (sizes a search went through, with their accuracy drop), `outcome`, `notes` (sentences). Unknown
+keys are kept and ignored.
 """
 
 from __future__ import annotations
@@ -114,8 +115,9 @@ def check(record: Any, subject: str = NAME) -> Record:
     _items(record, "stages", _STAGE, subject)
     if record["verify"] is not None:
         _fields(_mapping(record, "verify", subject), _VERIFY, f"{subject}: verify", ".")
-    for i, row in enumerate(_list(record, "history", subject)):
-        _each_number(row, f"{subject}: history[{i}]")
+    for key in ("history", "frontier"):
+        for i, row in enumerate(_list(record, key, subject)):
+            _each_number(row, f"{subject}: {key}[{i}]")
     for i, note in enumerate(_list(record, "notes", subject)):
         _one(note, "text", f"{subject}: notes[{i}]")
     return record

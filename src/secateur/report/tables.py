@@ -40,7 +40,8 @@ def summary(record: Mapping[str, Any], width: int = 200) -> tuple[list[str], lis
     dense, small = record["dense"], record["compressed"]
     measured = small.get("metric") or dense.get("metric") or {}
     label = str(measured.get("name", "metric")) + (", %" if words.is_fraction(measured) else "")
-    add(label, lambda net: words.metric(net.get("metric")).replace(" %", ""))
+    split = measured.get("split")
+    add(label, lambda net: _metric(net.get("metric"), split))
     for key, label, show in (
         ("nbytes", "file", words.nbytes),
         ("params", "parameters", words.count),
@@ -102,6 +103,13 @@ def _table(record: Mapping[str, Any], width: int) -> Table:
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))  # Text: names are data, never markup
     return table
+
+
+def _metric(metric: Mapping[str, Any] | None, split: str | None) -> str:
+    """The value without its unit; one that was read on another split than the rest says so."""
+    text = words.metric(metric).replace(" %", "")
+    other = (metric or {}).get("split")
+    return f"{text} ({other})" if text != words.NONE and other and split and other != split else text
 
 
 def _time(net: Mapping[str, Any], runtime: str, with_spread: bool) -> str:

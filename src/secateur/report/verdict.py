@@ -153,13 +153,16 @@ def _speed(record: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _baselines(record: Mapping[str, Any]) -> Iterator[Finding]:
     best = record["compressed"].get("metric")
+    if record.get("outcome") == "one_shot_better":
+        text = "The solver did not beat one-shot projection with the same retraining; the one-shot net is the answer."
+        yield Finding("not_won", text)
     for key, what in (
         ("one_shot", "One-shot pruning with the same retraining"),
         ("control", "A small dense net trained as long, at the same size,"),
     ):
         other = (record.get(key) or {}).get("metric")
         gap, error = difference(other, best)
-        if gap is None or best is None:
+        if gap is None or best is None or (key == "one_shot" and record.get("outcome") == "one_shot_better"):
             continue
         pair = f"{words.metric(other)} against {words.metric(best)}"
         if error is not None and abs(gap) <= 2 * error:
@@ -172,18 +175,18 @@ def _baselines(record: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _where_it_does_not_pay(record: Mapping[str, Any]) -> Iterator[Finding]:
     layers, total = record["layers"], record["compressed"].get("nbytes")
-    coded = sum(layer.get("nbytes") or 0 for layer in layers)
+    weights = [layer for layer in layers if layer.get("op") not in ("bias", "norm")]
+    coded = sum(layer.get("nbytes") or 0 for layer in weights)
     if total and layers and coded and (total - coded) / total > _OVERHEAD_SHARE:
         rest = total - coded
-        text = (
-            f"{words.percent(rest / total, 0)} of the file ({words.nbytes(rest)}) is not layers: graph, header, biases."
-        )
+        part = f"{words.percent(rest / total, 0)} of the file ({words.nbytes(rest)})"
+        text = f"{part} is not weights: graph, header, biases."
         yield Finding("not_won", text)
-    for layer in layers:
+    for layer in weights:
         share = (layer.get("nbytes") or 0) / total if total else 0
         n = math.prod(layer["shape"])
         density = layer["nnz"] / n if n else 0
-        if share > _LARGE_SHARE and len(layers) > 1:
+        if share > _LARGE_SHARE and len(weights) > 1:
             yield Finding(
                 "not_won",
                 f"{layer['name']} alone is {words.percent(share, 0)} of the file; more size is won only there.",
