@@ -227,6 +227,7 @@ class Compressor:
                 gradient=self._stats.gradient,
                 learning_rate=self._stats.learning_rate,
                 examples=self._recipe.training.batch_size,
+                adaptive="betas" in self._optimizer.defaults,
                 seed=self._recipe.seed,
             )
             self._phase = Approach(self._solver, problem, self._purse)

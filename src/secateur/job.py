@@ -200,6 +200,7 @@ class Job:
             gradient=stats.gradient,
             learning_rate=stats.learning_rate,
             examples=self._batch_size,
+            adaptive=training.optimizer != "sgd",
             seed=self.setting.seed,
         )
         with torch.no_grad():

@@ -142,7 +142,8 @@ class Problem:
     `allocate` answers levels for any tightness from today's weights. `importance` answers today's h per site, as the
     matrix that the term's constraint sees (None = all ones). `effective` marks weights that can matter
     (dead-end and source-less ones are False). `companions` masks what must go with removed channels (their biases and
-    norms). `examples` is the batch size: the empirical Fisher is `examples` times the second moment. `second_moment`
+    norms). `examples` is the batch size: the empirical Fisher is `examples` times the second moment.
+    `adaptive` says that the optimizer divides its steps by the root of the second moment (Adam). `second_moment`
     returns, per parameter, a running mean of squared gradients (the optimizer's where it keeps one), or None before
     the first step.
     """
@@ -155,6 +156,7 @@ class Problem:
     effective: Effective | None = None
     companions: Effective | None = None
     examples: int = 1
+    adaptive: bool = False
     second_moment: Callable[[str], Tensor | None] = lambda name: None
     gradient: Callable[[str], Tensor | None] = lambda name: None
     learning_rate: Callable[[], float] = lambda: 0.0

@@ -1,0 +1,255 @@
+"""ADMM: the loss pulls one way, the set the other, and a dual remembers who has been giving in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from secateur.contracts import Solver
+from secateur.errors import UsageError
+from secateur.feasible import Frozen, as_level, project_live
+from secateur.solvers._stages import Stage, check, plan
+from secateur.types import Level, Problem, Solution, Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_TINY = 1e-12  # curvature floor: a site whose gradients vanish must still be reached by the ramp
+
+
+@dataclass(frozen=True)
+class Admm(Solver):
+    """min f(W) s.t. W = Z, Z in S by scaled ADMM with inexact W-steps (the caller's optimizer).
+
+    Every `round_steps` steps: Z = Proj_S(W + U), U = U + W - Z. In between every optimizer step is followed by the
+    exact proximal step of the penalty, W = (W' + a (Z - U)) / (1 + a) with a = lr * rho: stable for any rho, and
+    no penalty gradient that Adam would rescale. Adam's own metric is diag(sqrt(v)), so a scalar `a` is the penalty
+    rho * sqrt(v_i): the same metric as a projection with the saliency |w| v^(1/4).
+
+    rho is c times a curvature estimate of the site (empirical Fisher, batch size times the second moment v, in the
+    optimizer's metric); c goes geometrically from `start` to `end` over the rounds of a stage and stops once the
+    relative primal residual is below `tolerance`. When rho changes, U is rescaled so that the multiplier rho * U stays.
+    The dual is carried on from stage to stage.
+
+    Args:
+        round_steps: optimizer steps of a W-step; each round restarts the learning rate.
+        start, end: rho in units of the curvature, at the first and at the last round of a stage.
+        metric: `site`: one rho per site; `weight`: rho_i proportional to each weight's own curvature (the exact answer
+            for a separable quadratic when the projection is weighted by it as well).
+        proximal: False adds rho/2 ||W - Z + U||^2 to the loss instead (for plain SGD, as in the first papers).
+        stages, shares: progressive tightness, as for `gradual`.
+        ramp: fraction of a stage's rounds in which the tightness rises; 0 = at once (the papers).
+        tolerance: relative primal residual at which rho stops growing.
+    Reference: Zhang et al., ECCV 2018, arXiv:1804.03294; Boyd et al. 2011, sec. 3.3 and 9.1; progressive stages: Ye et
+        al. 2018, arXiv:1810.07378.
+    """
+
+    round_steps: int = 200
+    start: float = 0.1
+    end: float = 10.0
+    metric: Literal["site", "weight"] = "site"
+    proximal: bool = True
+    stages: int | tuple[float, ...] = 2
+    shares: tuple[float, ...] = ()
+    ramp: float = 0.5
+    tolerance: float = 0.01
+    reference: ClassVar[str] = "Zhang et al. 2018, arXiv:1804.03294"
+
+    def __post_init__(self) -> None:
+        if self.round_steps < 1 or not 0 <= self.start <= self.end or not 0 <= self.ramp <= 1:
+            raise UsageError(
+                f"solver admm: round_steps={self.round_steps}, start={self.start}, end={self.end}, ramp={self.ramp}; "
+                "round_steps >= 1, 0 <= start <= end and 0 <= ramp <= 1 needed"
+            )
+        if self.metric not in ("site", "weight"):
+            raise UsageError(f"solver admm: metric={self.metric!r}; `site` or `weight` is needed")
+        check(self.stages, self.shares)
+
+    def init(self, problem: Problem) -> _State:
+        """Z = Proj(W), U = 0."""
+        state = _State(self, problem, plan(self.stages, self.shares, problem.total_steps))
+        state.begin()
+        return state
+
+    def penalty(self, state: _State) -> Tensor | float:
+        """sum rho/2 ||W - Z + U||^2 when `proximal` is off, else 0: the step takes it exactly."""
+        return 0.0 if self.proximal else state.penalty()
+
+    def step(self, state: _State) -> _State:
+        """The proximal step; at the end of a round the updates of Z, U and rho."""
+        if self.proximal:
+            state.pull()
+        state.n += 1
+        state.round_changed = state.n in state.boundaries
+        if state.round_changed:
+            state.next_round()
+        return state
+
+    def finish(self, state: _State) -> Solution:
+        """W inside the structure of Proj(W + U) at the final levels: the hard mapping."""
+        levels, near = state.project(1.0)
+        live = {k: p.detach().clone() for k, p in state.problem.params.items()}
+        Frozen(state.problem.terms, levels, {**live, **near}, state.problem.companions).apply_(live)
+        worst = max(state.residuals.values(), default=0.0)
+        outcome = "converged" if worst <= max(self.tolerance, 0.1) else "not_converged"
+        return Solution(live, levels, outcome, dict(state.residuals))
+
+
+@dataclass
+class _State:
+    solver: Admm
+    problem: Problem
+    plan: tuple[Stage, ...]
+    n: int = 0
+    round: int = 0  # index into `rounds`
+    round_changed: bool = False
+    rho: dict[str, float] = field(default_factory=dict)
+    z: dict[str, Tensor] = field(default_factory=dict)
+    u: dict[str, Tensor] = field(default_factory=dict)
+    shape: dict[str, Tensor] = field(default_factory=dict)  # metric="weight": curvature relative to the site's mean
+    levels: dict[str, Level] = field(default_factory=dict)
+    residuals: dict[str, float] = field(default_factory=dict)
+    churn: float = 0.0  # fraction of the support that the last projection changed
+    curvature: dict[str, float] = field(default_factory=dict)
+    factor: float = 0.0  # c: rho in units of the curvature
+    _target: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.rounds = [(s, r, at, n) for s in self.plan for r, (at, n) in enumerate(_rounds(s, self.solver))]
+        self.boundaries = {at for _, _, at, _ in self.rounds if at > 0}
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Start and length of the present round: the learning rate restarts with it."""
+        _, _, at, n = self.rounds[self.round]
+        return at, n
+
+    @property
+    def tightness(self) -> float:
+        """Of the present round."""
+        stage, r, _, _ = self.rounds[self.round]
+        rising = math.ceil(self.solver.ramp * self._n_rounds(stage))
+        share = 1.0 if rising == 0 else min(1.0, (r + 1) / rising)
+        return stage.low + (stage.high - stage.low) * share
+
+    def begin(self) -> None:
+        self.factor = self.solver.start
+        self.measure_curvature()
+        self.levels, self.z = self.project(self.tightness)
+        self.u = {k: v.new_zeros(v.shape) for k, v in self.z.items()}
+        self._set_rho()
+
+    def next_round(self) -> None:
+        """Z and U from the round that ends; then the new round's rho."""
+        before = {k: v != 0 for k, v in self.z.items()}
+        levels, z = self.project(self.tightness)
+        for k, w in self.live().items():
+            if k in z:
+                self.u[k] = self.u[k] + w - z[k]
+                norm = float(w.norm())
+                self.residuals[k] = float((w - z[k]).norm()) / norm if norm else 0.0
+        changed = sum(int((before[k] != (z[k] != 0)).sum()) for k in z if k in before)
+        self.churn = changed / max(sum(int((v != 0).sum()) for v in z.values()), 1)
+        self.levels, self.z = levels, z
+        old_stage = self.rounds[self.round][0]
+        self.round = min(self.round + 1, len(self.rounds) - 1)
+        stage, r, _, _ = self.rounds[self.round]
+        if stage is not old_stage:
+            self.measure_curvature()
+        if max(self.residuals.values(), default=0.0) > self.solver.tolerance or r == 0:
+            n = self._n_rounds(stage)
+            grown = (self.solver.end / self.solver.start) ** (r / (n - 1)) if n > 1 and self.solver.start else 1.0
+            self.factor = self.solver.start * grown
+        self._set_rho()
+
+    def project(self, tightness: float) -> tuple[dict[str, Level], dict[str, Tensor]]:
+        """Levels and Proj(W + U); dead weights' budget is refilled."""
+        p, v = self.problem, self.live()
+        for k, u in self.u.items():
+            v[k] = v[k] + u
+        return project_live(p.terms, p.allocate, v, p.importance(), tightness, p.effective, p.companions)
+
+    def pull(self) -> None:
+        """W <- (W + a (Z - U)) / (1 + a), a = lr * rho, in one pass over each tensor."""
+        lr = self.problem.learning_rate()
+        for k, target in self._target.items():
+            w = self.problem.params[k].data
+            if k in self.shape:
+                share = self.shape[k] * (lr * self.rho[k])
+                w.lerp_(target, share / (1.0 + share))
+            else:
+                a = lr * self.rho[k]
+                w.lerp_(target, a / (1.0 + a))
+
+    def penalty(self) -> Tensor | float:
+        total: Tensor | float = 0.0
+        for k, target in self._target.items():
+            gap = (self.problem.params[k] - target).square()
+            total = total + 0.5 * self.rho[k] * (gap * self.shape[k] if k in self.shape else gap).sum()
+        return total
+
+    def measure_curvature(self) -> None:
+        """Empirical Fisher B v per weight, seen in the optimizer's metric (divided by sqrt(v) under Adam)."""
+        names = {m.param for t in self.problem.terms for m in t.site.members}
+        for k in names:
+            v = self.problem.second_moment(k)
+            h = None if v is None else (v.sqrt() if self.problem.adaptive else v) * self.problem.examples
+            mean = _TINY if h is None else max(float(h.mean()), _TINY)
+            self.curvature[k] = 1.0 if h is None else mean
+            if self.solver.metric == "weight" and h is not None:
+                live = self.problem.params[k]
+                # A floor of 1 % of the mean: weights without any curvature must still reach their target.
+                self.shape[k] = (h / mean).clamp_min(0.01).to(live.dtype)
+
+    def live(self) -> dict[str, Tensor]:
+        return {k: p.data for k, p in self.problem.params.items()}
+
+    def candidate(self, weights: Weights) -> dict[str, Tensor]:
+        """`weights` inside the structure of Proj(W + U) at today's tightness."""
+        p = self.problem
+        out = {k: v.clone() for k, v in weights.items()}
+        shifted = {k: out[k] + u for k, u in self.u.items()}
+        v = {**self.live(), **shifted}
+        levels, near = project_live(p.terms, p.allocate, v, p.importance(), self.tightness, p.effective, p.companions)
+        Frozen(p.terms, levels, {**out, **near}, p.companions).apply_(out)
+        return out
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors = {f"{part}.{k}": v for part in ("z", "u", "shape") for k, v in getattr(self, part).items()}
+        names = ("n", "round", "rho", "levels", "residuals", "churn", "curvature", "factor")
+        return tensors, {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        for part in ("z", "u", "shape"):
+            setattr(self, part, {k.split(".", 1)[1]: v for k, v in tensors.items() if k.startswith(f"{part}.")})
+        for name in ("rho", "residuals", "curvature"):
+            setattr(self, name, dict(facts[name]))
+        self.n, self.round = int(facts["n"]), int(facts["round"])
+        self.churn, self.factor = float(facts["churn"]), float(facts["factor"])
+        self.levels = {k: as_level(v) for k, v in facts["levels"].items()}
+        self._aim()
+
+    def _n_rounds(self, stage: Stage) -> int:
+        return sum(1 for s, *_ in self.rounds if s is stage)
+
+    def _set_rho(self) -> None:
+        new = {k: self.factor * self.curvature[k] for k in self.z if k in self.curvature}
+        for k, rho in new.items():
+            # The unscaled multiplier rho * U must not jump (rho = 0 carries no multiplier).
+            self.u[k] = self.u[k] * (self.rho[k] / rho) if k in self.rho and rho else self.u[k]
+        self.rho = new
+        self._aim()
+
+    def _aim(self) -> None:
+        live = self.problem.params
+        # Same memory layout as the parameter, so that the pull is one contiguous pass (channels_last kernels).
+        self._target = {k: live[k].data.clone().copy_(self.z[k] - self.u[k]) for k in self.rho}
+
+
+def _rounds(stage: Stage, solver: Admm) -> list[tuple[int, int]]:
+    """(start, length) of the rounds of a stage; a last round shorter than half joins the one before."""
+    n = max(1, round(stage.length / solver.round_steps))
+    edges = [stage.start + round(stage.length * i / n) for i in range(n + 1)]
+    return [(a, b - a) for a, b in pairwise(edges) if b > a] or [(stage.start, 1)]
