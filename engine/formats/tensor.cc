@@ -263,7 +263,7 @@ class Search {
     }
     if (dims_.size() != 2) return;
     for (bool rows : {false, true}) {
-      for (int64_t period : {4, 9, 16, 25, 36, 49, 64}) {
+      for (int64_t period : {4, 9, 16, 25, 36, 49, 64, 81}) {
         const int64_t side = dims_[rows ? 0 : 1];
         if (side % period != 0 || side / period < 2) continue;
         Plan q = p;

@@ -20,7 +20,6 @@ enum class Codec : uint8_t { kRaw = 0, kCodebook = 1, kGrid = 2, kFields = 3, kI
 inline constexpr int64_t kMixedMax = int64_t{1} << 20;   // elements: mixing costs ~0.1 us each
 inline constexpr int64_t kCodebookMax = 65536;           // entries
 inline constexpr int64_t kMixedCodebookMax = 256;
-inline constexpr int64_t kPeriodMax = 1024;
 inline constexpr int64_t kGridMax = 65536;               // largest whole number on a grid
 inline constexpr int64_t kRowContexts = 65536;           // rows x entries that get a context of their own
 
@@ -144,16 +143,16 @@ class TensorCoder {
       p.columns_first = c_.bit(p.columns_first, 16384);
       if (dims_.size() <= 2 && c_.bit(p.period > 1, 16384)) {
         if (dims_.size() == 2) p.split_rows = c_.bit(p.split_rows, 16384);
-        p.period = static_cast<int64_t>(small_.code(c_, static_cast<uint64_t>(p.period))) ;
-        const int64_t side = dims_.empty() ? 1 : dims_[p.split_rows ? 0 : dims_.size() - 1];
-        if (p.period < 2 || p.period > kPeriodMax || side % p.period != 0) damaged("period does not divide the axis");
+        const int64_t side = 2 + c_.bits(static_cast<uint32_t>(View::root(p.period) - 2), 3);
+        p.period = side * side;
+        if (dims_.empty() || dims_[p.split_rows ? 0 : dims_.size() - 1] % p.period != 0) damaged("period does not divide the axis");
       } else {
         p.period = 1;
         p.split_rows = false;
       }
     }
     if (p.layout == Layout::kSparse || p.layout == Layout::kGaps) {
-      p.nnz = static_cast<int64_t>(Uint{}.code(c_, static_cast<uint64_t>(p.nnz)));
+      p.nnz = static_cast<int64_t>(below(static_cast<uint64_t>(p.nnz), static_cast<uint64_t>(n_)));
       if (p.nnz > n_) damaged("more kept values than elements");
     } else if (p.layout == Layout::kNm) {
       p.group = static_cast<int64_t>(c_.bits(static_cast<uint32_t>(p.group - 1), 6)) + 1;
@@ -172,6 +171,24 @@ class TensorCoder {
     if (p.codec == Codec::kFields) p.shift = trailing(p.shift, t_.width - 1);
   }
 
+  // A number up to about `most`: all lengths equally likely, then all numbers of the length.
+  uint64_t below(uint64_t value, uint64_t most) {
+    const int length = uniform(std::bit_width(value), std::bit_width(most) + 1);
+    if (length <= 1) return static_cast<uint64_t>(length);
+    const uint64_t top = uint64_t{1} << (length - 1);
+    return top | code_raw(c_, value & (top - 1), length - 1);
+  }
+  // 0 .. count - 1, all equally likely (count <= 65536), as binary decisions.
+  int uniform(int value, int count) {
+    int lo = 0, hi = count;
+    while (hi - lo > 1) {
+      const int mid = (lo + hi) / 2;
+      const auto p = static_cast<uint32_t>(((hi - mid) << 16) / (hi - lo));
+      if (c_.bit(value >= mid, p)) lo = mid; else hi = mid;
+    }
+    return lo;
+  }
+
   int trailing(int shift, int most) {
     shift = static_cast<int>(c_.bits(static_cast<uint32_t>(shift), 6));
     if (shift > most) damaged("more trailing zero bits than the type has");
@@ -188,46 +205,80 @@ class TensorCoder {
     if (size > static_cast<uint64_t>(kCodebookMax) || size > static_cast<uint64_t>(p.nnz)) damaged("codebook too large");
     if (p.mixed && size > static_cast<uint64_t>(kMixedCodebookMax)) damaged("codebook too large to mix");
     p.entries.resize(size);
-    Uint step;
     if (dtype_ == DType::kFloat) p.on_grid = c_.bit(p.on_grid, 32768);
+    std::vector<uint64_t> sizes(size);  // ascending within each sign
     if (p.on_grid) {
       scale(p);
-      int64_t last = 0;
-      for (size_t i = 0; i < size; ++i) {
-        const int64_t q = kEnc ? grid_index(p.entries[i], p.scale) : 0;
-        if (i == 0) {
-          last = unzigzag(small_.code(c_, zigzag(q)));
-        } else {
-          const uint64_t gap = step.code(c_, static_cast<uint64_t>(q - last - 1));
-          if (gap > 2 * kGridMax) damaged("grid value out of range");
-          last += static_cast<int64_t>(gap) + 1;
-        }
-        if (last > kGridMax || last < -kGridMax) damaged("grid value out of range");
-        p.entries[i] = scaled(last, p.scale);
-      }
+      p.shift = 0;
     } else {
       p.shift = trailing(p.shift, t_.width - 1);
-      const int width = t_.width - p.shift;
-      const uint64_t most = width == 64 ? ~uint64_t{0} : (uint64_t{1} << width) - 1;
-      uint64_t last = 0;
-      for (size_t i = 0; i < size; ++i) {
-        const uint64_t key = kEnc ? to_key(p.entries[i], t_, p.shift) : 0;
-        if (i == 0) {
-          last = code_raw(c_, key, width);
-        } else {
-          const uint64_t gap = wide(step, key - last - 1);
-          if (gap >= most - last) damaged("codebook entry out of range");
-          last += gap + 1;
-        }
-        p.entries[i] = from_key(last, t_, p.shift);
-      }
     }
+    // Negative entries first, from the largest magnitude; then the others, from the smallest.
+    uint64_t negatives = 0;
+    if constexpr (kEnc) {
+      for (uint64_t e : p.entries) negatives += is_negative(e, t_);
+    }
+    if (t_.is_signed) negatives = static_cast<uint64_t>(uniform(static_cast<int>(negatives), static_cast<int>(size) + 1));
+    magnitudes(p, 0, negatives, true);
+    magnitudes(p, negatives, size, false);
   }
 
-  // Numbers above 2^62 - 2 (gaps between 64-bit patterns) do not fit Uint: one escape bit, then 64 raw bits.
-  uint64_t wide(Uint& model, uint64_t value) {
-    if (t_.width == 64 && c_.bit(value >> 61 != 0, 64)) return code_raw(c_, value, 64);
-    return model.code(c_, value);
+  // Entries first .. last - 1 of one sign: the largest magnitude, then the steps down, Rice coded.
+  void magnitudes(Plan& p, uint64_t first, uint64_t last, bool negative) {
+    if (first == last) return;
+    const int width = p.on_grid ? 17 : t_.width - p.shift - (t_.is_signed ? 1 : 0);
+    const auto at = [&](uint64_t i) { return negative ? first + i : last - 1 - i; };  // i-th largest magnitude
+    int rice = 0;
+    if constexpr (kEnc) {
+      uint64_t best = ~uint64_t{0};
+      for (int k = 0; k < width; ++k) {
+        uint64_t cost = 0;
+        for (uint64_t i = 1; i < last - first; ++i) {
+          const uint64_t step = magnitude(p, at(i - 1)) - magnitude(p, at(i)) - 1;
+          cost += std::min<uint64_t>((step >> k) + 1, kRiceMax) + static_cast<uint64_t>(step >> k >= kRiceMax ? width : k);
+        }
+        if (cost < best) best = cost, rice = k;
+      }
+    }
+    uint64_t now = kEnc ? magnitude(p, at(0)) : 0;
+    if (p.on_grid || !t_.is_float()) {
+      now = below(now, (uint64_t{1} << (width - 1)));
+    } else {
+      // The exponent counts from the one of numbers in 0.5 .. 1.
+      const int mantissa = std::max(t_.width - 1 - t_.exponent - p.shift, 0), exponent = width - mantissa;
+      const int64_t middle = ((int64_t{1} << (t_.exponent - 1)) - 2) >> (t_.exponent - exponent);
+      const int64_t e = middle - unzigzag(small_.code(c_, zigzag(middle - static_cast<int64_t>(now >> mantissa))));
+      if (e < 0 || e >> exponent != 0) damaged("codebook entry out of range");
+      now = static_cast<uint64_t>(e) << mantissa | code_raw(c_, now & ((uint64_t{1} << mantissa) - 1), mantissa);
+    }
+    if (last - first > 1) rice = uniform(rice, width);
+    for (uint64_t i = 0; i < last - first; ++i) {
+      if (i > 0) {
+        uint64_t step = kEnc ? now - magnitude(p, at(i)) - 1 : 0;
+        uint64_t high = 0;
+        while (high < kRiceMax && c_.bit(high < step >> rice, 32768)) ++high;
+        step = high == kRiceMax ? code_raw(c_, step, width) : high << rice | code_raw(c_, step & ((uint64_t{1} << rice) - 1), rice);
+        if (step >= now) damaged("codebook entry out of range");
+        now -= step + 1;
+      }
+      p.entries[at(i)] = from_magnitude(p, now, negative);
+    }
+  }
+  static constexpr uint64_t kRiceMax = 24;
+
+  // Whole numbers: -1 - v for negative v, so that magnitudes fit; floats: the pattern without sign; grids: |q|.
+  uint64_t magnitude(const Plan& p, uint64_t i) const {
+    const uint64_t e = p.entries[i];
+    if (p.on_grid) return static_cast<uint64_t>(std::llabs(grid_index(e, p.scale)));
+    const uint64_t body = t_.is_signed ? t_.mask() >> 1 : t_.mask();
+    const uint64_t x = t_.is_float() || !is_negative(e, t_) ? e : ~e;
+    return (x & body) >> p.shift;
+  }
+  uint64_t from_magnitude(const Plan& p, uint64_t m, bool negative) const {
+    if (p.on_grid) return scaled(negative ? -static_cast<int64_t>(m) : static_cast<int64_t>(m), p.scale);
+    const uint64_t x = m << p.shift;
+    if (!negative) return x;
+    return t_.is_float() ? x | (t_.mask() ^ t_.mask() >> 1) : ~(x | ((uint64_t{1} << p.shift) - 1)) & t_.mask();
   }
 
  public:
@@ -237,6 +288,7 @@ class TensorCoder {
   }
 
  private:
+  static constexpr int kSymbolStart = 6;
   // ---- values ------------------------------------------------------------------------------------------------------
   // The symbols of a codebook as a binary tree: the root parts negative entries from the others, every other node halves.
   // A node is known by its split point 1 .. size - 1.
@@ -262,6 +314,7 @@ class TensorCoder {
     s.size = static_cast<int>(p.entries.size());
     for (uint64_t e : p.entries) s.negatives += is_negative(e, t_);
     s.base.resize(static_cast<size_t>(s.size));
+    for (Bit& b : s.base) b.n = kSymbolStart;
     return s;
   }
 
@@ -432,11 +485,12 @@ class TensorCoder {
     }
   }
 
-  static constexpr int kPlaceContexts = 7;
-  static constexpr int64_t kPlacePseudo[kPlaceContexts] = {131072, 65536, 131072, 262144, 65536, 262144, 131072};
-  static constexpr int64_t kValuePseudo = 3 << 16;
-  static constexpr int kPlaceRate = 6, kValueRate = 2;
-  static constexpr int64_t kPlaceWeight = 45875, kValueWeight = 26214;
+  static constexpr int kPlaceContexts = 8;
+  static constexpr int64_t kPlacePseudo[kPlaceContexts] = {131072, 98304, 98304, 655360, 65536, 655360, 196608, 65536};
+  static constexpr int64_t kValuePseudo = 1 << 16;
+  static constexpr int kRecentShift = 3;
+  static constexpr int kPlaceRate = 5, kValueRate = 4;
+  static constexpr int64_t kPlaceWeight = 21845, kValueWeight = 3277;
 
   template <bool kSparse>
   void mixed_body(Plan& p) {
@@ -452,7 +506,8 @@ class TensorCoder {
       symbols.mixers.assign(static_cast<size_t>(symbols.size), Mixer<Symbols::kContexts>(kValueWeight));
     }
     std::vector<int32_t> symbol(static_cast<size_t>(n_));  // 1 + entry, 0 = empty
-    std::vector<Rate> row(v.rows), place(v.cols * v.size), col(v.cols), position(v.size), around(16), before(16), within(8);
+    std::vector<Rate> row(v.rows), place(v.cols * v.size), col(v.cols), position(v.size), around(16), before(4);
+    Rate recent;
     std::vector<int32_t> last_in_place(v.cols * v.size);  // symbol of the nearest earlier survivor in this place
     Mixer<kPlaceContexts> mixer(kPlaceWeight);
     int64_t left = p.nnz, todo = n_;
@@ -462,7 +517,7 @@ class TensorCoder {
     for (int64_t a = 0; a < outer; ++a) {
       for (int64_t b = 0; b < inner; ++b) {
         const int64_t r = p.columns_first ? b : a, k = p.columns_first ? a : b;
-        int in_kernel = 0;
+        Rate kernel;
         for (int64_t q = 0; q < v.size; ++q, --todo) {
           const int64_t i = r * v.row_stride + k * v.col_stride + q * v.stride;
           const int64_t x = q % v.width, y = q / v.width;
@@ -489,7 +544,7 @@ class TensorCoder {
               Rate* rates[kPlaceContexts] = {
                   &row[r], &place[k * v.size + q], &col[k], &position[q],
                   &around[(west != 0) | (northwest != 0) << 1 | (v.size > 1 && north != 0) << 2 | (northeast != 0) << 3],
-                  &before[(above != 0) | (above2 != 0) << 1 | std::min(in_kernel, 3) << 2], &within[std::min(in_kernel, 7)]};
+                  &before[(above != 0) | (above2 != 0) << 1], &kernel, &recent};
               std::array<int, kPlaceContexts> votes;
               std::array<uint32_t, kPlaceContexts> expected;
               for (int j = 0; j < kPlaceContexts; ++j) votes[j] = rates[j]->vote(kPlacePseudo[j]);
@@ -503,7 +558,6 @@ class TensorCoder {
           }
           if (!here) continue;
           --left;
-          ++in_kernel;
           int32_t now = 1;
           if (codebook) {
             const std::array<int, Symbols::kContexts> context = {
@@ -521,6 +575,8 @@ class TensorCoder {
         }
         if ((b & 63) == 0) watch(0);
       }
+      recent.seen -= recent.seen >> kRecentShift;
+      recent.expected -= recent.expected >> kRecentShift;
     }
   }
 

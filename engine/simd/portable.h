@@ -87,6 +87,25 @@ SECATEUR_INLINE float maximum(Vec a) {
   return p > q ? p : q;
 }
 
+struct Eight {
+  Vec lo, hi;
+  static SECATEUR_INLINE Eight load(const float* p) { return {Vec::load(p), Vec::load(p + 4)}; }
+  static SECATEUR_INLINE Eight set1(float x) { return {Vec::set1(x), Vec::set1(x)}; }
+  SECATEUR_INLINE void store(float* p) const {
+    lo.store(p);
+    hi.store(p + 4);
+  }
+  template <class Column>
+  static SECATEUR_INLINE Eight pick(const float* x, const Column* c) {
+    return {{Vec::Lanes{x[c[0]], x[c[1]], x[c[2]], x[c[3]]}}, {Vec::Lanes{x[c[4]], x[c[5]], x[c[6]], x[c[7]]}}};
+  }
+};
+SECATEUR_INLINE Eight fma(Eight a, Eight b, Eight c) { return {fma(a.lo, b.lo, c.lo), fma(a.hi, b.hi, c.hi)}; }
+SECATEUR_INLINE Eight operator+(Eight a, Eight b) { return {a.lo + b.lo, a.hi + b.hi}; }
+SECATEUR_INLINE Eight operator*(Eight a, Eight b) { return {a.lo * b.lo, a.hi * b.hi}; }
+SECATEUR_INLINE Eight min(Eight a, Eight b) { return {min(a.lo, b.lo), min(a.hi, b.hi)}; }
+SECATEUR_INLINE Eight max(Eight a, Eight b) { return {max(a.lo, b.lo), max(a.hi, b.hi)}; }
+
 SECATEUR_INLINE float madd(float a, float b, float c) { return a * b + c; }
 SECATEUR_INLINE void transpose4(const float* from, int64_t fs, float* to, int64_t ts) {
   for (int i = 0; i < 4; ++i)

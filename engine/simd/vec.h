@@ -13,6 +13,7 @@
 //   Half                                half a register: load, store, load_masked, mask, even; kHasHalf tells if it exists
 //   sum(v) maximum(v)                   across lanes
 //   madd(a, b, c)                       a*b + c of single floats, fused where the ISA has it
+//   Eight                               eight floats: load, store, set1, fma, +, min, max, pick(x, c) = x[c[0]], ..., x[c[7]]
 //   transpose4(from, fs, to, ts)        to[j * ts + i] = from[i * fs + j], i, j < 4
 //   exp(v)                              e^v, relative error < 2e-7 for |v| < 87, 0 below, clamped above
 //

@@ -167,6 +167,25 @@ struct Block {
   int at, n;               // first float of the block in the tile's flat run, valid floats
 };
 
+// Four vectors of the flat run -> one of pooled pixels.
+SECATEUR_INLINE Vec fold_rows(int fold, Vec a, Vec b, Vec c, Vec d) {
+  Vec p, q;
+  if (fold == 1) {
+    Vec lo, hi;
+    halves(a, b, &lo, &hi);
+    p = max(lo, hi);
+    halves(c, d, &lo, &hi);
+    q = max(lo, hi);
+  } else if (fold == 2) {
+    p = max(a, b);
+    q = max(c, d);
+  } else {
+    p = max(a, c);
+    q = max(b, d);
+  }
+  return max(even(p, q), odd(p, q));
+}
+
 template <int P>
 SECATEUR_INLINE void finish(const ConvView& v, const Block& b, int out, bool last, const Vec* sums) {
   if (!last) {
@@ -177,6 +196,15 @@ SECATEUR_INLINE void finish(const ConvView& v, const Block& b, int out, bool las
   }
   const int64_t plane = out * v.out_plane;
   const float* residual = b.residual ? b.residual + plane : nullptr;
+  if constexpr (P % 4 == 0) {
+    if (v.fold) {
+      float* y = b.y + plane + b.at / 4;
+      SECATEUR_UNROLL
+      for (int p = 0; p < P; p += 4)
+        activate(fold_rows(v.fold, sums[p], sums[p + 1], sums[p + 2], sums[p + 3]), v).store(y + p / 4 * kLanes);
+      return;
+    }
+  }
   if (v.pitch == v.cols) {
     store_flat<P>(v, sums, residual ? residual + b.at : nullptr, b.y + plane + b.at, b.n);
   } else {
@@ -312,7 +340,7 @@ SECATEUR_INLINE void sparse_task(const ConvView& v, const ConvTask& t) {
   Block b;
   b.buffer = t.scratch + v.buffer_at;
   const int64_t first = int64_t{row0} * v.cols;
-  b.y = t.y + first;
+  b.y = t.y + (v.fold ? first / 4 : first);
   b.residual = t.residual ? t.residual + first : nullptr;
   for (int c = 0; c < v.n_chunks; ++c) {
     fill_panel(v, v.chunks[c], t.x, row0, rows, t.scratch);

@@ -77,9 +77,6 @@ struct Nonzero {
   float weight;
 };
 
-// Columns beyond `cols` (rounding) are dropped later, but must not read past the image's row: `end` of a plane only
-// counts what exists, so they read zeros or real pixels. Nothing to do here.
-
 void add_planes(PackedPanel& p, const Layout& layout, int channel, int in_chunk, const std::vector<char>& used) {
   for (int i = 0; i < static_cast<int>(used.size()); ++i)
     if (used[i]) p.planes.push_back(layout.make_plane(channel, in_chunk, i));
@@ -209,8 +206,10 @@ bool conv_sparse_supports(const ConvShape& s, const Epilogue& e) {
   if (e.pool == Pool2x2::kNone) return true;
   // The maximum is taken before bias and activation: both must be increasing. Offsets have 16 bits.
   if (e.residual || e.act.slope < 0 || s.conv_h() < 2 || s.conv_w() < 2) return false;
-  const ConvGeometry g = conv_geometry(s, e, true);
-  return g.channel_floats(1) + 2 * g.pitch + 16 < 65536;
+  // One channel of one row of the four-sum form: 2 * stride phases of (1 + reach) rows for every column shift.
+  const int64_t rows = 2 * s.stride_h + (s.kernel_h - 1) * s.dilation_h + s.stride_h;
+  const int64_t shifts = (s.kernel_w - 1) * s.dilation_w + s.stride_w + 1;
+  return (rows * (s.conv_w() / 2 + 8) + 32) * shifts < 65536 - 512;
 }
 
 bool conv_dense_supports(const ConvShape& s, const Epilogue& e) {
@@ -228,8 +227,9 @@ std::unique_ptr<PackedConv> conv_panel_pack(const ConvKernel& kernel, const Conv
   if (bias) p->bias.assign(bias, bias + s.out_c);
   const int64_t n = s.weight_count();
   const int64_t nnz = n - std::count(weights, weights + n, 0.0f);
-  const ConvGeometry g = conv_geometry(s, e, sparse);
-  const ConvTiling t = conv_tiling(kernel, s, e, g, nnz);
+  const ConvPlanned planned = plan_conv(kernel, s, e, nnz);
+  const ConvGeometry& g = planned.geometry;
+  const ConvTiling& t = planned.tiling;
   const bool large = t.cycles > kSerialMicroseconds * kCyclesPerMicrosecond;
 
   ConvView& v = p->view;
@@ -255,7 +255,8 @@ std::unique_ptr<PackedConv> conv_panel_pack(const ConvKernel& kernel, const Conv
   v.cols = g.cols;
   v.out_c = s.out_c;
   v.out_plane = int64_t{conv_out_h(s, e)} * conv_out_w(s, e);
-  v.pooled = e.pool != Pool2x2::kNone;
+  v.pooled = sparse ? g.pooled : e.pool != Pool2x2::kNone;
+  v.fold = g.fold;
   v.lo = e.act.lo;
   v.hi = e.act.hi;
   v.slope = e.act.slope;

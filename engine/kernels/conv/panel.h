@@ -14,6 +14,8 @@
 //
 // Under a fused pool every weight meets four pixels of each window. The two columns are two planes `pair` floats apart;
 // the two rows have an offset each. The maximum over the window is then four registers, lane by lane: no shuffles.
+// Where rows are half, one or two vectors wide the pixels stay in their order and are pooled ("folded") in registers when
+// a channel is done; that saves planes, and wins on small maps.
 #pragma once
 
 #include <cstdint>
@@ -62,7 +64,8 @@ struct ConvView {
   int32_t rows, cols;                       // of the flat space: pooled size under the sparse kernel's pool
   int32_t out_c;
   int64_t out_plane;                        // floats between stored channels
-  bool pooled;
+  bool pooled;                              // sparse: four sums a pixel; dense: pool at the end
+  int32_t fold;                             // sparse: rows per vector as 1 = two, 2 = one, 3 = half; 0 = no folding
   // epilogue
   float lo, hi, slope;
   const float* bias;

@@ -30,8 +30,7 @@ const ConvKernel* find_conv_kernel(Isa isa, ConvFamily family) {
 
 double predict_conv_us(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, int64_t nnz) {
   if (kernel.family == ConvFamily::kReference) return double(s.weight_count()) * s.conv_h() * s.conv_w() / 1e3;
-  const bool sparse = kernel.family == ConvFamily::kSparse;
-  return conv_tiling(kernel, s, e, conv_geometry(s, e, sparse), nnz).cycles / kCyclesPerMicrosecond;
+  return plan_conv(kernel, s, e, nnz).tiling.cycles / kCyclesPerMicrosecond;
 }
 
 ConvChoice choose_conv(Isa isa, const ConvShape& s, const Epilogue& e, int64_t nnz, bool allow_sparse) {

@@ -15,10 +15,11 @@ namespace {
 int ceil_div(int64_t a, int64_t b) { return static_cast<int>((a + b - 1) / b); }
 
 // Cycles per load and multiply-add of 16 floats out of a working set of `bytes`.
-double cycles_per_16(double bytes, bool aligned) {
+double cycles_per_16(double bytes, int alignment) {
   const double l1 = double(cpu().l1d_bytes), l2 = double(cpu().l2_bytes);
-  const double a[] = {1.13, 1.45, 1.85, 2.10, 2.90}, u[] = {1.67, 1.97, 2.27, 2.52, 3.50};
-  const double* t = aligned ? a : u;
+  constexpr double by8[] = {1.13, 1.45, 1.85, 2.10, 2.90}, by4[] = {1.43, 1.74, 2.07, 2.32, 3.2},
+                   by1[] = {1.67, 1.97, 2.27, 2.52, 3.50};
+  const double* t = alignment >= 8 ? by8 : alignment >= 4 ? by4 : by1;
   if (bytes <= 0.8 * l1) return t[0];
   if (bytes <= 2.0 * l1) return t[0] + (t[1] - t[0]) * (bytes - 0.8 * l1) / (1.2 * l1);
   if (bytes <= 0.2 * l2) return t[1] + (t[2] - t[1]) * (bytes - 2.0 * l1) / std::max(1.0, 0.2 * l2 - 2.0 * l1);
@@ -41,16 +42,19 @@ Limits limits(const ConvKernel& k, bool sparse, bool pooled) {
   return l;
 }
 
-double fill_cycles(const ConvGeometry& g, int lanes, int tile_rows, double planes_used) {
+// Copying `planes` planes. A panel that does not stay in L1 is written back to L2 line by line.
+double fill_cycles(const ConvGeometry& g, int lanes, int tile_rows, double planes, double panel_bytes) {
   double rows = 0;
-  int phases = 0;
   for (int x : g.extra)
-    if (x >= 0) {
-      rows += tile_rows + x;
-      ++phases;
-    }
-  const double per_vector = (g.step_w == 1 ? 2.0 : g.step_w == 2 ? 5.0 : 1.5 * lanes) * std::max(0.5, lanes / 16.0);
-  return planes_used * (rows * (ceil_div(g.pitch, lanes) * per_vector + 4.0) + 6.0 * phases);
+    if (x >= 0) rows += tile_rows + x;
+  const int used = static_cast<int>(std::count_if(g.extra.begin(), g.extra.end(), [](int x) { return x >= 0; }));
+  const int rest = g.pitch % lanes;
+  const double vectors = g.pitch / lanes + (rest == 0 ? 0.0 : lanes == 16 && rest <= 8 ? 0.5 : 1.0);
+  const double width = std::max(0.5, lanes / 16.0);
+  const double per_vector = g.step_w == 1 ? 2.2 * width : g.step_w == 2 ? 3.2 * width : 1.5 * lanes;
+  double cycles = rows * (std::max(1.0, vectors * per_vector) + 1.2) + 10.0 * used;
+  if (panel_bytes > 0.7 * double(cpu().l1d_bytes)) cycles += rows * g.pitch / 16.0 * 3.0;
+  return planes * cycles;
 }
 
 }  // namespace
@@ -59,16 +63,21 @@ int64_t ConvGeometry::shift_floats(int tile_rows) const {
   int64_t floats = 0;
   for (int x : extra)
     if (x >= 0) floats += int64_t{tile_rows + x} * pitch;
-  if (!aligned) return floats;
+  if (alignment < 8) return (floats + alignment - 1) / alignment * alignment;
   if (floats < 128) return (floats + 7) / 8 * 8;
   // An odd number of cache lines, so that planes do not pile up in the same L1 sets.
   const int64_t lines = (floats + 15) / 16;
   return (lines | 1) * 16;
 }
 
-ConvGeometry conv_geometry(const ConvShape& s, const Epilogue& e, bool sparse) {
+namespace {
+
+enum class PoolBy { kNothing, kFourSums, kFolding, kLater };
+
+ConvGeometry conv_geometry(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, PoolBy pool_by) {
   ConvGeometry g;
-  g.pooled = sparse && e.pool != Pool2x2::kNone;
+  g.pooled = pool_by == PoolBy::kFourSums;
+  g.fold = g.fold_rows = 0;
   g.in_c = s.in_c;
   g.in_h = s.in_h;
   g.in_w = s.in_w;
@@ -77,7 +86,7 @@ ConvGeometry conv_geometry(const ConvShape& s, const Epilogue& e, bool sparse) {
   g.step_w = s.stride_w * window;
   g.rows = s.conv_h() / window;
   g.cols = s.conv_w() / window;
-  if (e.pool != Pool2x2::kNone && !sparse) g.rows = g.rows / 2 * 2;
+  if (pool_by == PoolBy::kLater) g.rows = g.rows / 2 * 2;
   const bool pointwise = s.kernel_h == 1 && s.kernel_w == 1 && s.stride_h == 1 && s.stride_w == 1 && s.pad_top == 0 &&
                          s.pad_left == 0 && s.pad_bottom == 0 && s.pad_right == 0 && e.pool == Pool2x2::kNone;
   if (pointwise) {
@@ -95,11 +104,28 @@ ConvGeometry conv_geometry(const ConvShape& s, const Epilogue& e, bool sparse) {
       g.in_w = g.cols = best;
     }
   }
-  // Rounding a row up costs arithmetic on dropped columns; not rounding costs unaligned loads (about 1.4x).
-  const int rounded = (g.cols + 7) / 8 * 8;
-  g.aligned = rounded <= 1.3 * g.cols;
-  if (pointwise && g.rows == 1) g.aligned = true;  // no row is ever skipped, planes start aligned
-  g.pitch = g.aligned && !(pointwise && g.rows == 1) ? rounded : g.cols;
+  // Rounding a row up costs arithmetic on dropped columns, not rounding costs unaligned loads.
+  if (pointwise && g.rows == 1) {
+    g.pitch = g.cols;  // no row is ever skipped, and planes start aligned
+    g.alignment = 8;
+  } else {
+    double best = 0;
+    for (int to : {1, 4, 8}) {
+      const int pitch = (g.cols + to - 1) / to * to;
+      const int alignment = pitch % 8 == 0 ? 8 : pitch % 4 == 0 ? 4 : 1;
+      const double cost = pitch * cycles_per_16(0, alignment) * (pitch == g.cols ? 1.0 : 1.03);
+      if (best > 0 && cost >= best) continue;
+      best = cost;
+      g.pitch = pitch;
+      g.alignment = alignment;
+    }
+  }
+  if (pool_by == PoolBy::kFolding && g.pitch == g.cols) {
+    const int lanes = kernel.vector_lanes;
+    g.fold = 2 * g.cols == lanes ? 1 : g.cols == lanes ? 2 : g.cols == 2 * lanes ? 3 : 0;
+    g.fold_rows = 4 * lanes / g.cols;
+    if (g.fold && g.rows % g.fold_rows != 0) g.fold = 0;
+  }
   // Planes are indexed by column shift; without a pool only multiples of the dilation occur.
   g.shift_step = g.pooled ? 1 : s.dilation_w;
   const int last_shift = (s.kernel_w - 1) * s.dilation_w + (g.pooled ? s.stride_w : 0);
@@ -132,6 +158,7 @@ ConvTiling conv_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilo
   for (int n_tiles = 1; n_tiles <= g.rows; ++n_tiles) {
     int tile_rows = ceil_div(g.rows, n_tiles);
     if (dense_pool) tile_rows = (tile_rows + 1) / 2 * 2;
+    if (g.fold) tile_rows = ceil_div(tile_rows, g.fold_rows) * g.fold_rows;
     if (tile_rows == last_rows) continue;
     last_rows = tile_rows;
     const int tiles = ceil_div(g.rows, tile_rows);
@@ -147,7 +174,7 @@ ConvTiling conv_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilo
       if (n_chunks > 1 && panel_bytes < 8192) break;
       const double partial_bytes = chunks > 1 ? double(s.out_c) * vectors * lanes * cells * 4 : 0;
       for (int n_blocks = ceil_div(vectors, lim.max_block); n_blocks <= vectors; n_blocks = n_blocks * 3 / 2 + 1) {
-        const int block = ceil_div(vectors, n_blocks);
+        const int block = g.fold ? ceil_div(ceil_div(vectors, n_blocks), 4) * 4 : ceil_div(vectors, n_blocks);
         const int blocks = ceil_div(vectors, block);
         // A block reads a strip of every plane: its own floats and the rows its taps reach below.
         double reach = 0;
@@ -158,19 +185,19 @@ ConvTiling conv_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilo
         const double spill = chunks > 1 ? stored * (partial_bytes > 0.6 * cpu().l2_bytes ? 8.0 : 3.5) * (chunks - 1) / chunks : 0;
         double cycles = 0;
         if (sparse) {
-          const double per = cycles_per_16(strip_bytes + 2048, g.aligned) * stored * lim.work;
-          const double entry = std::max(per + 0.4, 1.7);
+          const double load = cycles_per_16(strip_bytes + 2048, g.alignment) * cells * lim.width * lim.work;
+          const auto entry = [&](int n) { return std::max(load * n + 0.4, 1.7); };
           // Rows of a chunk that have anything in it.
           const double row_share = 1.0 - std::exp(-double(nnz) / s.out_c / chunks * double(s.groups));
           const double rows = s.out_c * std::max(row_share, 1.0 / chunks) * chunks / (s.groups > 1 ? std::min(chunks, s.groups) : 1);
-          cycles += nnz * entry * blocks;
+          cycles += nnz * (entry(block) * (blocks - 1) + entry(vectors - block * (blocks - 1)));
           cycles += rows * blocks * (20.0 + spill + stored * (e.residual ? 3.0 : 2.0) + (g.pitch != g.cols ? 3.0 * stored + 10 : 0));
           cycles = std::max(cycles, nnz * 8.0 > cpu().l2_bytes ? nnz * 8.0 / 6.0 : 0.0);
-          cycles += fill_cycles(g, lanes, tile_rows, used * planes_per_channel);
+          cycles += fill_cycles(g, lanes, tile_rows, used * planes_per_channel, panel_bytes);
         } else {
           // Loads of the panel are shared by m rows; weights stream from wherever they fit.
           const double macs = double(s.in_c) * taps * ceil_div(s.out_c, m) * m;
-          const double load = cycles_per_16(strip_bytes, g.aligned) - 1.0;
+          const double load = cycles_per_16(strip_bytes, g.alignment) - 1.0;
           cycles += macs * stored * lim.work * (1.06 + std::max(0.0, load) / m) * blocks;
           // fewer than 8 sums cannot hide the latency of an addition; one broadcast a row bounds short blocks
           cycles = std::max(cycles, macs * blocks * std::max(0.55, 4.0 / m));
@@ -179,7 +206,7 @@ ConvTiling conv_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilo
           const double weight_bytes = macs * 4;
           const double rate = weight_bytes > 16e6 ? 4.0 : weight_bytes > 0.7 * cpu().l2_bytes ? 6.5 : 32.0;
           cycles = std::max(cycles, weight_bytes / rate * blocks);
-          cycles += fill_cycles(g, lanes, tile_rows, double(s.in_c) * g.n_shifts);
+          cycles += fill_cycles(g, lanes, tile_rows, double(s.in_c) * g.n_shifts, panel_bytes);
         }
         cycles *= tiles;
         if (best.cycles < 0 || cycles < best.cycles) best = {tile_rows, tiles, chunk, chunks, block, cycles};
@@ -187,6 +214,20 @@ ConvTiling conv_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilo
     }
   }
   return best;
+}
+
+}  // namespace
+
+ConvPlanned plan_conv(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, int64_t nnz) {
+  const auto plan = [&](PoolBy by) {
+    ConvPlanned p{conv_geometry(kernel, s, e, by), {}};
+    p.tiling = conv_tiling(kernel, s, e, p.geometry, nnz);
+    return p;
+  };
+  if (e.pool == Pool2x2::kNone) return plan(PoolBy::kNothing);
+  if (kernel.family != ConvFamily::kSparse) return plan(PoolBy::kLater);
+  ConvPlanned sums = plan(PoolBy::kFourSums), folded = plan(PoolBy::kFolding);
+  return folded.geometry.fold && (sums.tiling.cycles < 0 || folded.tiling.cycles < sums.tiling.cycles) ? folded : sums;
 }
 
 }  // namespace secateur

@@ -18,13 +18,14 @@ struct ConvGeometry {
   int pair_shifts;                 // fused pool: planes between the two columns of a window
   std::vector<int> extra;          // per phase: rows beyond the tile's own, -1 = phase unused
   bool pooled;                     // the kernel computes pooled pixels (sparse only)
-  bool aligned;
+  int fold;                        // or folds them at the end (panel.h); 0 = neither
+  int fold_rows;                   // then tiles are multiples of this many rows
+  int alignment;                   // floats every load is aligned to: 8, 4 or 1
 
   int64_t shift_floats(int tile_rows) const;    // all phases of one column shift
   int64_t channel_floats(int tile_rows) const { return shift_floats(tile_rows) * n_shifts; }
 };
 
-ConvGeometry conv_geometry(const ConvShape& s, const Epilogue& e, bool sparse);
 
 struct ConvTiling {
   int tile_rows = 1, n_tiles = 1;
@@ -33,8 +34,13 @@ struct ConvTiling {
   double cycles = 0;               // of one image on one thread
 };
 
-// The cheapest cut by the cost model; cycles < 0 when the kernel cannot do it.
-ConvTiling conv_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, const ConvGeometry& g, int64_t nnz);
+struct ConvPlanned {
+  ConvGeometry geometry;
+  ConvTiling tiling;               // cycles < 0: the kernel cannot do it
+};
+
+// The cheapest way by the cost model.
+ConvPlanned plan_conv(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, int64_t nnz);
 
 // A 1 GHz core needs cycles / 1000 us. One figure for all machines: ratios are what counts.
 inline constexpr double kCyclesPerMicrosecond = 3500.0;

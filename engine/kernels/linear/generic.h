@@ -11,15 +11,11 @@ constexpr int kLanes = Vec::kLanes;
 constexpr int kVectors = Vec::kRegisters == 32 ? kLinearVectors : kLinearVectorsSmall;
 constexpr int kPanel = kVectors * kLanes;
 
-SECATEUR_INLINE float activate(float x, const LinearView& v) {
-  if (x < 0) x *= v.slope;
-  x = x < v.lo ? v.lo : x;
-  return x > v.hi ? v.hi : x;
-}
-
-SECATEUR_INLINE Vec activate(Vec x, const LinearView& v) {
-  if (v.slope != 1.0f) x = max(x, Vec::zero()) + min(x, Vec::zero()) * Vec::set1(v.slope);
-  return min(Vec::set1(v.hi), max(Vec::set1(v.lo), x));  // this order lets NaN through
+// Vec or Eight.
+template <class V>
+SECATEUR_INLINE V activate(V x, const LinearView& v) {
+  if (v.slope != 1.0f) x = max(x, V::set1(0.0f)) + min(x, V::set1(0.0f)) * V::set1(v.slope);
+  return min(V::set1(v.hi), max(V::set1(v.lo), x));  // this order lets NaN through
 }
 
 // ---- sparse, one row -------------------------------------------------------------------------------------------------
@@ -32,25 +28,26 @@ SECATEUR_INLINE void sparse_row(const LinearView& v, const LinearTask& t, const 
     const Column* c = columns + group.begin;
     const float* w = v.weights + group.begin;
     const float* bias = v.bias + int64_t{g} * kLinearGroup;
-    float s[kLinearGroup];
-    SECATEUR_UNROLL
-    for (int k = 0; k < kLinearGroup; ++k) s[k] = bias[k];
-    for (int32_t j = 0; j < group.common; ++j, c += kLinearGroup, w += kLinearGroup) {
-      SECATEUR_UNROLL
-      for (int k = 0; k < kLinearGroup; ++k) s[k] = madd(w[k], x[c[k]], s[k]);
-    }
-    if (group.has_tail) {
-      for (int k = 0; k < kLinearGroup; ++k)
-        for (int32_t j = 0; j < group.tail[k]; ++j, ++c, ++w) s[k] = madd(*w, x[*c], s[k]);
-    }
+    Eight sum = Eight::load(bias);
+    for (int32_t j = 0; j < group.common; ++j, c += kLinearGroup, w += kLinearGroup)
+      sum = fma(Eight::load(w), Eight::pick(x, c), sum);
     const int32_t* order = v.order + int64_t{g} * kLinearGroup;
-    const int n = v.out - g * kLinearGroup;
-    if (n >= kLinearGroup && !residual) {
+    const int n = v.out - g * kLinearGroup < kLinearGroup ? v.out - g * kLinearGroup : kLinearGroup;
+    float s[kLinearGroup];
+    if (group.has_tail || residual) {
+      sum.store(s);
+      for (int k = 0; k < n; ++k) {
+        for (int32_t j = 0; j < group.tail[k]; ++j, ++c, ++w) s[k] = madd(*w, x[*c], s[k]);
+        if (residual) s[k] += residual[order[k]];
+      }
+      sum = Eight::load(s);
+    }
+    activate(sum, v).store(s);
+    if (n == kLinearGroup) {
       SECATEUR_UNROLL
-      for (int k = 0; k < kLinearGroup; ++k) y[order[k]] = activate(s[k], v);
+      for (int k = 0; k < kLinearGroup; ++k) y[order[k]] = s[k];
     } else {
-      for (int k = 0; k < kLinearGroup && k < n; ++k)
-        y[order[k]] = activate(residual ? s[k] + residual[order[k]] : s[k], v);
+      for (int k = 0; k < n; ++k) y[order[k]] = s[k];
     }
   }
 }

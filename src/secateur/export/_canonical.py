@@ -58,10 +58,16 @@ def take_apart(model: Any, params: frozenset[str]) -> Canonical:
     constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
     for name, value in constants.items():
         shapes[name], types[name] = list(value.shape), helper.np_dtype_to_tensor_dtype(value.dtype)
+    nodes, ends = list(graph.node), list(graph.output)
+    taken = {i.name for i in graph.input} | set(constants)
+    for i, end in enumerate(ends):
+        if end.name in taken:  # an output that is an input, a constant or another output needs a node of its own
+            nodes.append(helper.make_node("Identity", [end.name], [f"{end.name}//{i}"]))
+            end.name = f"{end.name}//{i}"
+            shapes[end.name], types[end.name] = shapes[nodes[-1].input[0]], types[nodes[-1].input[0]]
+        taken.add(end.name)
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
-    return Canonical(
-        list(graph.node), constants, list(graph.input), list(graph.output), shapes, types, params, int(opset)
-    )
+    return Canonical(nodes, constants, list(graph.input), ends, shapes, types, params, int(opset))
 
 
 def simplify(g: Canonical, *, fold_norms: bool = False) -> None:
@@ -72,6 +78,7 @@ def simplify(g: Canonical, *, fold_norms: bool = False) -> None:
         _fold_constants(g)
         _drop_identities(g)
         _constant_reshapes(g)
+        _plain_splits(g)
         _merge_slices(g)
         _global_pools(g)
         _drop_zero_biases(g)
@@ -259,6 +266,35 @@ def _target(source: list[int | str], out: list[int | str]) -> list[int] | None:
         else:
             return None
     return target
+
+
+def _plain_splits(g: Canonical) -> None:
+    """SplitToSequence whose parts are all picked by constant index -> Split."""
+    for n in list(g.nodes):
+        if n.op_type != "SplitToSequence" or len(n.input) < 2 or n.input[1] not in g.constants:
+            continue
+        picks = g.readers(n.output[0])
+        plain = all(p.op_type == "SequenceAt" and p.input[1] in g.constants for p in picks)
+        shape, given = g.shapes.get(n.input[0]), attributes(n)
+        axis = given.get("axis", 0)
+        size = shape[axis] if shape is not None else ""
+        if not plain or not isinstance(size, int) or n.output[0] in g.output_names or not given.get("keepdims", 1):
+            continue
+        parts = g.constants[n.input[1]].reshape(-1).tolist()
+        if g.constants[n.input[1]].ndim == 0:
+            parts = [parts[0]] * (size // parts[0]) + ([size % parts[0]] if size % parts[0] else [])
+        outputs = [f"{n.output[0]}_part{i}" for i in range(len(parts))]
+        for p in picks:
+            index = int(g.constants[p.input[1]])
+            old = outputs[index]
+            if old.endswith(f"_part{index % len(parts)}"):
+                outputs[index] = p.output[0]
+            else:  # picked twice
+                g.nodes[g.nodes.index(p)] = helper.make_node("Identity", [old], list(p.output))
+        sizes = f"{n.output[0]}_sizes"
+        _set(g, sizes, np.array(parts, np.int64))
+        g.nodes[g.nodes.index(n)] = helper.make_node("Split", [n.input[0], sizes], outputs, axis=axis)
+        g.nodes = [x for x in g.nodes if not (x.op_type == "SequenceAt" and x.input[0] == n.output[0])]
 
 
 def _merge_slices(g: Canonical) -> None:

@@ -84,11 +84,26 @@ class _Trial:
     def __init__(self, masked: nn.Module, program: Program) -> None:
         self.masked, self.program = masked, program
         self.dtype: torch.dtype | None = torch.float64
+        self.inputs: list[dict[str, Tensor]] = []
         try:
-            self.wanted = self._answers(_as(masked, self.dtype))
+            self.wanted = self._settle()
         except (RuntimeError, TypeError, ValueError):
             self.dtype = None  # the code insists on its own types
-            self.wanted = self._answers(masked)
+            self.wanted = self._settle()
+
+    def _settle(self) -> list[Tensor]:
+        """Choose the inputs to compare on: the example's batch, and batches of 1 and 3 where the code takes them."""
+        model, self.inputs, wanted = _as(self.masked, self.dtype), [], []
+        for batch in (None, 1, 3):
+            inputs = self._example(batch)
+            try:
+                wanted += self._answer(model, inputs)
+            except Exception:
+                if batch is None:
+                    raise
+                continue
+            self.inputs.append(inputs)
+        return wanted
 
     def best(self, traced: Traced, folded: _Folded, removable: set[int]) -> tuple[nn.Module, Surgery] | None:
         """The largest removal that reproduces the masked model.
@@ -118,7 +133,7 @@ class _Trial:
         surgery = _surgery(traced, folded, _keep_one(traced, removed))
         exact = self._make(folded, surgery, self.dtype)
         try:
-            got = self._answers(exact)
+            got = [t for inputs in self.inputs for t in self._answer(exact, inputs)]
         except Exception:  # whatever the user's code throws at sizes it does not expect
             return None
         if len(got) != len(self.wanted):
@@ -138,41 +153,25 @@ class _Trial:
         _load(small, {k: v[rows[_sibling(k)]] if _sibling(k) in rows else v for k, v in folded.made.items()})
         return small
 
-    def _answers(self, model: nn.Module) -> list[Tensor]:
-        found: list[Tensor] = []
-        for batch in (1, 3):
-            inputs = self._inputs(batch)
-            if inputs is None:
-                continue
-            with evaluating(model):
-                try:
-                    answer = self._call(model, inputs)
-                except Exception:
-                    if batch == 3 and not found:
-                        raise
-                    if model is not self.masked and hasattr(self, "wanted") and len(self.wanted) > len(found):
-                        raise
-                    continue  # a network that takes one example at a time
-            found += [t.double() for t in torch.utils._pytree.tree_leaves(answer) if isinstance(t, Tensor)]
-        return found
+    def _answer(self, model: nn.Module, inputs: dict[str, Tensor]) -> list[Tensor]:
+        args, kwargs = self.program.rebuild([inputs.get(n) for n in self.program.inputs])
+        with evaluating(model):
+            answer = model(*args, **kwargs)
+        return [t.double() for t in torch.utils._pytree.tree_leaves(answer) if isinstance(t, Tensor)]
 
-    def _inputs(self, batch: int) -> dict[str, Tensor] | None:
-        generator = torch.Generator().manual_seed(batch)
+    def _example(self, batch: int | None) -> dict[str, Tensor]:
+        """The example inputs, or noisy ones like them with another number of rows."""
+        generator = torch.Generator().manual_seed(batch or 0)
         made = {}
         for name, t in self.program.example.items():
             rows = t
-            if t.dim() and t.shape[0] == self.program.batch:
+            if batch is not None and t.dim() and t.shape[0] == self.program.batch:
                 rows = t[torch.arange(batch, device=t.device) % t.shape[0]]
             if t.is_floating_point():
                 noise = torch.randn(rows.shape, generator=generator, dtype=torch.float64).to(t.device)
-                rows = rows + (noise * (1 + t.double().std(correction=0))).to(t.dtype)
-                rows = rows.to(self.dtype or t.dtype)
+                rows = (rows + noise * (1 + t.double().std(correction=0))).to(self.dtype or t.dtype)
             made[name] = rows
         return made
-
-    def _call(self, model: nn.Module, inputs: dict[str, Tensor]) -> Any:
-        args, kwargs = self.program.rebuild([inputs.get(n) for n in self.program.inputs])
-        return model(*args, **kwargs)
 
 
 def _as(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
