@@ -54,6 +54,7 @@ SECATEUR_INLINE Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
 SECATEUR_INLINE Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
 SECATEUR_INLINE Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
 SECATEUR_INLINE Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
+SECATEUR_INLINE Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
 SECATEUR_INLINE Vec min(Vec a, Vec b) { return {a.v < b.v ? a.v : b.v}; }
 SECATEUR_INLINE Vec max(Vec a, Vec b) { return {a.v > b.v ? a.v : b.v}; }
 #else
@@ -66,6 +67,7 @@ SECATEUR_INLINE Vec lanewise(Vec a, Vec b, F f) {
 SECATEUR_INLINE Vec operator+(Vec a, Vec b) { return lanewise(a, b, [](float x, float y) { return x + y; }); }
 SECATEUR_INLINE Vec operator-(Vec a, Vec b) { return lanewise(a, b, [](float x, float y) { return x - y; }); }
 SECATEUR_INLINE Vec operator*(Vec a, Vec b) { return lanewise(a, b, [](float x, float y) { return x * y; }); }
+SECATEUR_INLINE Vec operator/(Vec a, Vec b) { return lanewise(a, b, [](float x, float y) { return x / y; }); }
 SECATEUR_INLINE Vec min(Vec a, Vec b) { return lanewise(a, b, [](float x, float y) { return x < y ? x : y; }); }
 SECATEUR_INLINE Vec max(Vec a, Vec b) { return lanewise(a, b, [](float x, float y) { return x > y ? x : y; }); }
 SECATEUR_INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }

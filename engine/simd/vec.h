@@ -7,7 +7,7 @@
 //   load_masked(p, m)                   those lanes from p[i], 0 elsewhere; touches only those
 //   load_range(p, lo, hi)               load_masked(p, mask(lo, hi))
 //   store_first(p, n)                   lanes 0 <= i < n, touches only those, n <= kLanes
-//   set1(x) zero() fma(a, b, c) = a*b + c    + - *  min max
+//   set1(x) zero() fma(a, b, c) = a*b + c    + - * /  min max
 //   even(a, b) odd(a, b)                elements 0, 2, 4, ... (1, 3, 5, ...) of a followed by b
 //   halves(a, b, &lo, &hi)              lo = first halves of a and b, hi = their second halves
 //   Half                                half a register: load, store, load_masked, mask, even; kHasHalf tells if it exists

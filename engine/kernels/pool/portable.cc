@@ -1,0 +1,14 @@
+#include "simd/portable.h"
+#include "kernels/pool/generic.h"
+
+namespace secateur {
+
+void max_pool_portable(const PoolArgs& a) {
+  if (!pool<true>(a)) max_pool_ref(a);
+}
+void average_pool_portable(const PoolArgs& a) {
+  if (!pool<false>(a)) average_pool_ref(a);
+}
+void global_average_pool_portable(const PoolArgs& a) { global_average(a); }
+
+}  // namespace secateur
