@@ -132,16 +132,16 @@ class PySession {
     return result;
   }
 
-  // One dict per step. `feeds` may be None: then a fixed pseudo-random input is used.
+  // One dict per step; with repeats > 0 they are timed on a fixed pseudo-random input.
   nb::list explain(int64_t batch, int repeats) {
     nb::list rows;
     Session::Lease lease = lease_for(session_.declared_dims(batch));
-    for (size_t i = 0; i < session_.inputs().size(); ++i) fill(lease, i);
     std::vector<double> seconds;
-    {
+    if (repeats > 0) {
+      for (size_t i = 0; i < session_.inputs().size(); ++i) fill(lease, i);
       nb::gil_scoped_release release;
       lease.run();
-      if (repeats > 0) seconds = lease.profile(repeats);
+      seconds = lease.profile(repeats);
     }
     const auto& steps = lease.plan().steps;
     for (size_t i = 0; i < steps.size(); ++i) {
@@ -195,7 +195,7 @@ class PySession {
     view.held = true;
     const Py_buffer& b = view.buffer;
     if (!format_is(b.format, static_cast<size_t>(b.itemsize), info.dtype)) {
-      const std::string got = nb::cast<std::string>(nb::str(nb::handle(array).attr("dtype")));
+      const std::string got = nb::cast<std::string>(nb::steal<nb::str>(PyObject_Str(nb::object(nb::handle(array).attr("dtype")).ptr())));
       throw UsageError("run(): input '" + info.name + "' has dtype " + got + ", expected " + numpy_name(info.dtype) +
                        "; convert it with .astype('" + numpy_name(info.dtype) + "')");
     }

@@ -238,7 +238,7 @@ void lower_binary(Lowering& L, const Node& n) {
     const int b = L.in(n, i);
     const DType t = L.value(a).dtype;
     if (t != L.value(b).dtype)
-      L.invalid(n, std::string("operands have dtypes ") + dtype_name(t) + " and " + dtype_name(L.value(b).dtype));
+      L.unsupported(n, std::string("operands have dtypes ") + dtype_name(t) + " and " + dtype_name(L.value(b).dtype));
     const bool integer = t == DType::kInt64 || t == DType::kInt32;
     if ((t != DType::kFloat && t != DType::kDouble && !integer) || (n.op == "Pow" && integer))
       L.unsupported(n, std::string("dtype ") + dtype_name(t) + ", supported: float32, float64" + (n.op == "Pow" ? "" : ", int32, int64"));
