@@ -129,6 +129,10 @@ class Solver(ABC):
     moves_values: ClassVar[bool] = False  # can approach value sets (bits, codebooks), not supports only
     reference: ClassVar[str] = ""
 
+    def legs(self) -> tuple[tuple[Solver, float, float, float], ...]:
+        """The approach in parts between which the net may be cut: (solver, share of the steps, tightness from, to)."""
+        return ((self, 1.0, 0.0, 1.0),)
+
     @abstractmethod
     def init(self, problem: Problem) -> Any:
         """A fresh state. States offer `state_dict()` -> (tensors, json) and `load_state_dict` for exact resume."""

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 Levels = Mapping[str, Level]
 Importance = Mapping[str, "Tensor | None"]
-_REFILLS = 4  # rounds of "drop the dead, spend their budget elsewhere"; LeNet-5 at 246x settles in 2 or 3
+# Rounds of "drop the dead, spend their budget elsewhere". LeNet-5 at 246x settles in 2 or 3; on the way there one is
+# enough, because the next pruning comes anyway and each costs an allocation.
+_REFILLS, _REFILLS_ON_THE_WAY = 4, 1
 
 
 def project(terms: Sequence[Term], levels: Levels, weights: Weights, importance: Importance | None = None) -> Weights:
@@ -99,7 +101,8 @@ def project_live(
 
     h = dict(importance)
     dead: dict[str, Tensor] = {}
-    for attempt in range(_REFILLS + 1):
+    refills = _REFILLS if tightness >= 1.0 else _REFILLS_ON_THE_WAY
+    for attempt in range(refills + 1):
         levels = dict(allocate(weights, h, tightness))
         near = {k: v.clone() if v is weights[k] else v for k, v in project(terms, levels, weights, h).items()}
         if companions is not None:
@@ -114,7 +117,7 @@ def project_live(
             if bool(useless.any()):
                 fresh = True
                 dead[name] = dead[name] | useless if name in dead else useless
-                if attempt == _REFILLS:
+                if attempt == refills:
                     near[name] = w.masked_fill(useless, 0)
         if not fresh:
             return levels, near
@@ -142,7 +145,7 @@ class Frozen:
     """The linear piece through feasible weights: what masked retraining moves in.
 
     Supports become one mask per parameter (a single multiplication); clusters and scales are projected by their
-    `Piece`. `apply_` changes the tensors it is given in place: parameters after a step, gradients before it.
+    `Piece`. `apply_` changes parameters in place, `mask_` gradients.
     `anchor` holds the weights the piece was taken at: frozen again from them, it is the same piece to the bit.
     """
 
@@ -179,12 +182,19 @@ class Frozen:
         self._names = list(self.masks)
         self._values = list(self.masks.values())
 
-    def apply_(self, tensors: Weights) -> None:
-        """Project the tensors (parameters or gradients, all names of the terms) onto the piece, in place."""
+    def mask_(self, tensors: Weights) -> None:
+        """Zero outside the supports, in place. Gradients of tied weights are left apart on purpose: projected before
+        an adaptive optimizer they would move a cluster of thousands by a whole step each time; projected after it
+        (`apply_`) the cluster moves by the mean of its members' steps, in which their noise cancels.
+        """
         import torch
 
         if self._names:
             torch._foreach_mul_([tensors[n] for n in self._names], self._values)
+
+    def apply_(self, tensors: Weights) -> None:
+        """Project the tensors (all names of the terms) onto the piece, in place."""
+        self.mask_(tensors)
         for term, piece in self.pieces:
             view = term.constraint.view
             near = piece.project(views.matrix(term.site, view, tensors))

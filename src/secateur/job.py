@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from secateur.contracts import Constraint, Saliency, Solver
 from secateur.errors import BudgetError, ConstraintError, InterruptedRun, UsageError
 from secateur.spending import Spending
 from secateur.training import optimizers, seeds
+from secateur.training.batches import call
 from secateur.training.loop import Outcome, Setting, Stage, combined_loss, load_weights, train
 from secateur.training.metrics import evaluating
 from secateur.training.phases import Approach, Held, Phase, Snap
@@ -162,7 +163,7 @@ class Job:
         h = self._importance(net, name)
         purse.probe(net.weights, h)
         if plan.approach > 0 or solver.instant:
-            self._approach(name, solver, net, purse, epochs * plan.approach)
+            net, purse = self._legs(name, solver, net, purse, epochs * plan.approach)
         raw = self._fit(name, net, purse)
         net = self._cut(net)
         if plan.polish > 0:
@@ -172,6 +173,33 @@ class Job:
         net, files = self._finish(name, net, purse, epochs)
         metric = self._remember(f"{name}.metric", lambda: self.evaluate(files.module))
         return Candidate(name, net, files, metric, raw, self.stages[log_from:])
+
+    def _legs(self, name: str, solver: Solver, net: Net, purse: Spending, epochs: float) -> tuple[Net, Spending]:
+        """The approach, leg by leg; between two legs dead units are removed, so that later legs run faster."""
+        legs = solver.legs() if _may_cut(t.constraint.split(None) for t in net.terms) else ((solver, 1.0, 0.0, 1.0),)
+        for i, (leg, share, low, high) in enumerate(legs):
+            purse.low, purse.high = low, high
+            label = f"{name}.approach" if len(legs) == 1 else f"{name}.approach{i + 1}"
+            self._approach(label, leg, net, purse, epochs * share)
+            if i < len(legs) - 1:
+                net, purse = self._narrow(net, purse)
+        purse.low, purse.high = 0.0, 1.0
+        return net, purse
+
+    def _narrow(self, net: Net, purse: Spending) -> tuple[Net, Spending]:
+        """The same terms on the physically smaller net, the budget's way unchanged."""
+        small, cut = graph.shrink(net.module, net.traced)
+        traced = graph.trace(small, self.example_inputs)
+        before = {t.site.name: t for t in net.terms}
+        terms = tuple(
+            replace(t, level=before[t.site.name].level) if t.given and t.site.name in before else t
+            for t in self.recipe.build_terms(traced.sites, traced.groups)
+        )
+        narrow = Net(small, traced, terms, surgery=[*net.surgery, cut])
+        cheaper = self._purse(narrow, purse.limits)
+        cheaper.fixed, cheaper.probed = dict(purse.fixed), purse.probed
+        cheaper.dense_free = purse.dense_free or purse.free_cost(net.weights)
+        return narrow, cheaper
 
     def _approach(self, name: str, solver: Solver, net: Net, purse: Spending, epochs: float) -> None:
         self._use(net.module)
@@ -210,7 +238,7 @@ class Job:
             phase.close()
             return
         stage = Stage(
-            f"{name}.approach",
+            name,
             phase,
             training,
             self.recipe.build_objectives(),
@@ -254,8 +282,7 @@ class Job:
 
     def _cut(self, net: Net) -> Net:
         """Remove dead units physically, where the sets that remain do not mind; training goes on faster after it."""
-        supports = [part for t in net.terms for part, _ in t.constraint.split(net.levels[t.site.name])]
-        if any(c.kind == "support" and _name(c) not in _SUPPORTS_THAT_SHRINK for c in supports):
+        if not _may_cut(t.constraint.split(net.levels[t.site.name]) for t in net.terms):
             return net
         small, cut = graph.shrink(net.module, net.traced)
         traced = graph.trace(small, self.example_inputs)
@@ -312,7 +339,25 @@ class Job:
 
         return Spending(net.terms, spending.metered(limits), nbytes_of, net.traced.effective)
 
+    @cached_property
+    def _channels_last(self) -> bool:
+        """Do 2-d convolutions run with channels innermost? LeNet-5 trains in 29 ms a step then, in 47 ms without.
+
+        A model that reshapes with `view` may not bear it; one forward pass tells.
+        """
+        if not any(isinstance(m, nn.Conv2d) for m in self.dense.modules()):
+            return False
+        trial = copy.deepcopy(self.dense).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        try:
+            with evaluating(trial):
+                call(trial, self.example_inputs)
+        except RuntimeError:
+            return False
+        return True
+
     def _use(self, module: nn.Module) -> None:
+        if self._channels_last:
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.setting.model = module
 
     def _train(self, stage: Stage) -> Outcome:
@@ -462,6 +507,12 @@ def _terms_after_cut(
             levels[name] = (support, values[name][1])
         terms.append(Term(site, constraint, levels[name] if name in given else None, name in given))
     return tuple(terms), levels
+
+
+def _may_cut(parts: Iterable[tuple[tuple[Constraint, Level], ...]]) -> bool:
+    """Do all support sets survive the removal of channels? N:M groups would be shifted by it."""
+    kinds = {_name(c) for split in parts for c, _ in split if c.kind == "support"}
+    return kinds <= set(_SUPPORTS_THAT_SHRINK)
 
 
 def _name(constraint: Constraint) -> str:

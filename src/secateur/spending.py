@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from secateur import feasible
+from secateur import catalog, feasible, views
 from secateur.budget.allocate import Allocator, Plan
 from secateur.errors import BudgetError
-from secateur.types import Level, Limit, Term, Weights
+from secateur.types import Level, Limit, Packing, Term, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +36,9 @@ class Spending:
         limits: the limits that have a meter.
         nbytes_of: projected weights -> bytes of the `.sct` file they give; None = nothing is measured.
         fixed: what the file costs beyond the sites' estimates, as last measured.
+        low, high: the part of the way that tightness 0..1 means now (a solver's leg).
+        dense_free: what the free sites of the uncut net cost under the first limit; set once the net was cut, so that
+            the budget's way from dense to target stays the one that was begun.
     """
 
     terms: tuple[Term, ...]
@@ -44,6 +47,9 @@ class Spending:
     effective: Callable[[Weights], Mapping[str, Tensor]] | None = None
     fixed: dict[str, float] = field(default_factory=dict)
     probed: bool = False
+    low: float = 0.0
+    high: float = 1.0
+    dense_free: float | None = None
 
     @property
     def asks_bytes(self) -> bool:
@@ -56,18 +62,47 @@ class Spending:
 
     def levels(self, weights: Weights, importance: Mapping[str, Tensor | None], tightness: float) -> dict[str, Level]:
         """Full levels, joint sets whole."""
-        return self.allocator()(weights, importance, tightness)
+        return self.allocator()(weights, importance, self._way(weights, tightness))
 
     def support_levels(
         self, weights: Weights, importance: Mapping[str, Tensor | None], tightness: float
     ) -> dict[str, Level]:
         """Levels of the support parts: the `allocate` of a solver's problem. Probes the file on the way."""
-        if self.asks_bytes and not self.probed and tightness >= _PROBE_AT:
+        if self.asks_bytes and not self.probed and self.low + (self.high - self.low) * tightness >= _PROBE_AT:
             self.probed = True
             self.probe(weights, importance)
         found = self.levels(weights, importance, tightness)
         terms, at = feasible.support_only(self.terms, found)
         return {t.site.name: at[t.site.name] for t in terms}
+
+    def free_cost(self, weights: Weights) -> float | None:
+        """What the sites without a given level cost dense, under the first limit; None without limits."""
+        if not self.limits:
+            return None
+        meter = catalog.load("budget.meters", self.limits[0].kind)()
+        return float(
+            sum(meter.cost(t.site, Packing(_n(t, weights), _n(t, weights))) for t in self.terms if not t.given)
+        )
+
+    def _way(self, weights: Weights, tightness: float) -> float:
+        """Tightness on the whole way of the uncut net, translated to this net's own dense cost."""
+        t = self.low + (self.high - self.low) * tightness
+        now = self.free_cost(weights)
+        if self.dense_free is None or now is None or not 0 < t < 1:
+            return t
+        limit = self.limits[0]
+        meter = catalog.load("budget.meters", limit.kind)()
+        target = limit.value - self.fixed.get(limit.kind, 0.0)
+        for term in self.terms:
+            if term.given:
+                shape = views.shape(term.site, term.constraint.view, weights)
+                n = shape[0] * shape[1]
+                packing = Packing(n, n) if term.level is None else term.constraint.packing(shape, term.level)
+                target -= meter.cost(term.site, packing)
+        if not 0 < target < now:
+            return t
+        budget = self.dense_free ** (1 - t) * target**t
+        return min(max(math.log(now / budget) / math.log(now / target), 1e-6), 1.0)
 
     def plan(self, weights: Weights, importance: Mapping[str, Tensor | None]) -> Plan:
         """What the budget buys now."""
@@ -192,6 +227,10 @@ class Spending:
     def load(self, state: Mapping[str, Any]) -> None:
         """Exactly as `state` gave it."""
         self.fixed, self.probed = dict(state["fixed"]), bool(state["probed"])
+
+
+def _n(term: Term, weights: Weights) -> int:
+    return math.prod(views.shape(term.site, term.constraint.view, weights))
 
 
 def metered(limits: Sequence[Limit]) -> tuple[Limit, ...]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from secateur import formats, graph
 from secateur.errors import FormatError, UsageError
 from secateur.export import onnx as onnx_export
@@ -34,7 +36,6 @@ class Written:
     @property
     def tensors(self) -> bytes:
         """The safetensors file: parameters and buffers of `module`."""
-        import torch
         from safetensors.torch import save
 
         state = {
@@ -58,7 +59,7 @@ def write(
         surgery: cuts that were already made on the way to `model`.
     """
     small, cut = graph.shrink(model, traced, weights)
-    small.eval()
+    small.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     exported = onnx_export.to_bytes(small, example_inputs)
     return Written(small, exported, formats.pack(exported), [*surgery, cut])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from secateur import schedules
@@ -48,6 +48,12 @@ class Gradual(Solver):
             )
         schedules.get(self.schedule)
         check(self.stages, self.shares)
+
+    def legs(self) -> tuple[tuple[Solver, float, float, float], ...]:
+        """One leg per stage: a stage restarts the learning rate anyway."""
+        stages = plan(self.stages, self.shares, 1 << 20)
+        alone = replace(self, stages=1, shares=())
+        return tuple((alone, s.length / (1 << 20), s.low, s.high) for s in stages)
 
     def init(self, problem: Problem) -> _State:
         """Nothing is pruned yet."""

@@ -50,6 +50,7 @@ class _State:
     levels: dict[str, Level]
     n: int = 0
     round_changed: bool = False
+    residuals: dict[str, float] = field(default_factory=dict)
     frozen: Frozen = field(init=False)
 
     def __post_init__(self) -> None:

@@ -14,8 +14,10 @@ from secateur.errors import UsageError
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
-def affine(x: Tensor, generator: torch.Generator) -> Tensor:
+def affine(x: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
     """Rotation up to 12 degrees, scale and aspect up to 12 %, shear up to 0.15, shift up to 1/14 of the side.
+
+    `strength` scales all of them.
 
     For digits: 2 px of 28. What comes in from outside has the batch's smallest value (the background, normalised or
     not). Bilinear.
@@ -24,7 +26,7 @@ def affine(x: Tensor, generator: torch.Generator) -> Tensor:
         x: float [n, c, h, w].
     """
     n = len(x)
-    u = (torch.rand(n, 6, generator=generator) * 2 - 1).to(x.device)
+    u = ((torch.rand(n, 6, generator=generator) * 2 - 1) * strength).to(x.device)
     angle, shear = u[:, 0] * (12 * math.pi / 180), u[:, 1] * 0.15
     sx, sy = 1 + 0.12 * u[:, 2], 1 + 0.12 * u[:, 3]
     cos, sin = angle.cos(), angle.sin()
@@ -37,8 +39,10 @@ def affine(x: Tensor, generator: torch.Generator) -> Tensor:
     return F.grid_sample(x - low, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + low
 
 
-def flip_crop(x: Tensor, generator: torch.Generator) -> Tensor:
+def flip_crop(x: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
     """Horizontal flip with probability 1/2, then a random crop of the image padded by 1/8 of its side (4 px of 32).
+
+    `strength` scales the padding.
 
     The padding reflects the image's border; He et al. pad with zeros, which after normalisation would be grey as well.
 
@@ -47,7 +51,7 @@ def flip_crop(x: Tensor, generator: torch.Generator) -> Tensor:
     Reference: He et al. 2015, arXiv:1512.03385, sec. 4.2.
     """
     n, _, h, w = x.shape
-    pad = max(h // 8, 1)
+    pad = max(round(strength * h / 8), 1)
     flip = (torch.rand(n, generator=generator) < 0.5)[:, None].to(x.device)
     top = torch.randint(0, 2 * pad + 1, (n, 1), generator=generator).to(x.device)
     left = torch.randint(0, 2 * pad + 1, (n, 1), generator=generator).to(x.device)
@@ -58,13 +62,18 @@ def flip_crop(x: Tensor, generator: torch.Generator) -> Tensor:
     return padded.movedim(1, -1)[image, ys[:, :, None], xs[:, None, :]].movedim(-1, 1)
 
 
-_NAMED: dict[str, Augment] = {"affine": affine, "flip_crop": flip_crop}
+_NAMED: dict[str, Callable[[Tensor, torch.Generator, float], Tensor]] = {"affine": affine, "flip_crop": flip_crop}
 
 
 def get(name: str | None) -> Augment | None:
-    """The augmentation of that name (`none` or None: none); UsageError lists the known ones."""
-    if name in (None, "none"):
+    """The augmentation `name` or `name:strength` (`none` or None: none); UsageError lists the known ones."""
+    if name is None or name == "none":
         return None
-    if name not in _NAMED:
+    kind, _, strength = name.partition(":")
+    if kind not in _NAMED:
         raise UsageError(f"training.augment: {name!r} is unknown; known: none, {', '.join(sorted(_NAMED))}")
-    return _NAMED[name]
+    try:
+        scale = float(strength or 1.0)
+    except ValueError:
+        raise UsageError(f"training.augment: {name!r}; give a number after the colon, as {kind}:0.8") from None
+    return lambda x, generator: _NAMED[kind](x, generator, scale)

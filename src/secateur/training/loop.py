@@ -16,7 +16,7 @@ from secateur.contracts import Objective
 from secateur.errors import DivergedError, InterruptedRun
 from secateur.training import augment, optimizers, seeds
 from secateur.training.average import Average
-from secateur.training.batches import Batches, call, map_tensors
+from secateur.training.batches import Batches, call
 from secateur.training.checkpoint import Ledger
 from secateur.training.metrics import Evaluate, evaluating
 from secateur.training.phases import Phase
@@ -42,8 +42,6 @@ class Setting:
     teacher: nn.Module | None = None
     on_progress: Report | None = None
     interrupted: Callable[[], bool] = lambda: False
-    channels_last: bool = False
-    started: float = field(default_factory=time.monotonic)
 
     @property
     def params(self) -> dict[str, Tensor]:
@@ -171,8 +169,6 @@ class _Run:
         if self.augment is not None:
             g = seeds.generator(s.seed, self.stage.name, self.step, "augment")
             inputs = self.augment(inputs, g)
-        if s.channels_last:
-            inputs = map_tensors(inputs, lambda x: x.to(memory_format=torch.channels_last) if x.dim() == 4 else x)
         now = optimizers.rate(self.step, self.phase.span, t.lr, t.warmup_steps, self.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = now
@@ -219,7 +215,8 @@ class _Run:
         self.s.model.train()
         loss = self.loss_sum / max(self.loss_n, 1)
         self.loss_sum, self.loss_n = 0.0, 0
-        self.curve.append({"epoch": epoch, "step": self.step, "loss": loss, "metric": metric})
+        row = {"epoch": epoch, "step": self.step, "loss": loss, "metric": metric, **self.phase.numbers(point)}
+        self.curve.append({**row, "lr": self.statistics.learning_rate()})
         if not self.stage.keep_best:
             self.metric = metric
         elif self.s.better(metric, self.metric):

@@ -22,6 +22,9 @@ Live = Mapping[str, Tensor]  # parameter name -> the model's own parameter
 State = tuple[dict[str, Tensor], dict[str, Any]]
 
 
+_REASSIGNMENTS = 10  # at least so many in a short snap
+
+
 class Memory(Protocol):
     """Something behind the problem that learns on the way (what the budget costs on disk) and must be resumed."""
 
@@ -38,6 +41,7 @@ class Phase:
     def __init__(self, params: Live, total_steps: int) -> None:
         self.params, self.total_steps, self.n = params, total_steps, 0
         self.round_changed = False
+        self.terms: tuple[Term, ...] = ()
 
     @property
     def span(self) -> tuple[int, int]:
@@ -54,6 +58,12 @@ class Phase:
     def after_step(self) -> None:
         """After the optimizer's step."""
         self.n += 1
+
+    def numbers(self, point: Mapping[str, Tensor]) -> dict[str, float]:
+        """What the curves show beside loss and metric."""
+        names = {m.param for t in self.terms for m in t.site.members if m.param in point}
+        n = sum(point[k].numel() for k in names)
+        return {"sparsity": 1.0 - sum(int(point[k].count_nonzero()) for k in names) / n} if n else {}
 
     def close(self) -> dict[str, Any]:
         """After the last step: facts for the record (levels, residuals)."""
@@ -82,6 +92,7 @@ class Approach(Phase):
     def __init__(self, solver: Solver, problem: Problem, memory: Memory | None = None) -> None:
         super().__init__(problem.params, problem.total_steps)
         self.solver, self.problem, self.memory = solver, problem, memory
+        self.terms = problem.terms
         self._final: Frozen | None = None
         self.state = solver.init(problem)
 
@@ -117,6 +128,12 @@ class Approach(Phase):
             return out
         return {**out, **self.state.candidate(out)}
 
+    def numbers(self, point: Mapping[str, Tensor]) -> dict[str, float]:
+        known = {"rho": getattr(self.state, "factor", None), "mask_churn": getattr(self.state, "churn", None)}
+        if self.state.residuals:
+            known["primal_residual"] = max(self.state.residuals.values())
+        return {**super().numbers(point), **{k: float(v) for k, v in known.items() if v is not None}}
+
     def state_dict(self) -> State:
         tensors, facts = self.state.state_dict()
         return dict(tensors), {"n": self.n, "solver": facts, "memory": self.memory.state() if self.memory else None}
@@ -137,8 +154,8 @@ class Held(Phase):
         self.frozen = Frozen(terms, levels, _data(params))
 
     def before_step(self) -> None:
-        # Tied weights must see the mean gradient of their cluster; masked ones none, so that momentum stays at zero.
-        self.frozen.apply_(_grads(self.params))
+        # Masked weights get no gradient, so that their moments stay at zero.
+        self.frozen.mask_(_grads(self.params))
 
     def after_step(self) -> None:
         self.n += 1
@@ -178,7 +195,8 @@ class Snap(Phase):
     ) -> None:
         super().__init__(params, total_steps)
         self.terms, self.levels = terms, levels
-        self.every, self.freeze_at = every, round(loose * total_steps)
+        self.freeze_at = round(loose * total_steps)
+        self.every = max(min(every, self.freeze_at // _REASSIGNMENTS), 1)
         names = {m.param for t in terms for m in t.site.members}
         self.latent = {k: p.detach().clone() for k, p in params.items() if k in names}
         support_terms, support_levels = feasible.support_only(terms, levels)
@@ -191,8 +209,7 @@ class Snap(Phase):
         return self.n < self.freeze_at
 
     def before_step(self) -> None:
-        if not self.loose:
-            self.frozen.apply_(_grads(self.params))
+        self.support.mask_(_grads(self.params))
 
     def after_step(self) -> None:
         self.n += 1
@@ -258,4 +275,5 @@ def _data(params: Live) -> dict[str, Tensor]:
 
 
 def _grads(params: Live) -> dict[str, Tensor]:
+    # A parameter that the loss does not reach has no gradient; the optimizer skips it.
     return {k: p.grad if p.grad is not None else torch.zeros_like(p) for k, p in params.items()}
