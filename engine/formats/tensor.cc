@@ -10,6 +10,10 @@
 namespace secateur::sct {
 namespace {
 
+constexpr int64_t kFastMin = 65536;  // kept values: from here on the fast codings are taken if within 1 % of the ideal
+constexpr int64_t kSplitMin = 4096;  // below, the table and states of rANS cost more than they save
+constexpr size_t kFastEntries = 4096;
+
 // One row per layout and codec: the unpack table. What a stream may hold is what stands here; names are those of the
 // Python files that describe them.
 struct Row {
@@ -26,7 +30,8 @@ constexpr CodecRow kCodecs[] = {{Codec::kRaw, "raw"},
                                 {Codec::kCodebook, "codebook"},
                                 {Codec::kGrid, "grid"},
                                 {Codec::kFields, "fields"},
-                                {Codec::kInts, "ints"}};
+                                {Codec::kInts, "ints"},
+                                {Codec::kSplit, "split"}};
 
 // ---- what the values are -------------------------------------------------------------------------------------------
 
@@ -173,29 +178,31 @@ struct Best {
 
 class Search {
  public:
-  Search(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data, Values& v)
-      : dtype_(dtype), dims_(dims), data_(data), v_(v) {}
+  Search(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data, Values& v,
+         double ideal_bits)
+      : dtype_(dtype), dims_(dims), data_(data), v_(v), ideal_bits_(ideal_bits) {}
 
   Best run() {
+    if (v_.nnz >= kFastMin) {
+      fast();
+      if (best_.any && static_cast<double>(best_.bytes.size()) <= 1.01 / 8 * ideal_bits_) return std::move(best_);
+    }
     Plan raw;
     if (v_.n <= kMixedMax) attempt(raw);
-    std::vector<Plan> kinds = codecs();
     const bool sparse = v_.nnz < v_.n;
-    for (Plan& p : kinds) {
-      p.layout = Layout::kDense;
-      if (p.codec == Codec::kCodebook) set_entries(p, true);
-      if (p.codec != Codec::kCodebook || !p.entries.empty()) {
-        if (!(sparse && v_.n > 4096 && v_.nnz * 4 < v_.n)) attempt(p);  // mostly zeros: dense never wins
-        if (p.codec == Codec::kCodebook && mixes(p) && (!sparse || v_.nnz * 2 > v_.n)) {
-          p.mixed = true;
-          orders(p);
-        }
+    for (Plan& p : codecs()) {
+      const bool codebook = p.codec == Codec::kCodebook;
+      if (codebook) set_entries(p, true);
+      if (!(sparse && v_.n > 4096 && v_.nnz * 4 < v_.n)) attempt(p);  // mostly zeros: dense never wins
+      if (codebook && mixes(p) && (!sparse || v_.nnz * 2 > v_.n)) {
+        p.mixed = true;
+        orders(p);
       }
       if (!sparse) continue;
       Plan q = p;
       q.mixed = false;
       q.nnz = v_.nnz;
-      if (q.codec == Codec::kCodebook) set_entries(q, false);
+      if (codebook) set_entries(q, false);
       q.layout = Layout::kGaps;
       attempt(q);
       if (find_groups(q)) attempt(q);
@@ -210,8 +217,35 @@ class Search {
   }
 
  private:
+  // rANS codings, dense and with gaps.
+  void fast() {
+    const auto both = [&](Plan p) {
+      const bool codebook = p.codec == Codec::kCodebook;
+      if (codebook) set_entries(p, true);
+      if (v_.nnz * 4 >= v_.n) attempt(p);
+      if (v_.nnz == v_.n) return;
+      if (codebook) set_entries(p, false);
+      p.layout = Layout::kGaps;
+      p.nnz = v_.nnz;
+      attempt(p);
+    };
+    Plan p;
+    p.shift = v_.shift;
+    if (v_.few && v_.entries.size() <= kFastEntries) {
+      p.codec = Codec::kCodebook;
+      p.fast = true;
+      both(p);
+    }
+    if (splits() && !(v_.few && v_.entries.size() <= 64)) {
+      p.codec = Codec::kSplit;
+      p.fast = false;
+      both(p);
+    }
+  }
+  bool splits() const { return v_.type.is_float() && v_.shift <= v_.type.width - 1 - v_.type.exponent; }
+
   bool mixes(const Plan& p) const {
-    return v_.n <= kMixedMax && (p.codec != Codec::kCodebook || static_cast<int64_t>(p.entries.size()) <= kMixedCodebookMax);
+    return v_.n <= kMixedMax && p.codec != Codec::kSplit && (p.codec != Codec::kCodebook || static_cast<int64_t>(p.entries.size()) <= kMixedCodebookMax);
   }
 
   std::vector<Plan> codecs() const {
@@ -224,15 +258,24 @@ class Search {
       all.push_back(p);
       return &all.back();
     };
-    if (v_.few && v_.n > 0) {
+    if (v_.few && codebook_may_win()) {
       add(Codec::kCodebook);
       if (v_.scale) add(Codec::kCodebook)->on_grid = true;
     }
     const bool very_few = v_.few && static_cast<int64_t>(v_.entries.size()) * 16 < v_.nnz;  // a codebook always wins
     if (v_.scale && !(very_few && v_.n > 65536)) add(Codec::kGrid);
-    if (v_.type.is_float() && !(very_few && v_.n > 4096)) add(Codec::kFields);
+    if (v_.type.is_float() && !(very_few && v_.n > 4096)) {
+      if (v_.nnz < kFastMin || !splits()) add(Codec::kFields);
+      if (v_.nnz >= kSplitMin && v_.nnz < kFastMin && splits()) add(Codec::kSplit);
+    }
     if (v_.ints_fit && !(very_few && v_.n > 65536)) add(Codec::kInts);
     return all;
+  }
+
+  // Nearly as many entries as values: the bound itself is then above the plain bits, no need to try.
+  bool codebook_may_win() const {
+    const double m = static_cast<double>(v_.entries.size()), k = static_cast<double>(std::max<int64_t>(v_.nnz, 1));
+    return m < 0.75 * k || std::log2(k) < 0.25 * v_.type.width + 0.5;
   }
 
   void set_entries(Plan& p, bool with_zero) const {
@@ -279,7 +322,7 @@ class Search {
   }
 
   bool find_groups(Plan& p) const {
-    if (dims_.size() < 2) return false;
+    if (dims_.size() < 2 || p.codec == Codec::kSplit) return false;
     const View view = View::of(dims_, 1, false);
     for (int64_t group : {4, 8, 16, 32, 2}) {
       if (dims_[1] % group != 0) continue;
@@ -313,6 +356,8 @@ class Search {
     TensorCoder<Encoder> coder(e, dtype_, dims_, const_cast<uint8_t*>(data_.data()));  // read only when encoding
     coder.run(p);
     std::vector<uint8_t> bytes = e.finish();
+    bytes.insert(bytes.end(), p.tail.begin(), p.tail.end());
+    p.tail.clear();
     const size_t size = bytes.size();
     if (!best_.any || size < best_.bytes.size()) {
       best_.any = true;
@@ -327,6 +372,7 @@ class Search {
   const std::vector<int64_t>& dims_;
   std::span<const uint8_t> data_;
   Values& v_;
+  double ideal_bits_;
   Best best_;
 };
 
@@ -378,7 +424,7 @@ CodedTensor encode_tensor(DType dtype, const std::vector<int64_t>& dims, std::sp
   }
   Values v = study(dtype, n, data);
   bound(out.report, v);
-  Best best = Search(dtype, dims, data, v).run();
+  Best best = Search(dtype, dims, data, v, out.report.bound_bits).run();
   describe(out.report, best.plan);
   out.report.nbytes = best.bytes.size();
   out.bytes = std::move(best.bytes);
@@ -409,9 +455,11 @@ size_t decode_tensor(DType dtype, const std::vector<int64_t>& dims, std::span<co
   data.assign(static_cast<size_t>(n) * dtype_size(dtype), 0);
   Decoder d(bytes);
   Plan p;
-  TensorCoder<Decoder>(d, dtype, dims, data.data()).run(p);
-  const size_t used = n == 0 ? 0 : d.consumed();
+  TensorCoder<Decoder> coder(d, dtype, dims, data.data());
+  coder.run(p);
+  size_t used = n == 0 ? 0 : d.consumed();
   if (used > bytes.size()) throw FormatError("truncated: a tensor's stream ends early");
+  if ((p.codec == Codec::kSplit || p.fast) && p.nnz > 0) used += coder.split_read(p, bytes.subspan(used));
   if (report) {
     describe(*report, p);
     report->nbytes = used;

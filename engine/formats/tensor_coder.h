@@ -9,13 +9,14 @@
 
 #include "base/error.h"
 #include "formats/mixing.h"
+#include "formats/split.h"
 #include "formats/values.h"
 
 namespace secateur::sct {
 
 // Where the kept values sit and how one is written; the numbers are what the file holds.
 enum class Layout : uint8_t { kDense = 0, kSparse = 1, kGaps = 2, kNm = 3 };
-enum class Codec : uint8_t { kRaw = 0, kCodebook = 1, kGrid = 2, kFields = 3, kInts = 4 };
+enum class Codec : uint8_t { kRaw = 0, kCodebook = 1, kGrid = 2, kFields = 3, kInts = 4, kSplit = 5 };
 
 inline constexpr int64_t kMixedMax = int64_t{1} << 20;   // elements: mixing costs ~0.1 us each
 inline constexpr int64_t kCodebookMax = 65536;           // entries
@@ -37,6 +38,10 @@ struct Plan {
   uint32_t scale = 0;
   std::vector<uint64_t> entries;         // codebook, ascending keys (patterns)
   std::vector<int32_t> index;            // encoder: entry of each element, -1 where pattern 0 is left out
+  bool fast = false;                     // codebook: indices by rANS, as split values are
+  std::vector<uint32_t> frequencies;     // split values: of sign and exponent, or of codebook entries
+  uint64_t split_bytes = 0;              // split values: length of the rANS part
+  std::vector<uint8_t> tail;             // encoder: bytes that follow the arithmetic stream
 };
 
 // A tensor as rows x columns x positions: position = place in a convolution kernel or in a flattened map.
@@ -88,7 +93,9 @@ class TensorCoder {
     }
     values_header(p);
     switch (p.layout) {
-      case Layout::kDense: return p.mixed ? mixed_body<false>(p) : dense_body(p);
+      case Layout::kDense:
+        if (p.codec == Codec::kSplit || p.fast) return;
+        return p.mixed ? mixed_body<false>(p) : dense_body(p);
       case Layout::kSparse: return mixed_body<true>(p);
       case Layout::kGaps: return gaps_body(p);
       case Layout::kNm: return nm_body(p);
@@ -126,7 +133,7 @@ class TensorCoder {
     } else {
       p.layout = static_cast<Layout>(c_.bits(static_cast<uint32_t>(p.layout), 2));
       const uint32_t codec = c_.bits(static_cast<uint32_t>(p.codec), 3);
-      if (codec > 4) damaged("unknown codec");
+      if (codec > 5) damaged("unknown codec");
       p.codec = static_cast<Codec>(codec);
       p.mixed = p.layout == Layout::kSparse;
     }
@@ -137,6 +144,7 @@ class TensorCoder {
     if (p.mixed && n_ > kMixedMax) damaged("a mixed model on a tensor this large");
     if (p.codec == Codec::kGrid && dtype_ != DType::kFloat) damaged("grid values need float32");
     if (p.codec == Codec::kFields && !t_.is_float()) damaged("field values need a floating type");
+    if (p.codec == Codec::kSplit && (!t_.is_float() || p.mixed || p.layout == Layout::kNm)) damaged("split values need a floating type, dense or with gaps");
     if (p.codec == Codec::kInts && t_.is_float()) damaged("integer values need an integer type");
 
     if (p.mixed) {
@@ -166,10 +174,102 @@ class TensorCoder {
 
   void values_header(Plan& p) {
     if (p.nnz == 0) return;
-    if (p.codec == Codec::kCodebook) return codebook_header(p);
+    if (p.codec == Codec::kCodebook) {
+      codebook_header(p);
+      if (!p.mixed && p.layout != Layout::kNm) p.fast = c_.bit(p.fast, 32768);
+      if (p.fast) split_header(p);
+      return;
+    }
     if (p.codec == Codec::kGrid) return scale(p);
     if (p.codec == Codec::kFields) p.shift = trailing(p.shift, t_.width - 1);
+    if (p.codec == Codec::kSplit) split_header(p);
   }
+
+  // ---- split values --------------------------------------------------------------------------------------------------
+  int mantissa() const { return t_.width - 1 - t_.exponent; }
+
+  void split_header(Plan& p) {
+    if (p.codec == Codec::kSplit) p.shift = trailing(p.shift, mantissa());
+    if constexpr (kEnc) split_write(p);
+    p.frequencies.resize(split_symbols(p));
+    Uint model;
+    uint64_t sum = 0;
+    for (uint32_t& f : p.frequencies) {
+      const uint64_t x = model.code(c_, f);
+      if (x > kSplitTotal) damaged("a frequency is too large");
+      f = static_cast<uint32_t>(x);
+      sum += x;
+    }
+    if (sum != kSplitTotal) damaged("frequencies do not add up");
+    p.split_bytes = Uint{}.code(c_, p.split_bytes);
+  }
+
+  size_t split_symbols(const Plan& p) const { return p.codec == Codec::kSplit ? size_t{2} << t_.exponent : p.entries.size(); }
+  int split_bits(const Plan& p) const { return p.codec == Codec::kSplit ? mantissa() - p.shift : 0; }
+
+  void split_write(Plan& p) {
+    std::vector<uint64_t> counts(split_symbols(p));
+    const bool all = p.layout == Layout::kDense;
+    const auto symbol = [&](int64_t i, uint64_t x) {
+      return p.codec == Codec::kSplit ? static_cast<size_t>(x >> mantissa()) : static_cast<size_t>(p.index[static_cast<size_t>(i)]);
+    };
+    for (int64_t i = 0; i < n_; ++i) {
+      const uint64_t x = get(i);
+      if (all || x != 0) ++counts[symbol(i, x)];
+    }
+    p.frequencies = split_frequencies(counts);
+    SplitWriter w(p.frequencies);
+    uint64_t k = static_cast<uint64_t>(p.nnz);
+    for (int64_t i = n_; i-- > 0;) {
+      const uint64_t x = get(i);
+      if (all || x != 0) w.put(--k, symbol(i, x));
+    }
+    p.tail = w.finish();
+    p.split_bytes = p.tail.size();
+    const int bits = split_bits(p);
+    if (bits == 0) return;
+    uint64_t hold = 0;
+    int held = 0;
+    for (int64_t i = 0; i < n_; ++i) {
+      const uint64_t x = get(i);
+      if (!all && x == 0) continue;
+      hold |= (x >> p.shift & ((uint64_t{1} << bits) - 1)) << held;
+      for (held += bits; held >= 8; held -= 8, hold >>= 8) p.tail.push_back(static_cast<uint8_t>(hold));
+    }
+    if (held > 0) p.tail.push_back(static_cast<uint8_t>(hold));
+  }
+
+ public:
+  // Decoding, after run(): the values from the bytes behind the arithmetic stream; returns how many it took.
+  size_t split_read(const Plan& p, std::span<const uint8_t> bytes) {
+    const int bits = split_bits(p);
+    const bool codebook = p.codec == Codec::kCodebook;
+    const auto nnz = static_cast<uint64_t>(p.nnz);
+    const uint64_t packed = (nnz * static_cast<uint64_t>(bits) + 7) / 8;
+    if (p.split_bytes > bytes.size() || packed > bytes.size() - p.split_bytes) throw FormatError("truncated: split values end early");
+    SplitReader r(p.frequencies, bytes.first(p.split_bytes));
+    const uint8_t* from = bytes.data() + p.split_bytes;
+    const uint64_t mask = (uint64_t{1} << bits) - 1;
+    const bool all = p.layout == Layout::kDense;
+    uint64_t hold = 0, k = 0;
+    int held = 0;
+    for (int64_t i = 0; i < n_; ++i) {
+      if (!all && data_[i * (t_.width / 8)] == 0) continue;  // run() left a 1 where a value belongs
+      if (codebook) {
+        set(i, p.entries[r.get(k++)]);
+        continue;
+      }
+      for (; held < bits; held += 8) hold |= uint64_t{*from++} << held;
+      const uint64_t x = uint64_t{r.get(k++)} << mantissa() | (hold & mask) << p.shift;
+      hold >>= bits;
+      held -= bits;
+      set(i, x);
+    }
+    if (!r.clean()) damaged("split values do not end where they should");
+    return p.split_bytes + packed;
+  }
+
+ private:
 
   // A number up to about `most`: all lengths equally likely, then all numbers of the length.
   uint64_t below(uint64_t value, uint64_t most) {
@@ -416,6 +516,7 @@ class TensorCoder {
     return v;
   }
   void plain_value(Plain& v, const Plan& p, int64_t i) {
+    if (p.fast) return set(i, 1);  // a mark; split_read() fills it in
     switch (v.codec) {
       case Codec::kCodebook: {
         const int s = plain_symbol(v.symbols, kEnc ? p.index[static_cast<size_t>(i)] : 0);
@@ -431,6 +532,7 @@ class TensorCoder {
       case Codec::kFields: return set(i, field_value(v.fields, get(i), p.shift));
       case Codec::kInts:
         return set(i, static_cast<uint64_t>(int_value(v.ints, to_int(get(i)), p.layout == Layout::kDense)) & t_.mask());
+      case Codec::kSplit: return set(i, 1);  // a mark; split_read() fills it in
       case Codec::kRaw: return;
     }
   }
