@@ -168,6 +168,73 @@ class Tied(nn.Module):
         return self.c(torch.tanh(self.b(torch.tanh(self.a(x)))))
 
 
+class Gate(nn.Module):
+    """Squeeze and excitation, a gated linear unit by chunk, `same` padding, reversed subtraction, division."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(2, 6, 3, padding="same")
+        self.s1, self.s2 = nn.Linear(6, 3), nn.Linear(3, 6)
+        self.b, self.head = nn.Conv2d(6, 4, 2, padding="valid"), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.a(x))
+        x = x * torch.sigmoid(self.s2(F.relu(self.s1(x.mean((2, 3))))))[:, :, None, None]
+        left, right = self.b(x).chunk(2, 1)
+        y = torch.maximum(left, right) / (1 + torch.tanh(right) ** 2)
+        return self.head(torch.cat((1 - y, left - y), 1).mean((2, 3))) * 0.5 + 0.0 * 1
+
+
+class Odd(nn.Module):
+    """Operations that no file describes, learned scales, grouped and transposed convolutions, circular padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm = nn.Conv2d(3, 8, 3, padding=1, padding_mode="circular"), nn.GroupNorm(2, 8)
+        self.grouped, self.up = nn.Conv2d(8, 8, 3, groups=2, bias=False), nn.ConvTranspose2d(8, 4, 2, stride=2)
+        self.act, self.scale, self.head = nn.PReLU(4), nn.Parameter(torch.rand(4) + 0.5), nn.Linear(4, 6)
+        self.tail, self.last = nn.Linear(6, 5), nn.Linear(5, 2)
+        self.register_buffer("mask", torch.tensor([0.0, -float("inf"), 0.0, 0.0, 0.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.up(self.grouped(F.relu(self.norm(self.a(x))))))
+        x = self.tail(torch.tanh(self.head(x.amax((2, 3)) * self.scale)))
+        return self.last(torch.softmax(x.cumsum(1) + self.mask, -1))
+
+
+class Attention(nn.Module):
+    """Embedding, learned positions, one encoder layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.where = nn.Embedding(20, 16), nn.Parameter(torch.randn(1, 5, 16))
+        self.layer, self.head = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(self.embed(x) + self.where).mean(1))
+
+
+class Unbatched(nn.Module):
+    """One picture at a time, without a batch axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(2, 3, 3), nn.Linear(27, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(torch.tanh(self.b(self.a(x).flatten())))[None]
+
+
+def more_nets() -> dict[str, tuple[nn.Module, object]]:
+    """Nets with parts that the room only has to leave alone."""
+    return {
+        "gate": (Gate(), torch.randn(2, 2, 6, 6)),
+        "odd": (Odd(), torch.randn(2, 3, 8, 8)),
+        "attention": (Attention(), torch.randint(0, 20, (2, 5))),
+        "unbatched": (Unbatched(), torch.randn(2, 5, 5)),
+    }
+
+
 def all_nets() -> dict[str, tuple[nn.Module, object]]:
     """Name -> (net with shaken batch-norm statistics, example inputs of batch 2)."""
     nets = {

@@ -16,7 +16,7 @@ from secateur.errors import FormatError, UnsupportedError, UsageError
 from secateur.graph import Traced, apply_surgery, recalibrate, shrink, trace
 from secateur.graph.capture import arguments
 
-from .nets import HardView, LeNet, Mlp, PadLayers, ResNet, Tied, TwoInputs, Vgg, all_nets, shake
+from .nets import HardView, LeNet, Mlp, PadLayers, ResNet, Tied, TwoInputs, Vgg, all_nets, more_nets, shake
 
 
 def flat(outputs: object) -> Tensor:
@@ -47,8 +47,8 @@ def prune(net: nn.Module, t: Traced, density: float, rows: float, seed: int, com
     for site in t.groups:
         dead = torch.rand(site.shape[0], generator=g) > rows
         for m in site.members:
-            index = torch.tensor(m.index if m.index is not None else range(site.shape[0]))
-            w[m.param].index_fill_(m.axis, index[dead], 0.0)
+            index = torch.tensor(m.index if m.index is not None else range(site.shape[0] * m.repeat))
+            w[m.param].index_fill_(m.axis, index[dead.repeat_interleave(m.repeat)], 0.0)
     if companions:
         for n, mask in t.kept(w).items():
             w[n] = w[n] * mask
@@ -60,7 +60,7 @@ def check(net: nn.Module, example: Any, weights: dict[str, Tensor], t: Traced) -
     small, surgery = shrink(net, t, weights)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
     full = masked(net, weights)
-    more = torch.utils._pytree.tree_map(lambda x: torch.randn(5, *x.shape[1:]), example)
+    more = torch.utils._pytree.tree_map(_like, example)
     for x in (example, more):
         # float32 against float32: a few hundred roundings of the largest activation at most.
         want, got = answer(full.double(), _double(x)), answer(copy.deepcopy(small).double(), _double(x))
@@ -76,14 +76,21 @@ def check(net: nn.Module, example: Any, weights: dict[str, Tensor], t: Traced) -
 
 
 def _double(x: object) -> object:
-    return torch.utils._pytree.tree_map(lambda t: t.double(), x)
+    return torch.utils._pytree.tree_map(lambda t: t.double() if t.is_floating_point() else t, x)
 
 
-@pytest.mark.parametrize("name", list(all_nets()))
+def _like(x: Tensor) -> Tensor:
+    """Other values, and another batch where there is one."""
+    if not x.is_floating_point():
+        return x.flip(0)
+    return torch.randn(x.shape if x.dim() == 3 and x.shape[0] == 2 and x.shape[1] == 5 else (5, *x.shape[1:]))
+
+
+@pytest.mark.parametrize("name", [*all_nets(), *more_nets()])
 @pytest.mark.parametrize(("density", "rows", "companions"), [(0.3, 0.7, False), (0.1, 1.0, False), (1.0, 0.5, True)])
 def test_shrunk_equals_masked(name: str, density: float, rows: float, companions: bool) -> None:
     torch.manual_seed(1)
-    net, example = all_nets()[name]
+    net, example = (all_nets() | more_nets())[name]
     t = trace(net, example)
     check(net, example, prune(net, t, density, rows, 7, companions), t)
 

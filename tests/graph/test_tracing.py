@@ -10,7 +10,7 @@ from secateur import views
 from secateur.errors import ConstraintError, UnsupportedError, UsageError
 from secateur.graph import trace
 
-from .nets import Concat, Depthwise, LeNet, ResNet, Tied, TwoInputs, all_nets
+from .nets import Concat, Depthwise, LeNet, ResNet, Tied, TwoInputs, all_nets, more_nets
 
 
 def test_sites_of_a_chain_in_network_order() -> None:
@@ -98,6 +98,46 @@ def test_the_callers_model_and_random_state_are_untouched(name: str) -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
     assert all(p.grad is None for p in net.parameters())
+
+
+def test_what_nobody_describes_is_left_alone() -> None:
+    net, example = more_nets()["odd"]
+    t = trace(net, example)
+    assert {s.op for s in t.sites if s.name.startswith("norm")} == {"norm"}
+    assert {g.name for g in t.groups} == {"head.weight.channels"}
+    attention = trace(*more_nets()["attention"])
+    assert next(s for s in attention.sites if s.name == "embed.weight").op == "embedding"
+    assert [g.name for g in attention.groups] == ["layer.linear1.weight.channels"]
+    assert not trace(*more_nets()["unbatched"]).effective({})["a.bias"].logical_not().any()
+
+
+def test_gates_couple_what_they_multiply() -> None:
+    groups = trace(*more_nets()["gate"]).groups
+    assert [m.param for m in groups[0].members] == ["a.weight", "s2.weight"]
+    halves = next(m for g in groups for m in g.members if m.param == "b.weight")
+    assert (halves.repeat, halves.index) == (2, (0, 2, 1, 3))
+
+
+def test_companions_of_a_removed_channel() -> None:
+    """Norms and biases go with it; a channel made of two rows goes when both are zero."""
+    net = Depthwise()
+    t = trace(net, torch.randn(1, 2, 7, 7))
+    w = {n: p.detach().clone() for n, p in net.named_parameters()}
+    assert t.kept(w) == {}
+    w["up.weight"][1] = 0
+    assert t.kept(w) == {}  # its depthwise row is still there
+    w["dw.weight"][1] = 0
+    kept = t.kept(w)
+    assert set(kept) == {"n1.weight", "n1.bias", "dw.bias", "n2.weight", "n2.bias"}
+    assert all(m.tolist() == [True, False, True, True, True, True] for m in kept.values())
+
+    gate, example = more_nets()["gate"]
+    t = trace(gate, example)
+    w = {n: p.detach().clone() for n, p in gate.named_parameters()}
+    w["b.weight"][0] = 0
+    assert t.kept(w) == {}
+    w["b.weight"][2] = 0
+    assert t.kept(w)["b.bias"].tolist() == [False, True, False, True]
 
 
 class _Branches(nn.Module):

@@ -109,9 +109,10 @@ def capture(model: nn.Module, example_inputs: Any) -> Program:
     Raises:
         UsageError: the model does not run on the example inputs.
         UnsupportedError: the model runs but cannot be traced (control flow that depends on values, ...).
-        ConstraintError: a parameter or a buffer holds NaN or infinity.
+        ConstraintError: a parameter or a running statistic holds NaN or infinity.
     """
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+    statistics = [(n, b) for n, b in model.named_buffers() if n.endswith(("running_mean", "running_var"))]
+    for name, tensor in [*model.named_parameters(), *statistics]:  # other buffers (attention masks) may hold -inf
         if tensor.is_floating_point():
             check_finite(tensor.detach(), name)
     args, kwargs = arguments(example_inputs)

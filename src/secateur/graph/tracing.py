@@ -75,7 +75,7 @@ class Traced:
             for m in site.members:
                 w = weights[m.param].detach()
                 rows = (w != 0).movedim(m.axis, 0).reshape(w.shape[m.axis], -1).any(dim=1)
-                at = rows if m.index is None else rows[list(m.index)]
+                at = (rows if m.index is None else rows[list(m.index)]).reshape(-1, m.repeat).any(dim=1)
                 alive = at if alive is None else alive | at
             if alive is None or bool(alive.all()):
                 continue
@@ -98,7 +98,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Traced:
     Raises:
         UsageError: the model does not run on the example inputs, or has no weight.
         UnsupportedError: the model runs but cannot be traced; the message names the place in the user's code.
-        ConstraintError: a parameter or buffer holds NaN or infinity.
+        ConstraintError: a parameter or a running statistic holds NaN or infinity.
     """
     program = capture(model, example_inputs)
     sites = _sites(program)

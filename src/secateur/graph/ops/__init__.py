@@ -7,7 +7,7 @@ import inspect
 from functools import cache
 from pathlib import Path
 
-from secateur.graph.capture import Call, Program
+from secateur.graph.capture import Call, Program, shape_of
 from secateur.graph.ops._operator import Operator
 from secateur.graph.ops.opaque import Opaque
 
@@ -29,6 +29,8 @@ _OPAQUE = Opaque()
 def rule(node: Call, program: Program) -> Operator:
     """The operator kind that covers a call; Opaque when none does, or when a weight is not a parameter itself."""
     kind = _table().get(str(node.target), _OPAQUE)
+    if "aten.conv" in str(node.target) and len(shape_of(node.args[0])) != len(shape_of(node.args[1])):
+        return _OPAQUE  # one example without a batch axis
     if (
         str(node.target).startswith(("aten.linear", "aten.conv"))
         and getattr(node.args[1], "name", "") not in program.params
