@@ -22,8 +22,10 @@ class Buffer {
   explicit Buffer(size_t size) : size_(size) {
     if (size == 0) return;
     data_ = static_cast<uint8_t*>(::operator new(align_up(size) + kSlack, std::align_val_t(kAlign)));
-    // Slack and padding are defined, so that an over-read never feeds NaN or sanitizer noise into a lane.
-    std::memset(data_, 0, align_up(size) + kSlack);
+    // Slack and padding are defined, so that an over-read never feeds NaN into a lane. Large buffers come as fresh zero
+    // pages from the system; touching them here would take the memory of a batch that is never run.
+    const size_t clear = size <= (size_t{1} << 20) ? 0 : align_up(size) - kAlign;
+    std::memset(data_ + clear, 0, align_up(size) + kSlack - clear);
   }
   Buffer(const Buffer& other) : Buffer(other.size_) {
     if (size_) std::memcpy(data_, other.data_, size_);

@@ -30,4 +30,10 @@ class UsageError : public std::runtime_error {
   explicit UsageError(const std::string& message) : std::runtime_error(message) {}
 };
 
+// The machine has not enough memory for what was asked.
+class MemoryError : public std::runtime_error {
+ public:
+  explicit MemoryError(const std::string& message) : std::runtime_error(message) {}
+};
+
 }  // namespace secateur

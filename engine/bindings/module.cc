@@ -26,6 +26,8 @@ void translate(const std::exception_ptr& p, void*) {
     raise_python("FormatError", e.what(), e.offset < 0 ? nb::none() : nb::object(nb::int_(e.offset)));
   } catch (const secateur::UnsupportedError& e) {
     raise_python("UnsupportedError", e.what(), nb::none());
+  } catch (const secateur::MemoryError& e) {
+    raise_python("EnvironmentFailure", e.what(), nb::none());
   } catch (const secateur::UsageError& e) {
     raise_python("UsageError", e.what(), nb::none());
   }

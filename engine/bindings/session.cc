@@ -121,7 +121,7 @@ class PySession {
     std::vector<size_t> wanted = wanted_outputs(names);
     nb::list result;
     {
-      Session::Lease lease = lease_for(dims);
+      Session::Lease lease = guarded(dims, [&]() { return Session::Lease(session_, dims); });
       for (size_t i = 0; i < n; ++i) copy_in(lease, i, view[i]);
       {
         nb::gil_scoped_release release;
@@ -135,15 +135,18 @@ class PySession {
   // One dict per step; with repeats > 0 they are timed on a fixed pseudo-random input.
   nb::list explain(int64_t batch, int repeats) {
     nb::list rows;
-    Session::Lease lease = lease_for(session_.declared_dims(batch));
+    const auto dims = session_.declared_dims(batch);
     std::vector<double> seconds;
+    std::shared_ptr<const Plan> plan;
+    guarded(dims, [&]() { plan = session_.plan(dims); return 0; });
     if (repeats > 0) {
+      Session::Lease lease(session_, dims);
       for (size_t i = 0; i < session_.inputs().size(); ++i) fill(lease, i);
       nb::gil_scoped_release release;
       lease.run();
       seconds = lease.profile(repeats);
     }
-    const auto& steps = lease.plan().steps;
+    const auto& steps = plan->steps;
     for (size_t i = 0; i < steps.size(); ++i) {
       const StepInfo& s = steps[i].info;
       nb::dict row;
@@ -175,9 +178,10 @@ class PySession {
     return s.empty() ? "none" : s;
   }
 
-  Session::Lease lease_for(const std::vector<Dims>& dims) {
+  template <class F>
+  auto guarded(const std::vector<Dims>& dims, F&& f) -> decltype(f()) {
     try {
-      return Session::Lease(session_, dims);
+      return f();
     } catch (const FormatError& e) {
       // The shapes came from the caller: the file was read and checked when the session was made.
       std::string s;

@@ -130,6 +130,11 @@ std::shared_ptr<Plan> Session::make_plan(const std::vector<Dims>& input_dims) {
   return plan;
 }
 
+std::shared_ptr<const Plan> Session::plan(const std::vector<Dims>& input_dims) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return plan_for(input_dims);
+}
+
 Session::Lease::Lease(Session& session, const std::vector<Dims>& input_dims) : session_(session) {
   {
     const std::lock_guard<std::mutex> lock(session.mutex_);
@@ -144,7 +149,12 @@ Session::Lease::Lease(Session& session, const std::vector<Dims>& input_dims) : s
     }
   }
   frame_ = std::make_unique<Plan::Frame>();
-  frame_->arena = Buffer(plan_->arena_bytes);
+  try {
+    frame_->arena = Buffer(plan_->arena_bytes);
+  } catch (const std::bad_alloc&) {
+    throw MemoryError("activations need " + std::to_string(plan_->arena_bytes) +
+                      " bytes of memory, which the system does not give; run smaller batches");
+  }
   frame_->ptr = plan_->constants;
   for (size_t i = 0; i < plan_->values.size(); ++i) {
     if (frame_->ptr[i]) continue;

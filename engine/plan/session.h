@@ -67,6 +67,9 @@ class Session {
     std::unique_ptr<Plan::Frame> frame_;
   };
 
+  // What would run for these shapes; allocates no activations.
+  std::shared_ptr<const Plan> plan(const std::vector<Dims>& input_dims);
+
   // Declared shapes with free dimensions set to `free`.
   std::vector<Dims> declared_dims(int64_t free) const;
 

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from secateur.engine import InferenceSession
-from secateur.errors import FormatError, UnsupportedError, UsageError
+from secateur.errors import EnvironmentFailure, FormatError, UnsupportedError, UsageError
 
 # --- a protobuf writer of ten lines, to say exactly which byte is wrong ---------------------------------------------
 
@@ -291,7 +291,7 @@ def fuzz(seed: int, seconds: float) -> int:
             if any(np.prod(row["output"], dtype=float) > 1e5 for row in session.explain(batch=2, repeats=0)):
                 continue  # a large padding is allowed, and slow
             session.run(None, feeds)
-        except (FormatError, UnsupportedError, UsageError):
+        except (FormatError, UnsupportedError, UsageError, EnvironmentFailure):
             pass
         except Exception as error:
             raise AssertionError(f"mutant {count} of seed {seed}: {type(error).__name__}: {error}") from error

@@ -80,9 +80,10 @@ def bench(
         models["dense"] = read_model(dense)
     sessions = {name: InferenceSession(data, threads=threads) for name, data in models.items()}
     feeds, drawn = _feeds(sessions, batch, inputs, rng)
-    runners, skipped = _runners(models, sessions, against, threads, feeds, {"model": module, "dense": dense_module})
-    checks = _compare(runners, sessions, feeds)
-    rounds = _measure(runners, feeds, seconds, rng)
+    with peers.torch_threads():
+        runners, skipped = _runners(models, sessions, against, threads, feeds, {"model": module, "dense": dense_module})
+        checks = _compare(runners, sessions, feeds)
+        rounds = _measure(runners, feeds, seconds, rng)
     runs = [_run_record(r) for r in runners]
     latency: dict[str, dict[str, Any]] = {}
     for run in runs:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +62,18 @@ def openvino(model: bytes, threads: int, shapes: Mapping[str, Sequence[int]]) ->
         return [np.array(found[i]) for i in range(n_outputs)]
 
     return call, str(ov.__version__).split("-")[0]
+
+
+@contextlib.contextmanager
+def torch_threads() -> Iterator[None]:
+    """Gives torch its number of threads back, if torch is there at all."""
+    t = sys.modules.get("torch")
+    before = t.get_num_threads() if t is not None else None
+    try:
+        yield
+    finally:
+        if t is not None and before is not None:
+            t.set_num_threads(before)
 
 
 def torch(module: Any, threads: int, order: Sequence[str]) -> tuple[Call, str]:

@@ -1,0 +1,139 @@
+// Mutated ONNX files through reader, passes, plan and one run: only the engine's own errors may come out. Meant for
+// AddressSanitizer and UBSan (make sanitize); time-boxed: SECATEUR_FUZZ_SECONDS, default 5.
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "graph/onnx_read.h"
+#include "graph/onnx_write.h"
+#include "plan/session.h"
+
+using namespace secateur;
+
+namespace {
+
+Tensor floats(const char* name, std::vector<int64_t> dims, std::mt19937& rng) {
+  Tensor t;
+  t.name = name;
+  t.dims = std::move(dims);
+  std::uniform_real_distribution<float> d(-1, 1);
+  std::vector<float> v(static_cast<size_t>(t.numel()));
+  for (float& x : v) x = rng() % 3 ? 0.0f : d(rng);
+  t.data.resize(v.size() * 4);
+  std::memcpy(t.data.data(), v.data(), t.data.size());
+  return t;
+}
+
+Tensor ints(const char* name, const std::vector<int64_t>& v) {
+  Tensor t;
+  t.name = name;
+  t.dtype = DType::kInt64;
+  t.dims = {static_cast<int64_t>(v.size())};
+  t.data.resize(v.size() * 8);
+  std::memcpy(t.data.data(), v.data(), t.data.size());
+  return t;
+}
+
+Node node(const char* op, std::vector<std::string> in, std::vector<std::string> out) {
+  Node n;
+  n.op = op;
+  n.inputs = std::move(in);
+  n.outputs = std::move(out);
+  return n;
+}
+
+Graph frame() {
+  Graph g;
+  g.name = "g";
+  g.opsets[""] = 13;
+  g.inputs = {{"x", DType::kFloat, {{-1, "n"}, {2, ""}, {8, ""}, {8, ""}}, true}};
+  g.outputs = {{"y", DType::kFloat, {}, false}};
+  return g;
+}
+
+std::vector<std::string> models() {
+  std::mt19937 rng(1);
+  Graph conv = frame();
+  conv.initializers = {floats("w1", {4, 2, 3, 3}, rng), floats("b1", {4}, rng), floats("w2", {5, 64}, rng)};
+  Node c = node("Conv", {"x", "w1", "b1"}, {"a"});
+  c.attrs["pads"].value = std::vector<int64_t>{1, 1, 1, 1};
+  Node bn = node("BatchNormalization", {"a", "b1", "b1", "b1", "b1"}, {"b"});
+  Node pool = node("MaxPool", {"r"}, {"p"});
+  pool.attrs["kernel_shape"].value = std::vector<int64_t>{2, 2};
+  pool.attrs["strides"].value = std::vector<int64_t>{2, 2};
+  Node gemm = node("Gemm", {"f", "w2"}, {"y"});
+  gemm.attrs["transB"].value = int64_t{1};
+  conv.nodes = {c, bn, node("Relu", {"b"}, {"r"}), pool, node("Flatten", {"p"}, {"f"}), gemm};
+
+  Graph shape = frame();
+  shape.initializers = {ints("zero", {0}), ints("rest", {-1}), ints("one", {1}), ints("two", {2}), ints("pads", {0, 1, 0, 2})};
+  shape.nodes = {node("Shape", {"x"}, {"s"}),           node("Gather", {"s", "zero"}, {"g"}),
+                 node("Concat", {"g", "rest"}, {"t"}),  node("Reshape", {"x", "t"}, {"r"}),
+                 node("Slice", {"r", "zero", "rest", "one", "two"}, {"sl"}), node("Pad", {"sl", "pads"}, {"p"}),
+                 node("Transpose", {"p"}, {"q"}),       node("Softmax", {"q"}, {"m"}),
+                 node("ReduceMean", {"m"}, {"y"})};
+  shape.nodes[2].attrs["axis"].value = int64_t{0};
+
+  Graph quant = frame();
+  Tensor q = floats("q", {3, 2, 1, 1}, rng);
+  q.dtype = DType::kInt8;
+  q.data.resize(6);
+  quant.initializers = {q, floats("scale", {3}, rng), floats("one", {}, rng)};
+  Node dq = node("DequantizeLinear", {"q", "scale"}, {"w"});
+  dq.attrs["axis"].value = int64_t{0};
+  Node ql = node("QuantizeLinear", {"c", "one"}, {"u"});
+  quant.nodes = {dq, node("Conv", {"x", "w"}, {"c"}), ql, node("DequantizeLinear", {"u", "one"}, {"d"}),
+                 node("GlobalAveragePool", {"d"}, {"h"}), node("Add", {"h", "h"}, {"y"})};
+  return {write_onnx(conv), write_onnx(shape), write_onnx(quant)};
+}
+
+void try_one(const std::string& bytes) {
+  Session session({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, 1);
+  const auto dims = session.declared_dims(2);
+  const auto plan = session.plan(dims);
+  if (plan->arena_bytes > (size_t{1} << 20)) return;  // large is allowed, and slow
+  const Session::Lease lease(session, dims);
+  for (size_t i = 0; i < dims.size(); ++i) std::memset(lease.input(i), 0, lease.input_bytes(i));
+  lease.run();
+}
+
+}  // namespace
+
+int main() {
+  const char* given = std::getenv("SECATEUR_FUZZ_SECONDS");
+  const double seconds = given ? std::atof(given) : 5.0;
+  const auto seeds = models();
+  for (const auto& m : seeds) try_one(m);
+  std::mt19937 rng(7);
+  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+  long count = 0, ran = 0;
+  while (std::chrono::steady_clock::now() < end) {
+    std::string m = seeds[static_cast<size_t>(count) % seeds.size()];
+    for (unsigned k = rng() % 4 + 1; k-- > 0 && !m.empty();) {
+      const size_t at = rng() % m.size();
+      switch (rng() % 5) {
+        case 0: m[at] = static_cast<char>(m[at] ^ (1 << rng() % 8)); break;
+        case 1: m[at] = static_cast<char>(rng()); break;
+        case 2: m.erase(at, rng() % 8 + 1); break;
+        case 3: m.insert(at, std::string(rng() % 8 + 1, static_cast<char>(rng()))); break;
+        default: m.resize(at);
+      }
+    }
+    ++count;
+    try {
+      try_one(m);
+      ++ran;
+    } catch (const FormatError&) {
+    } catch (const UnsupportedError&) {
+    } catch (const UsageError&) {
+    } catch (const MemoryError&) {
+    }
+  }
+  std::printf("%ld mutants, %ld still ran\n", count, ran);
+  return 0;
+}
