@@ -344,11 +344,22 @@ def test_a_net_with_hidden_state_is_refused() -> None:
         {"edits": [{"tensor": "conv2.weight", "axis": 0, "size": 5, "keep": []}]},
         {"biases": {"conv9.bias": 3}},
         {"pads": [{"module": "conv1", "side": 0, "less": 1}]},
+        {"edits": [{"tensor": "conv2.weight"}]},
+        {"edits": [3]},
+        {"edits": {"a": 1}},
+        {"edits": [{"tensor": "conv2.weight", "axis": 0, "size": 5, "keep": 3}]},
+        {"biases": ["fc1.bias"]},
     ],
 )
 def test_a_record_that_does_not_fit_is_refused(edit: dict[str, Any]) -> None:
     with pytest.raises(FormatError, match="surgery"):
         apply_surgery(LeNet(wide=False), {"version": 1, **edit})
+
+
+def test_padding_that_is_not_there_cannot_be_taken() -> None:
+    pads = [{"module": "blocks.1.pad", "side": 4, "less": 3}]
+    with pytest.raises(FormatError, match="has no 3 to give"):
+        apply_surgery(PadLayers(), {"version": 1, "pads": pads})
 
 
 def test_recalibrate_takes_the_statistics_of_the_data() -> None:

@@ -6,7 +6,8 @@ Every pass keeps the function exactly, except `fold_norms`, which rounds and is 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,6 @@ class Canonical:
     types: dict[str, int]
     params: frozenset[str] = frozenset()
     opset: int = 18
-    quantised: dict[str, tuple[Array, int | None]] = field(default_factory=dict)
 
     @property
     def output_names(self) -> set[str]:
@@ -58,7 +58,7 @@ def take_apart(model: Any, params: frozenset[str]) -> Canonical:
     constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
     for name, value in constants.items():
         shapes[name], types[name] = list(value.shape), helper.np_dtype_to_tensor_dtype(value.dtype)
-    nodes, ends = list(graph.node), list(graph.output)
+    nodes, heads, ends = _copies(graph.node), _copies(graph.input), _copies(graph.output)
     taken = {i.name for i in graph.input} | set(constants)
     for i, end in enumerate(ends):
         if end.name in taken:  # an output that is an input, a constant or another output needs a node of its own
@@ -67,7 +67,16 @@ def take_apart(model: Any, params: frozenset[str]) -> Canonical:
             shapes[end.name], types[end.name] = shapes[nodes[-1].input[0]], types[nodes[-1].input[0]]
         taken.add(end.name)
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
-    return Canonical(nodes, constants, list(graph.input), ends, shapes, types, params, int(opset))
+    return Canonical(nodes, constants, heads, ends, shapes, types, params, int(opset))
+
+
+def _copies(protos: Any) -> list[Any]:
+    """The passes change nodes in place; the caller's model stays as it is."""
+    made = []
+    for p in protos:
+        made.append(type(p)())
+        made[-1].CopyFrom(p)
+    return made
 
 
 def simplify(g: Canonical, *, fold_norms: bool = False) -> None:
@@ -116,7 +125,7 @@ def _fold_constants(g: Canonical) -> None:
 
     kept = []
     for n in g.nodes:
-        known = all(i in g.constants for i in n.input if i)
+        known = all(i in g.constants for i in n.input if i) and n.op_type != "Identity"
         if n.op_type == "Shape" and n.input[0] in g.constants:
             known = True
         if n.op_type == "CastLike" and n.input[0] in g.constants and g.types.get(n.input[1]):
@@ -455,18 +464,17 @@ def _share_equal_constants(g: Canonical) -> None:
 def shorten_names(g: Canonical) -> None:
     """Values and constants of the code get the shortest free names; inputs, outputs and parameters keep theirs."""
     taken = {i.name for i in g.inputs} | g.output_names | set(g.params)
-    for name in list(g.constants):
-        if name not in g.params:
-            value = g.constants.pop(name)
-            new = _free(taken)
-            rename(g, name, new)
-            g.constants[new] = value
+    outputs = (o for n in g.nodes for o in n.output if o and o not in g.output_names)
+    old = [*(name for name in g.constants if name not in g.params), *outputs]
+    # All at once: a new name may be another value's old one.
+    new = {name: _free(taken) for name in dict.fromkeys(old)}
+    g.constants = {new.get(k, k): v for k, v in g.constants.items()}
     for n in g.nodes:
         n.name, n.doc_string = "", ""
         del n.metadata_props[:]
-        for o in list(n.output):
-            if o and o not in g.output_names:
-                rename(g, o, _free(taken))
+        for names in (n.input, n.output):
+            for i, name in enumerate(names):
+                names[i] = new.get(name, name)
     used = Counter(i for n in g.nodes for i in n.input)
     for n in g.nodes:
         while len(n.output) > 1 and not used[n.output[-1]] and n.output[-1] not in g.output_names:
@@ -484,8 +492,7 @@ def name_free_axis(g: Canonical, name: str) -> None:
 
 def _free(taken: set[str]) -> str:
     digits = "abcdefghijklmnopqrstuvwxyz"
-    i = 0
-    while True:
+    for i in count():
         name, rest = digits[i % 26], i // 26
         while rest:
             rest -= 1
@@ -494,7 +501,7 @@ def _free(taken: set[str]) -> str:
         if name not in taken:
             taken.add(name)
             return name
-        i += 1
+    raise AssertionError("unreachable")
 
 
 def quantise(g: Canonical, name: str, scale: Array, bits: int) -> None:

@@ -74,7 +74,10 @@ def apply_surgery(model: nn.Module, surgery: Mapping[str, Any]) -> nn.Module:
         FormatError: the record does not fit this model.
     """
     out = _copy(model)
-    _operate(out, surgery)
+    try:
+        _operate(out, surgery)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:  # the record comes from a file
+        raise FormatError(f"surgery: malformed record ({type(e).__name__}: {e})") from e
     return out
 
 
@@ -311,8 +314,12 @@ def _operate(model: nn.Module, surgery: Mapping[str, Any]) -> None:
         module = modules.get(pad["module"])
         if not isinstance(module, _PADS):
             raise FormatError(f"surgery: no padding layer {pad['module']!r}")
-        padding = list(module.padding)
-        padding[int(pad["side"])] -= int(pad["less"])
+        padding, side, less = list(module.padding), int(pad["side"]), int(pad["less"])
+        if not 0 <= side < len(padding) or not 0 <= less <= padding[side]:
+            raise FormatError(
+                f"surgery: padding layer {pad['module']!r} {padding} has no {less} to give on side {side}"
+            )
+        padding[side] -= less
         module.padding = tuple(padding)  # type: ignore[assignment]
     for module in modules.values():
         _refresh(module)
