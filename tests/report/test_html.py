@@ -72,7 +72,7 @@ def test_page_is_well_formed_self_contained_and_small(make) -> None:
 def test_page_says_what_the_record_says() -> None:
     text = _read(html.render(sample.lenet5())).text
     for part in (
-        "659× smaller and 10.9× faster",
+        "659× smaller and 10.9× faster than the dense net",
         "What was won",
         "What was not",
         "secateur.zoo:lenet5",

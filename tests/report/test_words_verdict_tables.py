@@ -71,11 +71,13 @@ def _texts(record: dict, kind: str) -> str:
 
 def test_headline_and_findings_of_a_good_run() -> None:
     record = sample.lenet5()
-    assert headline(record) == "659× smaller and 10.9× faster; accuracy 99.65 % → 99.21 %"
+    assert headline(record) == (
+        "659× smaller and 10.9× faster than the dense net in ONNX Runtime; accuracy 99.65 % → 99.21 %"
+    )
     won, lost = _texts(record, "won"), _texts(record, "not_won")
     assert "The file is 659× smaller: 1.73 MB → 2.62 KB" in won
     assert "10.9× faster than the dense net in ONNX Runtime: 154 µs → 14.1 µs" in won
-    assert "compression itself brings 7.94×" in won
+    assert "Compression itself brings 7.94× of the speed" in won
     assert "One-shot pruning with the same retraining is worse by 1.05 points" in won
     assert "drops by 0.44 points, more than the noise" in lost
     assert "A small dense net" in lost
@@ -86,6 +88,10 @@ def test_one_shot_that_is_as_good_is_said() -> None:
     record = sample.lenet5()
     record["one_shot"]["metric"]["value"] = 0.9925
     assert "One-shot pruning with the same retraining does as well within the noise" in _texts(record, "not_won")
+    for net in ("one_shot", "compressed"):
+        record[net]["metric"] = {"name": "mse", "value": 0.001125 if net == "compressed" else 0.001130}
+    assert "does about as well: 0.00113 against 0.001125; no standard error" in _texts(record, "not_won")
+    record = sample.lenet5()
     record["one_shot"]["metric"]["value"] = 0.9990
     assert "is better: 99.90 %" in _texts(record, "not_won")
 
@@ -123,7 +129,7 @@ def test_what_does_not_pay_is_said() -> None:
     }
     record["layers"][0] |= {"kernel": "conv_dense_avx512", "note": "left dense: one input channel"}
     lost = _texts(record, "not_won")
-    assert headline(record).startswith("1.16× larger and 1.30× slower")
+    assert headline(record).startswith("1.16× larger and 1.30× slower than the dense net")
     assert "The file is not smaller" in lost
     assert "not faster than the dense net in ONNX Runtime" in lost
     assert "ONNX Runtime runs the compressed file faster than our engine: 100 µs" in lost

@@ -12,6 +12,7 @@ from secateur.report import words
 # A layer that still holds this share of the file or of the work is worth a sentence.
 _LARGE_SHARE = 0.5
 _OVERHEAD_SHARE = 0.3
+_CLOSE = 0.01  # relative difference of two metrics below which nothing is claimed without a standard error
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,11 @@ def headline(record: Mapping[str, Any]) -> str:
     size = _factor(dense.get("nbytes"), small.get("nbytes"))
     if size:
         parts.append(f"{_times(size)} smaller" if size >= 1.005 else f"{_times(1 / size)} larger")
-    speed = _factor(reference_latency(record)[1], latency(small, "engine"))
+    runtime, reference = reference_latency(record)
+    speed = _factor(reference, latency(small, "engine"))
     if speed:
-        parts.append(f"{_times(speed)} faster" if speed >= 1.005 else f"{_times(1 / speed)} slower")
+        than = f"than the dense net in {runtime_name(runtime)}"
+        parts.append(f"{_times(speed)} faster {than}" if speed >= 1.005 else f"{_times(1 / speed)} slower {than}")
     text = " and ".join(parts) or "Compressed"
     before, after = dense.get("metric"), small.get("metric")
     if before and after and before.get("value") is not None and after.get("value") is not None:
@@ -142,7 +145,7 @@ def _speed(record: Mapping[str, Any]) -> Iterator[Finding]:
         share = own_dense / ours if ours else 0
         yield Finding(
             "won" if share >= 1.05 else "not_won",
-            f"Of that, compression itself brings {_times(share)}: the dense net takes "
+            f"Compression itself brings {_times(share)} of the speed: the dense net takes "
             f"{words.milliseconds(own_dense)} in our engine.",
         )
     same_file = latency(record["compressed"], "onnxruntime")
@@ -167,6 +170,8 @@ def _baselines(record: Mapping[str, Any]) -> Iterator[Finding]:
         pair = f"{words.metric(other)} against {words.metric(best)}"
         if error is not None and abs(gap) <= 2 * error:
             yield Finding("not_won", f"{what} does as well within the noise: {pair}.")
+        elif error is None and abs(gap) <= _CLOSE * abs(best["value"]):
+            yield Finding("not_won", f"{what} does about as well: {pair}; no standard error was recorded.")
         elif gap > 0:
             yield Finding("won", f"{what} is worse by {_gap_words(best, gap)}: {pair}.")
         else:
