@@ -11,7 +11,7 @@ SRC = Path(__file__).parent.parent / "src" / "secateur"
 BOTTOM = {"types", "contracts", "errors", "catalog", "views", "schedules", "feasible", "saving", "curves"}
 # Root modules that tie rooms together; rooms never import them (but reproduce and cli do).
 TIES = {
-    *("api", "job", "search", "spending", "written", "record", "interrupts", "compressor"),
+    *("api", "job", "search", "spending", "written", "record", "interrupts", "compressor", "planning"),
     *("recipe", "verify", "cli", "reproduce", "testing", "__main__"),
 }
 ALLOWED = {

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from secateur import interrupts, record, saving, search, written
+from secateur import interrupts, planning, record, saving, search, written
 from secateur.compressor import Compressor as Compressor
 from secateur.errors import UsageError
 from secateur.job import Job, check_finite, first_batch
@@ -159,6 +159,21 @@ def run(
     return result
 
 
+def plan(recipe: Recipe, data_dir: str | Path | None = None) -> dict[str, Any]:
+    """What `secateur plan RECIPE` shows: levels per layer, predicted size, one-shot sensitivity; nothing is trained.
+
+    Raises:
+        BudgetError: the budget cannot be met; `smallest` is the nearest reachable size.
+    """
+    asked = _by_name(recipe, data_dir)
+    check_finite(asked.model)
+    job = make_job(asked, recipe, Ledger(), None)
+    found = planning.plan(job)
+    if recipe.dense is not None and recipe.weights is None:
+        found["notes"] = ["the recipe trains the dense net first: metrics here are those of random weights"]
+    return found
+
+
 def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
     """The compressed network of a finished run as a plain module in eval mode. No pickle, no code from the folder.
 
@@ -277,7 +292,7 @@ def _compress(asked: _Asked, recipe: Recipe, ledger: Ledger, on_progress: Report
         report = record.build(job, answer, asked.judge, asked.inputs, facts)
     best = answer.best
     resolved = recipe.to_yaml(
-        sites=[{"name": t.site.name, "constraint": record.constraint_name(t.constraint)} for t in job.start.terms],
+        sites=[{"name": t.site.name, "constraint": planning.name_of(t.constraint)} for t in job.start.terms],
         versions=record.versions(),
     )
     return Result(best.files.module, json.loads(json.dumps(report)), best.files, resolved)

@@ -275,7 +275,7 @@ class Compressor:
 
     def _written(self) -> tuple[Candidate, Job]:
         net = self._net
-        files = written.write(net.module, net.traced, self._inputs)
+        files = written.write(net.module, net.traced, self._inputs, may_cut=net.may_cut)
         metric = self._evaluate(files.module) if self._evaluate else 0.0
         evaluate = self._evaluate or (lambda m: 0.0)
         setting = Setting(self._dense, _NoBatches(), lambda o, t: o, evaluate, True, self._recipe.seed, Ledger())
@@ -292,7 +292,7 @@ class Compressor:
         return importance_of(self._net.terms, self._net.weights, self._saliency, self._stats, g)
 
     def _nbytes_of(self, near: Any) -> int:
-        small = graph.shrink(self._dense, self._net.traced, near)[0]
+        small = written.smaller(self._dense, self._net.traced, near, self._net.may_cut)[0]
         if self._template is None:
             self._template = Template(written.write(self._dense, self._net.traced, self._inputs).onnx)
         return self._template.nbytes(small)

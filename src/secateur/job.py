@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from secateur import catalog, feasible, graph, spending, views, written
+from secateur import catalog, feasible, formats, graph, spending, views, written
 from secateur.contracts import Constraint, Saliency, Solver
 from secateur.errors import BudgetError, ConstraintError, InterruptedRun, UsageError
 from secateur.spending import Spending
@@ -47,6 +47,12 @@ class Net:
     def weights(self) -> dict[str, Tensor]:
         """The live parameters, detached."""
         return {k: p.detach() for k, p in self.module.named_parameters()}
+
+    @property
+    def may_cut(self) -> bool:
+        """Do all support sets survive the removal of channels? N:M groups would be shifted by it."""
+        parts = [c for t in self.terms for c, _ in t.constraint.split(None) if c.kind == "support"]
+        return {_name(c) for c in parts} <= set(_SUPPORTS_THAT_SHRINK)
 
 
 @dataclass
@@ -125,8 +131,15 @@ class Job:
         return written.write(self.start.module, self.start.traced, self.example_inputs)
 
     @cached_property
-    def _template(self) -> Template:
+    def template(self) -> Template:
+        """The dense net's graph, for sizes."""
         return Template(self.dense_files.onnx)
+
+    @property
+    def unconstrained_nbytes(self) -> int:
+        """Bytes of the dense `.sct` file that belong to no constrained tensor: header, graph, biases."""
+        names = {m.param for t in self.start.terms for m in t.site.members}
+        return sum(s.nbytes for s in formats.sections(self.dense_files.sct) if s.name not in names)
 
     def step_once(self) -> None:
         """One forward and backward pass of the dense net, for timing; nothing changes."""
@@ -158,9 +171,9 @@ class Job:
         """
         log_from = len(self.stages)
         net = replace(start, module=copy.deepcopy(start.module), surgery=list(start.surgery))
-        purse = self._purse(net, limits)
+        purse = self.purse(net, limits)
         plan = plan_phases(self.recipe, solver, net.terms)
-        h = self._importance(net, name)
+        h = self.importance(net, name)
         purse.probe(net.weights, h)
         if plan.approach > 0 or solver.instant:
             net, purse = self._legs(name, solver, net, purse, epochs * plan.approach)
@@ -176,7 +189,7 @@ class Job:
 
     def _legs(self, name: str, solver: Solver, net: Net, purse: Spending, epochs: float) -> tuple[Net, Spending]:
         """The approach, leg by leg; between two legs dead units are removed, so that later legs run faster."""
-        legs = solver.legs() if _may_cut(t.constraint.split(None) for t in net.terms) else ((solver, 1.0, 0.0, 1.0),)
+        legs = solver.legs() if net.may_cut else ((solver, 1.0, 0.0, 1.0),)
         for i, (leg, share, low, high) in enumerate(legs):
             purse.low, purse.high = low, high
             label = f"{name}.approach" if len(legs) == 1 else f"{name}.approach{i + 1}"
@@ -196,7 +209,7 @@ class Job:
             for t in self.recipe.build_terms(traced.sites, traced.groups)
         )
         narrow = Net(small, traced, terms, surgery=[*net.surgery, cut])
-        cheaper = self._purse(narrow, purse.limits)
+        cheaper = self.purse(narrow, purse.limits)
         cheaper.fixed, cheaper.probed = dict(purse.fixed), purse.probed
         cheaper.dense_free = purse.dense_free or purse.free_cost(net.weights)
         return narrow, cheaper
@@ -252,17 +265,17 @@ class Job:
 
     def _fit(self, name: str, net: Net, purse: Spending) -> dict[str, Any]:
         """Final levels from today's weights, tightened until the written file fits; the support becomes final."""
-        h = self._importance(net, f"{name}.fit")
+        h = self.importance(net, f"{name}.fit")
         weights = {k: w.clone() for k, w in net.weights.items()}
         found: dict[str, Any] = {}
 
         def write_at(levels: Mapping[str, Level]) -> int:
             self._check()
-            near = self._project(net, levels, weights, h)
+            near = self.project(net, levels, weights, h)
             full = {**weights, **near}
             full |= feasible.project(net.terms, levels, full)
-            small = graph.shrink(net.module, net.traced, full)[0].eval()
-            found.update(near=near, module=small, nbytes=self._template.nbytes(small))
+            small = written.smaller(net.module, net.traced, full, net.may_cut)[0].eval()
+            found.update(near=near, module=small, nbytes=self.template.nbytes(small))
             return int(found["nbytes"])
 
         levels = purse.fit(weights, h, write_at)
@@ -273,7 +286,7 @@ class Job:
         metric = self._remember(f"{name}.raw", lambda: self.evaluate(found["module"]))
         return {"metric": metric, **sizes(found["module"], net.traced, found["nbytes"])}
 
-    def _project(self, net: Net, levels: Mapping[str, Level], weights: Weights, h: feasible.Importance) -> Weights:
+    def project(self, net: Net, levels: Mapping[str, Level], weights: Weights, h: feasible.Importance) -> Weights:
         terms, at = feasible.support_only(net.terms, levels)
         companions = net.traced.kept if _has_channels(net.terms) else None
         return feasible.project_live(
@@ -282,7 +295,7 @@ class Job:
 
     def _cut(self, net: Net) -> Net:
         """Remove dead units physically, where the sets that remain do not mind; training goes on faster after it."""
-        if not _may_cut(t.constraint.split(net.levels[t.site.name]) for t in net.terms):
+        if not net.may_cut:
             return net
         small, cut = graph.shrink(net.module, net.traced)
         traced = graph.trace(small, self.example_inputs)
@@ -310,7 +323,7 @@ class Job:
         for trim in range(_TRIMS + 1):
             outside = feasible.contains(net.terms, net.levels, net.weights)
             assert not outside, f"not members after {name}: {outside}"
-            files = written.write(net.module, net.traced, self.example_inputs, surgery=net.surgery)
+            files = written.write(net.module, net.traced, self.example_inputs, surgery=net.surgery, may_cut=net.may_cut)
             if limit is None or len(files.sct) <= limit:
                 purse.check(sizes(files.module, net.traced, len(files.sct)))
                 return net, files
@@ -332,10 +345,10 @@ class Job:
         )
 
     # ---- shared ------------------------------------------------------------------------------------------------
-    def _purse(self, net: Net, limits: Sequence[Limit]) -> Spending:
+    def purse(self, net: Net, limits: Sequence[Limit]) -> Spending:
         def nbytes_of(near: Weights) -> int:
             self._check()
-            return self._template.nbytes(graph.shrink(net.module, net.traced, near)[0])
+            return self.template.nbytes(written.smaller(net.module, net.traced, near, net.may_cut)[0])
 
         return Spending(net.terms, spending.metered(limits), nbytes_of, net.traced.effective)
 
@@ -391,7 +404,7 @@ class Job:
             }
         )
 
-    def _importance(self, net: Net, key: str) -> dict[str, Tensor | None]:
+    def importance(self, net: Net, key: str) -> dict[str, Tensor | None]:
         """Importance outside training: statistics measured on the weights as they are."""
         stats = optimizers.Statistics(dict(net.module.named_parameters()), *self._calibrate(net, key))
         g = seeds.generator(self.setting.seed, key, "saliency")
@@ -507,12 +520,6 @@ def _terms_after_cut(
             levels[name] = (support, values[name][1])
         terms.append(Term(site, constraint, levels[name] if name in given else None, name in given))
     return tuple(terms), levels
-
-
-def _may_cut(parts: Iterable[tuple[tuple[Constraint, Level], ...]]) -> bool:
-    """Do all support sets survive the removal of channels? N:M groups would be shifted by it."""
-    kinds = {_name(c) for split in parts for c, _ in split if c.kind == "support"}
-    return kinds <= set(_SUPPORTS_THAT_SHRINK)
 
 
 def _name(constraint: Constraint) -> str:

@@ -16,6 +16,7 @@ import secateur
 from secateur import formats, verify
 from secateur.engine import InferenceSession
 from secateur.job import Candidate, Job, Net, sizes
+from secateur.planning import name_of
 from secateur.training.batches import map_tensors
 from secateur.written import Written
 
@@ -164,7 +165,7 @@ def _layers(best: Candidate, dense: Net) -> list[dict[str, Any]]:
             "nnz": nnz,
             "n_values": values,
             "bits": float(np.log2(max(values, 1))) if 0 < values <= 256 else 32.0,
-            "constraint": None if term is None else constraint_name(term.constraint),
+            "constraint": None if term is None else name_of(term.constraint),
             "macs": 0 if site.op in ("bias", "norm") else nnz * site.positions,
             "macs_dense": dense.traced.macs.get(site.name, 0),
         }
@@ -172,14 +173,6 @@ def _layers(best: Candidate, dense: Net) -> list[dict[str, Any]]:
             row |= {k: getattr(section, k) for k in ("layout", "codec", "nbytes", "bound_nbytes")}
         rows.append(row)
     return rows
-
-
-def constraint_name(constraint: Any) -> str:
-    """The name in recipes; joint sets as `topk + codebook`."""
-    parts = getattr(constraint, "parts", None)
-    if parts:
-        return " + ".join(constraint_name(p) for p in parts)
-    return type(constraint).__module__.rpartition(".")[2]
 
 
 def _history(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -45,20 +45,37 @@ class Written:
         return bytes(save(state))
 
 
+def smaller(
+    model: nn.Module, traced: Traced, weights: Weights | None, may_cut: bool
+) -> tuple[nn.Module, dict[str, Any]]:
+    """`graph.shrink`, or, where a set would not survive it (N:M groups shift), a copy with the weights as they are."""
+    if may_cut:
+        return graph.shrink(model, traced, weights)
+    same = copy.deepcopy(model)
+    if weights is not None:
+        own = dict(same.named_parameters())
+        with torch.no_grad():
+            for name, value in weights.items():
+                own[name].copy_(value)
+    return same, {"version": 1, "edits": [], "biases": {}, "pads": []}
+
+
 def write(
     model: nn.Module,
     traced: Traced,
     example_inputs: Any,
     weights: Weights | None = None,
     surgery: Sequence[dict[str, Any]] = (),
+    may_cut: bool = True,
 ) -> Written:
     """Cut what no longer matters, export and pack; `model` is not changed.
 
     Args:
         weights: parameter name -> values to write; the model's own when left out.
         surgery: cuts that were already made on the way to `model`.
+        may_cut: False keeps every channel (see `smaller`).
     """
-    small, cut = graph.shrink(model, traced, weights)
+    small, cut = smaller(model, traced, weights, may_cut)
     small.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     exported = onnx_export.to_bytes(small, example_inputs)
     return Written(small, exported, formats.pack(exported), [*surgery, cut])

@@ -1,0 +1,269 @@
+"""compress, Compressor, load: budgets on disk, other tasks than classification, nothing of the caller's changed."""
+
+from __future__ import annotations
+
+import copy
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.training.nets import batches, blobs, mlp
+from torch import Tensor, nn
+
+import secateur
+from secateur import api, saving
+from secateur.data.tensors import TensorData
+from secateur.errors import BudgetError, ConstraintError, EnvironmentFailure, UsageError
+
+FAST = {"bench": {"seconds": 0.01, "against": []}, "baselines": []}
+TRAIN = {"lr": 1e-2, "threads": 1, "warmup_steps": 2}
+
+
+def recipe(**changes: Any) -> dict[str, Any]:
+    base = {"constrain": [{"where": "*", "with": "topk"}], "solver": {"name": "gradual", "epochs": 4, "every": 5}}
+    return {**base, "training": TRAIN, **FAST, **changes}
+
+
+@pytest.fixture(scope="module")
+def trained() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = mlp()
+        optimizer = torch.optim.Adam(net.parameters(), lr=2e-2)
+        for _ in range(3):
+            for x, y in batches(512):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(net(x), y).backward()
+                optimizer.step()
+    return net.eval()
+
+
+def data(n: int = 512, seed: int = 0) -> TensorData:
+    return TensorData(*blobs(n, seed), batch_size=32)
+
+
+def test_the_budget_holds_for_the_bytes_on_disk_and_the_run_can_be_loaded(trained: nn.Module, tmp_path: Path) -> None:
+    before = copy.deepcopy(trained.state_dict())
+    rng = torch.get_rng_state()
+    result = secateur.compress(
+        trained,
+        data(),
+        valid=data(256, 1),
+        recipe=recipe(constrain=[{"where": "*", "with": ["topk", "codebook"]}], baselines=["one_shot", "one_shot_raw"]),
+        budget={"nbytes": "260B"},
+    )
+    folder = result.save(tmp_path / "run")
+    assert (folder / "model.sct").stat().st_size <= 260
+    assert result.report["budget"] == [
+        {"name": "nbytes", "asked": 260.0, "reached": (folder / "model.sct").stat().st_size, "met": True}
+    ]
+    assert result.report["verify"]["agree"]
+    assert result.report["compressed"]["metric"]["value"] > 0.9
+    assert result.report["one_shot"]["nbytes"] <= 260
+    assert result.report["one_shot_raw"]["metric"]["value"] <= 1.0
+    x, _ = blobs(64, 5)
+    again = secateur.load(folder, trained)
+    torch.testing.assert_close(again(x), result.model(x), rtol=0, atol=0)
+    session = secateur.InferenceSession(folder / "model.sct")
+    ours = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+    torch.testing.assert_close(torch.from_numpy(ours), result.model(x).detach(), rtol=1e-5, atol=1e-5)
+    # Nothing of the caller's changed.
+    assert all(torch.equal(before[k], v) for k, v in trained.state_dict().items())
+    assert torch.equal(rng, torch.get_rng_state())
+    assert not trained.training
+
+
+def test_given_levels_need_no_budget(trained: nn.Module) -> None:
+    rules = [{"where": "fc1", "with": "topk", "level": {"nnz": 20}}, {"where": "fc2", "with": {"name": "nm", "m": 4}}]
+    rules[1]["level"] = {"n": 2}
+    result = secateur.compress(trained, data(), valid=data(256, 1), recipe=recipe(constrain=rules))
+    weights = result.model.state_dict()
+    assert int(weights["fc1.weight"].count_nonzero()) <= 20
+    groups = weights["fc2.weight"].view(3, -1, 4)
+    assert int((groups != 0).sum(-1).max()) <= 2
+    assert result.report["budget"] == []
+
+
+def test_rows_are_removed_physically(trained: nn.Module) -> None:
+    rules = [{"where": "fc1*", "with": "rows", "level": {"rows": 5}}]
+    result = secateur.compress(trained, data(), valid=data(256, 1), recipe=recipe(constrain=rules))
+    assert result.model.fc1.out_features <= 5
+    assert result.model.fc2.in_features == result.model.fc1.out_features
+    assert result.report["compressed"]["metric"]["value"] > 0.9
+
+
+def test_an_infeasible_budget_names_the_smallest_reachable_size(trained: nn.Module) -> None:
+    with pytest.raises(
+        BudgetError, match=r"nbytes <= 90 cannot be met; the smallest file .* about \d+ bytes"
+    ) as caught:
+        secateur.compress(trained, data(), valid=data(256, 1), recipe=recipe(), budget={"nbytes": "90B"})
+    assert caught.value.smallest is not None
+    assert 90 < caught.value.smallest < 600
+
+
+def test_accuracy_drop_alone_looks_for_the_smallest_net(trained: nn.Module) -> None:
+    settings = recipe(solver={"name": "gradual", "epochs": 2, "every": 5})
+    result = secateur.compress(trained, data(), valid=data(256, 1), recipe=settings, budget={"accuracy_drop": "2pt"})
+    row = result.report["budget"][0]
+    assert row["met"]
+    assert row["reached"] <= 0.02
+    assert len(result.report["frontier"]) > 1
+    assert result.report["compressed"]["nbytes"] < result.report["dense"]["nbytes_sct"] / 2
+
+
+def test_size_and_accuracy_that_cannot_meet_show_the_frontier(trained: nn.Module) -> None:
+    settings = recipe(solver={"name": "gradual", "epochs": 0.2, "every": 1}, training={**TRAIN, "lr": 1e-9})
+    with pytest.raises(BudgetError, match=r"accuracy_drop <= 0 pt was missed .* bytes: drop"):
+        secateur.compress(
+            trained, data(), valid=data(256, 1), recipe=settings, budget={"nnz": "12", "accuracy_drop": "0pt"}
+        )
+
+
+class Sum(nn.Module):
+    """Two inputs, a number out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(4, 8), nn.Linear(3, 8), nn.Linear(8, 1)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        return self.out(torch.relu(self.a(left) + self.b(right)))
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_a_regression_with_two_inputs(as_dict: bool, tmp_path: Path) -> None:
+    g = torch.Generator().manual_seed(0)
+    left, right = torch.randn(512, 4, generator=g), torch.randn(512, 3, generator=g)
+    target = (left[:, :1] - right[:, 1:2]).abs()
+    inputs: Any = {"left": left, "right": right} if as_dict else (left, right)
+    train = TensorData(inputs, target, batch_size=32)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = Sum()
+
+    def error(net: nn.Module) -> float:
+        with torch.no_grad():
+            return float((net(left, right) - target).square().mean().sqrt())
+
+    result = secateur.compress(
+        model,
+        train,
+        loss=nn.functional.mse_loss,
+        evaluate=error,
+        higher_is_better=False,
+        recipe=recipe(dense={"epochs": 12, "lr": 2e-2}),
+        budget={"nnz": "25"},
+    )
+    assert result.report["compressed"]["nnz"] <= 25
+    assert result.report["compressed"]["metric_valid"] == pytest.approx(error(result.model), rel=1e-6)
+    assert result.report["compressed"]["metric_valid"] < 0.6 * float(target.std())
+    folder = result.save(tmp_path)
+    x = {"left": left[:2], "right": right[:2]}
+    torch.testing.assert_close(secateur.load(folder, model)(**x), result.model(**x))
+
+
+def test_bad_input_is_refused_with_one_clear_message(trained: nn.Module) -> None:
+    broken = copy.deepcopy(trained)
+    with torch.no_grad():
+        broken.fc1.weight[0, 0] = float("nan")
+    with pytest.raises(ConstraintError, match=r"fc1\.weight \[12, 8\]: 1 values are NaN"):
+        secateur.compress(broken, data(), recipe=recipe(), budget={"nnz": "50"})
+    with pytest.raises(UsageError, match="iterated only once"):
+        secateur.compress(trained, (b for b in batches()), valid=batches(), recipe=recipe(), budget={"nnz": "50"})
+    with pytest.raises(UsageError, match="no batches"):
+        secateur.compress(trained, [], valid=batches(), recipe=recipe(), budget={"nnz": "50"})
+    with pytest.raises(UsageError, match="matches no layer; did you mean 'fc1"):
+        secateur.compress(
+            trained, data(), recipe=recipe(constrain=[{"where": "fc1x", "with": "topk"}]), budget={"nnz": "50"}
+        )
+
+
+def test_a_full_disk_leaves_nothing_half_written(trained: nn.Module, tmp_path: Path) -> None:
+    result = secateur.compress(trained, data(), valid=data(256, 1), recipe=recipe(), budget={"nnz": "60"})
+    left = [2]
+
+    def small_disk(path: Path, content: bytes) -> None:
+        if left[0] == 0:
+            raise saving.failure(path, len(content), OSError(errno.ENOSPC, "No space left on device"))
+        left[0] -= 1
+        saving.write_bytes(path, content)
+
+    with pytest.raises(EnvironmentFailure, match="the disk is full") as caught:
+        result.save(tmp_path / "full", write=small_disk)
+    assert caught.value.exit_code == 4
+    assert sorted(p.name for p in (tmp_path / "full").iterdir()) == ["model.onnx", "model.sct"]
+    result.save(tmp_path / "full")
+    assert sorted(p.name for p in (tmp_path / "full").iterdir()) == sorted(api.FILES)
+
+
+def test_two_runs_into_one_folder_are_refused(tmp_path: Path) -> None:
+    second = saving.locked(tmp_path)
+    with saving.locked(tmp_path), pytest.raises(UsageError, match="another run is using this folder"):
+        second.__enter__()
+    with saving.locked(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- the user's own loop -------------------------------------------------------------------------------------------
+def own_loop(trained: nn.Module, settings: dict[str, Any], budget: dict[str, Any], stop: int = -1) -> Any:
+    """A plain training loop; with `stop` it is cut there, everything saved, and taken up by fresh objects."""
+    model = copy.deepcopy(trained).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    every = batches(512)
+    total = 48
+
+    def evaluate(net: nn.Module) -> float:
+        x, y = blobs(256, 1)
+        with torch.no_grad():
+            return float((net(x).argmax(1) == y).float().mean())
+
+    def compressor() -> Any:
+        return secateur.Compressor(
+            model, settings, blobs(2)[0], optimizer=optimizer, total_steps=total, evaluate=evaluate, budget=budget
+        )
+
+    c = compressor()
+    restarts = []
+    for i in range(total):
+        if i == stop:
+            saved = copy.deepcopy((model.state_dict(), optimizer.state_dict(), c.state_dict()))
+            model = copy.deepcopy(trained).train()
+            optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+            c = compressor()
+            model.load_state_dict(saved[0])
+            optimizer.load_state_dict(saved[1])
+            c.load_state_dict(saved[2])
+        x, y = every[i % len(every)]
+        loss = nn.functional.cross_entropy(model(x), y) + c.penalty()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        c.step()
+        restarts += [i] if c.round_changed else []
+    live = copy.deepcopy(model.state_dict())
+    result = c.finalize()
+    assert all(torch.equal(live[k], v) for k, v in model.state_dict().items())
+    return result, restarts
+
+
+@pytest.mark.parametrize("kind", ["gradual", "one_shot", "admm"])
+def test_compressor_keeps_its_promises_and_resumes_exactly(kind: str, trained: nn.Module) -> None:
+    settings = recipe(constrain=[{"where": "*", "with": ["topk", "codebook"]}], solver={"name": kind, "epochs": 1})
+    settings["solver"] |= {"gradual": {"every": 4}, "admm": {"round_steps": 6}}.get(kind, {})
+    budget = {"nbytes": "270B"}
+    result, restarts = own_loop(trained, settings, budget)
+    assert len(result.files.sct) <= 270
+    assert result.report["compressed"]["metric_valid"] > 0.9
+    assert restarts
+    for stop in (5, 30, 44):
+        again, _ = own_loop(trained, settings, budget, stop)
+        assert again.files.sct == result.files.sct, stop
+
+
+def test_compressor_refuses_a_strange_optimizer(trained: nn.Module) -> None:
+    other = torch.optim.Adam(mlp().parameters())
+    with pytest.raises(UsageError, match=r"the optimizer does not hold fc1\.weight"):
+        secateur.Compressor(trained, recipe(), blobs(2)[0], optimizer=other, total_steps=4, budget={"nnz": "9"})

@@ -1,0 +1,95 @@
+"""Law 7: killed with SIGKILL anywhere and resumed, a run ends in the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MODULE = """
+import os, signal, sys
+import torch
+from torch import nn
+from secateur.data.tensors import TensorData
+
+def build():
+    return nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Dropout(0.1), nn.Linear(12, 3))
+
+def data():
+    g = torch.Generator().manual_seed(0)
+    y = torch.randint(0, 3, (384,), generator=g)
+    x = torch.randn(384, 8, generator=g) * 0.5
+    x[:, :2] += torch.tensor([[2.0, 0.0], [-1.0, 1.7], [-1.0, -1.7]])[y]
+    return TensorData(x[:256], y[:256], 32), TensorData(x[256:], y[256:], 64)
+
+def main(out, resume, kill_stage, kill_step):
+    from secateur import api
+    from secateur.recipe import Recipe
+    def on_progress(p):
+        if p.stage == kill_stage and p.done == kill_step:
+            os.kill(os.getpid(), getattr(signal, os.environ.get("SIGNAL", "SIGKILL")))
+    api.run(Recipe.from_file("recipe.yaml"), out, resume=resume, on_progress=on_progress)
+"""
+RECIPE = """
+model: toy:build
+data: toy:data
+budget: {nbytes: 300B}
+constrain: [{where: "*", with: [topk, codebook]}]
+saliency: {name: abs_v_power}
+solver: {name: gradual, epochs: 4, every: 3, stages: 2}
+dense: {epochs: 3, lr: 0.02}
+training: {lr: 0.01, threads: 1, average: 0.9, checkpoint_seconds: 0, warmup_steps: 2}
+baselines: [one_shot_raw]
+bench: {seconds: 0.01, against: []}
+seed: 4
+"""
+FILES = ("model.onnx", "model.sct", "model.safetensors", "surgery.json", "recipe.yaml")
+
+
+def run(folder: Path, out: str, resume: bool = False, kill: tuple[str, int] = ("", 0), sig: str = "SIGKILL") -> Any:
+    code = f"import toy; toy.main({out!r}, {resume}, {kill[0]!r}, {kill[1]})"
+    environment = {**os.environ, "SIGNAL": sig, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def timeless(value: Any) -> Any:
+    """A report without times, dates and measured costs."""
+    if isinstance(value, dict):
+        drop = ("seconds", "date", "latency_ms", "bench")
+        return {k: timeless(v) for k, v in value.items() if k not in drop}
+    return [timeless(v) for v in value] if isinstance(value, list) else value
+
+
+@pytest.mark.slow
+def test_killed_at_several_points_and_resumed_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    (tmp_path / "toy.py").write_text(MODULE)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    whole = run(tmp_path, "whole")
+    assert whole.returncode == 0, whole.stderr
+    for at in (("dense", 5), ("main.approach2", 2), ("main.snap", 3)):
+        killed = run(tmp_path, "broken", resume=at[0] != "dense", kill=at)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    asked = run(tmp_path, "broken", resume=True, kill=("main.snap", 5), sig="SIGTERM")
+    assert "InterruptedRun" in asked.stderr
+    ended = run(tmp_path, "broken", resume=True)
+    assert ended.returncode == 0, ended.stderr
+    for name in FILES:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes(), name
+    reports = [json.loads((tmp_path / d / "report.json").read_text()) for d in ("whole", "broken")]
+    assert timeless(reports[0]) == timeless(reports[1])
+    assert not (tmp_path / "broken" / "checkpoint").exists()
+    # Another recipe may not take up the checkpoint.
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("epochs: 4", "epochs: 5"))
+    stopped = run(tmp_path, "other", kill=("main.approach1", 2))
+    assert stopped.returncode == -signal.SIGKILL
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    refused = run(tmp_path, "other", resume=True)
+    assert "the checkpoint belongs to another recipe" in refused.stderr
