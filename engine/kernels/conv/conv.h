@@ -99,7 +99,8 @@ struct ConvChoice {
   std::string reason;                                               // "density 9.8 %: sparse 12 us < dense 80 us"
 };
 
-// The cheapest kernel of the ISA (reference when isa is kRef). `allow_sparse` = false gives the dense path.
+// The cheapest kernel up to the ISA (the reference for kRef); null when none supports it. `allow_sparse` = false gives
+// the dense path (but grouped convolutions have no other than the sparse one).
 ConvChoice choose_conv(Isa isa, const ConvShape& s, const Epilogue& e, int64_t nnz, bool allow_sparse = true);
 
 }  // namespace secateur

@@ -38,7 +38,7 @@ Limits limits(const ConvKernel& k, bool sparse, bool pooled) {
   Limits l;
   l.max_block = sparse ? (pooled ? (wide ? 7 : 3) : (wide ? 24 : 12)) : kDenseVectors;
   l.width = double(k.vector_lanes) / 16.0;
-  l.work = k.vector_lanes >= 8 ? 1.0 : 2.2;
+  l.work = k.vector_lanes >= 8 ? 1.0 : sparse ? 2.4 : 3.0;
   return l;
 }
 
@@ -51,7 +51,7 @@ double fill_cycles(const ConvGeometry& g, int lanes, int tile_rows, double plane
   const int rest = g.pitch % lanes;
   const double vectors = g.pitch / lanes + (rest == 0 ? 0.0 : lanes == 16 && rest <= 8 ? 0.5 : 1.0);
   const double width = std::max(0.5, lanes / 16.0);
-  const double per_vector = g.step_w == 1 ? 2.2 * width : g.step_w == 2 ? 3.2 * width : 1.5 * lanes;
+  const double per_vector = g.step_w == 1 ? 2.2 * width : g.step_w == 2 ? (lanes >= 8 ? 3.2 * width : 8.0) : 1.5 * lanes;
   double cycles = rows * (std::max(1.0, vectors * per_vector) + 1.2) + 10.0 * used;
   if (panel_bytes > 0.7 * double(cpu().l1d_bytes)) cycles += rows * g.pitch / 16.0 * 3.0;
   return planes * cycles;

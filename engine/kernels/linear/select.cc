@@ -26,7 +26,7 @@ const LinearKernel* find_linear_kernel(Isa isa, LinearFamily family) {
 }
 
 // Cycles measured on a Zen 4 core; one figure of 3.5 GHz for all machines, ratios are what counts. Dense rows stream
-// their weights at 28 bytes a cycle from L2 and L3 and at 4 from memory; sparse single rows take 0.8 cycles a nonzero.
+// their weights at 28 bytes a cycle from L2 and L3 and at 2 from memory; sparse single rows take 0.8 cycles a nonzero.
 double predict_linear_us(const LinearKernel& kernel, const LinearShape& s, int64_t rows, int64_t nnz) {
   if (kernel.family == LinearFamily::kReference) return 0.05 + double(rows) * s.in * s.out / 1e3;
   const double l1 = double(cpu().l1d_bytes), l2 = double(cpu().l2_bytes);
@@ -35,9 +35,9 @@ double predict_linear_us(const LinearKernel& kernel, const LinearShape& s, int64
   double cycles = 0;
   if (kernel.family == LinearFamily::kSparse) {
     if (rows < 6) {
-      const double per = (kernel.vector_lanes >= 8 ? 0.80 : 1.3) + (double(s.in) * 4 > 0.5 * l1 ? 0.15 : 0.0);
+      const double per = (kernel.vector_lanes >= 8 ? 0.80 : 0.92) + (double(s.in) * 4 > 0.5 * l1 ? 0.15 : 0.0);
       cycles = rows * (per * double(nnz) + 2.0 * s.out + 30);
-      if (nnz * 6.0 > kMemory) cycles = std::max(cycles, nnz * 6.0 / 4.0);
+      if (nnz * 6.0 > kMemory) cycles = std::max(cycles, nnz * 6.0 / 1.5);
     } else {
       const double tile = 4.0 * kernel.vector_lanes, tiles = std::ceil(rows / tile);
       const double vectors = std::ceil(rows / double(kernel.vector_lanes));
@@ -48,7 +48,7 @@ double predict_linear_us(const LinearKernel& kernel, const LinearShape& s, int64
     }
   } else {
     const double weight_bytes = 4.0 * s.in * s.out;
-    const double rate = weight_bytes > kMemory ? 4.0 : weight_bytes > 24e3 ? 28.0 : 60.0;
+    const double rate = weight_bytes > kMemory ? 2.0 : kernel.vector_lanes < 8 ? 17.0 : weight_bytes > 24e3 ? 28.0 : 60.0;
     const double blocks = std::ceil(rows / 6.0), padded = std::ceil(double(s.out) / kernel.vector_lanes);
     cycles = std::max(double(rows) * s.in * padded * width * 1.05 * fma, weight_bytes / rate * blocks) + blocks * padded * 6 + 20;
   }
