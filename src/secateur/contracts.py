@@ -70,7 +70,7 @@ class Constraint(ABC):
         return ((self, level),)
 
     def with_free_zero(self) -> Constraint:
-        """The same set with 0 added where it has no 0 of its own, free of charge; for a set of values in a joint set."""
+        """The same set with 0 added free of charge where it has none; for a set of values in a joint set."""
         return self
 
     def at_tightness(self, shape: tuple[int, int], level: Level, tightness: float) -> Level:

@@ -2,8 +2,8 @@
 
 Outputs: the engine on `model.sct`, ONNX Runtime on `model.onnx` and PyTorch on `model.safetensors` + `surgery.json`
 must agree. The tolerance is computed, not chosen: a float32 net commits a rounding error that is seen by running the
-same module in float64; every runtime may sum in another order and is allowed `SLACK` times that error, plus `FLOOR` units
-in the last place of the largest output for nets so small that the observed error is zero by luck.
+same module in float64; every runtime may sum in another order and is allowed `SLACK` times that error, plus `FLOOR`
+units in the last place of the largest output for nets so small that the observed error is zero by luck.
 """
 
 from __future__ import annotations

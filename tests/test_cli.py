@@ -1,0 +1,219 @@
+"""The command line: exit codes and one clear message for every mistake; nothing half-written stays."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from secateur import cli
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A pruned two-layer net as ONNX."""
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=s).astype(np.float32) * (rng.random(s) < 0.1) for s in ((64, 32), (10, 64))]
+    nodes = [
+        helper.make_node("Gemm", ["x", "w0", "b0"], ["h"], transB=1),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Gemm", ["r", "w1", "b1"], ["y"], transB=1),
+    ]
+    constants = [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)]
+    constants += [
+        numpy_helper.from_array(rng.normal(size=n).astype(np.float32), f"b{i}") for i, n in ((0, 64), (1, 10))
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 32])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 10])],
+        constants,
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path / "pruned.onnx"
+    path.write_bytes(made.SerializeToString())
+    return path
+
+
+def run(*argv: object) -> int:
+    return cli._main([str(a) for a in argv])
+
+
+def test_pack_unpack_run(model: Path, tmp_path: Path, capsys: Capture) -> None:
+    packed, back = tmp_path / "p.sct", tmp_path / "back.onnx"
+    assert run("pack", model, "-o", packed) == 0
+    assert packed.stat().st_size < model.stat().st_size / 4
+    assert run("unpack", packed, "-o", back) == 0
+    x = np.random.default_rng(1).normal(size=(5, 32)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    answers = []
+    for file in (model, packed, back):
+        assert run("run", file, "--input", tmp_path / "x.npy", "--output", tmp_path / "y.npz") == 0
+        with np.load(tmp_path / "y.npz") as z:
+            answers.append(z["y"])
+    assert np.array_equal(answers[0], answers[1])
+    assert np.array_equal(answers[0], answers[2])
+    np.savez(tmp_path / "x.npz", x=x)
+    assert run("run", packed, "--input", tmp_path / "x.npz", "--output", tmp_path / "z.npz") == 0
+    assert "y: float32 [5, 10]" in capsys.readouterr().out
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_inspect(model: Path, capsys: Capture) -> None:
+    assert run("inspect", model) == 0
+    assert "Gemm" in capsys.readouterr().out
+    assert run("inspect", model, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["totals"]["nnz"] == sum(layer["nnz"] for layer in found["layers"])
+
+
+def test_bench_names_peers(model: Path, capsys: Capture) -> None:
+    assert run("bench", model, "--against", "onnxruntime", "--seconds", "0.1", "--json") == 0
+    assert "onnxruntime" in capsys.readouterr().out
+    assert run("bench", model, "--against", "tensorflow") == 2
+    assert "unknown; known: onnxruntime, openvino, torch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["pack", "{tmp}/none.onnx", "-o", "{tmp}/a.sct"], "no such file"),
+        (["pack", "{tmp}", "-o", "{tmp}/a.sct"], "is a folder"),
+        (["pack", "{model}", "-o", "{tmp}/no/such/a.sct"], "does not exist"),
+        (["unpack", "{model}", "-o", "{tmp}/a.onnx"], ".sct"),
+        (["run", "{model}", "--input", "{tmp}/none.npy", "--output", "{tmp}/y.npz"], "no such file"),
+        (["run", "{model}", "--input", "{model}", "--output", "{tmp}/y.npz"], "not a readable"),
+        (["inspect", "{tmp}/none.sct"], "none.sct"),
+        (["report", "{tmp}/none"], "none"),
+        (["verify", "{tmp}"], "missing"),
+        (["compress", "{tmp}/none.yaml", "-o", "{tmp}/out"], "no such file"),
+        (["plan", "{tmp}/none.yaml"], "no such file"),
+        (["reproduce", "lenet6"], "lenet5-mnist"),
+        (["reproduce"], "--list"),
+        (["compresss"], "compresss"),
+        (["compress"], "recipe"),
+        (["bench", "{model}", "--threads", "0"], "threads"),
+    ],
+)
+def test_user_mistakes_are_one_line_and_exit_2(
+    argv: list[str], said: str, model: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    assert run(*[a.format(tmp=tmp_path, model=model) for a in argv]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "a.sct").exists()
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_damaged_files_exit_2(model: Path, tmp_path: Path, capsys: Capture) -> None:
+    packed = tmp_path / "p.sct"
+    assert run("pack", model, "-o", packed) == 0
+    data = bytearray(packed.read_bytes())
+    cut, flipped = tmp_path / "cut.sct", tmp_path / "flip.sct"
+    cut.write_bytes(data[: len(data) // 2])
+    data[len(data) // 2] ^= 0x40
+    flipped.write_bytes(data)
+    half = tmp_path / "half.onnx"
+    half.write_bytes(model.read_bytes()[:1000])
+    for file in (cut, flipped, half):
+        capsys.readouterr()
+        assert run("inspect", file) == 2
+        assert "Traceback" not in capsys.readouterr().err
+
+
+def test_unknown_operator_is_named(tmp_path: Path, capsys: Capture) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Celu", ["x"], ["y"], name="strange")],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])],
+    )
+    path = tmp_path / "c.onnx"
+    path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString())
+    np.save(tmp_path / "x.npy", np.zeros((1, 3), np.float32))
+    assert run("run", path, "--input", tmp_path / "x.npy", "--output", tmp_path / "y.npz") == 2
+    err = capsys.readouterr().err
+    assert "strange" in err
+    assert "Celu" in err
+
+
+def test_recipe_mistakes(tmp_path: Path, capsys: Capture) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("model: secateur.zoo:digits_cnn\ndata: digits\nbudgett: {nnz: 100}\n")
+    assert run("compress", recipe, "-o", tmp_path / "out") == 2
+    assert "did you mean 'budget'" in capsys.readouterr().err
+    recipe.write_text("model: secateur.zoo:digit_cnn\ndata: digits\nbudget: {nnz: 100}\n")
+    assert run("compress", recipe, "-o", tmp_path / "out") == 2
+    assert "digit" in capsys.readouterr().err
+    recipe.write_text("model: secateur.zoo:digits_cnn\ndata: digitz\nbudget: {nnz: 100}\n")
+    assert run("compress", recipe, "-o", tmp_path / "out") == 2
+    assert "digitz" in capsys.readouterr().err
+    recipe.write_text(
+        "model: secateur.zoo:digits_cnn\ndata: digits\nbudget: {nnz: 100}\nconstrain: [{where: conv9, with: topk}]\n"
+    )
+    assert run("compress", recipe, "-o", tmp_path / "out") == 2
+    assert "matches no layer" in capsys.readouterr().err
+
+
+def test_a_budget_out_of_reach_exits_1_and_says_what_is_reachable(tmp_path: Path, capsys: Capture) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("model: secateur.zoo:digits_cnn\ndata: digits\nbudget: {nbytes: 40B}\n")
+    assert run("plan", recipe) == 1
+    err = capsys.readouterr().err
+    assert "smallest" in err or "reach" in err
+
+
+def test_environment_failures_exit_4(
+    model: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+    import os
+
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "a.sct"))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert run("pack", model, "-o", tmp_path / "a.sct") == 4
+    assert "No space left" in capsys.readouterr().err
+    assert not list(tmp_path.glob("a.sct*"))
+
+
+def test_our_bugs_exit_70_with_a_log(
+    model: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from secateur import formats
+
+    def broken(*args: object, **named: object) -> bytes:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(formats, "pack", broken)
+    assert run("pack", model, "-o", tmp_path / "a.sct") == 70
+    err = capsys.readouterr().err
+    assert "planted" in err
+    log = Path(err.split("traceback is in ")[1].split(",")[0])
+    assert "ZeroDivisionError" in log.read_text()
+    log.unlink()
+
+
+def test_methods_lists_every_room(capsys: Capture) -> None:
+    from secateur import catalog
+
+    assert run("methods", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == set(catalog.ROOMS)
+    assert {e["name"] for e in found["constraints"]} >= {"topk", "nm", "rows", "uniform", "codebook", "both"}
+    assert all(e["summary"] for entries in found.values() for e in entries)
+    assert all(e["paper"] for room in ("constraints", "solvers") for e in found[room])
+    assert run("methods") == 0
+
+
+def test_help_has_an_example_everywhere(capsys: Capture) -> None:
+    for name in cli.COMMANDS:
+        assert run(name, "--help") == 0
+        assert "Example" in capsys.readouterr().out, name
