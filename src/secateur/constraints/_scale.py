@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 _SWEEP_POINTS = 200_000  # above that many change points the bounded search is faster
+_SMALL = 4096  # up to that many change points looking for the range costs more than it saves
 _CHUNK = 2_000_000  # table entries per pass of the bounded search
 
 
@@ -35,13 +36,15 @@ def best_scale(a: Floats, h: Floats, top: int, zero: bool) -> float:
         return 0.0
     unit = float(a.max())
     order = np.argsort(a, kind="stable")
-    sums = _Sums(a[order] / unit, h[order] / h.max(), top, zero)
+    a, h, first = a[order] / unit, h[order] / h.max(), 1 if zero else 2
+    if a.size * top <= _SMALL:
+        return unit * _sweep(a, h, np.full(a.size, float(first)), np.full(a.size, float(top)))
+    sums = _Sums(a, h, top, zero)
     low, high = sums.range()
-    first = 1 if zero else 2
     t_low = np.clip(np.ceil(sums.a / high + 0.5), first, top + 1)
     t_high = np.clip(np.floor(sums.a / low + 0.5), first - 1, top)
     n_points = np.maximum(t_high - t_low + 1, 0).sum()
-    return unit * (_sweep(sums, t_low, t_high) if n_points <= _SWEEP_POINTS else _bounded(sums, low, high))
+    return unit * (_sweep(a, h, t_low, t_high) if n_points <= _SWEEP_POINTS else _bounded(sums, low, high))
 
 
 class _Sums:
@@ -122,9 +125,8 @@ class _Sums:
         return np.hstack([np.zeros((k, 1), np.int64), inner, np.full((k, 1), self.a.size)])
 
 
-def _sweep(sums: _Sums, t_low: Floats, t_high: Floats) -> float:
+def _sweep(a: Floats, h: Floats, t_low: Floats, t_high: Floats) -> float:
     """All change points of the range, from the largest scale down; codes start at t_low - 1."""
-    a, h = sums.a, sums.h
     count = np.maximum(t_high - t_low + 1, 0).astype(np.int64)
     j = np.repeat(np.arange(a.size), count)
     t = t_low[j] + (np.arange(j.size) - np.repeat(np.cumsum(count) - count, count))
@@ -135,7 +137,7 @@ def _sweep(sums: _Sums, t_low: Floats, t_high: Floats) -> float:
     s2 = np.concatenate([[(h * q * q).sum()], h[j] * (2 * t - 1)]).cumsum()
     gain = s1 * s1 / np.where(s2 > 0, s2, 1.0)
     i = int(gain.argmax())
-    return float(s1[i] / s2[i]) if gain[i] >= sums.total - sums.error else sums.alpha
+    return float(s1[i] / s2[i])
 
 
 def _bounded(sums: _Sums, low: float, high: float) -> float:

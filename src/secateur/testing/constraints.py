@@ -1,0 +1,376 @@
+"""The laws of a constraint, for every file of the room and for constraints from outside.
+
+`check_constraint(MyConstraint())` raises AssertionError naming the broken law, the level and the case. The nearest
+point is compared with brute force (`brute_force.py`) on tiny matrices; a set that is unknown there passes its own
+`oracle`, or is compared with random members only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateur.contracts import Constraint
+from secateur.curves import thinned
+from secateur.errors import ConstraintError, SecateurError
+from secateur.testing import brute_force
+from secateur.types import Level, Packing, log2_choose
+
+SHAPES = ((2, 4), (5, 1), (1, 8), (2, 3), (1, 1))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One matrix, one importance, one level."""
+
+    constraint: Constraint
+    weight: Tensor
+    importance: Tensor | None
+    level: Level
+    label: str
+    oracle: brute_force.Oracle | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return int(self.weight.shape[0]), int(self.weight.shape[1])
+
+    @property
+    def h(self) -> Tensor:
+        return (
+            torch.ones_like(self.weight, dtype=torch.float64) if self.importance is None else self.importance.double()
+        )
+
+    def project(self) -> Tensor:
+        return self.constraint.project(self.weight, self.level, self.importance)
+
+    @cached_property
+    def z(self) -> Tensor:
+        """The projection, computed once."""
+        return self.project()
+
+    def distance(self, z: Tensor) -> float:
+        return float((self.h * (self.weight.double() - z.double()).square()).sum())
+
+    def slack(self) -> float:
+        """How much sqrt(distance) may exceed the optimum by rounding values to the dtype or the value format."""
+        if self.constraint.kind == "support":
+            return 1e-12 * self.norm()
+        parts = getattr(self.constraint, "parts", (self.constraint,))
+        half = any(getattr(p, "value_format", "") == "float16" for p in parts)
+        return 2 * max(torch.finfo(self.weight.dtype).eps, 2.0**-10 if half else 1e-7 / 2**20) * self.norm()
+
+    def norm(self) -> float:
+        return math.sqrt(float((self.h * self.weight.double().square()).sum()))
+
+    def __str__(self) -> str:
+        return f"{self.constraint}, level {self.level}, {self.label}, {self.weight.tolist()}, h {self.importance}"
+
+
+def check_constraint(
+    constraint: Constraint | type[Constraint], *, seed: int = 0, oracle: brute_force.Oracle | None = None
+) -> None:
+    """Raise AssertionError when a constraint breaks a law.
+
+    Args:
+        constraint: an instance, or a class that can be made without arguments.
+        seed: of the random matrices; every failure message holds the matrix itself.
+        oracle: (constraint, weight float64 [rows, cols], level, h) -> smallest distance, for sets of your own.
+    """
+    if isinstance(constraint, type):
+        constraint = constraint()
+    n_cases = 0
+    for case in cases(constraint, seed, oracle):
+        n_cases += 1
+        for law in LAWS:
+            law(case)
+    assert n_cases, f"{constraint}: fits none of the shapes {SHAPES}"
+    for whole in (_refuses_bad_input, _size, _menus):
+        whole(constraint, seed)
+
+
+def cases(constraint: Constraint, seed: int, oracle: brute_force.Oracle | None = None) -> Iterator[Case]:
+    """Matrices (random, ties, zeros, clusters, all equal) x importances x levels, three dtypes."""
+    g = torch.Generator().manual_seed(seed)
+    for shape in SHAPES if constraint.kind != "joint" else SHAPES[::3]:
+        try:
+            levels = _levels(constraint, shape)
+        except ConstraintError:
+            continue
+        for label, weight in _matrices(shape, g).items():
+            h = torch.rand(shape, generator=g, dtype=torch.float64) * 3
+            sparse_h = torch.where(torch.rand(shape, generator=g) < 0.3, 0.0, h)
+            for level in levels:
+                yield Case(constraint, weight, None, level, label, oracle)
+                if label in ("random", "clusters"):
+                    yield Case(constraint, weight, h, level, f"{label}, weighted", oracle)
+                if label == "zeros":
+                    yield Case(constraint, weight, sparse_h, level, f"{label}, some h = 0", oracle)
+                if label == "random":
+                    for dtype in (torch.float32, torch.float16):
+                        yield Case(constraint, weight.to(dtype), h.float(), level, f"{label} {dtype}", oracle)
+
+
+def _levels(constraint: Constraint, shape: tuple[int, int]) -> list[Level]:
+    """All levels of a short menu, the ends and some between of a long one."""
+    menu = constraint.levels(shape)
+    if constraint.kind == "joint":
+        return [menu[i] for i in sorted({0, len(menu) - 1, *np.linspace(0, min(len(menu), 30) - 1, 6).astype(int)})]
+    return thinned(menu, 6)
+
+
+def _matrices(shape: tuple[int, int], g: torch.Generator) -> dict[str, Tensor]:
+    n = shape[0] * shape[1]
+    normal = torch.randn(shape, generator=g, dtype=torch.float64)
+    clusters = torch.tensor([1.0, 1.04, 9.0, 9.1, 1.08, -4.0, -4.02, 20.0], dtype=torch.float64)
+    return {
+        "random": normal,
+        "heavy": normal**3,
+        "ties": (normal * 1.5).round() / 2 + 0.25,
+        "zeros": torch.where(torch.rand(shape, generator=g) < 0.5, 0.0, normal),
+        "clusters": clusters[torch.randperm(8, generator=g)].repeat(n // 8 + 1)[:n].reshape(shape),
+        "equal": torch.full(shape, 1.5, dtype=torch.float64),
+        "all zero": torch.zeros(shape, dtype=torch.float64),
+    }
+
+
+def membership(case: Case) -> None:
+    z = case.z
+    assert z.shape == case.weight.shape, f"shape changed to {list(z.shape)}: {case}"
+    assert z.dtype == case.weight.dtype, f"dtype changed to {z.dtype}: {case}"
+    assert bool(z.isfinite().all()), f"not finite: {case}"
+    assert case.constraint.contains(z, case.level), f"project() is no member, {z.tolist()}: {case}"
+    assert case.constraint.contains(case.weight, None), f"level None (dense) must contain everything: {case}"
+    assert torch.equal(case.constraint.project(case.weight, None), case.weight), f"level None must keep all: {case}"
+
+
+def idempotence(case: Case) -> None:
+    z = case.z
+    again = case.constraint.project(z, case.level, case.importance)
+    assert torch.equal(z, again), f"projecting twice changes {z.tolist()} to {again.tolist()}: {case}"
+
+
+def purity(case: Case) -> None:
+    weight = case.weight.clone()
+    h = None if case.importance is None else case.importance.clone()
+    first, second = case.project(), case.z
+    assert torch.equal(weight, case.weight), f"the weight was changed in place: {case}"
+    assert h is None or torch.equal(h, case.importance), f"the importance was changed in place: {case}"  # type: ignore[arg-type]
+    assert torch.equal(first, second), f"same call, other bits: {case}"
+    assert first.data_ptr() != case.weight.data_ptr(), f"the result shares memory with the weight: {case}"
+    first.fill_(7.0)
+    assert torch.equal(weight, case.weight), f"the result shares memory with the weight: {case}"
+
+
+def nearest(case: Case) -> None:
+    """No candidate is nearer: brute force, and whatever member is at hand."""
+    w, h = case.weight.double().numpy(), case.h.numpy()
+    best = (case.oracle or brute_force.smallest_distance)(case.constraint, w, case.level, h)
+    reached = math.sqrt(case.distance(case.z))
+    if best is not None:
+        floor = math.sqrt(max(best, 0.0))
+        assert reached >= floor - case.slack() - 1e-7 * case.norm(), f"{reached} beats brute force {floor}: {case}"
+        if case.constraint.exact:
+            # float64 brute force by differences of squares is good to about 1e-8 of the norm
+            assert reached <= floor + case.slack() + 3e-8 * case.norm(), f"{reached}, brute force {floor}: {case}"
+    for other in (torch.zeros_like(case.weight), case.constraint.project(case.weight, case.level, None)):
+        if case.constraint.contains(other, case.level):
+            d = math.sqrt(case.distance(other))
+            assert reached <= d + case.slack() + 1e-9 * case.norm(), f"{reached}, a member lies at {d}: {case}"
+
+
+def ties(case: Case) -> None:
+    """Support sets: among equally good supports the one with the lower indices."""
+    if case.constraint.kind != "support" or bool((case.weight == 0).any() | (case.h == 0).any()):
+        return
+    w, h = case.weight.double().numpy(), case.h.numpy()
+    masks = brute_force.best_masks(case.constraint, w, case.level, h)
+    if masks is None:
+        return
+    first = max(masks.tolist())
+    kept = (case.z != 0).flatten().tolist()
+    assert kept == first, f"kept {kept}, lower indices first is {first}: {case}"
+
+
+def joint(case: Case) -> None:
+    """Joint sets: never worse than either sequence, and neither part alone can improve the answer."""
+    parts = case.constraint.split(case.level)
+    if case.constraint.kind != "joint" or len(parts) != 2 or any(level is None for _, level in parts):
+        return
+    (support, where), (values, what) = parts
+    z, w, h = case.z, case.weight, case.importance
+    reached, slack = math.sqrt(case.distance(z)), case.slack() + 1e-7 * case.norm()
+    sequences = {
+        "prune, then quantise": values.project(support.project(w, where, h), what, h),
+        "quantise, then prune": support.project(values.project(w, what, h), where, h),
+        "new values on its support": values.project(w, what, case.h * (z != 0)).masked_fill(z == 0, 0.0),
+    }
+    for name, other in sequences.items():
+        d = math.sqrt(case.distance(other))
+        assert reached <= d + slack or not case.constraint.contains(other, case.level), f"{reached}, {name} {d}: {case}"
+    assert bool((z[w == 0] == 0).all()), f"a zero woke up, {z.tolist()}: {case}"
+
+
+def curve(case: Case) -> None:
+    found = case.constraint.distance(case.weight, case.importance)
+    assert found(None) == 0.0, f"distance(None) must be 0: {case}"
+    said, actual = math.sqrt(max(found(case.level), 0.0)), math.sqrt(case.distance(case.z))
+    assert abs(said - actual) <= case.slack() + 1e-7 * case.norm(), f"distance() says {said}, it is {actual}: {case}"
+
+
+def piece(case: Case) -> None:
+    z = case.z
+    frozen = case.constraint.freeze(z, case.level)
+    assert torch.equal(frozen.project(z), z), f"freeze(z) moves z to {frozen.project(z).tolist()}: {case}"
+    g = torch.Generator().manual_seed(1)
+    a, b = (torch.randn(case.shape, generator=g, dtype=torch.float64).to(z.dtype) for _ in range(2))
+    tol = 16 * torch.finfo(z.dtype).eps * math.sqrt(z.numel())
+    kept = a.clone()
+    pa, pb = frozen.project(a), frozen.project(b)
+    assert torch.equal(a, kept), f"freeze(z).project changes its input: {case}"
+    parts = getattr(case.constraint, "parts", (case.constraint,))
+    if all(getattr(p, "value_format", "float32") == "float32" for p in parts):  # half values are rounded at the end
+        assert case.constraint.contains(pa, case.level), f"the piece leaves the set, {pa.tolist()}: {case}"
+    torch.testing.assert_close(frozen.project(pa), pa, rtol=tol, atol=tol, msg=f"piece not idempotent: {case}")
+    both = frozen.project(2 * a - b)
+    torch.testing.assert_close(both, 2 * pa - pb, rtol=tol, atol=4 * tol, msg=f"piece not linear: {case}")
+    left, right = (pa.double() * b.double()).sum(), (a.double() * pb.double()).sum()
+    assert abs(float(left - right)) <= 8 * tol, f"piece not self-adjoint: {case}"
+
+
+def equivariance(case: Case) -> None:
+    """Scaling, sign and row order carry over (compared by distance where several answers are equally good)."""
+    c, w, h, level = case.constraint, case.weight, case.importance, case.level
+    d, slack = math.sqrt(case.distance(case.z)), case.slack() + 1e-7 * case.norm()
+    if not c.exact:
+        return
+    flip = torch.arange(case.shape[0] - 1, -1, -1)
+    others = {
+        "4 w": math.sqrt(float((case.h * (w.double() - c.project(4 * w, level, h).double() / 4).square()).sum())),
+        "-w": math.sqrt(float((case.h * (w.double() + c.project(-w, level, h).double()).square()).sum())),
+        "rows reversed": math.sqrt(case.distance(c.project(w[flip], level, None if h is None else h[flip])[flip])),
+        "16 h": math.sqrt(case.distance(c.project(w, level, 16 * case.h))),
+    }
+    for name, other in others.items():
+        assert abs(other - d) <= slack, f"distance {d}, for {name} {other}: {case}"
+
+
+LAWS: tuple[Callable[[Case], None], ...] = (
+    membership,
+    idempotence,
+    purity,
+    nearest,
+    ties,
+    joint,
+    curve,
+    piece,
+    equivariance,
+)
+
+
+def _refuses_bad_input(constraint: Constraint, seed: int) -> None:
+    shape = next(s for s in SHAPES if _fits(constraint, s))
+    good = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    level = constraint.levels(shape)[0]
+    ones = torch.ones(shape)
+    bad: dict[str, tuple[Any, Any, Any]] = {
+        "NaN": (good.clone().fill_(math.nan), level, None),
+        "infinity": (good.clone().fill_(math.inf), level, None),
+        "a NaN importance": (good, level, ones * math.nan),
+        "a negative importance": (good, level, -ones),
+        "an importance of another shape": (good, level, torch.ones(shape[0] + 1, shape[1])),
+        "a level off the menu": (good, _off_menu(level), None),
+        "a vector": (good.flatten(), level, None),
+        "integers": (torch.ones(shape, dtype=torch.int64), level, None),
+    }
+    for name, (weight, at, h) in bad.items():
+        try:
+            constraint.project(weight, at, h)
+        except ConstraintError:
+            continue
+        raise AssertionError(f"{constraint}: {name} is not refused with ConstraintError")
+    for given in ({}, {"no_such_key": 1}):
+        try:
+            constraint.parse_level(given, shape)
+        except ConstraintError:
+            continue
+        raise AssertionError(f"{constraint}: parse_level({given}) is not refused with ConstraintError")
+
+
+def _fits(constraint: Constraint, shape: tuple[int, int]) -> bool:
+    try:
+        return len(constraint.levels(shape)) > 0
+    except ConstraintError:
+        return False
+
+
+def _off_menu(level: Level) -> Level:
+    return tuple(_off_menu(part) for part in level) if isinstance(level, tuple) else 10**9
+
+
+def _menus(constraint: Constraint, seed: int) -> None:
+    """Levels on the way stay on the menu and reach the target; distances fall along a menu of counts."""
+    for shape in SHAPES:
+        if not _fits(constraint, shape):
+            continue
+        menu = constraint.levels(shape)
+        for level in _levels(constraint, shape):
+            assert level in menu, f"{constraint}: level {level} of {shape} is not in its own menu"
+            assert constraint.at_tightness(shape, level, 1.0) == level, f"{constraint}: tightness 1 must give {level}"
+            assert constraint.at_tightness(shape, level, 0.0) is None, f"{constraint}: tightness 0 must be dense"
+            for way in (constraint.at_tightness(shape, level, t) for t in (0.2, 0.7, 0.99)):
+                pairs = zip(way, menu[0], strict=True) if isinstance(way, tuple) else ()  # type: ignore[arg-type]
+                assert way is None or way in menu or any(a is None for a, _ in pairs), f"{constraint}: {way} off menu"
+        if constraint.kind != "joint":
+            w = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+            found = [constraint.distance(w)(level) for level in _levels(constraint, shape)]
+            falls = all(b <= a + 1e-9 for a, b in pairwise(found))
+            assert falls, f"{constraint}: distances do not fall along the menu: {found}"
+
+
+def _size(constraint: Constraint, seed: int) -> None:
+    """The coded size never exceeds what `packing` promised; the promise is not above the dense size by much."""
+    for shape in ((1, 1), (4, 8), (48, 64)):
+        if not _fits(constraint, shape):
+            continue
+        w = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        for level in _levels(constraint, shape):
+            promise = constraint.packing(shape, level)
+            for weight in (w, torch.ones(shape), w * (w.abs() > 1)):
+                z = constraint.project(weight, level)
+                assert promise.n == z.numel(), f"{constraint}: packing.n is {promise.n} for {shape}"
+                nnz = int(z.count_nonzero())
+                assert nnz <= promise.nnz, f"{constraint}, level {level}: {nnz} nonzeros, packing says {promise.nnz}"
+                size = coded_nbytes(z, promise)
+                assert size <= promise.max_nbytes, (
+                    f"{constraint}, level {level} of {shape}: coded {size} bytes, promised {promise.max_nbytes}"
+                )
+
+
+def coded_nbytes(z: Tensor, packing: Packing) -> float:
+    """Bytes of one tensor in the file: `formats.measure` where the native coder is built, else (a floor of) its bound."""
+    try:
+        from secateur.formats import measure  # type: ignore[attr-defined]
+
+        return float(measure(z.float().numpy()).nbytes)
+    except (ImportError, SecateurError):
+        return math.floor(bound_nbytes(z, packing))
+
+
+def bound_nbytes(z: Tensor, packing: Packing) -> float:
+    """1.03 x [log2 C(n, nnz) + nnz x H0 + codebook] / 8 + 32, values raw where that is less."""
+    kept = z[z != 0]
+    if packing.n_values > 1 and packing.n_values == z.shape[0]:  # one scale a row: codes, not values, repeat
+        coded = log2_choose(z.numel(), kept.numel()) + kept.numel() * packing.bits + packing.n_values * 32
+        return 1.03 * min(coded, 32.0 * z.numel()) / 8 + 32
+    counts = torch.unique(kept, return_counts=True)[1].double()
+    entropy = float(-(counts * (counts / kept.numel()).log2()).sum()) if kept.numel() else 0.0
+    values = min(32.0 * kept.numel(), entropy + packing.n_values * packing.entry_bits)
+    return 1.03 * (log2_choose(z.numel(), kept.numel()) + values) / 8 + 32
