@@ -98,6 +98,11 @@ def keep_largest(score: Tensor, k: int) -> Tensor:
     return mask
 
 
+def without(weight: Tensor, dropped: Tensor) -> Tensor:
+    """A new tensor, zero where `dropped`. A -0.0 becomes 0.0: formats keep bits, so -0.0 would count as a nonzero."""
+    return weight.masked_fill(dropped, 0.0).add_(0.0)
+
+
 def scores(weight: Tensor, importance: Tensor | None) -> Tensor:
     """sqrt(h) * |w| in float64: the order of h w^2 without its underflow."""
     size = weight.detach().double().abs()

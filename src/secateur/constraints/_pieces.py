@@ -33,7 +33,7 @@ class Support(Piece):
         return ~self.mask
 
     def project(self, matrix: Tensor) -> Tensor:
-        return matrix.masked_fill(self._outside, 0.0)
+        return matrix.masked_fill(self._outside, 0.0).add_(0.0)  # -0.0 would be stored as a value
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ class Clusters(Piece):
             x = matrix.flatten()[kept].double()
             start = x[first]
             total = torch.zeros_like(start).index_add_(0, labels, x - start[labels])
-            out[kept] = (start + total / sizes)[labels].to(matrix.dtype)
+            out[kept] = (start + total / sizes)[labels].to(matrix.dtype).add_(0.0)
         return out.view_as(matrix)
 
 
@@ -84,4 +84,4 @@ class ScaledCodes(Piece):
         q = self.codes.double()
         dims = [1] if self.per_row else [0, 1]
         scale = (matrix.double() * q).sum(dims, keepdim=True) / q.square().sum(dims, keepdim=True).clamp(min=1.0)
-        return (scale.to(matrix.dtype).double() * q).to(matrix.dtype)
+        return (scale.to(matrix.dtype).double() * q).to(matrix.dtype).add_(0.0)  # no -0.0

@@ -90,7 +90,7 @@ class Both(Constraint):
         support, values = self.parts
         where, what = _pair(level)
         if self.contains(weight, level):
-            return weight.clone()
+            return weight.clone() if level is None else weight + 0.0
         if where is None or what is None:
             return support.project(values.project(weight, what, importance), where, importance)
         kept = support.project(weight, where, importance) != 0

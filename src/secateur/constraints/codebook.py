@@ -81,8 +81,10 @@ class Codebook(Constraint):
             ConstraintError: NaN or infinity, a level off the menu, an importance that does not fit.
         """
         lv.checked("codebook", weight, importance)
-        if level is None or self.contains(weight, level):
+        if level is None:
             return weight.clone()
+        if self.contains(weight, level):
+            return weight + 0.0  # -0.0 would be stored as a value of its own
         return self._assign(weight, self._centres(self._solver(weight, importance), self._on_menu(weight, level)))
 
     def contains(self, weight: Tensor, level: Level) -> bool:
@@ -152,4 +154,4 @@ class Codebook(Constraint):
         """Each weight its nearest centre, the centres rounded to the weight's dtype first."""
         rounded: Tensor = torch.unique(torch.from_numpy(centres).to(weight.dtype))
         index = nearest(weight.detach().double().cpu().numpy(), rounded.double().numpy())
-        return rounded[torch.from_numpy(index)].to(weight.device)
+        return rounded[torch.from_numpy(index)].to(weight.device).add_(0.0)

@@ -66,7 +66,7 @@ class NM(Constraint):
         lv.on_menu("nm", weight.shape, level, self.levels((weight.shape[0], weight.shape[1])))
         order = self._groups(lv.scores(weight, importance)).sort(dim=1, descending=True, stable=True).indices
         dropped = torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, level:], True)
-        return weight.masked_fill(dropped.view(weight.shape), 0.0)
+        return lv.without(weight, dropped.view(weight.shape))
 
     def contains(self, weight: Tensor, level: Level) -> bool:
         assert level is None or isinstance(level, int)

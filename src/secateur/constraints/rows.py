@@ -56,7 +56,7 @@ class Rows(Constraint):
         lv.on_menu("rows", weight.shape, level, self.levels((weight.shape[0], weight.shape[1])))
         assert isinstance(level, int)
         mask = lv.keep_largest(lv.gains(weight, importance).sum(dim=1), level)
-        return weight.masked_fill(~mask[:, None], 0.0)
+        return lv.without(weight, ~mask[:, None])
 
     def contains(self, weight: Tensor, level: Level) -> bool:
         assert level is None or isinstance(level, int)

@@ -52,7 +52,7 @@ class TopK(Constraint):
         lv.on_menu("topk", weight.shape, level, self.levels((weight.shape[0], weight.shape[1])))
         assert isinstance(level, int)
         mask = lv.keep_largest(lv.scores(weight, importance).flatten(), level).view_as(weight)
-        return weight.masked_fill(~mask, 0.0)
+        return lv.without(weight, ~mask)
 
     def contains(self, weight: Tensor, level: Level) -> bool:
         assert level is None or isinstance(level, int)

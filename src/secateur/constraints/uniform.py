@@ -87,8 +87,10 @@ class Uniform(Constraint):
             ConstraintError: NaN or infinity, a level off the menu, an importance that does not fit.
         """
         lv.checked("uniform", weight, importance)
-        if level is None or self.contains(weight, level):
+        if level is None:
             return weight.clone()
+        if self.contains(weight, level):
+            return weight + 0.0  # -0.0 would be stored as a value of its own
         size = weight.detach().double().abs().cpu().numpy()
         h = np.ones_like(size) if importance is None else importance.detach().double().cpu().numpy()
         if self.per == "tensor":
@@ -99,7 +101,7 @@ class Uniform(Constraint):
         ratio = size / np.where(scale > 0, scale, np.inf)
         codes = np.clip(np.ceil(ratio - 0.5), int(self.zero == "never"), self.top(level))
         signs = torch.where(weight < 0, -1, 1)
-        return (torch.from_numpy(scale * codes).to(weight.device) * signs).to(weight.dtype)
+        return (torch.from_numpy(scale * codes).to(weight.device) * signs).to(weight.dtype).add_(0.0)
 
     def contains(self, weight: Tensor, level: Level) -> bool:
         return level is None or all(c is not None for c in self._codes(weight, level))
@@ -116,12 +118,19 @@ class Uniform(Constraint):
         return ScaledCodes(torch.cat([c for c in codes if c is not None]), weight.clone(), self.per == "row")
 
     def packing(self, shape: tuple[int, int], level: Level) -> Packing:
-        """log2 of the number of codes for every weight, and the scales."""
+        """log2 of the number of codes for every weight, and the scale.
+
+        One scale a row: priced as a table of all rows' values (the format has no grid per row), or raw where cheaper.
+        """
         n = shape[0] * shape[1]
         if level is None:
             return Packing(n, n)
         codes = 2 * self.top(level) + (self.zero != "never")
-        return Packing(n, n, math.log2(codes), 1 if self.per == "tensor" else shape[0], 32)
+        if self.per == "tensor" or shape[0] == 1:
+            return Packing(n, n, math.log2(codes), 1)
+        entries = min(2 * self.top(level) * shape[0], n) + (self.zero != "never")
+        table = Packing(n, n, math.log2(entries), entries)
+        return min(table, Packing(n, n), key=lambda p: p.ideal_bits)
 
     def with_free_zero(self) -> Uniform:
         return replace(self, zero="free") if self.zero == "never" else self
@@ -158,7 +167,7 @@ def _codes_of(group: Tensor, top: int, nonzero: bool) -> Tensor | None:
     fits = (np.abs(u - u[0] / t * q) <= 3 * slack + 3 * slack[0] * q / t).all(axis=1) & (q[:, -1] <= top)
     for row in q[fits]:
         middle = (((u - slack) / row).max() + ((u + slack) / row).min()) / 2
-        near = middle * (1 + 0.5 * kind.eps * np.arange(-3, 4))
+        near = middle + math.ldexp(kind.eps, math.frexp(middle)[1] - 1) * np.arange(-3, 4)  # the numbers around it
         scales = torch.from_numpy(near).to(group.dtype).double().numpy()
         values = torch.from_numpy(scales[:, None] * row).to(group.dtype).double().numpy()
         if (values == u).all(axis=1).any():

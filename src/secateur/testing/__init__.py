@@ -1,0 +1,1 @@
+"""Shipped test tools: conformance suites (`constraints`, `saliencies`), brute-force oracles, tiny nets."""

@@ -24,7 +24,7 @@ from secateur.errors import ConstraintError, SecateurError
 from secateur.testing import brute_force
 from secateur.types import Level, Packing, log2_choose
 
-SHAPES = ((2, 4), (5, 1), (1, 8), (2, 3), (1, 1))
+SHAPES = ((2, 4), (5, 1), (1, 8), (4, 2), (1, 1))
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def cases(constraint: Constraint, seed: int, oracle: brute_force.Oracle | None =
             sparse_h = torch.where(torch.rand(shape, generator=g) < 0.3, 0.0, h)
             for level in levels:
                 yield Case(constraint, weight, None, level, label, oracle)
-                if label in ("random", "clusters"):
+                if label in ("random", "clusters", "heavy"):
                     yield Case(constraint, weight, h, level, f"{label}, weighted", oracle)
                 if label == "zeros":
                     yield Case(constraint, weight, sparse_h, level, f"{label}, some h = 0", oracle)
@@ -134,7 +134,7 @@ def _matrices(shape: tuple[int, int], g: torch.Generator) -> dict[str, Tensor]:
         "random": normal,
         "heavy": normal**3,
         "ties": (normal * 1.5).round() / 2 + 0.25,
-        "zeros": torch.where(torch.rand(shape, generator=g) < 0.5, 0.0, normal),
+        "zeros": torch.where(torch.rand(shape, generator=g) < 0.5, 0.0, normal) * -1,  # some of them -0.0
         "clusters": clusters[torch.randperm(8, generator=g)].repeat(n // 8 + 1)[:n].reshape(shape),
         "equal": torch.full(shape, 1.5, dtype=torch.float64),
         "all zero": torch.zeros(shape, dtype=torch.float64),
@@ -146,6 +146,7 @@ def membership(case: Case) -> None:
     assert z.shape == case.weight.shape, f"shape changed to {list(z.shape)}: {case}"
     assert z.dtype == case.weight.dtype, f"dtype changed to {z.dtype}: {case}"
     assert bool(z.isfinite().all()), f"not finite: {case}"
+    assert not bool(z.signbit()[z == 0].any()), f"a zero is -0.0, which formats keep as a value: {case}"
     assert case.constraint.contains(z, case.level), f"project() is no member, {z.tolist()}: {case}"
     assert case.constraint.contains(case.weight, None), f"level None (dense) must contain everything: {case}"
     assert torch.equal(case.constraint.project(case.weight, None), case.weight), f"level None must keep all: {case}"
@@ -180,6 +181,8 @@ def nearest(case: Case) -> None:
         if case.constraint.exact:
             # float64 brute force by differences of squares is good to about 1e-8 of the norm
             assert reached <= floor + case.slack() + 3e-8 * case.norm(), f"{reached}, brute force {floor}: {case}"
+    if not case.constraint.exact:
+        return
     for other in (torch.zeros_like(case.weight), case.constraint.project(case.weight, case.level, None)):
         if case.constraint.contains(other, case.level):
             d = math.sqrt(case.distance(other))
@@ -263,9 +266,9 @@ def equivariance(case: Case) -> None:
 
 
 LAWS: tuple[Callable[[Case], None], ...] = (
+    purity,  # first: a projection that changes its input would otherwise hide it behind its own second call
     membership,
     idempotence,
-    purity,
     nearest,
     ties,
     joint,
@@ -355,7 +358,7 @@ def _size(constraint: Constraint, seed: int) -> None:
 
 
 def coded_nbytes(z: Tensor, packing: Packing) -> float:
-    """Bytes of one tensor in the file: `formats.measure` where the native coder is built, else (a floor of) its bound."""
+    """Bytes of one tensor in the file: `formats.measure` where the native coder is built, else its bound."""
     try:
         from secateur.formats import measure  # type: ignore[attr-defined]
 
@@ -367,10 +370,10 @@ def coded_nbytes(z: Tensor, packing: Packing) -> float:
 def bound_nbytes(z: Tensor, packing: Packing) -> float:
     """1.03 x [log2 C(n, nnz) + nnz x H0 + codebook] / 8 + 32, values raw where that is less."""
     kept = z[z != 0]
-    if packing.n_values > 1 and packing.n_values == z.shape[0]:  # one scale a row: codes, not values, repeat
-        coded = log2_choose(z.numel(), kept.numel()) + kept.numel() * packing.bits + packing.n_values * 32
-        return 1.03 * min(coded, 32.0 * z.numel()) / 8 + 32
     counts = torch.unique(kept, return_counts=True)[1].double()
     entropy = float(-(counts * (counts / kept.numel()).log2()).sum()) if kept.numel() else 0.0
-    values = min(32.0 * kept.numel(), entropy + packing.n_values * packing.entry_bits)
+    table = packing.n_values * packing.entry_bits
+    # With a scale for each row the codes repeat, not the values: count a code for each then.
+    codes = kept.numel() * math.log2(max(2**packing.bits - 1, 1))
+    values = min(32.0 * kept.numel(), entropy + table, codes + table)
     return 1.03 * (log2_choose(z.numel(), kept.numel()) + values) / 8 + 32

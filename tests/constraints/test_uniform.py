@@ -1,0 +1,82 @@
+"""Uniform levels: the exact scale, known special cases, both searches."""
+
+import numpy as np
+import pytest
+import torch
+
+from secateur.constraints import _scale
+from secateur.constraints.uniform import Uniform
+from secateur.errors import ConstraintError, UsageError
+
+
+def test_binary_is_the_mean_magnitude() -> None:
+    w = torch.tensor([[1.0, -2.0, 3.0]])
+    assert Uniform(zero="never", min_bits=1).project(w, 1).tolist() == [[2.0, -2.0, 2.0]]
+
+
+def test_ternary_matches_the_closed_form() -> None:
+    """alpha = S_m / m at the m that maximises S_m^2 / m (card P17)."""
+    w = torch.randn(1, 500, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    s = w.abs().flatten().sort(descending=True).values.cumsum(0)
+    m = torch.arange(1, 501)
+    error = float(w.square().sum() - (s * s / m).max())
+    assert Uniform().distance(w)(2) == pytest.approx(error, rel=1e-12)
+    z = Uniform().project(w, 2)
+    alpha = z.abs().max()
+    assert w[z != 0].abs().min() >= alpha / 2 - 1e-12
+    assert w[z == 0].abs().max() <= alpha / 2 + 1e-12
+    assert float((z != 0).double().mean()) == pytest.approx(0.54, abs=0.05)  # Gaussian: 53.9 % kept
+
+
+@pytest.mark.parametrize("zero", [True, False])
+@pytest.mark.parametrize("top", [1, 3, 7, 127])
+def test_both_searches_agree(top: int, zero: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(top)
+    a, h = np.abs(rng.standard_t(4, 3000)), rng.random(3000)
+
+    def error(alpha: float) -> float:
+        q = np.clip(np.rint(a / alpha), 0 if zero else 1, top)
+        return float((h * (a - alpha * q) ** 2).sum())
+
+    monkeypatch.setattr(_scale, "_SMALL", 10**9)
+    sweep = error(_scale.best_scale(a, h, top, zero))
+    monkeypatch.setattr(_scale, "_SMALL", 0)
+    monkeypatch.setattr(_scale, "_SWEEP_POINTS", -1)
+    bounded = error(_scale.best_scale(a, h, top, zero))
+    assert bounded == pytest.approx(sweep, rel=1e-9)
+    assert sweep <= min(error(x) for x in np.geomspace(a.max() / top / 20, a.max(), 2000)) + 1e-9
+
+
+def test_the_rough_search_of_released_code_is_far_worse() -> None:
+    """+-10 % around max|w| / top left about three times the optimal error on Gaussian weights (card P15)."""
+    w = torch.randn(1, 20000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    best = Uniform().distance(w)(3)
+    rough = []
+    for f in np.linspace(0.9, 1.1, 21):
+        scale = f * w.abs().max() / 3
+        rough.append(float((w - scale * (w / scale).round().clamp(-3, 3)).square().sum()))
+    assert min(rough) > 2 * best
+
+
+def test_a_scale_for_each_row() -> None:
+    w = torch.tensor([[1.0, -1.0], [100.0, 0.0]])
+    assert Uniform(per="row").project(w, 2).tolist() == w.tolist()
+    assert Uniform().project(w, 2).tolist() == [[0.0, 0.0], [100.0, 0.0]]
+
+
+def test_codes_do_not_round_away_in_half_precision() -> None:
+    w = torch.randn(8, 32, generator=torch.Generator().manual_seed(2)).half()
+    z = Uniform().project(w, 4)
+    piece = Uniform().freeze(z, 4)
+    assert piece.codes.abs().max() == 7
+    assert Uniform().contains(piece.project(w), 4)
+
+
+def test_refusals() -> None:
+    for options in ({"per": "column"}, {"zero": "some"}, {"min_bits": 1}, {"max_bits": 9}):
+        with pytest.raises(UsageError, match="uniform"):
+            Uniform(**options)
+    with pytest.raises(ConstraintError, match="bits"):
+        Uniform().parse_level({"bits": 9}, (2, 2))
+    with pytest.raises(ConstraintError, match="member"):
+        Uniform().freeze(torch.randn(2, 9), 2)
