@@ -157,15 +157,23 @@ class Study:
 
     def _compress(self, seed: int, part: str) -> Json:
         """Compress the net of the part it starts from, under its recipe."""
+        from torch.nn.functional import cross_entropy
+
         from secateur import api
+        from secateur.training import metrics
 
         plan = self.plan["parts"][part]
         start = self._model(seed, plan["from"])
+        # The epoch that is kept is chosen by the loss: accuracy on 5,000 examples has a standard error of 0.13 points
+        # and would often pick an early, half-trained epoch.
+        loss = metrics.mean_loss(self.splits.valid, cross_entropy)
         recipe = {"baselines": [], "bench": {"against": [], "seconds": 0.1}, **plan["recipe"]}
         result = api.compress(
             start,
             self.splits.train,
             valid=self.splits.valid,
+            evaluate=loss,
+            higher_is_better=False,
             recipe=recipe,
             seed=seed,
             on_progress=self._progress(seed, part),
@@ -173,7 +181,8 @@ class Study:
         result.save(self._folder(seed, part))
         report = result.report
         return {
-            "valid": report["compressed"]["metric_valid"],
+            "valid": metrics.accuracy(self.splits.valid)(result.model),
+            "valid_loss": report["compressed"]["metric_valid"],
             "epochs": float(plan["recipe"]["solver"]["epochs"]),
             **_counts(result.model),
             "nbytes": report["compressed"]["nbytes"],
