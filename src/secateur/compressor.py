@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from secateur.api import Result
 
 _JUDGED = 20  # evaluations in the feasible phases
+_TRIMS = 4  # times that the levels are tightened when the file is too big at the end
 State = dict[str, Any]
 
 
@@ -274,8 +275,7 @@ class Compressor:
             self._metric, self._best = metric, point
 
     def _written(self) -> tuple[Candidate, Job]:
-        net = self._net
-        files = written.write(net.module, net.traced, self._inputs, may_cut=net.may_cut)
+        net, files = self._net, self._fitted()
         metric = self._evaluate(files.module) if self._evaluate else 0.0
         evaluate = self._evaluate or (lambda m: 0.0)
         setting = Setting(self._dense, _NoBatches(), lambda o, t: o, evaluate, True, self._recipe.seed, Ledger())
@@ -283,6 +283,24 @@ class Compressor:
         job.dense_metric = self._evaluate(self._dense) if self._evaluate else 0.0
         self._purse.check(sizes(files.module, net.traced, len(files.sct)))
         return Candidate("compressor", net, files, metric, {}, []), job
+
+    def _fitted(self) -> written.Written:
+        """The written files; while they are too big, the levels are tightened a little.
+
+        Retraining changed the values since the levels were set, and with them what their coding costs, by a percent
+        or so. The loop is over, so that nothing is retrained after this.
+        """
+        net, limit = self._net, self._purse.limit("nbytes")
+        for _ in range(_TRIMS):
+            files = written.write(net.module, net.traced, self._inputs, may_cut=net.may_cut)
+            if limit is None or len(files.sct) <= limit:
+                return files
+            booked = self._purse.fixed.get("nbytes", 0.0)
+            self._purse.fixed["nbytes"] = booked + 1.05 * (len(files.sct) - limit) + 16
+            h, weights = self._importance(), self._weights()
+            net.levels = self._purse.fit(weights, h)
+            load_weights(self._model, self._joint(net.levels, weights, h))
+        return written.write(net.module, net.traced, self._inputs, may_cut=net.may_cut)
 
     def _weights(self) -> dict[str, Tensor]:
         return {k: p.detach().clone() for k, p in self._params.items()}
