@@ -66,12 +66,20 @@ class Site:
         return math.prod(self.shape)
 
 
+# What the entropy coder needs of what it may need at most, as measured: a trained fp32 weight takes 24-27.5 bits (its
+# exponent is predictable), a codebook index or grid code about four fifths of log2(number of values).
+_RAW_EXPECTED_BITS = 26.0
+VALUE_ENTROPY = 0.8
+
+
 @dataclass(frozen=True)
 class Packing:
     """What will be stored for one tensor: `n` positions, `nnz` kept, each value `bits` wide.
 
     `n_values` > 0 says values come from a codebook of that many entries of `entry_bits` each. `structure_bits`
     replaces the free-position cost log2 C(n, nnz) when the positions are structured (N:M, rows); None = free.
+    `expected_bits` is what a value is expected to take after entropy coding (the hard maximum counts `bits`); None =
+    26 of 32 for raw fp32 values, else `bits`.
     """
 
     n: int
@@ -82,17 +90,24 @@ class Packing:
     structure_bits: float | None = None
     layout: str = "auto"
     codec: str = "auto"
+    expected_bits: float | None = None
 
     @property
     def ideal_bits(self) -> float:
         """log2 C(n, nnz) + nnz * bits + codebook: the bound of DESIGN.md section 5 before the 1.03 and the 32 bytes."""
-        where = log2_choose(self.n, self.nnz) if self.structure_bits is None else self.structure_bits
-        return where + self.nnz * self.bits + self.n_values * self.entry_bits
+        return self._where + self.nnz * self.bits + self.n_values * self.entry_bits
+
+    @property
+    def _where(self) -> float:
+        return log2_choose(self.n, self.nnz) if self.structure_bits is None else self.structure_bits
 
     @property
     def estimate(self) -> float:
         """Expected bytes in the file."""
-        return self.ideal_bits / 8 + 2
+        expected = self.expected_bits
+        if expected is None:
+            expected = _RAW_EXPECTED_BITS if self.bits == 32 and self.n_values == 0 else self.bits
+        return (self._where + self.nnz * expected + self.n_values * self.entry_bits) / 8 + 2
 
     @property
     def max_nbytes(self) -> int:

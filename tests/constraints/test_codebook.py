@@ -75,3 +75,14 @@ def test_freeze_ties_values() -> None:
     assert moved.tolist() == [[2.0, 5.0, 2.0, 0.0]]
     with pytest.raises(ConstraintError, match="member"):
         Codebook().freeze(z, 2)
+
+
+def test_few_mantissa_bits() -> None:
+    w = torch.randn(6, 50, generator=torch.Generator().manual_seed(3))
+    z = Codebook(value_format="float16", mantissa_bits=4).project(w, 8)
+    mantissa, _ = torch.frexp(z)
+    assert torch.equal(mantissa * 32, (mantissa * 32).round())  # 1 implied + 4 stored bits
+    full = Codebook().project(w, 8)
+    assert float((w - z).square().sum()) < 1.05 * float((w - full).square().sum())
+    with pytest.raises(UsageError, match="mantissa_bits"):
+        Codebook(value_format="float16", mantissa_bits=11)

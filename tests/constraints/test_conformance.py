@@ -27,6 +27,7 @@ VARIANTS: dict[str, list[Constraint]] = {
         Codebook(max_entries=4),
         Codebook(max_entries=3, zero="free"),
         Codebook(max_entries=4, value_format="float16"),
+        Codebook(max_entries=4, mantissa_bits=5),
         Codebook(),
         Codebook(max_entries=3, exact_below=40),
     ],

@@ -16,7 +16,7 @@ from secateur.constraints import _levels as lv
 from secateur.contracts import Constraint, DistanceCurve, Piece
 from secateur.curves import Curve, Joint, Memo, Product, thinned
 from secateur.errors import ConstraintError, UsageError
-from secateur.types import Level, Packing, log2_choose
+from secateur.types import VALUE_ENTROPY, Level, Packing, log2_choose
 
 _ROUNDS = 20  # alternations at most; they stop by themselves after 3-6
 _SKETCH_LEVELS, _SKETCH_VALUES, _SKETCH_ENTRIES = 8, 1000, 16
@@ -127,7 +127,7 @@ class Both(Constraint):
             # A member may hold fewer nonzeros, and near n fewer can cost more: promise the worst of them.
             worst = min(frame.nnz, round(frame.n * n_nonzero / (1 + n_nonzero)))
             extra = log2_choose(frame.n, worst) + (worst - frame.nnz) * bits
-        return Packing(frame.n, frame.nnz, bits, entries, value.entry_bits, extra)
+        return Packing(frame.n, frame.nnz, bits, entries, value.entry_bits, extra, expected_bits=VALUE_ENTROPY * bits)
 
     def distance(self, weight: Tensor, importance: Tensor | None = None) -> Curve:
         """Exact by projecting; the estimate adds the two parts' distances, the second from a sample of the kept."""

@@ -18,7 +18,7 @@ from secateur.constraints._pieces import Clusters, Free
 from secateur.contracts import Constraint, Piece
 from secateur.curves import Curve, Memo
 from secateur.errors import ConstraintError, UsageError
-from secateur.types import Level, Packing
+from secateur.types import VALUE_ENTROPY, Level, Packing
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Codebook(Constraint):
             weight costs no entry; joint sets use this).
         value_format: `float32` or `float16`: what a value is stored in. With `float16` the optimal centres are
             rounded, which makes the projection a heuristic (off by the rounding).
+        mantissa_bits: keep only so many mantissa bits of a value (None = all of the format's): the format stores no
+            trailing zero bits, so a file of many small codebooks shrinks by about one bit a value for each bit cut.
         exact_below: up to that many distinct input values the projection is exact; above, the recursion runs on some
             2,048 cut positions and Lloyd's iteration finishes.
 
@@ -41,6 +43,7 @@ class Codebook(Constraint):
     max_entries: int = 256
     zero: str = "level"
     value_format: str = "float32"
+    mantissa_bits: int | None = None
     exact_below: int = 32768
     kind: ClassVar[str] = "values"
     level_keys: ClassVar[tuple[str, ...]] = ("entries", "bits")
@@ -51,6 +54,12 @@ class Codebook(Constraint):
             raise UsageError(f"codebook: zero is {self.zero!r}; level or free is possible")
         if self.value_format not in ("float32", "float16"):
             raise UsageError(f"codebook: value_format is {self.value_format!r}; float32 or float16 is possible")
+        most = 10 if self.value_format == "float16" else 23
+        if self.mantissa_bits is not None and not 0 <= self.mantissa_bits <= most:
+            raise UsageError(
+                f"codebook(value_format={self.value_format}): mantissa_bits is {self.mantissa_bits}; "
+                f"0..{most} or None is possible"
+            )
         if not 1 <= self.min_entries <= self.max_entries <= 65536:
             raise UsageError(
                 f"codebook: min_entries {self.min_entries}, max_entries {self.max_entries}; "
@@ -91,8 +100,10 @@ class Codebook(Constraint):
         if level is None:
             return True
         values = torch.unique(weight)
-        if self.value_format == "float16" and bool((values.half().to(values.dtype) != values).any()):
-            return False
+        if self._rounds:
+            own = values.detach().double().cpu().numpy()
+            if not np.array_equal(self._round(own), own):
+                return False
         return int((values != 0).sum() if self.zero == "free" else values.numel()) <= self._on_menu(weight, level)
 
     def freeze(self, weight: Tensor, level: Level) -> Piece:
@@ -115,8 +126,10 @@ class Codebook(Constraint):
         if level is None:
             return Packing(n, n)
         assert isinstance(level, int)
-        entry_bits = 16 if self.value_format == "float16" else 32
-        return Packing(n, n, math.log2(level + (self.zero == "free")), min(level, n), entry_bits)
+        head, mantissa = (6, 10) if self.value_format == "float16" else (9, 23)
+        entry_bits = head + (mantissa if self.mantissa_bits is None else self.mantissa_bits)
+        bits = math.log2(level + (self.zero == "free"))
+        return Packing(n, n, bits, min(level, n), entry_bits, expected_bits=VALUE_ENTROPY * bits)
 
     def with_free_zero(self) -> Codebook:
         return replace(self, zero="free")
@@ -145,10 +158,21 @@ class Codebook(Constraint):
         return KMeans1D(x, h, self.zero == "free", self.exact_below)
 
     def _centres(self, solver: KMeans1D, m: int) -> NDArray[np.float64]:
-        centres = solver.centres(m)
-        if self.value_format == "float16":
-            centres = np.clip(centres, -65504, 65504).astype(np.float16).astype(np.float64)
+        centres = self._round(solver.centres(m))
         return np.unique(np.append(centres, 0.0) if self.zero == "free" else centres)
+
+    @property
+    def _rounds(self) -> bool:
+        return self.value_format == "float16" or self.mantissa_bits is not None
+
+    def _round(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """To what the file stores: the mantissa bits, then the format."""
+        if self.mantissa_bits is not None:
+            mantissa, exponent = np.frexp(values)
+            values = np.ldexp(np.rint(np.ldexp(mantissa, self.mantissa_bits + 1)), exponent - self.mantissa_bits - 1)
+        if self.value_format == "float16":
+            values = np.clip(values, -65504, 65504).astype(np.float16).astype(np.float64)
+        return values
 
     def _assign(self, weight: Tensor, centres: NDArray[np.float64]) -> Tensor:
         """Each weight its nearest centre, the centres rounded to the weight's dtype first."""

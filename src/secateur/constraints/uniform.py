@@ -18,7 +18,7 @@ from secateur.constraints._scale import best_scale
 from secateur.contracts import Constraint, DistanceCurve, Piece
 from secateur.curves import Curve, Memo
 from secateur.errors import ConstraintError, UsageError
-from secateur.types import Level, Packing
+from secateur.types import VALUE_ENTROPY, Level, Packing
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Uniform(Constraint):
             return Packing(n, n)
         codes = 2 * self.top(level) + (self.zero != "never")
         if self.per == "tensor" or shape[0] == 1:
-            return Packing(n, n, math.log2(codes), 1)
+            return Packing(n, n, math.log2(codes), 1, expected_bits=VALUE_ENTROPY * math.log2(codes))
         entries = min(2 * self.top(level) * shape[0], n) + (self.zero != "never")
         table = Packing(n, n, math.log2(entries), entries)
         return min(table, Packing(n, n), key=lambda p: p.ideal_bits)
