@@ -83,8 +83,8 @@ std::string repr_type(nb::handle h) { return nb::cast<std::string>(nb::handle(re
 
 class PySession {
  public:
-  PySession(nb::bytes model, int threads)
-      : session_({reinterpret_cast<const uint8_t*>(model.c_str()), model.size()}, threads) {
+  PySession(nb::bytes model, int threads, bool sparse)
+      : session_({reinterpret_cast<const uint8_t*>(model.c_str()), model.size()}, threads, sparse) {
     empty_ = nb::module_::import_("numpy").attr("empty");
     for (const auto& in : session_.inputs()) input_names_.push_back(nb::steal<nb::str>(PyUnicode_InternFromString(in.name.c_str())));
     for (const auto& out : session_.outputs()) {
@@ -323,7 +323,7 @@ void bind_session(nb::module_& m) {
         return "NodeArg(name='" + a.name + "', type='" + a.type + "', shape=" + nb::cast<std::string>(nb::repr(a.shape)) + ")";
       });
   nb::class_<PySession>(m, "Session", "A model ready to run.")
-      .def(nb::init<nb::bytes, int>(), nb::arg("model"), nb::arg("threads") = 0)
+      .def(nb::init<nb::bytes, int, bool>(), nb::arg("model"), nb::arg("threads") = 0, nb::arg("sparse") = true)
       .def("run", &PySession::run, nb::arg("output_names").none(), nb::arg("feeds"))
       .def("get_inputs", [](const PySession& s) { return node_args(s.session().inputs()); })
       .def("get_outputs", [](const PySession& s) { return node_args(s.session().outputs()); })

@@ -21,8 +21,8 @@ std::string dims_text(const Dims& dims) {
   return s + "]";
 }
 
-Lowering::Lowering(const Graph& graph, PackCache& cache, Isa isa, int threads)
-    : cache_(cache), isa_(isa), threads_(threads) {
+Lowering::Lowering(const Graph& graph, PackCache& cache, Isa isa, int threads, bool allow_sparse)
+    : cache_(cache), isa_(isa), threads_(threads), allow_sparse_(allow_sparse) {
   const auto it = graph.opsets.find("");
   opset_ = it == graph.opsets.end() ? 0 : it->second;
   values_.reserve(graph.initializers.size() + graph.nodes.size() * 2);

@@ -73,7 +73,7 @@ using PackCache = std::unordered_map<std::string, std::shared_ptr<const void>>;
 
 class Lowering {
  public:
-  Lowering(const Graph& graph, PackCache& cache, Isa isa, int threads);
+  Lowering(const Graph& graph, PackCache& cache, Isa isa, int threads, bool allow_sparse = true);
 
   // Binds a graph input to a concrete shape.
   void bind_input(const ValueInfo& info, const Dims& dims);
@@ -91,6 +91,7 @@ class Lowering {
   int64_t opset() const { return opset_; }
   Isa isa() const { return isa_; }
   int threads() const { return threads_; }
+  bool allow_sparse() const { return allow_sparse_; }
   const Value& value(int id) const { return values_[static_cast<size_t>(id)]; }
   const Dims& dims(int id) const { return value(id).dims; }
   int rank(int id) const { return static_cast<int>(value(id).dims.size()); }
@@ -150,6 +151,7 @@ class Lowering {
   int64_t opset_ = 0;
   Isa isa_ = Isa::kRef;
   int threads_ = 1;
+  bool allow_sparse_ = true;
   bool eager_ = false;  // the node being lowered has constant inputs only: run its steps now
   std::vector<Value> values_;
   std::vector<void*> ptr_;

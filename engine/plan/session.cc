@@ -20,7 +20,21 @@ namespace {
 constexpr size_t kMaxPlans = 8;
 constexpr int64_t kFirstOpset = 11, kLastOpset = 23;
 
+// Attributes starting with '_' are the passes' own words (passes.h); a file does not get to speak them. Operands beyond
+// the operator's own would be taken for a fused bias or residual.
+void clean(Graph& graph) {
+  for (size_t i = 0; i < graph.nodes.size(); ++i) {
+    Node& n = graph.nodes[i];
+    std::erase_if(n.attrs, [](const auto& a) { return !a.first.empty() && a.first[0] == '_'; });
+    n.attrs["_layer"].value = static_cast<int64_t>(i);
+    const size_t most = n.op == "Conv" || n.op == "Gemm" ? 3 : n.op == "MatMul" || n.op == "Add" ? 2 : SIZE_MAX;
+    if (n.inputs.size() > most)
+      throw FormatError("node '" + node_label(n) + "' (" + n.op + ") has " + std::to_string(n.inputs.size()) + " inputs, at most " + std::to_string(most) + " make sense");
+  }
+}
+
 void check_support(const Graph& graph) {
+  if (!graph.nodes.empty() && !graph.opsets.count("")) throw FormatError("the model names no opset of the default domain");
   for (const auto& [domain, version] : graph.opsets) {
     if (!domain.empty()) continue;
     if (version < kFirstOpset || version > kLastOpset)
@@ -46,7 +60,7 @@ Graph read_model(std::span<const uint8_t> bytes) {
   return read_onnx(bytes);
 }
 
-Session::Session(std::span<const uint8_t> bytes, int threads) {
+Session::Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse) : allow_sparse_(allow_sparse) {
   isa_ = selected_isa();
   n_threads_ = threads > 0 ? threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   if (n_threads_ > 1) pool_ = std::make_unique<Threads>(n_threads_);
@@ -60,7 +74,7 @@ Session::Session(std::span<const uint8_t> bytes, int threads) {
     for (const Dim& d : in.shape)
       if (d.size > (int64_t{1} << 40)) throw FormatError("input '" + in.name + "' has a dimension of " + std::to_string(d.size));
   }
-  for (size_t i = 0; i < graph_.nodes.size(); ++i) graph_.nodes[i].attrs["_layer"].value = static_cast<int64_t>(i);
+  clean(graph_);
   fold_constants(graph_);
   notes_ = run_passes(graph_);
   fold_constants(graph_);
@@ -109,7 +123,7 @@ std::shared_ptr<Plan> Session::plan_for(const std::vector<Dims>& input_dims) {
 }
 
 std::shared_ptr<Plan> Session::make_plan(const std::vector<Dims>& input_dims) {
-  Lowering L(graph_, cache_, isa_, n_threads_);
+  Lowering L(graph_, cache_, isa_, n_threads_, allow_sparse_);
   for (size_t i = 0; i < inputs_.size(); ++i) L.bind_input(inputs_[i], input_dims[i]);
   for (const auto& node : graph_.nodes) L.lower(node);
   auto plan = std::make_shared<Plan>();

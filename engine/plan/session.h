@@ -33,7 +33,8 @@ struct Plan {
 class Session {
  public:
   // Sniffs .sct or ONNX. `threads` >= 1; 0 = all the CPUs this process may use.
-  Session(std::span<const uint8_t> bytes, int threads);
+  // `allow_sparse` = false leaves zeros in dense kernels: the yardstick of "never slower than our own dense".
+  Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse = true);
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
@@ -83,6 +84,7 @@ class Session {
   std::vector<std::string> notes_;
   Isa isa_ = Isa::kRef;
   int n_threads_ = 1;
+  bool allow_sparse_ = true;
   std::unique_ptr<Threads> pool_;       // null with one thread: then runs need no lock
   std::mutex mutex_;                    // plans, frames, pack cache
   std::mutex run_mutex_;                // one parallel run at a time per pool

@@ -130,6 +130,10 @@ DAMAGED = {
         "'alpha' is not a float",
     ),
     "operator without a name": (model(graph(node("", ["x"], ["y"]))), "no operator type"),
+    "too many operands": (
+        model(graph(node("Conv", ["x", "w", "w", "x"], ["y"]), tensors=(tensor("w", (4,), F4),))),
+        "4 inputs",
+    ),
     "missing operand": (model(graph(node("Gemm", ["x"], ["y"]))), "input 1 is missing"),
 }
 
@@ -182,6 +186,14 @@ UNSUPPORTED = {
         "bomb.*constant of",
     ),
 }  # fmt: skip
+
+
+def test_the_words_of_the_passes_are_not_the_files() -> None:
+    """Attributes starting with '_' mean fused work inside; in a file they mean nothing."""
+    x = np.array([[-1, 2, -3, 4]], np.float32)
+    words = b"".join(field(5, field(1, w) + field(3, 1) + field(20, 2)) for w in (b"_pool", b"_spatial", b"_layer"))
+    data = model(graph(node("Relu", ["x"], ["y"], words)))
+    assert np.array_equal(load(data).run(None, {"x": x})[0], np.maximum(x, 0))
 
 
 @pytest.mark.parametrize("way", sorted(UNSUPPORTED))

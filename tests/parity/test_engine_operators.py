@@ -76,6 +76,20 @@ def conv_weights_computed_at_run_time(net: Net) -> str:
 
 
 @case
+def conv_bias_computed_at_run_time(net: Net) -> str:
+    x = net.input((1, 3, 6, 6))
+    y = net.node("Conv", x, net.weight(3, 3, 3, 3), net.input((3,)), pads=[1] * 4)
+    return net.node("MaxPool", net.node("Relu", net.node("Add", y, x)), kernel_shape=[2, 2], strides=[2, 2])
+
+
+@case
+def conv_weights_at_run_time_with_all_attributes(net: Net) -> str:
+    x, w, b = net.input((2, 4, 9, 8)), net.input((6, 2, 3, 2)), net.input((6,))
+    y = net.node("Conv", x, w, b, group=2, strides=[2, 1], dilations=[1, 2], pads=[1, 0, 2, 1])
+    return net.node("Clip", y, net.const(np.float32(-1)), net.const(np.float32(2)))
+
+
+@case
 def conv_pool_odd_size(net: Net) -> str:
     y = net.node("Conv", net.input((1, 3, 9, 11)), net.weight(6, 3, 3, 3, density=0.2), net.weight(6))
     return net.node("MaxPool", net.node("Relu", y), kernel_shape=[2, 2], strides=[2, 2])

@@ -27,6 +27,11 @@ int64_t out_channels(const Rewriter& r, const Node& n) {
   return n.op == "Gemm" && attr_i(n, "transB", 0) ? w->dims[0] : w->dims[1];
 }
 
+// Weight and bias are known, so a kernel will be packed for them: only then are residuals and pools fused.
+bool packable(const Rewriter& r, const Node& n) {
+  return n.inputs.size() > 1 && r.f32(n.inputs[1]) && (!has_input(n, 2) || r.f32(n.inputs[2]));
+}
+
 // w and bias of node i scaled per output channel: w' = w * scale, b' = b * scale + shift.
 bool scale_layer(Rewriter& r, size_t i, const std::vector<double>& scale, const std::vector<double>& shift) {
   Node& n = r.node(i);
@@ -238,7 +243,7 @@ void fuse_epilogues(Graph& graph, Notes& notes) {
         if (maker <= best || r.only_consumer(n.inputs[side]) != static_cast<int>(i)) continue;
         const Node& layer = r.node(static_cast<size_t>(maker));
         if ((!is_conv(layer) && !is_linear(layer)) || has_act(layer) || has_input(layer, 3) || has_attr(layer, "_pool")) continue;
-        if (!r.f32(layer.inputs[1])) continue;
+        if (!packable(r, layer)) continue;
         best = maker;
         best_side = side;
       }
@@ -294,7 +299,7 @@ void fuse_epilogues(Graph& graph, Notes& notes) {
       if (has_attr(layer, "_slope") && attr_f(layer, "_slope", 1.0f) < 0) continue;
       if (n.outputs.size() > 1 && !n.outputs[1].empty()) continue;
       const Tensor* w = layer.inputs.size() > 1 ? r.f32(layer.inputs[1]) : nullptr;
-      if (!w || w->dims.size() != 4) continue;
+      if (!w || w->dims.size() != 4 || !packable(r, layer)) continue;
       if (attr_is(n, "kernel_shape") != Ints{2, 2} || attr_is(n, "strides", {1, 1}) != Ints{2, 2} ||
           attr_is(n, "pads", {0, 0, 0, 0}) != Ints{0, 0, 0, 0} || attr_is(n, "dilations", {1, 1}) != Ints{1, 1} ||
           attr_i(n, "ceil_mode", 0) != 0 || attr_i(n, "storage_order", 0) != 0)

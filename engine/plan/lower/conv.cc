@@ -25,23 +25,42 @@ struct ConvStep {
   }
 };
 
-// A convolution whose weights are computed while running: the reference kernel packs nothing worth keeping, so the
-// weights are packed at every run. Correct, slow, rare (no exporter writes it for inference).
+// A convolution whose weights are computed while running: nothing to pack, plain loops. Correct, slow, rare (no
+// exporter writes it for inference). Weights are only known then, so passes fused nothing into it but an activation.
 struct DynamicConvStep {
-  const ConvKernel* kernel;
-  ConvShape shape;
-  Epilogue epilogue;
+  ConvShape s;
+  Activation act;
   int64_t batch;
   int x, w, bias, y;
   void run(const Exec& e) const noexcept {
-    const auto packed = kernel->pack(*kernel, shape, epilogue, e.f32(w), e.f32(bias));
-    Buffer scratch(packed->scratch_bytes_per_thread);
-    ConvArgs args;
-    args.x = e.f32(x);
-    args.y = e.f32_out(y);
-    args.batch = batch;
-    args.scratch = scratch.data();
-    kernel->run(*packed, args);
+    const int out_h = s.conv_h(), out_w = s.conv_w(), in_c = s.in_c / s.groups, out_c = s.out_c / s.groups;
+    const int64_t plane = int64_t{s.in_h} * s.in_w;
+    float* to = e.f32_out(y);
+    for (int64_t n = 0; n < batch; ++n) {
+      for (int o = 0; o < s.out_c; ++o) {
+        const float* image = e.f32(x) + (n * s.in_c + int64_t{o / out_c} * in_c) * plane;
+        const float* kernel = e.f32(w) + int64_t{o} * in_c * s.kernel_h * s.kernel_w;
+        for (int i = 0; i < out_h; ++i) {
+          for (int j = 0; j < out_w; ++j) {
+            float sum = bias >= 0 ? e.f32(bias)[o] : 0.0f;
+            for (int c = 0; c < in_c; ++c) {
+              for (int u = 0; u < s.kernel_h; ++u) {
+                const int64_t row = int64_t{i} * s.stride_h - s.pad_top + int64_t{u} * s.dilation_h;
+                if (row < 0 || row >= s.in_h) continue;
+                for (int v = 0; v < s.kernel_w; ++v) {
+                  const int64_t col = int64_t{j} * s.stride_w - s.pad_left + int64_t{v} * s.dilation_w;
+                  if (col < 0 || col >= s.in_w) continue;
+                  sum += kernel[(int64_t{c} * s.kernel_h + u) * s.kernel_w + v] * image[c * plane + row * s.in_w + col];
+                }
+              }
+            }
+            if (sum < 0) sum *= act.slope;
+            sum = sum < act.lo ? act.lo : sum;
+            *to++ = sum > act.hi ? act.hi : sum;
+          }
+        }
+      }
+    }
   }
 };
 
@@ -94,6 +113,12 @@ void lower_conv(Lowering& L, const Node& n) {
   s.pad_top = to_int(L, n, win.begin[0]), s.pad_left = to_int(L, n, win.begin[1]);
   s.pad_bottom = to_int(L, n, win.end[0]), s.pad_right = to_int(L, n, win.end[1]);
 
+  // Kernels count the cells of one image, padding included, in 32 bits.
+  const auto cells = [](int64_t c, int64_t h, int64_t w) { return static_cast<double>(c) * static_cast<double>(h) * static_cast<double>(w); };
+  if (cells(xd[1], win.in[0] + win.begin[0] + win.end[0], win.in[1] + win.begin[1] + win.end[1]) > INT_MAX / 2 ||
+      cells(wd[0], win.out[0], win.out[1]) > INT_MAX / 2)
+    L.unsupported(n, "an image of more than 2^30 values");
+
   Dims out{xd[0], wd[0]};
   for (int i = 2 - spatial; i < 2; ++i) out.push_back(win.out[static_cast<size_t>(i)]);
   Epilogue e;
@@ -112,11 +137,11 @@ void lower_conv(Lowering& L, const Node& n) {
     return;
   }
   if (!L.value(w).constant || (bias >= 0 && !L.value(bias).constant)) {
+    if (residual >= 0 || attr_i(n, "_pool", 0) != 0) L.unsupported(n, "weights that are not constant");
     const int y = L.out(n, 0, DType::kFloat, out);
-    const ConvKernel* kernel = find_conv_kernel(Isa::kRef, ConvFamily::kReference);
-    info.kernel = kernel->name;
+    info.kernel = "conv_plain_f32_ref";
     info.why = "the weights are not constant";
-    L.emit(n, DynamicConvStep{kernel, s, e, xd[0], x, w, bias, y}, {x, w, bias}, {y}, info);
+    L.emit(n, DynamicConvStep{s, e.act, xd[0], x, w, bias, y}, {x, w, bias}, {y}, info);
     return;
   }
 
@@ -131,11 +156,11 @@ void lower_conv(Lowering& L, const Node& n) {
   info.nnz = count_nonzero(weights, info.n_weights);
   const bool pooled = attr_i(n, "_pool", 0) != 0;
   if (pooled) e.pool = Pool2x2::kMax;
-  ConvChoice choice = choose_conv(L.isa(), s, e, info.nnz);
+  ConvChoice choice = choose_conv(L.isa(), s, e, info.nnz, L.allow_sparse());
   const bool split_pool = pooled && !choice.kernel;
   if (split_pool) {
     e.pool = Pool2x2::kNone;
-    choice = choose_conv(L.isa(), s, e, info.nnz);
+    choice = choose_conv(L.isa(), s, e, info.nnz, L.allow_sparse());
   }
   if (!choice.kernel) L.unsupported(n, "no kernel covers this convolution");
   const auto packed = L.packed<PackedConv>(

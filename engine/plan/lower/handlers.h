@@ -6,9 +6,6 @@
 
 namespace secateur {
 
-// Nodes that passes made; attributes starting with '_' say what was fused.
-inline constexpr const char* kInternalDomain = "secateur";
-
 #define SECATEUR_OP(name, fn) void fn(Lowering& L, const Node& n);
 #include "plan/lower/operators.inc"
 #undef SECATEUR_OP

@@ -80,7 +80,7 @@ void linear(Lowering& L, const Node& n, int x, int w, bool transposed, float alp
   const Activation after = e.act;
   if (broadcast_residual) e.act = Activation::none();
 
-  const LinearChoice choice = choose_linear(L.isa(), shape, rows, info.nnz);
+  const LinearChoice choice = choose_linear(L.isa(), shape, rows, info.nnz, L.allow_sparse());
   if (!choice.kernel) L.unsupported(n, "no kernel covers this layer");
   const auto packed = L.packed<PackedLinear>(
       "linear/" + std::string(choice.kernel->name) + "/" + std::to_string(transposed) + "/" + std::to_string(alpha) + "/" +

@@ -22,7 +22,7 @@ constexpr Row kRows[] = {
 }  // namespace
 
 LowerFn find_operator(const std::string& domain, const std::string& op) {
-  if (!domain.empty() && domain != kInternalDomain) return nullptr;
+  if (!domain.empty()) return nullptr;
   const auto it = std::lower_bound(std::begin(kRows), std::end(kRows), op, [](const Row& r, const std::string& s) { return s > r.op; });
   return it != std::end(kRows) && op == it->op ? it->fn : nullptr;
 }
