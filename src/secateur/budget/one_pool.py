@@ -27,13 +27,13 @@ def select(gains: Sequence[Floats], prices: Sequence[float], budget: float, at_l
     sizes = [g.size for g in gains]
     floor = [min(at_least, n) for n in sizes]
     ratio = np.concatenate([_ratio(g, c, f) for g, c, f in zip(gains, prices, floor, strict=True)] or [np.empty(0)])
-    price = np.repeat(np.array(prices, dtype=np.float64), sizes)
-    site = np.repeat(np.arange(len(sizes)), sizes)
     paying = {c for c in prices if c > 0}
     if len(paying) <= 1:
-        unpaid = int((price == 0).sum())
-        n_kept = min(price.size, unpaid + (int(budget / paying.pop() + 1e-9) if paying else 0))
-        return [int(k) for k in np.bincount(site[_largest(ratio, n_kept)], minlength=len(sizes))]
+        unpaid = sum(n for n, c in zip(sizes, prices, strict=True) if c == 0)
+        n_kept = min(ratio.size, unpaid + (int(budget / paying.pop() + 1e-9) if paying else 0))
+        return _count(ratio, sizes, n_kept)
+    price = np.repeat(np.array(prices, dtype=np.float64), sizes)
+    site = np.repeat(np.arange(len(sizes)), sizes)
     order = np.argsort(-ratio, kind="stable")
     spent = np.cumsum(price[order])
     n_kept = int(np.searchsorted(spent, budget * (1 + 1e-12), side="right"))
@@ -51,10 +51,27 @@ def _ratio(gain: Floats, price: float, floor: int) -> Floats:
     return ratio
 
 
+def _count(ratio: Floats, sizes: Sequence[int], k: int) -> list[int]:
+    """How many of the `k` largest lie in each site; equal ones: the earlier site first. O(n), one selection."""
+    if k <= 0 or k >= ratio.size:
+        return list(sizes) if k > 0 else [0] * len(sizes)
+    threshold = np.partition(ratio, ratio.size - k)[ratio.size - k]
+    parts = np.split(ratio, np.cumsum(sizes)[:-1])
+    counts = [int((p > threshold).sum()) for p in parts]
+    left = k - sum(counts)
+    for i, p in enumerate(parts):
+        extra = min(left, int((p == threshold).sum()))
+        counts[i] += extra
+        left -= extra
+    return counts
+
+
 def _largest(score: Floats, k: int) -> NDArray[np.int64]:
     """Indices of the `k` largest; equal scores: the lower index. O(n)."""
     if k <= 0:
         return np.empty(0, np.int64)
+    if k == 1:
+        return np.array([score.argmax()])
     if k >= score.size:
         return np.arange(score.size)
     threshold = np.partition(score, score.size - k)[score.size - k]
