@@ -145,7 +145,7 @@ def lenet5() -> dict[str, Any]:
         "stages": [
             {"name": "dense", "seconds": 131.2, "epochs": 8},
             {"name": "one_shot", "seconds": 61.0},
-            {"name": "approach", "seconds": 402.5, "epochs": 10},
+            {"name": "approach", "seconds": 402.5, "epochs": 10, "levels": {"fc1.weight": 702}},
             {"name": "polish", "seconds": 160.1, "epochs": 4},
             {"name": "export", "seconds": 3.4},
             {"name": "bench", "seconds": 21.0},

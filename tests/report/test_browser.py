@@ -74,7 +74,7 @@ def load(page: str, folder: Path, width: int = 1400) -> tuple[str, list[str]]:
         [str(BROWSER), *OPTIONS, f"--window-size={width},1200", f"--user-data-dir={folder / 'profile'}", file.as_uri()],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,  # seconds; a busy machine starts a browser slowly
         check=False,
     )
     assert done.stdout, f"the browser gave nothing: {done.stderr[-2000:]}"

@@ -85,6 +85,7 @@ def test_page_says_what_the_record_says() -> None:
         "6 min 42 s",
     ):
         assert part in text
+    assert "levels" not in text
     assert "not met" in _read(html.render(sample.deep())).text
 
 
@@ -158,6 +159,7 @@ def test_without_plotly_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_figures_are_there_when_their_numbers_are() -> None:
     assert set(figures.build(sample.lenet5())) == {"size", "metric", "latency", "frontier", "layers", "bytes", "curves"}
+    assert figures.build(sample.lenet5())["metric"].title == "Accuracy on the test set"
     assert set(figures.build(sample.deep())) == {"size", "metric", "latency", "layers", "bytes"}
     assert figures.build(sample.minimal()) == {}
 
@@ -204,6 +206,22 @@ def test_curves_split_into_panels_and_stages() -> None:
     assert len(line["x"]) <= 2000
     record["history"] = [{"step": 0, "loss": 1.0}, {"loss": 2.0}, {"step": "x", "loss": 1.0}]
     assert "curves" not in figures.build(record)
+
+
+def test_the_baseline_is_drawn_beside_the_run() -> None:
+    rows = [{"stage": "dense", "step": 10 * i, "loss": 1.0} for i in range(1, 4)]
+    rows += [{"stage": "main.approach", "step": 30 + 10 * i, "loss": 0.5} for i in range(1, 4)]
+    rows += [{"stage": "one_shot.polish", "step": 60 + 10 * i, "loss": 0.7} for i in range(1, 4)]
+    record = sample.lenet5() | {"history": rows}
+    figure = figures.build(record)["curves"]
+    own, other = figure.data
+    assert own["x"] == [10, 20, 30, 40, 50, 60]
+    assert other["x"] == [40, 50, 60]
+    assert other["name"] == "one-shot, same retraining"
+    assert figure.layout["showlegend"] is True
+    assert "approach: steps 40 to 60" in figure.text
+    only = figures.build(record | {"history": rows[6:]})["curves"]
+    assert len(only.data) == 1
 
 
 def test_equal_layer_names_stay_apart() -> None:

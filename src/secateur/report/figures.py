@@ -22,6 +22,7 @@ _COLOURS = {
     "control": "@control",
     "compressed": "@accent",
 }
+_SPLITS = {"test": "the test set", "validation": "validation data"}
 _MAX_POINTS = 2000  # per curve; more than a screen has columns
 
 
@@ -86,7 +87,7 @@ def metric(record: Mapping[str, Any]) -> Figure | None:
     hidden = [f"{nets[i][1]}: {words.metric(nets[i][2])}" for i in range(len(nets)) if values[i] < low - pad]
     return Figure(
         name="metric",
-        title=f"{name[:1].upper()}{name[1:]} on the test set",
+        title=f"{name[:1].upper()}{name[1:]} on {_SPLITS.get(str(nets[-1][2].get('split', 'test')), 'held-out data')}",
         text="; ".join(f"{title}: {words.metric(m)}" for _, title, m in nets),
         data=[
             {
@@ -363,10 +364,15 @@ _LINES = ("@accent", "@one-shot", "@control", "@raw")
 
 def curves(record: Mapping[str, Any]) -> Figure | None:
     """Training curves over the steps: one panel per kind of number, stages shaded."""
-    rows = [row for row in record.get("history") or [] if _number(row.get("step"))]
+    runs = _runs(record.get("history") or [])
     panels = []
     for title, keys, log in _PANELS:
-        lines = [(key, line) for key in keys if len(line := _line(rows, key, log)) > 1]
+        lines = [
+            (key, run, line)
+            for run, rows in runs.items()
+            for key in keys
+            if len(line := _line(rows, key, log)) > 1 and (run == "" or key in _COMPARED)
+        ]
         if lines:
             panels.append((title, lines, log))
     if not panels:
@@ -375,14 +381,23 @@ def curves(record: Mapping[str, Any]) -> Figure | None:
     n_rows = -(-len(panels) // n_columns)
     data: list[dict[str, Any]] = []
     layout: dict[str, Any] = {
-        "showlegend": False,
+        "showlegend": len(runs) > 1,
+        "legend": {
+            "orientation": "h",
+            "x": 1,
+            "xanchor": "right",
+            "y": 0.995,
+            "yanchor": "top",
+            "yref": "container",
+        },
         "hovermode": "x",
-        "margin": {"l": 56, "r": 16, "t": 40, "b": 40},
+        "margin": {"l": 56, "r": 16, "t": 56 if len(runs) > 1 else 40, "b": 40},
         "annotations": [],
         "shapes": [],
     }
-    bands = _stage_bands(rows)
-    end = max(row["step"] for row in rows)
+    bands = _stage_bands(next(iter(runs.values())))
+    end = max(row["step"] for rows in runs.values() for row in rows)
+    named_runs: set[str] = set()
     for i, (title, lines, log) in enumerate(panels):
         n, (row, column) = "" if i == 0 else str(i + 1), divmod(i, n_columns)
         left, right = column / n_columns + (0.05 if column else 0), (column + 1) / n_columns - (0 if column else 0.03)
@@ -398,28 +413,59 @@ def curves(record: Mapping[str, Any]) -> Figure | None:
         layout[f"yaxis{n}"] = {"domain": [bottom, top], "anchor": f"x{n}", "type": "log" if log else "linear"}
         if row == n_rows - 1 or i + n_columns >= len(panels):
             layout[f"xaxis{n}"]["title"]["text"] = "step"
-        listed = (key.replace("_", " ") + (" (dotted)" if j == 1 else "") for j, (key, _) in enumerate(lines))
-        named = title if len(lines) == 1 else title + ": " + ", ".join(listed)
+        own = [key for key, run, _ in lines if run == ""]
+        listed = (key.replace("_", " ") + (" (dotted)" if j == 1 else "") for j, key in enumerate(own))
+        named = title if len(own) < 2 and title != "residuals" else title + ": " + ", ".join(listed)
         layout["annotations"].append(_panel_title(named, left, top))
-        for j, (key, line) in enumerate(lines):
+        for key, run, line in lines:
+            j = own.index(key) if run == "" else 0
+            colour = _LINES[j % len(_LINES)] if run == "" else "@one-shot"
+            called = _RUN_NAMES.get(run, run)
             data.append(
                 {
                     "type": "scatter",
                     "mode": "lines+markers" if len(line) <= 40 else "lines",
-                    "name": key.replace("_", " "),
+                    "name": called if len(runs) > 1 else key.replace("_", " "),
+                    "showlegend": called not in named_runs,
                     "x": [x for x, _ in line],
                     "y": [y for _, y in line],
                     "xaxis": f"x{n}",
                     "yaxis": f"y{n}",
-                    "line": {"color": _LINES[j % len(_LINES)], "width": 2, "dash": "dot" if j == 1 else "solid"},
-                    "marker": {"size": 5, "color": _LINES[j % len(_LINES)]},
+                    "line": {"color": colour, "width": 2, "dash": "dot" if j == 1 else "solid"},
+                    "marker": {"size": 5, "color": colour},
                 }
             )
+            named_runs.add(called)
         layout["shapes"] += [_band(start, stop, n, k) for k, (_, start, stop) in enumerate(bands)]
         if i < n_columns:
-            layout["annotations"] += [_band_name(name, start, n) for name, start, _ in bands]
+            wide = [(name, start) for name, start, stop in bands if stop - start > 0.1 * end]
+            layout["annotations"] += [_band_name(name, start, n) for name, start in wide]
     said = "; ".join(f"{name}: steps {start:g} to {stop:g}" for name, start, stop in bands)
     return Figure("curves", "Curves", said or "training curves", data, layout, 60 + 240 * n_rows)
+
+
+_RUN_NAMES = {"": "this run", "one_shot": "one-shot, same retraining"}
+_COMPARED = ("loss", "metric", "accuracy", "valid", "sparsity")  # what is drawn of the baseline
+
+
+def _runs(history: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Rows per run, the run itself under "". Stages `one_shot.*` are the baseline's.
+
+    Steps are counted on through a whole job; the baseline is moved to where the compression itself begins, so that
+    both are seen over the same steps.
+    """
+    own: list[dict[str, Any]] = []
+    other: list[dict[str, Any]] = []
+    for row in history:
+        if _number(row.get("step")):
+            stage = str(row.get("stage") or "")
+            (other if stage.startswith("one_shot.") else own).append(dict(row) | {"stage": stage.removeprefix("main.")})
+    if not own or not other:
+        return {"": own or other} if own or other else {}
+    before = [row["step"] for row in own if row["step"] < other[0]["step"]]
+    dense = [row["step"] for row in own if row["stage"].startswith("dense")]
+    shift = max(before, default=0) - max(dense, default=0)
+    return {"": own, "one_shot": [row | {"step": row["step"] - shift} for row in other]}
 
 
 def _line(rows: Sequence[Mapping[str, Any]], key: str, log: bool) -> list[tuple[float, float]]:

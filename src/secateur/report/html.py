@@ -355,7 +355,9 @@ def _training(record: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
         return ""
     content = f'<div class="grid">{_figure(figure, wide=True)}</div>' if figure else ""
     if stages:
-        extra = list(dict.fromkeys(k for stage in stages for k in stage if k not in ("name", "seconds")))[:6]
+        # Plain facts only: levels per layer and the like are in report.json.
+        facts = (k for stage in stages for k, v in stage.items() if isinstance(v, str | int | float | None))
+        extra = [k for k in dict.fromkeys(facts) if k not in ("name", "seconds")][:6]
         head = "".join(
             f'<th scope="col">{escape(t)}</th>' for t in ("Stage", "Time", *(k.replace("_", " ") for k in extra))
         )
