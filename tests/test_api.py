@@ -88,7 +88,8 @@ def test_given_levels_need_no_budget(trained: nn.Module) -> None:
 
 def test_rows_are_removed_physically(trained: nn.Module) -> None:
     rules = [{"where": "fc1*", "with": "rows", "level": {"rows": 5}}]
-    result = secateur.compress(trained, data(), valid=data(256, 1), recipe=recipe(constrain=rules))
+    objective = [{"name": "task", "weight": 0.5}, {"name": "distillation", "weight": 0.5, "temperature": 2.0}]
+    result = secateur.compress(trained, data(), valid=data(256, 1), recipe=recipe(constrain=rules, objective=objective))
     assert result.model.fc1.out_features <= 5
     assert result.model.fc2.in_features == result.model.fc1.out_features
     assert result.report["compressed"]["metric"]["value"] > 0.9

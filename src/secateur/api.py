@@ -271,6 +271,7 @@ def _by_name(recipe: Recipe, data_dir: str | Path | None) -> _Asked:
 
 def _compress(asked: _Asked, recipe: Recipe, ledger: Ledger, on_progress: Report | None) -> Result:
     check_finite(asked.model)
+    seeds.keep_memory()
     job = make_job(asked, recipe, ledger, on_progress)
     n_threads = ledger.fact("threads", lambda: threads.choose(job.step_once, recipe.training.threads))
     with seeds.isolated(n_threads), interrupts.watched() as interrupted:
@@ -278,6 +279,7 @@ def _compress(asked: _Asked, recipe: Recipe, ledger: Ledger, on_progress: Report
         dense = recipe.dense_training()
         if dense is not None:
             job.train_dense(*dense)
+        job.settle_dense()
         job.dense_metric = ledger.fact("dense.metric", lambda: job.evaluate(job.dense))
         answer = search.solve(job)
         facts = {

@@ -160,6 +160,14 @@ class Job:
         outcome = self._train(Stage("dense", phase, training, [task]))
         self._log("dense", outcome, epochs)
 
+    def settle_dense(self) -> None:
+        """The dense net is final: evaluation mode, and the teacher where an objective asks for one."""
+        self._use(self.dense)
+        self.dense.eval()
+        objectives = [*self.recipe.build_objectives(), *self.recipe.build_objectives(polish=True)]
+        if any(o.needs_teacher for o in objectives):
+            self.setting.teacher = self.dense
+
     def attempt(self, name: str, solver: Solver, start: Net, limits: Sequence[Limit], epochs: float) -> Candidate:
         """One way from `start` to a written net that meets the metered `limits`.
 

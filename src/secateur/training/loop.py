@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from secateur import schedules
 from secateur.contracts import Objective
-from secateur.errors import DivergedError, InterruptedRun
+from secateur.errors import DivergedError, InterruptedRun, UsageError
 from secateur.training import augment, optimizers, seeds
 from secateur.training.average import Average
 from secateur.training.batches import Batches, call
@@ -167,6 +167,11 @@ class _Run:
         s, t = self.s, self.stage.training
         seeds.seed_global(s.seed, self.stage.name, self.step)
         if self.augment is not None:
+            if not isinstance(inputs, Tensor) or inputs.dim() != 4:
+                raise UsageError(
+                    f"training.augment: {t.augment!r} changes images, one tensor [n, c, h, w] as input; got "
+                    f"{list(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__}; set it to none"
+                )
             g = seeds.generator(s.seed, self.stage.name, self.step, "augment")
             inputs = self.augment(inputs, g)
         now = optimizers.rate(self.step, self.phase.span, t.lr, t.warmup_steps, self.schedule)

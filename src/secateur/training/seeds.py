@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 import torch.utils.deterministic as det
@@ -27,6 +28,20 @@ def seed_global(*parts: int | str) -> None:
     value = derive(*parts)
     torch.manual_seed(value)
     random.seed(value)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+
+def keep_memory() -> None:
+    """Tell glibc to keep freed memory: it returns big temporaries to the system after each step otherwise.
+
+    2,750 page faults and 6 of the 39 ms of a LeNet-5 step. Another C library is left alone.
+    """
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 @contextmanager
