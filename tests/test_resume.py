@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from secateur.errors import FormatError, UsageError
+from secateur.training.checkpoint import Ledger
+
 MODULE = """
 import os, signal, sys
 import torch
@@ -86,10 +89,20 @@ def test_killed_at_several_points_and_resumed_ends_in_the_same_bytes(tmp_path: P
     reports = [json.loads((tmp_path / d / "report.json").read_text()) for d in ("whole", "broken")]
     assert timeless(reports[0]) == timeless(reports[1])
     assert not (tmp_path / "broken" / "checkpoint").exists()
-    # Another recipe may not take up the checkpoint.
-    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("epochs: 4", "epochs: 5"))
-    stopped = run(tmp_path, "other", kill=("main.approach1", 2))
-    assert stopped.returncode == -signal.SIGKILL
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
-    refused = run(tmp_path, "other", resume=True)
-    assert "the checkpoint belongs to another recipe" in refused.stderr
+
+
+def test_another_recipe_may_not_take_up_a_checkpoint(tmp_path: Path) -> None:
+    first = Ledger(tmp_path, "epochs: 4")
+    first.fact("threads", lambda: 2)
+    assert Ledger(tmp_path, "epochs: 4", resume=True).fact("threads", lambda: 1) == 2
+    with pytest.raises(UsageError, match="the checkpoint belongs to another recipe"):
+        Ledger(tmp_path, "epochs: 5", resume=True)
+    assert Ledger(tmp_path, "epochs: 5").done("threads") is None
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    Ledger(tmp_path).fact("threads", lambda: 2)
+    path = next(tmp_path.glob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(FormatError, match="damaged checkpoint"):
+        Ledger(tmp_path, resume=True)

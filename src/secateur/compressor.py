@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from secateur import feasible, graph, record, search, written
+from secateur import feasible, record, search, written
 from secateur.errors import UsageError
 from secateur.job import Candidate, Job, Net, importance_of, plan_phases, sizes, support_terms
 from secateur.recipe import Recipe
@@ -21,7 +21,6 @@ from secateur.training.checkpoint import Ledger
 from secateur.training.loop import Setting, load_weights, weights_of
 from secateur.training.phases import Approach, Held, Phase, Snap
 from secateur.types import Problem
-from secateur.written import Template
 
 if TYPE_CHECKING:
     from secateur.api import Result
@@ -84,11 +83,11 @@ class Compressor:
                 f"Compressor: the optimizer does not hold {strangers[0]} and {len(strangers) - 1} others of the model; "
                 "give it model.parameters() of this very model"
             )
-        self._dense = copy.deepcopy(model).eval()
-        traced = graph.trace(self._dense, example_inputs)
-        terms = self._recipe.build_terms(traced.sites, traced.groups)
+        dense, judge = copy.deepcopy(model).eval(), evaluate or (lambda m: 0.0)
+        setting = Setting(dense, _NoBatches(), lambda o, t: o, judge, True, self._recipe.seed, Ledger())
+        self._job = Job(self._recipe, setting, dense, example_inputs, tuple(self._recipe.limits()))
+        traced, terms = self._job.start.traced, self._job.start.terms
         self._net = Net(model, traced, terms)
-        self._template: Template | None = None
         self._stats = optimizers.Statistics(self._params)
         self._stats.optimizer = optimizer
         self._solver = self._recipe.build_solver()
@@ -277,10 +276,8 @@ class Compressor:
     def _written(self) -> tuple[Candidate, Job]:
         net, files = self._net, self._fitted()
         metric = self._evaluate(files.module) if self._evaluate else 0.0
-        evaluate = self._evaluate or (lambda m: 0.0)
-        setting = Setting(self._dense, _NoBatches(), lambda o, t: o, evaluate, True, self._recipe.seed, Ledger())
-        job = Job(self._recipe, setting, self._dense, self._inputs, tuple(self._recipe.limits()))
-        job.dense_metric = self._evaluate(self._dense) if self._evaluate else 0.0
+        job = self._job
+        job.dense_metric = self._evaluate(job.dense) if self._evaluate else 0.0
         self._purse.check(sizes(files.module, net.traced, len(files.sct)))
         return Candidate("compressor", net, files, metric, {}, []), job
 
@@ -310,10 +307,8 @@ class Compressor:
         return importance_of(self._net.terms, self._net.weights, self._saliency, self._stats, g)
 
     def _nbytes_of(self, near: Any) -> int:
-        small = written.smaller(self._dense, self._net.traced, near, self._net.may_cut)[0]
-        if self._template is None:
-            self._template = Template(written.write(self._dense, self._net.traced, self._inputs).onnx)
-        return self._template.nbytes(small)
+        start = self._job.start
+        return self._job.template.nbytes(written.smaller(start.module, start.traced, near, start.may_cut)[0])
 
 
 class _NoBatches:
