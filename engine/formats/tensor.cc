@@ -13,6 +13,7 @@ namespace {
 constexpr int64_t kFastMin = 65536;  // kept values: from here on the fast codings are taken if within 1 % of the ideal
 constexpr int64_t kSplitMin = 4096;  // below, the table and states of rANS cost more than they save
 constexpr size_t kFastEntries = 4096;
+constexpr int64_t kSearchWork = 6 << 20;  // decisions spent on visiting orders of one codec; ~50 ns each
 
 // One row per layout and codec: the unpack table. What a stream may hold is what stands here; names are those of the
 // Python files that describe them.
@@ -187,13 +188,12 @@ class Search {
       fast();
       if (best_.any && static_cast<double>(best_.bytes.size()) <= 1.01 / 8 * ideal_bits_) return std::move(best_);
     }
-    Plan raw;
-    if (v_.n <= kMixedMax) attempt(raw);
     const bool sparse = v_.nnz < v_.n;
     for (Plan& p : codecs()) {
       const bool codebook = p.codec == Codec::kCodebook;
       if (codebook) set_entries(p, true);
       if (!(sparse && v_.n > 4096 && v_.nnz * 4 < v_.n)) attempt(p);  // mostly zeros: dense never wins
+      if (best_.any && best_.bytes.size() <= 4) break;
       if (codebook && mixes(p) && (!sparse || v_.nnz * 2 > v_.n)) {
         p.mixed = true;
         orders(p);
@@ -206,13 +206,13 @@ class Search {
       q.layout = Layout::kGaps;
       attempt(q);
       if (find_groups(q)) attempt(q);
-      if (mixes(q)) {
+      if (mixes(q) && (v_.n <= 65536 || best_.bytes.size() > 64)) {  // nothing to gain where gaps take a few bytes
         q.layout = Layout::kSparse;
         q.mixed = true;
         orders(q);
       }
     }
-    if (!best_.any || best_.bytes.size() > data_.size()) attempt(raw);
+    if (!best_.any || best_.bytes.size() > data_.size()) attempt(Plan{});
     return std::move(best_);
   }
 
@@ -295,24 +295,29 @@ class Search {
     for (auto& x : p.index) x = x == skip ? -1 : x > skip ? x - 1 : x;
   }
 
-  // Scan orders and periods, cheapest first, the next question asked at the best answer so far.
+  // Visiting orders and periods, the likeliest first, each question asked at the best answer so far, until the work is
+  // worth a fraction of a second.
   void orders(Plan p) {
+    const bool sparse = p.layout == Layout::kSparse;
+    const int64_t cost = sparse ? v_.n + 8 * v_.nnz : v_.n * std::bit_width(p.entries.size());
+    int64_t work = kSearchWork;
+    const auto affordable = [&] { return (work -= cost) > 0; };
     size_t best = attempt(p);
-    const bool two_axes = dims_.size() >= 2 && dims_[0] > 1 && dims_[1] > 1;
-    if (two_axes) {
+    if (dims_.size() >= 2 && dims_[0] > 1 && dims_[1] > 1 && affordable()) {
       p.columns_first = true;
       const size_t size = attempt(p);
       if (size < best) best = size; else p.columns_first = false;
     }
-    if (dims_.size() != 2) return;
+    if (dims_.size() != 2 || (!sparse && v_.n > 4096)) return;
     for (bool rows : {false, true}) {
-      for (int64_t period : {4, 9, 16, 25, 36, 49, 64, 81}) {
+      for (int64_t period : {16, 25, 4, 9, 36, 49, 64, 81}) {
         const int64_t side = dims_[rows ? 0 : 1];
         if (side % period != 0 || side / period < 2) continue;
         Plan q = p;
         q.split_rows = rows;
         q.period = period;
         for (bool first : {false, true}) {
+          if (!affordable()) return;
           q.columns_first = first;
           const size_t size = attempt(q);
           if (size < best) best = size, p = q;
@@ -439,6 +444,7 @@ CodedTensor encode_tensor_raw(DType dtype, const std::vector<int64_t>& dims, std
   Plan p;
   TensorCoder<Encoder>(e, dtype, dims, const_cast<uint8_t*>(data.data())).run(p);
   out.bytes = e.finish();
+  out.bytes.insert(out.bytes.end(), p.tail.begin(), p.tail.end());
   out.report.n = count_elements(dims);
   out.report.nbytes = out.bytes.size();
   return out;
@@ -459,7 +465,7 @@ size_t decode_tensor(DType dtype, const std::vector<int64_t>& dims, std::span<co
   coder.run(p);
   size_t used = n == 0 ? 0 : d.consumed();
   if (used > bytes.size()) throw FormatError("truncated: a tensor's stream ends early");
-  if ((p.codec == Codec::kSplit || p.fast) && p.nnz > 0) used += coder.split_read(p, bytes.subspan(used));
+  if (n > 0) used += coder.tail_read(p, bytes.subspan(used));
   if (report) {
     describe(*report, p);
     report->nbytes = used;

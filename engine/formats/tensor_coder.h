@@ -41,7 +41,7 @@ struct Plan {
   bool fast = false;                     // codebook: indices by rANS, as split values are
   std::vector<uint32_t> frequencies;     // split values: of sign and exponent, or of codebook entries
   uint64_t split_bytes = 0;              // split values: length of the rANS part
-  std::vector<uint8_t> tail;             // encoder: bytes that follow the arithmetic stream
+  std::vector<uint8_t> tail;             // encoder: bytes that follow the arithmetic stream (raw, split)
 };
 
 // A tensor as rows x columns x positions: position = place in a convolution kernel or in a flattened map.
@@ -85,10 +85,7 @@ class TensorCoder {
     if (n_ == 0) return;
     header(p);
     if (p.codec == Codec::kRaw) {
-      for (int64_t i = 0; i < n_; ++i) {
-        set(i, code_raw(c_, get(i), t_.width));
-        watch(i);
-      }
+      if constexpr (kEnc) p.tail.assign(data_, data_ + n_ * (t_.width / 8));
       return;
     }
     values_header(p);
@@ -240,7 +237,18 @@ class TensorCoder {
   }
 
  public:
-  // Decoding, after run(): the values from the bytes behind the arithmetic stream; returns how many it took.
+  // Decoding, after run(): what lies behind the arithmetic stream; returns how many bytes it took.
+  size_t tail_read(const Plan& p, std::span<const uint8_t> bytes) {
+    if (p.codec == Codec::kRaw) {
+      const auto size = static_cast<size_t>(n_) * static_cast<size_t>(t_.width / 8);
+      if (size > bytes.size()) throw FormatError("truncated: raw elements end early");
+      std::memcpy(data_, bytes.data(), size);
+      return size;
+    }
+    return (p.codec == Codec::kSplit || p.fast) && p.nnz > 0 ? split_read(p, bytes) : 0;
+  }
+
+ private:
   size_t split_read(const Plan& p, std::span<const uint8_t> bytes) {
     const int bits = split_bits(p);
     const bool codebook = p.codec == Codec::kCodebook;
@@ -268,8 +276,6 @@ class TensorCoder {
     if (!r.clean()) damaged("split values do not end where they should");
     return p.split_bytes + packed;
   }
-
- private:
 
   // A number up to about `most`: all lengths equally likely, then all numbers of the length.
   uint64_t below(uint64_t value, uint64_t most) {
@@ -306,14 +312,13 @@ class TensorCoder {
     if (p.mixed && size > static_cast<uint64_t>(kMixedCodebookMax)) damaged("codebook too large to mix");
     p.entries.resize(size);
     if (dtype_ == DType::kFloat) p.on_grid = c_.bit(p.on_grid, 32768);
-    std::vector<uint64_t> sizes(size);  // ascending within each sign
     if (p.on_grid) {
       scale(p);
       p.shift = 0;
     } else {
       p.shift = trailing(p.shift, t_.width - 1);
     }
-    // Negative entries first, from the largest magnitude; then the others, from the smallest.
+    // Ascending order: negative entries from the largest magnitude, then the others from the smallest.
     uint64_t negatives = 0;
     if constexpr (kEnc) {
       for (uint64_t e : p.entries) negatives += is_negative(e, t_);
@@ -342,7 +347,7 @@ class TensorCoder {
     }
     uint64_t now = kEnc ? magnitude(p, at(0)) : 0;
     if (p.on_grid || !t_.is_float()) {
-      now = below(now, (uint64_t{1} << (width - 1)));
+      now = below(now, width > 0 ? uint64_t{1} << (width - 1) : 0);
     } else {
       // The exponent counts from the one of numbers in 0.5 .. 1.
       const int mantissa = std::max(t_.width - 1 - t_.exponent - p.shift, 0), exponent = width - mantissa;
@@ -388,7 +393,8 @@ class TensorCoder {
   }
 
  private:
-  static constexpr int kSymbolStart = 6;
+  static constexpr uint32_t kSymbolStart = 6;  // a codebook's histogram is near flat: do not jump at the first values
+
   // ---- values ------------------------------------------------------------------------------------------------------
   // The symbols of a codebook as a binary tree: the root parts negative entries from the others, every other node halves.
   // A node is known by its split point 1 .. size - 1.

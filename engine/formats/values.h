@@ -47,12 +47,6 @@ inline uint64_t to_key(uint64_t pattern, const Pattern& t, int shift) {
   if (!t.is_float()) return x ^ top;
   return x & top ? ~x & (2 * top - 1) : x | top;
 }
-inline uint64_t from_key(uint64_t key, const Pattern& t, int shift) {
-  const uint64_t top = uint64_t{1} << (t.width - 1 - shift);
-  uint64_t x = key;
-  if (t.is_signed) x = t.is_float() ? (key & top ? key ^ top : ~key & (2 * top - 1)) : key ^ top;
-  return x << shift;
-}
 inline bool is_negative(uint64_t pattern, const Pattern& t) { return t.is_signed && pattern >> (t.width - 1) & 1; }
 
 inline uint64_t zigzag(int64_t v) { return static_cast<uint64_t>(v) << 1 ^ static_cast<uint64_t>(v >> 63); }

@@ -1,0 +1,215 @@
+"""Damaged `.sct` files: one test per way to be malformed, then mutations. Only FormatError, always with a place."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import struct
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from secateur import formats
+from secateur.errors import FormatError, UnsupportedError
+
+onnx = pytest.importorskip("onnx")
+native = pytest.importorskip("secateur.engine._native")
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+
+def model(arrays, nodes=()):
+    tensors = [numpy_helper.from_array(np.asarray(v), k) for k, v in arrays.items()]
+    graph = helper.make_graph(list(nodes), "g", [], [], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]).SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def small():
+    g = np.random.default_rng(0)
+    w = np.where(g.random((12, 4, 3, 3)) < 0.2, g.choice(np.float32([-1, -0.5, 0.25, 2]), (12, 4, 3, 3)), 0)
+    relu = helper.make_node("Conv", ["x", "conv1.weight"], ["y"])
+    graph = helper.make_graph(
+        [relu],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 12, 6, 6])],
+        [numpy_helper.from_array(w.astype(np.float32), "conv1.weight")],
+    )
+    return formats.pack(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]).SerializeToString())
+
+
+@pytest.fixture(scope="module")
+def large():
+    g = np.random.default_rng(0)
+    packed = formats.pack(model({"a": g.normal(size=(150, 150)).astype(np.float32), "b": np.arange(9)}))
+    assert packed[4] == 1
+    return packed
+
+
+def sealed(body):
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+def refused(data, match, offset=None):
+    with pytest.raises(FormatError, match=match) as e:
+        formats.unpack(data)
+    assert e.value.offset is not None
+    if offset is not None:
+        assert e.value.offset == offset
+    with pytest.raises(FormatError):
+        formats.sections(data)
+
+
+def test_not_a_sct(small):
+    refused(b"", "does not start with 'SCT'", 0)
+    refused(b"\x08\x08", "does not start with 'SCT'", 0)
+    refused(b"PK\x03\x04" + small, "does not start with 'SCT'", 0)
+
+
+def test_header_cut_off(small):
+    refused(small[:7], "header is incomplete", 7)
+
+
+def test_newer_major_version_says_so(small):
+    refused(sealed(small[:3] + b"\x20" + small[4:-4]), "version 2.0 is newer than this reader", 3)
+
+
+def test_version_zero(small):
+    refused(sealed(small[:3] + b"\x00" + small[4:-4]), "version 0", 3)
+
+
+def test_newer_minor_version_may_append(small, large):
+    newer = sealed(small[:3] + b"\x11" + small[4:-4] + b"something new")
+    assert formats.unpack(newer) == formats.unpack(small)
+    refused(sealed(small[:-4] + b"something new"), "bytes after the last tensor")
+    # Sectioned: the first section's checksum covers the header, so it is renewed as well.
+    size, shift, at = 0, 0, 5
+    while True:
+        size |= (large[at] & 127) << shift
+        at, shift = at + 1, shift + 7
+        if large[at - 1] < 128:
+            break
+    body = large[:3] + b"\x11" + large[4 : at + size]
+    extra = b"\x03new"
+    rest = large[at + size + 4 :]
+    newer = sealed(body) + rest + sealed(extra)
+    assert formats.unpack(newer) == formats.unpack(large)
+    refused(newer[:-1] + bytes([newer[-1] ^ 1]), "checksum")
+
+
+def test_unknown_flags(small):
+    refused(sealed(small[:4] + b"\x04" + small[5:-4]), "unknown flags", 4)
+
+
+def test_wrong_checksum(small):
+    refused(small[:-1] + bytes([small[-1] ^ 1]), "checksum does not match", len(small) - 4)
+
+
+def test_any_flipped_bit_is_found(small):
+    for i in range(8 * len(small)):
+        flipped = bytearray(small)
+        flipped[i // 8] ^= 1 << i % 8
+        with pytest.raises(FormatError):
+            formats.unpack(bytes(flipped))
+
+
+def test_every_truncation_is_found(small, large):
+    for n in range(len(small)):
+        with pytest.raises(FormatError):
+            formats.unpack(small[:n])
+    for n in (*range(5, 60), *range(60, len(large), 997)):
+        with pytest.raises(FormatError):
+            formats.unpack(large[:n])
+
+
+def test_truncated_with_a_good_checksum(small):
+    for n in range(6, len(small) - 4):
+        with pytest.raises(FormatError):
+            formats.unpack(sealed(small[:n]))
+
+
+def test_section_length_past_the_end(large):
+    refused(large[:5] + b"\xff\xff\xff\x7f" + large[9:], "runs past the end", 5)
+    refused(large[:5] + b"\xff" * 20, "cut off")
+    refused(large[:5] + b"\x80\x00" + large[6:], "shortest form")
+
+
+def test_section_checksum(large):
+    flipped = bytearray(large)
+    flipped[len(large) // 2] ^= 16
+    refused(bytes(flipped), "section's checksum")
+
+
+def test_section_longer_than_its_stream(large):
+    # The last tensor's section, one byte longer and sealed again.
+    last = len(formats.pack(model({"b": np.arange(9)}))) and formats.sections(large)[-2].nbytes
+    start = len(large) - 4 - last - 1
+    assert large[start] == last
+    part = bytes([last + 1]) + large[start + 1 : -4] + b"\x00"
+    refused(large[:start] + sealed(part), "differ in length")
+
+
+def test_decompression_bomb_is_bounded():
+    ones = model({f"w{i}": np.ones((512, 1024), np.float32) for i in range(2)})
+    packed = formats.pack(ones)
+    assert len(packed) < 100
+    with pytest.raises(FormatError, match="limit"):
+        formats.unpack(packed, limit=2**20)
+    assert len(formats.unpack(packed)) > 2**22
+
+
+def test_unbelievable_growth_is_refused():
+    # 70 MB of ones would take 60 bytes: a reader takes that for damage, so a writer keeps them raw.
+    big = np.ones((70, 1024, 128))
+    assert len(formats.pack(model({"w": big}))) > big.nbytes
+
+
+def test_refused_when_packing():
+    with pytest.raises(UnsupportedError, match="string"):
+        formats.pack(model({"s": np.array(["a", "b"], object)}))
+    with pytest.raises(FormatError):
+        formats.pack(b"\x00\x01\x02")
+    node = helper.make_node("Relu", ["nowhere"], ["y"])
+    with pytest.raises(FormatError, match="nowhere"):
+        formats.pack(model({"w": np.ones(3)}, [node]))
+    with pytest.raises(UnsupportedError, match="complex"):
+        formats.measure(np.ones(3, np.complex64))
+
+
+def test_mutations_end_in_a_model_or_a_format_error(small, large):
+    """Two seconds of random damage behind a good checksum, exact and sectioned files included."""
+    exact = formats.pack(formats.unpack(small), exact=True)
+    seed = random.randrange(2**32)
+    r = random.Random(seed)
+    print("seed", seed)
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        data = bytearray(r.choice([small, small, exact, large]))
+        for _ in range(r.randrange(1, 4)):
+            at = r.randrange(5, len(data))
+            how = r.randrange(4)
+            if how == 0:
+                data[at] ^= 1 << r.randrange(8)
+            elif how == 1:
+                data[at] = r.randrange(256)
+            elif how == 2:
+                del data[at : at + r.randrange(1, 9)]
+            else:
+                data[at:at] = r.randbytes(r.randrange(1, 9))
+            if len(data) < 12:
+                break
+        body = bytes(data[:-4]) if not data[4] & 1 else bytes(data)
+        with contextlib.suppress(FormatError, UnsupportedError):
+            formats.unpack(sealed(body) if not data[4] & 1 else body, limit=2**26)
+
+
+def test_golden_files_still_read():
+    folder = Path(__file__).parents[1] / "formats/golden"
+    lines = folder.joinpath("SHA256").read_text().split()
+    for name, digest in zip(lines[::2], lines[1::2], strict=True):
+        onnx_bytes = formats.unpack(folder.joinpath(f"{name}.sct").read_bytes())
+        assert hashlib.sha256(onnx_bytes).hexdigest() == digest, name
