@@ -91,6 +91,16 @@ def test_resume_keeps_what_is_finished(done: tuple[Path, dict[str, Any]]) -> Non
     assert not seen
 
 
+def test_an_unfinished_part_is_left_out_when_asked(done: tuple[Path, dict[str, Any]]) -> None:
+    out, record = done
+    plan = copy.deepcopy(PLAN)
+    plan["parts"]["more"] = {**plan["parts"]["packed"], "title": "never run"}
+    study = Study("digits", plan, out)
+    found = study.record({0: study.one_seed(0, resume=True, finished_only=True)})
+    assert set(found["parts"]) == set(record["parts"])
+    assert found["parts"]["packed"]["n_seeds"] == 1
+
+
 def test_a_changed_recipe_repeats_its_part_and_what_follows(done: tuple[Path, dict[str, Any]]) -> None:
     out, record = done
     plan = copy.deepcopy(PLAN)

@@ -86,14 +86,20 @@ class Study:
 
         return data.load(self.plan["data"], self.data_dir)
 
-    def one_seed(self, seed: int, resume: bool) -> Json:
-        """All parts of one seed, then the test split and the timing. Finished parts are read back."""
+    def one_seed(self, seed: int, resume: bool, finished_only: bool = False) -> Json:
+        """All parts of one seed, then the test split and the timing. Finished parts are read back.
+
+        With `finished_only` nothing is trained: parts that are not there are left out of the record.
+        """
         folder = self.out / f"seed{seed}"
         with saving.locked(folder):
             parts: dict[str, Json] = {}
             renewed: set[str] = set()
             for part, plan in self.plan["parts"].items():
                 kept = _kept(folder / part, plan) if resume and plan.get("from") not in renewed else None
+                if kept is None and finished_only:
+                    renewed.add(part)  # what starts from it is stale
+                    continue
                 if kept is None:
                     renewed.add(part)
                     began = time.monotonic()
@@ -105,7 +111,7 @@ class Study:
             done: Json = {
                 p: {**f, **self._remember(folder / p / "test.json", p in renewed, self._test)} for p, f in parts.items()
             }
-            speed = self._remember(folder / "speed.json", bool(renewed), self._speed)
+            speed = self._remember(folder / "speed.json", bool(renewed & parts.keys()), self._speed)
         return {"parts": {p: {k: v for k, v in f.items() if k != "plan"} for p, f in done.items()}, "speed": speed}
 
     # ---- parts -------------------------------------------------------------------------------------------------
@@ -229,7 +235,7 @@ class Study:
         from secateur.engine.bench import bench
 
         asked, folder = self.plan.get("speed"), path.parent
-        if not asked:
+        if not asked or not all((folder / asked[k] / "model.sct").is_file() for k in ("part", "dense", "control")):
             return {}
         x = self.splits.test.inputs[:_SPEED_INPUTS].numpy()
         found: Json = {}
@@ -256,10 +262,8 @@ class Study:
         """Mean and spread over the seeds, the claims, and where the figures come from."""
         import secateur
 
-        parts = {
-            p: {"title": plan["title"], **_summary([s["parts"][p] for s in seeds.values()])}
-            for p, plan in self.plan["parts"].items()
-        }
+        runs = {p: [s["parts"][p] for s in seeds.values() if p in s["parts"]] for p in self.plan["parts"]}
+        parts = {p: {"title": self.plan["parts"][p]["title"], **_summary(found)} for p, found in runs.items() if found}
         facts = [f for s in seeds.values() for f in s["parts"].values() if "cpu" in f]
         return {
             "schema": 1,
@@ -271,7 +275,7 @@ class Study:
             "versions": facts[0]["versions"] if facts else {},
             "command": f"secateur reproduce {self.name}",
             "n_weights": self.plan["n_weights"],
-            "claims": [_claim(c, parts[c["part"]]) for c in self.plan["claims"]],
+            "claims": [_claim(c, parts[c["part"]]) for c in self.plan["claims"] if c["part"] in parts],
             "parts": parts,
             "seeds": {str(s): found for s, found in seeds.items()},
             "plan": self.plan,
@@ -325,7 +329,7 @@ def _scores(session: Any, x: Any) -> Any:
 
 def _summary(runs: list[Json]) -> Json:
     """Per figure: mean, standard deviation over the seeds (0 for one), smallest, largest."""
-    out: Json = {}
+    out: Json = {"n_seeds": len(runs)}
     for key in ("test", "valid", "nnz", "n_biases", "nbytes", "seconds", "epochs"):
         values = [float(r[key]) for r in runs]
         spread = statistics.stdev(values) if len(values) > 1 else 0.0

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-_COLUMNS = ("net", "nonzeros", "of dense", "biases", ".sct, bytes", "test, %", "seeds", "valid, %", "epochs", "seconds")
+_COLUMNS = (
+    "net",
+    "nonzeros",
+    "of dense",
+    "biases",
+    ".sct, bytes",
+    "test, %",
+    "range",
+    "seeds",
+    "valid, %",
+    "epochs",
+    "seconds",
+)
 
 
 def table(record: dict[str, Any], markdown: bool = False) -> str:
@@ -38,6 +50,7 @@ def _row(part: dict[str, Any], n_weights: int) -> list[str]:
         f"{part['nbytes']['mean']:,.0f}",
         f"{100 * test['mean']:.2f} +- {100 * test['sd']:.2f}",
         f"{100 * test['min']:.2f}-{100 * test['max']:.2f}",
+        str(part["n_seeds"]),
         f"{100 * part['valid']['mean']:.2f}",
         f"{part['epochs']['mean']:g}",
         f"{part['seconds']['mean']:.0f}",
