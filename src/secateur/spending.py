@@ -129,7 +129,8 @@ class Spending:
                 continue
             nbytes = self._written(plan.levels, weights, importance)
             sites = next(expected for k, _, expected in plan.totals if k == "nbytes") - self.fixed.get("nbytes", 0.0)
-            before, self.fixed["nbytes"] = self.fixed.get("nbytes", 0.0), nbytes - sites
+            # Levels that cut a layer off leave a small file full of dead weights: that is no room to spend.
+            before, self.fixed["nbytes"] = self.fixed.get("nbytes", 0.0), max(nbytes - sites, 0.0)
             if abs(self.fixed["nbytes"] - before) <= 0.005 * nbytes:
                 break
         return nbytes
