@@ -43,15 +43,25 @@ void fill_plane(const ConvView& v, const ConvPlane& plane, const float* image, i
       half[1] = Half::mask(lo - kLanes / 2, hi - kLanes / 2);
     }
   }
-  const float* from = image + plane.shift - v.pad_left + int64_t{r} * v.in_w;
   const int64_t next = int64_t{v.step_h} * v.in_w;
-  for (; rows > 0; --rows, r += v.step_h, from += next, to += v.pitch) {
-    if (r < 0 || r >= v.in_h) {
+  // Rows above the image, inside, below: three loops, so that the one that matters has no test in it.
+  int above = r >= 0 ? 0 : (-r + v.step_h - 1) / v.step_h;
+  if (above > rows) above = rows;
+  r += above * v.step_h;
+  int inside = r >= v.in_h ? 0 : (v.in_h - r + v.step_h - 1) / v.step_h;
+  if (inside > rows - above) inside = rows - above;
+  const int below = rows - above - inside;
+  const auto clear = [&](int n) {
+    for (; n > 0; --n, to += v.pitch) {
       SECATEUR_UNROLL
-      for (int n = 0; n < N; ++n) Vec::zero().store(to + n * kLanes);
+      for (int i = 0; i < N; ++i) Vec::zero().store(to + i * kLanes);
       if (kHalf) Half::zero().store(to + N * kLanes);
-      continue;
     }
+  };
+  clear(above);
+  const float* from = image + plane.shift - v.pad_left + int64_t{r} * v.in_w;
+  const int64_t pitch = v.pitch;
+  for (; inside > 0; --inside, from += next, to += pitch) {
     SECATEUR_UNROLL
     for (int n = 0; n < N; ++n) {
       Vec x = Vec::load_masked(from + kStep * n * kLanes, masks[n][0]);
@@ -64,6 +74,7 @@ void fill_plane(const ConvView& v, const ConvPlane& plane, const float* image, i
       x.store(to + N * kLanes);
     }
   }
+  clear(below);
 }
 
 // Any width and stride.

@@ -209,7 +209,7 @@ bool conv_sparse_supports(const ConvShape& s, const Epilogue& e) {
   // One channel of one row of the four-sum form: 2 * stride phases of (1 + reach) rows for every column shift.
   const int64_t rows = 2 * s.stride_h + (s.kernel_h - 1) * s.dilation_h + s.stride_h;
   const int64_t shifts = (s.kernel_w - 1) * s.dilation_w + s.stride_w + 1;
-  return (rows * (s.conv_w() / 2 + 8) + 32) * shifts < 65536 - 512;
+  return (rows * (s.conv_w() / 2 + 8) + 32) * shifts + s.conv_w() / 2 + 64 < 65536;
 }
 
 bool conv_dense_supports(const ConvShape& s, const Epilogue& e) {
