@@ -53,7 +53,7 @@ double fill_cycles(const ConvGeometry& g, int lanes, int tile_rows, double plane
   const double width = std::max(0.5, lanes / 16.0);
   const double per_vector = g.step_w == 1 ? 2.2 * width : g.step_w == 2 ? (lanes >= 8 ? 3.2 * width : 8.0) : 1.5 * lanes;
   double cycles = rows * (std::max(1.0, vectors * per_vector) + 1.2) + 10.0 * used;
-  if (panel_bytes > 0.7 * double(cpu().l1d_bytes)) cycles += rows * g.pitch / 16.0 * 3.0;
+  if (panel_bytes > 0.7 * double(cpu().l1d_bytes)) cycles += rows * g.pitch / 16.0 * 2.0;
   return planes * cycles;
 }
 
@@ -186,19 +186,20 @@ ConvTiling conv_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilo
         double cycles = 0;
         if (sparse) {
           const double load = cycles_per_16(strip_bytes + 2048, g.alignment) * cells * lim.width * lim.work;
-          const auto entry = [&](int n) { return std::max(load * n + 0.4, 1.7); };
+          const auto entry = [&](int n) { return std::max(load * n + 0.4, 2.0); };
           // Rows of a chunk that have anything in it.
           const double row_share = 1.0 - std::exp(-double(nnz) / s.out_c / chunks * double(s.groups));
           const double rows = s.out_c * std::max(row_share, 1.0 / chunks) * chunks / (s.groups > 1 ? std::min(chunks, s.groups) : 1);
           cycles += nnz * (entry(block) * (blocks - 1) + entry(vectors - block * (blocks - 1)));
-          cycles += rows * blocks * (20.0 + spill + stored * (e.residual ? 3.0 : 2.0) + (g.pitch != g.cols ? 3.0 * stored + 10 : 0));
-          cycles = std::max(cycles, nnz * 8.0 > cpu().l2_bytes ? nnz * 8.0 / 6.0 : 0.0);
+          cycles += rows * blocks * (21.0 + spill + stored * (e.residual ? 3.0 : 2.0) + (g.pitch != g.cols ? 3.0 * stored + 10 : 0));
+          // A stream of nonzeros that L2 cannot hold comes from L3 for every tile, and hides behind nothing.
+          if (nnz * 8.0 > 0.7 * double(cpu().l2_bytes)) cycles += nnz * 8.0 / 8.0;
           cycles += fill_cycles(g, lanes, tile_rows, used * planes_per_channel, panel_bytes);
         } else {
           // Loads of the panel are shared by m rows; weights stream from wherever they fit.
           const double macs = double(s.in_c) * taps * ceil_div(s.out_c, m) * m;
           const double load = cycles_per_16(strip_bytes, g.alignment) - 1.0;
-          cycles += macs * stored * lim.work * (1.06 + std::max(0.0, load) / m) * blocks;
+          cycles += macs * stored * lim.work * ((lanes == 16 ? 0.96 : 1.04) + std::max(0.0, load) / m) * blocks;
           // fewer than 8 sums cannot hide the latency of an addition; one broadcast a row bounds short blocks
           cycles = std::max(cycles, macs * blocks * std::max(0.55, 4.0 / m));
           cycles += double(s.out_c) * chunks * blocks * (spill + 2.0 * stored + 4.0 + (g.pitch != g.cols ? 3.0 * stored + 10 : 0));
