@@ -59,7 +59,7 @@ def _row(part: dict[str, Any], n_weights: int) -> list[str]:
 
 def _markdown(rows: list[list[str]]) -> list[str]:
     rule = ["---", *["---:"] * (len(_COLUMNS) - 1)]
-    return ["| " + " | ".join(cells) + " |" for cells in (list(_COLUMNS), rule, *rows)]
+    return ["| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |" for cells in (list(_COLUMNS), rule, *rows)]
 
 
 def _plain(rows: list[list[str]]) -> list[str]:
