@@ -203,8 +203,8 @@ def test_two_runs_into_one_folder_are_refused(tmp_path: Path) -> None:
     second = saving.locked(tmp_path)
     with saving.locked(tmp_path), pytest.raises(UsageError, match="another run is using this folder"):
         second.__enter__()
-    with saving.locked(tmp_path):
-        pass
+    with pytest.raises(KeyError), saving.locked(tmp_path):
+        raise KeyError
     assert list(tmp_path.iterdir()) == []
 
 
