@@ -20,6 +20,6 @@ class Sparse(Method):
         """Expected upper value in bits: log2 C(n, nnz).
 
         >>> round(Sparse.position_bits(400_000, 700))
-        7405
+        7414
         """
         return log2_choose(n, nnz)
