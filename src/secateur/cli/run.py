@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 import typer
@@ -32,8 +33,8 @@ def command(
         loaded = np.load(input_, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             if len(inputs) != 1:
-                names = ", ".join(i.name for i in inputs)
-                raise UsageError(f"--input {input_}: one array, but {file} has inputs {names}; give an .npz with them")
+                wanted = ", ".join(i.name for i in inputs)
+                raise UsageError(f"--input {input_}: one array, but {file} has inputs {wanted}; give an .npz with them")
             feeds = {inputs[0].name: loaded}
         else:
             with loaded:
@@ -44,8 +45,11 @@ def command(
     names = [o.name for o in session.get_outputs()]
     part = output.with_name(output.name + ".tmp")
     try:
-        with part.open("wb") as f:
-            np.savez(f, **dict(zip(names, results, strict=True)))
+        # Not np.savez: an output may be called `file`, which is the name of its first parameter.
+        with zipfile.ZipFile(part, "w") as z:
+            for key, value in zip(names, results, strict=True):
+                with z.open(f"{key}.npy", "w") as f:
+                    np.lib.format.write_array(f, value, allow_pickle=False)
         os.replace(part, output)
     except BaseException:
         part.unlink(missing_ok=True)
