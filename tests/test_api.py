@@ -97,11 +97,11 @@ def test_rows_are_removed_physically(trained: nn.Module) -> None:
 
 def test_an_infeasible_budget_names_the_smallest_reachable_size(trained: nn.Module) -> None:
     with pytest.raises(
-        BudgetError, match=r"nbytes <= 90 cannot be met; the smallest file .* about \d+ bytes"
+        BudgetError, match=r"nbytes <= 40 cannot be met; the smallest file .* about \d+ bytes"
     ) as caught:
-        secateur.compress(trained, data(), valid=data(256, 1), recipe=recipe(), budget={"nbytes": "90B"})
+        secateur.compress(trained, data(), valid=data(256, 1), recipe=recipe(), budget={"nbytes": "40B"})
     assert caught.value.smallest is not None
-    assert 90 < caught.value.smallest < 600
+    assert 40 < caught.value.smallest < 600
 
 
 def test_accuracy_drop_alone_looks_for_the_smallest_net(trained: nn.Module) -> None:
