@@ -53,7 +53,7 @@ ctest: $(STAMP)  ## the engine's own tests, at every ISA this machine has
 	PATH="$(abspath $(BIN)):$$PATH" ctest --test-dir $(BUILD) --output-on-failure
 
 sanitize: $(STAMP)  ## readers' fuzzers under AddressSanitizer and UBSan, time-boxed
-	PATH="$(abspath $(BIN)):$$PATH" cmake -S . -B build/sanitize -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSECATEUR_BUILD_FUZZERS=ON -DSECATEUR_BUILD_PYTHON=OFF -DSECATEUR_SANITIZE=address,undefined >/dev/null
+	PATH="$(abspath $(BIN)):$$PATH" cmake -S . -B build/sanitize -G Ninja -DCMAKE_BUILD_TYPE=Debug -DSECATEUR_BUILD_FUZZERS=ON -DSECATEUR_BUILD_PYTHON=OFF -DSECATEUR_SANITIZE=address,undefined -DSECATEUR_PORTABLE=ON >/dev/null
 	PATH="$(abspath $(BIN)):$$PATH" cmake --build build/sanitize -j$(PAR)
 	PATH="$(abspath $(BIN)):$$PATH" ctest --test-dir build/sanitize --output-on-failure -R fuzz
 
