@@ -64,7 +64,7 @@ wheel: $(STAMP)  ## build a wheel into dist/
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip wheel -q --disable-pip-version-check --no-build-isolation --no-deps -w dist .
 
 bench: $(STAMP)  ## speed of the engine's kernels on real layer shapes, beside other runtimes
-	$(BIN)/python benchmarks/speed/layers.py
+	$(BIN)/python benchmarks/speed/run.py --what layers
 
 clean:  ## remove builds and caches (not .venv)
 	rm -rf build dist .mypy_cache .ruff_cache .hypothesis .coverage

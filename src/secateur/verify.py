@@ -9,7 +9,6 @@ units in the last place of the largest output for nets so small that the observe
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,8 +200,3 @@ def _without_record(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise FormatError(f"{path}: not a recipe")
     return {k: v for k, v in raw.items() if k in Recipe.model_fields}
-
-
-def as_json(result: dict[str, Any]) -> str:
-    """The verification record as JSON text."""
-    return json.dumps(result, indent=2)

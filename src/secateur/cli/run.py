@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import io
 import zipfile
 from pathlib import Path
 
 import typer
 
+from secateur.cli import _files
 from secateur.errors import FormatError, UsageError
 
 
@@ -43,16 +44,12 @@ def command(
         raise FormatError(f"--input {input_}: not a readable .npy or .npz file ({e})") from None
     results = session.run(None, feeds)
     names = [o.name for o in session.get_outputs()]
-    part = output.with_name(output.name + ".tmp")
-    try:
-        # Not np.savez: an output may be called `file`, which is the name of its first parameter.
-        with zipfile.ZipFile(part, "w") as z:
-            for key, value in zip(names, results, strict=True):
-                with z.open(f"{key}.npy", "w") as f:
-                    np.lib.format.write_array(f, value, allow_pickle=False)
-        os.replace(part, output)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    # Not np.savez: an output may be called `file`, which is the name of its first parameter.
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as z:
+        for key, value in zip(names, results, strict=True):
+            with z.open(f"{key}.npy", "w") as f:
+                np.lib.format.write_array(f, value, allow_pickle=False)
+    _files.write(output, archive.getvalue())
     for key, value in zip(names, results, strict=True):
         typer.echo(f"{key}: {value.dtype} {list(value.shape)} -> {output}")
