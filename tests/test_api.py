@@ -13,9 +13,10 @@ from tests.training.nets import batches, blobs, mlp
 from torch import Tensor, nn
 
 import secateur
-from secateur import api, saving
+from secateur import api, formats, saving, verify
 from secateur.data.tensors import TensorData
 from secateur.errors import BudgetError, ConstraintError, EnvironmentFailure, UsageError
+from secateur.export.onnx import dequantised
 
 FAST = {"bench": {"seconds": 0.01, "against": []}, "baselines": []}
 TRAIN = {"lr": 1e-2, "threads": 1, "warmup_steps": 2}
@@ -73,6 +74,30 @@ def test_the_budget_holds_for_the_bytes_on_disk_and_the_run_can_be_loaded(traine
     assert all(torch.equal(before[k], v) for k, v in trained.state_dict().items())
     assert torch.equal(rng, torch.get_rng_state())
     assert not trained.training
+
+
+@pytest.mark.parametrize("per", ["tensor", "row"])
+def test_uniform_levels_are_int8_in_the_onnx_file_and_cost_no_byte_more(
+    per: str, trained: nn.Module, tmp_path: Path
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    rules = [{"where": "*", "with": ["topk", {"name": "uniform", "per": per}]}]
+    result = secateur.compress(
+        trained, data(), valid=data(256, 1), recipe=recipe(constrain=rules), budget={"nbytes": "240B"}
+    )
+    tensors = {t.name: t.data_type for t in onnx.load_model_from_string(result.files.onnx).graph.initializer}
+    names = [n for n in tensors if n.endswith("weight")]
+    assert len(names) == 2
+    assert all(tensors[n] == onnx.TensorProto.INT8 and f"{n}_scale" in tensors for n in names)
+    plain = formats.pack(dequantised(result.files.onnx))
+    assert len(result.files.sct) == min(len(plain), len(formats.pack(result.files.onnx))) <= 240
+    assert result.report["verify"]["agree"]
+    for row in result.report["layers"]:
+        if row["op"] == "linear":
+            assert row["nnz"] == int(result.model.get_parameter(row["name"]).count_nonzero())
+    folder = result.save(tmp_path / "run")
+    found = verify.verify(folder)
+    assert found["passed"], found
 
 
 def test_given_levels_need_no_budget(trained: nn.Module) -> None:

@@ -289,7 +289,7 @@ class Compressor:
         """
         net, limit = self._net, self._purse.limit("nbytes")
         for _ in range(_TRIMS):
-            files = written.write(net.module, net.traced, self._inputs, may_cut=net.may_cut)
+            files = written.write(net.module, net.traced, self._inputs, may_cut=net.may_cut, terms=net.terms)
             if limit is None or len(files.sct) <= limit:
                 return files
             booked = self._purse.fixed.get("nbytes", 0.0)
@@ -297,7 +297,7 @@ class Compressor:
             h, weights = self._importance(), self._weights()
             net.levels = self._purse.fit(weights, h)
             load_weights(self._model, self._joint(net.levels, weights, h))
-        return written.write(net.module, net.traced, self._inputs, may_cut=net.may_cut)
+        return written.write(net.module, net.traced, self._inputs, may_cut=net.may_cut, terms=net.terms)
 
     def _weights(self) -> dict[str, Tensor]:
         return {k: p.detach().clone() for k, p in self._params.items()}
@@ -308,7 +308,8 @@ class Compressor:
 
     def _nbytes_of(self, near: Any) -> int:
         start = self._job.start
-        return self._job.template.nbytes(written.smaller(start.module, start.traced, near, start.may_cut)[0])
+        small = written.smaller(start.module, start.traced, near, start.may_cut)[0]
+        return self._job.template.nbytes(small, start.terms)
 
 
 class _NoBatches:

@@ -73,6 +73,13 @@ class Constraint(ABC):
         """The same set with 0 added free of charge where it has none; for a set of values in a joint set."""
         return self
 
+    def grid(self, weight: Tensor) -> Tensor | None:
+        """Scales, one or one a row, with weight == scale * (a code that fits int8) exactly; None: on no such grid.
+
+        What the export stores as int8 codes and DequantizeLinear. Sets without a grid: None.
+        """
+        return None
+
     def at_tightness(self, shape: tuple[int, int], level: Level, tightness: float) -> Level:
         """The level on the way from dense (0) to `level` (1). Default: dense until 1."""
         return level if tightness >= 1.0 else None

@@ -53,6 +53,21 @@ def contains(terms: Sequence[Term], levels: Levels, weights: Weights) -> list[st
     ]
 
 
+def grids(terms: Sequence[Term], weights: Weights) -> dict[str, Tensor]:
+    """Scales (one, or one a row) of the parameters that a term's set holds on an integer grid of int8 codes.
+
+    Parameters that are gone or that something (a fold into the bias) has moved off the grid are not listed.
+    """
+    found: dict[str, Tensor] = {}
+    for term in terms:
+        for name in (m.param for m in term.site.members if m.param in weights):
+            w = weights[name].detach()
+            scale = term.constraint.grid(w.reshape(w.shape[0] if w.dim() > 1 else 1, -1))
+            if scale is not None:
+                found[name] = scale
+    return found
+
+
 def split_levels(
     terms: Sequence[Term], levels: Levels, keep: Callable[[Constraint], bool]
 ) -> tuple[tuple[Term, ...], dict[str, Level]]:

@@ -283,7 +283,7 @@ class Job:
             full = {**weights, **near}
             full |= feasible.project(net.terms, levels, full)
             small = written.smaller(net.module, net.traced, full, net.may_cut)[0].eval()
-            found.update(near=near, module=small, nbytes=self.template.nbytes(small))
+            found.update(near=near, module=small, nbytes=self.template.nbytes(small, net.terms))
             return int(found["nbytes"])
 
         levels = purse.fit(weights, h, write_at)
@@ -331,7 +331,9 @@ class Job:
         for trim in range(_TRIMS + 1):
             outside = feasible.contains(net.terms, net.levels, net.weights)
             assert not outside, f"not members after {name}: {outside}"
-            files = written.write(net.module, net.traced, self.example_inputs, surgery=net.surgery, may_cut=net.may_cut)
+            files = written.write(
+                net.module, net.traced, self.example_inputs, None, net.surgery, net.may_cut, net.terms
+            )
             if limit is None or len(files.sct) <= limit:
                 purse.check(sizes(files.module, net.traced, len(files.sct)))
                 return net, files
@@ -356,7 +358,7 @@ class Job:
     def purse(self, net: Net, limits: Sequence[Limit]) -> Spending:
         def nbytes_of(near: Weights) -> int:
             self._check()
-            return self.template.nbytes(written.smaller(net.module, net.traced, near, net.may_cut)[0])
+            return self.template.nbytes(written.smaller(net.module, net.traced, near, net.may_cut)[0], net.terms)
 
         return Spending(net.terms, spending.metered(limits), nbytes_of, net.traced.effective)
 

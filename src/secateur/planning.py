@@ -33,7 +33,7 @@ def plan(job: Job) -> dict[str, Any]:
     full = {**weights, **near}
     full |= feasible.project(net.terms, found.levels, full)
     small = written.smaller(net.module, net.traced, full, net.may_cut)[0]
-    nbytes = job.template.nbytes(small)
+    nbytes = job.template.nbytes(small, net.terms)
     reached = sizes(small, net.traced, nbytes)
     # The rest of the file (graph, biases) as the dense net has it, when no size limit made it be measured.
     estimate = sum(r.estimate for r in found.rows) + purse.fixed.get("nbytes", float(job.unconstrained_nbytes))

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from secateur import formats, graph
+from secateur import feasible, formats, graph
 from secateur.errors import FormatError, UsageError
 from secateur.export import onnx as onnx_export
-from secateur.types import Weights
+from secateur.types import Term, Weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,18 +68,26 @@ def write(
     weights: Weights | None = None,
     surgery: Sequence[dict[str, Any]] = (),
     may_cut: bool = True,
+    terms: Sequence[Term] = (),
 ) -> Written:
     """Cut what no longer matters, export and pack; `model` is not changed.
+
+    Weights of uniform levels are int8 codes and DequantizeLinear in the ONNX file. The `.sct` file holds these or the
+    same values as floats on a grid, whichever is shorter (one scale a tensor: the grid saves the nodes; one a row:
+    the codes win by far).
 
     Args:
         weights: parameter name -> values to write; the model's own when left out.
         surgery: cuts that were already made on the way to `model`.
         may_cut: False keeps every channel (see `smaller`).
+        terms: the sets that the weights are in; they know the scales.
     """
     small, cut = smaller(model, traced, weights, may_cut)
     small.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    exported = onnx_export.to_bytes(small, example_inputs)
-    return Written(small, exported, formats.pack(exported), [*surgery, cut])
+    scales = feasible.grids(terms, dict(small.named_parameters()))
+    exported = onnx_export.to_bytes(small, example_inputs, quantised=scales)
+    packed = [formats.pack(exported)] + ([formats.pack(onnx_export.dequantised(exported))] if scales else [])
+    return Written(small, exported, min(packed, key=len), [*surgery, cut])
 
 
 @dataclass(frozen=True)
@@ -90,8 +99,8 @@ class Template:
 
     onnx: bytes
 
-    def nbytes(self, module: nn.Module) -> int:
-        """Bytes of the `.sct` file with the tensors of `module`."""
+    def nbytes(self, module: nn.Module, terms: Sequence[Term] = ()) -> int:
+        """Bytes of the `.sct` file with the tensors of `module`, which are in the sets of `terms`."""
         import onnx as onnx_package
         from onnx import numpy_helper
 
@@ -101,13 +110,19 @@ class Template:
         for name, tensor in known.items():
             if name in state:
                 tensor.CopyFrom(numpy_helper.from_array(state[name], name))
+            elif name.removesuffix(".T") in state:
+                turned = np.ascontiguousarray(state[name.removesuffix(".T")].T)
+                tensor.CopyFrom(numpy_helper.from_array(turned, name))
         # A bias that folding made has no place in the template: its own coded size is added.
         made = sum(
             formats.measure(v).nbytes
             for k, v in state.items()
             if k not in known and k.endswith("bias") and v.dtype.kind == "f"
         )
-        return len(formats.pack(graph_of.SerializeToString(deterministic=True))) + made
+        plain = graph_of.SerializeToString(deterministic=True)
+        scales = feasible.grids(terms, dict(module.named_parameters()))
+        packed = [formats.pack(plain)] + ([formats.pack(onnx_export.quantised(plain, scales))] if scales else [])
+        return min(map(len, packed)) + made
 
 
 def surgery_json(surgery: Sequence[dict[str, Any]], model: str | None) -> dict[str, Any]:

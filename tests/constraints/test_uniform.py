@@ -72,6 +72,26 @@ def test_codes_do_not_round_away_in_half_precision() -> None:
     assert Uniform().contains(piece.project(w), 4)
 
 
+@pytest.mark.parametrize("zero", ["level", "free", "never"])
+def test_the_grid_gives_the_very_values_back(zero: str) -> None:
+    w = torch.randn(6, 40, generator=torch.Generator().manual_seed(3))
+    for per in ("tensor", "row"):
+        s = Uniform(per=per, zero=zero)
+        z = s.project(w, 5)
+        scale = s.grid(z)
+        assert scale is not None
+        assert scale.shape == ((6,) if per == "row" else (1,))
+        codes = torch.round(z.double() / scale.double()[:, None]).float()
+        assert codes.abs().max() <= s.top(5)
+        assert torch.equal(codes * scale[:, None], z)
+    assert Uniform().grid(w) is None
+    assert Uniform(per="row").grid(torch.zeros(2, 3)).tolist() == [1.0, 1.0]
+    top = torch.arange(1.0, 129.0)[None]  # the code 128 of eight bits with a free zero fits no signed byte
+    assert Uniform(zero="free").contains(top, 8)
+    assert Uniform(zero="free").grid(top) is None
+    assert Uniform(zero="free").grid(top[:, :127]).tolist() == [1.0]
+
+
 def test_refusals() -> None:
     for options in ({"per": "column"}, {"zero": "some"}, {"min_bits": 1}, {"max_bits": 9}):
         with pytest.raises(UsageError, match="uniform"):

@@ -11,6 +11,11 @@ from onnx import numpy_helper
 from torch import nn
 
 from graph.nets import LeNet, Tied, TwoInputs, Vgg, all_nets, shake
+from secateur import formats
+from secateur.constraints.both import Both
+from secateur.constraints.topk import TopK
+from secateur.constraints.uniform import Uniform
+from secateur.engine import InferenceSession
 from secateur.errors import CheckError, UnsupportedError, UsageError
 from secateur.export import onnx as target
 from secateur.export.onnx import to_bytes
@@ -123,24 +128,63 @@ def test_uniform_levels_become_int8_codes() -> None:
     scale = 0.03
     with torch.no_grad():
         for p in (net.conv2.weight, net.fc1.weight):
-            p.copy_(torch.clamp((p / scale).round(), -7, 7) * scale)
+            p.copy_(torch.clamp((p / scale).round(), -7, 7) * scale + 0.0)
     rows = torch.linspace(0.01, 0.05, 10)
     with torch.no_grad():
-        net.fc2.weight.copy_((net.fc2.weight / rows[:, None]).round() * rows[:, None])
-    info = {"conv2.weight": (scale, 4), "fc1.weight": (np.float32(scale), 4), "fc2.weight": (rows.numpy(), 6)}
-    data = to_bytes(net, torch.randn(2, 1, 28, 28), quantised=info)
+        net.fc2.weight.copy_((net.fc2.weight / rows[:, None]).round() * rows[:, None] + 0.0)
+    info = {"conv2.weight": scale, "fc1.weight": np.float32(scale), "fc2.weight": rows.numpy()}
+    plain, data = (to_bytes(net, torch.randn(2, 1, 28, 28), quantised=q) for q in (None, info))
     tensors = {t.name: numpy_helper.to_array(t) for t in graph(data).initializer}
     assert tensors["conv2.weight"].dtype == np.int8
     assert abs(tensors["conv2.weight"]).max() <= 7
-    assert tensors["fc2.weight.scale"].shape == (10,)
+    assert tensors["fc2.weight_scale"].shape == (10,)
     assert ops(data).count("DequantizeLinear") == 3
+    assert target.quantised(plain, info) == data
+    assert target.dequantised(data) == plain
+    assert target.dequantised(plain) == plain
+
+
+def test_weights_of_a_matmul_stay_float_because_onnxruntime_would_round_the_activations() -> None:
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+    with torch.no_grad():
+        net[0].weight.copy_(torch.randint(-7, 8, (3, 4)) * 0.5)
+    x = torch.randn(2, 5, 4)  # three axes: MatMul, and a transposed constant
+    data = to_bytes(net, x, quantised={"0.weight": 0.5})  # compared with torch inside
+    assert ops(data)[0] == "MatMul"
+    assert data == to_bytes(net, x)
+
+
+@pytest.mark.parametrize("per", ["tensor", "row"])
+def test_the_engine_and_onnxruntime_agree_on_codes_and_zeros_stay(per: str) -> None:
+    net = LeNet(wide=False)
+    shake(net)
+    scales = {}
+    for name in ("conv2.weight", "fc1.weight", "fc2.weight"):
+        w = net.get_parameter(name)
+        matrix = Both((TopK(), Uniform(per=per))).project(w.detach().reshape(w.shape[0], -1), (w.numel() // 8, 4))
+        scales[name] = Uniform(per=per).grid(matrix)
+        with torch.no_grad():
+            w.copy_(matrix.reshape(w.shape))
+    x = torch.randn(3, 1, 28, 28)
+    data = to_bytes(net, x, quantised=scales)
+    packed = formats.pack(data)
+    assert formats.pack(formats.unpack(packed)) == packed
+    kept = {t.name: np.count_nonzero(numpy_helper.to_array(t)) for t in graph(formats.unpack(packed)).initializer}
+    for name in scales:
+        w = net.get_parameter(name)
+        assert kept[name] == int(w.count_nonzero()) <= w.numel() // 8
+    (want,), (got,) = run(data, x), InferenceSession(packed).run(None, {"x": x.numpy()})
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * float(np.abs(want).max()))
+    # The very same weights: the engine on codes does what it does on floats, to the bit.
+    plain = InferenceSession(target.dequantised(data)).run(None, {"x": x.numpy()})[0]
+    np.testing.assert_array_equal(got, plain)
 
 
 def test_weights_off_the_grid_are_refused() -> None:
     with pytest.raises(UsageError, match=r"off the grid of scale 0.03"):
-        to_bytes(LeNet(wide=False), torch.randn(2, 1, 28, 28), quantised={"fc1.weight": (0.03, 4)})
+        to_bytes(LeNet(wide=False), torch.randn(2, 1, 28, 28), quantised={"fc1.weight": 0.03})
     with pytest.raises(UsageError, match="no parameter named"):
-        to_bytes(LeNet(wide=False), torch.randn(2, 1, 28, 28), quantised={"fc9.weight": (0.03, 4)})
+        to_bytes(LeNet(wide=False), torch.randn(2, 1, 28, 28), quantised={"fc9.weight": 0.03})
 
 
 def test_a_wrong_graph_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,6 +137,10 @@ class Both(Constraint):
     def split(self, level: Level) -> tuple[tuple[Constraint, Level], ...]:
         return tuple(zip(self.parts, _pair(level), strict=True))
 
+    def grid(self, weight: Tensor) -> Tensor | None:
+        """That of the value set; zeros are the code 0."""
+        return self.parts[1].grid(weight)
+
     def at_tightness(self, shape: tuple[int, int], level: Level, tightness: float) -> Level:
         """Each part goes its own way."""
         pair = tuple(p.at_tightness(shape, part, tightness) for p, part in self.split(level))

@@ -20,6 +20,8 @@ from secateur.curves import Curve, Memo
 from secateur.errors import ConstraintError, UsageError
 from secateur.types import VALUE_ENTROPY, Level, Packing
 
+_INT8 = 127  # largest magnitude of both signs
+
 
 @dataclass(frozen=True)
 class Uniform(Constraint):
@@ -117,6 +119,12 @@ class Uniform(Constraint):
             )
         return ScaledCodes(torch.cat([c for c in codes if c is not None]), weight.clone(), self.per == "row")
 
+    def grid(self, weight: Tensor) -> Tensor | None:
+        """The scale, or one a row (1 where all is zero); None when a code needs more than a signed byte."""
+        found = [_grid_of(g, _INT8, nonzero=False) for g in self._groups(weight)]
+        scales = [g[1] for g in found if g is not None]
+        return torch.tensor(scales, dtype=weight.dtype) if len(scales) == len(found) else None
+
     def packing(self, shape: tuple[int, int], level: Level) -> Packing:
         """log2 of the number of codes for every weight, and the scale.
 
@@ -147,17 +155,20 @@ class Uniform(Constraint):
     def _codes(self, weight: Tensor, level: Level) -> list[Tensor | None]:
         """Codes per scale group ([rows, cols] in one, or [1, cols] each), None where a group is on no grid."""
         lv.on_menu("uniform", weight.shape, level, self.levels((weight.shape[0], weight.shape[1])))
-        groups = [weight] if self.per == "tensor" else list(weight.split(1))
-        return [_codes_of(g, self.top(level), self.zero == "never") for g in groups]
+        found = [_grid_of(g, self.top(level), self.zero == "never") for g in self._groups(weight)]
+        return [None if g is None else g[0] for g in found]
+
+    def _groups(self, weight: Tensor) -> list[Tensor]:
+        return [weight] if self.per == "tensor" else list(weight.split(1))
 
 
-def _codes_of(group: Tensor, top: int, nonzero: bool) -> Tensor | None:
+def _grid_of(group: Tensor, top: int, nonzero: bool) -> tuple[Tensor, float] | None:
     """Whole numbers q, |q| <= top, and a scale of the dtype with scale * q == group exactly; None if there are none."""
     size = group.detach().abs()
     distinct, where = torch.unique(size, return_inverse=True)
     u = distinct[distinct > 0].double().cpu().numpy()
     if u.size == 0:
-        return torch.zeros(group.shape, dtype=torch.int16, device=group.device)
+        return torch.zeros(group.shape, dtype=torch.int16, device=group.device), 1.0
     if u.size > top or (nonzero and u.size < distinct.numel()):
         return None
     kind = torch.finfo(group.dtype)
@@ -170,7 +181,8 @@ def _codes_of(group: Tensor, top: int, nonzero: bool) -> Tensor | None:
         near = middle + math.ldexp(kind.eps, math.frexp(middle)[1] - 1) * np.arange(-3, 4)  # the numbers around it
         scales = torch.from_numpy(near).to(group.dtype).double().numpy()
         values = torch.from_numpy(scales[:, None] * row).to(group.dtype).double().numpy()
-        if (values == u).all(axis=1).any():
+        exact = (values == u).all(axis=1)
+        if exact.any():
             codes = torch.from_numpy(np.concatenate([np.zeros(distinct.numel() - u.size), row])).to(torch.int16)
-            return codes.to(group.device)[where] * group.sign().to(torch.int16)
+            return codes.to(group.device)[where] * group.sign().to(torch.int16), float(scales[exact.argmax()])
     return None

@@ -28,7 +28,7 @@ def to_bytes(
     output_names: Sequence[str] | None = None,
     dynamic_batch: bool = True,
     fold_norms: bool = False,
-    quantised: Mapping[str, tuple[Any, int]] | None = None,
+    quantised: Mapping[str, Any] | None = None,
     check: bool = True,
 ) -> bytes:
     """The network as the bytes of one ONNX file.
@@ -45,8 +45,9 @@ def to_bytes(
         dynamic_batch: leave axis 0 of all inputs free (called `batch`); every tensor input must then have one.
         fold_norms: fold batch-norm into the convolution before it. Rounds weights, so snapped values and codebooks
             are lost; off by default, engines fold at load time anyway.
-        quantised: parameter name -> (scale, bits), bits <= 8, for weights of uniform levels w = scale * code: stored
-            as int8 codes and DequantizeLinear. The scale is a number or one per row.
+        quantised: parameter name -> scale, a number or one per row, for weights of uniform levels w = scale * code,
+            |code| <= 127: stored as int8 codes and DequantizeLinear, except where a MatMul reads them (see
+            `_canonical.quantise`).
         check: run the checker and, where onnxruntime is installed, compare with torch on batches of 1 and 3.
     Raises:
         UsageError: the model does not run on the inputs, or wrong names.
@@ -78,13 +79,7 @@ def to_bytes(
     g.params = names
     _name_ends(g, input_names, output_names, answer)
     canonical.simplify(g, fold_norms=fold_norms)
-    for name, (scale, bits) in (quantised or {}).items():
-        if name not in g.constants:
-            raise UsageError(f"quantised: {name!r} is not an initializer of the exported graph")
-        try:
-            canonical.quantise(g, name, np.asarray(scale, np.float32), bits)
-        except ValueError as e:
-            raise UsageError(f"quantised: {e}") from e
+    _quantise(g, quantised or {})
     canonical.shorten_names(g)
     canonical.name_free_axis(g, "batch")
     made = canonical.assemble(g)
@@ -244,6 +239,57 @@ def with_weights(data: bytes, weights: Mapping[str, Any]) -> bytes:
             )
         place.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array, old.dtype), place.name))
     made: bytes = model.SerializeToString(deterministic=True)
+    return made
+
+
+def quantised(data: bytes, scales: Mapping[str, Any]) -> bytes:
+    """The file that `to_bytes(quantised=scales)` would have made, from the one it made without.
+
+    Raises:
+        UsageError: a name that the file does not have, or values off the grid.
+    """
+    import onnx
+
+    from secateur.export import _canonical as canonical
+
+    model = onnx.load_model_from_string(data)
+    g = canonical.take_apart(model, frozenset(t.name for t in model.graph.initializer))
+    _quantise(g, scales)
+    return _reassembled(g)
+
+
+def dequantised(data: bytes) -> bytes:
+    """The file with plain float weights instead of codes and DequantizeLinear: `quantised` undone."""
+    import onnx
+
+    from secateur.export import _canonical as canonical
+
+    model = onnx.load_model_from_string(data)
+    if all(n.op_type != "DequantizeLinear" for n in model.graph.node):
+        return data
+    g = canonical.take_apart(model, frozenset(t.name for t in model.graph.initializer))
+    canonical.dequantise(g)
+    return _reassembled(g)
+
+
+def _quantise(g: Any, scales: Mapping[str, Any]) -> None:
+    from secateur.export import _canonical as canonical
+
+    for name, scale in scales.items():
+        stored = name if name in g.constants else f"{name}.T"
+        if stored not in g.constants:
+            raise UsageError(f"quantised: {name!r} is not an initializer of the exported graph")
+        try:
+            canonical.quantise(g, stored, np.asarray(scale, np.float32))
+        except ValueError as e:
+            raise UsageError(f"quantised: {e}") from e
+
+
+def _reassembled(g: Any) -> bytes:
+    from secateur.export import _canonical as canonical
+
+    canonical.shorten_names(g)
+    made: bytes = canonical.assemble(g).SerializeToString(deterministic=True)
     return made
 
 
