@@ -89,7 +89,23 @@ std::vector<std::string> models() {
   Node ql = node("QuantizeLinear", {"c", "one"}, {"u"});
   quant.nodes = {dq, node("Conv", {"x", "w"}, {"c"}), ql, node("DequantizeLinear", {"u", "one"}, {"d"}),
                  node("GlobalAveragePool", {"d"}, {"h"}), node("Add", {"h", "h"}, {"y"})};
-  return {write_onnx(conv), write_onnx(shape), write_onnx(quant)};
+
+  // Attention and GELU written out, norms: what the pattern passes look for.
+  Graph words = frame();
+  words.initializers = {floats("w", {8, 8}, rng), floats("g", {8}, rng), floats("one", {}, rng)};
+  const float one = 1.0f;
+  std::memcpy(words.initializers[2].data.data(), &one, 4);
+  Node turn = node("Transpose", {"x"}, {"k"});
+  turn.attrs["perm"].value = std::vector<int64_t>{0, 1, 3, 2};
+  Node group = node("GroupNormalization", {"ln", "p", "p"}, {"gn"});
+  group.attrs["num_groups"].value = int64_t{2};
+  words.initializers.push_back(floats("p", {2}, rng));
+  words.nodes = {turn, node("MatMul", {"x", "k"}, {"s"}), node("Softmax", {"s"}, {"m"}), node("MatMul", {"m", "x"}, {"a"}),
+                 node("Attention", {"a", "x", "x"}, {"b"}), node("MatMul", {"b", "w"}, {"l"}), node("Add", {"l", "x"}, {"r"}),
+                 node("LayerNormalization", {"r", "g", "g"}, {"ln"}), group, node("Erf", {"gn"}, {"e"}),
+                 node("Add", {"e", "one"}, {"f"}), node("Mul", {"gn", "f"}, {"h"}), node("Sigmoid", {"h"}, {"i"}),
+                 node("Mul", {"h", "i"}, {"y"})};
+  return {write_onnx(conv), write_onnx(shape), write_onnx(quant), write_onnx(words)};
 }
 
 void try_one(const std::string& bytes) {

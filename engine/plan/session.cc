@@ -27,7 +27,8 @@ void clean(Graph& graph) {
     Node& n = graph.nodes[i];
     std::erase_if(n.attrs, [](const auto& a) { return !a.first.empty() && a.first[0] == '_'; });
     n.attrs["_layer"].value = static_cast<int64_t>(i);
-    const size_t most = n.op == "Conv" || n.op == "Gemm" ? 3 : n.op == "MatMul" || n.op == "Add" ? 2 : SIZE_MAX;
+    const size_t most = n.op == "Conv" || n.op == "Gemm" ? 3 : n.op == "MatMul" || n.op == "Add" ? 2
+                        : n.op == "LayerNormalization" ? 3 : SIZE_MAX;
     if (n.inputs.size() > most)
       throw FormatError("node '" + node_label(n) + "' (" + n.op + ") has " + std::to_string(n.inputs.size()) + " inputs, at most " + std::to_string(most) + " make sense");
   }

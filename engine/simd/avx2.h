@@ -106,6 +106,7 @@ SECATEUR_INLINE void transpose4(const float* from, int64_t fs, float* to, int64_
   _mm_storeu_ps(to + 3 * ts, d);
 }
 
+SECATEUR_INLINE Vec sqrt(Vec a) { return {_mm256_sqrt_ps(a.v)}; }
 SECATEUR_INLINE Vec round(Vec a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 SECATEUR_INLINE Vec scale2(Vec x, Vec n) {
   const __m256i bits = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23);

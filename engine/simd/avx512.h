@@ -110,6 +110,7 @@ SECATEUR_INLINE void transpose4(const float* from, int64_t fs, float* to, int64_
   _mm_storeu_ps(to + 3 * ts, d);
 }
 
+SECATEUR_INLINE Vec sqrt(Vec a) { return {_mm512_sqrt_ps(a.v)}; }
 SECATEUR_INLINE Vec round(Vec a) { return {_mm512_roundscale_ps(a.v, 8)}; }
 // x * 2^n for integral n in [-126, 127]
 SECATEUR_INLINE Vec scale2(Vec x, Vec n) { return {_mm512_scalef_ps(x.v, n.v)}; }

@@ -114,6 +114,7 @@ SECATEUR_INLINE void transpose4(const float* from, int64_t fs, float* to, int64_
     for (int j = 0; j < 4; ++j) to[j * ts + i] = from[i * fs + j];
 }
 
+SECATEUR_INLINE Vec sqrt(Vec a) { return {Vec::Lanes{std::sqrt(a.v[0]), std::sqrt(a.v[1]), std::sqrt(a.v[2]), std::sqrt(a.v[3])}}; }
 // Adding and taking away 1.5 * 2^23 rounds to nearest even for |a| < 2^22.
 SECATEUR_INLINE Vec round(Vec a) { return (a + Vec::set1(12582912.0f)) - Vec::set1(12582912.0f); }
 SECATEUR_INLINE Vec scale2(Vec x, Vec n) {

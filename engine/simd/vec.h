@@ -16,6 +16,8 @@
 //   Eight                               eight floats: load, store, set1, fma, +, min, max, pick(x, c) = x[c[0]], ..., x[c[7]]
 //   transpose4(from, fs, to, ts)        to[j * ts + i] = from[i * fs + j], i, j < 4
 //   exp(v)                              e^v, relative error < 2e-7 for |v| < 87, 0 below, clamped above
+//   erf(v) tanh(v)                      relative error < 5e-7; NaN passes through
+//   sqrt(v)
 //
 // Exactly one of them is included by a kernel file.
 #pragma once

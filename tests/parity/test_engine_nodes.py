@@ -33,6 +33,11 @@ REFUSED = (
     "string",
     "more than one output",
     "over no elements",
+    "past keys and values",
+    "softcap",
+    "a local window",
+    "the first",  # present keys and values, raw scores
+    "per group, supported: per channel",
     "must be constant",  # shapes that are themselves computed from an input's values
 )
 

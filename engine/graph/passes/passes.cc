@@ -322,10 +322,12 @@ void fuse_epilogues(Graph& graph, Notes& notes) {
 Notes run_passes(Graph& graph) {
   Notes notes;
   remove_identities(graph, notes);
+  fuse_patterns(graph, notes);
   fold_batch_norms(graph, notes);
   fuse_bias(graph, notes);
   fold_batch_norms(graph, notes);
   fuse_pads(graph, notes);
+  fuse_norm_residuals(graph, notes);
   fuse_epilogues(graph, notes);
   remove_dead_channels(graph, notes);
   return notes;

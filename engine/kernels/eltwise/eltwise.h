@@ -13,8 +13,17 @@
 
 namespace secateur {
 
-enum class Unary { kAct, kSigmoid, kTanh, kExp, kLog, kSqrt, kNeg, kAbs, kElu, kHardSigmoid, kHardSwish, kSoftplus, kErf, kGelu };
-enum class Binary { kAdd, kSub, kMul, kDiv, kMax, kMin, kPow };
+enum class Unary {
+  kAct, kSigmoid, kTanh, kExp, kLog, kSqrt, kNeg, kAbs, kElu, kHardSigmoid, kHardSwish, kSoftplus, kErf, kGelu,
+  kGeluTanh,     // 0.5 a (1 + tanh(sqrt(2/pi) (a + 0.044715 a^3)))
+  kSilu,         // a / (1 + exp(-alpha a))
+  kMish,         // a tanh(log(1 + exp(a)))
+  kSelu,         // beta (a > 0 ? a : alpha (exp(a) - 1))
+  kCelu,         // a > 0 ? a : alpha (exp(a / alpha) - 1)
+  kThreshold,    // a > alpha ? a : 0
+  kSoftsign, kFloor, kCeil, kRound, kReciprocal, kSign, kSin, kCos,
+};
+enum class Binary { kAdd, kSub, kMul, kDiv, kMax, kMin, kPow, kPRelu };  // kPRelu: a < 0 ? a * b : a
 
 inline constexpr int kMaxDims = 8;
 
@@ -24,8 +33,8 @@ struct UnaryArgs {
   int64_t n = 0;
   Unary op = Unary::kAct;
   Activation act;            // for kAct
-  float alpha = 1.0f;        // kElu, kHardSigmoid (ONNX default 0.2)
-  float beta = 0.5f;         // kHardSigmoid
+  float alpha = 1.0f;        // kElu, kHardSigmoid (ONNX default 0.2), kSilu, kSelu, kCelu, kThreshold
+  float beta = 0.5f;         // kHardSigmoid, kSelu
 };
 
 struct BinaryArgs {

@@ -53,6 +53,24 @@ SECATEUR_INLINE bool unary(const UnaryArgs& u) {
     case Unary::kHardSwish:
       map1(u, [&](Vec x) { return x * max(zero, min(one, x * Vec::set1(1.0f / 6.0f) + Vec::set1(0.5f))); });
       return true;
+    case Unary::kTanh: map1(u, [](Vec x) { return tanh(x); }); return true;
+    case Unary::kErf: map1(u, [](Vec x) { return erf(x); }); return true;
+    case Unary::kGelu:
+      map1(u, [&](Vec x) { return Vec::set1(0.5f) * x * (one + erf(x * Vec::set1(0.70710678f))); });
+      return true;
+    case Unary::kGeluTanh:  // (1 + tanh(z)) / 2 = sigmoid(2z)
+      map1(u, [&](Vec x) { return x * sigmoid(x * fma(x * x, Vec::set1(0.0713548163f), Vec::set1(1.59576912f))); });
+      return true;
+    case Unary::kSilu: map1(u, [&](Vec x) { return x * sigmoid(x * Vec::set1(u.alpha)); }); return true;
+    case Unary::kMish:  // tanh(log(1 + e)) = e (e + 2) / (e (e + 2) + 2); e^2 must not overflow
+      map1(u, [&](Vec x) {
+        const Vec e = exp(min(x, Vec::set1(20.0f))), n = e * (e + Vec::set1(2.0f));
+        return x * (n / (n + Vec::set1(2.0f)));
+      });
+      return true;
+    case Unary::kSqrt: map1(u, [](Vec x) { return sqrt(x); }); return true;
+    case Unary::kReciprocal: map1(u, [](Vec x) { return one_over(x); }); return true;
+    case Unary::kSoftsign: map1(u, [&](Vec x) { return x / (one + max(x, x * Vec::set1(-1.0f))); }); return true;
     default: return false;
   }
 }
@@ -65,6 +83,9 @@ SECATEUR_INLINE bool row(Binary op, const float* a, bool a_moves, const float* b
     case Binary::kDiv: map2(a, a_moves, b, b_moves, y, n, [](Vec p, Vec q) { return p / q; }); return true;
     case Binary::kMax: map2(a, a_moves, b, b_moves, y, n, [](Vec p, Vec q) { return max(p, q); }); return true;
     case Binary::kMin: map2(a, a_moves, b, b_moves, y, n, [](Vec p, Vec q) { return min(p, q); }); return true;
+    case Binary::kPRelu:
+      map2(a, a_moves, b, b_moves, y, n, [](Vec p, Vec q) { return fma(min(p, Vec::zero()), q, max(p, Vec::zero())); });
+      return true;
     case Binary::kPow: return false;
   }
   return false;

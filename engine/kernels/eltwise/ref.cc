@@ -21,6 +21,7 @@ float apply(Binary op, float a, float b) {
     case Binary::kMax: return std::max(a, b);
     case Binary::kMin: return std::min(a, b);
     case Binary::kPow: return std::pow(a, b);
+    case Binary::kPRelu: return a < 0 ? a * b : a;
   }
   return 0;
 }
@@ -41,6 +42,20 @@ float apply(const UnaryArgs& u, float v) {
     case Unary::kSoftplus: return std::max(v, 0.0f) + std::log1p(std::exp(-std::fabs(v)));
     case Unary::kErf: return std::erf(v);
     case Unary::kGelu: return 0.5f * v * (1.0f + std::erf(v * 0.70710678f));
+    case Unary::kGeluTanh: return 0.5f * v * (1.0f + std::tanh(0.79788456f * (v + 0.044715f * v * v * v)));
+    case Unary::kSilu: return v / (1.0f + std::exp(-u.alpha * v));
+    case Unary::kMish: return v * std::tanh(std::max(v, 0.0f) + std::log1p(std::exp(-std::fabs(v))));
+    case Unary::kSelu: return u.beta * (v > 0 ? v : u.alpha * std::expm1(v));
+    case Unary::kCelu: return v > 0 ? v : u.alpha * std::expm1(v / u.alpha);
+    case Unary::kThreshold: return v > u.alpha ? v : 0.0f;
+    case Unary::kSoftsign: return v / (1.0f + std::fabs(v));
+    case Unary::kFloor: return std::floor(v);
+    case Unary::kCeil: return std::ceil(v);
+    case Unary::kRound: return std::nearbyint(v);  // the default mode: half to even
+    case Unary::kReciprocal: return 1.0f / v;
+    case Unary::kSign: return v > 0 ? 1.0f : v < 0 ? -1.0f : 0.0f;
+    case Unary::kSin: return std::sin(v);
+    case Unary::kCos: return std::cos(v);
   }
   return 0;
 }

@@ -33,6 +33,20 @@ double exact(const UnaryArgs& u, double v) {
     case Unary::kSoftplus: return std::log1p(std::exp(v));
     case Unary::kErf: return std::erf(v);
     case Unary::kGelu: return 0.5 * v * (1 + std::erf(v * std::sqrt(0.5)));
+    case Unary::kGeluTanh: return 0.5 * v * (1 + std::tanh(std::sqrt(2 / 3.14159265358979323846) * (v + 0.044715 * v * v * v)));
+    case Unary::kSilu: return v / (1 + std::exp(-u.alpha * v));
+    case Unary::kMish: return v * std::tanh(std::log1p(std::exp(v)));
+    case Unary::kSelu: return u.beta * (v > 0 ? v : u.alpha * std::expm1(v));
+    case Unary::kCelu: return v > 0 ? v : u.alpha * std::expm1(v / u.alpha);
+    case Unary::kThreshold: return v > u.alpha ? v : 0;
+    case Unary::kSoftsign: return v / (1 + std::fabs(v));
+    case Unary::kFloor: return std::floor(v);
+    case Unary::kCeil: return std::ceil(v);
+    case Unary::kRound: return std::nearbyint(v);
+    case Unary::kReciprocal: return 1 / v;
+    case Unary::kSign: return v > 0 ? 1 : v < 0 ? -1 : 0;
+    case Unary::kSin: return std::sin(v);
+    case Unary::kCos: return std::cos(v);
   }
   return 0;
 }
@@ -46,6 +60,7 @@ double exact(Binary op, double a, double b) {
     case Binary::kMax: return std::max(a, b);
     case Binary::kMin: return std::min(a, b);
     case Binary::kPow: return std::pow(a, b);
+    case Binary::kPRelu: return a < 0 ? a * b : a;
   }
   return 0;
 }
@@ -56,7 +71,7 @@ bool near(double got, double want, double scale = 0) { return std::fabs(got - wa
 void unaries(int64_t n, Isa isa, Random& rng) {
   const EltwiseKernels& k = eltwise_kernels(isa);
   Guarded a(n, rng.below(3)), y(n, rng.below(3), 7.0f);
-  for (int op = 0; op <= static_cast<int>(Unary::kGelu); ++op) {
+  for (int op = 0; op <= static_cast<int>(Unary::kCos); ++op) {
     UnaryArgs u;
     u.op = static_cast<Unary>(op);
     u.act = rng.below(2) ? Activation::leaky(0.2f) : Activation::clip(-0.5f, 1.0f);
@@ -65,11 +80,13 @@ void unaries(int64_t n, Isa isa, Random& rng) {
     u.y = y.data();
     u.n = n;
     const bool positive = u.op == Unary::kLog || u.op == Unary::kSqrt;
+    // What cancels, or multiplies the input by a rounded number, errs in proportion to the input.
+    const bool scaled = u.op == Unary::kGelu || u.op == Unary::kGeluTanh || u.op == Unary::kHardSwish || u.op == Unary::kSilu || u.op == Unary::kMish;
     for (int64_t i = 0; i < n; ++i) a[i] = positive ? std::fabs(3 * rng.normal()) + 0.01f : 3 * rng.normal();
     k.unary(u);
     ++n_checks;
     bool ok = y.intact() && a.intact();
-    for (int64_t i = 0; i < n; ++i) ok &= near(y[i], exact(u, a[i]), u.op == Unary::kGelu || u.op == Unary::kHardSwish ? std::fabs(a[i]) : u.op == Unary::kLog || u.op == Unary::kHardSigmoid ? 1 : 0);
+    for (int64_t i = 0; i < n; ++i) ok &= near(y[i], exact(u, a[i]), scaled ? std::fabs(a[i]) : u.op == Unary::kLog || u.op == Unary::kHardSigmoid ? 1 : 0);
     check(ok, std::string(isa_name(isa)) + " unary " + std::to_string(op) + " n " + std::to_string(n));
   }
 }
@@ -89,8 +106,10 @@ void binaries(Isa isa, Random& rng) {
   Guarded a(na), b(nb), y(ny, 0, 7.0f), y_ref(ny);
   BinaryArgs args;
   check(broadcast(a_dims, rank, b_dims, rank, &args), "broadcast refused what fits");
-  args.op = static_cast<Binary>(rng.below(7));
+  args.op = static_cast<Binary>(rng.below(8));
   for (int64_t i = 0; i < na; ++i) a[i] = std::fabs(rng.normal()) + 0.1f;
+  if (args.op == Binary::kPRelu)
+    for (int64_t i = 0; i < na; i += 2) a[i] = -a[i];
   for (int64_t i = 0; i < nb; ++i) b[i] = std::fabs(rng.normal()) + 0.1f;
   args.a = a.data();
   args.b = b.data();

@@ -1,4 +1,4 @@
-// Elementwise operators of the dtypes that shape arithmetic needs, and rare maps; eltwise/ has the fast float32 ones.
+// Elementwise operators of the dtypes that shape arithmetic needs; eltwise/ has the fast float32 ones.
 //
 // Arrays are C-contiguous unless strides are given; strides count elements, 0 repeats. Buffers may be the same array
 // (in place) when shapes agree; partial overlap is not allowed. No alignment is required.
@@ -12,7 +12,6 @@ namespace secateur {
 inline constexpr int kMaxRank = 8;
 
 enum class BinaryOp : int32_t { kAdd, kSub, kMul, kDiv, kMin, kMax, kPow };
-enum class MapOp : int32_t { kFloor, kCeil, kReciprocal };
 
 // y[i] = a[i] op b[i]; y contiguous with dims[0..rank), a and b through their strides.
 struct Broadcast {
@@ -30,8 +29,5 @@ bool make_broadcast(const int64_t* a, int rank_a, const int64_t* b, int rank_b, 
 void binary_f64_ref(const Broadcast& p, const double* a, const double* b, double* y) noexcept;
 void binary_i64_ref(const Broadcast& p, const int64_t* a, const int64_t* b, int64_t* y) noexcept;  // x / 0 = 0, wraps
 void binary_i32_ref(const Broadcast& p, const int32_t* a, const int32_t* b, int32_t* y) noexcept;
-
-// y[i] = f(x[i])
-void map_f32_ref(MapOp op, const float* x, float* y, int64_t n) noexcept;
 
 }  // namespace secateur

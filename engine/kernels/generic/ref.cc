@@ -122,23 +122,10 @@ void binary(const Broadcast& p, const T* a, const T* b, T* y) {
   }
 }
 
-template <class F>
-void map(const float* x, float* y, int64_t n, F f) {
-  for (int64_t i = 0; i < n; ++i) y[i] = f(x[i]);
-}
-
 }  // namespace
 
 void binary_f64_ref(const Broadcast& p, const double* a, const double* b, double* y) noexcept { binary(p, a, b, y); }
 void binary_i64_ref(const Broadcast& p, const int64_t* a, const int64_t* b, int64_t* y) noexcept { binary(p, a, b, y); }
 void binary_i32_ref(const Broadcast& p, const int32_t* a, const int32_t* b, int32_t* y) noexcept { binary(p, a, b, y); }
-
-void map_f32_ref(MapOp op, const float* x, float* y, int64_t n) noexcept {
-  switch (op) {
-    case MapOp::kFloor: return map(x, y, n, [](float v) { return std::floor(v); });
-    case MapOp::kCeil: return map(x, y, n, [](float v) { return std::ceil(v); });
-    case MapOp::kReciprocal: return map(x, y, n, [](float v) { return 1.0f / v; });
-  }
-}
 
 }  // namespace secateur

@@ -64,13 +64,6 @@ struct UnaryStep {
   }
 };
 
-struct MapStep {
-  MapOp op;
-  int64_t n;
-  int x, y;
-  void run(const Exec& e) const noexcept { map_f32_ref(op, e.f32(x), e.f32_out(y), n); }
-};
-
 BinaryOp binary_op(const Node& n) {
   if (n.op == "Add") return BinaryOp::kAdd;
   if (n.op == "Sub") return BinaryOp::kSub;
@@ -275,21 +268,54 @@ void lower_unary(Lowering& L, const Node& n) {
   }
   const int x = L.in_f32(n, 0);
   UnaryArgs args;
-  static const std::pair<const char*, MapOp> maps[] = {
-      {"Floor", MapOp::kFloor}, {"Ceil", MapOp::kCeil}, {"Reciprocal", MapOp::kReciprocal}};
-  for (const auto& [name, op] : maps) {
-    if (n.op != name) continue;
-    const int y = L.out(n, 0, DType::kFloat, L.dims(x));
-    return L.emit(n, MapStep{op, L.value(x).numel(), x, y}, {x}, {y}, named("map_f32_ref"));
-  }
   static const std::pair<const char*, Unary> table[] = {
-      {"Sigmoid", Unary::kSigmoid}, {"Tanh", Unary::kTanh}, {"Exp", Unary::kExp}, {"Log", Unary::kLog},
-      {"Sqrt", Unary::kSqrt},       {"Neg", Unary::kNeg},   {"Abs", Unary::kAbs}, {"Erf", Unary::kErf}};
+      {"Abs", Unary::kAbs},       {"Ceil", Unary::kCeil},         {"Cos", Unary::kCos},
+      {"Erf", Unary::kErf},       {"Exp", Unary::kExp},           {"Floor", Unary::kFloor},
+      {"HardSwish", Unary::kHardSwish}, {"Log", Unary::kLog},     {"Mish", Unary::kMish},
+      {"Neg", Unary::kNeg},       {"Reciprocal", Unary::kReciprocal}, {"Round", Unary::kRound},
+      {"Sigmoid", Unary::kSigmoid}, {"Sign", Unary::kSign},       {"Sin", Unary::kSin},
+      {"Softplus", Unary::kSoftplus}, {"Softsign", Unary::kSoftsign}, {"Sqrt", Unary::kSqrt},
+      {"Tanh", Unary::kTanh}};
   for (const auto& [name, op] : table)
     if (n.op == name) args.op = op;
   if (n.op == "Relu") args.act = Activation::relu();
   if (n.op == "LeakyRelu") args.act = Activation::leaky(attr_f(n, "alpha", 0.01f));
   unary(L, n, x, args);
+}
+
+// Unary functions with attributes.
+void lower_unary_shaped(Lowering& L, const Node& n) {
+  const int x = L.in_f32(n, 0);
+  UnaryArgs args;
+  const auto set = [&](Unary op, float alpha, float beta = 0.0f) {
+    args.op = op;
+    args.alpha = attr_f(n, "alpha", alpha);
+    args.beta = attr_f(n, n.op == "Selu" ? "gamma" : "beta", beta);
+  };
+  if (n.op == "Elu") set(Unary::kElu, 1.0f);
+  if (n.op == "Celu") set(Unary::kCelu, 1.0f);
+  if (n.op == "Selu") set(Unary::kSelu, 1.67326319217681884765625f, 1.05070102214813232421875f);
+  if (n.op == "HardSigmoid") set(Unary::kHardSigmoid, 0.2f, 0.5f);
+  if (n.op == "ThresholdedRelu") set(Unary::kThreshold, 1.0f);
+  if (n.op == "Swish") set(Unary::kSilu, 1.0f);
+  if (n.op == "Celu" && args.alpha == 0.0f) L.invalid(n, "alpha is zero");
+  if (n.op == "Gelu") {
+    const std::string how = attr_s(n, "approximate", "none");
+    if (how != "none" && how != "tanh") L.invalid(n, "approximate '" + how + "' is not known");
+    args.op = how == "tanh" ? Unary::kGeluTanh : Unary::kGelu;
+  }
+  unary(L, n, x, args);
+}
+
+void lower_prelu(Lowering& L, const Node& n) {
+  const int x = L.in_f32(n, 0), slope = L.in_f32(n, 1);
+  if (broadcast_dims(L, n, x, slope) != L.dims(x))
+    L.invalid(n, "slope " + dims_text(L.dims(slope)) + " does not broadcast to " + dims_text(L.dims(x)));
+  const int y = L.out(n, 0, DType::kFloat, L.dims(x));
+  BinaryArgs args;
+  broadcast(L.dims(x).data(), L.rank(x), L.dims(slope).data(), L.rank(slope), &args);
+  args.op = Binary::kPRelu;
+  L.emit(n, FloatBinaryStep{eltwise_kernels(L.isa()).binary, args, x, slope, y}, {x, slope}, {y}, named("binary_f32"));
 }
 
 void lower_clip(Lowering& L, const Node& n) {

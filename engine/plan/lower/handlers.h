@@ -8,6 +8,7 @@ namespace secateur {
 
 #define SECATEUR_OP(name, fn) void fn(Lowering& L, const Node& n);
 #include "plan/lower/operators.inc"
+#include "plan/lower/operators_microsoft.inc"
 #undef SECATEUR_OP
 
 // What passes fused into a node: attributes _lo, _hi, _slope.

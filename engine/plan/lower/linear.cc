@@ -1,4 +1,5 @@
-// Gemm and MatMul. With a constant right operand: a linear kernel, dense or sparse; else plain loops.
+// Gemm and MatMul. With a constant right operand: a linear kernel, dense or sparse; else a product of two activations.
+#include <algorithm>
 #include <climits>
 
 #include "kernels/generic/generic.h"
@@ -27,9 +28,18 @@ struct LinearStep {
 };
 
 struct MatMulStep {
+  const MatMulKernel* kernel;
   MatMul p;
-  int a, b, y;
-  void run(const Exec& e) const noexcept { matmul_f32_ref(p, e.f32(a), e.f32(b), e.f32_out(y)); }
+  int a, b, y, scratch;
+  void run(const Exec& e) const noexcept {
+    MatMulArgs args;
+    args.a = e.f32(a);
+    args.b = e.f32(b);
+    args.y = e.f32_out(y);
+    args.scratch = scratch < 0 ? nullptr : e.ptr[scratch];
+    args.threads = e.threads;
+    kernel->run(p, args);
+  }
 };
 
 struct ScaleStep {
@@ -48,6 +58,25 @@ StepInfo named(const char* kernel, const char* why = "") {
   info.kernel = kernel;
   info.why = why;
   return info;
+}
+
+// y = a * b, both computed while running.
+void emit_matmul(Lowering& L, const Node& n, MatMul p, int a, int b, int y) {
+  // Many matrices times one: their rows follow one another and make one taller matrix.
+  const bool one_b = std::all_of(p.b_batch, p.b_batch + p.rank, [](int64_t s) { return s == 0; });
+  int64_t step = p.m * p.k;
+  bool in_order = p.a_row == p.k && p.a_col == 1;
+  for (int i = p.rank - 1; i >= 0; step *= p.dims[i--]) in_order = in_order && (p.dims[i] == 1 || p.a_batch[i] == step);
+  if (one_b && in_order && L.value(y).numel() > 0) {
+    p.m = L.value(y).numel() / p.n;
+    p.rank = 0;
+  }
+  const MatMulKernel& kernel = matmul_kernel(L.isa());
+  const size_t bytes = kernel.scratch_bytes(p, L.threads());
+  const int scratch = bytes ? L.scratch(bytes) : -1;
+  StepInfo info = named(kernel.name, "both operands are computed");
+  info.macs = L.value(y).numel() * p.k;
+  L.emit(n, MatMulStep{&kernel, p, a, b, y, scratch}, {a, b, scratch}, {y, scratch}, info);
 }
 
 bool all_zero(const float* v, size_t n) {
@@ -165,7 +194,7 @@ void lower_gemm(Lowering& L, const Node& n) {
   p.b_row = tb ? 1 : bd[1], p.b_col = tb ? bd[1] : 1;
   p.alpha = alpha;
   int y = L.temp(DType::kFloat, out_dims);
-  L.emit(n, MatMulStep{p, a, b, y}, {a, b}, {y}, named("matmul_f32_ref", "general Gemm"));
+  emit_matmul(L, n, p, a, b, y);
   if (c >= 0) {
     int scaled = c;
     if (beta != 1.0f) {
@@ -218,10 +247,10 @@ void lower_matmul(Lowering& L, const Node& n) {
   }
   if (bias < 0 && residual < 0 && !has_activation(fused_activation(n))) {
     const int y = L.out(n, 0, DType::kFloat, out_dims);
-    return L.emit(n, MatMulStep{p, a, b, y}, {a, b}, {y}, named("matmul_f32_ref", "the right operand is not constant"));
+    return emit_matmul(L, n, p, a, b, y);
   }
   int y = L.temp(DType::kFloat, out_dims);
-  L.emit(n, MatMulStep{p, a, b, y}, {a, b}, {y}, named("matmul_f32_ref", "the right operand is not constant"));
+  emit_matmul(L, n, p, a, b, y);
   if (bias >= 0) {
     const int z = L.temp(DType::kFloat, broadcast_dims(L, n, y, bias));
     lower_add(L, n, y, bias, z, Activation::none());

@@ -1,5 +1,6 @@
 // Operator name -> handler. A new operator is one row here and one function in a file of this folder.
 #include <algorithm>
+#include <span>
 #include <string>
 
 #include "plan/lower/handlers.h"
@@ -19,12 +20,23 @@ constexpr Row kRows[] = {
 #undef SECATEUR_OP
 };
 
+// The domain com.microsoft: ONNX Runtime's own operators, which its optimizer and other exporters write.
+constexpr Row kMicrosoft[] = {
+#define SECATEUR_OP(name, fn) {#name, fn},
+#include "plan/lower/operators_microsoft.inc"
+#undef SECATEUR_OP
+};
+
+LowerFn search(std::span<const Row> rows, const std::string& op) {
+  const auto it = std::lower_bound(rows.begin(), rows.end(), op, [](const Row& r, const std::string& s) { return s > r.op; });
+  return it != rows.end() && op == it->op ? it->fn : nullptr;
+}
+
 }  // namespace
 
 LowerFn find_operator(const std::string& domain, const std::string& op) {
-  if (!domain.empty()) return nullptr;
-  const auto it = std::lower_bound(std::begin(kRows), std::end(kRows), op, [](const Row& r, const std::string& s) { return s > r.op; });
-  return it != std::end(kRows) && op == it->op ? it->fn : nullptr;
+  if (domain == "com.microsoft") return search(kMicrosoft, op);
+  return domain.empty() ? search(kRows, op) : nullptr;
 }
 
 std::string supported_operators() {
