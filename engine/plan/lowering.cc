@@ -124,12 +124,13 @@ void Lowering::alias(const Node& n, size_t i, int source, Dims dims) {
   ptr_[static_cast<size_t>(id)] = ptr_[static_cast<size_t>(source)];
 }
 
-void Lowering::constant(const Node& n, size_t i, DType dtype, Dims dims, const void* bytes) {
+int Lowering::constant(const Node& n, size_t i, DType dtype, Dims dims, const void* bytes) {
   const bool before = eager_;
   eager_ = true;
   const int id = out(n, i, dtype, std::move(dims));
   eager_ = before;
   if (value(id).nbytes()) std::memcpy(ptr_[static_cast<size_t>(id)], bytes, value(id).nbytes());
+  return id;
 }
 
 std::optional<std::vector<int64_t>> Lowering::ints(int id) const {

@@ -101,7 +101,7 @@ class Lowering {
   int in_f32(const Node& n, size_t i) const;            // required, float32
   int out(const Node& n, size_t i, DType dtype, Dims dims);
   void alias(const Node& n, size_t i, int source, Dims dims);
-  void constant(const Node& n, size_t i, DType dtype, Dims dims, const void* bytes);
+  int constant(const Node& n, size_t i, DType dtype, Dims dims, const void* bytes);  // copies; the value's number
   // Constant integers (int64 or int32) or floats of an input; nothing when not constant.
   std::optional<std::vector<int64_t>> ints(int id) const;
   std::optional<std::vector<double>> numbers(int id) const;

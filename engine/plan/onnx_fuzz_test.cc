@@ -105,7 +105,27 @@ std::vector<std::string> models() {
                  node("LayerNormalization", {"r", "g", "g"}, {"ln"}), group, node("Erf", {"gn"}, {"e"}),
                  node("Add", {"e", "one"}, {"f"}), node("Mul", {"gn", "f"}, {"h"}), node("Sigmoid", {"h"}, {"i"}),
                  node("Mul", {"h", "i"}, {"y"})};
-  return {write_onnx(conv), write_onnx(shape), write_onnx(quant), write_onnx(words)};
+
+  // Operators that move, pick and resample.
+  Graph pick = frame();
+  pick.initializers = {floats("w", {2, 3, 3, 3}, rng), floats("scales", {4}, rng), ints("two", {2}), ints("twice", {1, 2, 1, 1}),
+                       ints("pads", {0, 0, 1, 1, 0, 0, 1, 1})};
+  const float scales[] = {1, 1, 2, 1.5f};
+  std::memcpy(pick.initializers[1].data.data(), scales, sizeof scales);
+  Node up = node("ConvTranspose", {"x", "w"}, {"a"});
+  up.attrs["strides"].value = std::vector<int64_t>{2, 2};
+  Node resize = node("Resize", {"a", "", "scales"}, {"b"});
+  resize.attrs["mode"].value = std::string("linear");
+  Node deep = node("SpaceToDepth", {"x"}, {"c"});
+  deep.attrs["blocksize"].value = int64_t{2};
+  Node mirror = node("Pad", {"c", "pads"}, {"d"});
+  mirror.attrs["mode"].value = std::string("reflect");
+  Node product = node("Einsum", {"d", "d"}, {"e"});
+  product.attrs["equation"].value = std::string("nchw,ncwv->nhcv");
+  pick.nodes = {up, resize, deep, mirror, product, node("Tile", {"e", "twice"}, {"f"}), node("TopK", {"f", "two"}, {"g", "i"}),
+                node("ArgMax", {"b"}, {"j"}), node("Equal", {"j", "j"}, {"k"}), node("Where", {"k", "b", "b"}, {"l"}),
+                node("ReduceMean", {"l"}, {"m"}), node("Add", {"g", "m"}, {"y"})};
+  return {write_onnx(conv), write_onnx(shape), write_onnx(quant), write_onnx(words), write_onnx(pick)};
 }
 
 void try_one(const std::string& bytes) {

@@ -86,9 +86,10 @@ int64_t count_nonzero(const float* w, int64_t n) {
 }
 
 void lower_conv(Lowering& L, const Node& n) {
-  const int x = L.in_f32(n, 0), w = L.in_f32(n, 1);
-  const int bias = L.has(n, 2) ? L.in_f32(n, 2) : -1;
-  int residual = L.has(n, 3) ? L.in_f32(n, 3) : -1;
+  conv(L, n, L.in_f32(n, 0), L.in_f32(n, 1), L.has(n, 2) ? L.in_f32(n, 2) : -1, L.has(n, 3) ? L.in_f32(n, 3) : -1);
+}
+
+void conv(Lowering& L, const Node& n, int x, int w, int bias, int residual) {
   const Dims xd = L.dims(x), wd = L.dims(w);
   const int spatial = static_cast<int>(xd.size()) - 2;
   if (spatial != 1 && spatial != 2)

@@ -6,6 +6,7 @@
 #include "kernels/linear/linear.h"
 #include "kernels/matmul/matmul.h"
 #include "plan/lower/handlers.h"
+#include "plan/lower/product.h"
 #include "plan/lower/window.h"
 
 namespace secateur {
@@ -60,7 +61,8 @@ StepInfo named(const char* kernel, const char* why = "") {
   return info;
 }
 
-// y = a * b, both computed while running.
+}  // namespace
+
 void emit_matmul(Lowering& L, const Node& n, MatMul p, int a, int b, int y) {
   // Many matrices times one: their rows follow one another and make one taller matrix.
   const bool one_b = std::all_of(p.b_batch, p.b_batch + p.rank, [](int64_t s) { return s == 0; });
@@ -78,6 +80,8 @@ void emit_matmul(Lowering& L, const Node& n, MatMul p, int a, int b, int y) {
   info.macs = L.value(y).numel() * p.k;
   L.emit(n, MatMulStep{&kernel, p, a, b, y, scratch}, {a, b, scratch}, {y, scratch}, info);
 }
+
+namespace {
 
 bool all_zero(const float* v, size_t n) {
   for (size_t i = 0; i < n; ++i)

@@ -270,6 +270,31 @@ void lower_expand(Lowering& L, const Node& n) {
   L.emit(n, CopyStep{c, x, y}, {x}, {y}, named("copy"));
 }
 
+void lower_tile(Lowering& L, const Node& n) {
+  const int x = L.in(n, 0);
+  const Dims xd = L.dims(x), repeats = L.need_ints(n, 1);
+  if (repeats.size() != xd.size()) L.invalid(n, std::to_string(repeats.size()) + " repeats for " + dims_text(xd));
+  // Every axis twice: which copy, and where in it.
+  if (2 * xd.size() > kMaxRank) L.unsupported(n, "rank " + std::to_string(xd.size()) + ", supported: up to 4");
+  Dims out(xd.size());
+  for (size_t i = 0; i < xd.size(); ++i) {
+    if (repeats[i] < 0 || repeats[i] > (int64_t{1} << 31) || xd[i] > (int64_t{1} << 31)) L.invalid(n, "repeats " + dims_text(repeats));
+    out[i] = xd[i] * repeats[i];
+  }
+  if (out == xd) return L.alias(n, 0, x, xd);
+  const int y = L.out(n, 0, L.value(x).dtype, out);
+  const auto ss = strides_of(xd), sd = strides_of(out);
+  Copy c;
+  c.element = element_size(L, n, x);
+  c.rank = static_cast<int>(2 * xd.size());
+  for (size_t i = 0; i < xd.size(); ++i) {
+    c.dims[2 * i] = repeats[i], c.stride_src[2 * i] = 0, c.stride_dst[2 * i] = xd[i] * sd[i];
+    c.dims[2 * i + 1] = xd[i], c.stride_src[2 * i + 1] = ss[i], c.stride_dst[2 * i + 1] = sd[i];
+  }
+  simplify(c);
+  L.emit(n, CopyStep{c, x, y}, {x}, {y}, named("copy"));
+}
+
 void lower_gather(Lowering& L, const Node& n) {
   const int x = L.in(n, 0), indices = L.in(n, 1);
   const Dims xd = L.dims(x), id = L.dims(indices);
@@ -290,12 +315,46 @@ void lower_gather(Lowering& L, const Node& n) {
   L.emit(n, s, {x, indices}, {s.y}, named("gather"));
 }
 
+namespace {
+
+// Pad that repeats what is there: along each axis a gather of the source's rows.
+void pad_by_index(Lowering& L, const Node& n, int x, const std::string& mode, const std::vector<int64_t>& begin, const Dims& out) {
+  Dims now = L.dims(x);
+  if (L.value(x).numel() == 0) L.unsupported(n, "input " + dims_text(now) + " without elements");
+  std::vector<size_t> todo;
+  for (size_t a = now.size(); a-- > 0;)
+    if (out[a] != now[a] || begin[a] != 0) todo.push_back(a);
+  for (size_t a : todo) {
+    if (out[a] > (int64_t{1} << 24)) L.unsupported(n, "an axis of " + std::to_string(out[a]));
+    const int64_t size = now[a], period = std::max<int64_t>(1, 2 * (size - 1));
+    std::vector<int64_t> from(static_cast<size_t>(out[a]));
+    for (int64_t j = 0; j < out[a]; ++j) {
+      int64_t at = j - begin[a];
+      if (mode == "edge") at = std::clamp<int64_t>(at, 0, size - 1);
+      else if (mode == "wrap") at = (at % size + size) % size;
+      else if (at = (at % period + period) % period; at >= size) at = period - at;
+      from[static_cast<size_t>(j)] = at;
+    }
+    const Node anonymous;
+    const int indices = L.constant(anonymous, 0, DType::kInt64, {out[a]}, from.data());
+    GatherStep s{1, size, static_cast<int64_t>(dtype_size(L.value(x).dtype)), out[a], DType::kInt64, x, indices, -1};
+    for (size_t i = 0; i < a; ++i) s.outer *= now[i];
+    for (size_t i = a + 1; i < now.size(); ++i) s.inner_bytes *= now[i];
+    now[a] = out[a];
+    s.y = a == todo.back() ? L.out(n, 0, L.value(x).dtype, now) : L.temp(L.value(x).dtype, now);
+    L.emit(n, s, {x, indices}, {s.y}, named("gather"));
+    x = s.y;
+  }
+}
+
+}  // namespace
+
 void lower_pad(Lowering& L, const Node& n) {
   const int x = L.in(n, 0);
   const Dims xd = L.dims(x);
   const int rank = L.rank(x);
   const std::string mode = attr_s(n, "mode", "constant");
-  if (mode != "constant") L.unsupported(n, "mode '" + mode + "', supported: constant");
+  if (mode != "constant" && mode != "edge" && mode != "reflect" && mode != "wrap") L.invalid(n, "mode '" + mode + "' is not known");
   const auto given = L.has(n, 1) ? L.need_ints(n, 1) : attr_is(n, "pads");
   std::vector<int64_t> axes;
   if (L.has(n, 3)) axes = L.need_ints(n, 3);
@@ -335,6 +394,7 @@ void lower_pad(Lowering& L, const Node& n) {
     same = same && begin[i] == 0 && end[i] == 0;
   }
   if (same) return L.alias(n, 0, x, xd);
+  if (mode != "constant") return pad_by_index(L, n, x, mode, begin, out);
   s.y = L.out(n, 0, L.value(x).dtype, out);
   const auto sd = strides_of(out);
   for (size_t i = 0; i < xd.size(); ++i) {

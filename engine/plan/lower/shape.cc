@@ -17,23 +17,29 @@ void lower_constant(Lowering& L, const Node& n) {
   if (const Attribute* a = find_attr(n, "value")) {
     const auto* t = std::get_if<std::shared_ptr<Tensor>>(&a->value);
     if (!t || !*t) L.invalid(n, "attribute 'value' is not a tensor");
-    return L.constant(n, 0, (*t)->dtype, (*t)->dims, (*t)->data.data());
+    L.constant(n, 0, (*t)->dtype, (*t)->dims, (*t)->data.data());
+    return;
   }
   if (has_attr(n, "value_float")) {
     const float v = attr_f(n, "value_float", 0);
-    return L.constant(n, 0, DType::kFloat, {}, &v);
+    L.constant(n, 0, DType::kFloat, {}, &v);
+    return;
   }
   if (has_attr(n, "value_int")) {
     const int64_t v = attr_i(n, "value_int", 0);
-    return L.constant(n, 0, DType::kInt64, {}, &v);
+    L.constant(n, 0, DType::kInt64, {}, &v);
+    return;
   }
   if (const Attribute* a = find_attr(n, "value_floats")) {
-    if (const auto* v = std::get_if<std::vector<float>>(&a->value))
-      return L.constant(n, 0, DType::kFloat, {static_cast<int64_t>(v->size())}, v->data());
+    if (const auto* v = std::get_if<std::vector<float>>(&a->value)) {
+      L.constant(n, 0, DType::kFloat, {static_cast<int64_t>(v->size())}, v->data());
+      return;
+    }
   }
   if (has_attr(n, "value_ints")) {
     const auto v = attr_is(n, "value_ints");
-    return L.constant(n, 0, DType::kInt64, {static_cast<int64_t>(v.size())}, v.data());
+    L.constant(n, 0, DType::kInt64, {static_cast<int64_t>(v.size())}, v.data());
+    return;
   }
   L.unsupported(n, "a constant that is not a tensor, float or integer");
 }
@@ -184,7 +190,8 @@ void lower_range(Lowering& L, const Node& n) {
   if (t == DType::kFloat) {
     std::vector<float> v(m);
     for (size_t i = 0; i < m; ++i) v[i] = static_cast<float>((*start)[0] + static_cast<double>(i) * (*delta)[0]);
-    return L.constant(n, 0, t, {static_cast<int64_t>(m)}, v.data());
+    L.constant(n, 0, t, {static_cast<int64_t>(m)}, v.data());
+    return;
   }
   if (t != DType::kInt64 && t != DType::kInt32) L.unsupported(n, "dtype, supported: float32, int32, int64");
   std::vector<int64_t> v(m);

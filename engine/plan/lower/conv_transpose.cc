@@ -1,0 +1,117 @@
+// ConvTranspose: the input with zeros between its cells, then an ordinary convolution by the turned kernel, so that it has
+// every kernel a convolution has, the sparse ones too. The zeros cost stride^2 times the arithmetic.
+#include <algorithm>
+#include <climits>
+#include <cstring>
+
+#include "kernels/move/move.h"
+#include "plan/lower/handlers.h"
+#include "plan/lower/window.h"
+
+namespace secateur {
+namespace {
+
+struct SpreadStep {
+  Copy c;
+  int64_t n;
+  int x, y;
+  void run(const Exec& e) const noexcept {
+    const float zero = 0.0f;
+    fill_ref(e.ptr[y], n, &zero, 4);
+    copy_ref(c, e.ptr[x], e.ptr[y]);
+  }
+};
+
+StepInfo named(const char* kernel) {
+  StepInfo info;
+  info.kernel = kernel;
+  return info;
+}
+
+}  // namespace
+
+void lower_conv_transpose(Lowering& L, const Node& n) {
+  const int x = L.in_f32(n, 0), w = L.in_f32(n, 1);
+  const int bias = L.has(n, 2) ? L.in_f32(n, 2) : -1;
+  const Dims xd = L.dims(x), wd = L.dims(w);
+  const size_t rank = xd.size(), spatial = rank - std::min<size_t>(rank, 2);
+  if (spatial != 1 && spatial != 2) L.unsupported(n, "input " + dims_text(xd) + ", supported: rank 3 (1-D) and 4 (2-D)");
+  const int64_t groups = attr_i(n, "group", 1);
+  if (wd.size() != rank || groups < 1 || xd[1] == 0 || wd[0] != xd[1] || wd[0] % groups || wd[1] < 1 || wd[1] > INT_MAX / groups)
+    L.invalid(n, "weight " + dims_text(wd) + " with group " + std::to_string(groups) + " does not fit input " + dims_text(xd));
+  if (!L.value(w).constant) L.unsupported(n, "weights must be constant");
+  if (L.value(x).numel() == 0 || L.value(w).numel() == 0) L.unsupported(n, "input " + dims_text(xd) + " without elements");
+  const auto list = [&](const char* name, size_t count, int64_t fallback, int64_t least) {
+    const auto v = attr_is(n, name, std::vector<int64_t>(count, fallback));
+    if (v.size() != count) L.invalid(n, std::string("attribute '") + name + "' has " + std::to_string(v.size()) + " values, expected " + std::to_string(count));
+    for (int64_t k : v)
+      if (k < least || k > (1 << 24)) L.invalid(n, std::string("attribute '") + name + "' has value " + std::to_string(k));
+    return v;
+  };
+  const auto strides = list("strides", spatial, 1, 1), dilations = list("dilations", spatial, 1, 1),
+             extra = list("output_padding", spatial, 0, 0), wanted = has_attr(n, "output_shape") ? list("output_shape", spatial, 0, 1) : Dims{};
+  auto pads = list("pads", 2 * spatial, 0, 0);
+  const std::string mode = attr_s(n, "auto_pad", "NOTSET");
+  if (mode != "NOTSET" && mode != "VALID" && mode != "SAME_UPPER" && mode != "SAME_LOWER") L.invalid(n, "auto_pad '" + mode + "' is not known");
+  const bool same = mode == "SAME_UPPER" || mode == "SAME_LOWER";
+  Dims spread = xd;
+  std::vector<int64_t> outer(2 * spatial), longer(spatial, 0);
+  for (size_t i = 0; i < spatial; ++i) {
+    const int64_t in = xd[i + 2], reach = dilations[i] * (wd[i + 2] - 1) + 1;
+    if (in > (1 << 24) || wd[i + 2] > (1 << 24) || reach > (1 << 28) || in * strides[i] > (1 << 28)) L.unsupported(n, "a size out of range");
+    spread[i + 2] = (in - 1) * strides[i] + 1;
+    const int64_t full = (in - 1) * strides[i] + reach + extra[i];
+    if (!wanted.empty() || same) {
+      const int64_t out = !wanted.empty() ? wanted[i] : in * strides[i];
+      const int64_t total = std::max<int64_t>(0, full - out);
+      longer[i] = std::max<int64_t>(0, out - full);  // asked for more than the windows cover: bias only
+      pads[i] = mode == "SAME_UPPER" ? total / 2 : total - total / 2;
+      pads[i + spatial] = total - pads[i];
+    } else if (mode == "VALID") {
+      pads[i] = pads[i + spatial] = 0;
+    }
+    outer[i] = reach - 1 - pads[i];
+    outer[i + spatial] = reach - 1 - pads[i + spatial] + extra[i] + longer[i];
+    if (outer[i] < 0 || outer[i + spatial] < 0) L.unsupported(n, "more padding than the kernel reaches");
+  }
+  // [C, M/g, ...] turned round in every spatial axis -> [M, C/g, ...]
+  const int64_t in_c = wd[0] / groups, out_c = wd[1];
+  int64_t cells = 1;
+  for (size_t i = 2; i < rank; ++i) cells *= wd[i];
+  std::vector<float> turned(static_cast<size_t>(L.value(w).numel()));
+  for (int64_t g = 0; g < groups; ++g)
+    for (int64_t c = 0; c < in_c; ++c)
+      for (int64_t o = 0; o < out_c; ++o)
+        for (int64_t k = 0; k < cells; ++k) {
+          const size_t from = static_cast<size_t>(((g * in_c + c) * out_c + o) * cells + cells - 1 - k);
+          std::memcpy(&turned[static_cast<size_t>(((g * out_c + o) * in_c + c) * cells + k)], L.value(w).constant + from * 4, 4);
+        }
+  Dims turned_dims = wd;
+  turned_dims[0] = groups * out_c;
+  turned_dims[1] = in_c;
+  const Node anonymous;
+  const int kernel = L.constant(anonymous, 0, DType::kFloat, turned_dims, turned.data());
+  int source = x;
+  if (spread != xd) {
+    source = L.temp(DType::kFloat, spread);
+    SpreadStep s{{}, L.value(source).numel(), x, source};
+    s.c.rank = static_cast<int>(rank);
+    int64_t run_x = 1, run_y = 1;
+    for (size_t i = rank; i-- > 0; run_x *= xd[i], run_y *= spread[i]) {
+      s.c.dims[i] = xd[i];
+      s.c.stride_src[i] = run_x;
+      s.c.stride_dst[i] = run_y * (i < 2 ? 1 : strides[i - 2]);
+    }
+    simplify(s.c);
+    L.emit(n, s, {x}, {source}, named("spread"));
+  }
+  Node forward = n;
+  forward.attrs.clear();
+  forward.attrs["group"].value = groups;
+  forward.attrs["pads"].value = outer;
+  forward.attrs["dilations"].value = dilations;
+  if (const auto layer = n.attrs.find("_layer"); layer != n.attrs.end()) forward.attrs.insert(*layer);
+  conv(L, forward, source, kernel, bias, -1);
+}
+
+}  // namespace secateur
