@@ -25,7 +25,7 @@ void translate(const std::exception_ptr& p, void*) {
   } catch (const secateur::FormatError& e) {
     raise_python("FormatError", e.what(), e.offset < 0 ? nb::none() : nb::object(nb::int_(e.offset)));
   } catch (const secateur::UnsupportedError& e) {
-    raise_python("UnsupportedError", e.what(), nb::none());
+    raise_python("UnsupportedError", e.what(), e.node.empty() ? nb::none() : nb::object(nb::str(e.node.c_str())));
   } catch (const secateur::MemoryError& e) {
     raise_python("EnvironmentFailure", e.what(), nb::none());
   } catch (const secateur::UsageError& e) {
@@ -40,6 +40,7 @@ NB_MODULE(_native, m) {
   nb::register_exception_translator(translate);
 #ifdef SECATEUR_HAVE_SESSION
   bind_session(m);
+  bind_partition(m);
 #endif
 #ifdef SECATEUR_HAVE_FORMATS
   bind_formats(m);

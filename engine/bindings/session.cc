@@ -361,6 +361,13 @@ void bind_session(nb::module_& m) {
         return file;
       },
       nb::arg("model"));
+  m.def(
+      "interface",
+      [](nb::bytes model) {
+        const Graph graph = read_model({reinterpret_cast<const uint8_t*>(model.c_str()), model.size()});
+        return nb::make_tuple(node_args(graph.inputs), node_args(graph.outputs));
+      },
+      nb::arg("model"));
   m.def("is_sct", [](nb::bytes model) {
 #ifdef SECATEUR_HAVE_FORMATS
     return is_sct({reinterpret_cast<const uint8_t*>(model.c_str()), model.size()});

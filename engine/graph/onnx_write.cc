@@ -106,6 +106,7 @@ Message value_info(const ValueInfo& v) {
   Message outer, m;
   outer.message(1, type);
   m.text(1, v.name);
+  if (v.dtype == DType::kUndefined && !v.has_shape) return m;  // known by name only: the reader infers the rest
   m.message(2, outer);
   return m;
 }

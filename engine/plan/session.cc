@@ -43,13 +43,20 @@ void check_support(const Graph& graph) {
                              std::to_string(kFirstOpset) + " to " + std::to_string(kLastOpset) +
                              "; convert it (onnx.version_converter)");
   }
+  std::string others, first_node, first;
+  size_t count = 0;
   for (const auto& node : graph.nodes) {
-    if (!find_operator(node.domain, node.op))
-      throw UnsupportedError("node '" + node_label(node) + "': operator " +
-                                 (node.domain.empty() ? node.op : node.domain + "." + node.op) +
-                                 " is not supported; supported: " + supported_operators(),
-                             node.name);
+    if (find_operator(node.domain, node.op)) continue;
+    const std::string op = node.domain.empty() ? node.op : node.domain + "." + node.op;
+    if (++count == 1) {
+      first_node = node.name;
+      first = "node '" + node_label(node) + "': operator " + op + " is not supported";
+    } else if (count <= 9) {
+      others += (count == 2 ? "; nor are '" : ", '") + node_label(node) + "' (" + op + ")";
+    }
   }
+  if (count > 9) others += " and " + std::to_string(count - 9) + " more";
+  if (count) throw UnsupportedError(first + others + "; supported: " + supported_operators(), first_node);
 }
 
 }  // namespace

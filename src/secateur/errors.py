@@ -26,7 +26,14 @@ class FormatError(SecateurError):
 
 
 class UnsupportedError(SecateurError):
-    """A valid request that is not covered; names the node or key and the nearest supported choice."""
+    """A valid request that is not covered; names the node or key and the nearest supported choice.
+
+    `node` is the name of the graph's node in the way, None where there is none.
+    """
+
+    def __init__(self, message: str, node: str | None = None) -> None:
+        super().__init__(message)
+        self.node = node
 
 
 class MissingExtraError(SecateurError):

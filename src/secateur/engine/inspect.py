@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from secateur.engine import _native
+from secateur.engine.mixed import coverage
 from secateur.engine.session import InferenceSession, read_model
 from secateur.errors import UnsupportedError, UsageError
 from secateur.formats import sections
@@ -19,7 +20,8 @@ def inspect(path_or_bytes: str | os.PathLike[str] | bytes, batch: int = 1) -> di
         batch: size given to free dimensions, for MACs.
     Returns:
         `format` ("onnx" or "sct"), `nbytes` of the file, `opset`, `ir_version`, `inputs`, `outputs` (name, type,
-        shape), `isa`, `cpu`, `notes` (what was folded and fused), `refused` (why the engine cannot run it, or None),
+        shape), `isa`, `cpu`, `notes` (what was folded and fused), `refused` (why the engine cannot run it alone, or None),
+        `coverage` (what `MixedSession` would hand over, as far as operators tell),
         and `layers`, one dict per node that does arithmetic or holds constants:
         name, op, shape (of the weight or None), n_weights, nnz, density, n_values (distinct nonzero values), bits,
         structure (list of what was found), macs (dense), macs_nonzero, nbytes (of its constants in this file),
@@ -59,6 +61,7 @@ def inspect(path_or_bytes: str | os.PathLike[str] | bytes, batch: int = 1) -> di
         "cpu": _native.cpu_name(),
         "notes": session.notes if session else [],
         "refused": refused,
+        "coverage": coverage(data),
         "layers": layers,
         "totals": _totals(layers, len(data)),
     }

@@ -1,0 +1,172 @@
+#include "plan/partition.h"
+
+#include <algorithm>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "base/error.h"
+#include "graph/check.h"
+#include "plan/lowering.h"
+
+namespace secateur {
+namespace {
+
+using Names = std::unordered_set<std::string>;
+
+bool is_layer(const Node& n) {
+  static const char* layers[] = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Attention", "MultiHeadAttention", "QLinearConv",
+                                 "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm"};
+  return std::any_of(std::begin(layers), std::end(layers), [&](const char* op) { return n.op == op; });
+}
+
+// Values that depend on no input: initializers and what nodes make of them. Those nodes are copied into every part that
+// reads them (an exporter's Constant may serve both sides).
+struct Constants {
+  std::unordered_map<std::string, size_t> maker;
+  std::unordered_map<std::string, const Tensor*> stored;
+  std::vector<bool> node;
+
+  Constants(const Graph& g, const std::map<size_t, std::string>& refused) : node(g.nodes.size(), false) {
+    for (const Tensor& t : g.initializers) stored[t.name] = &t;
+    Names asked;
+    for (const auto& out : g.outputs) asked.insert(out.name);
+    for (size_t i = 0; i < g.nodes.size(); ++i) {
+      const Node& n = g.nodes[i];
+      bool all = !refused.count(i) && find_operator(n.domain, n.op) != nullptr;
+      for (const auto& in : n.inputs) all = all && (in.empty() || has(in));
+      for (const auto& out : n.outputs) all = all && !asked.count(out);  // a result belongs to a part
+      if (!all) continue;
+      node[i] = true;
+      for (const auto& out : n.outputs) maker[out] = i;
+    }
+  }
+  bool has(const std::string& value) const { return stored.count(value) || maker.count(value); }
+};
+
+Partition cut(const Graph& g, const std::map<size_t, std::string>& refused) {
+  Partition result;
+  result.refused = refused;
+  const Constants constants(g, refused);
+  Names ready;
+  for (const auto& in : g.inputs) ready.insert(in.name);
+  std::vector<bool> done = constants.node;
+  size_t left = static_cast<size_t>(std::count(done.begin(), done.end(), false));
+  bool engine = true;
+  // Take all that is ready of one side, then all of the other: every part is as large as the order of values allows.
+  for (int idle = 0; left > 0 && idle < 2; engine = !engine) {
+    Part part;
+    part.engine = engine;
+    for (size_t i = 0; i < g.nodes.size(); ++i) {
+      if (done[i] || engine == (refused.count(i) != 0)) continue;
+      const auto& inputs = g.nodes[i].inputs;
+      if (!std::all_of(inputs.begin(), inputs.end(), [&](const std::string& v) { return v.empty() || ready.count(v) || constants.has(v); })) continue;
+      done[i] = true;
+      --left;
+      part.nodes.push_back(i);
+      for (const auto& out : g.nodes[i].outputs)
+        if (!out.empty()) ready.insert(out);
+    }
+    idle = part.nodes.empty() ? idle + 1 : 0;
+    if (!part.nodes.empty()) result.parts.push_back(std::move(part));
+  }
+  Names wanted;
+  for (const auto& out : g.outputs) wanted.insert(out.name);
+  std::unordered_map<std::string, size_t> made_in;
+  for (size_t p = 0; p < result.parts.size(); ++p)
+    for (size_t i : result.parts[p].nodes)
+      for (const auto& out : g.nodes[i].outputs)
+        if (!out.empty()) made_in[out] = p;
+  for (size_t p = 0; p < result.parts.size(); ++p) {
+    Names seen;
+    for (size_t i : result.parts[p].nodes)
+      for (const auto& in : g.nodes[i].inputs) {
+        if (in.empty() || constants.has(in)) continue;
+        const auto made = made_in.find(in);
+        if (made != made_in.end() && made->second == p) continue;
+        if (made != made_in.end()) wanted.insert(in);
+        if (seen.insert(in).second) result.parts[p].inputs.push_back(in);
+      }
+  }
+  for (Part& part : result.parts)
+    for (size_t i : part.nodes)
+      for (const auto& out : g.nodes[i].outputs)
+        if (wanted.count(out)) part.outputs.push_back(out);
+  return result;
+}
+
+}  // namespace
+
+void name_nodes(Graph& graph) {
+  Names used;
+  for (size_t i = 0; i < graph.nodes.size(); ++i) {
+    std::string& name = graph.nodes[i].name;
+    name = node_label(graph.nodes[i]);
+    if (!used.insert(name).second) {
+      name += " #" + std::to_string(i);
+      used.insert(name);
+    }
+  }
+}
+
+Partition partition(const Graph& graph, std::map<size_t, std::string> refused) {
+  for (size_t i = 0; i < graph.nodes.size(); ++i) {
+    const Node& n = graph.nodes[i];
+    if (!find_operator(n.domain, n.op))
+      refused.emplace(i, "operator " + (n.domain.empty() ? n.op : n.domain + "." + n.op) + " is not supported");
+  }
+  for (;;) {
+    Partition result = cut(graph, refused);
+    bool again = false;
+    for (const Part& part : result.parts) {
+      if (!part.engine || std::any_of(part.nodes.begin(), part.nodes.end(), [&](size_t i) { return is_layer(graph.nodes[i]); })) continue;
+      for (size_t i : part.nodes) refused.emplace(i, "no layer near it that would pay for a change of runtime");
+      again = true;
+    }
+    if (!again) return result;
+  }
+}
+
+Graph extract(const Graph& graph, const Part& part, const std::map<std::string, ValueInfo>& types) {
+  Graph out;
+  out.name = graph.name;
+  out.ir_version = graph.ir_version;
+  out.opsets = graph.opsets;
+  std::map<size_t, std::string> none;
+  const Constants constants(graph, none);
+  // Constant nodes behind the part's, in the graph's order.
+  std::set<size_t> nodes(part.nodes.begin(), part.nodes.end());
+  std::vector<size_t> open(part.nodes.begin(), part.nodes.end());
+  std::set<std::string> stored;
+  while (!open.empty()) {
+    const size_t i = open.back();
+    open.pop_back();
+    for (const auto& in : graph.nodes[i].inputs) {
+      if (constants.stored.count(in)) stored.insert(in);
+      if (const auto m = constants.maker.find(in); m != constants.maker.end() && nodes.insert(m->second).second) open.push_back(m->second);
+    }
+  }
+  for (size_t i : nodes) out.nodes.push_back(graph.nodes[i]);
+  for (const Tensor& t : graph.initializers)
+    if (stored.count(t.name)) out.initializers.push_back(t);
+  for (const auto& name : part.inputs) {
+    const auto declared = std::find_if(graph.inputs.begin(), graph.inputs.end(), [&](const ValueInfo& v) { return v.name == name; });
+    if (declared != graph.inputs.end()) {
+      out.inputs.push_back(*declared);
+    } else {
+      const auto known = types.find(name);
+      if (known == types.end()) throw UnsupportedError("the type of '" + name + "' is not known");
+      out.inputs.push_back(known->second);
+    }
+  }
+  for (const auto& name : part.outputs) {
+    const auto declared = std::find_if(graph.outputs.begin(), graph.outputs.end(), [&](const ValueInfo& v) { return v.name == name; });
+    ValueInfo info;
+    info.name = name;
+    info.dtype = DType::kUndefined;
+    info.has_shape = false;
+    out.outputs.push_back(declared != graph.outputs.end() ? *declared : info);
+  }
+  return out;
+}
+
+}  // namespace secateur
