@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from secateur import interrupts, planning, record, saving, search, written
+from secateur import graph, interrupts, planning, record, saving, search, written
 from secateur.compressor import Compressor as Compressor
 from secateur.errors import UsageError
+from secateur.importing import told
 from secateur.job import Job, check_finite, first_batch
 from secateur.recipe import Recipe
 from secateur.training import metrics, seeds, threads
-from secateur.training.batches import example_count, first_tensor, source
+from secateur.training.batches import call, example_count, first_tensor, source
 from secateur.training.checkpoint import Ledger
 from secateur.training.loop import Setting
 from secateur.types import Progress
@@ -149,6 +150,11 @@ def run(
     out = Path(out)
     with saving.locked(out):
         asked = _by_name(recipe, data_dir)
+        if not resume and any((out / "checkpoint").glob("*.safetensors")):
+            raise UsageError(
+                f"{out}: holds the checkpoint of an unfinished run; go on with --resume, or choose another folder, or "
+                f"remove {out / 'checkpoint'} to start again"
+            )
         key = recipe.to_yaml(data_shape=[list(first_tensor(asked.inputs).shape[1:])])
         ledger = Ledger(out / "checkpoint", key, recipe.training.checkpoint_seconds, write, resume)
         result = _compress(asked, recipe, ledger, on_progress)
@@ -273,6 +279,7 @@ def _compress(asked: _Asked, recipe: Recipe, ledger: Ledger, on_progress: Report
     check_finite(asked.model)
     seeds.keep_memory()
     job = make_job(asked, recipe, ledger, on_progress)
+    _check_fits(asked, job)
     n_threads = ledger.fact("threads", lambda: threads.choose(job.step_once, recipe.training.threads))
     with seeds.isolated(n_threads), interrupts.watched() as interrupted:
         job.setting.interrupted = interrupted
@@ -298,6 +305,38 @@ def _compress(asked: _Asked, recipe: Recipe, ledger: Ledger, on_progress: Report
         versions=record.versions(),
     )
     return Result(best.files.module, json.loads(json.dumps(report)), best.files, resolved)
+
+
+def _check_fits(asked: _Asked, job: Job) -> None:
+    """What would else be found only after the dense training: model, data, loss and recipe that do not go together.
+
+    Raises:
+        UsageError, ConstraintError, UnsupportedError: with the layer, or the line of the user's code.
+    """
+    traced = graph.trace(job.dense, job.example_inputs)
+    job.recipe.build_terms(traced.sites, traced.groups)
+    first_batch(asked.train)  # says what is wrong with it
+    inputs, targets = next(iter(asked.train))
+    with metrics.evaluating(job.dense):
+        outputs = call(job.dense, inputs)
+    try:
+        asked.loss(outputs, targets)
+    except Exception as e:
+        raise UsageError(
+            f"loss: fails on a batch of the training data, outputs {_shapes(outputs)}, targets {_shapes(targets)}: "
+            f"{told(e)}; give a model, data and loss= that belong together"
+        ) from e
+
+
+def _shapes(value: Any) -> str:
+    """`float32 [128, 10]`, for messages."""
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k}: {_shapes(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, tuple | list):
+        return "(" + ", ".join(_shapes(v) for v in value) + ")"
+    return type(value).__name__
 
 
 def make_job(asked: _Asked, recipe: Recipe, ledger: Ledger, on_progress: Report | None) -> Job:

@@ -110,6 +110,8 @@ class Recipe(BaseModel):
             raw = yaml.safe_load(text)
         except yaml.YAMLError as e:
             raise UsageError(f"{subject}: not valid YAML: {e}") from None
+        if raw is None:
+            raise UsageError(f"{subject}: is empty; write model, data, budget and constrain, as the README shows")
         if not isinstance(raw, dict):
             raise UsageError(f"{subject}: holds {type(raw).__name__}, a mapping of recipe keys is needed")
         for item in overrides:
@@ -197,7 +199,7 @@ class Recipe(BaseModel):
             raise UsageError(
                 f"solver: polish {self.polish} + snap {self.snap} exceed 1; they are fractions of the epochs"
             )
-        return build("solvers", settings, "solver", Solver)  # type: ignore[type-abstract]
+        return build("solvers", settings, "solver", Solver, self._PHASE_KEYS)  # type: ignore[type-abstract]
 
     def build_saliency(self) -> Saliency:
         """The saliency that weights the projections."""
@@ -251,6 +253,10 @@ class Recipe(BaseModel):
             matched = _match(entry, pool, f"constrain[{i}]")
             for site in matched:
                 level, given = None, entry.level is not None
+                try:
+                    constraint.levels(_view_shape(site))  # does the set fit the shape at all?
+                except ConstraintError as e:
+                    raise ConstraintError(f"constrain[{i}] at {site.name} {list(site.shape)}: {e}") from None
                 if entry.level is not None:
                     try:
                         level = constraint.parse_level(entry.level, _view_shape(site))
@@ -266,8 +272,11 @@ class Recipe(BaseModel):
         return str(yaml.safe_dump({**data, **more}, sort_keys=False, allow_unicode=True, width=120))
 
 
-def build(room: str, settings: Mapping[str, Any], subject: str, kind: type[T]) -> T:
-    """An instance of a room's method from `{name: ..., field: ...}`; unknown fields name the nearest known one."""
+def build(room: str, settings: Mapping[str, Any], subject: str, kind: type[T], also: Sequence[str] = ()) -> T:
+    """An instance of a room's method from `{name: ..., field: ...}`; unknown fields name the nearest known one.
+
+    `also` are keys that somebody else has taken out of `settings`, for that message.
+    """
     options = dict(settings)
     name = options.pop("name", None)
     if not isinstance(name, str):
@@ -276,7 +285,7 @@ def build(room: str, settings: Mapping[str, Any], subject: str, kind: type[T]) -
     known = {f.name: f for f in dataclasses.fields(cls)}
     for key in options:
         if key not in known:
-            raise UsageError(f"{subject}: {name} has no option {key!r}{_near(key, known)}")
+            raise UsageError(f"{subject}: {name} has no option {key!r}{_near(key, [*known, *also])}")
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     try:
         made = cls(**values)
@@ -341,7 +350,7 @@ def _match(entry: Constrain, pool: Sequence[Site], subject: str) -> list[Site]:
     hit: list[Site] = []
     for pattern in [*patterns, *out]:
         if not any(_fits(s, pattern) for s in pool):
-            known = [s.name for s in pool]
+            known = [s.name for s in sorted(pool, key=lambda s: s.op in ("bias", "norm"))]  # weights first
             raise UsageError(
                 f"{subject}: pattern {pattern!r} matches no layer{_near(pattern, known)}; "
                 f"the model has {', '.join(known[:12])}{', ...' if len(known) > 12 else ''}"
@@ -402,7 +411,9 @@ def _element(items: list[Any], part: str, item: str) -> Any:
 def _near(key: str, known: Iterable[str]) -> str:
     known = sorted(known)
     near = get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known[:20])}"
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known: {', '.join(known[:20])}" if known else "; it has none"
 
 
 def _explain(error: ValidationError, subject: str) -> str:

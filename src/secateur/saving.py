@@ -62,9 +62,13 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder/.lock`; a second run into the same folder is refused. The system frees it when a process dies."""
+    """Hold `folder/.lock`; a second run into the same folder is refused. The system frees it when a process dies.
+
+    A folder that was made here and is empty at the end (the run failed before its first file) is removed.
+    """
     import fcntl
 
+    made = not folder.exists()
     make_folder(folder)
     path = folder / ".lock"
     try:
@@ -81,6 +85,9 @@ def locked(folder: Path) -> Iterator[None]:
         finally:
             with suppress(OSError):
                 path.unlink()
+            if made:
+                with suppress(OSError):  # not empty
+                    folder.rmdir()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -155,7 +155,7 @@ def _check_outputs(
     from secateur import api
     from secateur.recipe import Recipe
 
-    recipe = Recipe.from_dict(_without_record(folder / "recipe.yaml"))
+    recipe = Recipe.from_dict(recipe_keys(folder / "recipe.yaml"))
     if recipe.data is None or recipe.model is None:
         check("outputs and metric", None, None, None, "the run was made from Python objects; call Result.verify there")
         return
@@ -188,7 +188,7 @@ def _session(sct: bytes) -> Any:
     return InferenceSession(sct)
 
 
-def _without_record(path: Path) -> dict[str, Any]:
+def recipe_keys(path: Path) -> dict[str, Any]:
     """The recipe keys of a resolved recipe.yaml (it also records sites and versions)."""
     import yaml
 

@@ -15,6 +15,7 @@ import torch
 from secateur import feasible, formats, graph
 from secateur.errors import FormatError, UsageError
 from secateur.export import onnx as onnx_export
+from secateur.importing import called, imported
 from secateur.types import Term, Weights
 
 if TYPE_CHECKING:
@@ -170,26 +171,10 @@ def build_model(path: str) -> nn.Module:
     Raises:
         UsageError: nothing there, or no module came out.
     """
-    import importlib
-    import os
-    import sys
-
     from torch import nn
 
-    module_name, colon, attribute = path.partition(":")
-    if not colon:
-        raise UsageError(f"model {path!r}: give package.module:attribute, as secateur.zoo:lenet5")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as e:
-        raise UsageError(f"model {path!r}: no module named {e.name!r}; it must be importable from here") from None
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise UsageError(f"model {path!r}: {module_name} has no attribute {attribute!r}")
-        found = getattr(found, part)
-    made = found if isinstance(found, nn.Module) else found() if callable(found) else found
+    found = imported(path, "model", "secateur.zoo:lenet5")
+    made = found if isinstance(found, nn.Module) or not callable(found) else called(found, path, "model")
     if not isinstance(made, nn.Module):
         raise UsageError(f"model {path!r}: gave a {type(made).__name__}; an nn.Module or a function that makes one")
     return made

@@ -111,7 +111,7 @@ def test_load_by_import_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert len(data.load("my_sets:loaders").train) == 2
     with pytest.raises(UsageError, match="no attribute 'nope'"):
         data.load("my_sets:nope")
-    with pytest.raises(UsageError, match="no module 'my_setz'"):
+    with pytest.raises(UsageError, match="no module named 'my_setz'"):
         data.load("my_setz:loaders")
     sys.modules.pop("my_sets")
 

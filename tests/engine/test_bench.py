@@ -44,6 +44,11 @@ def test_peers_and_dense_beside() -> None:
     assert "40 given inputs" in footer
 
 
+def test_inputs_of_another_shape_are_named_before_any_peer_sees_them() -> None:
+    with pytest.raises(UsageError, match=r"has shape \[1, 17\], expected \[n, 16\]"):
+        bench(net(), against=("openvino", "onnxruntime"), inputs=np.zeros((32, 17), np.float32), seconds=0.05)
+
+
 def test_torch_and_openvino_take_part() -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("openvino")

@@ -18,6 +18,7 @@ import typer
 
 from secateur import __version__
 from secateur.errors import SecateurError
+from secateur.importing import place, told
 
 COMMANDS = ("compress", "inspect", "plan", "bench", "verify", "run", "pack", "unpack", "report", "methods", "reproduce")
 
@@ -80,6 +81,8 @@ def _main(argv: list[str]) -> int:
         return _bug()
     except Exception as e:
         code = _usage(e)
+        if code is None and place(e):
+            return _fail(f"your own code failed: {told(e)}; the model and the data must work without secateur", 2)
         return _bug() if code is None else code
 
 

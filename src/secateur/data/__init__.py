@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from secateur.data.folder import data_folder
 from secateur.data.spec import Spec, Splits, as_splits, check_batches
 from secateur.data.tensors import TensorData
 from secateur.errors import UsageError
+from secateur.importing import called, imported
 
 NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar10_pretrained")
 
@@ -57,23 +57,9 @@ def spec(name: str) -> Spec:
 
 
 def _import(path: str) -> Any:
-    """The object at `package.module:attribute`, called where it is callable; the working folder is importable."""
-    module_name, _, attribute = path.partition(":")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise UsageError(
-                f"data: {path}: there is no module {error.name!r}; check the name and PYTHONPATH"
-            ) from error
-        raise
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise UsageError(f"data: {path}: {module_name} has no attribute {attribute!r}")
-        found = getattr(found, part)
-    return found() if callable(found) and not isinstance(found, Splits) else found
+    """The object at `package.module:attribute`, called where it is callable."""
+    found = imported(path, "data", "my_package.data:loaders")
+    return called(found, path, "data") if callable(found) and not isinstance(found, Splits) else found
 
 
 __all__ = ["NAMES", "Spec", "Splits", "TensorData", "as_splits", "check_batches", "data_folder", "load", "spec"]

@@ -132,7 +132,7 @@ def rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[Any]], str]:
         )
     notes = [f"{result['n_inputs']} {result['inputs']} inputs in rotation, turns interleaved"]
     notes += [f"{name} skipped: {why}" for name, why in result["skipped"].items()]
-    return columns, body, "; ".join(notes)
+    return columns, body, "\n".join([*notes, *result.get("notes", ())])
 
 
 def _check(against: Sequence[str], threads: int, batch: int, seconds: float) -> None:
@@ -204,6 +204,7 @@ def _runners(
     for which, data in models.items():
         session = sessions[which]
         names = _names(session, feeds[0], which)
+        session.run(None, _named(feeds[0], names))  # says clearly which input does not fit; a peer might not
         runners.append(
             Runner("engine", which, secateur.__version__, lambda f, s=session, n=names: s.run(None, _named(f, n)))  # type: ignore[misc]
         )

@@ -83,7 +83,9 @@ def torch(module: Any, threads: int, order: Sequence[str]) -> tuple[Call, str]:
     except ImportError:
         raise Unavailable("torch is not installed (pip install 'secateur[compress]')") from None
     if module is None:
-        raise Unavailable("torch cannot run an .onnx or .sct file; pass the network itself (module=, dense_module=)")
+        raise Unavailable(
+            "torch cannot run an .onnx or .sct file; give the folder of a run (from Python: module=, dense_module=)"
+        )
     t.set_num_threads(threads)
     network = module.eval()
 

@@ -1,0 +1,70 @@
+"""What a user names as `package.module:attribute`: imported, and called when it is callable."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from secateur.errors import SecateurError, UsageError
+
+
+def imported(path: str, what: str, example: str) -> Any:
+    """The object at `path`; the working folder is importable, as it is for `python -m`.
+
+    Args:
+        what: subject of the messages, such as `model`.
+        example: a path that works, for the messages.
+    Raises:
+        UsageError: not an import path, nothing there, or the user's own code failed (with the file and line).
+    """
+    subject = f"{what} {path!r}"
+    module, colon, attribute = path.partition(":")
+    if not (colon and module and attribute):
+        raise UsageError(f"{subject}: give package.module:attribute, as {example}")
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as e:
+        raise UsageError(f"{subject}: no module named {e.name!r}; check the name, the folder and PYTHONPATH") from None
+    except Exception as e:
+        raise UsageError(f"{subject}: importing {module} failed: {told(e)}") from e
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise UsageError(f"{subject}: {module} has no attribute {attribute!r}")
+        found = getattr(found, part)
+    return found
+
+
+def called(made: Any, path: str, what: str) -> Any:
+    """`made()`, which takes no arguments; UsageError with the file and line when the user's code fails."""
+    try:
+        return made()
+    except SecateurError:
+        raise
+    except Exception as e:
+        raise UsageError(
+            f"{what} {path!r}: calling it failed: {told(e)}; a function or class that needs no arguments is needed"
+        ) from e
+
+
+def told(error: BaseException) -> str:
+    """An exception of somebody else's code on one line, with the place: `ValueError: no (nets.py:12)`."""
+    lines = str(error).strip().splitlines()
+    text = f"{type(error).__name__}: {lines[0].strip()[:300]}" if lines else type(error).__name__
+    where = place(error)
+    return f"{text} ({where})" if where else text
+
+
+def place(error: BaseException) -> str:
+    """`file.py:12` of the innermost frame that is neither ours, nor Python's, nor an installed package's, or ''."""
+    ours, python = str(Path(__file__).parent) + os.sep, os.path.dirname(os.__file__) + os.sep
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        name = frame.filename
+        if not (name.startswith((ours, python, "<")) or "-packages" in name):
+            return f"{Path(name).name}:{frame.lineno}"
+    return ""

@@ -1,0 +1,86 @@
+"""`secateur bench DIR`: the nets of a finished run, timed on the run's own test inputs, torch included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from secateur import api, engine, record, verify
+from secateur.errors import SecateurError, UsageError
+from secateur.export import onnx
+from secateur.job import first_batch
+from secateur.recipe import Recipe
+
+_EXAMPLES = 64  # calls' worth of inputs in rotation
+
+
+def bench_run(
+    folder: str | Path,
+    against: Sequence[str],
+    *,
+    threads: int = 1,
+    batch: int = 1,
+    seconds: float = 3.0,
+    inputs: Any = None,
+    dense: str | Path | None = None,
+    data_dir: str | Path | None = None,
+) -> dict[str, Any]:
+    """`engine.bench` of a run's folder.
+
+    The compressed network is rebuilt for torch. The dense one is timed beside it when the recipe names its `weights`;
+    a dense net that the run trained itself was not kept, `dense` then takes a file.
+
+    Args:
+        inputs: examples as for `engine.bench`; None takes the test split of the recipe's data, and random numbers,
+            said in `notes`, where that cannot be had.
+    Returns:
+        The record of `engine.bench`, and `notes`: what could not be had, and why.
+    Raises:
+        UsageError: not the folder of a finished run. FormatError: a damaged file in it.
+    """
+    folder = Path(folder)
+    notes: list[str] = []
+    for name in ("model.sct", "recipe.yaml"):
+        if not (folder / name).is_file():
+            raise UsageError(
+                f"{folder}: {name} is missing; give the folder of a finished run, or an .onnx or .sct file"
+            )
+    recipe = Recipe.from_dict(verify.recipe_keys(folder / "recipe.yaml"))
+    module = dense_module = None  # for torch
+    try:
+        module = api.load(folder)
+    except UsageError as e:
+        notes.append(f"torch: {e}")
+    names = [i.name for i in engine.InferenceSession(folder / "model.sct").get_inputs()]
+    splits = None
+    try:
+        splits = None if recipe.data is None else api.load_data(recipe.data, data_dir)
+    except SecateurError as e:
+        notes.append(f"random inputs, because the recipe's data cannot be had: {e}")
+    if inputs is None and splits is not None:
+        arrays, _ = api.whole_split(splits, "test")
+        inputs = {k: a[: _EXAMPLES * batch] for k, a in zip(names, arrays, strict=True)}
+    dense_file: str | Path | bytes | None = dense
+    if dense is None and recipe.weights is not None and recipe.dense is None and splits is not None:
+        try:
+            dense_module = api.load_model(recipe, data_dir)
+            dense_file = onnx.to_bytes(dense_module, record.few(first_batch(splits.train), 2))
+        except SecateurError as e:
+            notes.append(f"dense net: {e}")
+    elif dense is None:
+        notes.append(
+            "dense net: not kept by the run, which trained it; report.json has its times, --dense takes a file"
+        )
+    found = engine.bench(
+        folder / "model.sct",
+        against=against,
+        threads=threads,
+        batch=batch,
+        inputs=inputs,
+        dense=dense_file,
+        seconds=seconds,
+        module=module,
+        dense_module=dense_module,
+    )
+    return {**found, "notes": notes}
