@@ -8,7 +8,7 @@ import pytest
 from parity.engine_graphs import Net
 from secateur.engine import inspect
 from secateur.errors import FormatError, UsageError
-from secateur.formats import pack
+from secateur.formats import pack, sections
 
 
 def net() -> bytes:
@@ -63,6 +63,11 @@ def test_sct_tells_the_same_and_its_own_bytes() -> None:
     assert b["nbytes"] == len(packed)
     keys = ("op", "shape", "nnz", "n_values", "bits", "structure", "macs", "kernel")
     assert [[row[k] for k in keys] for row in by_weights(a)] == [[row[k] for k in keys] for row in by_weights(b)]
+    assert all(row["bound_nbytes"] is None for row in a["layers"])
+    bounds = {s.name: s.bound_nbytes for s in sections(packed) if s.kind == "tensor"}
+    assert sum(row["bound_nbytes"] for row in b["layers"]) == pytest.approx(sum(bounds.values()), abs=0.05)
+    for row in b["layers"]:  # DESIGN's size law, two constants a layer at most
+        assert row["nbytes"] <= 1.03 * row["bound_nbytes"] + 2 * 32
     assert b["totals"]["constants_nbytes"] < 0.6 * a["totals"]["constants_nbytes"]
 
 

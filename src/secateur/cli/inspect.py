@@ -14,7 +14,7 @@ def command(
     file: Path = typer.Argument(..., help="An .onnx or .sct file, any exporter's."),
     json_: bool = typer.Option(False, "--json", help="One JSON object on stdout."),
 ) -> None:
-    """Show every layer: op, shape, density, bits, MACs, bytes, and the kernel the engine would choose and why.
+    """Show every layer: op, shape, density, bits, MACs, bytes beside their bound; the engine's kernel and why.
 
     Example: secateur inspect model.sct
     """
@@ -25,7 +25,7 @@ def command(
         print_json(found)
         return
     rows = [_row(layer) for layer in found["layers"]]
-    columns = ["layer", "op", "weight", "density", "values", "MACs", "bytes", "kernel", "why"]
+    columns = ["layer", "op", "weight", "density", "values", "MACs", "bytes", "bound", "kernel", "why"]
     print_table(f"{file}: {size(found['nbytes'])}, ISA {found.get('isa', '-')}", columns, rows)
     totals = found["totals"]
     typer.echo("totals: " + ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in totals.items()))
@@ -42,6 +42,7 @@ def _row(layer: dict[str, Any]) -> list[Any]:
         layer.get("n_values") or "-",
         layer.get("macs") or 0,
         layer.get("nbytes") or 0,
+        "-" if layer.get("bound_nbytes") is None else f"{layer['bound_nbytes']:.1f}",
         layer.get("kernel", ""),
         layer.get("why", ""),
     ]

@@ -9,7 +9,7 @@ from secateur.engine import _native
 from secateur.engine.mixed import coverage
 from secateur.engine.session import InferenceSession, read_model
 from secateur.errors import UnsupportedError, UsageError
-from secateur.formats import sections
+from secateur.formats import Section, sections
 
 
 def inspect(path_or_bytes: str | os.PathLike[str] | bytes, batch: int = 1) -> dict[str, Any]:
@@ -25,6 +25,8 @@ def inspect(path_or_bytes: str | os.PathLike[str] | bytes, batch: int = 1) -> di
         and `layers`, one dict per node that does arithmetic or holds constants:
         name, op, shape (of the weight or None), n_weights, nnz, density, n_values (distinct nonzero values), bits,
         structure (list of what was found), macs (dense), macs_nonzero, nbytes (of its constants in this file),
+        bound_nbytes (.sct only, else None: [log2 C(n, nnz) + nnz H0(values) + codebook bits] / 8, before the format's
+        1.03 and 32 bytes a tensor),
         kernel and why (what the engine chose; "fused" where another layer took it in).
         `totals`: n_weights, nnz, density, macs, macs_nonzero, constants_nbytes, other_nbytes (graph and names), nbytes.
     Raises:
@@ -34,7 +36,7 @@ def inspect(path_or_bytes: str | os.PathLike[str] | bytes, batch: int = 1) -> di
     if batch < 1:
         raise UsageError(f"inspect(): batch={batch}; it must be >= 1")
     found = _native.layers(data)
-    coded = {s.name: s.nbytes for s in sections(data) if s.kind == "tensor"} if _is_sct(data) else None
+    coded = {s.name: s for s in sections(data) if s.kind == "tensor"} if _is_sct(data) else None
     session: InferenceSession | None = None
     refused: str | None = None
     try:
@@ -80,10 +82,10 @@ def _values(nodes: list[_native.NodeArg]) -> list[dict[str, Any]]:
     return [{"name": n.name, "type": n.type, "shape": list(n.shape)} for n in nodes]
 
 
-def _layer(row: dict[str, Any], step: dict[str, Any] | None, coded: dict[str, int] | None) -> dict[str, Any]:
+def _layer(row: dict[str, Any], step: dict[str, Any] | None, coded: dict[str, Section] | None) -> dict[str, Any]:
     n_weights, nnz = row["n_weights"], row["nnz"]
     positions = step["macs"] // step["n_weights"] if step and step["n_weights"] else 0
-    nbytes = row["nbytes"] if coded is None else sum(coded.get(name, 0) for name in row["constants"])
+    stored = [coded[name] for name in row["constants"] if name in coded] if coded is not None else None
     return {
         "name": row["name"],
         "op": row["op"],
@@ -96,7 +98,8 @@ def _layer(row: dict[str, Any], step: dict[str, Any] | None, coded: dict[str, in
         "structure": row["structure"],
         "macs": n_weights * positions,
         "macs_nonzero": nnz * positions,
-        "nbytes": nbytes,
+        "nbytes": row["nbytes"] if stored is None else sum(s.nbytes for s in stored),
+        "bound_nbytes": None if stored is None else round(sum(s.bound_nbytes for s in stored), 2),
         "kernel": step["kernel"] if step else ("fused" if n_weights == 0 and row["nbytes"] else ""),
         "why": step["why"] if step else "",
     }
