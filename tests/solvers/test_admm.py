@@ -1,6 +1,7 @@
 """ADMM on problems whose answer is known: the card's stability threshold, dual identity, ramp against magnitude."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -100,7 +101,16 @@ def test_penalty_gradient_at_the_third_round_is_rho_times_the_gap() -> None:
     penalty = solver.penalty(state)
     assert isinstance(penalty, Tensor)
     (gradient,) = torch.autograd.grad(penalty, w)
-    torch.testing.assert_close(gradient, 0.7 * (w - state.z["w"] + state.u["w"]).detach())
+    assert state.rho["w"] >= 0.7  # the curvature of this problem is at least its second moment, 1
+    torch.testing.assert_close(gradient, state.rho["w"] * (w - state.z["w"] + state.u["w"]).detach())
+
+
+def test_rho_does_not_vanish_where_the_gradients_do() -> None:
+    # A net that fits its data: Fisher says 1e-6, but Adam's steps stay as long as ever.
+    w = torch.full((2, 6), 0.05)
+    made, _ = problem(w, 4, 10, h=torch.full_like(w, 1e-12))
+    state = Admm(round_steps=10, start=0.5, end=5.0, **FIXED).init(replace(made, adaptive=True))  # type: ignore[arg-type]
+    assert state.rho["w"] == pytest.approx(0.5 * 1.0 / 0.05, rel=1e-4)
 
 
 def test_rescaled_dual_keeps_the_multiplier() -> None:

@@ -28,10 +28,12 @@ class Admm(Solver):
     no penalty gradient that Adam would rescale. Adam's own metric is diag(sqrt(v)), so a scalar `a` is the penalty
     rho * sqrt(v_i): the same metric as a projection with the saliency |w| v^(1/4).
 
-    rho is c times a curvature estimate of the site (empirical Fisher, batch size times the second moment v, in the
-    optimizer's metric); c goes geometrically from `start` to `end` over the rounds of a stage and stops once the
-    relative primal residual is below `tolerance`. When rho changes, U is rescaled so that the multiplier rho * U stays.
-    The dual is carried on from stage to stage.
+    rho is c times a curvature estimate of the site, in the optimizer's metric: the larger of the empirical Fisher
+    (batch size times the second moment v) and of the secant, a step's force over the site's weights (root mean
+    squares). The second is needed because Fisher vanishes where a net fits its data, and the noise of the steps does
+    not: with Fisher alone LeNet-5 never closed the gap between W and Z. c goes geometrically from `start` to `end` over
+    the rounds of a stage and stops once the relative primal residual is below `tolerance`. When rho changes, U is
+    rescaled so that the multiplier rho * U stays. The dual is carried on from stage to stage.
 
     Args:
         round_steps: optimizer steps of a W-step; each round restarts the learning rate.
@@ -191,15 +193,19 @@ class _State:
         return total
 
     def measure_curvature(self) -> None:
-        """Empirical Fisher B v per weight, seen in the optimizer's metric (divided by sqrt(v) under Adam)."""
+        """Of each site, seen in the optimizer's metric: under Adam divided by sqrt(v), so that a step's force is 1."""
         names = {m.param for t in self.problem.terms for m in t.site.members}
         for k in names:
-            v = self.problem.second_moment(k)
-            h = None if v is None else (v.sqrt() if self.problem.adaptive else v) * self.problem.examples
-            mean = _TINY if h is None else max(float(h.mean()), _TINY)
-            self.curvature[k] = 1.0 if h is None else mean
-            if self.solver.metric == "weight" and h is not None:
-                live = self.problem.params[k]
+            v, live = self.problem.second_moment(k), self.problem.params[k]
+            if v is None:
+                self.curvature[k] = 1.0
+                continue
+            h = (v.sqrt() if self.problem.adaptive else v) * self.problem.examples
+            mean = max(float(h.mean()), _TINY)
+            force = 1.0 if self.problem.adaptive else float(v.mean()) ** 0.5
+            size = float(live.detach().square().sum() / max(int(live.count_nonzero()), 1)) ** 0.5
+            self.curvature[k] = max(mean, force / size if size else 0.0)
+            if self.solver.metric == "weight":
                 # A floor of 1 % of the mean: weights without any curvature must still reach their target.
                 self.shape[k] = (h / mean).clamp_min(0.01).to(live.dtype)
 
