@@ -59,7 +59,6 @@ def main() -> Result:
             "constrain": [{"where": "*", "with": ["topk", "uniform"]}],  # fewer weights, fewer bits, chosen together
             "solver": {"name": "gradual", "epochs": 10},
             "training": {"lr": 2e-3, "batch_size": 128},
-            "snap_training": {"lr": 1e-4},
             "bench": {"seconds": 0.2},
         },
         budget={"nbytes": "12KB"},

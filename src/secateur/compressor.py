@@ -123,6 +123,7 @@ class Compressor:
         self._judge()
         if self._at < 2 and self._n >= self._ends[self._at] and self._n < self._total:
             self._enter(self._at + 1)
+            self._judge()  # the point as projected is an answer too
             self.round_changed = True
 
     def finalize(self) -> Result:
@@ -263,7 +264,7 @@ class Compressor:
         if self._evaluate is None or not last:
             return
         every = max((self._total - self._ends[1 if self._at == 2 else 0]) // _JUDGED, 1)
-        if self._n % every and self._n != self._total:
+        if self._n % every and self._n != self._total and self._best:
             return
         live, point = weights_of(self._model), self._point()
         load_weights(self._model, point)

@@ -107,6 +107,10 @@ class Piece(ABC):
     def project(self, matrix: Tensor) -> Tensor:
         """Orthogonal projection onto the subspace; a new tensor."""
 
+    def follow(self, matrix: Tensor) -> Tensor:
+        """Cheap stand-in for the set's full projection while training changes little; default: stay in the piece."""
+        return self.project(matrix)
+
 
 @dataclass(frozen=True)
 class Saliency(ABC):

@@ -208,11 +208,12 @@ class Frozen:
         if self._names:
             torch._foreach_mul_([tensors[n] for n in self._names], self._values)
 
-    def apply_(self, tensors: Weights) -> None:
-        """Project the tensors (all names of the terms) onto the piece, in place."""
+    def apply_(self, tensors: Weights, follow: bool = False) -> None:
+        """Project the tensors (all names of the terms) onto the piece, in place; or let it `follow` them."""
         self.mask_(tensors)
         for term, piece in self.pieces:
             view = term.constraint.view
-            near = piece.project(views.matrix(term.site, view, tensors))
+            move = piece.follow if follow else piece.project
+            near = move(views.matrix(term.site, view, tensors))
             for name, value in views.write(term.site, view, tensors, near).items():
                 tensors[name].copy_(value)

@@ -92,6 +92,17 @@ def test_the_grid_gives_the_very_values_back(zero: str) -> None:
     assert Uniform(zero="free").grid(top[:, :127]).tolist() == [1.0]
 
 
+def test_following_a_small_move_changes_codes_and_refits_the_scale() -> None:
+    piece = Uniform().freeze(torch.tensor([[1.0, 2.0, -3.0, 0.0]]), 3)
+    # 2.0 moved to 2.9: code 3. Scale (1 + 3 * 2.9 + 3 * 3) / (1 + 9 + 9) = 18.7 / 19, the codes stay at it.
+    moved = piece.follow(torch.tensor([[1.0, 2.9, -3.0, 0.0]]))
+    torch.testing.assert_close(moved, 18.7 / 19 * torch.tensor([[1.0, 3.0, -3.0, 0.0]]))
+    assert Uniform().contains(moved, 3)
+    far = piece.follow(torch.tensor([[1.0, 2.0, -30.0, 0.0]]))
+    assert Uniform().contains(far, 3)  # no code beyond the level's
+    assert torch.equal(Uniform().freeze(torch.zeros(1, 3), 3).follow(torch.zeros(1, 3)), torch.zeros(1, 3))
+
+
 def test_refusals() -> None:
     for options in ({"per": "column"}, {"zero": "some"}, {"min_bits": 1}, {"max_bits": 9}):
         with pytest.raises(UsageError, match="uniform"):

@@ -175,3 +175,16 @@ def test_distillation_is_zero_at_the_teacher_and_scales_with_temperature() -> No
     p, q = (z / 2).softmax(-1), (s / 2).softmax(-1)
     by_hand = 4 * (p * (p / q).log()).sum(-1).mean()
     assert float(d.loss(s, None, z, None)) == pytest.approx(float(by_hand), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["held", "snap"])
+def test_the_point_as_projected_is_a_candidate(kind: str) -> None:
+    s = setting()
+    phase = make_phase(kind, s, Statistics(s.params))
+    start = phase.candidate({k: v.clone() for k, v in phase.tracked().items()})
+    scores = iter([0.9, *[0.1] * 20])  # training makes it worse from the first epoch on
+    s.evaluate = lambda model: next(scores)
+    outcome = train(s, Stage("after", phase, Training(lr=1e-2), [TASK]))
+    assert outcome.metric == 0.9
+    assert all(row["metric"] == 0.1 for row in outcome.curve)
+    assert all(torch.equal(outcome.weights[k], v) for k, v in start.items())

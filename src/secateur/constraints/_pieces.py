@@ -13,6 +13,8 @@ from torch import Tensor
 
 from secateur.contracts import Piece
 
+_LLOYD = 2  # rounds from the last exact scale
+
 
 @dataclass(frozen=True, eq=False)
 class Free(Piece):
@@ -71,17 +73,41 @@ class ScaledCodes(Piece):
     """Matrices scale * codes with a free scale per row (`per_row`) or one for all; `codes` whole numbers.
 
     `member` is the matrix it was frozen at: scale * codes is rounded to the dtype, so the scale read back from a
-    member can differ in the last place; the member itself is returned unchanged.
+    member can differ in the last place; the member itself is returned unchanged. `least` and `top` bound the codes
+    that `follow` may choose.
     """
 
     codes: Tensor
     member: Tensor
     per_row: bool = False
+    least: int = 0
+    top: int = 127
 
     def project(self, matrix: Tensor) -> Tensor:
         if torch.equal(matrix, self.member):
             return self.member.clone()
         q = self.codes.double()
+        return (self._scale(matrix, q).to(matrix.dtype).double() * q).to(matrix.dtype).add_(0.0)  # no -0.0
+
+    def follow(self, matrix: Tensor) -> Tensor:
+        """Nearest multiples, `least` <= |code| <= `top`, of a scale refitted from the one frozen at (Lloyd's rounds).
+
+        With the codes held, one scale cannot answer what single weights ask for: the net stands still while the same
+        gradient is added up step after step (at lr 2e-3 the squared error of a 6-bit net rose 30-fold so).
+        """
+        scale = self._scale(self.member, self.codes.double())
+        for _ in range(_LLOYD):
+            codes = self._nearest(matrix, scale)
+            scale = self._scale(matrix, codes)
+        return (scale.to(matrix.dtype).double() * self._nearest(matrix, scale)).to(matrix.dtype).add_(0.0)
+
+    def _nearest(self, matrix: Tensor, scale: Tensor) -> Tensor:
+        """Codes; halfway between two the smaller."""
+        ratio = matrix.abs().double() / torch.where(scale > 0, scale, torch.inf)
+        codes = (ratio - 0.5).ceil_().clamp_(self.least, self.top)
+        return torch.where(matrix < 0, -codes, codes)
+
+    def _scale(self, matrix: Tensor, codes: Tensor) -> Tensor:
         dims = [1] if self.per_row else [0, 1]
-        scale = (matrix.double() * q).sum(dims, keepdim=True) / q.square().sum(dims, keepdim=True).clamp(min=1.0)
-        return (scale.to(matrix.dtype).double() * q).to(matrix.dtype).add_(0.0)  # no -0.0
+        top = (matrix.double() * codes).sum(dims, keepdim=True)
+        return top / codes.square().sum(dims, keepdim=True).clamp(min=1.0)

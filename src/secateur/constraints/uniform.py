@@ -117,7 +117,8 @@ class Uniform(Constraint):
             raise ConstraintError(
                 f"uniform {list(weight.shape)}: freeze needs a member of level {level}; project first"
             )
-        return ScaledCodes(torch.cat([c for c in codes if c is not None]), weight.clone(), self.per == "row")
+        whole = torch.cat([c for c in codes if c is not None])
+        return ScaledCodes(whole, weight.clone(), self.per == "row", int(self.zero == "never"), self.top(level))
 
     def grid(self, weight: Tensor) -> Tensor | None:
         """The scale, or one a row (1 where all is zero); None when a code needs more than a signed byte."""

@@ -139,6 +139,8 @@ class _Run:
     def go(self) -> Outcome:
         self._restore()
         began, total, per_epoch = time.monotonic() - self.seconds, self.phase.total_steps, len(self.s.batches)
+        if self.step == 0 and self.phase.feasible and self.stage.keep_best:
+            self._judge_start()
         self.s.model.train()
         while self.step < total:
             epoch, inside = divmod(self.step, per_epoch)
@@ -211,12 +213,22 @@ class _Run:
         names = self.s.model.state_dict().keys()
         return {k: v for k, v in point.items() if k in names}
 
-    def _judge(self, epoch: float) -> None:
-        live, point = weights_of(self.s.model), self._point()
+    def _judge_start(self) -> None:
+        """The point as projected is an answer too: training must not end below it."""
+        self.best = self._point()
+        self.metric = self._metric_of(self.best)
+
+    def _metric_of(self, point: Mapping[str, Tensor]) -> float:
+        live = weights_of(self.s.model)
         load_weights(self.s.model, point)
         with evaluating(self.s.model):
             metric = float(self.s.evaluate(self.s.model))
         load_weights(self.s.model, live)
+        return metric
+
+    def _judge(self, epoch: float) -> None:
+        point = self._point()
+        metric = self._metric_of(point)
         self.s.model.train()
         loss = self.loss_sum / max(self.loss_n, 1)
         self.loss_sum, self.loss_n = 0.0, 0

@@ -38,6 +38,8 @@ class Memory(Protocol):
 class Phase:
     """No constraint at all: the dense training. The other phases override what differs."""
 
+    feasible = False  # does the phase start from (and stay at) an answer? then its first point is judged too
+
     def __init__(self, params: Live, total_steps: int) -> None:
         self.params, self.total_steps, self.n = params, total_steps, 0
         self.round_changed = False
@@ -148,6 +150,8 @@ class Approach(Phase):
 class Held(Phase):
     """Masked retraining: gradients and steps stay inside the linear piece through the weights at the start."""
 
+    feasible = True
+
     def __init__(self, terms: tuple[Term, ...], levels: Levels, params: Live, total_steps: int) -> None:
         super().__init__(params, total_steps)
         self.terms, self.levels = terms, levels
@@ -179,10 +183,12 @@ class Snap(Phase):
     """Straight-through training of values: the forward pass sees members of the sets, the steps move latent weights.
 
     The parameters hold the member Q; after the optimizer moved Q by d, the latent weights W become W + d inside the
-    support, and Q = projection of W: a full one every `every` steps, in between the projection onto the piece of the
-    last one (cluster means, scales). After `loose` of the steps the assignment is frozen and the rest is masked
-    retraining in that piece (tied clusters).
+    support, and Q = projection of W: a full one every `every` steps, in between what the piece of the last one makes
+    of W (`Piece.follow`: cluster means; new codes of a uniform grid). After `loose` of the steps the assignment is
+    frozen and the rest is masked retraining in that piece (tied clusters).
     """
+
+    feasible = True
 
     def __init__(
         self,
@@ -225,7 +231,7 @@ class Snap(Phase):
             self._assign()
         else:
             near = {k: v.clone() for k, v in self.latent.items()}
-            self.frozen.apply_(near)
+            self.frozen.apply_(near, follow=True)
             self._show(near)
 
     def tracked(self) -> dict[str, Tensor]:
