@@ -97,7 +97,14 @@ def test_another_recipe_may_not_take_up_a_checkpoint(tmp_path: Path) -> None:
     assert Ledger(tmp_path, "epochs: 4", resume=True).fact("threads", lambda: 1) == 2
     with pytest.raises(UsageError, match="the checkpoint belongs to another recipe"):
         Ledger(tmp_path, "epochs: 5", resume=True)
-    assert Ledger(tmp_path, "epochs: 5").done("threads") is None
+
+
+def test_work_is_never_thrown_away_unasked(tmp_path: Path) -> None:
+    Ledger(tmp_path, "epochs: 4").fact("threads", lambda: 2)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(UsageError, match=rf"{tmp_path}: holds the checkpoint of an earlier run; --resume goes on"):
+        Ledger(tmp_path, "epochs: 5")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:

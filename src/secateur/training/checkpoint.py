@@ -34,7 +34,7 @@ class Ledger:
         recipe: text that the run depends on; resuming with another one is refused.
         seconds: time between two checkpoints of a running stage.
         write: how a file is written (tests inject a full disk).
-        resume: read what is there; otherwise what is there is removed.
+        resume: read what is there; otherwise a folder with records is refused, so that no work is lost unasked.
     """
 
     def __init__(
@@ -51,15 +51,18 @@ class Ledger:
         self._key = hashlib.blake2b(recipe.encode(), digest_size=16).hexdigest()
         if folder is None or not folder.is_dir():
             return
-        for path in sorted(folder.glob("*.safetensors")):
-            if not resume:
-                path.unlink()
-                continue
+        records = sorted(folder.glob("*.safetensors"))
+        if records and not resume:
+            raise UsageError(
+                f"{folder}: holds the checkpoint of an earlier run; --resume goes on from it, another folder leaves it "
+                "alone, and deleting it starts anew"
+            )
+        for path in records:
             tensors, facts = read(path)
             if facts.get("key") != self._key:
                 raise UsageError(
                     f"{folder}: the checkpoint belongs to another recipe, model or data set; resume with the same "
-                    "ones, or start without --resume"
+                    "ones, choose another folder, or delete it to start anew"
                 )
             if path.stem != "current":
                 self._done[facts["stage"]] = (tensors, facts["facts"])
@@ -141,7 +144,7 @@ def read(path: Path) -> Record:
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a mapping
         facts = json.loads(text) if text is not None else None
     except (SafetensorError, ValueError, OSError) as e:
-        raise FormatError(f"{path}: damaged checkpoint ({e}); start without --resume") from None
+        raise FormatError(f"{path}: damaged checkpoint ({e}); delete {path.parent} to start anew") from None
     if not isinstance(facts, dict) or facts.get("version", _VERSION) != _VERSION:
-        raise FormatError(f"{path}: not a checkpoint that this version reads; start without --resume")
+        raise FormatError(f"{path}: not a checkpoint that this version reads; delete {path.parent} to start anew")
     return tensors, facts
