@@ -22,6 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import nets
 import shapes
 
 from secateur.engine.bench import bench
@@ -93,7 +94,7 @@ def main() -> int:
     """Parse, measure, print, write; exit 1 when any two runtimes disagree."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--what", choices=("layers", "nets"), default="layers")
-    parser.add_argument("--nets", nargs="+", choices=shapes.NETS, default=list(shapes.NETS))
+    parser.add_argument("--nets", nargs="+", choices=nets.NETS, default=None)
     parser.add_argument("--density", nargs="+", type=float, default=[0.1, 0.05])
     parser.add_argument("--seconds", type=float, default=0.5, help="per runtime and file")
     parser.add_argument("--out", type=Path, help="JSON with provenance")
@@ -103,10 +104,11 @@ def main() -> int:
     rows = []
     for density in args.density:
         if args.what == "nets":
-            cases = [(n, shapes.net_file(n, density), shapes.net_file(n, 1.0), 1) for n in args.nets]
+            names = args.nets or nets.NETS
+            cases = [(n, nets.net_file(n, density), nets.net_file(n, 1.0), 1) for n in names]
         else:
             cases = []
-            for net, layer in shapes.shapes(tuple(args.nets)):
+            for net, layer in shapes.shapes(tuple(args.nets or shapes.NETS)):
                 pruned, repeats = shapes.layer_file(layer, density)
                 cases.append((f"{net}.{layer.name}", pruned, shapes.layer_file(layer, 1.0)[0], repeats))
         for name, pruned, dense, repeats in cases:

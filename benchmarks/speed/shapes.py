@@ -69,8 +69,8 @@ class Builder:
         self.n_values += 1
         return f"v{self.n_values}"
 
-    def _weight(self, *shape: int, prune: bool = True) -> str:
-        fan_in = int(np.prod(shape[1:])) if len(shape) > 1 else 1
+    def weight(self, *shape: int, prune: bool = True, fan_in: int | None = None) -> str:
+        fan_in = fan_in or (int(np.prod(shape[1:])) if len(shape) > 1 else 1)
         # Kaiming scale, raised by what pruning takes away, so that activations neither vanish nor explode.
         scale = np.sqrt(2.0 / fan_in / (self.density if prune else 1.0)) if len(shape) > 1 else 0.1
         value = self.rng.standard_normal(shape) * scale
@@ -87,9 +87,9 @@ class Builder:
 
     def conv(self, x: str, layer: Layer, relu: bool = True, prune: bool = True) -> str:
         k, p = layer.kernel, layer.pad
-        w = self._weight(layer.outputs, layer.inputs, k, k, prune=prune)
+        w = self.weight(layer.outputs, layer.inputs, k, k, prune=prune)
         y = self.node(
-            "Conv", x, w, self._weight(layer.outputs), kernel_shape=[k, k], strides=[layer.stride] * 2, pads=[p] * 4
+            "Conv", x, w, self.weight(layer.outputs), kernel_shape=[k, k], strides=[layer.stride] * 2, pads=[p] * 4
         )
         if relu:
             y = self.node("Relu", y)
@@ -98,7 +98,7 @@ class Builder:
         return y
 
     def linear(self, x: str, inputs: int, outputs: int, relu: bool = True, prune: bool = True) -> str:
-        y = self.node("Gemm", x, self._weight(outputs, inputs, prune=prune), self._weight(outputs), transB=1)
+        y = self.node("Gemm", x, self.weight(outputs, inputs, prune=prune), self.weight(outputs), transB=1)
         return self.node("Relu", y) if relu else y
 
     def file(self, x_shape: list[int], y: str) -> bytes:

@@ -5,11 +5,10 @@ import sys
 import numpy as np
 import pytest
 
-from secateur.engine import InferenceSession, MixedSession
-from secateur.errors import MissingExtraError, UnsupportedError, UsageError
-
 from parity.engine_graphs import Net, tolerance
 from parity.test_engine_random import run_ort
+from secateur.engine import InferenceSession, MixedSession
+from secateur.errors import MissingExtraError, UnsupportedError, UsageError
 
 
 def sandwich(batch: int | str = 2) -> tuple[Net, bytes]:

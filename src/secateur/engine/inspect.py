@@ -20,8 +20,8 @@ def inspect(path_or_bytes: str | os.PathLike[str] | bytes, batch: int = 1) -> di
         batch: size given to free dimensions, for MACs.
     Returns:
         `format` ("onnx" or "sct"), `nbytes` of the file, `opset`, `ir_version`, `inputs`, `outputs` (name, type,
-        shape), `isa`, `cpu`, `notes` (what was folded and fused), `refused` (why the engine cannot run it alone, or None),
-        `coverage` (what `MixedSession` would hand over, as far as operators tell),
+        shape), `isa`, `cpu`, `notes` (what was folded and fused), `refused` (why the engine cannot run it alone, or
+        None), `coverage` (what `MixedSession` would hand over, as far as operators tell),
         and `layers`, one dict per node that does arithmetic or holds constants:
         name, op, shape (of the weight or None), n_weights, nnz, density, n_values (distinct nonzero values), bits,
         structure (list of what was found), macs (dense), macs_nonzero, nbytes (of its constants in this file),

@@ -147,7 +147,6 @@ class MixedSession:
 
     def _build(self) -> list[_Part]:
         found = _native.partition(self._model, self._refused)
-        ops = dict(found["nodes"])
         reasons = found["refused"]
         self.coverage = _coverage(found)
         parts = found["parts"]
