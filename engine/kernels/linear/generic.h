@@ -78,6 +78,24 @@ void transpose_in(const float* from, int64_t from_stride, int rows, int cols, fl
   }
 }
 
+// y[r][k] = act(from[k][r] + residual[r][k]) for r < rows, k < n: features side by side make whole cache lines of y.
+void turn_out(const LinearView& v, const float* from, int tile, int rows, int n, const float* residual, float* y) {
+  for (int r = 0; r < rows; r += 4) {
+    float four[4 * kLinearTurn];
+    SECATEUR_UNROLL
+    for (int k = 0; k < kLinearTurn; k += 4) transpose4(from + int64_t{k} * tile + r, tile, four + k, kLinearTurn);
+    for (int i = 0; i < 4 && r + i < rows; ++i) {
+      const int64_t row = int64_t{r + i} * v.out;
+      for (int k = 0; k < n; k += kLanes) {
+        const int left = n - k < kLanes ? n - k : kLanes;
+        Vec s = Vec::load(four + i * kLinearTurn + k);
+        if (residual) s = s + Vec::load_range(residual + row + k, 0, left);
+        activate(s, v).store_first(y + row + k, left);
+      }
+    }
+  }
+}
+
 // P vectors of rows of x, all output features of the task.
 template <int P>
 void sparse_tile(const LinearView& v, const LinearTask& t, int64_t row0, int rows) {
@@ -86,48 +104,43 @@ void sparse_tile(const LinearView& v, const LinearTask& t, int64_t row0, int row
   float* out = t.scratch + int64_t{v.in} * kTile;
   transpose_in(t.x + row0 * v.in, v.in, rows, v.in, panel, kTile);
   const int first = t.begin * kLinearGroup, last = t.end * kLinearGroup < v.out ? t.end * kLinearGroup : v.out;
-  for (int k = first; k < last; ++k) {
-    constexpr int C = P == 1 ? 4 : P == 2 ? 2 : 1;  // chains, against the latency of an addition
-    Vec sums[C][P];
-    SECATEUR_UNROLL
-    for (int c = 0; c < C; ++c) {
-      SECATEUR_UNROLL
-      for (int p = 0; p < P; ++p) sums[c][p] = c == 0 ? Vec::set1(v.bias[k]) : Vec::zero();
-    }
-    int64_t j = v.row_begin[k];
-    const int64_t stop = v.row_begin[k + 1];
-    for (; j + C <= stop; j += C) {
+  for (int block = first; block < last; block += kLinearTurn) {
+    const int n = last - block < kLinearTurn ? last - block : kLinearTurn;
+    for (int k = 0; k < n; ++k) {
+      constexpr int C = P == 1 ? 4 : P == 2 ? 2 : 1;  // chains, against the latency of an addition
+      Vec sums[C][P];
       SECATEUR_UNROLL
       for (int c = 0; c < C; ++c) {
-        const Vec w = Vec::set1(v.row_weights[j + c]);
-        const float* x = panel + int64_t{v.row_columns[j + c]} * kTile;
         SECATEUR_UNROLL
-        for (int p = 0; p < P; ++p) sums[c][p] = fma(w, Vec::load(x + p * kLanes), sums[c][p]);
+        for (int p = 0; p < P; ++p) sums[c][p] = c == 0 ? Vec::set1(v.row_bias[block + k]) : Vec::zero();
       }
-    }
-    for (; j < stop; ++j) {
-      const Vec w = Vec::set1(v.row_weights[j]);
-      const float* x = panel + int64_t{v.row_columns[j]} * kTile;
-      SECATEUR_UNROLL
-      for (int p = 0; p < P; ++p) sums[0][p] = fma(w, Vec::load(x + p * kLanes), sums[0][p]);
-    }
-    SECATEUR_UNROLL
-    for (int c = 1; c < C; ++c) {
-      SECATEUR_UNROLL
-      for (int p = 0; p < P; ++p) sums[0][p] = sums[0][p] + sums[c][p];
-    }
-    const int o = v.order[k];
-    SECATEUR_UNROLL
-    for (int p = 0; p < P; ++p) {
-      if (t.residual) {
-        float r[kLanes];
-        for (int i = 0; i < kLanes; ++i) r[i] = p * kLanes + i < rows ? t.residual[(row0 + p * kLanes + i) * v.out + o] : 0.0f;
-        sums[0][p] = sums[0][p] + Vec::load(r);
+      int64_t j = v.row_begin[block + k];
+      const int64_t stop = v.row_begin[block + k + 1];
+      for (; j + C <= stop; j += C) {
+        SECATEUR_UNROLL
+        for (int c = 0; c < C; ++c) {
+          const Vec w = Vec::set1(v.row_weights[j + c]);
+          const float* x = panel + int64_t{v.row_columns[j + c]} * kTile;
+          SECATEUR_UNROLL
+          for (int p = 0; p < P; ++p) sums[c][p] = fma(w, Vec::load(x + p * kLanes), sums[c][p]);
+        }
       }
-      activate(sums[0][p], v).store(out + p * kLanes);
+      for (; j < stop; ++j) {
+        const Vec w = Vec::set1(v.row_weights[j]);
+        const float* x = panel + int64_t{v.row_columns[j]} * kTile;
+        SECATEUR_UNROLL
+        for (int p = 0; p < P; ++p) sums[0][p] = fma(w, Vec::load(x + p * kLanes), sums[0][p]);
+      }
+      SECATEUR_UNROLL
+      for (int c = 1; c < C; ++c) {
+        SECATEUR_UNROLL
+        for (int p = 0; p < P; ++p) sums[0][p] = sums[0][p] + sums[c][p];
+      }
+      SECATEUR_UNROLL
+      for (int p = 0; p < P; ++p) sums[0][p].store(out + k * kTile + p * kLanes);
     }
-    float* y = t.y + row0 * v.out + o;
-    for (int i = 0; i < rows; ++i) y[int64_t{i} * v.out] = out[i];
+    const int64_t at = row0 * v.out + block;
+    turn_out(v, out, kTile, rows, n, t.residual ? t.residual + at : nullptr, t.y + at);
   }
 }
 

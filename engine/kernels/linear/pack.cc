@@ -25,11 +25,12 @@ struct PackedSparse final : PackedRows {
   std::vector<LinearGroup> groups;
   Buffer columns, row_columns, row_weights;
   std::vector<int64_t> row_begin;
+  std::vector<float> row_bias;
 
   size_t worker_bytes(int64_t rows) const {
     if (rows < kManyRows) return 0;
     const size_t tile = size_t{kLinearTileVectors} * kernel->vector_lanes;
-    return align_up((static_cast<size_t>(shape.in) + 1) * tile * sizeof(float));
+    return align_up((static_cast<size_t>(shape.in) + kLinearTurn) * tile * sizeof(float));
   }
   size_t scratch_bytes(int64_t rows, int threads) const override { return worker_bytes(rows) * std::max(1, threads); }
 };
@@ -91,14 +92,14 @@ std::unique_ptr<PackedLinear> linear_sparse_pack(const LinearKernel& kernel, con
   std::iota(p->order.begin(), p->order.end(), 0);
   std::stable_sort(p->order.begin(), p->order.end(), [&](int a, int b) { return count[a] > count[b]; });
 
-  // Feature by feature, in sorted order.
+  // Feature by feature.
   p->row_columns = Buffer(static_cast<size_t>(p->nnz) * sizeof(uint32_t));
   p->row_weights = Buffer(static_cast<size_t>(p->nnz) * sizeof(float));
   uint32_t* row_columns = p->row_columns.as<uint32_t>();
   float* row_weights = p->row_weights.as<float>();
   p->row_begin.assign(1, 0);
   int64_t at = 0;
-  for (int o : p->order) {
+  for (int o = 0; o < s.out; ++o) {
     const float* w = weights + int64_t{o} * s.in;
     for (int i = 0; i < s.in; ++i)
       if (w[i] != 0) {
@@ -136,9 +137,9 @@ std::unique_ptr<PackedLinear> linear_sparse_pack(const LinearKernel& kernel, con
       group.has_tail |= group.tail[k] > 0;
     }
     for (int32_t j = 0; j < group.common; ++j)
-      for (int k = 0; k < n; ++k) put(p->row_begin[first + k] + j);
+      for (int k = 0; k < n; ++k) put(p->row_begin[p->order[first + k]] + j);
     for (int k = 0; k < n; ++k)
-      for (int32_t j = group.common; j < group.common + group.tail[k]; ++j) put(p->row_begin[first + k] + j);
+      for (int32_t j = group.common; j < group.common + group.tail[k]; ++j) put(p->row_begin[p->order[first + k]] + j);
     if (bias)
       for (int k = 0; k < n; ++k) p->bias[first + k] = bias[p->order[first + k]];
     p->groups.push_back(group);
@@ -152,6 +153,9 @@ std::unique_ptr<PackedLinear> linear_sparse_pack(const LinearKernel& kernel, con
   v.columns16 = narrow ? p->columns.as<uint16_t>() : nullptr;
   v.columns32 = narrow ? nullptr : p->columns.as<uint32_t>();
   v.weights = w;
+  p->row_bias.assign(static_cast<size_t>(s.out), 0.0f);
+  if (bias) std::copy_n(bias, s.out, p->row_bias.begin());
+  v.row_bias = p->row_bias.data();
   v.row_begin = p->row_begin.data();
   v.row_columns = row_columns;
   v.row_weights = row_weights;
