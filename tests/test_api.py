@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.training.nets import batches, blobs, mlp
+from tests.training.nets import MLP, batches, blobs, mlp
 from torch import Tensor, nn
 
 import secateur
@@ -286,6 +286,38 @@ def test_compressor_keeps_its_promises_and_resumes_exactly(kind: str, stop: int,
     assert restarts
     again, _ = own_loop(trained, settings, budget, stop)
     assert again.files.sct == result.files.sct
+
+
+@pytest.mark.parametrize(("limit", "met"), [(300, False), (400, True)])
+def test_a_file_that_grew_in_the_users_loop_is_told_with_what_to_do(limit: int, met: bool) -> None:
+    """A hundred biases are zero, and cost nothing, when one-shot sets the levels; then they are trained."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = MLP(n_out=100)
+    with torch.no_grad():
+        net.fc2.bias.zero_()
+    goal = torch.randn(3, 100, generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
+    settings = recipe(solver={"name": "one_shot", "epochs": 1})
+    c = secateur.Compressor(
+        net, settings, blobs(2)[0], optimizer=optimizer, total_steps=16, budget={"nbytes": f"{limit}B"}
+    )
+    for x, y in batches(512):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(net(x), goal[y]).backward()
+        optimizer.step()
+        c.step()
+    if met:  # the levels are tightened until the file fits
+        assert 320 < len(c.finalize().files.sct) <= limit
+        return
+    told = (
+        r"finalize: nbytes <= 300 was missed: .* reached is (\d+) bytes, .*raise the budget.*constrain.*solver\.polish"
+    )
+    with pytest.raises(BudgetError, match=told) as caught:
+        c.finalize()
+    # 100 trained biases of some 27 bits, and next to nothing else: the tightest levels were tried.
+    assert caught.value.smallest is not None
+    assert 330 < caught.value.smallest < 400
 
 
 def test_compressor_refuses_a_strange_optimizer(trained: nn.Module) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur import feasible, record, search, written
-from secateur.errors import UsageError
+from secateur.errors import BudgetError, UsageError
 from secateur.job import Candidate, Job, Net, importance_of, plan_phases, sizes, support_terms
 from secateur.recipe import Recipe
 from secateur.spending import Spending, metered
@@ -130,7 +131,7 @@ class Compressor:
         """The compressed network: cut, exported, packed; the budget is checked on the bytes.
 
         Raises:
-            BudgetError: the file is larger than allowed (the smallest size that was reached is in the message).
+            BudgetError: the file is larger than allowed; `smallest` is the smallest size that was reached.
         """
         from secateur.api import Result
 
@@ -287,18 +288,35 @@ class Compressor:
 
         Retraining changed the values since the levels were set, and with them what their coding costs, by a percent
         or so. The loop is over, so that nothing is retrained after this.
+
+        Raises:
+            BudgetError: with the smallest file that was written; the tightest levels were tried where the estimates
+                see no other way.
         """
-        net, limit = self._net, self._purse.limit("nbytes")
-        for _ in range(_TRIMS):
+        net, limit, smallest, site = self._net, self._purse.limit("nbytes"), math.inf, None
+        for trim in range(_TRIMS + 1):
             files = written.write(net.module, net.traced, self._inputs, may_cut=net.may_cut, terms=net.terms)
             if limit is None or len(files.sct) <= limit:
                 return files
+            smallest = min(smallest, len(files.sct))
+            if trim == _TRIMS or site is not None:
+                break
             booked = self._purse.fixed.get("nbytes", 0.0)
             self._purse.fixed["nbytes"] = booked + 1.05 * (len(files.sct) - limit) + 16
             h, weights = self._importance(), self._weights()
-            net.levels = self._purse.fit(weights, h)
+            try:
+                net.levels = self._purse.fit(weights, h)
+            except BudgetError as e:
+                net.levels, site = self._purse.tightest(e, weights, h), e.site
             load_weights(self._model, self._joint(net.levels, weights, h))
-        return written.write(net.module, net.traced, self._inputs, may_cut=net.may_cut, terms=net.terms)
+        raise BudgetError(
+            f"Compressor.finalize: nbytes <= {limit:g} was missed: the smallest file that was reached is {smallest:g} "
+            f"bytes{'' if site is None else f', and {site} holds the largest part'}; in your loop, raise the budget to "
+            f"that, or constrain more layers (biases too: where: '*.bias') and train on with more total_steps and a "
+            "longer solver.polish, which repairs what the tighter levels break",
+            smallest,
+            site,
+        )
 
     def _weights(self) -> dict[str, Tensor]:
         return {k: p.detach().clone() for k, p in self._params.items()}

@@ -208,8 +208,7 @@ class Spending:
         if error.smallest is None or limit is None or error.smallest <= limit:
             raise error
         fixed = self.fixed.get("nbytes", 0.0)
-        loosest = Allocator(self.terms, (Limit("nbytes", error.smallest * 1.0001 + 1),), dict(self.fixed))
-        smallest = self._written(loosest(weights, importance, 1.0), weights, importance)
+        smallest = self._written(self.tightest(error, weights, importance), weights, importance)
         if smallest > limit:
             raise BudgetError(
                 f"budget: nbytes <= {limit:g} cannot be met; the smallest file that these constraints give is about "
@@ -219,6 +218,15 @@ class Spending:
                 error.site,
             )
         self.fixed["nbytes"] = smallest - (error.smallest - fixed)
+
+    def tightest(
+        self, error: BudgetError, weights: Weights, importance: Mapping[str, Tensor | None]
+    ) -> dict[str, Level]:
+        """The levels of the smallest file that the estimates know, after they refused the limit on bytes."""
+        if error.smallest is None or not self.asks_bytes:
+            raise error
+        least = Allocator(self.terms, (Limit("nbytes", error.smallest * 1.0001 + 1),), dict(self.fixed))
+        return least(weights, importance, 1.0)
 
     # ---- resume ------------------------------------------------------------------------------------------------
     def state(self) -> dict[str, Any]:
