@@ -2,6 +2,9 @@
 
     python benchmarks/speed/run.py --what layers --density 0.1 0.05 --out benchmarks/results/speed-layers.json
 
+`--what choice` times the engine alone: the kernels that the plan chooses beside dense kernels only, on the same pruned
+layer (the law: never slower than our own dense kernels). `--what call` times a call that computes nothing.
+
 Weights are random and pruned uniformly: they serve for speed only. Each row compares the pruned file in the engine with
 the *dense* file in the peers and in the engine, and the results of all runtimes with one another in the same run.
 Publish ratios, not times: a ratio is taken per round of turns, so that a busy machine disturbs both sides.
@@ -14,8 +17,11 @@ import datetime
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
+import time
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,9 +29,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import nets
+import numpy as np
 import shapes
 
-from secateur.engine.bench import bench
+from secateur.engine import _native
+from secateur.engine.bench import COLD_CALLS, N_INPUTS, bench
 
 PEERS = ("onnxruntime", "openvino")
 
@@ -77,6 +85,62 @@ def row(name: str, pruned: bytes, dense: bytes, density: float, seconds: float, 
     }
 
 
+def choice(name: str, pruned: bytes, density: float, seconds: float, repeats: int) -> dict[str, Any]:
+    """The plan's choice beside dense kernels only, in turns of 32 inputs; a ratio is taken per pair of turns."""
+    sessions = (_native.Session(pruned, 1, True), _native.Session(pruned, 1, False))
+    (node,) = sessions[0].get_inputs()
+    rng = np.random.default_rng(0)
+    feeds = [{node.name: rng.standard_normal([1, *node.shape[1:]]).astype(np.float32)} for _ in range(N_INPUTS)]
+    outputs = [[s.run(None, f)[0] for f in feeds] for s in sessions]
+    error = max(float(np.max(np.abs(a - b))) for a, b in zip(*outputs, strict=True))
+    size = max(float(np.max(np.abs(a))) for a in outputs[1])
+
+    def turn(session: _native.Session) -> float:
+        for feed in feeds[:COLD_CALLS]:
+            session.run(None, feed)
+        times = []
+        for feed in feeds:
+            began = time.perf_counter()
+            session.run(None, feed)
+            times.append(1e6 * (time.perf_counter() - began))
+        return statistics.median(times) / repeats
+
+    until, us = time.perf_counter() + 2 * seconds, []
+    while time.perf_counter() < until or len(us) < 5:
+        first = len(us) % 2
+        pair = {i: turn(sessions[i]) for i in (first, 1 - first)}
+        us.append((pair[0], pair[1]))
+    p10, median, p90 = np.percentile([dense / ours for ours, dense in us], [10, 50, 90])
+    return {
+        "name": name,
+        "density": density,
+        "us": {"choice": statistics.median(a for a, _ in us), "dense kernels": statistics.median(b for _, b in us)},
+        "faster_than_own_dense": {"median": float(median), "p10": float(p10), "p90": float(p90)},
+        "agree": error <= 1e-4 * size,
+        "max_abs_error": error,
+        "kernels": [r["kernel"] for r in sessions[0]._explain(1, 0)],
+        "isa": sessions[0].isa,
+        "threads": 1,
+    }
+
+
+def show_choice(r: dict[str, Any]) -> str:
+    """One line of the table of choices."""
+    us, ratio = r["us"], r["faster_than_own_dense"]
+    gain = f"{ratio['median']:6.2f}x ({ratio['p10']:.2f}-{ratio['p90']:.2f})"
+    kind = "sparse" if any("_sparse_" in k for k in r["kernels"]) else "dense"
+    return (
+        f"{r['name']:<22} {100 * r['density']:6.1f} {us['choice']:9.2f} {us['dense kernels']:9.2f} {gain:<22} "
+        f"{kind:<7} {'ok' if r['agree'] else 'DIFFERS'}"
+    )
+
+
+def identity() -> bytes:
+    """A net that computes nothing, [1, 784] in and out: its time is the cost of a call."""
+    b = shapes.Builder(1.0, 0)
+    return b.file([784], b.node("Identity", "x"))
+
+
 def show(r: dict[str, Any]) -> str:
     """One line of the table."""
     us, best = r["us"], r["best_dense_peer"]
@@ -90,30 +154,42 @@ def show(r: dict[str, Any]) -> str:
     )
 
 
+def cases(what: str, names: Sequence[str] | None, density: float) -> Iterator[tuple[str, bytes, bytes, int]]:
+    """(name, pruned file, dense file, how often the layer stands in it) of what is asked for."""
+    if what == "call":
+        yield "identity", identity(), identity(), 1
+    elif what == "nets":
+        for net in names or nets.NETS:
+            yield net, nets.net_file(net, density), nets.net_file(net, 1.0), 1
+    else:
+        for net, layer in shapes.shapes(tuple(names or shapes.NETS)):
+            pruned, repeats = shapes.layer_file(layer, density)
+            yield f"{net}.{layer.name}", pruned, shapes.layer_file(layer, 1.0)[0], repeats
+
+
 def main() -> int:
     """Parse, measure, print, write; exit 1 when any two runtimes disagree."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--what", choices=("layers", "nets"), default="layers")
+    parser.add_argument("--what", choices=("layers", "nets", "choice", "call"), default="layers")
     parser.add_argument("--nets", nargs="+", choices=nets.NETS, default=None)
-    parser.add_argument("--density", nargs="+", type=float, default=[0.1, 0.05])
+    parser.add_argument("--density", nargs="+", type=float, help="default: 0.1 0.05; choice: 1 0.6 0.3 0.1 0.02")
     parser.add_argument("--seconds", type=float, default=0.5, help="per runtime and file")
     parser.add_argument("--out", type=Path, help="JSON with provenance")
     args = parser.parse_args()
-    columns = f"{'layer':<22} {'dens.%':>6} {'sparse us':>9} {'dense us':>9} {'best dense peer us':<22}"
-    print(f"{columns} {'sparse against it':<22} {'dense':>7}")
+    if args.what == "choice":
+        print(f"{'layer':<22} {'dens.%':>6} {'choice us':>9} {'dense us':>9} {'faster by':<22} kernels")
+    else:
+        columns = f"{'layer':<22} {'dens.%':>6} {'sparse us':>9} {'dense us':>9} {'best dense peer us':<22}"
+        print(f"{columns} {'sparse against it':<22} {'dense':>7}")
     rows = []
-    for density in args.density:
-        if args.what == "nets":
-            names = args.nets or nets.NETS
-            cases = [(n, nets.net_file(n, density), nets.net_file(n, 1.0), 1) for n in names]
-        else:
-            cases = []
-            for net, layer in shapes.shapes(tuple(args.nets or shapes.NETS)):
-                pruned, repeats = shapes.layer_file(layer, density)
-                cases.append((f"{net}.{layer.name}", pruned, shapes.layer_file(layer, 1.0)[0], repeats))
-        for name, pruned, dense, repeats in cases:
-            rows.append(row(name, pruned, dense, density, args.seconds, repeats))
-            print(show(rows[-1]), flush=True)
+    for density in args.density or {"choice": (1.0, 0.6, 0.3, 0.1, 0.02), "call": (1.0,)}.get(args.what, (0.1, 0.05)):
+        for name, pruned, dense, repeats in cases(args.what, args.nets, density):
+            if args.what == "choice":
+                rows.append(choice(name, pruned, density, args.seconds, repeats))
+                print(show_choice(rows[-1]), flush=True)
+            else:
+                rows.append(row(name, pruned, dense, density, args.seconds, repeats))
+                print(show(rows[-1]), flush=True)
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps({"provenance": provenance(), "what": args.what, "rows": rows}, indent=1) + "\n")
