@@ -45,7 +45,7 @@ types: $(STAMP)  ## strict type check of src
 	$(BIN)/python -m mypy
 
 unit: $(STAMP)  ## Python tests, doctests, coverage of src
-	$(BIN)/python -m pytest src tests --cov=secateur --cov-report=term:skip-covered --cov-fail-under=85 --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest src tests -n $(PAR) --dist loadfile --cov=secateur --cov-report=term:skip-covered --cov-fail-under=85 --durations=15
 
 ctest: $(STAMP)  ## the engine's own tests, at every ISA this machine has
 	PATH="$(abspath $(BIN)):$$PATH" cmake -S . -B $(BUILD) -G Ninja -DCMAKE_BUILD_TYPE=Release -DSECATEUR_BUILD_TESTS=ON -DSECATEUR_BUILD_PYTHON=OFF >/dev/null

@@ -33,8 +33,32 @@ def test_the_difference_between_file_and_estimate_becomes_the_fixed_part() -> No
 
 def test_a_file_full_of_dead_weights_is_no_room_to_spend() -> None:
     asked, weights = purse(lambda near: 40)
+    asked.effective = lambda w: {k: torch.zeros_like(v, dtype=torch.bool) for k, v in w.items()}
     asked.probe(weights, {})
     assert asked.fixed["nbytes"] == 0.0
+
+
+def test_a_file_smaller_than_the_estimates_is_room_to_spend() -> None:
+    def coded_well(near: dict[str, torch.Tensor]) -> int:
+        return round(0.8 * asked.expected_nbytes({k: int(near[k].count_nonzero()) for k in names}, weights))
+
+    names = ("fc1.weight", "fc2.weight")
+    asked, weights = purse(coded_well)
+    assert asked.probe(weights, {}) == pytest.approx(300, rel=0.05)
+    assert asked.fixed["nbytes"] < -50
+
+
+def test_fit_spends_what_the_file_leaves_and_never_more() -> None:
+    asked, weights = purse(None)
+    sizes: list[int] = []
+
+    def at(levels: dict[str, object]) -> int:
+        sizes.append(round(0.8 * asked.expected_nbytes(levels, weights)))  # type: ignore[arg-type]
+        return sizes[-1]
+
+    levels = asked.fit(weights, {}, at)
+    assert sizes[0] < 250
+    assert 290 <= at(levels) <= 300
 
 
 def test_fit_tightens_until_the_file_is_small_enough() -> None:

@@ -283,11 +283,11 @@ class Job:
             full = {**weights, **near}
             full |= feasible.project(net.terms, levels, full)
             small = written.smaller(net.module, net.traced, full, net.may_cut)[0].eval()
-            found.update(near=near, module=small, nbytes=self.template.nbytes(small, net.terms))
+            found.update(near=near, module=small, nbytes=self.template.nbytes(small, net.terms), levels=dict(levels))
             return int(found["nbytes"])
 
         levels = purse.fit(weights, h, write_at)
-        if not found:
+        if found.get("levels") != levels:
             write_at(levels)
         load_weights(net.module, found["near"])
         net.levels = dict(levels)

@@ -24,6 +24,8 @@ METERED = ("nbytes", "nnz", "macs")
 _PROBE_AT = 0.8  # the file is measured once on the way, when most dead units are gone
 _ROUNDS = 4
 _FITS = 12
+_LOOSER, _UNSPENT = 3, 0.02  # so often levels are loosened while more than this share of the limit is left
+_ALIVE = 0.9  # share of the kept weights that must be able to matter before a small file counts as room
 _MARGIN = 0.01  # kept free before the values are trained: their entropy moves by less than that
 
 
@@ -127,10 +129,14 @@ class Spending:
             except BudgetError as e:
                 self._face(e, weights, importance)
                 continue
-            nbytes = self._written(plan.levels, weights, importance)
+            near = self._near(plan.levels, weights, importance)
+            nbytes = self.nbytes_of(near)
             sites = next(expected for k, _, expected in plan.totals if k == "nbytes") - self.fixed.get("nbytes", 0.0)
-            # Levels that cut a layer off leave a small file full of dead weights: that is no room to spend.
-            before, self.fixed["nbytes"] = self.fixed.get("nbytes", 0.0), max(nbytes - sites, 0.0)
+            kept = sum(int(near[m.param].count_nonzero()) for t in self.terms for m in t.site.members)
+            # Contexts can make a file smaller than the estimates. But levels that cut a layer off leave a small file
+            # full of dead weights: that is no room to spend.
+            least = -math.inf if kept >= _ALIVE * sum(r.nnz for r in plan.rows) else 0.0
+            before, self.fixed["nbytes"] = self.fixed.get("nbytes", 0.0), max(nbytes - sites, least)
             if abs(self.fixed["nbytes"] - before) <= 0.005 * nbytes:
                 break
         return nbytes
@@ -141,7 +147,7 @@ class Spending:
         importance: Mapping[str, Tensor | None],
         nbytes_at: Callable[[dict[str, Level]], int] | None = None,
     ) -> dict[str, Level]:
-        """Final levels from today's weights, tightened until the written file meets the limit.
+        """Final levels from today's weights: the written file meets the limit, and little of it is left unspent.
 
         Args:
             nbytes_at: levels -> bytes of the file they give now; None = the estimates are believed.
@@ -149,21 +155,33 @@ class Spending:
             BudgetError: with the smallest size that was reached.
         """
         limit, smallest = self.limit("nbytes"), math.inf
+        best: dict[str, Level] | None = None
+        largest = loosened = 0
         for _ in range(_FITS):
             try:
                 levels = self.levels(weights, importance, 1.0)
             except BudgetError as e:
+                if best is not None:
+                    return best
                 if smallest == math.inf:
                     raise
                 raise self._missed(limit, smallest, e.site) from None
-            if limit is None or nbytes_at is None:
+            if limit is None or nbytes_at is None or levels == best:
                 return levels
             nbytes = nbytes_at(levels)
             over = nbytes - limit * (1 - _MARGIN)
-            if over <= 0:
-                return levels
-            smallest = min(smallest, nbytes)
-            self.fixed["nbytes"] = self.fixed.get("nbytes", 0.0) + 1.05 * over
+            if over > 0:
+                smallest = min(smallest, nbytes)
+                over *= 1.05
+            else:
+                if nbytes > largest:
+                    best, largest = levels, nbytes
+                loosened += 1
+                if -over <= _UNSPENT * limit or loosened > _LOOSER:
+                    return best or levels
+            self.fixed["nbytes"] = self.fixed.get("nbytes", 0.0) + over
+        if best is not None:
+            return best
         raise self._missed(limit, smallest, None)
 
     def check(self, sizes: Mapping[str, float]) -> None:
@@ -195,12 +213,10 @@ class Spending:
         """The limit of that kind, or None."""
         return next((x.value for x in self.limits if x.kind == kind), None)
 
-    def _written(self, levels: Mapping[str, Level], weights: Weights, importance: Mapping[str, Tensor | None]) -> int:
-        assert self.nbytes_of is not None
-        _, near = feasible.project_live(
+    def _near(self, levels: Mapping[str, Level], weights: Weights, importance: Mapping[str, Tensor | None]) -> Weights:
+        return feasible.project_live(
             self.terms, lambda w, h, t: dict(levels), weights, importance, 1.0, self.effective
-        )
-        return self.nbytes_of(near)
+        )[1]
 
     def _face(self, error: BudgetError, weights: Weights, importance: Mapping[str, Tensor | None]) -> None:
         """The estimates refuse the limit: write the smallest file, then refuse with its size or correct them."""
@@ -208,7 +224,8 @@ class Spending:
         if error.smallest is None or limit is None or error.smallest <= limit:
             raise error
         fixed = self.fixed.get("nbytes", 0.0)
-        smallest = self._written(self.tightest(error, weights, importance), weights, importance)
+        assert self.nbytes_of is not None
+        smallest = self.nbytes_of(self._near(self.tightest(error, weights, importance), weights, importance))
         if smallest > limit:
             raise BudgetError(
                 f"budget: nbytes <= {limit:g} cannot be met; the smallest file that these constraints give is about "
