@@ -35,7 +35,7 @@ def test_zeros_stay_zero() -> None:
 
 
 def test_levels() -> None:
-    joint = Both((TopK(), Codebook()))
+    joint = Both((TopK(), Codebook(min_entries=1)))
     assert joint.parse_level({"sparsity": 0.9, "bits": 2}, (10, 10)) == (10, 4)
     with pytest.raises(ConstraintError, match="is missing"):
         joint.parse_level({"bits": 2}, (10, 10))

@@ -86,3 +86,13 @@ def test_few_mantissa_bits() -> None:
     assert float((w - z).square().sum()) < 1.05 * float((w - full).square().sum())
     with pytest.raises(UsageError, match="mantissa_bits"):
         Codebook(value_format="float16", mantissa_bits=11)
+
+
+def test_the_default_menu_begins_at_four_entries_but_fewer_may_be_given() -> None:
+    w = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]])
+    assert list(Codebook(max_entries=6).levels((1, 5))) == [4, 5, 6]
+    assert list(Codebook(max_entries=2).levels((1, 5))) == [2]
+    assert Codebook().parse_level({"entries": 1}, (1, 5)) == 1
+    assert Codebook().project(w, 1).unique().tolist() == [3.0]
+    with pytest.raises(ConstraintError, match="menu"):
+        Codebook(min_entries=3).project(w, 2)

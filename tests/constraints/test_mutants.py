@@ -310,11 +310,11 @@ SPECIAL: list[tuple[Constraint, list[tuple[str, Callable[..., Any]]]]] = [
         [("project", f) for f in (rough_scale, narrow_window, rounds_down, unsquared_importance)] + [("top", lopsided)],
     ),
     (
-        Codebook(max_entries=4),
+        Codebook(min_entries=1, max_entries=4),
         [("project", f) for f in (lloyd, evenly_spaced, one_entry_more, plain_means, unsquared_importance)],
     ),
     (
-        Both((TopK(), Codebook(max_entries=3))),
+        Both((TopK(), Codebook(min_entries=1, max_entries=3))),
         [
             ("project", f)
             for f in (

@@ -20,13 +20,18 @@ from secateur.curves import Curve, Memo
 from secateur.errors import ConstraintError, UsageError
 from secateur.types import VALUE_ENTROPY, Level, Packing
 
+_LEAST_ENTRIES = 4  # of the default menu
+
 
 @dataclass(frozen=True)
 class Codebook(Constraint):
     """{Z : at most m distinct values}; the level is m.
 
     Attributes:
-        min_entries, max_entries: the menu's ends.
+        min_entries, max_entries: the menu's ends. By default the budget chooses from 4 entries on (from `max_entries`
+            where that is less), and a given level may be smaller. The allocator sees the projection's error, but
+            retraining mends lost weights better than lost values: LeNet-300-100 at equal bytes with menus from 1, 4
+            and 8 entries on reached 95.1, 95.5, 95.6 % on MNIST and 86.6, 87.7, 87.1 % on Fashion-MNIST (validation).
         zero: `level` - zero is a value like any other; `free` - zeros come on top of the m values (a pruned
             weight costs no entry; joint sets use this).
         value_format: `float32` or `float16`: what a value is stored in. With `float16` the optimal centres are
@@ -39,7 +44,7 @@ class Codebook(Constraint):
     Reference: Han et al., ICLR 2016, arXiv:1510.00149, sec. 3; exact 1-D k-means: Wang & Song, R Journal 3(2), 2011.
     """
 
-    min_entries: int = 1
+    min_entries: int | None = None
     max_entries: int = 256
     zero: str = "level"
     value_format: str = "float32"
@@ -60,20 +65,21 @@ class Codebook(Constraint):
                 f"codebook(value_format={self.value_format}): mantissa_bits is {self.mantissa_bits}; "
                 f"0..{most} or None is possible"
             )
-        if not 1 <= self.min_entries <= self.max_entries <= 65536:
+        if not 1 <= self._smallest <= self.max_entries <= 65536:
             raise UsageError(
-                f"codebook: min_entries {self.min_entries}, max_entries {self.max_entries}; "
+                f"codebook: min_entries {self._smallest}, max_entries {self.max_entries}; "
                 "1 <= min_entries <= max_entries <= 65536 is needed"
             )
 
     def levels(self, shape: tuple[int, int]) -> Sequence[Level]:
-        return range(self.min_entries, self.max_entries + 1)
+        least = min(_LEAST_ENTRIES, self.max_entries) if self.min_entries is None else self.min_entries
+        return range(least, self.max_entries + 1)
 
     def parse_level(self, given: Mapping[str, Any], shape: tuple[int, int]) -> Level:
         key, value = lv.only_key("codebook", given, self.level_keys)
         if key == "bits":
             value = 2 ** lv.whole("codebook", key, value, 0, 16)
-        return lv.whole("codebook", "entries", value, self.min_entries, self.max_entries)
+        return lv.whole("codebook", "entries", value, self._smallest, self.max_entries)
 
     def project(self, weight: Tensor, level: Level, importance: Tensor | None = None) -> Tensor:
         """Weighted 1-D k-means with m centres; every weight goes to the nearest one.
@@ -148,7 +154,7 @@ class Codebook(Constraint):
         return Memo(compute)
 
     def _on_menu(self, weight: Tensor, level: Level) -> int:
-        lv.on_menu("codebook", weight.shape, level, self.levels((weight.shape[0], weight.shape[1])))
+        lv.on_menu("codebook", weight.shape, level, range(self._smallest, self.max_entries + 1))
         assert isinstance(level, int)
         return level
 
@@ -160,6 +166,11 @@ class Codebook(Constraint):
     def _centres(self, solver: KMeans1D, m: int) -> NDArray[np.float64]:
         centres = self._round(solver.centres(m))
         return np.unique(np.append(centres, 0.0) if self.zero == "free" else centres)
+
+    @property
+    def _smallest(self) -> int:
+        """The smallest level that may be given."""
+        return 1 if self.min_entries is None else self.min_entries
 
     @property
     def _rounds(self) -> bool:
