@@ -104,10 +104,10 @@ bool isa_available(Isa isa) {
   switch (isa) {
     case Isa::kRef:
     case Isa::kPortable: return true;
-    case Isa::kNeon:
-    case Isa::kVnni: return false;  // this build has no kernels for them: int8 comes with issue 3
+    case Isa::kNeon: return false;  // this build has no kernels for it
     case Isa::kAvx2: return cpu().avx2;
     case Isa::kAvx512: return cpu().avx512;
+    case Isa::kVnni: return cpu().vnni;
   }
   return false;
 }

@@ -14,7 +14,7 @@ enum class Isa : int32_t {
   kNeon = 2,      // AArch64
   kAvx2 = 3,      // AVX2 + FMA3
   kAvx512 = 4,    // AVX-512 F, BW, DQ, VL
-  kVnni = 5,      // kAvx512 + AVX512-VNNI
+  kVnni = 5,      // kAvx512 + AVX512-VNNI: int8 kernels of its own, the others are kAvx512's
 };
 
 const char* isa_name(Isa isa);  // "ref", "portable", "neon", "avx2", "avx512", "vnni"
@@ -27,6 +27,8 @@ struct Cpu {
 };
 
 const Cpu& cpu();                     // detected at the first call; thread-safe
+// The ISA whose float kernels serve `isa`.
+inline Isa float_isa(Isa isa) { return isa == Isa::kVnni ? Isa::kAvx512 : isa; }
 bool isa_available(Isa isa);          // also false when this build has no kernels for it
 std::vector<Isa> available_isas();    // ascending, starts with kRef, kPortable
 

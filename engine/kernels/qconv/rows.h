@@ -1,0 +1,16 @@
+// Declares what the rows of kernels.inc name.
+#pragma once
+
+#include "kernels/qconv/qconv.h"
+
+namespace secateur {
+
+#define SECATEUR_QCONV(isa, family, name, lanes, max_block, weight_words, supports, pack, run, task)                     \
+  bool supports(const ConvShape&);                                                                                       \
+  std::unique_ptr<PackedQConv> pack(const QConvKernel&, const ConvShape&, const QEpilogue&, const QWeights&);            \
+  void run(const PackedQConv&, const QConvArgs&);                                                                        \
+  void task(const QConvView&, const QConvTask&);
+#include "kernels/qconv/kernels.inc"
+#undef SECATEUR_QCONV
+
+}  // namespace secateur

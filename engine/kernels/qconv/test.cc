@@ -1,0 +1,229 @@
+// Every int8 kernel x shape x density x ISA against the reference, bit for bit; the reference against hand-made numbers.
+#include <cmath>
+
+#include "base/arena.h"
+#include "kernels/qconv/qconv.h"
+#include "kernels/testing.h"
+
+using namespace secateur;
+
+namespace {
+
+int64_t n_checks = 0;
+
+struct Case {
+  ConvShape s;
+  QEpilogue e;
+  double density;       // of 1x4 blocks; negative: exactly one nonzero weight
+  bool blocks;          // whole blocks or single weights
+  int batch;
+};
+
+// `n` bytes between guards of a pattern.
+class Bytes {
+ public:
+  explicit Bytes(int64_t n) : n_(n), buffer_(static_cast<size_t>(n) + 256) {
+    for (size_t i = 0; i < buffer_.size(); ++i) buffer_.data()[i] = pattern(i);
+  }
+  uint8_t* data() { return buffer_.data() + 128; }
+  bool intact() {
+    for (int64_t i = 0; i < 128; ++i)
+      if (buffer_.data()[i] != pattern(size_t(i)) || buffer_.data()[size_t(n_ + 128 + i)] != pattern(size_t(n_ + 128 + i))) return false;
+    return true;
+  }
+  int64_t size() const { return n_; }
+
+ private:
+  static uint8_t pattern(size_t i) { return static_cast<uint8_t>(0xa5 ^ i); }
+  int64_t n_;
+  Buffer buffer_;
+};
+
+std::vector<int8_t> weights(const Case& c, testing::Random& rng) {
+  const ConvShape& s = c.s;
+  const int per = s.in_c / s.groups, taps = s.kernel_h * s.kernel_w;
+  std::vector<int8_t> w(size_t(s.weight_count()), 0);
+  const auto draw = [&] { return static_cast<int8_t>(rng.below(255) - 127); };
+  if (c.density < 0) {
+    w[size_t(rng.below(int(w.size())))] = -77;
+    return w;
+  }
+  for (int o = 0; o < s.out_c; ++o)
+    for (int q = 0; q < per; q += 4)
+      for (int t = 0; t < taps; ++t) {
+        if (c.blocks && !(rng.unit() < c.density)) continue;
+        for (int k = q; k < std::min(q + 4, per); ++k)
+          if (c.blocks || rng.unit() < c.density) w[(size_t(o) * per + k) * taps + t] = draw();
+      }
+  return w;
+}
+
+void run_case(const Case& c, testing::Random& rng) {
+  const ConvShape& s = c.s;
+  const auto w = weights(c, rng);
+  std::vector<int32_t> bias(s.out_c);
+  std::vector<float> scale(s.out_c);
+  for (int o = 0; o < s.out_c; ++o) {
+    bias[o] = rng.below(20001) - 10000;
+    scale[o] = 0.0005f + float(rng.unit()) * 0.01f;
+    // Sums that fall on ties: halves are exact in binary.
+    if (rng.below(4) == 0) scale[o] = 0.5f;
+  }
+  const QWeights qw{w.data(), bias.data(), scale.data(), static_cast<uint8_t>(rng.below(256))};
+  Buffer x(size_t(c.batch * quads(s.in_c) * 4) * s.in_h * s.in_w);
+  for (size_t i = 0; i < x.size(); ++i) x.data()[i] = static_cast<uint8_t>(rng.below(256));
+  const int64_t pixels = int64_t{s.conv_h()} * s.conv_w();
+  const int64_t bytes = c.e.output == QOutput::kU8 ? c.batch * quads(s.out_c) * 4 * pixels : int64_t{c.batch} * s.out_c * pixels * 4;
+  Buffer residual{size_t(bytes)};
+  for (size_t i = 0; i < residual.size(); ++i) residual.data()[i] = static_cast<uint8_t>(rng.below(256));
+  const auto compute = [&](const QConvKernel& k, Threads* threads) {
+    const auto p = k.pack(k, s, c.e, qw);
+    Bytes y(bytes);
+    Bytes scratch(int64_t(p->scratch_bytes_per_thread) * (threads ? threads->size() : 1));
+    QConvArgs args;
+    args.x = x.data();
+    args.y = y.data();
+    args.residual = residual.data();
+    args.batch = c.batch;
+    args.scratch = scratch.data();
+    args.threads = threads;
+    k.run(*p, args);
+    ++n_checks;
+    testing::check(y.intact() && scratch.intact(), std::string(k.name) + " writes outside");
+    return std::vector<uint8_t>(y.data(), y.data() + bytes);
+  };
+  const auto want = compute(*find_qconv_kernel(Isa::kRef, QConvFamily::kReference), nullptr);
+  const QDensity d = measure_density(s, c.e, qw);
+  testing::check(d.nnz <= 4 * d.filled && d.filled <= d.blocks, "density");
+  if (!d.bounded) {
+    testing::check(choose_qconv(Isa::kVnni, s, c.e, d).kernel->isa == Isa::kRef, "unbounded sums go to the reference");
+    return;
+  }
+  static Threads pool(3);
+  for (const QConvKernel& k : qconv_kernels()) {
+    if (!isa_available(k.isa) || k.family == QConvFamily::kReference || !k.supports(s)) continue;
+    for (Threads* threads : {static_cast<Threads*>(nullptr), &pool}) {
+      const auto got = compute(k, threads);
+      int64_t wrong = 0, first = -1;
+      for (int64_t i = 0; i < bytes; ++i)
+        if (got[size_t(i)] != want[size_t(i)]) {
+          if (first < 0) first = i;
+          ++wrong;
+        }
+      char text[240];
+      std::snprintf(text, sizeof text, "%s %dx%dx%d -> %d k%dx%d s%d p%d d%d g%d batch %d density %g: %lld of %lld bytes differ, first %lld",
+                    k.name, s.in_c, s.in_h, s.in_w, s.out_c, s.kernel_h, s.kernel_w, s.stride_h, s.pad_top, s.dilation_h, s.groups, c.batch,
+                    c.density, static_cast<long long>(wrong), static_cast<long long>(bytes), static_cast<long long>(first));
+      testing::check(wrong == 0, text);
+    }
+  }
+}
+
+ConvShape shape(int in_c, int h, int w, int out_c, int kernel, int stride, int pad, int dilation = 1, int groups = 1) {
+  ConvShape s;
+  s.in_c = in_c, s.in_h = h, s.in_w = w, s.out_c = out_c;
+  s.kernel_h = s.kernel_w = kernel;
+  s.stride_h = s.stride_w = stride;
+  s.pad_top = s.pad_left = s.pad_bottom = s.pad_right = pad;
+  s.dilation_h = s.dilation_w = dilation;
+  s.groups = groups;
+  return s;
+}
+
+// y = round(sum * 0.5) + 10 of one weight: ties to even, both bounds.
+void hand_made() {
+  const ConvShape s = shape(1, 1, 6, 1, 1, 1, 0);
+  const int8_t w = 1;
+  const int32_t bias = 0;
+  const float scale = 0.5f;
+  QEpilogue e;
+  e.zero = 10;
+  e.lo = 9;
+  e.hi = 12;
+  const uint8_t x[] = {3, 5, 6, 7, 8, 255};  // minus 4: -1 1 2 3 4 251
+  const uint8_t want[] = {10, 10, 11, 12, 12, 12};  // -0.5 -> 0, 0.5 -> 0, 1, 1.5 -> 2, 2, bound
+  Buffer in(24), y(24);
+  for (int i = 0; i < 24; ++i) in.data()[i] = i % 4 ? 99 : x[i / 4];
+  const auto* ref = find_qconv_kernel(Isa::kRef, QConvFamily::kReference);
+  const auto p = ref->pack(*ref, s, e, {&w, &bias, &scale, 4});
+  QConvArgs args;
+  args.x = in.data();
+  args.y = y.data();
+  ref->run(*p, args);
+  for (int i = 0; i < 6; ++i) {
+    testing::check(y.data()[4 * i] == want[i], "hand-made pixel " + std::to_string(i));
+    testing::check(y.data()[4 * i + 1] == 10, "channels beyond the last hold the zero point");
+  }
+  // Sums that leave int32 when scaled saturate in the reference.
+  const float wild = 1e9f;
+  const auto q = ref->pack(*ref, s, e, {&w, &bias, &wild, 4});
+  ref->run(*q, args);
+  testing::check(y.data()[0] == 9 && y.data()[20] == 12, "wild scale");
+  testing::check(!measure_density(s, e, {&w, &bias, &wild, 4}).bounded, "wild scales are seen");
+}
+
+}  // namespace
+
+int main() {
+  hand_made();
+  testing::Random rng(7);
+  const ConvShape shapes[] = {
+      shape(1, 1, 1, 1, 1, 1, 0),      shape(4, 1, 16, 4, 1, 1, 0),      shape(8, 4, 4, 8, 1, 1, 0),       shape(7, 7, 7, 5, 1, 1, 0),
+      shape(16, 8, 8, 12, 1, 1, 0),    shape(64, 16, 16, 9, 1, 1, 0),    shape(20, 14, 14, 8, 1, 1, 0),    shape(12, 9, 11, 8, 1, 2, 0),
+      shape(3, 12, 12, 6, 3, 1, 1),    shape(8, 32, 32, 5, 3, 1, 1),     shape(8, 7, 7, 8, 3, 1, 1),       shape(16, 14, 14, 8, 3, 1, 1),
+      shape(8, 2, 2, 8, 3, 1, 1),      shape(4, 4, 4, 9, 3, 1, 1),       shape(8, 15, 17, 4, 3, 2, 1),     shape(8, 16, 16, 4, 3, 2, 1),
+      shape(6, 9, 9, 7, 3, 3, 1),      shape(3, 40, 40, 8, 7, 2, 3),     shape(3, 20, 33, 4, 5, 1, 2),     shape(4, 13, 18, 4, 3, 1, 2, 2),
+      shape(4, 19, 19, 4, 4, 3, 2, 2), shape(8, 10, 10, 8, 3, 1, 1, 1, 2), shape(12, 9, 9, 12, 3, 1, 1, 1, 12), shape(6, 8, 8, 9, 3, 2, 1, 1, 3),
+      shape(5, 1, 1, 33, 1, 1, 0),     shape(130, 1, 3, 17, 1, 1, 0),    shape(96, 7, 7, 16, 3, 1, 1),     shape(4, 5, 5, 4, 2, 4, 0),
+      shape(4, 6, 6, 4, 3, 2, 1, 2)};
+  for (const ConvShape& base : shapes) {
+    for (double density : {0.0, -1.0, 0.1, 0.4, 1.0}) {
+      for (int kind = 0; kind < 4; ++kind) {
+        QEpilogue e;
+        e.zero = static_cast<uint8_t>(rng.below(256));
+        if (kind == 1) e.lo = e.zero, e.hi = static_cast<uint8_t>(e.zero + (255 - e.zero) / 2);
+        if (kind == 2) {
+          e.residual = true;
+          e.lo = static_cast<uint8_t>(e.zero / 2);
+          e.a = 0.7f, e.b = 0.5f;
+          e.r_zero = 100, e.sum_zero = 3, e.sum_lo = 3, e.sum_hi = 200;
+        }
+        if (kind == 3) e.output = rng.below(2) ? QOutput::kI32 : QOutput::kF32;
+        run_case({base, e, density, rng.below(3) != 0, 1 + rng.below(2)}, rng);
+      }
+    }
+  }
+  // Layers large enough for several tiles and chunks.
+  QEpilogue e;
+  e.zero = 7;
+  run_case({shape(128, 28, 28, 32, 3, 1, 1), e, 0.1, true, 1}, rng);
+  run_case({shape(512, 7, 7, 24, 3, 1, 1), e, 0.2, true, 1}, rng);
+  run_case({shape(1024, 14, 14, 12, 1, 1, 0), e, 0.1, false, 1}, rng);
+  run_case({shape(32, 56, 56, 20, 3, 1, 1), e, 1.0, true, 1}, rng);
+  // One output channel whose sums wrap would be unbounded; extremes that do not: all 255 times -128.
+  {
+    const ConvShape s = shape(64, 3, 3, 4, 3, 1, 1);
+    std::vector<int8_t> w(size_t(s.weight_count()), -128);
+    std::vector<float> scale(4, 1e-4f);
+    const QWeights qw{w.data(), nullptr, scale.data(), 0};
+    Buffer x(size_t(64 * 9));
+    std::memset(x.data(), 255, x.size());
+    std::vector<int32_t> first;
+    QEpilogue raw;
+    raw.output = QOutput::kI32;
+    for (const QConvKernel& k : qconv_kernels()) {
+      if (!isa_available(k.isa)) continue;
+      const auto p = k.pack(k, s, raw, qw);
+      std::vector<int32_t> y(36);
+      Buffer scratch(p->scratch_bytes_per_thread);
+      QConvArgs args;
+      args.x = x.data();
+      args.y = y.data();
+      args.scratch = scratch.data();
+      k.run(*p, args);
+      testing::check(y[4] == -128 * 255 * 64 * 9, std::string(k.name) + ": no product saturates");
+      ++n_checks;
+    }
+  }
+  return testing::finish("qconv", n_checks);
+}

@@ -1,0 +1,124 @@
+#include "kernels/qconv/tiling.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace secateur {
+namespace {
+
+// Cycles, measured on Zen 4 (512-bit operations take two passes there).
+struct Costs {
+  double product;          // one vector of products, operands in the nearest cache
+  double entry;            // offset and weights of a block
+  double row;              // one output channel of one block of vectors: start, branch at its end
+  double finish, residual; // a vector of sums to bytes
+  double spill;            // sums stored and loaded again between chunks
+  double copy;             // a vector of the panel
+};
+
+Costs costs(const QConvKernel& k) {
+  switch (k.isa) {
+    case Isa::kVnni: return {1.0, 1.2, 7, 4.5, 6, 3.5, 2.2};
+    case Isa::kAvx512: return k.family == QConvFamily::kDense ? Costs{4.4, 1.2, 7, 4.5, 6, 3.5, 2.2} : Costs{5.0, 1.5, 7, 4.5, 6, 3.5, 2.2};
+    case Isa::kAvx2: return k.family == QConvFamily::kDense ? Costs{2.4, 1, 6, 2.5, 3.5, 2, 1.5} : Costs{2.7, 1.2, 6, 2.5, 3.5, 2, 1.5};
+    default: return {16, 3, 8, 60, 90, 4, 4};
+  }
+}
+
+// Loads of a working set of so many bytes against loads of the nearest cache.
+double load_factor(double bytes, double l1) {
+  const double over = (bytes - 0.85 * l1) / l1;
+  return over <= 0 ? 1.0 : 1.0 + 0.7 * std::min(over, 1.0);
+}
+
+}  // namespace
+
+int64_t qplane_words(int rows, int pitch) {
+  const int64_t lines = (int64_t{rows} * pitch + 15) / 16;
+  return (lines | 1) * 16;
+}
+
+bool qplane_shared(const ConvShape& s, const QTiling& t) { return !t.own && s.stride_h < s.kernel_h; }
+int qplane_rows(const ConvShape& s, const QTiling& t) { return qplane_shared(s, t) ? s.stride_h : s.kernel_h; }
+
+int qplane_extra(const ConvShape& s, const QTiling& t, int index) {
+  int most = 0;
+  if (!qplane_shared(s, t)) return most;
+  for (int u = 0; u < s.kernel_h; ++u)
+    if (u * s.dilation_h % s.stride_h == index) most = std::max(most, u * s.dilation_h / s.stride_h);
+  return most;
+}
+
+QTiling plan_qconv(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QDensity& d) {
+  const Costs cost = costs(kernel);
+  const bool sparse = kernel.family == QConvFamily::kSparse;
+  const double l1 = double(cpu().l1d_bytes), l2 = double(cpu().l2_bytes);
+  const int lanes = kernel.lanes, in_quads = static_cast<int>(quads(s.in_c)), out_quads = static_cast<int>(quads(s.out_c));
+  const bool pointwise = s.kernel_h * s.kernel_w == 1 && s.stride_h == 1 && s.stride_w == 1 && s.pad_top + s.pad_left + s.pad_bottom + s.pad_right == 0;
+  const int pixels = s.in_h * s.in_w;
+  QTiling base;
+  base.in_h = s.in_h, base.in_w = s.in_w, base.rows = s.conv_h(), base.cols = s.conv_w();
+  if (pointwise && pixels % lanes == 0) {
+    base.in_h = base.rows = pixels / lanes;
+    base.in_w = base.cols = lanes;
+    base.direct = pixels % 16 == 0;  // aligned for every ISA
+  } else if (pointwise && pixels <= 1024) {
+    base.in_h = base.rows = 1;
+    base.in_w = base.cols = pixels;
+  }
+  const int taps = s.kernel_h * s.kernel_w;
+  const double blocks_per_quad = (sparse ? double(d.filled) : double(out_quads) * 4 * in_quads * taps) / in_quads;
+
+  QTiling best;
+  best.cycles = -1;
+  for (const bool own : {false, true}) {
+    if (own && (base.direct || taps == 1)) continue;
+    QTiling t = base;
+    t.own = own;
+    t.pitch = own || taps == 1 ? base.cols : (base.cols + lanes - 1) / lanes * lanes;
+    int last_vectors = 0;
+    for (int tiles = 1; tiles <= base.rows; ++tiles) {
+      t.tile_rows = (base.rows + tiles - 1) / tiles;
+      t.n_tiles = (base.rows + t.tile_rows - 1) / t.tile_rows;
+      t.n_vectors = (t.tile_rows * t.pitch + lanes - 1) / lanes;
+      if (t.n_vectors == last_vectors) continue;
+      last_vectors = t.n_vectors;
+      if (t.n_vectors < 4 && tiles > 1 && best.cycles >= 0) break;
+      const int planes = s.kernel_w * qplane_rows(s, t);
+      double quad_words = 0;
+      for (int u = 0; u < qplane_rows(s, t); ++u)
+        quad_words += double(s.kernel_w) * double(qplane_words(t.tile_rows + qplane_extra(s, t, u), t.pitch));
+      const double halo = double(quad_words) / planes / lanes - t.n_vectors;  // vectors beyond the tile's own, per plane
+      for (int block = std::min(kernel.max_block, t.n_vectors); block >= 1; --block) {
+        const int n_blocks = (t.n_vectors + block - 1) / block;
+        const int even = (t.n_vectors + n_blocks - 1) / n_blocks;
+        if (even != block) continue;
+        const double quad_bytes = planes * (block + std::max(halo, 0.0)) * lanes * 4;
+        for (int chunks = 1; chunks <= in_quads && chunks <= 64; ++chunks) {
+          t.chunk_quads = (in_quads + chunks - 1) / chunks;
+          t.n_chunks = (in_quads + t.chunk_quads - 1) / t.chunk_quads;
+          if (t.n_chunks != chunks) continue;
+          const double panel = quad_words * 4 * t.chunk_quads, partial = chunks > 1 ? 64.0 * lanes / 16 * t.n_vectors * s.out_c : 0;
+          if (!base.direct && panel + partial > 0.6 * l2 && (t.chunk_quads > 1 || t.tile_rows > 1)) continue;
+          t.block = block;
+          const double load = load_factor(quad_bytes * t.chunk_quads, l1);
+          // A dense block loads a vector for four products.
+          const double product = cost.product * (sparse ? load : 1 + (load - 1) / 4);
+          double cycles = in_quads * blocks_per_quad * (t.n_vectors * product + n_blocks * cost.entry);
+          cycles += double(chunks) * 4 * out_quads * n_blocks * cost.row * (sparse ? 1 : 0.5);
+          cycles += 4.0 * out_quads * t.n_vectors * (cost.finish + (e.residual ? cost.residual : 0));
+          cycles += (chunks - 1.0) * 4 * out_quads * t.n_vectors * cost.spill;
+          if (!base.direct) cycles += in_quads * quad_words / lanes * cost.copy * (s.stride_w > 2 ? 4 : s.stride_w);
+          cycles = cycles * t.n_tiles + 300.0 + 60.0 * t.n_tiles;
+          if (best.cycles < 0 || cycles < best.cycles) {
+            best = t;
+            best.cycles = cycles;
+          }
+        }
+      }
+    }
+  }
+  return best;
+}
+
+}  // namespace secateur

@@ -1,0 +1,9 @@
+#include "simd/int8_avx512.h"
+#include "kernels/qconv/generic.h"
+
+namespace secateur {
+
+void qconv_sparse_task_vnni(const QConvView& v, const QConvTask& t) { sparse_task(v, t, std::make_integer_sequence<int, 14>()); }
+void qconv_dense_task_vnni(const QConvView& v, const QConvTask& t) { dense_task(v, t, std::make_integer_sequence<int, 6>()); }
+
+}  // namespace secateur

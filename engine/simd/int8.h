@@ -1,0 +1,48 @@
+// Contract of the integer vectors: every int8_*.h defines these in an unnamed namespace of its ISA file.
+//
+//   Q            kLanes 32-bit words. Q::load, store, set1, zero; Mask Q::mask(lo, hi) selects lanes lo <= i < hi;
+//                load_or(fill, m, p) reads no lane outside m; store_masked(p, m). load_even_or(fill, m, p, lo, hi): lane i from word 2 i, m = mask(lo, hi), 0 <= lo < hi <= kLanes.
+//   X, expand(Q) u8 x 4 of every word, ready to be multiplied.
+//   W            one block of four weights for all lanes; W::load(words) reads kWeightWords words.
+//   dot(a, x, w) a + sum of the four products, exact in int32.
+//   add(a, b)    lane by lane
+//   H            2 * kLanes 16-bit numbers, in an order of its own.
+//   narrow(a, b, scale)        round(float * scale) of both, saturated to 16 bits
+//   narrow_sum(a, b, s, ra, rb, k)  the residual formula of qconv.h for byte k of the residual words
+//   to_float(a, scale)         float(a) * scale, as bits
+//   maximum(a, b)              of bytes
+//   sum_bytes(a, b, s, k)      round(float(byte k of a - s.a_zero) * s.a + float(byte k of b - s.r_zero) * s.b), words
+//   from_float(p, m, s)        clamp(round(p[i] / s.scale), s.lo, s.hi), words; lanes outside m are not read
+//   bytes_to_float(a, k, zero, scale, p, m)   p[i] = float(byte k of a - zero) * scale
+//   narrow_words(a, b)         saturated to 16 bits
+//   quads(h0..h3, zero, lo, hi, &a, &b)  four channels, + zero, saturated to u8, clamped, interleaved into words
+#pragma once
+
+#include <cstdint>
+
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC's own header leaves the operand of an unmasked min or max undefined on purpose (GCC bug 105593), and it cannot see
+// that what a template stores under a condition is only loaded under the same one.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+
+#include "simd/vec.h"
+
+#if defined(__GNUC__)
+#define SECATEUR_NOINLINE inline __attribute__((noinline))
+#else
+#define SECATEUR_NOINLINE inline
+#endif
+
+namespace secateur {
+namespace {
+
+// Constants of narrow_sum, all as in qconv.h: bounds are of q - zero.
+struct Sum {
+  float scale, lo, hi, a, b;
+  int32_t r_zero, a_zero;
+};
+
+}  // namespace
+}  // namespace secateur

@@ -1,0 +1,111 @@
+// One ymm register of quads; the contract is in int8.h.
+#pragma once
+
+#include "simd/int8.h"
+
+#include <immintrin.h>
+
+namespace secateur {
+namespace {
+
+struct Q {
+  static constexpr int kLanes = 8;
+  __m256i v;
+  using Mask = __m256i;
+  static SECATEUR_INLINE Mask mask(int lo, int hi) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(lo), lane),
+                               _mm256_cmpgt_epi32(_mm256_set1_epi32(hi), lane));
+  }
+  static SECATEUR_INLINE Q load(const void* p) { return {_mm256_loadu_si256(static_cast<const __m256i*>(p))}; }
+  static SECATEUR_INLINE Q load_or(Q fill, Mask m, const int32_t* p) {
+    return {_mm256_blendv_epi8(fill.v, _mm256_maskload_epi32(p, m), m)};
+  }
+  static SECATEUR_INLINE Q load_even_or(Q fill, Mask m, const int32_t* p, int lo, int hi) {
+    const __m256 a = _mm256_castsi256_ps(_mm256_maskload_epi32(p, mask(2 * lo, 2 * hi - 1)));
+    const __m256 b = _mm256_castsi256_ps(_mm256_maskload_epi32(p + 8, mask(2 * lo - 8, 2 * hi - 9)));
+    const __m256i t = _mm256_castps_si256(_mm256_shuffle_ps(a, b, _MM_SHUFFLE(2, 0, 2, 0)));  // a0 a2 b0 b2 | a4 a6 b4 b6
+    return {_mm256_blendv_epi8(fill.v, _mm256_permute4x64_epi64(t, _MM_SHUFFLE(3, 1, 2, 0)), m)};
+  }
+  static SECATEUR_INLINE Q set1(int32_t x) { return {_mm256_set1_epi32(x)}; }
+  static SECATEUR_INLINE Q zero() { return {_mm256_setzero_si256()}; }
+  SECATEUR_INLINE void store(void* p) const { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
+  SECATEUR_INLINE void store_masked(void* p, Mask m) const { _mm256_maskstore_epi32(static_cast<int*>(p), m, v); }
+};
+
+constexpr int kWeightWords = 2;
+struct X {
+  __m256i even, odd;
+};
+SECATEUR_INLINE X expand(Q x) {
+  return {_mm256_and_si256(x.v, _mm256_set1_epi32(0x00ff00ff)), _mm256_srli_epi16(x.v, 8)};
+}
+struct W {
+  __m256i even, odd;
+  static SECATEUR_INLINE W load(const int32_t* p) { return {_mm256_set1_epi32(p[0]), _mm256_set1_epi32(p[1])}; }
+};
+SECATEUR_INLINE Q dot(Q a, X x, W w) {
+  const __m256i s = _mm256_add_epi32(_mm256_madd_epi16(x.even, w.even), _mm256_madd_epi16(x.odd, w.odd));
+  return {_mm256_add_epi32(a.v, s)};
+}
+
+SECATEUR_INLINE Q add(Q a, Q b) { return {_mm256_add_epi32(a.v, b.v)}; }
+
+struct H {
+  __m256i v;
+  SECATEUR_INLINE void store(int16_t* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+  static SECATEUR_INLINE H load(const int16_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
+};
+SECATEUR_INLINE __m256i scaled(Q a, float scale) {
+  return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(a.v), _mm256_set1_ps(scale)));
+}
+SECATEUR_INLINE H narrow(Q a, Q b, float scale) { return {_mm256_packs_epi32(scaled(a, scale), scaled(b, scale))}; }
+SECATEUR_INLINE __m256i summed(Q a, const Sum& s, Q r, int k) {
+  __m256 f = _mm256_round_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(a.v), _mm256_set1_ps(s.scale)),
+                             _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  f = _mm256_min_ps(_mm256_max_ps(f, _mm256_set1_ps(s.lo)), _mm256_set1_ps(s.hi));
+  const __m256i byte = _mm256_and_si256(_mm256_srl_epi32(r.v, _mm_cvtsi32_si128(8 * k)), _mm256_set1_epi32(255));
+  const __m256 other = _mm256_cvtepi32_ps(_mm256_sub_epi32(byte, _mm256_set1_epi32(s.r_zero)));
+  f = _mm256_add_ps(_mm256_mul_ps(f, _mm256_set1_ps(s.a)), _mm256_mul_ps(other, _mm256_set1_ps(s.b)));
+  return _mm256_cvtps_epi32(f);
+}
+SECATEUR_INLINE H narrow_sum(Q a, Q b, const Sum& s, Q ra, Q rb, int k) {
+  return {_mm256_packs_epi32(summed(a, s, ra, k), summed(b, s, rb, k))};
+}
+SECATEUR_INLINE void quads(H h0, H h1, H h2, H h3, int zero, int lo, int hi, Q* a, Q* b) {
+  const __m256i z = _mm256_set1_epi16(static_cast<int16_t>(zero));
+  const __m256i l = _mm256_set1_epi8(static_cast<char>(lo)), u = _mm256_set1_epi8(static_cast<char>(hi));
+  __m256i p = _mm256_packus_epi16(_mm256_adds_epi16(h0.v, z), _mm256_adds_epi16(h2.v, z));
+  __m256i q = _mm256_packus_epi16(_mm256_adds_epi16(h1.v, z), _mm256_adds_epi16(h3.v, z));
+  p = _mm256_min_epu8(_mm256_max_epu8(p, l), u);
+  q = _mm256_min_epu8(_mm256_max_epu8(q, l), u);
+  const __m256i c01 = _mm256_unpacklo_epi8(p, q), c23 = _mm256_unpackhi_epi8(p, q);
+  a->v = _mm256_unpacklo_epi16(c01, c23);
+  b->v = _mm256_unpackhi_epi16(c01, c23);
+}
+SECATEUR_INLINE Q to_float(Q a, float scale) {
+  return {_mm256_castps_si256(_mm256_mul_ps(_mm256_cvtepi32_ps(a.v), _mm256_set1_ps(scale)))};
+}
+
+SECATEUR_INLINE Q maximum(Q a, Q b) { return {_mm256_max_epu8(a.v, b.v)}; }
+SECATEUR_INLINE __m256 byte_to_float(Q a, int k, int zero) {
+  const __m256i byte = _mm256_and_si256(_mm256_srl_epi32(a.v, _mm_cvtsi32_si128(8 * k)), _mm256_set1_epi32(255));
+  return _mm256_cvtepi32_ps(_mm256_sub_epi32(byte, _mm256_set1_epi32(zero)));
+}
+SECATEUR_INLINE Q sum_bytes(Q a, Q b, const Sum& s, int k) {
+  const __m256 left = _mm256_mul_ps(byte_to_float(a, k, s.a_zero), _mm256_set1_ps(s.a));
+  const __m256 right = _mm256_mul_ps(byte_to_float(b, k, s.r_zero), _mm256_set1_ps(s.b));
+  return {_mm256_cvtps_epi32(_mm256_add_ps(left, right))};
+}
+SECATEUR_INLINE Q from_float(const float* p, Q::Mask m, const Sum& s) {
+  __m256 f = _mm256_div_ps(_mm256_maskload_ps(p, m), _mm256_set1_ps(s.scale));
+  f = _mm256_min_ps(_mm256_max_ps(f, _mm256_set1_ps(s.lo)), _mm256_set1_ps(s.hi));
+  return {_mm256_cvtps_epi32(f)};
+}
+SECATEUR_INLINE void bytes_to_float(Q a, int k, int zero, float scale, float* p, Q::Mask m) {
+  _mm256_maskstore_ps(p, m, _mm256_mul_ps(byte_to_float(a, k, zero), _mm256_set1_ps(scale)));
+}
+SECATEUR_INLINE H narrow_words(Q a, Q b) { return {_mm256_packs_epi32(a.v, b.v)}; }
+
+}  // namespace
+}  // namespace secateur

@@ -1,0 +1,119 @@
+// One zmm register of quads; with AVX512-VNNI where the file is compiled for it. The contract is in int8.h.
+#pragma once
+
+#include "simd/int8.h"
+
+#include <immintrin.h>
+
+namespace secateur {
+namespace {
+
+struct Q {
+  static constexpr int kLanes = 16;
+  __m512i v;
+  using Mask = __mmask16;
+  static SECATEUR_INLINE uint32_t below(int n) { return n <= 0 ? 0u : n >= 16 ? 0xffffu : (1u << n) - 1; }
+  static SECATEUR_INLINE Mask mask(int lo, int hi) { return static_cast<__mmask16>(below(hi) & ~below(lo)); }
+  static SECATEUR_INLINE Q load(const void* p) { return {_mm512_loadu_si512(p)}; }
+  static SECATEUR_INLINE Q load_or(Q fill, Mask m, const int32_t* p) { return {_mm512_mask_loadu_epi32(fill.v, m, p)}; }
+  // Words 0, 2, 4, ... of p, lanes outside the mask from fill.
+  static SECATEUR_INLINE Q load_even_or(Q fill, Mask m, const int32_t* p, int lo, int hi) {
+    // Lane i reads word 2i: the words up to 2 * (hi - 1).
+    const __m512i index = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i a = _mm512_maskz_loadu_epi32(mask(2 * lo, 2 * hi - 1), p);
+    const __m512i b = _mm512_maskz_loadu_epi32(mask(2 * lo - 16, 2 * hi - 17), p + 16);
+    return {_mm512_mask_mov_epi32(fill.v, m, _mm512_permutex2var_epi32(a, index, b))};
+  }
+  static SECATEUR_INLINE Q set1(int32_t x) { return {_mm512_set1_epi32(x)}; }
+  static SECATEUR_INLINE Q zero() { return {_mm512_setzero_si512()}; }
+  SECATEUR_INLINE void store(void* p) const { _mm512_storeu_si512(p, v); }
+  SECATEUR_INLINE void store_masked(void* p, Mask m) const { _mm512_mask_storeu_epi32(p, m, v); }
+};
+
+#if defined(__AVX512VNNI__)
+constexpr int kWeightWords = 1;
+using X = Q;
+SECATEUR_INLINE X expand(Q x) { return x; }
+struct W {
+  __m512i v;
+  static SECATEUR_INLINE W load(const int32_t* p) { return {_mm512_set1_epi32(*p)}; }
+};
+SECATEUR_INLINE Q dot(Q a, X x, W w) { return {_mm512_dpbusd_epi32(a.v, x.v, w.v)}; }
+#else
+constexpr int kWeightWords = 2;
+struct X {
+  __m512i even, odd;
+};
+SECATEUR_INLINE X expand(Q x) {
+  return {_mm512_and_si512(x.v, _mm512_set1_epi32(0x00ff00ff)), _mm512_srli_epi16(x.v, 8)};
+}
+struct W {
+  __m512i even, odd;
+  static SECATEUR_INLINE W load(const int32_t* p) { return {_mm512_set1_epi32(p[0]), _mm512_set1_epi32(p[1])}; }
+};
+SECATEUR_INLINE Q dot(Q a, X x, W w) {
+  const __m512i s = _mm512_add_epi32(_mm512_madd_epi16(x.even, w.even), _mm512_madd_epi16(x.odd, w.odd));
+  return {_mm512_add_epi32(a.v, s)};
+}
+#endif
+
+SECATEUR_INLINE Q add(Q a, Q b) { return {_mm512_add_epi32(a.v, b.v)}; }
+
+struct H {
+  __m512i v;
+  SECATEUR_INLINE void store(int16_t* p) const { _mm512_storeu_si512(p, v); }
+  static SECATEUR_INLINE H load(const int16_t* p) { return {_mm512_loadu_si512(p)}; }
+};
+SECATEUR_INLINE __m512i scaled(Q a, float scale) {
+  return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(a.v), _mm512_set1_ps(scale)));
+}
+SECATEUR_INLINE H narrow(Q a, Q b, float scale) { return {_mm512_packs_epi32(scaled(a, scale), scaled(b, scale))}; }
+SECATEUR_INLINE __m512i summed(Q a, const Sum& s, Q r, int k) {
+  __m512 f = _mm512_roundscale_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(a.v), _mm512_set1_ps(s.scale)), 8);
+  f = _mm512_min_ps(_mm512_max_ps(f, _mm512_set1_ps(s.lo)), _mm512_set1_ps(s.hi));
+  const __m512i byte = _mm512_and_si512(_mm512_srl_epi32(r.v, _mm_cvtsi32_si128(8 * k)), _mm512_set1_epi32(255));
+  const __m512 other = _mm512_cvtepi32_ps(_mm512_sub_epi32(byte, _mm512_set1_epi32(s.r_zero)));
+  f = _mm512_add_ps(_mm512_mul_ps(f, _mm512_set1_ps(s.a)), _mm512_mul_ps(other, _mm512_set1_ps(s.b)));
+  return _mm512_cvtps_epi32(f);
+}
+SECATEUR_INLINE H narrow_sum(Q a, Q b, const Sum& s, Q ra, Q rb, int k) {
+  return {_mm512_packs_epi32(summed(a, s, ra, k), summed(b, s, rb, k))};
+}
+SECATEUR_INLINE void quads(H h0, H h1, H h2, H h3, int zero, int lo, int hi, Q* a, Q* b) {
+  const __m512i z = _mm512_set1_epi16(static_cast<int16_t>(zero));
+  const __m512i l = _mm512_set1_epi8(static_cast<char>(lo)), u = _mm512_set1_epi8(static_cast<char>(hi));
+  __m512i p = _mm512_packus_epi16(_mm512_adds_epi16(h0.v, z), _mm512_adds_epi16(h2.v, z));
+  __m512i q = _mm512_packus_epi16(_mm512_adds_epi16(h1.v, z), _mm512_adds_epi16(h3.v, z));
+  p = _mm512_min_epu8(_mm512_max_epu8(p, l), u);
+  q = _mm512_min_epu8(_mm512_max_epu8(q, l), u);
+  const __m512i c01 = _mm512_unpacklo_epi8(p, q), c23 = _mm512_unpackhi_epi8(p, q);
+  a->v = _mm512_unpacklo_epi16(c01, c23);
+  b->v = _mm512_unpackhi_epi16(c01, c23);
+}
+// float(a) * scale
+SECATEUR_INLINE Q to_float(Q a, float scale) {
+  return {_mm512_castps_si512(_mm512_mul_ps(_mm512_cvtepi32_ps(a.v), _mm512_set1_ps(scale)))};
+}
+
+SECATEUR_INLINE Q maximum(Q a, Q b) { return {_mm512_max_epu8(a.v, b.v)}; }
+SECATEUR_INLINE __m512 byte_to_float(Q a, int k, int zero) {
+  const __m512i byte = _mm512_and_si512(_mm512_srl_epi32(a.v, _mm_cvtsi32_si128(8 * k)), _mm512_set1_epi32(255));
+  return _mm512_cvtepi32_ps(_mm512_sub_epi32(byte, _mm512_set1_epi32(zero)));
+}
+SECATEUR_INLINE Q sum_bytes(Q a, Q b, const Sum& s, int k) {
+  const __m512 left = _mm512_mul_ps(byte_to_float(a, k, s.a_zero), _mm512_set1_ps(s.a));
+  const __m512 right = _mm512_mul_ps(byte_to_float(b, k, s.r_zero), _mm512_set1_ps(s.b));
+  return {_mm512_cvtps_epi32(_mm512_add_ps(left, right))};
+}
+SECATEUR_INLINE Q from_float(const float* p, Q::Mask m, const Sum& s) {
+  __m512 f = _mm512_div_ps(_mm512_maskz_loadu_ps(m, p), _mm512_set1_ps(s.scale));
+  f = _mm512_min_ps(_mm512_max_ps(f, _mm512_set1_ps(s.lo)), _mm512_set1_ps(s.hi));
+  return {_mm512_cvtps_epi32(f)};
+}
+SECATEUR_INLINE void bytes_to_float(Q a, int k, int zero, float scale, float* p, Q::Mask m) {
+  _mm512_mask_storeu_ps(p, m, _mm512_mul_ps(byte_to_float(a, k, zero), _mm512_set1_ps(scale)));
+}
+SECATEUR_INLINE H narrow_words(Q a, Q b) { return {_mm512_packs_epi32(a.v, b.v)}; }
+
+}  // namespace
+}  // namespace secateur
