@@ -1,19 +1,23 @@
 #include <cstring>
 #include <unordered_set>
 
+#include "graph/attrs.h"
 #include "graph/graph.h"
+#include "graph/passes/passes.h"
 #include "plan/session.h"
 
 namespace secateur {
 
-size_t fold_constants(Graph& graph) {
+size_t fold_constants(Graph& graph, bool keep_dequantize) {
   PackCache cache;
   // Reference kernels: what is folded must not depend on the machine.
   Lowering L(graph, cache, Isa::kRef, 1);
   std::vector<Node> left;
   std::vector<std::string> folded;
   for (Node& node : graph.nodes) {
-    if (L.fold(node)) {
+    // Initializers are plain tensors: what lies in another layout is not one.
+    const bool keep = (keep_dequantize && node.op == "DequantizeLinear") || node.domain == kQuadsDomain || has_attr(node, "_quads");
+    if (!keep && L.fold(node)) {
       for (const auto& out : node.outputs)
         if (!out.empty()) folded.push_back(out);
     } else {

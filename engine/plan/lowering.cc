@@ -78,7 +78,7 @@ int Lowering::in_f32(const Node& n, size_t i) const {
   return id;
 }
 
-int Lowering::out(const Node& n, size_t i, DType dtype, Dims dims) {
+int Lowering::out(const Node& n, size_t i, DType dtype, Dims dims, ValueLayout layout) {
   const std::string name = i < n.outputs.size() ? n.outputs[i] : std::string();
   int64_t count = 1;
   for (int64_t d : dims) {
@@ -88,6 +88,7 @@ int Lowering::out(const Node& n, size_t i, DType dtype, Dims dims) {
   }
   if (dims.size() > 8) unsupported(n, "rank " + std::to_string(dims.size()) + ", supported: up to 8");
   const int id = new_value(name, dtype, std::move(dims));
+  values_[static_cast<size_t>(id)].layout = layout;
   if (eager_) {
     Value& v = values_[static_cast<size_t>(id)];
     if (v.nbytes() > kMaxFolded) unsupported(n, "a constant of " + std::to_string(v.nbytes()) + " bytes would be computed");
@@ -99,9 +100,9 @@ int Lowering::out(const Node& n, size_t i, DType dtype, Dims dims) {
   return id;
 }
 
-int Lowering::temp(DType dtype, Dims dims) {
+int Lowering::temp(DType dtype, Dims dims, ValueLayout layout) {
   const Node anonymous;
-  return out(anonymous, 0, dtype, std::move(dims));
+  return out(anonymous, 0, dtype, std::move(dims), layout);
 }
 
 int Lowering::scratch(size_t nbytes) { return temp(DType::kUInt8, {static_cast<int64_t>(nbytes)}); }
@@ -121,6 +122,7 @@ void Lowering::alias(const Node& n, size_t i, int source, Dims dims) {
   v.constant = src.constant;
   v.owner = src.owner;
   v.storage = src.storage;
+  v.layout = src.layout;
   ptr_[static_cast<size_t>(id)] = ptr_[static_cast<size_t>(source)];
 }
 

@@ -49,6 +49,10 @@ struct Step {
   StepInfo info;
 };
 
+// How a value lies in memory. kQuads and kQuadRows are kernels/qconv/qconv.h's bytes: channels are axis 1, or the last
+// axis with everything before it as rows; for matrices both are the same.
+enum class ValueLayout { kPlain, kQuads, kQuadRows };
+
 struct Value {
   std::string name;
   DType dtype = DType::kFloat;
@@ -59,13 +63,21 @@ struct Value {
   int first = -1, last = -1;           // steps between which a storage must live; first = -1: before the first step
   size_t offset = 0;
   bool is_input = false;
+  ValueLayout layout = ValueLayout::kPlain;
 
   int64_t numel() const {
     int64_t n = 1;
     for (int64_t d : dims) n *= d;
     return n;
   }
-  size_t nbytes() const { return static_cast<size_t>(numel()) * dtype_size(dtype); }
+  size_t nbytes() const {
+    if (layout == ValueLayout::kPlain) return static_cast<size_t>(numel()) * dtype_size(dtype);
+    const size_t axis = layout == ValueLayout::kQuads && dims.size() > 1 ? 1 : dims.size() - 1;
+    int64_t n = (dims[axis] + 3) / 4 * 4;
+    for (size_t i = 0; i < dims.size(); ++i)
+      if (i != axis) n *= dims[i];
+    return static_cast<size_t>(n);
+  }
 };
 
 // Weights packed for a kernel, kept over plans for different batch sizes. Key: the bytes' address + a kernel's own text.
@@ -89,7 +101,8 @@ class Lowering {
 
   // ---- for the handlers ----
   int64_t opset() const { return opset_; }
-  Isa isa() const { return isa_; }
+  Isa isa() const { return float_isa(isa_); }
+  Isa int8_isa() const { return isa_; }
   int threads() const { return threads_; }
   bool allow_sparse() const { return allow_sparse_; }
   const Value& value(int id) const { return values_[static_cast<size_t>(id)]; }
@@ -99,15 +112,17 @@ class Lowering {
   int in(const Node& n, size_t i) const;                // required input
   int in_or(const Node& n, size_t i) const;             // -1 when left out
   int in_f32(const Node& n, size_t i) const;            // required, float32
-  int out(const Node& n, size_t i, DType dtype, Dims dims);
+  int out(const Node& n, size_t i, DType dtype, Dims dims, ValueLayout layout = ValueLayout::kPlain);
   void alias(const Node& n, size_t i, int source, Dims dims);
   int constant(const Node& n, size_t i, DType dtype, Dims dims, const void* bytes);  // copies; the value's number
+  // Another name for a value, for handlers that hand work to one another.
+  void name(int id, const std::string& name) { by_name_[name] = id; }
   // Constant integers (int64 or int32) or floats of an input; nothing when not constant.
   std::optional<std::vector<int64_t>> ints(int id) const;
   std::optional<std::vector<double>> numbers(int id) const;
   std::vector<int64_t> need_ints(const Node& n, size_t i) const;
   int scratch(size_t nbytes);
-  int temp(DType dtype, Dims dims);
+  int temp(DType dtype, Dims dims, ValueLayout layout = ValueLayout::kPlain);
 
   // make() packed for the constants `ids` (-1 skipped), shared over the plans of a model. Constants that the plan itself
   // computed are packed anew: their address says nothing about the next plan.

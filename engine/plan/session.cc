@@ -46,7 +46,7 @@ void check_support(const Graph& graph) {
   std::string others, first_node, first;
   size_t count = 0;
   for (const auto& node : graph.nodes) {
-    if (find_operator(node.domain, node.op)) continue;
+    if (node.domain != kQuadsDomain && find_operator(node.domain, node.op)) continue;
     const std::string op = node.domain.empty() ? node.op : node.domain + "." + node.op;
     if (++count == 1) {
       first_node = node.name;
@@ -83,8 +83,12 @@ Session::Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse)
       if (d.size > (int64_t{1} << 40)) throw FormatError("input '" + in.name + "' has a dimension of " + std::to_string(d.size));
   }
   clean(graph_);
+  expand_qoperators(graph_, notes_);
+  fold_constants(graph_, true);
+  remove_identities(graph_, notes_);
+  fuse_quantized(graph_, notes_);
   fold_constants(graph_);
-  notes_ = run_passes(graph_);
+  for (auto& note : run_passes(graph_)) notes_.push_back(std::move(note));
   fold_constants(graph_);
 
   // Plan at once where the shapes are known (or only the batch is free), so that a model that cannot run says so now.

@@ -93,8 +93,8 @@ class Session {
 };
 
 // Replaces nodes that depend on constants only by initializers; drops what nothing reads any more. Returns the number
-// of nodes folded.
-size_t fold_constants(Graph& graph);
+// of nodes folded. `keep_dequantize`: DequantizeLinear nodes stay, so that passes still see quantized weights.
+size_t fold_constants(Graph& graph, bool keep_dequantize = false);
 
 // .sct or ONNX, by the first bytes.
 Graph read_model(std::span<const uint8_t> bytes);

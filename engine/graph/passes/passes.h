@@ -8,6 +8,15 @@
 //   LayerNormalization   inputs[3] residual, added to the input before
 //   _rows_first          string (Attention): those of q, k, v, y that stand as [batch, rows, heads, dim]
 //   _spatial             int (Flatten): elements per channel the consumer's weights were rearranged for; checked
+//
+// Integer layers are nodes of the domain "secateur", which no file may name. Values are bytes with one scale and zero
+// point; an s8 tensor is held as u8, its zero point moved by 128. `_quads` on them and on a QuantizeLinear: the result
+// stays in the layout of kernels/qconv/qconv.h (1: channels on axis 1, 2: on the last axis); else it is a plain tensor.
+//   QuadConv     x, weight s8, bias int32 or "", scale [O], residual or ""; Conv's attributes; _x_zero, of the result
+//                _q_scale, _q_zero, _lo, _hi; with a residual _r_scale, _r_zero, _sum_scale, _sum_zero, _sum_lo, _sum_hi
+//   QuadLinear   the same, weight [out, in], no residual
+//   QuadAdd      a, b; _a_scale, _a_zero, _b_scale, _b_zero, _scale, _zero, _lo, _hi
+//   QuadAverage, QuadMaxPool, QuadReshape   x and the attributes and further inputs of `_op`; _x_scale, _x_zero, _scale, _zero
 #pragma once
 
 #include <string>
@@ -19,8 +28,14 @@ namespace secateur {
 
 using Notes = std::vector<std::string>;
 
+inline constexpr const char* kQuadsDomain = "secateur";
+
 // All of them, in order.
 Notes run_passes(Graph& graph);
+
+// Before constants are folded, so that quantized weights are still seen.
+void expand_qoperators(Graph& graph, Notes& notes);    // QLinearConv, ... -> DequantizeLinear, Conv, QuantizeLinear
+void fuse_quantized(Graph& graph, Notes& notes);       // DequantizeLinear, layer, QuantizeLinear -> an integer layer
 
 void remove_identities(Graph& graph, Notes& notes);    // Identity, inference Dropout
 void fuse_patterns(Graph& graph, Notes& notes);        // GELU, SiLU, LayerNorm, attention, ... written in small operators

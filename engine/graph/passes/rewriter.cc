@@ -60,17 +60,20 @@ bool Rewriter::ints(const std::string& value, std::vector<int64_t>& out) const {
   return true;
 }
 
+std::string Rewriter::add(const std::string& like, Tensor t) {
+  t.name = like + "/folded";
+  while (tensors_.count(t.name) || producer(t.name) >= 0) t.name += "'";
+  tensors_.emplace(t.name, graph_.initializers.size());
+  graph_.initializers.push_back(std::move(t));
+  return graph_.initializers.back().name;
+}
+
 std::string Rewriter::add_f32(const std::string& like, std::vector<int64_t> dims, const std::vector<float>& data) {
-  std::string name = like + "/folded";
-  while (tensors_.count(name) || producer(name) >= 0) name += "'";
   Tensor t;
-  t.name = name;
   t.dims = std::move(dims);
   t.data.resize(data.size() * 4);
   if (!data.empty()) std::memcpy(t.data.data(), data.data(), t.data.size());
-  tensors_.emplace(name, graph_.initializers.size());
-  graph_.initializers.push_back(std::move(t));
-  return name;
+  return add(like, std::move(t));
 }
 
 void Rewriter::redirect(const std::string& from, const std::string& to) {
@@ -90,22 +93,28 @@ void Rewriter::set_input(size_t i, size_t slot, const std::string& value) {
   inputs[slot] = value;
 }
 
-void Rewriter::sweep() {
-  std::vector<Node> nodes;
+void Rewriter::sweep_dead_code() {
   std::unordered_set<std::string> used;
   for (const auto& out : graph_.outputs) used.insert(out.name);
-  // Backwards: what nobody reads has no business running.
-  std::vector<bool> keep(graph_.nodes.size(), false);
   for (size_t i = graph_.nodes.size(); i-- > 0;) {
     if (dead_[i]) continue;
     bool any = false;
     for (const auto& out : graph_.nodes[i].outputs) any = any || (!out.empty() && used.count(out));
-    if (!any) continue;
-    keep[i] = true;
-    for (const auto& in : graph_.nodes[i].inputs) used.insert(in);
+    dead_[i] = !any;
+    if (any) used.insert(graph_.nodes[i].inputs.begin(), graph_.nodes[i].inputs.end());
   }
-  for (size_t i = 0; i < graph_.nodes.size(); ++i)
-    if (keep[i]) nodes.push_back(std::move(graph_.nodes[i]));
+}
+
+void Rewriter::sweep() {
+  sweep_dead_code();
+  std::vector<Node> nodes;
+  std::unordered_set<std::string> used;
+  for (const auto& out : graph_.outputs) used.insert(out.name);
+  for (size_t i = 0; i < graph_.nodes.size(); ++i) {
+    if (dead_[i]) continue;
+    used.insert(graph_.nodes[i].inputs.begin(), graph_.nodes[i].inputs.end());
+    nodes.push_back(std::move(graph_.nodes[i]));
+  }
   graph_.nodes = std::move(nodes);
   std::vector<Tensor> tensors;
   for (auto& t : graph_.initializers)

@@ -34,6 +34,8 @@ class Rewriter {
 
   // A new float32 initializer; returns its name (unique, starts with `like`).
   std::string add_f32(const std::string& like, std::vector<int64_t> dims, const std::vector<float>& data);
+  // A new initializer of any type, named as above.
+  std::string add(const std::string& like, Tensor tensor);
   // Every read of `from` becomes a read of `to`.
   void redirect(const std::string& from, const std::string& to);
   // Node i gives its output the name `name` instead (its own output must have no other readers).
@@ -41,6 +43,8 @@ class Rewriter {
   void kill(size_t i);
   void set_input(size_t i, size_t slot, const std::string& value);
 
+  // Marks dead what nothing reads any more, so that only_consumer() is not misled by it.
+  void sweep_dead_code();
   // Drops dead nodes and initializers nobody reads. The rewriter is done after it.
   void sweep();
 

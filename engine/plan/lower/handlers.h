@@ -11,6 +11,13 @@ namespace secateur {
 #include "plan/lower/operators_microsoft.inc"
 #undef SECATEUR_OP
 
+void lower_quad_add(Lowering& L, const Node& n);
+void lower_quad_average(Lowering& L, const Node& n);
+void lower_quad_conv(Lowering& L, const Node& n);
+void lower_quad_linear(Lowering& L, const Node& n);
+void lower_quad_max_pool(Lowering& L, const Node& n);
+void lower_quad_reshape(Lowering& L, const Node& n);
+
 // What passes fused into a node: attributes _lo, _hi, _slope.
 Activation fused_activation(const Node& n);
 std::string epilogue_key(const Epilogue& e);  // part of a pack cache key

@@ -1,6 +1,7 @@
 // QuantizeLinear and DequantizeLinear, ONNX semantics, computed in float32.
 #include "kernels/quantize/quantize.h"
 #include "plan/lower/handlers.h"
+#include "plan/lower/quads.h"
 
 namespace secateur {
 namespace {
@@ -51,6 +52,16 @@ void check_scale(Lowering& L, const Node& n, QuantizeStep& s) {
   if (s.zero >= 0 && L.value(s.zero).numel() != count) L.invalid(n, "scale and zero point have different sizes");
 }
 
+// Scale and zero point of a value that integer layers share.
+std::pair<float, int64_t> constants(Lowering& L, const QuantizeStep& s) {
+  int64_t zero = 0;
+  if (s.zero >= 0) {
+    const uint8_t z = *L.value(s.zero).constant;
+    zero = L.value(s.zero).dtype == DType::kInt8 ? int64_t{static_cast<int8_t>(z)} : int64_t{z};
+  }
+  return {*reinterpret_cast<const float*>(L.value(s.scale).constant), zero};
+}
+
 StepInfo named(const char* kernel) {
   StepInfo info;
   info.kernel = kernel;
@@ -66,6 +77,12 @@ void lower_quantize(Lowering& L, const Node& n) {
   s.p.type = qtype(L, n, t);
   if (t == DType::kInt32) L.unsupported(n, "quantized dtype int32");
   check_scale(L, n, s);
+  if (const ValueLayout layout = wanted_layout(L, n, L.dims(s.x)); layout != ValueLayout::kPlain) {
+    // Read by integer layers; scale and zero point are constant, the pass saw to that.
+    const int y = L.out(n, 0, t, L.dims(s.x), layout);
+    const auto [scale, zero] = constants(L, s);
+    return quantized(L, n, s.x, y, scale, zero + flip_of(t));
+  }
   s.y = L.out(n, 0, t, L.dims(s.x));
   L.emit(n, s, {s.x, s.scale, s.zero}, {s.y}, named("quantize_f32_ref"));
 }
@@ -73,8 +90,16 @@ void lower_quantize(Lowering& L, const Node& n) {
 void lower_dequantize(Lowering& L, const Node& n) {
   QuantizeStep s{{}, false, L.in(n, 0), L.in_f32(n, 1), L.in_or(n, 2), -1};
   s.p.type = qtype(L, n, L.value(s.x).dtype);
-  if (s.zero >= 0 && L.value(s.zero).dtype != L.value(s.x).dtype) L.invalid(n, "input and zero point have different dtypes");
+  // Bytes of an integer layer are u8 whatever the tensor's type is in the file.
+  const bool quads = L.value(s.x).layout != ValueLayout::kPlain;
+  const DType type = quads && s.zero >= 0 ? L.value(s.zero).dtype : L.value(s.x).dtype;
+  if (s.zero >= 0 && L.value(s.zero).dtype != type) L.invalid(n, "input and zero point have different dtypes");
   check_scale(L, n, s);
+  if (L.value(s.x).layout != ValueLayout::kPlain) {
+    const auto [scale, zero] = constants(L, s);
+    L.name(dequantized(L, n, s.x, scale, zero + flip_of(type)), n.outputs[0]);
+    return;
+  }
   s.y = L.out(n, 0, DType::kFloat, L.dims(s.x));
   L.emit(n, s, {s.x, s.scale, s.zero}, {s.y}, named("dequantize_f32_ref"));
 }

@@ -3,6 +3,7 @@
 #include <span>
 #include <string>
 
+#include "graph/passes/passes.h"
 #include "plan/lower/handlers.h"
 
 namespace secateur {
@@ -27,6 +28,12 @@ constexpr Row kMicrosoft[] = {
 #undef SECATEUR_OP
 };
 
+// Integer layers, which only the passes make (graph/passes/passes.h).
+constexpr Row kQuads[] = {
+    {"QuadAdd", lower_quad_add},       {"QuadAverage", lower_quad_average},  {"QuadConv", lower_quad_conv},
+    {"QuadLinear", lower_quad_linear}, {"QuadMaxPool", lower_quad_max_pool}, {"QuadReshape", lower_quad_reshape},
+};
+
 LowerFn search(std::span<const Row> rows, const std::string& op) {
   const auto it = std::lower_bound(rows.begin(), rows.end(), op, [](const Row& r, const std::string& s) { return s > r.op; });
   return it != rows.end() && op == it->op ? it->fn : nullptr;
@@ -36,6 +43,7 @@ LowerFn search(std::span<const Row> rows, const std::string& op) {
 
 LowerFn find_operator(const std::string& domain, const std::string& op) {
   if (domain == "com.microsoft") return search(kMicrosoft, op);
+  if (domain == kQuadsDomain) return search(kQuads, op);
   return domain.empty() ? search(kRows, op) : nullptr;
 }
 

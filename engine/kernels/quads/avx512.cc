@@ -1,0 +1,11 @@
+#include "simd/int8_avx512.h"
+#include "kernels/quads/generic.h"
+
+namespace secateur {
+
+void quads_quantize_avx512(const QuantizeArgs& a) { quantize_quads(a); }
+void quads_dequantize_avx512(const DequantizeArgs& a) { dequantize_quads(a); }
+void quads_add_avx512(const QAddArgs& a) { add_quads(a); }
+void quads_max_pool_avx512(const QPoolArgs& a) { max_pool_quads(a); }
+
+}  // namespace secateur

@@ -1,0 +1,128 @@
+// Include after exactly one simd/int8_*.h.
+#pragma once
+
+#include "kernels/quads/quads.h"
+
+namespace secateur {
+namespace {
+
+inline void quantize_quads(const QuantizeArgs& a) {
+  const Sum s{a.scale, static_cast<float>(0 - a.zero), static_cast<float>(255 - a.zero), 0, 0, 0, 0};
+  const int64_t n_quads = (a.s.channels + 3) / 4, pixels = a.s.pixels;
+  if (pixels == 1) {
+    // Rows of features: bytes in the order of the numbers.
+    for (int64_t n = 0; n < a.s.batch; ++n) {
+      const float* x = a.x + n * a.s.channels;
+      uint8_t* y = a.y + n * n_quads * 4;
+      int32_t t[Q::kLanes];
+      for (int64_t c = 0; c < a.s.channels; c += Q::kLanes) {
+        const int count = a.s.channels - c < Q::kLanes ? static_cast<int>(a.s.channels - c) : Q::kLanes;
+        from_float(x + c, Q::mask(0, count), s).store(t);
+        for (int k = 0; k < count; ++k) y[c + k] = static_cast<uint8_t>(t[k] + a.zero);
+      }
+      for (int64_t c = a.s.channels; c < n_quads * 4; ++c) y[c] = static_cast<uint8_t>(a.zero);
+    }
+    return;
+  }
+  for (int64_t n = 0; n < a.s.batch; ++n)
+    for (int64_t q = 0; q < n_quads; ++q) {
+      const float* x = a.x + (n * a.s.channels + 4 * q) * pixels;
+      auto* y = reinterpret_cast<int32_t*>(a.y) + (n * n_quads + q) * pixels;
+      const int n_channels = a.s.channels - 4 * q < 4 ? static_cast<int>(a.s.channels - 4 * q) : 4;
+      for (int64_t j = 0; j < pixels; j += 2 * Q::kLanes) {
+        H h[4];
+        const int left = pixels - j < 2 * Q::kLanes ? static_cast<int>(pixels - j) : 2 * Q::kLanes;
+        const auto first = Q::mask(0, left), second = Q::mask(0, left - Q::kLanes);
+        for (int k = 0; k < 4; ++k) {
+          if (k >= n_channels) {
+            h[k] = narrow_words(Q::zero(), Q::zero());
+            continue;
+          }
+          const float* p = x + k * pixels + j;
+          h[k] = narrow_words(from_float(p, first, s), from_float(p + Q::kLanes, second, s));
+        }
+        Q u, v;
+        quads(h[0], h[1], h[2], h[3], a.zero, 0, 255, &u, &v);
+        u.store_masked(y + j, first);
+        v.store_masked(y + j + Q::kLanes, second);
+      }
+    }
+}
+
+inline void dequantize_quads(const DequantizeArgs& a) {
+  const int64_t n_quads = (a.s.channels + 3) / 4, pixels = a.s.pixels;
+  if (pixels == 1) {
+    for (int64_t n = 0; n < a.s.batch; ++n)
+      for (int64_t c = 0; c < a.s.channels; ++c)
+        a.y[n * a.s.channels + c] = static_cast<float>(a.x[n * n_quads * 4 + c] - a.zero) * a.scale;
+    return;
+  }
+  for (int64_t n = 0; n < a.s.batch; ++n)
+    for (int64_t q = 0; q < n_quads; ++q) {
+      float* y = a.y + (n * a.s.channels + 4 * q) * pixels;
+      const auto* x = reinterpret_cast<const int32_t*>(a.x) + (n * n_quads + q) * pixels;
+      const int n_channels = a.s.channels - 4 * q < 4 ? static_cast<int>(a.s.channels - 4 * q) : 4;
+      for (int64_t j = 0; j < pixels; j += Q::kLanes) {
+        const auto m = Q::mask(0, pixels - j < Q::kLanes ? static_cast<int>(pixels - j) : Q::kLanes);
+        const Q w = Q::load_or(Q::zero(), m, x + j);
+        for (int k = 0; k < n_channels; ++k) bytes_to_float(w, k, a.zero, a.scale, y + k * pixels + j, m);
+      }
+    }
+}
+
+inline void add_quads(const QAddArgs& a) {
+  const Sum s{1, 0, 0, a.scale0, a.scale1, a.zero1, a.zero0};
+  const auto *x0 = reinterpret_cast<const int32_t*>(a.x0), *x1 = reinterpret_cast<const int32_t*>(a.x1);
+  auto* y = reinterpret_cast<int32_t*>(a.y);
+  for (int64_t j = 0; j < a.words; j += 2 * Q::kLanes) {
+    const int left = a.words - j < 2 * Q::kLanes ? static_cast<int>(a.words - j) : 2 * Q::kLanes;
+    const auto first = Q::mask(0, left), second = Q::mask(0, left - Q::kLanes);
+    const Q a0 = Q::load_or(Q::zero(), first, x0 + j), a1 = Q::load_or(Q::zero(), second, x0 + j + Q::kLanes);
+    const Q b0 = Q::load_or(Q::zero(), first, x1 + j), b1 = Q::load_or(Q::zero(), second, x1 + j + Q::kLanes);
+    H h[4];
+    SECATEUR_UNROLL
+    for (int k = 0; k < 4; ++k) h[k] = narrow_words(sum_bytes(a0, b0, s, k), sum_bytes(a1, b1, s, k));
+    Q u, v;
+    quads(h[0], h[1], h[2], h[3], a.zero, a.lo, a.hi, &u, &v);
+    u.store_masked(y + j, first);
+    v.store_masked(y + j + Q::kLanes, second);
+  }
+}
+
+inline void max_pool_quads(const QPoolArgs& a) {
+  for (int64_t plane = 0; plane < a.planes; ++plane) {
+    const auto* x = reinterpret_cast<const int32_t*>(a.x) + plane * a.in_h * a.in_w;
+    auto* y = reinterpret_cast<int32_t*>(a.y) + plane * a.out_h * a.out_w;
+    for (int i = 0; i < a.out_h; ++i)
+      for (int j = 0; j < a.out_w; j += Q::kLanes) {
+        const int count = a.out_w - j < Q::kLanes ? a.out_w - j : Q::kLanes;
+        Q best = Q::zero();
+        for (int u = 0; u < a.kernel_h; ++u) {
+          const int row = i * a.stride_h + u * a.dilation_h - a.pad_top;
+          if (row < 0 || row >= a.in_h) continue;
+          const int32_t* line = x + int64_t{row} * a.in_w;
+          for (int v = 0; v < a.kernel_w; ++v) {
+            // Lane t is column (j + t) * stride + shift.
+            const int shift = v * a.dilation_w - a.pad_left, from = j * a.stride_w + shift;
+            int lo = from >= 0 ? 0 : (-from + a.stride_w - 1) / a.stride_w;
+            int hi = from >= a.in_w ? 0 : (a.in_w - from + a.stride_w - 1) / a.stride_w;
+            hi = hi < count ? hi : count;
+            if (lo >= hi) continue;
+            if (a.stride_w == 1) {
+              best = maximum(best, Q::load_or(Q::zero(), Q::mask(lo, hi), line + from));
+            } else if (a.stride_w == 2) {
+              best = maximum(best, Q::load_even_or(Q::zero(), Q::mask(lo, hi), line + from, lo, hi));
+            } else {
+              int32_t t[Q::kLanes] = {};
+              for (int k = lo; k < hi; ++k) t[k] = line[from + k * a.stride_w];
+              best = maximum(best, Q::load(t));
+            }
+          }
+        }
+        best.store_masked(y + i * a.out_w + j, Q::mask(0, count));
+      }
+  }
+}
+
+}  // namespace
+}  // namespace secateur

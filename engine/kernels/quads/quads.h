@@ -1,0 +1,75 @@
+// What stands between integer layers: borders of the "quads" layout (qconv.h), sums, pools. Plain tensors are [batch][channels][pixels],
+// quads u8 [batch][ceil(channels / 4)][pixels][4]. Rows of features are pixels = 1 with the rows as batch.
+//
+// Rounding is half to even, float is binary32 without fused operations: the same bits on every ISA. Bytes of channels
+// beyond the last one are written but mean nothing.
+#pragma once
+
+#include <cstdint>
+
+#include "base/cpu.h"
+
+namespace secateur {
+
+struct QuadsShape {
+  int64_t batch = 1, channels = 1, pixels = 1;
+};
+
+// q = clamp(round(x / scale) + zero, 0, 255). x must not be NaN (which gives 0).
+struct QuantizeArgs {
+  QuadsShape s;
+  const float* x = nullptr;
+  uint8_t* y = nullptr;
+  float scale = 1;
+  int zero = 0;
+};
+// y = float(q - zero) * scale
+struct DequantizeArgs {
+  QuadsShape s;
+  const uint8_t* x = nullptr;
+  float* y = nullptr;
+  float scale = 1;
+  int zero = 0;
+};
+// y = clamp(round(float(x0 - zero0) * scale0 + float(x1 - zero1) * scale1) + zero, lo, hi); scales are those of x over that of y.
+// words: of four bytes. y may be x0 or x1.
+struct QAddArgs {
+  int64_t words = 0;
+  const uint8_t *x0 = nullptr, *x1 = nullptr;
+  uint8_t* y = nullptr;
+  float scale0 = 1, scale1 = 1;
+  int zero0 = 0, zero1 = 0, zero = 0, lo = 0, hi = 255;
+};
+// Windows over planes of quads; padding never wins a maximum. planes = batch * quads.
+struct QPoolArgs {
+  int64_t planes = 0;
+  int in_h = 1, in_w = 1, out_h = 1, out_w = 1, kernel_h = 1, kernel_w = 1, stride_h = 1, stride_w = 1;
+  int pad_top = 0, pad_left = 0, dilation_h = 1, dilation_w = 1;
+  const uint8_t* x = nullptr;
+  uint8_t* y = nullptr;
+};
+
+struct QuadsKernels {
+  Isa isa;
+  void (*quantize)(const QuantizeArgs&);
+  void (*dequantize)(const DequantizeArgs&);
+  void (*add)(const QAddArgs&);
+  void (*max_pool)(const QPoolArgs&);
+};
+// Those of the best ISA up to `isa`.
+const QuadsKernels& quads_kernels(Isa isa);
+
+// Average of windows that lie inside the image or are padded with nothing (`count_include_pad` false):
+// y = clamp(round(float(sum - count * x_zero) * (scale / count)) + zero, 0, 255), scale = that of x over that of y.
+struct QAverageArgs {
+  QPoolArgs p;
+  float scale = 1;
+  int x_zero = 0, zero = 0;
+};
+void quads_average(const QAverageArgs& a);
+
+// Bytes of a plain u8 tensor, or of an s8 one (`flip` = 128: the zero point moves along), to quads and back.
+void quads_pack(const QuadsShape& s, const uint8_t* x, uint8_t* y, uint8_t flip);
+void quads_unpack(const QuadsShape& s, const uint8_t* x, uint8_t* y, uint8_t flip);
+
+}  // namespace secateur

@@ -1,0 +1,162 @@
+// QuadConv and QuadLinear -> one call of an int8 kernel, 1x4 blocks or dense as the cost model says.
+#include "kernels/qconv/qconv.h"
+
+#include <climits>
+#include <cstdio>
+
+#include "plan/lower/handlers.h"
+#include "plan/lower/quads.h"
+#include "plan/lower/window.h"
+
+namespace secateur {
+namespace {
+
+struct QConvStep {
+  std::shared_ptr<const PackedQConv> packed;
+  int64_t batch;
+  int x, residual, y, scratch;
+  void run(const Exec& e) const noexcept {
+    QConvArgs args;
+    args.x = static_cast<const uint8_t*>(e.ptr[x]);
+    args.y = e.ptr[y];
+    args.residual = residual < 0 ? nullptr : static_cast<const uint8_t*>(e.ptr[residual]);
+    args.batch = batch;
+    args.scratch = scratch < 0 ? nullptr : e.ptr[scratch];
+    args.threads = e.threads;
+    packed->kernel->run(*packed, args);
+  }
+};
+
+uint8_t byte(const Node& n, const char* name, int64_t fallback) { return static_cast<uint8_t>(attr_i(n, name, fallback)); }
+
+QEpilogue epilogue(const Node& n) {
+  QEpilogue e;
+  e.zero = byte(n, "_q_zero", 0), e.lo = byte(n, "_lo", 0), e.hi = byte(n, "_hi", 255);
+  return e;
+}
+
+int to_int(Lowering& L, const Node& n, int64_t v) {
+  if (v < 0 || v > INT_MAX / 4) L.invalid(n, "a size of " + std::to_string(v) + " is out of range");
+  return static_cast<int>(v);
+}
+
+std::string key_of(const ConvShape& s, const QEpilogue& e, uint8_t x_zero) {
+  std::string key;
+  for (int v : {s.in_c, s.in_h, s.in_w, s.out_c, s.kernel_h, s.kernel_w, s.stride_h, s.stride_w, s.pad_top, s.pad_left, s.pad_bottom,
+                s.pad_right, s.dilation_h, s.dilation_w, s.groups, int{e.zero}, int{e.lo}, int{e.hi}, int{e.residual}, int{e.r_zero},
+                int{e.sum_zero}, int{e.sum_lo}, int{e.sum_hi}, int{x_zero}})
+    key += "," + std::to_string(v);
+  char text[64];
+  std::snprintf(text, sizeof text, ",%a,%a", double(e.a), double(e.b));
+  return key + text;
+}
+
+// Emits the kernel: x and y are quads, `residual` too or -1.
+void run_kernel(Lowering& L, const Node& n, const ConvShape& s, const QEpilogue& e, int64_t batch, int x, int residual, int y, const char* op) {
+  const int w = L.in(n, 1), bias = L.in_or(n, 2), scale = L.in(n, 3);
+  QWeights weights;
+  weights.w = reinterpret_cast<const int8_t*>(L.value(w).constant);
+  weights.bias = bias < 0 ? nullptr : reinterpret_cast<const int32_t*>(L.value(bias).constant);
+  weights.scale = reinterpret_cast<const float*>(L.value(scale).constant);
+  weights.x_zero = byte(n, "_x_zero", 0);
+  // Walking all weights for their density is dear beside a plan: once per layer.
+  const auto density = L.packed<QDensity>("qdensity/" + key_of(s, e, weights.x_zero), {w, bias, scale},
+                                          [&] { return std::make_shared<const QDensity>(measure_density(s, e, weights)); });
+  const QConvChoice choice = choose_qconv(L.int8_isa(), s, e, *density, L.allow_sparse());
+  const auto packed = L.packed<PackedQConv>("qconv/" + std::string(choice.kernel->name) + "/" + key_of(s, e, weights.x_zero), {w, bias, scale},
+                                            [&] { return choice.kernel->pack(*choice.kernel, s, e, weights); });
+  const size_t bytes = packed->scratch_bytes_per_thread * static_cast<size_t>(L.threads());
+  const int scratch = bytes ? L.scratch(bytes) : -1;
+  StepInfo info;
+  info.op = op;
+  info.kernel = choice.kernel->name;
+  info.why = choice.reason + (packed->note.empty() ? "" : "; " + packed->note);
+  if (residual >= 0) info.why += "; residual fused";
+  info.in = L.dims(x);
+  info.weight = L.dims(w);
+  info.n_weights = density->weights;
+  info.nnz = density->nnz;
+  info.macs = batch * s.weight_count() * s.conv_h() * s.conv_w();
+  info.packed_bytes = static_cast<int64_t>(packed->packed_bytes);
+  L.emit(n, QConvStep{packed, batch, x, residual, y, scratch}, {x, residual, scratch}, {y, scratch}, info);
+}
+
+}  // namespace
+
+void lower_quad_conv(Lowering& L, const Node& n) {
+  const int x = in_layout(L, n, L.in(n, 0), ValueLayout::kQuads), w = L.in(n, 1);
+  const Dims xd = L.dims(x), wd = L.dims(w);
+  const int spatial = static_cast<int>(xd.size()) - 2;
+  if (spatial != 1 && spatial != 2) L.unsupported(n, "input " + dims_text(xd) + ", supported: rank 3 (1-D) and 4 (2-D)");
+  if (wd.size() != xd.size()) L.invalid(n, "weight " + dims_text(wd) + " does not fit input " + dims_text(xd));
+  const int64_t groups = attr_i(n, "group", 1);
+  if (groups < 1 || wd[0] % groups || wd[1] > INT_MAX / groups || wd[1] * groups != xd[1] || wd[0] == 0 || xd[1] == 0)
+    L.invalid(n, "weight " + dims_text(wd) + " with group " + std::to_string(groups) + " does not fit input " + dims_text(xd));
+  const Dims kernel(wd.begin() + 2, wd.end());
+  if (attr_is(n, "kernel_shape", kernel) != kernel) L.invalid(n, "kernel_shape does not agree with the weight " + dims_text(wd));
+  const Window win = read_window(L, n, Dims(xd.begin() + 2, xd.end()), kernel, false);
+  ConvShape s;
+  s.in_c = to_int(L, n, xd[1]), s.out_c = to_int(L, n, wd[0]), s.groups = to_int(L, n, groups);
+  s.in_h = to_int(L, n, win.in[0]), s.in_w = to_int(L, n, win.in[1]);
+  s.kernel_h = to_int(L, n, win.kernel[0]), s.kernel_w = to_int(L, n, win.kernel[1]);
+  s.stride_h = to_int(L, n, win.stride[0]), s.stride_w = to_int(L, n, win.stride[1]);
+  s.dilation_h = to_int(L, n, win.dilation[0]), s.dilation_w = to_int(L, n, win.dilation[1]);
+  s.pad_top = to_int(L, n, win.begin[0]), s.pad_left = to_int(L, n, win.begin[1]);
+  s.pad_bottom = to_int(L, n, win.end[0]), s.pad_right = to_int(L, n, win.end[1]);
+  const auto cells = [](int64_t c, int64_t h, int64_t v) { return double(c) * double(h) * double(v); };
+  if (cells(xd[1] + 3, win.in[0] + win.begin[0] + win.end[0], win.in[1] + win.begin[1] + win.end[1]) > INT_MAX / 2 ||
+      cells(wd[0] + 3, win.out[0], win.out[1]) > INT_MAX / 2)
+    L.unsupported(n, "an image of more than 2^30 values");
+  Dims out{xd[0], wd[0]};
+  for (int i = 2 - spatial; i < 2; ++i) out.push_back(win.out[static_cast<size_t>(i)]);
+  QEpilogue e = epilogue(n);
+  int residual = L.in_or(n, 4);
+  if (residual < 0 || L.dims(residual) == out) {
+    if (residual >= 0) {
+      residual = in_layout(L, n, residual, ValueLayout::kQuads);
+      const float sum = attr_f(n, "_sum_scale", 1);
+      e.residual = true;
+      e.a = attr_f(n, "_q_scale", 1) / sum, e.b = attr_f(n, "_r_scale", 1) / sum;
+      e.r_zero = byte(n, "_r_zero", 0), e.sum_zero = byte(n, "_sum_zero", 0);
+      e.sum_lo = byte(n, "_sum_lo", 0), e.sum_hi = byte(n, "_sum_hi", 255);
+    }
+    const int y = quads_out(L, n, out, ValueLayout::kQuads);
+    run_kernel(L, n, s, e, xd[0], x, residual, y, "Conv");
+    return finish_quads(L, n, y);
+  }
+  // A residual of another shape broadcasts: a sum of its own.
+  const std::string name = n.outputs[0] + "\x01" + "conv";
+  const int y = L.temp(DType::kUInt8, out, ValueLayout::kQuads);
+  L.name(y, name);
+  run_kernel(L, n, s, e, xd[0], x, -1, y, "Conv");
+  Node sum;
+  sum.name = n.name;
+  sum.op = "QuadAdd";
+  sum.inputs = {name, n.inputs[4]};
+  sum.outputs = n.outputs;
+  const std::pair<const char*, const char*> moved[] = {{"_q_scale", "_a_scale"}, {"_q_zero", "_a_zero"},   {"_r_scale", "_b_scale"},
+                                                       {"_r_zero", "_b_zero"},   {"_sum_scale", "_scale"}, {"_sum_zero", "_zero"},
+                                                       {"_sum_lo", "_lo"},       {"_sum_hi", "_hi"},       {"_quads", "_quads"},
+                                                       {"_s8", "_s8"},           {"_layer", "_layer"}};
+  for (const auto& [from, to] : moved)
+    if (has_attr(n, from)) sum.attrs[to] = n.attrs.at(from);
+  lower_quad_add(L, sum);
+}
+
+void lower_quad_linear(Lowering& L, const Node& n) {
+  const int x = in_layout(L, n, L.in(n, 0), ValueLayout::kQuadRows), w = L.in(n, 1);
+  const Dims xd = L.dims(x), wd = L.dims(w);
+  if (xd.empty() || xd.back() != wd[1]) L.invalid(n, "shapes " + dims_text(xd) + " and " + dims_text(wd) + " do not multiply");
+  Dims out = xd;
+  out.back() = wd[0];
+  ConvShape s;
+  s.in_c = to_int(L, n, wd[1]), s.out_c = to_int(L, n, wd[0]);
+  const int y = quads_out(L, n, out, ValueLayout::kQuadRows);
+  run_kernel(L, n, s, epilogue(n), L.value(x).numel() / wd[1], x, -1, y, "Gemm");
+  finish_quads(L, n, y);
+}
+
+// Rewritten by expand_qoperators() when a model is loaded; other readers of the graph do not run it.
+void lower_expanded(Lowering& L, const Node& n) { L.unsupported(n, "it is only read in a session"); }
+
+}  // namespace secateur

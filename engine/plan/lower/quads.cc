@@ -1,0 +1,255 @@
+// Borders of the integer layers, sums, pools, reshapes.
+#include "kernels/quads/quads.h"
+
+#include <algorithm>
+#include <climits>
+#include <cmath>
+#include <cstdio>
+
+#include "plan/lower/handlers.h"
+#include "plan/lower/quads.h"
+#include "plan/lower/window.h"
+
+namespace secateur {
+namespace {
+
+StepInfo named(const char* kernel, const char* op = "") {
+  StepInfo info;
+  info.kernel = kernel;
+  info.op = op;
+  return info;
+}
+
+struct PackStep {
+  QuadsShape s;
+  uint8_t flip;
+  bool pack;
+  int x, y;
+  void run(const Exec& e) const noexcept {
+    (pack ? quads_pack : quads_unpack)(s, static_cast<const uint8_t*>(e.ptr[x]), static_cast<uint8_t*>(e.ptr[y]), flip);
+  }
+};
+
+struct DequantizeStep {
+  void (*fn)(const DequantizeArgs&);
+  DequantizeArgs args;
+  int x, y;
+  void run(const Exec& e) const noexcept {
+    DequantizeArgs now = args;
+    now.x = static_cast<const uint8_t*>(e.ptr[x]);
+    now.y = e.f32_out(y);
+    fn(now);
+  }
+};
+
+struct QuantizeStep {
+  void (*fn)(const QuantizeArgs&);
+  QuantizeArgs args;
+  int x, y;
+  void run(const Exec& e) const noexcept {
+    QuantizeArgs now = args;
+    now.x = e.f32(x);
+    now.y = static_cast<uint8_t*>(e.ptr[y]);
+    fn(now);
+  }
+};
+
+struct AddStep {
+  void (*fn)(const QAddArgs&);
+  QAddArgs args;
+  int a, b, y;
+  void run(const Exec& e) const noexcept {
+    QAddArgs now = args;
+    now.x0 = static_cast<const uint8_t*>(e.ptr[a]);
+    now.x1 = static_cast<const uint8_t*>(e.ptr[b]);
+    now.y = static_cast<uint8_t*>(e.ptr[y]);
+    fn(now);
+  }
+};
+
+struct MaxPoolStep {
+  void (*fn)(const QPoolArgs&);
+  QPoolArgs args;
+  int x, y;
+  void run(const Exec& e) const noexcept {
+    QPoolArgs now = args;
+    now.x = static_cast<const uint8_t*>(e.ptr[x]);
+    now.y = static_cast<uint8_t*>(e.ptr[y]);
+    fn(now);
+  }
+};
+
+struct AverageStep {
+  QAverageArgs args;
+  int x, y;
+  void run(const Exec& e) const noexcept {
+    QAverageArgs now = args;
+    now.p.x = static_cast<const uint8_t*>(e.ptr[x]);
+    now.p.y = static_cast<uint8_t*>(e.ptr[y]);
+    quads_average(now);
+  }
+};
+
+// The window of a pool node; out_dims gets the result's shape.
+QPoolArgs pool_args(Lowering& L, const Node& n, const Dims& xd, Dims* out_dims) {
+  if (xd.size() != 3 && xd.size() != 4) L.unsupported(n, "input " + dims_text(xd) + ", supported: rank 3 (1-D) and 4 (2-D)");
+  const Dims spatial(xd.begin() + 2, xd.end());
+  const bool global = attr_s(n, "_op", "") == "GlobalAveragePool";
+  const auto kernel = global ? spatial : attr_is(n, "kernel_shape");
+  if (kernel.empty()) L.invalid(n, "kernel_shape is missing");
+  if (attr_i(n, "storage_order", 0) != 0) L.unsupported(n, "storage_order 1");
+  Node plain = n;
+  if (global) plain.attrs.clear();
+  const Window w = read_window(L, plain, spatial, kernel, !global && attr_i(n, "ceil_mode", 0) != 0);
+  QPoolArgs a;
+  a.planes = xd[0] * ((xd[1] + 3) / 4);
+  a.in_h = static_cast<int>(w.in[0]), a.in_w = static_cast<int>(w.in[1]);
+  a.out_h = static_cast<int>(w.out[0]), a.out_w = static_cast<int>(w.out[1]);
+  a.kernel_h = static_cast<int>(w.kernel[0]), a.kernel_w = static_cast<int>(w.kernel[1]);
+  a.stride_h = static_cast<int>(w.stride[0]), a.stride_w = static_cast<int>(w.stride[1]);
+  a.pad_top = static_cast<int>(w.begin[0]), a.pad_left = static_cast<int>(w.begin[1]);
+  a.dilation_h = static_cast<int>(w.dilation[0]), a.dilation_w = static_cast<int>(w.dilation[1]);
+  *out_dims = {xd[0], xd[1]};
+  for (size_t i = 4 - xd.size(); i < 2; ++i) out_dims->push_back(w.out[i]);
+  return a;
+}
+
+}  // namespace
+
+QuadsShape quads_shape(const Dims& dims, ValueLayout layout) {
+  QuadsShape s;
+  const size_t axis = layout == ValueLayout::kQuads && dims.size() > 1 ? 1 : dims.size() - 1;
+  s.channels = dims[axis];
+  for (size_t i = 0; i < dims.size(); ++i)
+    if (i != axis) (i < axis ? s.batch : s.pixels) *= dims[i];
+  return s;
+}
+
+int in_layout(Lowering& L, const Node& n, int id, ValueLayout layout) {
+  const Value v = L.value(id);
+  if (v.layout == layout || (v.dims.size() <= 2 && v.layout != ValueLayout::kPlain && layout != ValueLayout::kPlain)) return id;
+  if (v.dims.empty()) L.unsupported(n, "a quantized scalar");
+  if (v.dtype != DType::kUInt8 && v.dtype != DType::kInt8) L.invalid(n, std::string("an operand has dtype ") + dtype_name(v.dtype));
+  if (v.layout != ValueLayout::kPlain && layout != ValueLayout::kPlain) return in_layout(L, n, in_layout(L, n, id, ValueLayout::kPlain), layout);
+  const bool pack = v.layout == ValueLayout::kPlain;
+  const int y = L.temp(v.dtype, v.dims, layout);
+  L.emit(n, PackStep{quads_shape(v.dims, pack ? layout : v.layout), flip_of(v.dtype), pack, id, y}, {id}, {y},
+         named(pack ? "quads_pack" : "quads_unpack", "Layout"));
+  return y;
+}
+
+ValueLayout wanted_layout(const Lowering& L, const Node& n, const Dims& dims) {
+  const int64_t asked = attr_i(n, "_quads", 0);
+  if (asked == 0 || dims.empty()) return ValueLayout::kPlain;
+  return asked == 2 || dims.size() == 1 ? ValueLayout::kQuadRows : ValueLayout::kQuads;
+}
+
+int quads_out(Lowering& L, const Node& n, const Dims& dims, ValueLayout made) {
+  const DType t = attr_i(n, "_s8", 0) ? DType::kInt8 : DType::kUInt8;
+  return wanted_layout(L, n, dims) == ValueLayout::kPlain ? L.temp(t, dims, made) : L.out(n, 0, t, dims, made);
+}
+
+void finish_quads(Lowering& L, const Node& n, int made) {
+  const Dims dims = L.dims(made);
+  if (wanted_layout(L, n, dims) != ValueLayout::kPlain) return;
+  const DType t = L.value(made).dtype;
+  const int y = L.out(n, 0, t, dims);
+  L.emit(n, PackStep{quads_shape(dims, L.value(made).layout), flip_of(t), false, made, y}, {made}, {y}, named("quads_unpack", "Layout"));
+}
+
+int dequantized(Lowering& L, const Node& n, int id, float scale, int64_t zero) {
+  const ValueLayout layout = L.value(id).layout == ValueLayout::kPlain ? ValueLayout::kQuadRows : L.value(id).layout;
+  const int x = in_layout(L, n, id, layout), y = L.temp(DType::kFloat, L.dims(id));
+  DequantizeArgs a;
+  a.s = quads_shape(L.dims(id), layout);
+  a.scale = scale, a.zero = static_cast<int>(zero);
+  L.emit(n, DequantizeStep{quads_kernels(L.int8_isa()).dequantize, a, x, y}, {x}, {y}, named("dequantize_quads_f32", "DequantizeLinear"));
+  return y;
+}
+
+void quantized(Lowering& L, const Node& n, int f, int y, float scale, int64_t zero) {
+  QuantizeArgs a;
+  a.s = quads_shape(L.dims(y), L.value(y).layout);
+  a.scale = scale, a.zero = static_cast<int>(zero);
+  L.emit(n, QuantizeStep{quads_kernels(L.int8_isa()).quantize, a, f, y}, {f}, {y}, named("quantize_quads_f32", "QuantizeLinear"));
+}
+
+void lower_quad_add(Lowering& L, const Node& n) {
+  const int a = L.in(n, 0), b = L.in(n, 1);
+  const float as = attr_f(n, "_a_scale", 1), bs = attr_f(n, "_b_scale", 1), s = attr_f(n, "_scale", 1);
+  const int64_t az = attr_i(n, "_a_zero", 0), bz = attr_i(n, "_b_zero", 0), zero = attr_i(n, "_zero", 0);
+  const int64_t lo = attr_i(n, "_lo", 0), hi = attr_i(n, "_hi", 255);
+  const Dims dims = broadcast_dims(L, n, a, b);
+  QAddArgs args;
+  args.scale0 = as / s, args.scale1 = bs / s;
+  const bool bounded = 255.0 * (std::fabs(double(args.scale0)) + std::fabs(double(args.scale1))) < 0x1p30;
+  if (dims.empty() || L.dims(a) != L.dims(b) || !bounded) {
+    // Shapes that broadcast: as float32, with the bounds as values.
+    const int fa = dequantized(L, n, a, as, az), fb = dequantized(L, n, b, bs, bz);
+    const int sum = L.temp(DType::kFloat, dims);
+    Activation act;
+    if (lo > 0) act.lo = static_cast<float>(lo - zero) * s;
+    if (hi < 255) act.hi = static_cast<float>(hi - zero) * s;
+    lower_add(L, n, fa, fb, sum, act);
+    const int y = quads_out(L, n, dims, ValueLayout::kQuads);
+    quantized(L, n, sum, y, s, zero);
+    return finish_quads(L, n, y);
+  }
+  ValueLayout layout = L.value(a).layout != ValueLayout::kPlain ? L.value(a).layout : L.value(b).layout;
+  if (layout == ValueLayout::kPlain) layout = ValueLayout::kQuads;
+  const int x0 = in_layout(L, n, a, layout), x1 = in_layout(L, n, b, layout);
+  const int y = quads_out(L, n, dims, layout);
+  args.words = static_cast<int64_t>(L.value(y).nbytes() / 4);
+  args.zero0 = static_cast<int>(az), args.zero1 = static_cast<int>(bz);
+  args.zero = static_cast<int>(zero), args.lo = static_cast<int>(lo), args.hi = static_cast<int>(hi);
+  L.emit(n, AddStep{quads_kernels(L.int8_isa()).add, args, x0, x1, y}, {x0, x1}, {y}, named("add_quads_u8", "Add"));
+  finish_quads(L, n, y);
+}
+
+void lower_quad_max_pool(Lowering& L, const Node& n) {
+  const int x = in_layout(L, n, L.in(n, 0), ValueLayout::kQuads);
+  Dims dims;
+  const QPoolArgs args = pool_args(L, n, L.dims(x), &dims);
+  const int y = quads_out(L, n, dims, ValueLayout::kQuads);
+  L.emit(n, MaxPoolStep{quads_kernels(L.int8_isa()).max_pool, args, x, y}, {x}, {y}, named("max_pool_quads_u8", "MaxPool"));
+  finish_quads(L, n, y);
+}
+
+void lower_quad_average(Lowering& L, const Node& n) {
+  const int x = in_layout(L, n, L.in(n, 0), ValueLayout::kQuads);
+  Dims dims;
+  QAverageArgs args;
+  args.p = pool_args(L, n, L.dims(x), &dims);
+  args.scale = attr_f(n, "_x_scale", 1) / attr_f(n, "_scale", 1);
+  args.x_zero = static_cast<int>(attr_i(n, "_x_zero", 0)), args.zero = static_cast<int>(attr_i(n, "_zero", 0));
+  if (double(args.p.kernel_h) * args.p.kernel_w * 255 > INT_MAX) L.unsupported(n, "a window of so many values");
+  const int y = quads_out(L, n, dims, ValueLayout::kQuads);
+  StepInfo info = named("average_pool_quads_u8");
+  info.op = attr_s(n, "_op", "AveragePool");
+  L.emit(n, AverageStep{args, x, y}, {x}, {y}, info);
+  finish_quads(L, n, y);
+}
+
+// Flatten and Reshape: bytes stay, unless several pixels become features.
+void lower_quad_reshape(Lowering& L, const Node& n) {
+  const int x = L.in(n, 0);
+  const Value v = L.value(x);
+  Node plain = n;
+  plain.op = attr_s(n, "_op", "");
+  plain.domain.clear();
+  const bool flat = plain.op == "Flatten" && attr_i(n, "axis", 1) == 1;
+  std::optional<std::vector<int64_t>> shape;
+  if (plain.op == "Reshape") shape = L.ints(L.in(n, 1));
+  const bool matrix = flat || (shape && shape->size() == 2);
+  if (matrix && v.layout == ValueLayout::kQuads && v.dims.size() > 2 && quads_shape(v.dims, v.layout).pixels == 1 &&
+      (flat || (*shape)[0] == v.dims[0] || (*shape)[1] == v.dims[1]) && wanted_layout(L, n, {1, 1}) != ValueLayout::kPlain)
+    return L.alias(n, 0, x, {v.dims[0], v.dims[1]});
+  // As plain bytes; whoever reads them packs them again.
+  const int p = in_layout(L, n, x, ValueLayout::kPlain);
+  const std::string name = n.outputs[0] + "\x01plain";
+  L.name(p, name);
+  plain.inputs[0] = name;
+  (plain.op == "Flatten" ? lower_flatten : lower_reshape)(L, plain);
+}
+
+}  // namespace secateur

@@ -1,0 +1,363 @@
+"""Quantized networks run in integers: bit for bit as an integer reference on every ISA, within a step of ONNX Runtime.
+
+The reference is the definition of `engine/kernels/qconv/qconv.h`: sums in int32, one float32 multiply, rounding half to
+even, saturation. ONNX Runtime rounds `sum * scale` in other orders: a result may differ by one step where it is near a
+half, and a layer behind it by as much as one step of its input can move it.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from secateur.engine import InferenceSession, _native
+from secateur.errors import FormatError, UnsupportedError
+
+F = np.float32
+ISAS = _native.isas()
+
+
+class Net:
+    """A quantized graph and, node by node, what it must compute."""
+
+    def __init__(self, seed: int, s8: bool = False) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self.s8 = s8
+        self.n = 0
+
+    def name(self) -> str:
+        self.n += 1
+        return f"v{self.n}"
+
+    def const(self, value: Any, dtype: Any) -> str:
+        name = self.name()
+        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
+        return name
+
+    def node(self, op: str, *inputs: str, **attributes: Any) -> str:
+        name = self.name()
+        self.nodes.append(helper.make_node(op, list(inputs), [name], name=f"n_{name}", **attributes))
+        return name
+
+    def grid(self) -> tuple[np.float32, int]:
+        scale = F(self.rng.uniform(0.01, 0.05))
+        return scale, int(self.rng.integers(-128, 128) if self.s8 else self.rng.integers(0, 256))
+
+    def quantize(self, x: str, scale: np.float32, zero: int) -> str:
+        return self.node("QuantizeLinear", x, self.const(scale, F), self.const(zero, np.int8 if self.s8 else np.uint8))
+
+    def dequantize(self, q: str, scale: np.float32, zero: int) -> str:
+        return self.node(
+            "DequantizeLinear", q, self.const(scale, F), self.const(zero, np.int8 if self.s8 else np.uint8)
+        )
+
+    def model(self, inputs: dict[str, list[Any]], outputs: dict[str, int], domains: tuple[str, ...] = ()) -> bytes:
+        graph = helper.make_graph(
+            self.nodes,
+            "g",
+            [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs.items()],
+            [helper.make_tensor_value_info(n, t, None) for n, t in outputs.items()],
+            self.constants,
+        )
+        opsets = [helper.make_opsetid("", 17), *(helper.make_opsetid(d, 1) for d in domains)]
+        return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
+
+    @property
+    def qtype(self) -> int:
+        return TensorProto.INT8 if self.s8 else TensorProto.UINT8
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        return (-128, 127) if self.s8 else (0, 255)
+
+
+def rint(x: Any) -> np.ndarray:
+    return np.rint(x).astype(np.int64)
+
+
+def conv_sums(x: np.ndarray, w: np.ndarray, stride: int, pad: int, dilation: int, groups: int) -> np.ndarray:
+    """Integers [N, O, H, W]; x is already less its zero point."""
+    kernel = w.shape[2]
+    x = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    reach = dilation * (kernel - 1) + 1
+    oh, ow = (x.shape[2] - reach) // stride + 1, (x.shape[3] - reach) // stride + 1
+    y = np.zeros((x.shape[0], w.shape[0], oh, ow), np.int64)
+    per_in, per_out = w.shape[1], w.shape[0] // groups
+    for g, u, v in product(range(groups), range(kernel), range(kernel)):
+        part = x[:, g * per_in : (g + 1) * per_in, u * dilation :, v * dilation :][:, :, ::stride, ::stride][
+            :, :, :oh, :ow
+        ]
+        y[:, g * per_out : (g + 1) * per_out] += np.einsum(
+            "nchw,oc->nohw", part, w[g * per_out : (g + 1) * per_out, :, u, v].astype(np.int64)
+        )
+    return y
+
+
+def on_every_isa(monkeypatch: pytest.MonkeyPatch, model: bytes, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    results = []
+    for isa in ISAS:
+        monkeypatch.setenv("SECATEUR_ISA", isa)
+        for threads in (1, 2):
+            results.append(InferenceSession(model, threads=threads).run(None, feeds))
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+    return results[0]
+
+
+def against_onnxruntime(model: bytes, feeds: dict[str, np.ndarray], fuse: bool = True) -> list[np.ndarray]:
+    options = onnxruntime.SessionOptions()
+    if not fuse:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    return list(onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"]).run(None, feeds))
+
+
+def layer(
+    net: Net, x: str, x_grid: Any, w: np.ndarray, per_channel: bool, relu: str, bias: str, **attributes: Any
+) -> Any:
+    """Adds DequantizeLinear, Conv, QuantizeLinear. Returns (name, weights scale, int32 bias, y grid, bounds of y)."""
+    scale = net.rng.uniform(0.001, 0.01, w.shape[0] if per_channel else ()).astype(F)
+    wq = net.node(
+        "DequantizeLinear", net.const(w, np.int8), net.const(scale, F), net.const(np.zeros_like(scale), np.int8), axis=0
+    )
+    inputs = [net.dequantize(x, *x_grid), wq]
+    steps = (x_grid[0] * scale) * np.ones(w.shape[0], F)
+    b = net.rng.integers(-3000, 3000, w.shape[0])
+    if bias == "int32":
+        zero = net.const(np.zeros(w.shape[0]), np.int32)
+        inputs.append(net.node("DequantizeLinear", net.const(b, np.int32), net.const(steps, F), zero, axis=0))
+    elif bias == "float":
+        inputs.append(net.const(b.astype(np.float64) * steps, F))
+    else:
+        b = np.zeros_like(b)
+    y_grid = net.grid()
+    lo, hi = net.bounds
+    y = net.node("Conv", *inputs, **attributes)
+    if relu == "relu":
+        y = net.node("Relu", y)
+        lo = y_grid[1]
+    elif relu == "clip":
+        y = net.node("Clip", y, net.const(0, F), net.const(1.5, F))
+        lo = y_grid[1]
+        hi = min(hi, int(rint(F(1.5) / y_grid[0])) + y_grid[1])
+    return net.quantize(y, *y_grid), scale * np.ones(w.shape[0], F), b, y_grid, (lo, hi)
+
+
+def requantized(sums: np.ndarray, b: Any, scale: Any, x_grid: Any, y_grid: Any, bounds: Any) -> np.ndarray:
+    factor = (x_grid[0] * scale / y_grid[0]).astype(F)
+    q = rint((sums + b[:, None, None]).astype(F) * factor[:, None, None]) + y_grid[1]
+    return np.clip(q, *bounds)
+
+
+CONVS = [
+    # in, size, out, kernel, stride, pad, dilation, groups
+    (3, 9, 8, 3, 1, 1, 1, 1),
+    (8, 8, 8, 1, 1, 0, 1, 1),
+    (16, 7, 12, 3, 2, 1, 1, 1),
+    (5, 12, 6, 5, 1, 2, 1, 1),
+    (4, 17, 5, 7, 2, 3, 1, 1),
+    (8, 11, 8, 3, 1, 2, 2, 1),
+    (8, 10, 12, 3, 1, 1, 1, 4),
+    (12, 8, 12, 3, 1, 1, 1, 12),
+]
+
+
+@pytest.mark.parametrize("s8", [False, True])
+@pytest.mark.parametrize("shape", CONVS)
+def test_conv_is_exact(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], s8: bool) -> None:
+    n_in, size, out, kernel, stride, pad, dilation, groups = shape
+    for seed, (density, per_channel, relu, bias) in enumerate(
+        [
+            (1.0, True, "none", "int32"),
+            (0.1, True, "relu", "float"),
+            (0.3, False, "clip", "none"),
+            (0.0, True, "none", "int32"),
+        ]
+    ):
+        net = Net(seed, s8)
+        w = net.rng.integers(-127, 128, (out, n_in // groups, kernel, kernel)) * (
+            net.rng.random((out, n_in // groups, kernel, kernel)) < density
+        )
+        grid = net.grid()
+        q = net.quantize("x", *grid)
+        y, scale, b, y_grid, bounds = layer(
+            net,
+            q,
+            grid,
+            w,
+            per_channel,
+            relu,
+            bias,
+            strides=[stride] * 2,
+            pads=[pad] * 4,
+            dilations=[dilation] * 2,
+            group=groups,
+        )
+        model = net.model({"x": ["batch", n_in, size, size]}, {y: net.qtype})
+        x = net.rng.standard_normal((2, n_in, size, size)).astype(F)
+        qx = np.clip(rint(x / grid[0]) + grid[1], *net.bounds)
+        want = requantized(conv_sums(qx - grid[1], w, stride, pad, dilation, groups), b, scale, grid, y_grid, bounds)
+        (got,) = on_every_isa(monkeypatch, model, {"x": x})
+        np.testing.assert_array_equal(got, want)
+        (theirs,) = against_onnxruntime(model, {"x": x})
+        assert np.max(np.abs(theirs.astype(int) - want)) <= 1
+        session = InferenceSession(model, threads=1)
+        assert any(row["kernel"].startswith("qconv_") for row in session.explain(repeats=0))
+
+
+@pytest.mark.parametrize("s8", [False, True])
+def test_block_with_residual_pools_and_head_is_exact(monkeypatch: pytest.MonkeyPatch, s8: bool) -> None:
+    net = Net(5, s8)
+    x = net.rng.standard_normal((2, 6, 16, 16)).astype(F)
+    g0 = net.grid()
+    w1 = net.rng.integers(-127, 128, (10, 6, 3, 3)) * (net.rng.random((10, 6, 3, 3)) < 0.2)
+    w2 = net.rng.integers(-127, 128, (10, 10, 3, 3))
+    q0 = net.quantize("x", *g0)
+    q1, s1, b1, g1, c1 = layer(net, q0, g0, w1, True, "relu", "int32", pads=[1] * 4)
+    q2, s2, b2, g2, c2 = layer(net, q1, g1, w2, True, "none", "int32", pads=[1] * 4)
+    g3 = net.grid()
+    q3 = net.quantize(net.node("Relu", net.node("Add", net.dequantize(q2, *g2), net.dequantize(q1, *g1))), *g3)
+    q4 = net.quantize(
+        net.node("MaxPool", net.dequantize(q3, *g3), kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4), *g3
+    )
+    g5 = net.grid()
+    q5 = net.quantize(net.node("GlobalAveragePool", net.dequantize(q4, *g3)), *g5)
+    q6 = net.quantize(net.node("Flatten", net.dequantize(q5, *g5)), *g5)
+    w7 = net.rng.integers(-127, 128, (7, 10))
+    s7 = net.rng.uniform(0.01, 0.02, 7).astype(F)
+    g7 = net.grid()
+    w7d = net.node(
+        "DequantizeLinear", net.const(w7, np.int8), net.const(s7, F), net.const(np.zeros(7), np.int8), axis=0
+    )
+    q7 = net.quantize(net.node("Gemm", net.dequantize(q6, *g5), w7d, transB=1), *g7)
+    out = net.dequantize(q7, *g7)
+    model = net.model({"x": ["batch", 6, 16, 16]}, {out: TensorProto.FLOAT, q3: net.qtype, q6: net.qtype})
+
+    lo, hi = net.bounds
+    n0 = np.clip(rint(x / g0[0]) + g0[1], lo, hi)
+    n1 = requantized(conv_sums(n0 - g0[1], w1, 1, 1, 1, 1), b1, s1, g0, g1, c1)
+    n2 = requantized(conv_sums(n1 - g1[1], w2, 1, 1, 1, 1), b2, s2, g1, g2, c2)
+    total = (n2 - g2[1]).astype(F) * F(g2[0] / g3[0]) + (n1 - g1[1]).astype(F) * F(g1[0] / g3[0])
+    n3 = np.clip(rint(total) + g3[1], g3[1], hi)
+    padded = np.pad(n3, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=lo)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))[:, :, ::2, ::2]
+    n4 = windows.max(axis=(4, 5))
+    factor = F(F(g3[0] / g5[0]) / F(64))
+    n5 = np.clip(rint((n4 - g3[1]).sum(axis=(2, 3)).astype(F) * factor) + g5[1], lo, hi)
+    sums = (n5 - g5[1]) @ w7.T
+    n7 = np.clip(rint(sums.astype(F) * (g5[0] * s7 / g7[0]).astype(F)) + g7[1], lo, hi)
+
+    got = on_every_isa(monkeypatch, model, {"x": x})
+    np.testing.assert_array_equal(got[1], n3)
+    np.testing.assert_array_equal(got[2], n5)
+    np.testing.assert_array_equal(got[0], (n7 - g7[1]).astype(F) * g7[0])
+    kernels = [row["kernel"] for row in InferenceSession(model, threads=1).explain(repeats=0)]
+    assert not any("f32_ref" in k for k in kernels), kernels
+    theirs = against_onnxruntime(model, {"x": x})
+    assert np.max(np.abs(theirs[1].astype(int) - n3)) <= 2  # one step of each operand of the sum
+    assert np.max(np.abs(theirs[0] - got[0])) <= 3 * g7[0]
+
+
+def test_linear_of_tokens_and_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    for shape, transposed in [((1, 37), False), ((5, 37), True), ((2, 9, 37), False), ((64, 37), False)]:
+        net = Net(11)
+        grid, y_grid = net.grid(), net.grid()
+        w = net.rng.integers(-127, 128, (22, 37))
+        scale = net.rng.uniform(0.001, 0.01, 22).astype(F)
+        value, axis = (w, 0) if transposed else (w.T, 1)
+        zero = net.const(np.zeros(22), np.int8)
+        wd = net.node("DequantizeLinear", net.const(value, np.int8), net.const(scale, F), zero, axis=axis)
+        xd = net.dequantize(net.quantize("x", *grid), *grid)
+        y = net.node("Gemm", xd, wd, transB=1) if transposed else net.node("MatMul", xd, wd)
+        q = net.quantize(y, *y_grid)
+        model = net.model({"x": list(shape)}, {q: TensorProto.UINT8})
+        x = net.rng.standard_normal(shape).astype(F)
+        sums = (np.clip(rint(x / grid[0]) + grid[1], 0, 255) - grid[1]) @ w.T
+        want = np.clip(rint(sums.astype(F) * (grid[0] * scale / y_grid[0]).astype(F)) + y_grid[1], 0, 255)
+        (got,) = on_every_isa(monkeypatch, model, {"x": x})
+        np.testing.assert_array_equal(got, want)
+
+
+def test_what_is_not_covered_runs_in_float32() -> None:
+    """Weights with a zero point or u8, activations quantized per channel, a value that others read unquantized."""
+    for kind in ("zero", "u8", "per_channel", "shared"):
+        net = Net(3)
+        grid, y_grid = net.grid(), net.grid()
+        wt = np.uint8 if kind == "u8" else np.int8
+        w = net.rng.integers(0 if kind == "u8" else -127, 127, (6, 4, 3, 3))
+        zero = 3 if kind in ("zero", "u8") else 0
+        wd = net.node("DequantizeLinear", net.const(w, wt), net.const(0.01, F), net.const(zero, wt))
+        if kind == "per_channel":
+            scales, zeros = net.const([0.01, 0.02, 0.03, 0.04], F), net.const([1, 2, 3, 4], np.uint8)
+            xd = net.node(
+                "DequantizeLinear", net.node("QuantizeLinear", "x", scales, zeros, axis=1), scales, zeros, axis=1
+            )
+        else:
+            xd = net.dequantize(net.quantize("x", *grid), *grid)
+        c = net.node("Conv", xd, wd)
+        y = net.dequantize(net.quantize(c, *y_grid), *y_grid)
+        outputs = {y: TensorProto.FLOAT}
+        if kind == "shared":
+            outputs[c] = TensorProto.FLOAT
+        model = net.model({"x": [1, 4, 8, 8]}, outputs)
+        x = net.rng.standard_normal((1, 4, 8, 8)).astype(F)
+        session = InferenceSession(model, threads=1)
+        assert not any(row["kernel"].startswith("qconv_") for row in session.explain(repeats=0)), kind
+        # Its fusion takes scales per channel for one scale and fails.
+        want = against_onnxruntime(model, {"x": x}, fuse=False)
+        got = session.run(None, {"x": x})
+        assert np.max(np.abs(got[0] - want[0])) <= 1.01 * y_grid[0], kind
+
+
+def test_qoperators_agree_with_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Net(8)
+    ms = "com.microsoft"
+    u8, s8, i32 = np.uint8, np.int8, np.int32
+    x_scale, x_zero = net.const(0.02, F), net.const(120, u8)
+    q = net.node("QuantizeLinear", "x", x_scale, x_zero)
+    w_scale = net.rng.uniform(0.003, 0.006, 8).astype(F)
+    w = net.const(net.rng.integers(-127, 128, (8, 5, 3, 3)), s8)
+    b = net.const(net.rng.integers(-2000, 2000, 8), i32)
+    c_scale, c_zero = net.const(0.05, F), net.const(100, u8)
+    zeros = net.const(np.zeros(8), s8)
+    conv = net.node(
+        "QLinearConv", q, x_scale, x_zero, w, net.const(w_scale, F), zeros, c_scale, c_zero, b, pads=[1] * 4
+    )
+    a_scale, a_zero = net.const(0.09, F), net.const(90, u8)
+    total = net.node("QLinearAdd", conv, c_scale, c_zero, conv, c_scale, c_zero, a_scale, a_zero, domain=ms)
+    p_scale, p_zero = net.const(0.03, F), net.const(110, u8)
+    pooled = net.node("QLinearGlobalAveragePool", total, a_scale, a_zero, p_scale, p_zero, domain=ms)
+    flat = net.node("Flatten", pooled)
+    m = net.const(net.rng.integers(-127, 128, (8, 6)), s8)
+    m_scale, m_zero = net.const(0.01, F), net.const(0, s8)
+    y_scale, y_zero = net.const(0.02, F), net.const(128, u8)
+    left = net.node("QLinearMatMul", flat, p_scale, p_zero, m, m_scale, m_zero, y_scale, y_zero)
+    g_bias = net.const(net.rng.integers(-500, 500, 4), i32)
+    g = net.const(net.rng.integers(-127, 128, (6, 4)), s8)
+    gemm = net.node("QGemm", left, y_scale, y_zero, g, m_scale, m_zero, g_bias, y_scale, y_zero, domain=ms, alpha=1.0)
+    outputs = dict.fromkeys((conv, total, pooled, left, gemm), TensorProto.UINT8)
+    model = net.model({"x": ["batch", 5, 9, 9]}, outputs, (ms,))
+    x = net.rng.standard_normal((3, 5, 9, 9)).astype(F)
+    got = on_every_isa(monkeypatch, model, {"x": x})
+    want = against_onnxruntime(model, {"x": x})
+    # Each result may be a step off, and pass a step of its input on: two through the sum, little through the others.
+    for name, a, b, steps in zip(outputs, got, want, (1, 2, 2, 3, 4), strict=True):
+        assert a.dtype == b.dtype
+        assert a.shape == b.shape
+        assert np.max(np.abs(a.astype(int) - b.astype(int))) <= steps, name
+
+
+def test_a_file_may_not_name_the_passes_own_nodes() -> None:
+    net = Net(0)
+    y = net.node("QuadConv", "x", "x", "x", "x", domain="secateur")
+    with pytest.raises((UnsupportedError, FormatError), match="QuadConv"):
+        InferenceSession(net.model({"x": [1, 4, 4, 4]}, {y: TensorProto.FLOAT}, ("secateur",)))
