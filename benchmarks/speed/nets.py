@@ -63,7 +63,7 @@ def _bert_layer(b: Builder) -> bytes:
 
     def linear(x: str, inputs: int, outputs: int) -> str:
         # Kaiming's scale halves again: there is no Relu to take half of the energy away.
-        w = b.weight(inputs, outputs, fan_in=2 * inputs)
+        w = b.weight(inputs, outputs, fan_in=2 * inputs, inputs_axis=0)
         return b.node("Add", b.node("MatMul", x, w), b.weight(outputs))
 
     def norm(x: str) -> str:
@@ -87,9 +87,9 @@ def _bert_layer(b: Builder) -> bytes:
 
 
 BUILD = {"resnet50": _resnet50, "mobilenetv2": _mobilenetv2, "bert-layer": _bert_layer}
-NETS = (*shapes.NETS, *BUILD)
+NETS = tuple(dict.fromkeys((*shapes.NETS, *BUILD)))
 
 
-def net_file(name: str, density: float, seed: int = 0) -> bytes:
+def net_file(name: str, density: float, seed: int = 0, block: int = 1) -> bytes:
     """The whole net; what an architecture never prunes (stem, depthwise, head) stays dense."""
-    return BUILD[name](Builder(density, seed)) if name in BUILD else shapes.net_file(name, density, seed)
+    return BUILD[name](Builder(density, seed, block)) if name in BUILD else shapes.net_file(name, density, seed, block)

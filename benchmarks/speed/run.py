@@ -3,7 +3,8 @@
     python benchmarks/speed/run.py --what layers --density 0.1 0.05 --out benchmarks/results/speed-layers.json
 
 `--what choice` times the engine alone: the kernels that the plan chooses beside dense kernels only, on the same pruned
-layer (the law: never slower than our own dense kernels). `--what call` times a call that computes nothing.
+layer (the law: never slower than our own dense kernels). `--what call` times a call that computes nothing. `--int8`
+quantizes all files, prunes in 1x4 blocks and compares with the dense net in int8 and in float32.
 
 Weights are random and pruned uniformly: they serve for speed only. Each row compares the pruned file in the engine with
 the *dense* file in the peers and in the engine, and the results of all runtimes with one another in the same run.
@@ -28,6 +29,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import int8
 import nets
 import numpy as np
 import shapes
@@ -154,16 +156,18 @@ def show(r: dict[str, Any]) -> str:
     )
 
 
-def cases(what: str, names: Sequence[str] | None, density: float) -> Iterator[tuple[str, bytes, bytes, int]]:
+def cases(
+    what: str, names: Sequence[str] | None, density: float, block: int
+) -> Iterator[tuple[str, bytes, bytes, int]]:
     """(name, pruned file, dense file, how often the layer stands in it) of what is asked for."""
     if what == "call":
         yield "identity", identity(), identity(), 1
     elif what == "nets":
         for net in names or nets.NETS:
-            yield net, nets.net_file(net, density), nets.net_file(net, 1.0), 1
+            yield net, nets.net_file(net, density, block=block), nets.net_file(net, 1.0), 1
     else:
         for net, layer in shapes.shapes(tuple(names or shapes.NETS)):
-            pruned, repeats = shapes.layer_file(layer, density)
+            pruned, repeats = shapes.layer_file(layer, density, block=block)
             yield f"{net}.{layer.name}", pruned, shapes.layer_file(layer, 1.0)[0], repeats
 
 
@@ -175,16 +179,22 @@ def main() -> int:
     parser.add_argument("--density", nargs="+", type=float, help="default: 0.1 0.05; choice: 1 0.6 0.3 0.1 0.02")
     parser.add_argument("--seconds", type=float, default=0.5, help="per runtime and file")
     parser.add_argument("--out", type=Path, help="JSON with provenance")
+    parser.add_argument("--int8", action="store_true", help="of layers or nets: static QDQ, pruned in 1x4 blocks")
     args = parser.parse_args()
-    if args.what == "choice":
+    if args.int8:
+        print("layer, blocks %, us of 1x4 int8, of own dense int8, best int8 peer, best fp32 peer, dense int8 / ORT's")
+    elif args.what == "choice":
         print(f"{'layer':<22} {'dens.%':>6} {'choice us':>9} {'dense us':>9} {'faster by':<22} kernels")
     else:
         columns = f"{'layer':<22} {'dens.%':>6} {'sparse us':>9} {'dense us':>9} {'best dense peer us':<22}"
         print(f"{columns} {'sparse against it':<22} {'dense':>7}")
     rows = []
     for density in args.density or {"choice": (1.0, 0.6, 0.3, 0.1, 0.02), "call": (1.0,)}.get(args.what, (0.1, 0.05)):
-        for name, pruned, dense, repeats in cases(args.what, args.nets, density):
-            if args.what == "choice":
+        for name, pruned, dense, repeats in cases(args.what, args.nets, density, 4 if args.int8 else 1):
+            if args.int8:
+                rows.append(int8.row(name, pruned, dense, density, args.seconds, repeats, PEERS))
+                print(int8.show(rows[-1]), flush=True)
+            elif args.what == "choice":
                 rows.append(choice(name, pruned, density, args.seconds, repeats))
                 print(show_choice(rows[-1]), flush=True)
             else:

@@ -51,16 +51,29 @@ LAYERS: dict[str, tuple[Layer, ...]] = {
         Layer("512@2", 512, 512, 2, 3, pad=1),
         Layer("fc", 512, 512),
     ),
+    "resnet50": (
+        Layer("64@56", 64, 64, 56, 3, pad=1),
+        Layer("128@28", 128, 128, 28, 3, pad=1),
+        Layer("256@14", 256, 256, 14, 3, pad=1),
+        Layer("512@7", 512, 512, 7, 3, pad=1),
+        Layer("1x1 64-256@56", 64, 256, 56),
+        Layer("1x1 256-64@56", 256, 64, 56),
+        Layer("1x1 512-128@28", 512, 128, 28),
+        Layer("1x1 1024-256@14", 1024, 256, 14),
+        Layer("1x1 256-1024@14", 256, 1024, 14),
+        Layer("1x1 2048-512@7", 2048, 512, 7),
+    ),
 }
 NETS = tuple(LAYERS)
 
 
 class Builder:
-    """Collects nodes and weights of one graph; values are named v0, v1, ..."""
+    """Collects nodes and weights of one graph, pruned in runs of `block` input channels; values are v0, v1, ..."""
 
-    def __init__(self, density: float, seed: int) -> None:
+    def __init__(self, density: float, seed: int, block: int = 1) -> None:
         self.rng = np.random.default_rng(seed)
         self.density = density
+        self.block = block
         self.nodes: list[object] = []
         self.weights: list[object] = []
         self.n_values = 0
@@ -69,13 +82,15 @@ class Builder:
         self.n_values += 1
         return f"v{self.n_values}"
 
-    def weight(self, *shape: int, prune: bool = True, fan_in: int | None = None) -> str:
+    def weight(self, *shape: int, prune: bool = True, fan_in: int | None = None, inputs_axis: int = 1) -> str:
         fan_in = fan_in or (int(np.prod(shape[1:])) if len(shape) > 1 else 1)
         # Kaiming scale, raised by what pruning takes away, so that activations neither vanish nor explode.
         scale = np.sqrt(2.0 / fan_in / (self.density if prune else 1.0)) if len(shape) > 1 else 0.1
         value = self.rng.standard_normal(shape) * scale
         if prune and len(shape) > 1:
-            value *= self.rng.random(shape) < self.density
+            groups = [-(-n // self.block) if axis == inputs_axis else n for axis, n in enumerate(shape)]
+            kept = np.repeat(self.rng.random(groups) < self.density, self.block, axis=inputs_axis)
+            value *= kept[tuple(slice(n) for n in shape)]
         name = f"w{len(self.weights)}"
         self.weights.append(numpy_helper.from_array(value.astype(np.float32), name))
         return name
@@ -114,12 +129,12 @@ class Builder:
         return bytes(model.SerializeToString())
 
 
-def layer_file(layer: Layer, density: float, seed: int = 0) -> tuple[bytes, int]:
+def layer_file(layer: Layer, density: float, seed: int = 0, block: int = 1) -> tuple[bytes, int]:
     """The layer as a net, and how often it stands in it: layers that fit themselves are chained four times.
 
     A chain keeps the cost of a call, about 1 us here and 5 us in ONNX Runtime, out of the time of a layer.
     """
-    b = Builder(density, seed)
+    b = Builder(density, seed, block)
     chain = 4 if layer.inputs == layer.outputs and layer.stride == 1 and not layer.pool else 1
     x = "x"
     for _ in range(chain):
@@ -166,10 +181,10 @@ def _vgg16(b: Builder) -> bytes:
     return b.file([3, 32, 32], b.linear(x, 512, 10, relu=False, prune=False))
 
 
-def net_file(name: str, density: float, seed: int = 0) -> bytes:
+def net_file(name: str, density: float, seed: int = 0, block: int = 1) -> bytes:
     """The whole net; of ResNet-20 and VGG-16 (for CIFAR) the stem and the last layer stay dense."""
     build = {"lenet5": _lenet5, "lenet300": _lenet300, "resnet20": _resnet20, "vgg16": _vgg16}
-    return build[name](Builder(density, seed))
+    return build[name](Builder(density, seed, block))
 
 
 def shapes(nets: tuple[str, ...]) -> Iterator[tuple[str, Layer]]:

@@ -83,9 +83,7 @@ void run_kernel(Lowering& L, const Node& n, const ConvShape& s, const QEpilogue&
 
 }  // namespace
 
-void lower_quad_conv(Lowering& L, const Node& n) {
-  const int x = in_layout(L, n, L.in(n, 0), ValueLayout::kQuads), w = L.in(n, 1);
-  const Dims xd = L.dims(x), wd = L.dims(w);
+ConvShape read_conv_shape(Lowering& L, const Node& n, const Dims& xd, const Dims& wd) {
   const int spatial = static_cast<int>(xd.size()) - 2;
   if (spatial != 1 && spatial != 2) L.unsupported(n, "input " + dims_text(xd) + ", supported: rank 3 (1-D) and 4 (2-D)");
   if (wd.size() != xd.size()) L.invalid(n, "weight " + dims_text(wd) + " does not fit input " + dims_text(xd));
@@ -107,8 +105,16 @@ void lower_quad_conv(Lowering& L, const Node& n) {
   if (cells(xd[1] + 3, win.in[0] + win.begin[0] + win.end[0], win.in[1] + win.begin[1] + win.end[1]) > INT_MAX / 2 ||
       cells(wd[0] + 3, win.out[0], win.out[1]) > INT_MAX / 2)
     L.unsupported(n, "an image of more than 2^30 values");
+  return s;
+}
+
+void lower_quad_conv(Lowering& L, const Node& n) {
+  const int x = in_layout(L, n, L.in(n, 0), ValueLayout::kQuads), w = L.in(n, 1);
+  const Dims xd = L.dims(x), wd = L.dims(w);
+  const ConvShape s = read_conv_shape(L, n, xd, wd);
   Dims out{xd[0], wd[0]};
-  for (int i = 2 - spatial; i < 2; ++i) out.push_back(win.out[static_cast<size_t>(i)]);
+  if (xd.size() == 4) out.push_back(s.conv_h());
+  out.push_back(s.conv_w());
   QEpilogue e = epilogue(n);
   int residual = L.in_or(n, 4);
   if (residual < 0 || L.dims(residual) == out) {

@@ -1,0 +1,111 @@
+"""Int8 files: static QDQ by ONNX Runtime, u8 activations, s8 weights per channel; and when two runtimes agree."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+from secateur.engine import InferenceSession
+from secateur.engine.bench import bench
+
+
+def _examples(model: bytes, n: int, seed: int) -> list[NDArray[np.float32]]:
+    shape = [d.dim_value or 1 for d in onnx.load_from_string(model).graph.input[0].type.tensor_type.shape.dim]
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape).astype(np.float32) for _ in range(n)]
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, examples: list[NDArray[np.float32]]) -> None:
+        self.examples: Iterator[NDArray[np.float32]] = iter(examples)
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        x = next(self.examples, None)
+        return None if x is None else {"x": x}
+
+
+def quantized(model: bytes) -> bytes:
+    """The net quantized with ranges of four standard normal inputs."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
+        source.write_bytes(model)
+        quantize_static(
+            source,
+            target,
+            _Reader(_examples(model, 4, 1)),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+        )
+        return target.read_bytes()
+
+
+def check(fp32: bytes, quantized: bytes) -> dict[str, Any]:
+    """The engine's int8 result is as near to the float32 net as ONNX Runtime's int8 result is, and near to it.
+
+    Rounding differs by a step here and there and every layer passes that on, so no bound per element is meant: errors
+    are Euclidean norms over eight inputs, relative to the float32 result. Agree: engine <= 1.1 ONNX Runtime + 0.01.
+    """
+    x = _examples(fp32, 8, 2)
+    sessions = [onnxruntime.InferenceSession(m, providers=["CPUExecutionProvider"]) for m in (fp32, quantized)]
+    exact, theirs = (np.stack([s.run(None, {"x": a})[0] for a in x]).astype(np.float64) for s in sessions)
+    ours = np.stack([InferenceSession(quantized, threads=1).run(None, {"x": a})[0] for a in x]).astype(np.float64)
+    size = float(np.linalg.norm(exact))
+    errors = [float(np.linalg.norm(y - exact)) / size for y in (ours, theirs)]
+    apart = float(np.linalg.norm(ours - theirs)) / size
+    return {
+        "engine_error": errors[0],
+        "onnxruntime_error": errors[1],
+        "apart": apart,
+        "agree": errors[0] <= 1.1 * errors[1] + 0.01,
+    }
+
+
+def row(
+    name: str, pruned: bytes, dense: bytes, density: float, seconds: float, repeats: int, peers: tuple[str, ...]
+) -> dict[str, Any]:
+    """The pruned file in int8 against the dense net in int8 and in float32, each in a run of its own."""
+    sparse8, dense8 = quantized(pruned), quantized(dense)
+    results = {"int8": bench(sparse8, against=peers, dense=dense8, seconds=seconds)}
+    results["fp32"] = bench(sparse8, against=peers, dense=dense, seconds=seconds)
+    out: dict[str, Any] = {"name": name, "density": density, "us": {}, "faster_than_best_dense_peer": {}}
+    for kind, result in results.items():
+        ms = {rt: t["median"] for rt, t in result["latency_ms"]["dense"].items()}
+        best = min((rt for rt in ms if rt != "engine"), key=lambda rt: ms[rt], default=None)
+        ratios = {tuple(r["of"]): {k: r[k] for k in ("median", "p10", "p90")} for r in result["ratios"]}
+        out["us"][f"dense_{kind}"] = {rt: 1e3 * t / repeats for rt, t in ms.items()}
+        out["faster_than_best_dense_peer"][kind] = {"peer": best, **ratios[best, "dense"]} if best else None
+        if kind == "int8":
+            model = {rt: t["median"] for rt, t in result["latency_ms"]["model"].items()}
+            out["us"]["sparse_int8"] = {rt: 1e3 * t / repeats for rt, t in model.items()}
+            out["faster_than_own_dense"] = ratios["engine", "dense"]
+            own = ms["onnxruntime"] / ms["engine"] if "onnxruntime" in ms else None
+            out["own_dense_against_onnxruntime"] = own
+    checks = [check(pruned, sparse8), check(dense, dense8)]
+    first = results["int8"]
+    out |= {"checks": checks, "agree": all(c["agree"] for c in checks)}
+    return out | {k: first[k] for k in ("kernels", "skipped", "cpu", "isa", "threads")}
+
+
+def show(r: dict[str, Any]) -> str:
+    """One line of the table."""
+    us, gain = r["us"], r["faster_than_best_dense_peer"]
+    parts = [f"{r['name']:<24} {100 * r['density']:5.1f}", f"{us['sparse_int8']['engine']:9.1f}"]
+    parts.append(f"{us['dense_int8']['engine']:9.1f}")
+    for kind in ("int8", "fp32"):
+        if gain[kind] is None:
+            parts.append(f"{'-':>34}")
+            continue
+        peer, g = gain[kind]["peer"], gain[kind]
+        parts.append(f"{us[f'dense_{kind}'][peer]:9.1f} {peer:<11}{g['median']:5.2f}x ({g['p10']:.2f}-{g['p90']:.2f})")
+    own = r["own_dense_against_onnxruntime"]
+    return " ".join([*parts, f"{own:.2f}x" if own else "-", "ok" if r["agree"] else "DIFFERS"])

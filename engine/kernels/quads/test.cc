@@ -1,0 +1,120 @@
+// Borders, sums and pools of quads against formulas written out here, at every ISA.
+#include "kernels/quads/quads.h"
+
+#include <cmath>
+
+#include "kernels/testing.h"
+
+using namespace secateur;
+
+namespace {
+
+int64_t n_checks = 0;
+
+uint8_t clamped(double v, int zero, int lo, int hi) {
+  return static_cast<uint8_t>(std::min<double>(std::max<double>(std::nearbyint(v) + zero, lo), hi));
+}
+int64_t at(const QuadsShape& s, int64_t n, int64_t c, int64_t j) { return ((n * ((s.channels + 3) / 4) + c / 4) * s.pixels + j) * 4 + c % 4; }
+
+void borders(Isa isa, const QuadsShape& s, testing::Random& rng) {
+  const QuadsKernels& k = quads_kernels(isa);
+  const int64_t n = s.batch * s.channels * s.pixels, bytes = s.batch * ((s.channels + 3) / 4) * 4 * s.pixels;
+  std::vector<float> x(n);
+  // Multiples of a quarter step: ties, and values beyond both ends.
+  for (auto& v : x) v = 0.0625f * float(rng.below(4001) - 2000);
+  std::vector<uint8_t> q(bytes + 4, 0xee);
+  QuantizeArgs a;
+  a.s = s, a.x = x.data(), a.y = q.data(), a.scale = 0.25f, a.zero = rng.below(256);
+  k.quantize(a);
+  testing::Guarded back(n, 1);
+  DequantizeArgs d;
+  d.s = s, d.x = q.data(), d.y = back.data(), d.scale = 0.3f, d.zero = a.zero;
+  k.dequantize(d);
+  bool ok = back.intact() && q[bytes] == 0xee && q[bytes + 3] == 0xee;
+  std::vector<uint8_t> plain(n), packed(bytes), again(n);
+  for (int64_t b = 0; b < s.batch; ++b)
+    for (int64_t c = 0; c < s.channels; ++c)
+      for (int64_t j = 0; j < s.pixels; ++j) {
+        const int64_t i = (b * s.channels + c) * s.pixels + j;
+        const uint8_t want = clamped(double(x[i]) / 0.25, a.zero, 0, 255);
+        ok = ok && q[at(s, b, c, j)] == want && back[i] == float(int(want) - a.zero) * 0.3f;
+        plain[i] = want ^ 128;
+      }
+  quads_pack(s, plain.data(), packed.data(), 128);
+  quads_unpack(s, packed.data(), again.data(), 128);
+  ok = ok && again == plain;
+  for (int64_t b = 0; b < s.batch; ++b)
+    for (int64_t c = 0; c < s.channels; ++c)
+      for (int64_t j = 0; j < s.pixels; ++j) ok = ok && packed[at(s, b, c, j)] == q[at(s, b, c, j)];
+  testing::check(ok, "borders at " + std::string(isa_name(isa)) + " of " + std::to_string(s.channels) + " x " + std::to_string(s.pixels));
+  ++n_checks;
+}
+
+void sums(Isa isa, int64_t words, testing::Random& rng) {
+  std::vector<uint8_t> x0(4 * words), x1(4 * words), y(4 * words + 4, 0xee);
+  for (auto& v : x0) v = static_cast<uint8_t>(rng.below(256));
+  for (auto& v : x1) v = static_cast<uint8_t>(rng.below(256));
+  QAddArgs a;
+  a.words = words, a.x0 = x0.data(), a.x1 = x1.data(), a.y = y.data();
+  a.scale0 = 0.5f, a.scale1 = 0.25f, a.zero0 = 10, a.zero1 = 200, a.zero = 40, a.lo = 40, a.hi = 230;
+  quads_kernels(isa).add(a);
+  bool ok = y[4 * words] == 0xee;
+  for (int64_t i = 0; i < 4 * words; ++i) ok = ok && y[i] == clamped((x0[i] - 10) * 0.5 + (x1[i] - 200) * 0.25, 40, 40, 230);
+  testing::check(ok, "sum of " + std::to_string(words) + " words at " + isa_name(isa));
+  ++n_checks;
+}
+
+void pools(Isa isa, QPoolArgs a, testing::Random& rng) {
+  std::vector<uint8_t> x(a.planes * a.in_h * a.in_w * 4), y(a.planes * a.out_h * a.out_w * 4 + 4, 0xee), z(y);
+  for (auto& v : x) v = static_cast<uint8_t>(rng.below(256));
+  a.x = x.data(), a.y = y.data();
+  quads_kernels(isa).max_pool(a);
+  QAverageArgs average;
+  average.p = a;
+  average.p.y = z.data();
+  average.scale = 0.75f, average.x_zero = 100, average.zero = 90;
+  quads_average(average);
+  bool ok = y[y.size() - 4] == 0xee, mean = true;
+  for (int64_t p = 0; p < a.planes; ++p)
+    for (int i = 0; i < a.out_h; ++i)
+      for (int j = 0; j < a.out_w; ++j)
+        for (int k = 0; k < 4; ++k) {
+          int best = 0, sum = 0, count = 0;
+          for (int u = 0; u < a.kernel_h; ++u)
+            for (int v = 0; v < a.kernel_w; ++v) {
+              const int r = i * a.stride_h + u * a.dilation_h - a.pad_top, c = j * a.stride_w + v * a.dilation_w - a.pad_left;
+              if (r < 0 || r >= a.in_h || c < 0 || c >= a.in_w) continue;
+              const int q = x[((p * a.in_h + r) * a.in_w + c) * 4 + k];
+              best = std::max(best, q), sum += q - 100, ++count;
+            }
+          const int64_t o = ((p * a.out_h + i) * a.out_w + j) * 4 + k;
+          ok = ok && y[o] == best;
+          mean = mean && z[o] == clamped(float(sum) * (0.75f / float(count)), 90, 0, 255);
+        }
+  testing::check(ok, "maximum " + std::to_string(a.kernel_w) + "/" + std::to_string(a.stride_w) + " at " + isa_name(isa));
+  testing::check(mean, "average");
+  ++n_checks;
+}
+
+}  // namespace
+
+int main() {
+  testing::Random rng(3);
+  for (Isa isa : available_isas()) {
+    for (int64_t channels : {1, 3, 4, 10, 33})
+      for (int64_t pixels : {1, 2, 15, 16, 17, 49, 100})
+        for (int64_t batch : {1, 3}) borders(isa, {batch, channels, pixels}, rng);
+    for (int64_t words : {1, 7, 8, 16, 31, 32, 33, 200}) sums(isa, words, rng);
+    for (int stride : {1, 2, 3})
+      for (int kernel : {2, 3})
+        for (int pad : {0, 1})
+          for (int width : {4, 9, 16, 37}) {
+            QPoolArgs a;
+            a.planes = 3, a.in_h = 7, a.in_w = width;
+            a.kernel_h = a.kernel_w = kernel, a.stride_h = a.stride_w = stride, a.pad_top = a.pad_left = pad;
+            a.out_h = (a.in_h + 2 * pad - kernel) / stride + 1, a.out_w = (a.in_w + 2 * pad - kernel) / stride + 1;
+            pools(isa, a, rng);
+          }
+  }
+  return testing::finish("quads", n_checks);
+}
