@@ -39,6 +39,17 @@ Tensor ints(const char* name, const std::vector<int64_t>& v) {
   return t;
 }
 
+// Bytes of any value; of int32, small numbers.
+Tensor codes(const char* name, DType dtype, std::vector<int64_t> dims, std::mt19937& rng) {
+  Tensor t;
+  t.name = name;
+  t.dtype = dtype;
+  t.dims = std::move(dims);
+  t.data.assign(static_cast<size_t>(t.numel()) * dtype_size(dtype), 0);
+  for (size_t i = 0; i < t.data.size(); i += dtype_size(dtype)) t.data[i] = static_cast<uint8_t>(rng());
+  return t;
+}
+
 Node node(const char* op, std::vector<std::string> in, std::vector<std::string> out) {
   Node n;
   n.op = op;
@@ -90,6 +101,58 @@ std::vector<std::string> models() {
   quant.nodes = {dq, node("Conv", {"x", "w"}, {"c"}), ql, node("DequantizeLinear", {"u", "one"}, {"d"}),
                  node("GlobalAveragePool", {"d"}, {"h"}), node("Add", {"h", "h"}, {"y"})};
 
+  // Integer layers as QuantizeLinear and DequantizeLinear: convolutions with a residual, pools, a linear layer.
+  Graph integers = frame();
+  integers.initializers = {floats("s", {}, rng),
+                           floats("bs", {4}, rng),
+                           codes("z", DType::kUInt8, {}, rng),
+                           codes("w1", DType::kInt8, {4, 2, 3, 3}, rng),
+                           codes("b", DType::kInt32, {4}, rng),
+                           codes("w2", DType::kInt8, {4, 4, 3, 3}, rng),
+                           codes("w3", DType::kInt8, {5, 4}, rng)};
+  const float step = 0.0625f, steps[] = {step * step, step * step, step * step, step * step};
+  std::memcpy(integers.initializers[0].data.data(), &step, 4);
+  std::memcpy(integers.initializers[1].data.data(), steps, sizeof steps);
+  const auto through = [&](const std::string& value, const std::string& end) {
+    integers.nodes.push_back(node("QuantizeLinear", {value, "s", "z"}, {"q" + value}));
+    integers.nodes.push_back(node("DequantizeLinear", {"q" + value, "s", "z"}, {end}));
+  };
+  const auto step_of = [&](Node n) { integers.nodes.push_back(std::move(n)); };
+  for (const char* w : {"w1", "w2", "w3"}) step_of(node("DequantizeLinear", {w, "s"}, {std::string("d") + w}));
+  step_of(node("DequantizeLinear", {"b", "bs"}, {"db"}));
+  integers.nodes.back().attrs["axis"].value = int64_t{0};
+  Node first = node("Conv", {"dx", "dw1", "db"}, {"c1"}), second = node("Conv", {"d1", "dw2"}, {"c2"});
+  first.attrs["pads"].value = second.attrs["pads"].value = std::vector<int64_t>{1, 1, 1, 1};
+  Node tail = node("Gemm", {"d6", "dw3"}, {"h"});
+  tail.attrs["transB"].value = int64_t{1};
+  through("x", "dx"), step_of(first), step_of(node("Relu", {"c1"}, {"r1"}));
+  through("r1", "d1"), step_of(second);
+  through("c2", "d2"), step_of(node("Add", {"d2", "d1"}, {"a"}));
+  through("a", "d3"), pool.inputs = {"d3"}, step_of(pool);
+  through("p", "d4"), step_of(node("GlobalAveragePool", {"d4"}, {"g"}));
+  through("g", "d5"), step_of(node("Flatten", {"d5"}, {"f"}));
+  through("f", "d6"), step_of(tail);
+  through("h", "y");
+
+  // The same as operators on integers, and those whose zero points come while running.
+  Graph operators = frame();
+  operators.opsets["com.microsoft"] = 1;
+  operators.initializers = integers.initializers;
+  operators.initializers.push_back(codes("w4", DType::kInt8, {3, 4, 1, 1}, rng));
+  operators.initializers.push_back(codes("m", DType::kUInt8, {8, 3}, rng));
+  operators.initializers.push_back(codes("wz", DType::kInt8, {}, rng));
+  operators.initializers.back().data[0] = 0;
+  Node sum = node("QLinearAdd", {"q1", "s", "z", "q1", "s", "z", "s", "z"}, {"q2"});
+  sum.domain = "com.microsoft";
+  Node floats_i = node("Cast", {"i"}, {"fi"}), floats_j = node("Cast", {"j"}, {"fj"});
+  floats_i.attrs["to"].value = floats_j.attrs["to"].value = int64_t{1};
+  operators.nodes = {node("QuantizeLinear", {"x", "s", "z"}, {"q0"}),
+                     node("QLinearConv", {"q0", "s", "z", "w1", "s", "wz", "s", "z", "b"}, {"q1"}), sum,
+                     node("ConvInteger", {"q2", "w4", "z"}, {"i"}), floats_i,
+                     node("DynamicQuantizeLinear", {"x"}, {"u", "us", "uz"}),
+                     node("MatMulInteger", {"u", "m", "uz"}, {"j"}), floats_j,
+                     node("ReduceMean", {"fi"}, {"mi"}), node("ReduceMean", {"fj"}, {"mj"}), node("Add", {"mi", "mj"}, {"y"})};
+
   // Attention and GELU written out, norms: what the pattern passes look for.
   Graph words = frame();
   words.initializers = {floats("w", {8, 8}, rng), floats("g", {8}, rng), floats("one", {}, rng)};
@@ -125,7 +188,8 @@ std::vector<std::string> models() {
   pick.nodes = {up, resize, deep, mirror, product, node("Tile", {"e", "twice"}, {"f"}), node("TopK", {"f", "two"}, {"g", "i"}),
                 node("ArgMax", {"b"}, {"j"}), node("Equal", {"j", "j"}, {"k"}), node("Where", {"k", "b", "b"}, {"l"}),
                 node("ReduceMean", {"l"}, {"m"}), node("Add", {"g", "m"}, {"y"})};
-  return {write_onnx(conv), write_onnx(shape), write_onnx(quant), write_onnx(words), write_onnx(pick)};
+  return {write_onnx(conv), write_onnx(shape), write_onnx(quant), write_onnx(words),
+          write_onnx(pick), write_onnx(integers), write_onnx(operators)};
 }
 
 void try_one(const std::string& bytes) {

@@ -318,6 +318,69 @@ def test_what_is_not_covered_runs_in_float32() -> None:
         assert np.max(np.abs(got[0] - want[0])) <= 1.01 * y_grid[0], kind
 
 
+def _linear(net: Net, w: np.ndarray, scale: float, bias: str = "") -> tuple[bytes, Any, Any]:
+    """x -> quantize -> MatMul (+ bias) -> quantize. Returns the model and the grids of x and y."""
+    grid, y_grid = (F(0.01), 0), (F(0.05), 10)
+    wd = net.node("DequantizeLinear", net.const(w, np.int8), net.const(scale, F), net.const(0, np.int8))
+    y = net.node("MatMul", net.dequantize(net.quantize("x", *grid), *grid), wd)
+    q = net.quantize(net.node("Add", y, bias) if bias else y, *y_grid)
+    return net.model({"x": [2, w.shape[0]]}, {q: TensorProto.UINT8}), grid, y_grid
+
+
+def test_sums_that_could_leave_int32_run_in_float32() -> None:
+    net = Net(1)
+    w = np.full((70000, 2), 127)
+    w[:, 1] *= np.where(np.arange(70000) % 2, 1, -1)
+    model, grid, y_grid = _linear(net, w, 1e-7)
+    session = InferenceSession(model, threads=1)
+    assert not any(row["kernel"].startswith("qconv_") for row in session.explain(repeats=0))
+    x = np.full((2, 70000), 2.55, F)
+    want = np.clip(rint(255 * 127 * 70000 * float(grid[0]) * 1e-7 / float(y_grid[0])) + y_grid[1], 0, 255)
+    (got,) = session.run(None, {"x": x})
+    np.testing.assert_array_equal(got, [[want, y_grid[1]]] * 2)
+
+
+def test_a_bias_between_two_steps_keeps_the_layer_in_float32() -> None:
+    """One step of the sum is ten of the result here; a bias of half such a step must not be rounded away."""
+    for bias, covered in [(0.25, False), (0.5, True)]:
+        net = Net(1)
+        model, _, y_grid = _linear(net, np.ones((4, 2)), 50.0, bias=net.const(np.full(2, bias), F))
+        session = InferenceSession(model, threads=1)
+        assert any(row["kernel"].startswith("qconv_") for row in session.explain(repeats=0)) == covered
+        (got,) = session.run(None, {"x": np.zeros((2, 4), F)})
+        np.testing.assert_array_equal(got, np.full((2, 2), rint(F(bias) / y_grid[0]) + y_grid[1]))
+
+
+def test_an_operand_and_its_zero_point_must_have_one_type() -> None:
+    net = Net(2)
+    q = net.quantize("x", F(0.01), 3)
+    wd = net.node("DequantizeLinear", net.const(np.ones((4, 2)), np.int8), net.const(0.01, F), net.const(0, np.int8))
+    xd = net.node("DequantizeLinear", q, net.const(0.01, F), net.const(3, np.int8))
+    y = net.quantize(net.node("MatMul", xd, wd), F(0.01), 3)
+    with pytest.raises(FormatError, match="different dtypes"):
+        InferenceSession(net.model({"x": [2, 4]}, {y: TensorProto.UINT8}))
+
+
+def test_rows_of_a_product_may_have_scales_of_their_own() -> None:
+    net = Net(4)
+    rows, columns = np.array([0.1, 0.2, 0.3], F), np.array([0.01, 0.02, 0.03], F)
+    a, b = net.rng.integers(0, 256, (3, 3)), net.rng.integers(-127, 128, (3, 3))
+    zero, zeros, no_zeros = net.const(7, np.uint8), net.const(np.full(3, 9), np.uint8), net.const(np.zeros(3), np.int8)
+    inputs = ["a", net.const(rows, F), zeros, net.const(b, np.int8), net.const(columns, F), no_zeros]
+    y = net.node("QLinearMatMul", *inputs, net.const(1.0, F), zero)
+    graph = helper.make_graph(
+        net.nodes,
+        "g",
+        [helper.make_tensor_value_info("a", TensorProto.UINT8, [3, 3])],
+        [helper.make_tensor_value_info(y, TensorProto.UINT8, None)],
+        net.constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    (got,) = InferenceSession(model).run(None, {"a": a.astype(np.uint8)})
+    want = rint(((a - 9) * rows[:, None].astype(float)) @ (b * columns.astype(float))) + 7
+    np.testing.assert_array_equal(got, np.clip(want, 0, 255))
+
+
 def test_qoperators_agree_with_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     net = Net(8)
     ms = "com.microsoft"

@@ -12,6 +12,7 @@
 // Integer layers are nodes of the domain "secateur", which no file may name. Values are bytes with one scale and zero
 // point; an s8 tensor is held as u8, its zero point moved by 128. `_quads` on them and on a QuantizeLinear: the result
 // stays in the layout of kernels/qconv/qconv.h (1: channels on axis 1, 2: on the last axis); else it is a plain tensor.
+// _x_s8, _a_s8, _b_s8, _r_s8 say that an operand's zero point was s8 in the file; the operand must agree.
 //   QuadConv     x, weight s8, bias int32 or "", scale [O], residual or ""; Conv's attributes; _x_zero, of the result
 //                _q_scale, _q_zero, _lo, _hi; with a residual _r_scale, _r_zero, _sum_scale, _sum_zero, _sum_lo, _sum_hi
 //   QuadLinear   the same, weight [out, in], no residual

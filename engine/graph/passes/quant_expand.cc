@@ -68,7 +68,8 @@ bool expand(std::vector<Node>& to, const Node& n) {
   }
   if (n.op == "QLinearMatMul" && (n.domain.empty() || microsoft)) {
     check_inputs(n, 8, 8);
-    const auto a = e.dequantized("a", e.input(0), e.input(1), e.input(2)), b = e.dequantized("b", e.input(3), e.input(4), e.input(5));
+    // Scales that are vectors: one per row of A, one per column of B.
+    const auto a = e.dequantized("a", e.input(0), e.input(1), e.input(2), -2), b = e.dequantized("b", e.input(3), e.input(4), e.input(5), -1);
     e.add("MatMul", {a, b}, e.fresh("y"));
     e.quantize(e.fresh("y"), e.input(6), e.input(7));
     return true;

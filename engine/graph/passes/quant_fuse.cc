@@ -1,6 +1,7 @@
 // Layers between DequantizeLinear and QuantizeLinear become integer layers: nodes of the domain "secateur" (passes.h).
 // What stays unmatched keeps its nodes and runs in float32.
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <optional>
@@ -82,7 +83,7 @@ std::optional<Grid> Matcher::dequantized(const std::string& value) const {
   const int maker = r_.producer(value);
   if (maker < 0) return std::nullopt;
   const Node& n = const_cast<Matcher*>(this)->r_.node(static_cast<size_t>(maker));
-  if (!is(n, "DequantizeLinear") || r_.constant(n.inputs[0])) return std::nullopt;
+  if (!is(n, "DequantizeLinear") || !has_input(n, 0) || r_.constant(n.inputs[0])) return std::nullopt;
   auto g = grid(n);
   if (g) g->value = n.inputs[0];
   return g;
@@ -108,6 +109,18 @@ std::optional<Weight> weight_of(Rewriter& r, const std::string& value, DType dty
       if (b != 0) return std::nullopt;  // other zero points: float32
   }
   return w;
+}
+
+// Whether no sum of an output can leave int32, whatever the activations are: |q - zero| <= 255.
+bool fits_int32(const Tensor& q, int64_t out, bool rows, const std::vector<int32_t>& bias) {
+  const int64_t per_out = q.numel() / out;
+  if (per_out < (int64_t{1} << 15)) return true;  // 2^15 * 255 * 128 + 2^30 < 2^31
+  const auto* w = reinterpret_cast<const int8_t*>(q.data.data());
+  std::vector<int64_t> reach(static_cast<size_t>(out), 0);
+  for (int64_t i = 0; i < out * per_out; ++i) reach[static_cast<size_t>(rows ? i / per_out : i % out)] += 255 * std::abs(int{w[i]});
+  for (size_t o = 0; o < reach.size(); ++o)
+    if (reach[o] + (bias.empty() ? 0 : std::abs(int64_t{bias[o]})) > std::numeric_limits<int32_t>::max()) return false;
+  return true;
 }
 
 // Conv, Gemm or MatMul at `at_layer` whose last value is quantized to y by node `at`.
@@ -159,11 +172,14 @@ bool Matcher::layer(size_t at, size_t at_layer, const std::string& bias_value, c
       return false;
     }
     for (size_t o = 0; o < real.size(); ++o) {
-      const double v = std::nearbyint(real[o] / step[o]);
+      const double exact = real[o] / step[o], v = std::nearbyint(exact);
       if (!(std::fabs(v) < 0x1p30)) return false;
+      // A float32 bias off that grid may move the result by a small part of its step, no more.
+      if (std::fabs(exact - v) * scale[o] > 1.0 / 32) return false;
       bias.push_back(static_cast<int32_t>(v));
     }
   }
+  if (!fits_int32(*w->q, out, rows, bias)) return false;
   Node q;
   q.name = n.name;
   q.op = conv ? "QuadConv" : "QuadLinear";
@@ -190,7 +206,7 @@ bool Matcher::layer(size_t at, size_t at_layer, const std::string& bias_value, c
     q.inputs[2] = r_.add(stem + "/bias", std::move(b));
   }
   q.inputs[3] = r_.add_f32(stem + "/scale", {out}, scale);
-  set(q, "_x_zero", x->zero);
+  set(q, "_x_zero", x->zero), set(q, "_x_s8", int64_t{x->s8});
   set(q, "_q_scale", y.scale);
   set(q, "_q_zero", y.zero);
   const auto bound = [&](float v, int64_t open) {
@@ -232,7 +248,7 @@ bool Matcher::match(size_t at) {
       }
       if (!(lo <= hi)) return false;
     }
-    if (!step_up(act.inputs[0])) return false;
+    if (!has_input(act, 0) || !step_up(act.inputs[0])) return false;
   }
   const Node n = r_.node(static_cast<size_t>(maker));
   if (n.domain.empty() && n.attrs.count("_layer")) layer_attr_ = n.attrs.at("_layer");
@@ -255,8 +271,8 @@ bool Matcher::match(size_t at) {
     q.op = "QuadAdd";
     q.inputs = {a->value, b->value};
     q.outputs = quantize.outputs;
-    set(q, "_a_scale", a->scale), set(q, "_a_zero", a->zero);
-    set(q, "_b_scale", b->scale), set(q, "_b_zero", b->zero);
+    set(q, "_a_scale", a->scale), set(q, "_a_zero", a->zero), set(q, "_a_s8", int64_t{a->s8});
+    set(q, "_b_scale", b->scale), set(q, "_b_zero", b->zero), set(q, "_b_s8", int64_t{b->s8});
     set(q, "_scale", y->scale), set(q, "_zero", y->zero);
     const auto bound = [&](float v, int64_t open) {
       if (std::isinf(v)) return open;
@@ -272,7 +288,7 @@ bool Matcher::match(size_t at) {
   if (!x) return false;
   const bool average = is(n, "GlobalAveragePool") || (is(n, "AveragePool") && attr_i(n, "count_include_pad", 0) == 0);
   const bool same = is(n, "MaxPool") || is(n, "Flatten") || is(n, "Reshape");
-  if (!average && !(same && *x == *y)) return false;
+  if (!average && !(same && *x == *y && x->s8 == y->s8)) return false;
   if (n.outputs.size() > 1) return false;
   Node q;
   q.name = n.name;
@@ -282,7 +298,7 @@ bool Matcher::match(size_t at) {
   q.inputs = n.inputs;
   q.inputs[0] = x->value;
   q.outputs = quantize.outputs;
-  set(q, "_x_scale", x->scale), set(q, "_x_zero", x->zero);
+  set(q, "_x_scale", x->scale), set(q, "_x_zero", x->zero), set(q, "_x_s8", int64_t{x->s8});
   set(q, "_scale", y->scale), set(q, "_zero", y->zero);
   put(at, std::move(q), *y);
   return true;
@@ -308,6 +324,7 @@ void Matcher::fuse_residuals() {
     fused.outputs = sum.outputs;
     fused.attrs["_r_scale"] = sum.attrs.at(best_side == 0 ? "_b_scale" : "_a_scale");
     fused.attrs["_r_zero"] = sum.attrs.at(best_side == 0 ? "_b_zero" : "_a_zero");
+    fused.attrs["_r_s8"] = sum.attrs.at(best_side == 0 ? "_b_s8" : "_a_s8");
     fused.attrs["_sum_scale"] = sum.attrs.at("_scale");
     fused.attrs["_sum_zero"] = sum.attrs.at("_zero");
     fused.attrs["_sum_lo"] = sum.attrs.at("_lo");

@@ -177,8 +177,14 @@ void pack_dense(PackedPanel& p, const QTiling& t, const Layout& layout, const in
 
 }  // namespace
 
-bool qconv_sparse_supports(const ConvShape&) { return true; }
-bool qconv_dense_supports(const ConvShape& s) { return s.groups == 1; }
+// Windows of a size that makes sense: planning walks kernel rows times strides. And a row of planes, one per tap, of the
+// fewest quads that plan_qconv() takes at once: a panel is at most 256 MiB.
+bool qconv_sparse_supports(const ConvShape& s) {
+  const double taps = double(s.kernel_h) * s.kernel_w;
+  return taps <= 4096 && double(s.kernel_h) * std::min(s.kernel_h, s.stride_h) <= 0x1p14 &&
+         taps * (s.conv_w() + 64.0) * std::ceil(double(quads(s.in_c)) / 64) < 0x1p26;
+}
+bool qconv_dense_supports(const ConvShape& s) { return s.groups == 1 && qconv_sparse_supports(s); }
 
 QDensity measure_density(const ConvShape& s, const QEpilogue& e, const QWeights& w) {
   QDensity d;

@@ -108,7 +108,7 @@ struct QConvChoice {
   double predicted_us = 0, sparse_us = -1, dense_us = -1;  // negative = not supported
   std::string reason;
 };
-// The cheapest kernel of the ISA (the reference for kRef and for unbounded scales).
+// The cheapest kernel of the ISA (the reference for kRef, unbounded scales and windows of thousands of taps).
 QConvChoice choose_qconv(Isa isa, const ConvShape& s, const QEpilogue& e, const QDensity& d, bool allow_sparse = true);
 
 }  // namespace secateur

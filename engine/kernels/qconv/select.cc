@@ -31,10 +31,13 @@ double predict_qconv_us(const QConvKernel& kernel, const ConvShape& s, const QEp
 
 QConvChoice choose_qconv(Isa isa, const ConvShape& s, const QEpilogue& e, const QDensity& d, bool allow_sparse) {
   QConvChoice c;
-  if (isa == Isa::kRef || !d.bounded) {
+  const bool far = !qconv_sparse_supports(s);
+  if (isa == Isa::kRef || !d.bounded || far) {
     c.kernel = find_qconv_kernel(Isa::kRef, QConvFamily::kReference);
     c.predicted_us = predict_qconv_us(*c.kernel, s, e, d);
-    c.reason = d.bounded ? "the reference" : "a scale is so large that sums may leave int32: the reference";
+    c.reason = !d.bounded ? "a scale is so large that sums may leave int32: the reference"
+               : far      ? "a window of so many values: the reference"
+                          : "the reference";
     return c;
   }
   // An ISA without kernels of its own uses those of the one below.

@@ -200,6 +200,11 @@ int main() {
   run_case({shape(512, 7, 7, 24, 3, 1, 1), e, 0.2, true, 1}, rng);
   run_case({shape(1024, 14, 14, 12, 1, 1, 0), e, 0.1, false, 1}, rng);
   run_case({shape(32, 56, 56, 20, 3, 1, 1), e, 1.0, true, 1}, rng);
+  // So many channels that no tile's planes keep to the second cache.
+  run_case({shape(10240, 7, 70, 10240, 7, 1, 0, 1, 10240), e, 0.2, false, 1}, rng);
+  QDensity full;
+  full.weights = full.nnz = full.blocks = full.filled = 100 * 100;
+  testing::check(choose_qconv(Isa::kVnni, shape(1, 100, 100, 1, 100, 1, 0), e, full).kernel->isa == Isa::kRef, "huge windows go to the reference");
   // One output channel whose sums wrap would be unbounded; extremes that do not: all 255 times -128.
   {
     const ConvShape s = shape(64, 3, 3, 4, 3, 1, 1);

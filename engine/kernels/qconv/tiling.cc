@@ -69,27 +69,24 @@ QTiling plan_qconv(const QConvKernel& kernel, const ConvShape& s, const QEpilogu
   const int taps = s.kernel_h * s.kernel_w;
   const double blocks_per_quad = (sparse ? double(d.filled) : double(out_quads) * 4 * in_quads * taps) / in_quads;
 
+  // The fastest whose scratch keeps to the second cache; where no tile does, the one of least scratch.
   QTiling best;
-  best.cycles = -1;
-  for (const bool own : {false, true}) {
-    if (own && (base.direct || taps == 1)) continue;
+  double best_score = -1;
+  const auto consider = [&](bool own, bool fit) {
     QTiling t = base;
     t.own = own;
     t.pitch = own || taps == 1 ? base.cols : (base.cols + lanes - 1) / lanes * lanes;
-    int last_vectors = 0;
-    for (int tiles = 1; tiles <= base.rows; ++tiles) {
+    for (int tiles = 1, last_vectors = 0;; tiles = (base.rows + t.tile_rows - 2) / (t.tile_rows - 1)) {
       t.tile_rows = (base.rows + tiles - 1) / tiles;
       t.n_tiles = (base.rows + t.tile_rows - 1) / t.tile_rows;
       t.n_vectors = (t.tile_rows * t.pitch + lanes - 1) / lanes;
-      if (t.n_vectors == last_vectors) continue;
-      last_vectors = t.n_vectors;
-      if (t.n_vectors < 4 && tiles > 1 && best.cycles >= 0) break;
+      if (fit && t.n_vectors < 4 && tiles > 1 && best_score >= 0) break;
       const int planes = s.kernel_w * qplane_rows(s, t);
       double quad_words = 0;
       for (int u = 0; u < qplane_rows(s, t); ++u)
         quad_words += double(s.kernel_w) * double(qplane_words(t.tile_rows + qplane_extra(s, t, u), t.pitch));
-      const double halo = double(quad_words) / planes / lanes - t.n_vectors;  // vectors beyond the tile's own, per plane
-      for (int block = std::min(kernel.max_block, t.n_vectors); block >= 1; --block) {
+      const double halo = quad_words / planes / lanes - t.n_vectors;  // vectors beyond the tile's own, per plane
+      for (int block = std::min(kernel.max_block, t.n_vectors); block >= 1 && t.n_vectors != last_vectors; --block) {
         const int n_blocks = (t.n_vectors + block - 1) / block;
         const int even = (t.n_vectors + n_blocks - 1) / n_blocks;
         if (even != block) continue;
@@ -98,8 +95,9 @@ QTiling plan_qconv(const QConvKernel& kernel, const ConvShape& s, const QEpilogu
           t.chunk_quads = (in_quads + chunks - 1) / chunks;
           t.n_chunks = (in_quads + t.chunk_quads - 1) / t.chunk_quads;
           if (t.n_chunks != chunks) continue;
-          const double panel = quad_words * 4 * t.chunk_quads, partial = chunks > 1 ? 64.0 * lanes / 16 * t.n_vectors * s.out_c : 0;
-          if (!base.direct && panel + partial > 0.6 * l2 && (t.chunk_quads > 1 || t.tile_rows > 1)) continue;
+          const double panel = base.direct ? 0 : quad_words * 4 * t.chunk_quads;
+          const double partial = chunks > 1 ? 64.0 * lanes / 16 * t.n_vectors * s.out_c : 0;
+          if (fit && !base.direct && panel + partial > 0.6 * l2) continue;
           t.block = block;
           const double load = load_factor(quad_bytes * t.chunk_quads, l1);
           // A dense block loads a vector for four products.
@@ -109,14 +107,19 @@ QTiling plan_qconv(const QConvKernel& kernel, const ConvShape& s, const QEpilogu
           cycles += 4.0 * out_quads * t.n_vectors * (cost.finish + (e.residual ? cost.residual : 0));
           cycles += (chunks - 1.0) * 4 * out_quads * t.n_vectors * cost.spill;
           if (!base.direct) cycles += in_quads * quad_words / lanes * cost.copy * (s.stride_w > 2 ? 4 : s.stride_w);
-          cycles = cycles * t.n_tiles + 300.0 + 60.0 * t.n_tiles;
-          if (best.cycles < 0 || cycles < best.cycles) {
-            best = t;
-            best.cycles = cycles;
-          }
+          t.cycles = cycles * t.n_tiles + 300.0 + 60.0 * t.n_tiles;
+          const double score = fit ? t.cycles : panel + partial;
+          if (best_score < 0 || score < best_score) best = t, best_score = score;
         }
       }
+      last_vectors = t.n_vectors;
+      if (t.tile_rows == 1) break;
     }
+  };
+  for (const bool fit : {true, false}) {
+    if (best_score >= 0) break;
+    consider(false, fit);
+    if (!base.direct && taps > 1) consider(true, fit);
   }
   return best;
 }

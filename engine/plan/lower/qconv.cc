@@ -109,14 +109,14 @@ ConvShape read_conv_shape(Lowering& L, const Node& n, const Dims& xd, const Dims
 }
 
 void lower_quad_conv(Lowering& L, const Node& n) {
-  const int x = in_layout(L, n, L.in(n, 0), ValueLayout::kQuads), w = L.in(n, 1);
+  const int x = in_layout(L, n, quantized_in(L, n, 0, "_x_s8"), ValueLayout::kQuads), w = L.in(n, 1);
   const Dims xd = L.dims(x), wd = L.dims(w);
   const ConvShape s = read_conv_shape(L, n, xd, wd);
   Dims out{xd[0], wd[0]};
   if (xd.size() == 4) out.push_back(s.conv_h());
   out.push_back(s.conv_w());
   QEpilogue e = epilogue(n);
-  int residual = L.in_or(n, 4);
+  int residual = L.in_or(n, 4) < 0 ? -1 : quantized_in(L, n, 4, "_r_s8");
   if (residual < 0 || L.dims(residual) == out) {
     if (residual >= 0) {
       residual = in_layout(L, n, residual, ValueLayout::kQuads);
@@ -143,14 +143,14 @@ void lower_quad_conv(Lowering& L, const Node& n) {
   const std::pair<const char*, const char*> moved[] = {{"_q_scale", "_a_scale"}, {"_q_zero", "_a_zero"},   {"_r_scale", "_b_scale"},
                                                        {"_r_zero", "_b_zero"},   {"_sum_scale", "_scale"}, {"_sum_zero", "_zero"},
                                                        {"_sum_lo", "_lo"},       {"_sum_hi", "_hi"},       {"_quads", "_quads"},
-                                                       {"_s8", "_s8"},           {"_layer", "_layer"}};
+                                                       {"_s8", "_s8"},           {"_layer", "_layer"},   {"_r_s8", "_b_s8"}};
   for (const auto& [from, to] : moved)
     if (has_attr(n, from)) sum.attrs[to] = n.attrs.at(from);
   lower_quad_add(L, sum);
 }
 
 void lower_quad_linear(Lowering& L, const Node& n) {
-  const int x = in_layout(L, n, L.in(n, 0), ValueLayout::kQuadRows), w = L.in(n, 1);
+  const int x = in_layout(L, n, quantized_in(L, n, 0, "_x_s8"), ValueLayout::kQuadRows), w = L.in(n, 1);
   const Dims xd = L.dims(x), wd = L.dims(w);
   if (xd.empty() || xd.back() != wd[1]) L.invalid(n, "shapes " + dims_text(xd) + " and " + dims_text(wd) + " do not multiply");
   Dims out = xd;

@@ -125,6 +125,12 @@ QuadsShape quads_shape(const Dims& dims, ValueLayout layout) {
   return s;
 }
 
+int quantized_in(Lowering& L, const Node& n, size_t i, const char* s8) {
+  const int id = L.in(n, i);
+  if (L.value(id).dtype != (attr_i(n, s8, 0) ? DType::kInt8 : DType::kUInt8)) L.invalid(n, "an input and its zero point have different dtypes");
+  return id;
+}
+
 int in_layout(Lowering& L, const Node& n, int id, ValueLayout layout) {
   const Value v = L.value(id);
   if (v.layout == layout || (v.dims.size() <= 2 && v.layout != ValueLayout::kPlain && layout != ValueLayout::kPlain)) return id;
@@ -175,7 +181,7 @@ void quantized(Lowering& L, const Node& n, int f, int y, float scale, int64_t ze
 }
 
 void lower_quad_add(Lowering& L, const Node& n) {
-  const int a = L.in(n, 0), b = L.in(n, 1);
+  const int a = quantized_in(L, n, 0, "_a_s8"), b = quantized_in(L, n, 1, "_b_s8");
   const float as = attr_f(n, "_a_scale", 1), bs = attr_f(n, "_b_scale", 1), s = attr_f(n, "_scale", 1);
   const int64_t az = attr_i(n, "_a_zero", 0), bz = attr_i(n, "_b_zero", 0), zero = attr_i(n, "_zero", 0);
   const int64_t lo = attr_i(n, "_lo", 0), hi = attr_i(n, "_hi", 255);
@@ -207,7 +213,7 @@ void lower_quad_add(Lowering& L, const Node& n) {
 }
 
 void lower_quad_max_pool(Lowering& L, const Node& n) {
-  const int x = in_layout(L, n, L.in(n, 0), ValueLayout::kQuads);
+  const int x = in_layout(L, n, quantized_in(L, n, 0, "_x_s8"), ValueLayout::kQuads);
   Dims dims;
   const QPoolArgs args = pool_args(L, n, L.dims(x), &dims);
   const int y = quads_out(L, n, dims, ValueLayout::kQuads);
@@ -216,7 +222,7 @@ void lower_quad_max_pool(Lowering& L, const Node& n) {
 }
 
 void lower_quad_average(Lowering& L, const Node& n) {
-  const int x = in_layout(L, n, L.in(n, 0), ValueLayout::kQuads);
+  const int x = in_layout(L, n, quantized_in(L, n, 0, "_x_s8"), ValueLayout::kQuads);
   Dims dims;
   QAverageArgs args;
   args.p = pool_args(L, n, L.dims(x), &dims);
@@ -232,7 +238,7 @@ void lower_quad_average(Lowering& L, const Node& n) {
 
 // Flatten and Reshape: bytes stay, unless several pixels become features.
 void lower_quad_reshape(Lowering& L, const Node& n) {
-  const int x = L.in(n, 0);
+  const int x = quantized_in(L, n, 0, "_x_s8");
   const Value v = L.value(x);
   Node plain = n;
   plain.op = attr_s(n, "_op", "");
@@ -240,9 +246,11 @@ void lower_quad_reshape(Lowering& L, const Node& n) {
   const bool flat = plain.op == "Flatten" && attr_i(n, "axis", 1) == 1;
   std::optional<std::vector<int64_t>> shape;
   if (plain.op == "Reshape") shape = L.ints(L.in(n, 1));
-  const bool matrix = flat || (shape && shape->size() == 2);
+  // [batch, channels], each as a number or at most one as -1.
+  const auto says = [&](size_t axis) { return (*shape)[axis] == v.dims[axis] || (*shape)[axis] == -1; };
+  const bool matrix = flat || (shape && shape->size() == 2 && v.dims.size() > 2 && says(0) && says(1) && (*shape)[0] + (*shape)[1] != -2);
   if (matrix && v.layout == ValueLayout::kQuads && v.dims.size() > 2 && quads_shape(v.dims, v.layout).pixels == 1 &&
-      (flat || (*shape)[0] == v.dims[0] || (*shape)[1] == v.dims[1]) && wanted_layout(L, n, {1, 1}) != ValueLayout::kPlain)
+      wanted_layout(L, n, {1, 1}) != ValueLayout::kPlain)
     return L.alias(n, 0, x, {v.dims[0], v.dims[1]});
   // As plain bytes; whoever reads them packs them again.
   const int p = in_layout(L, n, x, ValueLayout::kPlain);

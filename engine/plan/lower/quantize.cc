@@ -90,9 +90,7 @@ void lower_quantize(Lowering& L, const Node& n) {
 void lower_dequantize(Lowering& L, const Node& n) {
   QuantizeStep s{{}, false, L.in(n, 0), L.in_f32(n, 1), L.in_or(n, 2), -1};
   s.p.type = qtype(L, n, L.value(s.x).dtype);
-  // Bytes of an integer layer are u8 whatever the tensor's type is in the file.
-  const bool quads = L.value(s.x).layout != ValueLayout::kPlain;
-  const DType type = quads && s.zero >= 0 ? L.value(s.zero).dtype : L.value(s.x).dtype;
+  const DType type = L.value(s.x).dtype;
   if (s.zero >= 0 && L.value(s.zero).dtype != type) L.invalid(n, "input and zero point have different dtypes");
   check_scale(L, n, s);
   if (L.value(s.x).layout != ValueLayout::kPlain) {
