@@ -20,18 +20,29 @@ namespace {
 constexpr size_t kMaxPlans = 8;
 constexpr int64_t kFirstOpset = 11, kLastOpset = 23;
 
-// Attributes starting with '_' are the passes' own words (passes.h); a file does not get to speak them. Operands beyond
-// the operator's own would be taken for a fused bias or residual.
+// Operands that operators have: passes read those that must be there without looking, and take those beyond for a fused
+// bias or residual.
+struct Arity {
+  const char* op;
+  size_t least, most;
+};
+constexpr Arity kArity[] = {{"Add", 2, 2},    {"Conv", 2, 3}, {"Constant", 0, 0}, {"Div", 2, 2}, {"Gemm", 2, 3}, {"LayerNormalization", 2, 3},
+                            {"MatMul", 2, 2}, {"Mul", 2, 2},  {"Pow", 2, 2},      {"Sub", 2, 2}};
+
+// Attributes starting with '_' are the passes' own words (passes.h); a file does not get to speak them.
 void clean(Graph& graph) {
   for (size_t i = 0; i < graph.nodes.size(); ++i) {
     Node& n = graph.nodes[i];
     std::erase_if(n.attrs, [](const auto& a) { return !a.first.empty() && a.first[0] == '_'; });
     n.attrs["_layer"].value = static_cast<int64_t>(i);
-    const size_t most = n.op == "Conv" || n.op == "Gemm" ? 3 : n.op == "MatMul" || n.op == "Add" ? 2
-                        : n.op == "LayerNormalization" ? 3 : SIZE_MAX;
-    if (n.inputs.size() > most)
-      throw FormatError("node '" + node_label(n) + "' (" + n.op + ") has " + std::to_string(n.inputs.size()) + " inputs, at most " + std::to_string(most) + " make sense");
+    const auto found = std::find_if(std::begin(kArity), std::end(kArity), [&](const Arity& a) { return n.op == a.op; });
+    const Arity a = found == std::end(kArity) ? Arity{nullptr, 1, SIZE_MAX} : *found;
+    const std::string node = "node '" + node_label(n) + "' (" + n.op + ")";
+    if (n.inputs.size() < a.least) throw FormatError(node + ": input " + std::to_string(n.inputs.size()) + " is missing");
+    if (n.inputs.size() > a.most)
+      throw FormatError(node + " has " + std::to_string(n.inputs.size()) + " inputs, at most " + std::to_string(a.most) + " make sense");
   }
+  std::erase_if(graph.nodes, [](const Node& n) { return n.outputs.empty(); });
 }
 
 void check_support(const Graph& graph) {

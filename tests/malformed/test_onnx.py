@@ -317,3 +317,23 @@ def test_mutations_raise_only_clear_errors() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) > 1000
+
+
+@pytest.mark.parametrize("op", ["Add", "Conv", "Div", "Gemm", "MatMul", "Mul", "Pow", "Relu", "Softmax", "Sub"])
+def test_operands_that_passes_read_must_be_there(op: str) -> None:
+    """Inside an attention and a GELU, where passes look for them."""
+    names = ["x"] if op not in ("Relu", "Softmax") else []
+    nodes = [
+        node("MatMul", ["x", "x"], ["a"], name="first"),
+        node("Softmax", ["a"], ["b"], name="second"),
+        node("MatMul", ["b", "x"], ["c"], name="third"),
+        node(op, names, ["d"]),
+        node("Erf", ["d"], ["e"], name="fourth"),
+        node("Add", ["c", "e"], ["y"], name="fifth"),
+    ]
+    with pytest.raises(FormatError, match=f"'the_node' \\({op}\\): input {len(names)} is missing"):
+        InferenceSession(model(graph(*nodes)))
+
+
+def test_nodes_without_outputs_are_dropped() -> None:
+    InferenceSession(model(graph(node("Softmax", ["x"], []), node("Relu", ["x"], ["y"]))))
