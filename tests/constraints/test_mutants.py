@@ -102,6 +102,11 @@ def promises_too_little(packing: Any, self: Any, shape: Any, level: Any) -> Pack
     return replace(p, nnz=p.nnz // 2, n_values=0)
 
 
+def prices_too_dear(packing: Any, self: Any, shape: Any, level: Any) -> Packing:
+    p = packing(shape, level)
+    return replace(p, bits=32.0, expected_bits=32.0, n_values=p.nnz)
+
+
 def never_a_member(contains: Any, self: Any, w: Tensor, level: Any) -> bool:
     return False
 
@@ -122,6 +127,7 @@ GENERAL = [
     ("freeze", frees_everything),
     ("freeze", freezes_the_first_value),
     ("packing", promises_too_little),
+    ("packing", prices_too_dear),
     ("contains", never_a_member),
 ]
 

@@ -1,5 +1,7 @@
 """Uniform levels: the exact scale, known special cases, both searches."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -111,3 +113,11 @@ def test_refusals() -> None:
         Uniform().parse_level({"bits": 9}, (2, 2))
     with pytest.raises(ConstraintError, match="member"):
         Uniform().freeze(torch.randn(2, 9), 2)
+
+
+def test_a_scale_per_row_is_priced_as_codes_and_scales() -> None:
+    """300 x 100 at 4 bits: 15 codes and 300 fp32 scales; a table of all rows' values would be 4 times too dear."""
+    p = Uniform(per="row").packing((300, 100), 4)
+    assert p.ideal_bits == pytest.approx(30000 * math.log2(15) + 300 * 32)
+    wide = Uniform(per="row", zero="free").packing((300, 100), 8)  # 128 is no int8: written as floats
+    assert wide.estimate > 90_000

@@ -127,16 +127,18 @@ class Uniform(Constraint):
         return torch.tensor(scales, dtype=weight.dtype) if len(scales) == len(found) else None
 
     def packing(self, shape: tuple[int, int], level: Level) -> Packing:
-        """log2 of the number of codes for every weight, and the scale.
+        """log2 of the number of codes for every weight, and the scale or one a row.
 
-        One scale a row: priced as a table of all rows' values (the format has no grid per row), or raw where cheaper.
+        Codes of a byte and their scales are two tensors of the file. Scales a row for wider codes (`grid` is None then)
+        have no place there: values as floats, in a table of all rows' values or raw where that is cheaper.
         """
         n = shape[0] * shape[1]
         if level is None:
             return Packing(n, n)
         codes = 2 * self.top(level) + (self.zero != "never")
-        if self.per == "tensor" or shape[0] == 1:
-            return Packing(n, n, math.log2(codes), 1, expected_bits=VALUE_ENTROPY * math.log2(codes))
+        if self.per == "tensor" or shape[0] == 1 or self.top(level) <= _INT8:
+            n_scales = 1 if self.per == "tensor" else shape[0]
+            return Packing(n, n, math.log2(codes), n_scales, expected_bits=VALUE_ENTROPY * math.log2(codes))
         entries = min(2 * self.top(level) * shape[0], n) + (self.zero != "never")
         table = Packing(n, n, math.log2(entries), entries)
         return min(table, Packing(n, n), key=lambda p: p.ideal_bits)
