@@ -31,16 +31,18 @@ def write_bytes(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as e:
-        with suppress(OSError):
-            temporary.unlink()
         raise failure(path, len(data), e) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()  # gone already where all went well
 
 
 def failure(path: Path, nbytes: int, error: OSError) -> EnvironmentFailure:
     """What an OSError while writing means to the user."""
     if error.errno in _FULL:
         return EnvironmentFailure(
-            f"{path}: the disk is full ({nbytes} bytes were to be written); free some space and run again with --resume"
+            f"{path}: the disk is full ({nbytes} bytes were to be written); free some space and run again "
+            "(a run goes on with --resume)"
         )
     return EnvironmentFailure(f"{path}: cannot be written ({error.strerror or error}); choose a writable folder")
 

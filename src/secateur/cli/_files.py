@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from secateur import saving
 from secateur.errors import UsageError
 
 
@@ -17,16 +17,7 @@ def read(path: Path, what: str) -> bytes:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write to a temporary name, flush to disk, rename."""
+    """`saving.write_bytes` into a folder that exists."""
     if not path.parent.is_dir():
         raise UsageError(f"{path}: the folder {path.parent} does not exist; make it or choose another")
-    part = path.with_name(path.name + ".tmp")
-    try:
-        with part.open("wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    saving.write_bytes(path, data)

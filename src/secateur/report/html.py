@@ -18,6 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from secateur import saving
 from secateur.errors import MissingExtraError
 from secateur.report import records, words
 from secateur.report.figures import Figure, build
@@ -44,7 +45,7 @@ def report(folder: str | Path) -> Path:
 def write(folder: str | Path, record: Mapping[str, Any]) -> Path:
     """Write the page of a checked record into `folder`, atomically; its path."""
     path = Path(folder) / NAME
-    records.write_atomic(path, render(record).encode("utf-8"))
+    saving.write_bytes(path, render(record).encode("utf-8"))
     return path
 
 

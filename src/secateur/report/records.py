@@ -9,15 +9,14 @@ keys are kept and ignored.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from secateur.errors import EnvironmentFailure, FormatError, UsageError
+from secateur import saving
+from secateur.errors import FormatError, UsageError
 
 SCHEMA = 1
 NAME = "report.json"
@@ -153,27 +152,8 @@ def dumps(record: Record) -> str:
 def write(folder: str | Path, record: Record) -> Path:
     """Check the record and write it as `folder/report.json`, atomically; the path."""
     path = Path(folder) / NAME
-    write_atomic(path, dumps(record).encode("utf-8"))
+    saving.write_bytes(path, dumps(record).encode("utf-8"))
     return path
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write to a temporary name in the same folder and rename: readers see the old file or the new one, never half.
-
-    Raises EnvironmentFailure where the folder is missing, not writable or full; the old file then stays.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise EnvironmentFailure(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()  # gone already where all went well
 
 
 def _net(record: Record, name: str, subject: str) -> None:
