@@ -233,6 +233,32 @@ def test_two_runs_into_one_folder_are_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def nine_tenths_zero(trained: nn.Module) -> nn.Module:
+    net = copy.deepcopy(trained)
+    with torch.no_grad():
+        for w in (net.fc1.weight, net.fc2.weight):
+            w[w.abs() < w.abs().quantile(0.9)] = 0
+    return net
+
+
+def test_a_net_that_is_sparse_already_is_pruned_on_from_there(trained: nn.Module) -> None:
+    """Its 14 weights are the ramp's begin in both legs; from all 132 the net would be let grow first."""
+    result = secateur.compress(
+        nine_tenths_zero(trained),
+        data(),
+        valid=data(256, 1),
+        recipe=recipe(
+            solver={"name": "gradual", "epochs": 12, "every": 4, "ramp": 1.0, "schedule": "linear", "stages": 2}
+        ),
+        budget={"nnz": "7"},
+    )
+    seen = [row["sparsity"] for row in result.report["history"] if row["stage"] == "main.approach1"]
+    assert len(seen) >= 3
+    assert all(s >= 1 - 14 / 132 for s in seen)
+    assert 4 <= result.report["compressed"]["nnz"] <= 7
+    assert result.report["compressed"]["metric"]["value"] > 0.9
+
+
 # ---- the user's own loop -------------------------------------------------------------------------------------------
 def own_loop(trained: nn.Module, settings: dict[str, Any], budget: dict[str, Any], stop: int = -1) -> Any:
     """A plain training loop; with `stop` it is cut there, everything saved, and taken up by fresh objects."""
@@ -285,6 +311,14 @@ def test_compressor_keeps_its_promises_and_resumes_exactly(kind: str, stop: int,
     assert result.report["compressed"]["metric_valid"] > 0.9
     assert restarts
     again, _ = own_loop(trained, settings, budget, stop)
+    assert again.files.sct == result.files.sct
+
+
+def test_compressor_of_a_sparse_net_resumes_exactly(trained: nn.Module) -> None:
+    settings = recipe(solver={"name": "gradual", "epochs": 1, "every": 4, "ramp": 1.0})
+    result, _ = own_loop(nine_tenths_zero(trained), settings, {"nnz": "7"})
+    assert result.report["compressed"]["nnz"] <= 7
+    again, _ = own_loop(nine_tenths_zero(trained), settings, {"nnz": "7"}, stop=13)
     assert again.files.sct == result.files.sct
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
-from tests.training.nets import mlp, weight_sites
+from tests.training.nets import MLP, mlp, weight_sites
 
 from secateur import catalog
 from secateur.errors import BudgetError
@@ -87,8 +89,70 @@ def test_the_way_to_the_target_is_kept_when_the_net_is_cut() -> None:
     terms = tuple(Term(s, TOPK) for s in weight_sites(model))
     weights = {k: p.detach() for k, p in model.named_parameters()}
     whole = Spending(terms, (Limit("nnz", 12),))
-    cut = Spending(terms, (Limit("nnz", 12),), dense_free=10.0 * (whole.free_cost(weights) or 0.0))
+    cut = Spending(terms, (Limit("nnz", 12),), begin=10.0 * (whole.free_cost(weights) or 0.0))
     n = sum(whole.levels(weights, {}, 0.5).values())  # type: ignore[misc]
     larger = sum(cut.levels(weights, {}, 0.75).values())  # type: ignore[misc]
     assert n == pytest.approx((132 * 12) ** 0.5, abs=1)
     assert larger == pytest.approx(1320 ** (0.25) * 12**0.75, abs=1)
+
+
+def nine_tenths_zero() -> tuple[tuple[Term, ...], dict[str, torch.Tensor]]:
+    """The tiny net with every tenth weight of each layer kept: 10 of 96 and 4 of 36."""
+    model = mlp()
+    weights = {k: p.detach().clone() for k, p in model.named_parameters()}
+    for k in ("fc1.weight", "fc2.weight"):
+        weights[k].flatten()[torch.arange(weights[k].numel()) % 10 != 0] = 0
+    return tuple(Term(s, TOPK) for s in weight_sites(model)), weights
+
+
+@pytest.mark.parametrize(("t", "n"), [(0.01, 13), (0.5, 9), (0.8, 7), (1.0, 6)])
+def test_the_way_begins_at_what_a_sparse_net_holds(t: float, n: int) -> None:
+    """From 14 weights to 6: 14^(1-t) 6^t, in whole weights. The first 72 % of a ramp from 132 would do nothing."""
+    terms, weights = nine_tenths_zero()
+    asked = Spending(terms, (Limit("nnz", 6),))
+    asked.set_out(weights)
+    assert asked.begin == 14
+    assert sum(asked.levels(weights, {}, t).values()) == n  # type: ignore[arg-type]
+    again = Spending(terms, (Limit("nnz", 6),))
+    again.load(json.loads(json.dumps(asked.state())))  # a resume does not see the weights of the start
+    assert again.levels(weights, {}, t) == asked.levels(weights, {}, t)
+
+
+def test_a_cut_on_the_way_of_a_sparse_net_changes_nothing() -> None:
+    terms, weights = nine_tenths_zero()
+    asked = Spending(terms, (Limit("nnz", 6),))
+    asked.set_out(weights)
+    small = MLP(8, 6)
+    fewer = tuple(Term(s, TOPK) for s in weight_sites(small))
+    cut = Spending(fewer, asked.limits, begin=asked.begin)
+    there = cut.levels({k: p.detach() for k, p in small.named_parameters()}, {}, 0.5)
+    assert sum(there.values()) == sum(asked.levels(weights, {}, 0.5).values())  # type: ignore[arg-type]
+
+
+def test_a_net_below_the_limit_may_grow_to_it_at_once() -> None:
+    terms, weights = nine_tenths_zero()
+    asked = Spending(terms, (Limit("nnz", 40),))
+    asked.set_out(weights)
+    assert [sum(asked.levels(weights, {}, t).values()) for t in (0.1, 0.9, 1.0)] == [40, 40, 40]  # type: ignore[arg-type]
+
+
+def test_dense_nets_and_sets_of_whole_rows_begin_dense() -> None:
+    asked, weights = purse(None)
+    asked.set_out(weights)
+    assert asked.begin is None
+    terms, sparse = nine_tenths_zero()  # 14 weights, but no row of fc1 is zero: five rows would be no small step
+    rows = catalog.load("constraints", "rows")()
+    asked = Spending((Term(terms[0].site, rows),), (Limit("nnz", 16),))
+    asked.set_out(sparse)
+    assert asked.begin is None
+
+
+def test_given_levels_go_their_own_way_from_dense() -> None:
+    terms, weights = nine_tenths_zero()
+    weights["fc2.weight"] = mlp().fc2.weight.detach()
+    given = (terms[0], Term(terms[1].site, TOPK, level=4, given=True))
+    asked = Spending(given, (Limit("nnz", 9),))
+    asked.set_out(weights)
+    found = asked.levels(weights, {}, 0.25)
+    assert found["fc2.weight"] == TOPK.at_tightness((3, 12), 4, 0.25) > 20  # type: ignore[operator]
+    assert found["fc1.weight"] == pytest.approx(10**0.75 * 5**0.25, abs=1)

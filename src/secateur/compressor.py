@@ -102,6 +102,7 @@ class Compressor:
         self._metric: float | None = None
         self._phase: Phase
         with torch.no_grad():
+            self._purse.set_out(self._weights())
             self._purse.probe(self._weights(), self._importance())
             self._enter(0)
         optimizer.register_step_pre_hook(self._before_step)

@@ -182,6 +182,7 @@ class Job:
         purse = self.purse(net, limits)
         plan = plan_phases(self.recipe, solver, net.terms)
         h = self.importance(net, name)
+        purse.set_out(net.weights)
         purse.probe(net.weights, h)
         if plan.approach > 0 or solver.instant:
             net, purse = self._legs(name, solver, net, purse, epochs * plan.approach)
@@ -219,7 +220,7 @@ class Job:
         narrow = Net(small, traced, terms, surgery=[*net.surgery, cut])
         cheaper = self.purse(narrow, purse.limits)
         cheaper.fixed, cheaper.probed = dict(purse.fixed), purse.probed
-        cheaper.dense_free = purse.dense_free or purse.free_cost(net.weights)
+        cheaper.begin = purse.begin or purse.free_cost(net.weights)
         return narrow, cheaper
 
     def _approach(self, name: str, solver: Solver, net: Net, purse: Spending, epochs: float) -> None:

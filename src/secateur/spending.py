@@ -39,8 +39,8 @@ class Spending:
         nbytes_of: projected weights -> bytes of the `.sct` file they give; None = nothing is measured.
         fixed: what the file costs beyond the sites' estimates, as last measured.
         low, high: the part of the way that tightness 0..1 means now (a solver's leg).
-        dense_free: what the free sites of the uncut net cost under the first limit; set once the net was cut, so that
-            the budget's way from dense to target stays the one that was begun.
+        begin: what the free sites cost under the first limit where the way began (`set_out`); None = what they cost
+            dense. It stays when the net is cut on the way, so that the way is the one that was begun.
     """
 
     terms: tuple[Term, ...]
@@ -51,7 +51,7 @@ class Spending:
     probed: bool = False
     low: float = 0.0
     high: float = 1.0
-    dense_free: float | None = None
+    begin: float | None = None
 
     @property
     def asks_bytes(self) -> bool:
@@ -64,7 +64,13 @@ class Spending:
 
     def levels(self, weights: Weights, importance: Mapping[str, Tensor | None], tightness: float) -> dict[str, Level]:
         """Full levels, joint sets whole."""
-        return self.allocator()(weights, importance, self._way(weights, tightness))
+        plain, t = self.low + (self.high - self.low) * tightness, self._way(weights, tightness)
+        found = self.allocator()(weights, importance, t)
+        for term in self.terms if t > plain else ():  # a net that is sparse already is no reason to hurry given levels
+            if term.given:
+                shape = views.shape(term.site, term.constraint.view, weights)
+                found[term.site.name] = term.constraint.at_tightness(shape, term.level, plain)
+        return found
 
     def support_levels(
         self, weights: Weights, importance: Mapping[str, Tensor | None], tightness: float
@@ -77,20 +83,35 @@ class Spending:
         terms, at = feasible.support_only(self.terms, found)
         return {t.site.name: at[t.site.name] for t in terms}
 
-    def free_cost(self, weights: Weights) -> float | None:
-        """What the sites without a given level cost dense, under the first limit; None without limits."""
+    def set_out(self, weights: Weights) -> None:
+        """The way begins at what these weights hold: a ramp from dense would do nothing until it gets there."""
+        dense, held = self.free_cost(weights), self.free_cost(weights, held=True)
+        self.begin = held if held != dense else None
+
+    def free_cost(self, weights: Weights, held: bool = False) -> float | None:
+        """What the sites without a given level cost dense, under the first limit; None without limits.
+
+        Args:
+            held: count the nonzeros that are there now, where the site's set may keep any number of weights.
+        """
         if not self.limits:
             return None
         meter = catalog.load("budget.meters", self.limits[0].kind)()
-        return float(
-            sum(meter.cost(t.site, Packing(_n(t, weights), _n(t, weights))) for t in self.terms if not t.given)
-        )
+        total = 0.0
+        for t in self.terms:
+            if not t.given:
+                matrix = views.matrix(t.site, t.constraint.view, weights)
+                n = nnz = matrix.numel()
+                if held and _any_number(t, (matrix.shape[0], matrix.shape[1])):
+                    nnz = int(matrix.count_nonzero())
+                total += meter.cost(t.site, Packing(n, nnz))
+        return total
 
     def _way(self, weights: Weights, tightness: float) -> float:
-        """Tightness on the whole way of the uncut net, translated to this net's own dense cost."""
+        """Tightness on the whole way, translated to this net's own dense cost."""
         t = self.low + (self.high - self.low) * tightness
         now = self.free_cost(weights)
-        if self.dense_free is None or now is None or not 0 < t < 1:
+        if self.begin is None or now is None or not 0 < t < 1:
             return t
         limit = self.limits[0]
         meter = catalog.load("budget.meters", limit.kind)()
@@ -103,7 +124,7 @@ class Spending:
                 target -= meter.cost(term.site, packing)
         if not 0 < target < now:
             return t
-        budget = self.dense_free ** (1 - t) * target**t
+        budget = max(self.begin, target) ** (1 - t) * target**t
         return min(max(math.log(now / budget) / math.log(now / target), 1e-6), 1.0)
 
     def plan(self, weights: Weights, importance: Mapping[str, Tensor | None]) -> Plan:
@@ -248,15 +269,17 @@ class Spending:
     # ---- resume ------------------------------------------------------------------------------------------------
     def state(self) -> dict[str, Any]:
         """JSON for an exact resume."""
-        return {"fixed": dict(self.fixed), "probed": self.probed}
+        return {"fixed": dict(self.fixed), "probed": self.probed, "begin": self.begin}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Exactly as `state` gave it."""
-        self.fixed, self.probed = dict(state["fixed"]), bool(state["probed"])
+        self.fixed, self.probed, self.begin = dict(state["fixed"]), bool(state["probed"]), state["begin"]
 
 
-def _n(term: Term, weights: Weights) -> int:
-    return math.prod(views.shape(term.site, term.constraint.view, weights))
+def _any_number(term: Term, shape: tuple[int, int]) -> bool:
+    """Does the support part of the term's set offer every count of kept weights?"""
+    supports = [part for part, _ in term.constraint.split(None) if part.kind == "support"]
+    return [part.levels(shape) for part in supports] == [range(shape[0] * shape[1] + 1)]
 
 
 def metered(limits: Sequence[Limit]) -> tuple[Limit, ...]:
