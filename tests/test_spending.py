@@ -76,6 +76,22 @@ def test_fit_tightens_until_the_file_is_small_enough() -> None:
     assert sizes[-1] > 250
 
 
+@pytest.mark.parametrize(("step", "below"), [(15, 250), (1000, 299)])
+def test_a_file_that_falls_in_coarse_steps_is_fitted_or_taken_when_it_meets_the_limit(step: int, below: int) -> None:
+    """299 of 300 bytes are within the limit and not within its margin; one more bit less is far away, or nowhere."""
+    asked, weights = purse(None)
+    first = sum(asked.levels(weights, {}, 1.0).values())  # type: ignore[arg-type]
+    seen: list[int] = []
+
+    def at(levels: dict[str, object]) -> int:
+        seen.append(299 if first - sum(levels.values()) < step else 250)  # type: ignore[arg-type]
+        return seen[-1]
+
+    found = asked.fit(weights, {}, at)
+    assert len(seen) <= 12
+    assert at(found) == below  # type: ignore[arg-type]
+
+
 def test_a_size_that_never_falls_is_refused_with_the_smallest_seen() -> None:
     asked, weights = purse(None)
     with pytest.raises(BudgetError, match="the file stays at 500 bytes") as caught:

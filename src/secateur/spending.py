@@ -175,15 +175,16 @@ class Spending:
         Raises:
             BudgetError: with the smallest size that was reached.
         """
-        limit, smallest = self.limit("nbytes"), math.inf
+        limit, smallest, push = self.limit("nbytes"), math.inf, 1.05
         best: dict[str, Level] | None = None
+        fits: dict[str, Level] | None = None  # within the limit, though not within the margin
         largest = loosened = 0
         for _ in range(_FITS):
             try:
                 levels = self.levels(weights, importance, 1.0)
             except BudgetError as e:
-                if best is not None:
-                    return best
+                if best is not None or fits is not None:
+                    break
                 if smallest == math.inf:
                     raise
                 raise self._missed(limit, smallest, e.site) from None
@@ -192,8 +193,11 @@ class Spending:
             nbytes = nbytes_at(levels)
             over = nbytes - limit * (1 - _MARGIN)
             if over > 0:
+                fits = levels if nbytes <= limit else fits
+                # Bits are coarse steps: a push of a few bytes that moves nothing is followed by larger ones.
+                push = 2 * push if best is None and nbytes >= smallest else 1.05
                 smallest = min(smallest, nbytes)
-                over *= 1.05
+                over *= push
             else:
                 if nbytes > largest:
                     best, largest = levels, nbytes
@@ -201,9 +205,10 @@ class Spending:
                 if -over <= _UNSPENT * limit or loosened > _LOOSER:
                     return best or levels
             self.fixed["nbytes"] = self.fixed.get("nbytes", 0.0) + over
-        if best is not None:
-            return best
-        raise self._missed(limit, smallest, None)
+        found = best or fits
+        if found is None:
+            raise self._missed(limit, smallest, None)
+        return found
 
     def check(self, sizes: Mapping[str, float]) -> None:
         """Raise BudgetError when a finished answer misses a metered limit."""
