@@ -278,14 +278,15 @@ class Job:
         weights = {k: w.clone() for k, w in net.weights.items()}
         found: dict[str, Any] = {}
 
-        def write_at(levels: Mapping[str, Level]) -> int:
+        def write_at(levels: Mapping[str, Level]) -> spending.Costs:
             self._check()
             near = self.project(net, levels, weights, h)
             full = {**weights, **near}
             full |= feasible.project(net.terms, levels, full)
             small = written.smaller(net.module, net.traced, full, net.may_cut)[0].eval()
-            found.update(near=near, module=small, nbytes=self.template.nbytes(small, net.terms), levels=dict(levels))
-            return int(found["nbytes"])
+            cost = sizes(small, net.traced, self.template.nbytes(small, net.terms))
+            found.update(near=near, module=small, sizes=cost, levels=dict(levels))
+            return cost
 
         levels = purse.fit(weights, h, write_at)
         if found.get("levels") != levels:
@@ -293,7 +294,7 @@ class Job:
         load_weights(net.module, found["near"])
         net.levels = dict(levels)
         metric = self._remember(f"{name}.raw", lambda: self.evaluate(found["module"]))
-        return {"metric": metric, **sizes(found["module"], net.traced, found["nbytes"])}
+        return {"metric": metric, **found["sizes"]}
 
     def project(self, net: Net, levels: Mapping[str, Level], weights: Weights, h: feasible.Importance) -> Weights:
         terms, at = feasible.support_only(net.terms, levels)
@@ -357,11 +358,15 @@ class Job:
 
     # ---- shared ------------------------------------------------------------------------------------------------
     def purse(self, net: Net, limits: Sequence[Limit]) -> Spending:
-        def nbytes_of(near: Weights) -> int:
-            self._check()
-            return self.template.nbytes(written.smaller(net.module, net.traced, near, net.may_cut)[0], net.terms)
+        limits = spending.metered(limits)
+        asks_bytes = any(x.kind == "nbytes" for x in limits)
 
-        return Spending(net.terms, spending.metered(limits), nbytes_of, net.traced.effective)
+        def costs_of(near: Weights) -> spending.Costs:
+            self._check()
+            small = written.smaller(net.module, net.traced, near, net.may_cut)[0]
+            return sizes(small, net.traced, self.template.nbytes(small, net.terms) if asks_bytes else 0)
+
+        return Spending(net.terms, limits, costs_of, net.traced.effective)
 
     @cached_property
     def _channels_last(self) -> bool:

@@ -20,11 +20,13 @@ from secateur.types import Level, Limit, Packing, Term, Weights
 if TYPE_CHECKING:
     from torch import Tensor
 
+Costs = Mapping[str, float]
 METERED = ("nbytes", "nnz", "macs")
 _PROBE_AT = 0.8  # the file is measured once on the way, when most dead units are gone
 _ROUNDS = 4
 _FITS = 12
-_LOOSER, _UNSPENT = 3, 0.02  # so often levels are loosened while more than this share of the limit is left
+_LOOSER, _UNSPENT = 5, 0.02  # so often other levels are tried while more than this share of the limit is left
+_SETTLED = 0.005  # the fixed part is known when a round moves it by no more than this share of the whole
 _ALIVE = 0.9  # share of the kept weights that must be able to matter before a small file counts as room
 _MARGIN = 0.01  # kept free before the values are trained: their entropy moves by less than that
 
@@ -36,8 +38,9 @@ class Spending:
     Attributes:
         terms: all terms, joint sets whole.
         limits: the limits that have a meter.
-        nbytes_of: projected weights -> bytes of the `.sct` file they give; None = nothing is measured.
-        fixed: what the file costs beyond the sites' estimates, as last measured.
+        costs_of: projected weights -> what the network that they give really costs, for each limited kind (`nbytes`:
+            of the `.sct` file); None = nothing is measured.
+        fixed: what that is beyond the sites' estimates, as last measured.
         low, high: the part of the way that tightness 0..1 means now (a solver's leg).
         begin: what the free sites cost under the first limit where the way began (`set_out`); None = what they cost
             dense. It stays when the net is cut on the way, so that the way is the one that was begun.
@@ -45,7 +48,7 @@ class Spending:
 
     terms: tuple[Term, ...]
     limits: tuple[Limit, ...]
-    nbytes_of: Callable[[Weights], int] | None = None
+    costs_of: Callable[[Weights], Costs] | None = None
     effective: Callable[[Weights], Mapping[str, Tensor]] | None = None
     fixed: dict[str, float] = field(default_factory=dict)
     probed: bool = False
@@ -131,19 +134,17 @@ class Spending:
         """What the budget buys now."""
         return self.allocator().predict(weights, importance)
 
-    def probe(self, weights: Weights, importance: Mapping[str, Tensor | None], rounds: int = _ROUNDS) -> int | None:
-        """Measure the file that one-shot projection of `weights` would give, and book its fixed part.
+    def probe(self, weights: Weights, importance: Mapping[str, Tensor | None], rounds: int = _ROUNDS) -> None:
+        """Measure the network that one-shot projection of `weights` would give, and book its fixed part.
 
         The fixed part depends a little on the levels (units die with their weights), hence a few rounds.
 
-        Returns:
-            Bytes of the last file, or None when nothing is measured.
         Raises:
             BudgetError: with the size that the tightest levels really give.
         """
-        if self.nbytes_of is None or not self.asks_bytes:
-            return None
-        nbytes = 0
+        if self.costs_of is None or not self.limits:
+            return
+        removes = any(t.site.op == "channels" for t in self.terms)
         for _ in range(rounds):
             try:
                 plan = self.plan(weights, importance)
@@ -151,63 +152,82 @@ class Spending:
                 self._face(e, weights, importance)
                 continue
             near = self._near(plan.levels, weights, importance)
-            nbytes = self.nbytes_of(near)
-            sites = next(expected for k, _, expected in plan.totals if k == "nbytes") - self.fixed.get("nbytes", 0.0)
-            kept = sum(int(near[m.param].count_nonzero()) for t in self.terms for m in t.site.members)
-            # Contexts can make a file smaller than the estimates. But levels that cut a layer off leave a small file
-            # full of dead weights: that is no room to spend.
-            least = -math.inf if kept >= _ALIVE * sum(r.nnz for r in plan.rows) else 0.0
-            before, self.fixed["nbytes"] = self.fixed.get("nbytes", 0.0), max(nbytes - sites, least)
-            if abs(self.fixed["nbytes"] - before) <= 0.005 * nbytes:
-                break
-        return nbytes
+            costs = self.costs_of(near)
+            # Contexts make a file smaller than the estimates, removed channels take their readers' columns along. But
+            # levels that cut a layer off leave a small network full of dead weights: that is no room to spend.
+            alive = sum(_kept(t, near) for t in self.terms) >= _ALIVE * sum(r.nnz for r in plan.rows)
+            settled = True
+            for kind, _, expected in plan.totals:
+                before = self.fixed.get(kind, 0.0)
+                beyond = costs[kind] - (expected - before)
+                if beyond < 0 and not (alive and (kind == "nbytes" or removes)):
+                    beyond = 0.0
+                self.fixed[kind] = beyond
+                settled &= abs(beyond - before) <= _SETTLED * costs[kind]
+            if settled:
+                return
 
     def fit(
         self,
         weights: Weights,
         importance: Mapping[str, Tensor | None],
-        nbytes_at: Callable[[dict[str, Level]], int] | None = None,
+        costs_at: Callable[[dict[str, Level]], Costs] | None = None,
     ) -> dict[str, Level]:
-        """Final levels from today's weights: the written file meets the limit, and little of it is left unspent.
+        """Final levels from today's weights: the written network meets the limits, and little of them is left unspent.
 
         Args:
-            nbytes_at: levels -> bytes of the file they give now; None = the estimates are believed.
+            costs_at: levels -> what the network that they give costs now; None = the estimates are believed.
         Raises:
             BudgetError: with the smallest size that was reached.
         """
-        limit, smallest, push = self.limit("nbytes"), math.inf, 1.05
         best: dict[str, Level] | None = None
-        fits: dict[str, Level] | None = None  # within the limit, though not within the margin
-        largest = loosened = 0
+        nearly: dict[str, Level] | None = None  # within the limits, though not within the margin
+        last: dict[str, Level] | None = None
+        fits: dict[str, float] = {}  # the fixed part at which the best levels were found
+        bursts: dict[str, float] = {}  # and the latest at which a limit was missed
+        smallest: dict[str, float] = {}
+        costs: Costs = {}
+        used, tries, push, site = 0.0, 0, 1.05, None
         for _ in range(_FITS):
             try:
                 levels = self.levels(weights, importance, 1.0)
             except BudgetError as e:
-                if best is not None or fits is not None:
-                    break
-                if smallest == math.inf:
+                if best is None and not smallest:
                     raise
-                raise self._missed(limit, smallest, e.site) from None
-            if limit is None or nbytes_at is None or levels == best:
+                site = e.site
+                break
+            if not self.limits or costs_at is None:
                 return levels
-            nbytes = nbytes_at(levels)
-            over = nbytes - limit * (1 - _MARGIN)
-            if over > 0:
-                fits = levels if nbytes <= limit else fits
+            if levels == best:
+                break
+            before, costs, last = costs, costs if levels == last else costs_at(levels), levels
+            if costs == before and best is not None:  # what could be had is gone from these weights
+                break
+            over = {x.kind: costs[x.kind] - _allowed(x) for x in self.limits}
+            missed = {k: v for k, v in over.items() if v > 0}
+            if missed:
+                if all(costs[x.kind] <= x.value for x in self.limits):
+                    nearly = levels
                 # Bits are coarse steps: a push of a few bytes that moves nothing is followed by larger ones.
-                push = 2 * push if best is None and nbytes >= smallest else 1.05
-                smallest = min(smallest, nbytes)
-                over *= push
+                push = 2 * push if all(costs[k] >= smallest.get(k, math.inf) for k in missed) else 1.05
+                bursts, smallest = dict(self.fixed), {k: min(smallest.get(k, math.inf), costs[k]) for k in missed}
             else:
-                if nbytes > largest:
-                    best, largest = levels, nbytes
-                loosened += 1
-                if -over <= _UNSPENT * limit or loosened > _LOOSER:
-                    return best or levels
-            self.fixed["nbytes"] = self.fixed.get("nbytes", 0.0) + over
-        found = best or fits
+                now = max(costs[x.kind] / x.value for x in self.limits)
+                fits = dict(self.fixed)
+                if best is None or now > used:
+                    best, used = levels, now
+            tries += best is not None
+            if used >= 1 - _UNSPENT or tries > _LOOSER:
+                break
+            for kind, value in (missed or over).items():
+                if fits and bursts:  # sizes may answer more steeply than the estimates: halve the gap
+                    self.fixed[kind] = (fits.get(kind, 0.0) + bursts.get(kind, 0.0)) / 2
+                else:
+                    self.fixed[kind] = self.fixed.get(kind, 0.0) + (push * value if missed else value)
+        found = best or nearly
         if found is None:
-            raise self._missed(limit, smallest, None)
+            kind = next(iter(smallest))
+            raise self._missed(kind, smallest[kind], site)
         return found
 
     def check(self, sizes: Mapping[str, float]) -> None:
@@ -220,11 +240,12 @@ class Spending:
                     sizes[limit.kind],
                 )
 
-    def _missed(self, limit: float | None, smallest: float, site: str | None) -> BudgetError:
+    def _missed(self, kind: str, smallest: float, site: str | None) -> BudgetError:
+        stays = f"the file stays at {smallest:g} bytes" if kind == "nbytes" else f"the network stays at {smallest:g}"
         return BudgetError(
-            f"budget: nbytes <= {limit:g} cannot be met: the file stays at {smallest:g} bytes however far the levels "
-            f"are lowered{'' if site is None else f', and {site} holds the largest part'}; raise the budget, "
-            "constrain more layers or give stronger constraints",
+            f"budget: {kind} <= {self.limit(kind):g} cannot be met: {stays} however far the levels are lowered"
+            f"{'' if site is None else f', and {site} holds the largest part'}; raise the budget, constrain more "
+            "layers or give stronger constraints",
             smallest,
             site,
         )
@@ -250,8 +271,10 @@ class Spending:
         if error.smallest is None or limit is None or error.smallest <= limit:
             raise error
         fixed = self.fixed.get("nbytes", 0.0)
-        assert self.nbytes_of is not None
-        smallest = self.nbytes_of(self._near(self.tightest(error, weights, importance), weights, importance))
+        assert self.costs_of is not None
+        smallest = int(
+            self.costs_of(self._near(self.tightest(error, weights, importance), weights, importance))["nbytes"]
+        )
         if smallest > limit:
             raise BudgetError(
                 f"budget: nbytes <= {limit:g} cannot be met; the smallest file that these constraints give is about "
@@ -285,6 +308,18 @@ def _any_number(term: Term, shape: tuple[int, int]) -> bool:
     """Does the support part of the term's set offer every count of kept weights?"""
     supports = [part for part, _ in term.constraint.split(None) if part.kind == "support"]
     return [part.levels(shape) for part in supports] == [range(shape[0] * shape[1] + 1)]
+
+
+def _kept(term: Term, weights: Weights) -> int:
+    """Weights that a term's set keeps; of a channel that is still there all."""
+    matrix = views.matrix(term.site, term.constraint.view, weights)
+    if term.site.op == "channels":
+        return int((matrix != 0).any(1).sum()) * matrix.shape[1]
+    return int(matrix.count_nonzero())
+
+
+def _allowed(limit: Limit) -> float:
+    return limit.value * (1 - _MARGIN) if limit.kind == "nbytes" else limit.value
 
 
 def metered(limits: Sequence[Limit]) -> tuple[Limit, ...]:

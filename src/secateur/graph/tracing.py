@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -36,8 +36,14 @@ class Traced:
 
     @property
     def groups(self) -> tuple[Site, ...]:
-        """One `channels` site per kind of coupled channel that may be removed."""
-        return self.coupling.groups
+        """One `channels` site per kind of coupled channel that may be removed, as busy as its producers on average."""
+        known = {s.name: s for s in self.sites}
+
+        def busy(group: Site) -> int:
+            producers = [known[m.param] for m in group.members if m.param in known]
+            return round(sum(s.n * s.positions for s in producers) / max(sum(s.n for s in producers), 1)) or 1
+
+        return tuple(replace(g, positions=busy(g)) for g in self.coupling.groups)
 
     @cached_property
     def macs(self) -> dict[str, int]:
