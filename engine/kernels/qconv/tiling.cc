@@ -72,19 +72,26 @@ QTiling plan_qconv(const QConvKernel& kernel, const ConvShape& s, const QEpilogu
   // The fastest whose scratch keeps to the second cache; where no tile does, the one of least scratch.
   QTiling best;
   double best_score = -1;
-  const auto consider = [&](bool own, bool fit) {
+  const auto consider = [&](bool own, int pitch, bool fit) {
     QTiling t = base;
     t.own = own;
-    t.pitch = own || taps == 1 ? base.cols : (base.cols + lanes - 1) / lanes * lanes;
+    t.pitch = pitch;
+    // Of the rows of taps, those whose loads straddle cache lines.
+    int astray = 0;
+    for (int u = 0; u < s.kernel_h && qplane_shared(s, t); ++u) astray += u * s.dilation_h / s.stride_h * pitch % lanes != 0;
+    const double straddle = 1 + double(astray) / s.kernel_h;
     for (int tiles = 1, last_vectors = 0;; tiles = (base.rows + t.tile_rows - 2) / (t.tile_rows - 1)) {
       t.tile_rows = (base.rows + tiles - 1) / tiles;
       t.n_tiles = (base.rows + t.tile_rows - 1) / t.tile_rows;
       t.n_vectors = (t.tile_rows * t.pitch + lanes - 1) / lanes;
       if (fit && t.n_vectors < 4 && tiles > 1 && best_score >= 0) break;
       const int planes = s.kernel_w * qplane_rows(s, t);
-      double quad_words = 0;
-      for (int u = 0; u < qplane_rows(s, t); ++u)
-        quad_words += double(s.kernel_w) * double(qplane_words(t.tile_rows + qplane_extra(s, t, u), t.pitch));
+      double quad_words = 0, rows = 0;
+      for (int u = 0; u < qplane_rows(s, t); ++u) {
+        const int height = t.tile_rows + qplane_extra(s, t, u);
+        quad_words += double(s.kernel_w) * double(qplane_words(height, t.pitch));
+        rows += double(s.kernel_w) * height;
+      }
       const double halo = quad_words / planes / lanes - t.n_vectors;  // vectors beyond the tile's own, per plane
       for (int block = std::min(kernel.max_block, t.n_vectors); block >= 1 && t.n_vectors != last_vectors; --block) {
         const int n_blocks = (t.n_vectors + block - 1) / block;
@@ -99,14 +106,14 @@ QTiling plan_qconv(const QConvKernel& kernel, const ConvShape& s, const QEpilogu
           const double partial = chunks > 1 ? 64.0 * lanes / 16 * t.n_vectors * s.out_c : 0;
           if (fit && !base.direct && panel + partial > 0.6 * l2) continue;
           t.block = block;
-          const double load = load_factor(quad_bytes * t.chunk_quads, l1);
+          const double load = load_factor(quad_bytes * t.chunk_quads, l1) * straddle;
           // A dense block loads a vector for four products.
           const double product = cost.product * (sparse ? load : 1 + (load - 1) / 4);
           double cycles = in_quads * blocks_per_quad * (t.n_vectors * product + n_blocks * cost.entry);
           cycles += double(chunks) * 4 * out_quads * n_blocks * cost.row * (sparse ? 1 : 0.5);
           cycles += 4.0 * out_quads * t.n_vectors * (cost.finish + (e.residual ? cost.residual : 0));
           cycles += (chunks - 1.0) * 4 * out_quads * t.n_vectors * cost.spill;
-          if (!base.direct) cycles += in_quads * quad_words / lanes * cost.copy * (s.stride_w > 2 ? 4 : s.stride_w);
+          if (!base.direct) cycles += in_quads * rows * ((t.pitch + lanes - 1) / lanes) * cost.copy * (s.stride_w > 2 ? 4 : s.stride_w);
           t.cycles = cycles * t.n_tiles + 300.0 + 60.0 * t.n_tiles;
           const double score = fit ? t.cycles : panel + partial;
           if (best_score < 0 || score < best_score) best = t, best_score = score;
@@ -118,8 +125,11 @@ QTiling plan_qconv(const QConvKernel& kernel, const ConvShape& s, const QEpilogu
   };
   for (const bool fit : {true, false}) {
     if (best_score >= 0) break;
-    consider(false, fit);
-    if (!base.direct && taps > 1) consider(true, fit);
+    const int aligned = (base.cols + lanes - 1) / lanes * lanes;
+    consider(false, taps == 1 ? base.cols : aligned, fit);
+    if (base.direct || taps == 1) continue;
+    consider(true, base.cols, fit);
+    if (base.cols < aligned) consider(false, base.cols, fit);
   }
   return best;
 }
