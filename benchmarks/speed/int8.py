@@ -32,11 +32,30 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         return None if x is None else {"x": x}
 
 
+def _options(model: onnx.ModelProto) -> dict[str, Any]:
+    """Of a Transformer only the products with weights are quantized, and not their results.
+
+    Of the ways tried that was the fastest for OpenVINO, no slower than the others for ONNX Runtime, and the nearest to
+    float32.
+    """
+    constants = {t.name for t in model.graph.initializer}
+    if not any(n.op_type == "Softmax" for n in model.graph.node):
+        return {}
+    return {
+        "op_types_to_quantize": ["MatMul"],
+        "nodes_to_exclude": [n.name for n in model.graph.node if n.op_type == "MatMul" and not constants & {*n.input}],
+        "extra_options": {"OpTypesToExcludeOutputQuantization": ["MatMul"]},
+    }
+
+
 def quantized(model: bytes) -> bytes:
     """The net quantized with ranges of four standard normal inputs."""
+    net = onnx.load_from_string(model)
+    for i, node in enumerate(net.graph.node):
+        node.name = f"n{i}"
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
-        source.write_bytes(model)
+        source.write_bytes(net.SerializeToString())
         quantize_static(
             source,
             target,
@@ -45,6 +64,7 @@ def quantized(model: bytes) -> bytes:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=True,
+            **_options(net),
         )
         return target.read_bytes()
 

@@ -50,7 +50,7 @@ struct Step {
 };
 
 // How a value lies in memory. kQuads and kQuadRows are kernels/qconv/qconv.h's bytes: channels are axis 1, or the last
-// axis with everything before it as rows; for matrices both are the same.
+// axis with everything before it as the pixels of one image.
 enum class ValueLayout { kPlain, kQuads, kQuadRows };
 
 struct Value {

@@ -101,6 +101,7 @@ Session::Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse)
   fold_constants(graph_);
   for (auto& note : run_passes(graph_)) notes_.push_back(std::move(note));
   fold_constants(graph_);
+  place_planar(graph_);
 
   // Plan at once where the shapes are known (or only the batch is free), so that a model that cannot run says so now.
   bool try_now = true, fixed = true;

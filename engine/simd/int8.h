@@ -1,15 +1,18 @@
 // Contract of the integer vectors: every int8_*.h defines these in an unnamed namespace of its ISA file.
 //
 //   Q            kLanes 32-bit words. Q::load, store, set1, zero; Mask Q::mask(lo, hi) selects lanes lo <= i < hi;
-//                load_or(fill, m, p) reads no lane outside m; store_masked(p, m). load_even_or(fill, m, p, lo, hi): lane i from word 2 i, m = mask(lo, hi), 0 <= lo < hi <= kLanes.
+//                load_or(fill, m, p) reads no lane outside m; store_masked(p, m). load_even_or(fill, even(lo, hi), p): lane i from word 2 i, 0 <= lo < hi <= kLanes.
 //   X, expand(Q) u8 x 4 of every word, ready to be multiplied.
 //   W            one block of four weights for all lanes; W::load(words) reads kWeightWords words.
 //   dot(a, x, w) a + sum of the four products, exact in int32.
 //   add(a, b)    lane by lane
 //   H            2 * kLanes 16-bit numbers, in an order of its own.
 //   narrow(a, b, scale)        round(float * scale) of both, saturated to 16 bits
-//   narrow_sum(a, b, s, ra, rb, k)  the residual formula of qconv.h for byte k of the residual words
-//   to_float(a, scale)         float(a) * scale, as bits
+//   narrow_sum<k>(a, b, s, scale, ra, rb)  the residual formula of qconv.h for byte k of the residual words
+//   to_float(a, scale, offset) float(a) * scale + offset, as bits
+//   store_turned(a, b, c, d, p, step)   p[i * step + 0..3] = a[i], b[i], c[i], d[i] for i < 4
+//   store_bytes(a, zero, p)    lane + zero, which lies in 0..255, as one byte each
+//   load_bytes(p)              kLanes bytes, a word each
 //   maximum(a, b)              of bytes
 //   sum_bytes(a, b, s, k)      round(float(byte k of a - s.a_zero) * s.a + float(byte k of b - s.r_zero) * s.b), words
 //   from_float(p, m, s)        clamp(round(p[i] / s.scale), s.lo, s.hi), words; lanes outside m are not read
@@ -40,7 +43,7 @@ namespace {
 
 // Constants of narrow_sum, all as in qconv.h: bounds are of q - zero.
 struct Sum {
-  float scale, lo, hi, a, b;
+  float scale, lo, hi, a, b;  // narrow_sum: scale comes apart
   int32_t r_zero, a_zero;
 };
 

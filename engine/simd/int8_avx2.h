@@ -21,11 +21,15 @@ struct Q {
   static SECATEUR_INLINE Q load_or(Q fill, Mask m, const int32_t* p) {
     return {_mm256_blendv_epi8(fill.v, _mm256_maskload_epi32(p, m), m)};
   }
-  static SECATEUR_INLINE Q load_even_or(Q fill, Mask m, const int32_t* p, int lo, int hi) {
-    const __m256 a = _mm256_castsi256_ps(_mm256_maskload_epi32(p, mask(2 * lo, 2 * hi - 1)));
-    const __m256 b = _mm256_castsi256_ps(_mm256_maskload_epi32(p + 8, mask(2 * lo - 8, 2 * hi - 9)));
+  struct Even {
+    Mask m, a, b;
+  };
+  static SECATEUR_INLINE Even even(int lo, int hi) { return {mask(lo, hi), mask(2 * lo, 2 * hi - 1), mask(2 * lo - 8, 2 * hi - 9)}; }
+  static SECATEUR_INLINE Q load_even_or(Q fill, const Even& e, const int32_t* p) {
+    const __m256 a = _mm256_castsi256_ps(_mm256_maskload_epi32(p, e.a));
+    const __m256 b = _mm256_castsi256_ps(_mm256_maskload_epi32(p + 8, e.b));
     const __m256i t = _mm256_castps_si256(_mm256_shuffle_ps(a, b, _MM_SHUFFLE(2, 0, 2, 0)));  // a0 a2 b0 b2 | a4 a6 b4 b6
-    return {_mm256_blendv_epi8(fill.v, _mm256_permute4x64_epi64(t, _MM_SHUFFLE(3, 1, 2, 0)), m)};
+    return {_mm256_blendv_epi8(fill.v, _mm256_permute4x64_epi64(t, _MM_SHUFFLE(3, 1, 2, 0)), e.m)};
   }
   static SECATEUR_INLINE Q set1(int32_t x) { return {_mm256_set1_epi32(x)}; }
   static SECATEUR_INLINE Q zero() { return {_mm256_setzero_si256()}; }
@@ -60,17 +64,24 @@ SECATEUR_INLINE __m256i scaled(Q a, float scale) {
   return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(a.v), _mm256_set1_ps(scale)));
 }
 SECATEUR_INLINE H narrow(Q a, Q b, float scale) { return {_mm256_packs_epi32(scaled(a, scale), scaled(b, scale))}; }
-SECATEUR_INLINE __m256i summed(Q a, const Sum& s, Q r, int k) {
-  __m256 f = _mm256_round_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(a.v), _mm256_set1_ps(s.scale)),
+template <int K>
+SECATEUR_INLINE __m256i byte_of(__m256i r) {
+  if constexpr (K == 0) return _mm256_and_si256(r, _mm256_set1_epi32(255));
+  else if constexpr (K == 3) return _mm256_srli_epi32(r, 24);
+  else return _mm256_and_si256(_mm256_srli_epi32(r, 8 * K), _mm256_set1_epi32(255));
+}
+template <int K>
+SECATEUR_INLINE __m256i summed(Q a, const Sum& s, float scale, Q r) {
+  __m256 f = _mm256_round_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(a.v), _mm256_set1_ps(scale)),
                              _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   f = _mm256_min_ps(_mm256_max_ps(f, _mm256_set1_ps(s.lo)), _mm256_set1_ps(s.hi));
-  const __m256i byte = _mm256_and_si256(_mm256_srl_epi32(r.v, _mm_cvtsi32_si128(8 * k)), _mm256_set1_epi32(255));
-  const __m256 other = _mm256_cvtepi32_ps(_mm256_sub_epi32(byte, _mm256_set1_epi32(s.r_zero)));
+  const __m256 other = _mm256_cvtepi32_ps(_mm256_sub_epi32(byte_of<K>(r.v), _mm256_set1_epi32(s.r_zero)));
   f = _mm256_add_ps(_mm256_mul_ps(f, _mm256_set1_ps(s.a)), _mm256_mul_ps(other, _mm256_set1_ps(s.b)));
   return _mm256_cvtps_epi32(f);
 }
-SECATEUR_INLINE H narrow_sum(Q a, Q b, const Sum& s, Q ra, Q rb, int k) {
-  return {_mm256_packs_epi32(summed(a, s, ra, k), summed(b, s, rb, k))};
+template <int K>
+SECATEUR_INLINE H narrow_sum(Q a, Q b, const Sum& s, float scale, Q ra, Q rb) {
+  return {_mm256_packs_epi32(summed<K>(a, s, scale, ra), summed<K>(b, s, scale, rb))};
 }
 SECATEUR_INLINE void quads(H h0, H h1, H h2, H h3, int zero, int lo, int hi, Q* a, Q* b) {
   const __m256i z = _mm256_set1_epi16(static_cast<int16_t>(zero));
@@ -83,9 +94,21 @@ SECATEUR_INLINE void quads(H h0, H h1, H h2, H h3, int zero, int lo, int hi, Q* 
   a->v = _mm256_unpacklo_epi16(c01, c23);
   b->v = _mm256_unpackhi_epi16(c01, c23);
 }
-SECATEUR_INLINE Q to_float(Q a, float scale) {
-  return {_mm256_castps_si256(_mm256_mul_ps(_mm256_cvtepi32_ps(a.v), _mm256_set1_ps(scale)))};
+
+SECATEUR_INLINE Q to_float(Q a, float scale, float offset) {
+  return {_mm256_castps_si256(_mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(a.v), _mm256_set1_ps(scale)), _mm256_set1_ps(offset)))};
 }
+SECATEUR_INLINE void store_turned(const float* a, const float* b, const float* c, const float* d, float* p, int64_t step) {
+  __m128 r0 = _mm_loadu_ps(a), r1 = _mm_loadu_ps(b), r2 = _mm_loadu_ps(c), r3 = _mm_loadu_ps(d);
+  _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
+  _mm_storeu_ps(p, r0), _mm_storeu_ps(p + step, r1), _mm_storeu_ps(p + 2 * step, r2), _mm_storeu_ps(p + 3 * step, r3);
+}
+SECATEUR_INLINE void store_bytes(Q a, int zero, uint8_t* p) {
+  const __m256i w = _mm256_add_epi32(a.v, _mm256_set1_epi32(zero));
+  const __m128i h = _mm_packs_epi32(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(h, h));
+}
+SECATEUR_INLINE Q load_bytes(const uint8_t* p) { return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))}; }
 
 SECATEUR_INLINE Q maximum(Q a, Q b) { return {_mm256_max_epu8(a.v, b.v)}; }
 SECATEUR_INLINE __m256 byte_to_float(Q a, int k, int zero) {

@@ -17,12 +17,16 @@ struct Q {
   static SECATEUR_INLINE Q load(const void* p) { return {_mm512_loadu_si512(p)}; }
   static SECATEUR_INLINE Q load_or(Q fill, Mask m, const int32_t* p) { return {_mm512_mask_loadu_epi32(fill.v, m, p)}; }
   // Words 0, 2, 4, ... of p, lanes outside the mask from fill.
-  static SECATEUR_INLINE Q load_even_or(Q fill, Mask m, const int32_t* p, int lo, int hi) {
-    // Lane i reads word 2i: the words up to 2 * (hi - 1).
+  struct Even {
+    Mask m, a, b;
+  };
+  // Lane i reads word 2i: the words up to 2 * (hi - 1).
+  static SECATEUR_INLINE Even even(int lo, int hi) { return {mask(lo, hi), mask(2 * lo, 2 * hi - 1), mask(2 * lo - 16, 2 * hi - 17)}; }
+  static SECATEUR_INLINE Q load_even_or(Q fill, const Even& e, const int32_t* p) {
     const __m512i index = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    const __m512i a = _mm512_maskz_loadu_epi32(mask(2 * lo, 2 * hi - 1), p);
-    const __m512i b = _mm512_maskz_loadu_epi32(mask(2 * lo - 16, 2 * hi - 17), p + 16);
-    return {_mm512_mask_mov_epi32(fill.v, m, _mm512_permutex2var_epi32(a, index, b))};
+    const __m512i a = _mm512_maskz_loadu_epi32(e.a, p);
+    const __m512i b = _mm512_maskz_loadu_epi32(e.b, p + 16);
+    return {_mm512_mask_mov_epi32(fill.v, e.m, _mm512_permutex2var_epi32(a, index, b))};
   }
   static SECATEUR_INLINE Q set1(int32_t x) { return {_mm512_set1_epi32(x)}; }
   static SECATEUR_INLINE Q zero() { return {_mm512_setzero_si512()}; }
@@ -68,16 +72,23 @@ SECATEUR_INLINE __m512i scaled(Q a, float scale) {
   return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(a.v), _mm512_set1_ps(scale)));
 }
 SECATEUR_INLINE H narrow(Q a, Q b, float scale) { return {_mm512_packs_epi32(scaled(a, scale), scaled(b, scale))}; }
-SECATEUR_INLINE __m512i summed(Q a, const Sum& s, Q r, int k) {
-  __m512 f = _mm512_roundscale_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(a.v), _mm512_set1_ps(s.scale)), 8);
+template <int K>
+SECATEUR_INLINE __m512i byte_of(__m512i r) {
+  if constexpr (K == 0) return _mm512_and_si512(r, _mm512_set1_epi32(255));
+  else if constexpr (K == 3) return _mm512_srli_epi32(r, 24);
+  else return _mm512_and_si512(_mm512_srli_epi32(r, 8 * K), _mm512_set1_epi32(255));
+}
+template <int K>
+SECATEUR_INLINE __m512i summed(Q a, const Sum& s, float scale, Q r) {
+  __m512 f = _mm512_roundscale_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(a.v), _mm512_set1_ps(scale)), 8);
   f = _mm512_min_ps(_mm512_max_ps(f, _mm512_set1_ps(s.lo)), _mm512_set1_ps(s.hi));
-  const __m512i byte = _mm512_and_si512(_mm512_srl_epi32(r.v, _mm_cvtsi32_si128(8 * k)), _mm512_set1_epi32(255));
-  const __m512 other = _mm512_cvtepi32_ps(_mm512_sub_epi32(byte, _mm512_set1_epi32(s.r_zero)));
+  const __m512 other = _mm512_cvtepi32_ps(_mm512_sub_epi32(byte_of<K>(r.v), _mm512_set1_epi32(s.r_zero)));
   f = _mm512_add_ps(_mm512_mul_ps(f, _mm512_set1_ps(s.a)), _mm512_mul_ps(other, _mm512_set1_ps(s.b)));
   return _mm512_cvtps_epi32(f);
 }
-SECATEUR_INLINE H narrow_sum(Q a, Q b, const Sum& s, Q ra, Q rb, int k) {
-  return {_mm512_packs_epi32(summed(a, s, ra, k), summed(b, s, rb, k))};
+template <int K>
+SECATEUR_INLINE H narrow_sum(Q a, Q b, const Sum& s, float scale, Q ra, Q rb) {
+  return {_mm512_packs_epi32(summed<K>(a, s, scale, ra), summed<K>(b, s, scale, rb))};
 }
 SECATEUR_INLINE void quads(H h0, H h1, H h2, H h3, int zero, int lo, int hi, Q* a, Q* b) {
   const __m512i z = _mm512_set1_epi16(static_cast<int16_t>(zero));
@@ -90,10 +101,19 @@ SECATEUR_INLINE void quads(H h0, H h1, H h2, H h3, int zero, int lo, int hi, Q* 
   a->v = _mm512_unpacklo_epi16(c01, c23);
   b->v = _mm512_unpackhi_epi16(c01, c23);
 }
-// float(a) * scale
-SECATEUR_INLINE Q to_float(Q a, float scale) {
-  return {_mm512_castps_si512(_mm512_mul_ps(_mm512_cvtepi32_ps(a.v), _mm512_set1_ps(scale)))};
+
+SECATEUR_INLINE Q to_float(Q a, float scale, float offset) {
+  return {_mm512_castps_si512(_mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(a.v), _mm512_set1_ps(scale)), _mm512_set1_ps(offset)))};
 }
+SECATEUR_INLINE void store_turned(const float* a, const float* b, const float* c, const float* d, float* p, int64_t step) {
+  __m128 r0 = _mm_loadu_ps(a), r1 = _mm_loadu_ps(b), r2 = _mm_loadu_ps(c), r3 = _mm_loadu_ps(d);
+  _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
+  _mm_storeu_ps(p, r0), _mm_storeu_ps(p + step, r1), _mm_storeu_ps(p + 2 * step, r2), _mm_storeu_ps(p + 3 * step, r3);
+}
+SECATEUR_INLINE void store_bytes(Q a, int zero, uint8_t* p) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_add_epi32(a.v, _mm512_set1_epi32(zero))));
+}
+SECATEUR_INLINE Q load_bytes(const uint8_t* p) { return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
 
 SECATEUR_INLINE Q maximum(Q a, Q b) { return {_mm512_max_epu8(a.v, b.v)}; }
 SECATEUR_INLINE __m512 byte_to_float(Q a, int k, int zero) {

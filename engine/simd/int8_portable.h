@@ -28,7 +28,9 @@ struct Q {
       if (m.lo <= i && i < m.hi) std::memcpy(&fill.v[i], reinterpret_cast<const uint8_t*>(p) + 4 * i, 4);
     return fill;
   }
-  static SECATEUR_INLINE Q load_even_or(Q fill, Mask m, const int32_t* p, int, int) {
+  using Even = Mask;
+  static SECATEUR_INLINE Even even(int lo, int hi) { return {lo, hi}; }
+  static SECATEUR_INLINE Q load_even_or(Q fill, Even m, const int32_t* p) {
     for (int i = 0; i < 4; ++i)
       if (m.lo <= i && i < m.hi) std::memcpy(&fill.v[i], reinterpret_cast<const uint8_t*>(p) + 8 * i, 4);
     return fill;
@@ -92,14 +94,15 @@ SECATEUR_INLINE H narrow(Q a, Q b, float scale) {
   for (int i = 0; i < 8; ++i) h.v[i] = saturated(round_even(static_cast<float>(i < 4 ? a.v[i] : b.v[i - 4]) * scale));
   return h;
 }
-SECATEUR_INLINE H narrow_sum(Q a, Q b, const Sum& s, Q ra, Q rb, int k) {
+template <int K>
+SECATEUR_INLINE H narrow_sum(Q a, Q b, const Sum& s, float scale, Q ra, Q rb) {
   H h;
   for (int i = 0; i < 8; ++i) {
     const int32_t sum = i < 4 ? a.v[i] : b.v[i - 4];
     const auto word = static_cast<uint32_t>(i < 4 ? ra.v[i] : rb.v[i - 4]);
-    float f = round_even(static_cast<float>(sum) * s.scale);
+    float f = round_even(static_cast<float>(sum) * scale);
     f = f < s.lo ? s.lo : f > s.hi ? s.hi : f;
-    const float left = f * s.a, right = static_cast<float>(static_cast<int32_t>((word >> (8 * k)) & 255) - s.r_zero) * s.b;
+    const float left = f * s.a, right = static_cast<float>(static_cast<int32_t>((word >> (8 * K)) & 255) - s.r_zero) * s.b;
     h.v[i] = saturated(round_even(left + right));
   }
   return h;
@@ -114,14 +117,21 @@ SECATEUR_INLINE void quads(H h0, H h1, H h2, H h3, int zero, int lo, int hi, Q* 
     (i < 4 ? a->v[i] : b->v[i - 4]) = static_cast<int32_t>(word);
   }
 }
-SECATEUR_INLINE Q to_float(Q a, float scale) {
-  Q q;
+
+SECATEUR_INLINE Q to_float(Q a, float scale, float offset) {
   for (int i = 0; i < 4; ++i) {
-    const float f = static_cast<float>(a.v[i]) * scale;
-    std::memcpy(&q.v[i], &f, 4);
+    const float scaled = static_cast<float>(a.v[i]) * scale, f = scaled + offset;
+    std::memcpy(&a.v[i], &f, 4);
   }
-  return q;
+  return a;
 }
+SECATEUR_INLINE void store_turned(const float* a, const float* b, const float* c, const float* d, float* p, int64_t step) {
+  for (int i = 0; i < 4; ++i, p += step) p[0] = a[i], p[1] = b[i], p[2] = c[i], p[3] = d[i];
+}
+SECATEUR_INLINE void store_bytes(Q a, int zero, uint8_t* p) {
+  for (int i = 0; i < 4; ++i) p[i] = static_cast<uint8_t>(a.v[i] + zero);
+}
+SECATEUR_INLINE Q load_bytes(const uint8_t* p) { return {{p[0], p[1], p[2], p[3]}}; }
 
 SECATEUR_INLINE uint32_t byte_of(int32_t word, int k) { return (static_cast<uint32_t>(word) >> (8 * k)) & 255; }
 SECATEUR_INLINE Q maximum(Q a, Q b) {

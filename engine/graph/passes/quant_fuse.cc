@@ -34,12 +34,14 @@ class Matcher {
  private:
   std::optional<Grid> grid(const Node& n) const;
   std::optional<Grid> dequantized(const std::string& value) const;
-  bool layer(size_t at, size_t layer, const std::string& bias_value, const Grid& y, float lo, float hi);
+  bool layer(size_t at, size_t layer, const std::string& bias_value, const Grid* y, float lo, float hi);
   bool match(size_t at);
+  bool match_float(size_t at);
+  std::optional<std::pair<size_t, std::string>> biased(int add);
   void fuse_residuals();
   void place();
-  void put(size_t at, Node node, const Grid& y) {
-    if (y.s8) node.attrs["_s8"].value = int64_t{1};
+  void put(size_t at, Node node, const Grid* y) {
+    if (y && y->s8) node.attrs["_s8"].value = int64_t{1};
     node.attrs["_layer"] = layer_attr_;
     node.domain = kQuadsDomain;
     r_.node(at) = std::move(node);
@@ -123,8 +125,8 @@ bool fits_int32(const Tensor& q, int64_t out, bool rows, const std::vector<int32
   return true;
 }
 
-// Conv, Gemm or MatMul at `at_layer` whose last value is quantized to y by node `at`.
-bool Matcher::layer(size_t at, size_t at_layer, const std::string& bias_value, const Grid& y, float lo, float hi) {
+// Conv, Gemm or MatMul at `at_layer` whose last value, y of node `at`, is quantized to *y, or is float32 (linear layers only).
+bool Matcher::layer(size_t at, size_t at_layer, const std::string& bias_value, const Grid* y, float lo, float hi) {
   const Node n = r_.node(at_layer);
   const bool conv = is(n, "Conv");
   if (n.inputs.size() < 2 || n.inputs.size() > 3) return false;
@@ -150,11 +152,12 @@ bool Matcher::layer(size_t at, size_t at_layer, const std::string& bias_value, c
     const float s = w->scale->f32()[n_scales == 1 ? 0 : o];
     if (!(s > 0) || !std::isfinite(s)) return false;
     step[o] = static_cast<double>(x->scale * s);  // rounded to float32, as the bias's own scale was
-    scale[o] = x->scale * s / y.scale;
+    scale[o] = y ? x->scale * s / y->scale : x->scale * s;
     if (!std::isfinite(scale[o]) || step[o] == 0) return false;
   }
   // The bias in steps of the accumulator; what an exporter wrote as int32 on that grid comes back as it is.
   std::vector<int32_t> bias;
+  std::vector<float> offset;  // of a float32 result
   if (!bias_value.empty()) {
     std::vector<double> real;
     if (const auto b = weight_of(r_, bias_value, DType::kInt32)) {
@@ -171,7 +174,8 @@ bool Matcher::layer(size_t at, size_t at_layer, const std::string& bias_value, c
     } else {
       return false;
     }
-    for (size_t o = 0; o < real.size(); ++o) {
+    if (!y) offset.assign(real.begin(), real.end());
+    for (size_t o = 0; y && o < real.size(); ++o) {
       const double exact = real[o] / step[o], v = std::nearbyint(exact);
       if (!(std::fabs(v) < 0x1p30)) return false;
       // A float32 bias off that grid may move the result by a small part of its step, no more.
@@ -207,17 +211,52 @@ bool Matcher::layer(size_t at, size_t at_layer, const std::string& bias_value, c
   }
   q.inputs[3] = r_.add_f32(stem + "/scale", {out}, scale);
   set(q, "_x_zero", x->zero), set(q, "_x_s8", int64_t{x->s8});
-  set(q, "_q_scale", y.scale);
-  set(q, "_q_zero", y.zero);
+  if (!y) {
+    if (!offset.empty()) q.inputs[4] = r_.add_f32(stem + "/offset", {out}, offset);
+    set(q, "_float", int64_t{1});
+    put(at, std::move(q), y);
+    return true;
+  }
+  set(q, "_q_scale", y->scale);
+  set(q, "_q_zero", y->zero);
   const auto bound = [&](float v, int64_t open) {
     if (std::isinf(v)) return open;
-    const double b = std::nearbyint(static_cast<double>(v / y.scale)) + static_cast<double>(y.zero);
+    const double b = std::nearbyint(static_cast<double>(v / y->scale)) + static_cast<double>(y->zero);
     return static_cast<int64_t>(std::fmin(std::fmax(b, 0.0), 255.0));
   };
   set(q, "_lo", bound(lo, 0));
   set(q, "_hi", bound(hi, 255));
   put(at, std::move(q), y);
   return true;
+}
+
+// Node `add` adds a bias to a MatMul that nothing else reads: the MatMul and the bias.
+std::optional<std::pair<size_t, std::string>> Matcher::biased(int add) {
+  const Node& n = r_.node(static_cast<size_t>(add));
+  for (size_t side = 0; side < 2 && n.inputs.size() == 2; ++side) {
+    const int product = r_.producer(n.inputs[side]);
+    if (product < 0 || r_.only_consumer(n.inputs[side]) != add || !is(r_.node(static_cast<size_t>(product)), "MatMul")) continue;
+    // A bias of rank 1 is one of features whatever the product's rank.
+    const Tensor* f = r_.f32(n.inputs[1 - side]);
+    const auto b = weight_of(r_, n.inputs[1 - side], DType::kInt32);
+    if ((!f || f->dims.size() != 1) && (!b || b->q->dims.size() != 1)) continue;
+    return std::pair(static_cast<size_t>(product), n.inputs[1 - side]);
+  }
+  return std::nullopt;
+}
+
+// Node `at` is a Gemm or MatMul, or adds a bias to one, and its result is not quantized.
+bool Matcher::match_float(size_t at) {
+  const Node n = r_.node(at);
+  constexpr float kOpen = std::numeric_limits<float>::infinity();
+  if (r_.dead(at) || n.outputs.empty()) return false;
+  if (n.attrs.count("_layer")) layer_attr_ = n.attrs.at("_layer");
+  if (is(n, "Add")) {
+    const auto m = biased(static_cast<int>(at));
+    return m && layer(at, m->first, m->second, nullptr, -kOpen, kOpen);
+  }
+  if (!is(n, "Gemm") && !is(n, "MatMul")) return false;
+  return layer(at, at, has_input(n, 2) ? n.inputs[2] : "", nullptr, -kOpen, kOpen);
 }
 
 // Node `at` is a QuantizeLinear.
@@ -252,18 +291,9 @@ bool Matcher::match(size_t at) {
   }
   const Node n = r_.node(static_cast<size_t>(maker));
   if (n.domain.empty() && n.attrs.count("_layer")) layer_attr_ = n.attrs.at("_layer");
-  if (is(n, "Conv") || is(n, "Gemm") || is(n, "MatMul")) return layer(at, static_cast<size_t>(maker), has_input(n, 2) ? n.inputs[2] : "", *y, lo, hi);
+  if (is(n, "Conv") || is(n, "Gemm") || is(n, "MatMul")) return layer(at, static_cast<size_t>(maker), has_input(n, 2) ? n.inputs[2] : "", &*y, lo, hi);
   if (is(n, "Add") && n.inputs.size() == 2) {
-    for (size_t side = 0; side < 2; ++side) {
-      const int product = r_.producer(n.inputs[side]);
-      if (product < 0 || r_.only_consumer(n.inputs[side]) != maker || !is(r_.node(static_cast<size_t>(product)), "MatMul")) continue;
-      const Node& m = r_.node(static_cast<size_t>(product));
-      // A bias of rank 1 is one of features whatever the product's rank.
-      const Tensor* f = r_.f32(n.inputs[1 - side]);
-      const auto b = weight_of(r_, n.inputs[1 - side], DType::kInt32);
-      if (m.inputs.size() != 2 || ((!f || f->dims.size() != 1) && (!b || b->q->dims.size() != 1))) continue;
-      return layer(at, static_cast<size_t>(product), n.inputs[1 - side], *y, lo, hi);
-    }
+    if (const auto m = biased(maker)) return layer(at, m->first, m->second, &*y, lo, hi);
     const auto a = dequantized(n.inputs[0]), b = dequantized(n.inputs[1]);
     if (!a || !b) return false;
     Node q;
@@ -280,7 +310,7 @@ bool Matcher::match(size_t at) {
       return static_cast<int64_t>(std::fmin(std::fmax(s, 0.0), 255.0));
     };
     set(q, "_lo", bound(lo, 0)), set(q, "_hi", bound(hi, 255));
-    put(at, std::move(q), *y);
+    put(at, std::move(q), &*y);
     return true;
   }
   if (!std::isinf(lo) || !std::isinf(hi) || n.inputs.empty()) return false;
@@ -300,7 +330,7 @@ bool Matcher::match(size_t at) {
   q.outputs = quantize.outputs;
   set(q, "_x_scale", x->scale), set(q, "_x_zero", x->zero), set(q, "_x_s8", int64_t{x->s8});
   set(q, "_scale", y->scale), set(q, "_zero", y->zero);
-  put(at, std::move(q), *y);
+  put(at, std::move(q), &*y);
   return true;
 }
 
@@ -340,7 +370,7 @@ void Matcher::place() {
   for (size_t i = 0; i < r_.size(); ++i) {
     Node& n = r_.node(i);
     const bool ours = n.domain == kQuadsDomain;
-    if (r_.dead(i) || (!ours && !is(n, "QuantizeLinear"))) continue;
+    if (r_.dead(i) || (!ours && !is(n, "QuantizeLinear")) || attr_i(n, "_float", 0) != 0) continue;
     if (!ours && !grid(n)) continue;
     bool quads = !r_.is_output(n.outputs[0]), any = false, rows = true;
     for (size_t k : r_.consumers(n.outputs[0])) {
@@ -357,6 +387,11 @@ void Matcher::place() {
 size_t Matcher::run() {
   for (size_t i = 0; i < r_.size(); ++i)
     if (is(r_.node(i), "QuantizeLinear")) match(i);
+  r_.sweep_dead_code();
+  // Sums first: a product alone would take the sum's operand away.
+  for (const char* op : {"Add", "Gemm", "MatMul"})
+    for (size_t i = 0; i < r_.size(); ++i)
+      if (is(r_.node(i), op) && match_float(i)) r_.sweep_dead_code();
   if (count_ == 0) return 0;
   r_.sweep_dead_code();
   fuse_residuals();
@@ -372,6 +407,20 @@ void fuse_quantized(Graph& graph, Notes& notes) {
   const size_t count = m.run();
   if (count) notes.push_back("made " + std::to_string(count) + " integer layers");
   if (m.residuals()) notes.push_back("fused " + std::to_string(m.residuals()) + " residual additions of integers");
+}
+
+void place_planar(Graph& graph) {
+  Rewriter r(graph);
+  for (size_t i = 0; i < r.size(); ++i) {
+    Node& n = r.node(i);
+    if (n.domain != kQuadsDomain || n.op != "QuadLinear" || attr_i(n, "_float", 0) == 0) continue;
+    const int gelu = r.only_consumer(n.outputs[0]);
+    if (gelu < 0 || r.node(static_cast<size_t>(gelu)).op != "Gelu" || r.node(static_cast<size_t>(gelu)).outputs.size() != 1) continue;
+    const int last = r.only_consumer(r.node(static_cast<size_t>(gelu)).outputs[0]);
+    if (last < 0 || !is(r.node(static_cast<size_t>(last)), "QuantizeLinear") || attr_i(r.node(static_cast<size_t>(last)), "_quads", 0) != 2) continue;
+    set(n, "_planar", int64_t{1});
+    set(r.node(static_cast<size_t>(last)), "_planar", int64_t{1});
+  }
 }
 
 }  // namespace secateur

@@ -19,7 +19,7 @@ struct PackedPanel final : PackedQConv {
   double cycles = 0;
   std::vector<QSpan> spans;
   std::vector<int32_t> bias, taps;
-  std::vector<float> scale;
+  std::vector<float> scale, offset;
   std::vector<QPlane> planes;
   std::vector<QChunk> chunks;
   std::vector<int64_t> row_begin;
@@ -229,6 +229,8 @@ std::unique_ptr<PackedQConv> qconv_panel_pack(const QConvKernel& kernel, const C
   const size_t out = static_cast<size_t>(4 * quads(s.out_c));
   p->bias.assign(out, 0);
   p->scale.assign(out, 0.0f);
+  p->offset.assign(out, 0.0f);
+  if (w.offset) std::copy_n(w.offset, s.out_c, p->offset.begin());
   const int64_t per_row = int64_t{s.in_c / s.groups} * s.kernel_h * s.kernel_w;
   for (int o = 0; o < s.out_c; ++o) {
     int64_t sum = 0;
@@ -266,6 +268,7 @@ std::unique_ptr<PackedQConv> qconv_panel_pack(const QConvKernel& kernel, const C
   v.output = static_cast<int32_t>(e.output);
   v.bias = p->bias.data();
   v.scale = p->scale.data();
+  v.offset = p->offset.data();
   v.zero = e.zero, v.lo = e.lo, v.hi = e.hi;
   v.residual = e.residual;
   v.a = e.a, v.b = e.b, v.r_zero = e.r_zero;
@@ -280,7 +283,7 @@ std::unique_ptr<PackedQConv> qconv_panel_pack(const QConvKernel& kernel, const C
   v.partial_at = (panel + 15) / 16 * 16;
   const int64_t partial = t.n_chunks > 1 ? int64_t{t.n_vectors} * kernel.lanes * static_cast<int64_t>(out) : 0;
   p->scratch_bytes_per_thread = align_up(static_cast<size_t>(v.partial_at + partial + 16) * 4);
-  p->packed_bytes = p->weights.size() + p->planes.size() * sizeof(QPlane) + p->taps.size() * 4 + p->row_begin.size() * 8 + out * 8;
+  p->packed_bytes = p->weights.size() + p->planes.size() * sizeof(QPlane) + p->taps.size() * 4 + p->row_begin.size() * 8 + out * 12;
   char text[120];
   std::snprintf(text, sizeof text, "%d tile%s of %dx%d%s, %d chunk%s, %d vectors", t.n_tiles, t.n_tiles > 1 ? "s" : "", t.tile_rows,
                 t.pitch, t.direct ? " in place" : t.own ? ", a plane per tap" : "", t.n_chunks, t.n_chunks > 1 ? "s" : "", t.block);

@@ -47,6 +47,7 @@ struct QConvView {
   // epilogue
   const int32_t* bias;             // [4 * quads of outputs], zero point of x folded in
   const float* scale;              // same
+  const float* offset;             // same
   int32_t zero, lo, hi;
   bool residual;
   float a, b;

@@ -12,7 +12,7 @@ namespace {
 struct PackedRef final : PackedQConv {
   std::vector<int8_t> w;
   std::vector<int32_t> bias;
-  std::vector<float> scale;
+  std::vector<float> scale, offset;
   uint8_t x_zero = 0;
 };
 
@@ -57,6 +57,8 @@ std::unique_ptr<PackedQConv> qconv_ref_pack(const QConvKernel& kernel, const Con
   p->bias.assign(static_cast<size_t>(s.out_c), 0);
   if (w.bias) p->bias.assign(w.bias, w.bias + s.out_c);
   if (w.scale) p->scale.assign(w.scale, w.scale + s.out_c);
+  p->offset.assign(static_cast<size_t>(s.out_c), 0.0f);
+  if (w.offset) p->offset.assign(w.offset, w.offset + s.out_c);
   p->x_zero = w.x_zero;
   p->packed_bytes = p->w.size() + 8 * p->bias.size();
   p->note = "plain loops";
@@ -82,7 +84,8 @@ void qconv_ref_run(const PackedQConv& packed, const QConvArgs& args) {
             if (e.output == QOutput::kI32) {
               static_cast<int32_t*>(args.y)[plain] = acc;
             } else {
-              static_cast<float*>(args.y)[plain] = static_cast<float>(acc) * p.scale[o];
+              const float scaled = static_cast<float>(acc) * p.scale[o];
+              static_cast<float*>(args.y)[e.output == QOutput::kF32 ? plain : (n * plane + pixel) * s.out_c + o] = scaled + p.offset[o];
             }
             continue;
           }

@@ -69,7 +69,9 @@ void run_case(const Case& c, testing::Random& rng) {
     // Sums that fall on ties: halves are exact in binary.
     if (rng.below(4) == 0) scale[o] = 0.5f;
   }
-  const QWeights qw{w.data(), bias.data(), scale.data(), static_cast<uint8_t>(rng.below(256))};
+  std::vector<float> offset(s.out_c);
+  for (float& v : offset) v = float(rng.unit()) - 0.5f;
+  const QWeights qw{w.data(), bias.data(), scale.data(), static_cast<uint8_t>(rng.below(256)), offset.data()};
   Buffer x(size_t(c.batch * quads(s.in_c) * 4) * s.in_h * s.in_w);
   for (size_t i = 0; i < x.size(); ++i) x.data()[i] = static_cast<uint8_t>(rng.below(256));
   const int64_t pixels = int64_t{s.conv_h()} * s.conv_w();
@@ -178,7 +180,7 @@ int main() {
       shape(4, 6, 6, 4, 3, 2, 1, 2)};
   for (const ConvShape& base : shapes) {
     for (double density : {0.0, -1.0, 0.1, 0.4, 1.0}) {
-      for (int kind = 0; kind < 4; ++kind) {
+      for (int kind = 0; kind < 6; ++kind) {
         QEpilogue e;
         e.zero = static_cast<uint8_t>(rng.below(256));
         if (kind == 1) e.lo = e.zero, e.hi = static_cast<uint8_t>(e.zero + (255 - e.zero) / 2);
@@ -188,7 +190,8 @@ int main() {
           e.a = 0.7f, e.b = 0.5f;
           e.r_zero = 100, e.sum_zero = 3, e.sum_lo = 3, e.sum_hi = 200;
         }
-        if (kind == 3) e.output = rng.below(2) ? QOutput::kI32 : QOutput::kF32;
+        const QOutput plain[] = {QOutput::kI32, QOutput::kF32, QOutput::kF32Rows};
+        if (kind >= 3) e.output = plain[kind - 3];
         run_case({base, e, density, rng.below(3) != 0, 1 + rng.below(2)}, rng);
       }
     }

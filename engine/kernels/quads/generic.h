@@ -6,24 +6,64 @@
 namespace secateur {
 namespace {
 
+constexpr int kRows = 16, kRowQuads = 16;  // of a square of words that is turned at once
+
+// One image of x [pixels][channels] -> y [quads][pixels][4]
+inline void quantize_rows(const QuantizeArgs& a, const Sum& s) {
+  const int64_t n_quads = (a.s.channels + 3) / 4, rows = a.s.pixels;
+  auto* y = reinterpret_cast<int32_t*>(a.y);
+  alignas(64) int32_t square[kRows][kRowQuads + 16];
+  for (int64_t t0 = 0; t0 < rows; t0 += kRows) {
+    const int n = rows - t0 < kRows ? static_cast<int>(rows - t0) : kRows;
+    for (int64_t q0 = 0; q0 < n_quads; q0 += kRowQuads) {
+      const int m = n_quads - q0 < kRowQuads ? static_cast<int>(n_quads - q0) : kRowQuads;
+      for (int t = 0; t < n; ++t) {
+        const float* x = a.x + (t0 + t) * a.s.channels + 4 * q0;
+        auto* bytes = reinterpret_cast<uint8_t*>(square[t]);
+        // Lanes beyond the last channel are read as 0.
+        for (int c = 0; c < 4 * m; c += Q::kLanes) {
+          const int64_t left = a.s.channels - 4 * q0 - c;
+          store_bytes(from_float(x + c, Q::mask(0, left < Q::kLanes ? static_cast<int>(left) : Q::kLanes), s), a.zero, bytes + c);
+        }
+      }
+      for (int q = 0; q < m; ++q)
+        for (int t = 0; t < n; ++t) y[(q0 + q) * rows + t0 + t] = square[t][q];
+    }
+  }
+}
+
+// One image of x [quads][pixels][4] -> y [pixels][channels]
+inline void dequantize_rows(const DequantizeArgs& a) {
+  const int64_t n_quads = (a.s.channels + 3) / 4, rows = a.s.pixels;
+  const auto* x = reinterpret_cast<const int32_t*>(a.x);
+  alignas(64) int32_t square[kRows][kRowQuads + 16] = {};
+  for (int64_t t0 = 0; t0 < rows; t0 += kRows) {
+    const int n = rows - t0 < kRows ? static_cast<int>(rows - t0) : kRows;
+    for (int64_t q0 = 0; q0 < n_quads; q0 += kRowQuads) {
+      const int m = n_quads - q0 < kRowQuads ? static_cast<int>(n_quads - q0) : kRowQuads;
+      for (int q = 0; q < m; ++q)
+        for (int t = 0; t < n; ++t) square[t][q] = x[(q0 + q) * rows + t0 + t];
+      for (int t = 0; t < n; ++t) {
+        float* y = a.y + (t0 + t) * a.s.channels + 4 * q0;
+        const auto* bytes = reinterpret_cast<const uint8_t*>(square[t]);
+        for (int c = 0; c < 4 * m && 4 * q0 + c < a.s.channels; c += Q::kLanes) {
+          const int64_t left = a.s.channels - 4 * q0 - c;
+          const auto mask = Q::mask(0, left < Q::kLanes ? static_cast<int>(left) : Q::kLanes);
+          bytes_to_float(load_bytes(bytes + c), 0, a.zero, a.scale, y + c, mask);
+        }
+      }
+    }
+  }
+}
+
 inline void quantize_quads(const QuantizeArgs& a) {
   const Sum s{a.scale, static_cast<float>(0 - a.zero), static_cast<float>(255 - a.zero), 0, 0, 0, 0};
-  const int64_t n_quads = (a.s.channels + 3) / 4, pixels = a.s.pixels;
-  if (pixels == 1) {
-    // Rows of features: bytes in the order of the numbers.
-    for (int64_t n = 0; n < a.s.batch; ++n) {
-      const float* x = a.x + n * a.s.channels;
-      uint8_t* y = a.y + n * n_quads * 4;
-      int32_t t[Q::kLanes];
-      for (int64_t c = 0; c < a.s.channels; c += Q::kLanes) {
-        const int count = a.s.channels - c < Q::kLanes ? static_cast<int>(a.s.channels - c) : Q::kLanes;
-        from_float(x + c, Q::mask(0, count), s).store(t);
-        for (int k = 0; k < count; ++k) y[c + k] = static_cast<uint8_t>(t[k] + a.zero);
-      }
-      for (int64_t c = a.s.channels; c < n_quads * 4; ++c) y[c] = static_cast<uint8_t>(a.zero);
-    }
+  if (a.s.rows || a.s.pixels == 1) {
+    QuantizeArgs image = a;
+    for (int64_t n = 0; n < a.s.batch; ++n, image.x += a.s.channels, image.y += (a.s.channels + 3) / 4 * 4) quantize_rows(image, s);
     return;
   }
+  const int64_t n_quads = (a.s.channels + 3) / 4, pixels = a.s.pixels;
   for (int64_t n = 0; n < a.s.batch; ++n)
     for (int64_t q = 0; q < n_quads; ++q) {
       const float* x = a.x + (n * a.s.channels + 4 * q) * pixels;
@@ -50,13 +90,12 @@ inline void quantize_quads(const QuantizeArgs& a) {
 }
 
 inline void dequantize_quads(const DequantizeArgs& a) {
-  const int64_t n_quads = (a.s.channels + 3) / 4, pixels = a.s.pixels;
-  if (pixels == 1) {
-    for (int64_t n = 0; n < a.s.batch; ++n)
-      for (int64_t c = 0; c < a.s.channels; ++c)
-        a.y[n * a.s.channels + c] = static_cast<float>(a.x[n * n_quads * 4 + c] - a.zero) * a.scale;
+  if (a.s.rows || a.s.pixels == 1) {
+    DequantizeArgs image = a;
+    for (int64_t n = 0; n < a.s.batch; ++n, image.y += a.s.channels, image.x += (a.s.channels + 3) / 4 * 4) dequantize_rows(image);
     return;
   }
+  const int64_t n_quads = (a.s.channels + 3) / 4, pixels = a.s.pixels;
   for (int64_t n = 0; n < a.s.batch; ++n)
     for (int64_t q = 0; q < n_quads; ++q) {
       float* y = a.y + (n * a.s.channels + 4 * q) * pixels;
@@ -111,7 +150,7 @@ inline void max_pool_quads(const QPoolArgs& a) {
             if (a.stride_w == 1) {
               best = maximum(best, Q::load_or(Q::zero(), Q::mask(lo, hi), line + from));
             } else if (a.stride_w == 2) {
-              best = maximum(best, Q::load_even_or(Q::zero(), Q::mask(lo, hi), line + from, lo, hi));
+              best = maximum(best, Q::load_even_or(Q::zero(), Q::even(lo, hi), line + from));
             } else {
               int32_t t[Q::kLanes] = {};
               for (int k = lo; k < hi; ++k) t[k] = line[from + k * a.stride_w];

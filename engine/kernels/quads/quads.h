@@ -1,5 +1,5 @@
 // What stands between integer layers: borders of the "quads" layout (qconv.h), sums, pools. Plain tensors are [batch][channels][pixels],
-// quads u8 [batch][ceil(channels / 4)][pixels][4]. Rows of features are pixels = 1 with the rows as batch.
+// quads u8 [batch][ceil(channels / 4)][pixels][4]. Rows of features are pixels whose plain tensor is [pixels][channels].
 //
 // Rounding is half to even, float is binary32 without fused operations: the same bits on every ISA. Bytes of channels
 // beyond the last one are written but mean nothing.
@@ -13,6 +13,7 @@ namespace secateur {
 
 struct QuadsShape {
   int64_t batch = 1, channels = 1, pixels = 1;
+  bool rows = false;       // the plain tensor is [pixels][channels], batch 1
 };
 
 // q = clamp(round(x / scale) + zero, 0, 255). x must not be NaN (which gives 0).

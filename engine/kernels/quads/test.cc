@@ -35,7 +35,7 @@ void borders(Isa isa, const QuadsShape& s, testing::Random& rng) {
   for (int64_t b = 0; b < s.batch; ++b)
     for (int64_t c = 0; c < s.channels; ++c)
       for (int64_t j = 0; j < s.pixels; ++j) {
-        const int64_t i = (b * s.channels + c) * s.pixels + j;
+        const int64_t i = s.rows ? j * s.channels + c : (b * s.channels + c) * s.pixels + j;
         const uint8_t want = clamped(double(x[i]) / 0.25, a.zero, 0, 255);
         ok = ok && q[at(s, b, c, j)] == want && back[i] == float(int(want) - a.zero) * 0.3f;
         plain[i] = want ^ 128;
@@ -103,7 +103,9 @@ int main() {
   for (Isa isa : available_isas()) {
     for (int64_t channels : {1, 3, 4, 10, 33})
       for (int64_t pixels : {1, 2, 15, 16, 17, 49, 100})
-        for (int64_t batch : {1, 3}) borders(isa, {batch, channels, pixels}, rng);
+        for (int64_t batch : {1, 3}) borders(isa, {batch, channels, pixels, batch == 1 && pixels % 2 == 1}, rng);
+    for (int64_t channels : {1, 16, 63, 64, 65, 130})
+      for (int64_t rows : {1, 15, 16, 33}) borders(isa, {1, channels, rows, true}, rng);
     for (int64_t words : {1, 7, 8, 16, 31, 32, 33, 200}) sums(isa, words, rng);
     for (int stride : {1, 2, 3})
       for (int kernel : {2, 3})

@@ -44,14 +44,14 @@ std::string key_of(const ConvShape& s, const QEpilogue& e, uint8_t x_zero) {
   std::string key;
   for (int v : {s.in_c, s.in_h, s.in_w, s.out_c, s.kernel_h, s.kernel_w, s.stride_h, s.stride_w, s.pad_top, s.pad_left, s.pad_bottom,
                 s.pad_right, s.dilation_h, s.dilation_w, s.groups, int{e.zero}, int{e.lo}, int{e.hi}, int{e.residual}, int{e.r_zero},
-                int{e.sum_zero}, int{e.sum_lo}, int{e.sum_hi}, int{x_zero}})
+                int{e.sum_zero}, int{e.sum_lo}, int{e.sum_hi}, int{x_zero}, static_cast<int>(e.output)})
     key += "," + std::to_string(v);
   char text[64];
   std::snprintf(text, sizeof text, ",%a,%a", double(e.a), double(e.b));
   return key + text;
 }
 
-// Emits the kernel: x and y are quads, `residual` too or -1.
+// Emits the kernel: x and y are quads (y as e.output says), `residual` too or -1.
 void run_kernel(Lowering& L, const Node& n, const ConvShape& s, const QEpilogue& e, int64_t batch, int x, int residual, int y, const char* op) {
   const int w = L.in(n, 1), bias = L.in_or(n, 2), scale = L.in(n, 3);
   QWeights weights;
@@ -59,11 +59,13 @@ void run_kernel(Lowering& L, const Node& n, const ConvShape& s, const QEpilogue&
   weights.bias = bias < 0 ? nullptr : reinterpret_cast<const int32_t*>(L.value(bias).constant);
   weights.scale = reinterpret_cast<const float*>(L.value(scale).constant);
   weights.x_zero = byte(n, "_x_zero", 0);
+  const int offset = e.output != QOutput::kU8 ? L.in_or(n, 4) : -1;
+  if (offset >= 0) weights.offset = reinterpret_cast<const float*>(L.value(offset).constant);
   // Walking all weights for their density is dear beside a plan: once per layer.
   const auto density = L.packed<QDensity>("qdensity/" + key_of(s, e, weights.x_zero), {w, bias, scale},
                                           [&] { return std::make_shared<const QDensity>(measure_density(s, e, weights)); });
   const QConvChoice choice = choose_qconv(L.int8_isa(), s, e, *density, L.allow_sparse());
-  const auto packed = L.packed<PackedQConv>("qconv/" + std::string(choice.kernel->name) + "/" + key_of(s, e, weights.x_zero), {w, bias, scale},
+  const auto packed = L.packed<PackedQConv>("qconv/" + std::string(choice.kernel->name) + "/" + key_of(s, e, weights.x_zero), {w, bias, scale, offset},
                                             [&] { return choice.kernel->pack(*choice.kernel, s, e, weights); });
   const size_t bytes = packed->scratch_bytes_per_thread * static_cast<size_t>(L.threads());
   const int scratch = bytes ? L.scratch(bytes) : -1;
@@ -155,11 +157,17 @@ void lower_quad_linear(Lowering& L, const Node& n) {
   if (xd.empty() || xd.back() != wd[1]) L.invalid(n, "shapes " + dims_text(xd) + " and " + dims_text(wd) + " do not multiply");
   Dims out = xd;
   out.back() = wd[0];
+  const int64_t rows = wd[1] == 0 ? 0 : L.value(x).numel() / wd[1];
+  if (double(rows) * (double(wd[0]) + double(wd[1]) + 6) > INT_MAX / 2) L.unsupported(n, "a matrix of more than 2^30 values");
+  // The rows are the pixels of one image.
   ConvShape s;
-  s.in_c = to_int(L, n, wd[1]), s.out_c = to_int(L, n, wd[0]);
-  const int y = quads_out(L, n, out, ValueLayout::kQuadRows);
-  run_kernel(L, n, s, epilogue(n), L.value(x).numel() / wd[1], x, -1, y, "Gemm");
-  finish_quads(L, n, y);
+  s.in_c = to_int(L, n, wd[1]), s.out_c = to_int(L, n, wd[0]), s.in_w = to_int(L, n, rows);
+  QEpilogue e = epilogue(n);
+  const bool floats = attr_i(n, "_float", 0) != 0;
+  if (floats) e.output = attr_i(n, "_planar", 0) != 0 ? QOutput::kF32 : QOutput::kF32Rows;
+  const int y = floats ? L.out(n, 0, DType::kFloat, out) : quads_out(L, n, out, ValueLayout::kQuadRows);
+  if (rows > 0) run_kernel(L, n, s, e, 1, x, -1, y, "Gemm");
+  if (!floats) finish_quads(L, n, y);
 }
 
 // Rewritten by expand_qoperators() when a model is loaded; other readers of the graph do not run it.

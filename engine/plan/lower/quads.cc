@@ -118,7 +118,13 @@ QPoolArgs pool_args(Lowering& L, const Node& n, const Dims& xd, Dims* out_dims) 
 
 QuadsShape quads_shape(const Dims& dims, ValueLayout layout) {
   QuadsShape s;
-  const size_t axis = layout == ValueLayout::kQuads && dims.size() > 1 ? 1 : dims.size() - 1;
+  s.rows = layout == ValueLayout::kQuadRows;
+  if (s.rows) {
+    s.channels = dims.back();
+    for (size_t i = 0; i + 1 < dims.size(); ++i) s.pixels *= dims[i];
+    return s;
+  }
+  const size_t axis = dims.size() > 1 ? 1 : 0;
   s.channels = dims[axis];
   for (size_t i = 0; i < dims.size(); ++i)
     if (i != axis) (i < axis ? s.batch : s.pixels) *= dims[i];
@@ -133,7 +139,9 @@ int quantized_in(Lowering& L, const Node& n, size_t i, const char* s8) {
 
 int in_layout(Lowering& L, const Node& n, int id, ValueLayout layout) {
   const Value v = L.value(id);
-  if (v.layout == layout || (v.dims.size() <= 2 && v.layout != ValueLayout::kPlain && layout != ValueLayout::kPlain)) return id;
+  if (v.layout == layout) return id;
+  // One row of features is the same in both layouts.
+  if (v.layout != ValueLayout::kPlain && layout != ValueLayout::kPlain && (v.dims.size() == 1 || (v.dims.size() == 2 && v.dims[0] == 1))) return id;
   if (v.dims.empty()) L.unsupported(n, "a quantized scalar");
   if (v.dtype != DType::kUInt8 && v.dtype != DType::kInt8) L.invalid(n, std::string("an operand has dtype ") + dtype_name(v.dtype));
   if (v.layout != ValueLayout::kPlain && layout != ValueLayout::kPlain) return in_layout(L, n, in_layout(L, n, id, ValueLayout::kPlain), layout);
@@ -176,6 +184,7 @@ int dequantized(Lowering& L, const Node& n, int id, float scale, int64_t zero) {
 void quantized(Lowering& L, const Node& n, int f, int y, float scale, int64_t zero) {
   QuantizeArgs a;
   a.s = quads_shape(L.dims(y), L.value(y).layout);
+  if (attr_i(n, "_planar", 0) != 0) a.s.rows = false;
   a.scale = scale, a.zero = static_cast<int>(zero);
   L.emit(n, QuantizeStep{quads_kernels(L.int8_isa()).quantize, a, f, y}, {f}, {y}, named("quantize_quads_f32", "QuantizeLinear"));
 }
