@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from secateur.export import _canonical as canonical
+from secateur.export import _simplify
 
 F = np.float32
 
@@ -26,7 +27,7 @@ def model(nodes: list[Any], inputs: dict[str, list[Any]], outputs: dict[str, lis
 
 def simplified(raw: Any, params: frozenset[str] = frozenset(), **options: Any) -> Any:
     g = canonical.take_apart(raw, params)
-    canonical.simplify(g, **options)
+    _simplify.simplify(g, **options)
     canonical.shorten_names(g)
     return canonical.assemble(g)
 

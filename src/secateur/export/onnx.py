@@ -59,6 +59,7 @@ def to_bytes(
     except ImportError as e:
         raise MissingExtraError("export needs the onnx package; pip install 'secateur[compress]'") from e
     from secateur.export import _canonical as canonical
+    from secateur.export import _simplify
 
     args, kwargs = arguments(example_inputs)
     with evaluating(model):
@@ -78,7 +79,7 @@ def to_bytes(
             g.constants.setdefault(new, value)
     g.params = names
     _name_ends(g, input_names, output_names, answer)
-    canonical.simplify(g, fold_norms=fold_norms)
+    _simplify.simplify(g, fold_norms=fold_norms)
     _quantise(g, quantised or {})
     canonical.shorten_names(g)
     canonical.name_free_axis(g, "batch")
