@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +91,19 @@ def check(fp32: bytes, quantized: bytes) -> dict[str, Any]:
 
 
 def row(
-    name: str, pruned: bytes, dense: bytes, density: float, seconds: float, repeats: int, peers: tuple[str, ...]
+    name: str,
+    pruned: bytes,
+    dense: bytes,
+    density: float,
+    seconds: float,
+    repeats: int,
+    peers: tuple[str, ...],
+    clock: Callable[[], float],
 ) -> dict[str, Any]:
     """The pruned file in int8 against the dense net in int8 and in float32, each in a run of its own."""
     sparse8, dense8 = quantized(pruned), quantized(dense)
-    results = {"int8": bench(sparse8, against=peers, dense=dense8, seconds=seconds)}
-    results["fp32"] = bench(sparse8, against=peers, dense=dense, seconds=seconds)
+    results = {"int8": bench(sparse8, against=peers, dense=dense8, seconds=seconds, clock=clock)}
+    results["fp32"] = bench(sparse8, against=peers, dense=dense, seconds=seconds, clock=clock)
     out: dict[str, Any] = {"name": name, "density": density, "us": {}, "faster_than_best_dense_peer": {}}
     for kind, result in results.items():
         ms = {rt: t["median"] for rt, t in result["latency_ms"]["dense"].items()}
@@ -113,7 +120,7 @@ def row(
     checks = [check(pruned, sparse8), check(dense, dense8)]
     first = results["int8"]
     out |= {"checks": checks, "agree": all(c["agree"] for c in checks)}
-    return out | {k: first[k] for k in ("kernels", "skipped", "cpu", "isa", "threads")}
+    return out | {k: first[k] for k in ("kernels", "skipped", "cpu", "isa", "threads", "clock")}
 
 
 def show(r: dict[str, Any]) -> str:

@@ -180,7 +180,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=0.5, help="per runtime and file")
     parser.add_argument("--out", type=Path, help="JSON with provenance")
     parser.add_argument("--int8", action="store_true", help="of layers or nets: static QDQ, pruned in 1x4 blocks")
+    parser.add_argument("--cpu-time", action="store_true", help="with --int8: CPU time, for a machine others use too")
     args = parser.parse_args()
+    clock = time.process_time if args.cpu_time else time.perf_counter
     if args.int8:
         print("layer, blocks %, us of 1x4 int8, of own dense int8, best int8 peer, best fp32 peer, dense int8 / ORT's")
     elif args.what == "choice":
@@ -192,7 +194,7 @@ def main() -> int:
     for density in args.density or {"choice": (1.0, 0.6, 0.3, 0.1, 0.02), "call": (1.0,)}.get(args.what, (0.1, 0.05)):
         for name, pruned, dense, repeats in cases(args.what, args.nets, density, 4 if args.int8 else 1):
             if args.int8:
-                rows.append(int8.row(name, pruned, dense, density, args.seconds, repeats, PEERS))
+                rows.append(int8.row(name, pruned, dense, density, args.seconds, repeats, PEERS, clock))
                 print(int8.show(rows[-1]), flush=True)
             elif args.what == "choice":
                 rows.append(choice(name, pruned, density, args.seconds, repeats))
