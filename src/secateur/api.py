@@ -174,6 +174,7 @@ def plan(recipe: Recipe, data_dir: str | Path | None = None) -> dict[str, Any]:
     asked = _by_name(recipe, data_dir)
     check_finite(asked.model)
     job = make_job(asked, recipe, Ledger(), None)
+    job.settle_dense()  # the teacher, for a saliency that measures gradients
     found = planning.plan(job)
     if recipe.dense is not None and recipe.weights is None:
         found["notes"] = ["the recipe trains the dense net first: metrics here are those of random weights"]

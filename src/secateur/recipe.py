@@ -79,7 +79,7 @@ class Recipe(BaseModel):
     minimise: Literal["nbytes", "nnz", "macs", "loss"] | None = None
     constrain: list[Constrain] = [Constrain.model_validate({"with": "topk"})]
     solver: dict[str, Any] = {"name": "gradual", "epochs": 10}
-    saliency: dict[str, Any] = {"name": "abs"}
+    saliency: dict[str, Any] = {"name": "abs_v_power"}  # docs/design/default-saliency.md
     objective: list[dict[str, Any]] = [{"name": "task"}]
     polish_objective: list[dict[str, Any]] = [{"name": "task"}]
     training: Training = Training()
