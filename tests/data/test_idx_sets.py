@@ -83,7 +83,7 @@ def test_an_archive_that_unpacks_far_beyond_its_header_is_cut_short(tmp_path: Pa
 
 
 def test_every_bit_flip_of_a_packed_file_is_noticed_or_harmless(tmp_path: Path) -> None:
-    packed = gzip.compress(GOOD, mtime=0, mtime=0)
+    packed = gzip.compress(GOOD, mtime=0)
     path = tmp_path / "f"
     want = read_idx_bytes(path, packed)
     for byte in range(len(packed)):
