@@ -71,8 +71,13 @@ LinearChoice choose_linear(Isa isa, const LinearShape& s, int64_t rows, int64_t 
     if (choice.kernel != nullptr || isa == Isa::kRef) break;
   }
   char text[160];
-  std::snprintf(text, sizeof text, "density %.3g %%: sparse %.3g us, dense %.3g us",
-                100.0 * double(nnz) / (double(s.in) * s.out), choice.sparse_us, choice.dense_us);
+  const double density = 100.0 * double(nnz) / (double(s.in) * s.out);
+  if (choice.sparse_us < 0 || choice.dense_us < 0) {
+    std::snprintf(text, sizeof text, "density %.3g %%: %.3g us, the only way", density, choice.predicted_us);
+  } else {
+    std::snprintf(text, sizeof text, "density %.3g %%: sparse %.3g us, dense %.3g us", density, choice.sparse_us,
+                  choice.dense_us);
+  }
   choice.reason = text;
   return choice;
 }
