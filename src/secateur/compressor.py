@@ -16,7 +16,6 @@ from secateur import feasible, record, search, written
 from secateur.errors import BudgetError, UsageError
 from secateur.job import Candidate, Job, Net, importance_of, plan_phases, sizes, support_terms
 from secateur.recipe import Recipe
-from secateur.spending import Costs, Spending, metered
 from secateur.training import metrics, optimizers, seeds
 from secateur.training.checkpoint import Ledger
 from secateur.training.loop import Setting, load_weights, weights_of
@@ -93,7 +92,7 @@ class Compressor:
         self._stats.optimizer = optimizer
         self._solver = self._recipe.build_solver()
         self._saliency = self._recipe.build_saliency()
-        self._purse = Spending(terms, metered(self._recipe.limits()), self._costs_of, traced.effective)
+        self._purse = self._job.purse(self._job.start, self._recipe.limits())
         plan = plan_phases(self._recipe, self._solver, terms)
         self._ends = [round(total_steps * plan.approach), round(total_steps * (plan.approach + plan.polish))]
         self._n, self._at = 0, -1
@@ -243,7 +242,9 @@ class Compressor:
     def _settle(self) -> None:
         """Final levels; the support becomes final."""
         h, weights = self._importance(), self._weights()
-        self._net.levels = self._purse.fit(weights, h, lambda levels: self._costs_of(self._joint(levels, weights, h)))
+        costs_of = self._purse.costs_of
+        assert costs_of is not None
+        self._net.levels = self._purse.fit(weights, h, lambda levels: costs_of(self._joint(levels, weights, h)))
         load_weights(self._model, self._support(self._net.levels, weights, h))
 
     def _support(self, levels: Any, weights: Any, h: Any) -> dict[str, Tensor]:
@@ -325,11 +326,6 @@ class Compressor:
     def _importance(self) -> dict[str, Tensor | None]:
         g = seeds.generator(self._recipe.seed, "compressor", self._n)
         return importance_of(self._net.terms, self._net.weights, self._saliency, self._stats, g)
-
-    def _costs_of(self, near: Any) -> Costs:
-        start = self._job.start
-        small = written.smaller(start.module, start.traced, near, start.may_cut)[0]
-        return sizes(small, start.traced, self._job.template.nbytes(small, start.terms))
 
 
 class _NoBatches:

@@ -224,7 +224,7 @@ class Spending:
                     self.fixed[kind] = (fits.get(kind, 0.0) + bursts.get(kind, 0.0)) / 2
                 else:
                     self.fixed[kind] = self.fixed.get(kind, 0.0) + (push * value if missed else value)
-        found = best or nearly
+        found = nearly if best is None else best
         if found is None:
             kind = next(iter(smallest))
             raise self._missed(kind, smallest[kind], site)
