@@ -63,7 +63,7 @@ int main(int argc, char** argv) {
       for (double density : densities) {
         if (k.family == ConvFamily::kDense) density = 1.0;
         const auto w = testing::sparse_weights(s.weight_count(), density, rng);
-        const auto p = k.pack(k, s, e, w.data(), nullptr);
+        const auto p = k.pack(k, s, e, w.data(), nullptr, {});
         Buffer scratch(p->scratch_bytes_per_thread);
         ConvArgs args;
         args.x = x.as<float>();

@@ -20,6 +20,7 @@
 
 #include "base/cpu.h"
 #include "base/threads.h"
+#include "kernels/choice.h"
 #include "kernels/epilogue.h"
 
 namespace secateur {
@@ -79,9 +80,10 @@ struct ConvKernel {
   int vector_lanes;                      // floats per vector register
   int vector_registers;
   bool (*supports)(const ConvShape&, const Epilogue&);
-  // weights [O][C/G][kh][kw], bias [O] or null. Throws std::bad_alloc only.
+  // weights [O][C/G][kh][kw], bias [O] or null; a tile that is none of the kernel's ways is as good as none. Throws
+  // std::bad_alloc only.
   std::unique_ptr<PackedConv> (*pack)(const ConvKernel&, const ConvShape&, const Epilogue&, const float* weights,
-                                      const float* bias);
+                                      const float* bias, const Tile& tile);
   void (*run)(const PackedConv&, const ConvArgs&);
   void (*task)(const ConvView&, const ConvTask&);   // the part compiled for the ISA (panel.h); unused by the reference
 };
@@ -93,14 +95,12 @@ const ConvKernel* find_conv_kernel(Isa isa, ConvFamily family);     // null when
 // nonzero weights; `used_inputs` the input channels with any (0 = all).
 double predict_conv_us(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, int64_t nnz);
 
-struct ConvChoice {
-  const ConvKernel* kernel = nullptr;
-  double predicted_us = 0, sparse_us = 0, dense_us = 0;             // negative = not supported
-  std::string reason;                                               // "density 9.8 %: sparse 12 us < dense 80 us"
-};
-
-// The cheapest kernel up to the ISA (the reference for kRef); null when none supports it. `allow_sparse` = false gives
-// the dense path (but grouped convolutions have no other than the sparse one).
-ConvChoice choose_conv(Isa isa, const ConvShape& s, const Epilogue& e, int64_t nnz, bool allow_sparse = true);
+// Ways to compute the layer with kernels up to the ISA, best first by the cost model (choice.h); at most `tilings` of
+// each kernel. `allow_sparse` = false leaves the dense path (grouped convolutions have the sparse one only).
+using ConvCandidate = Candidate<ConvKernel>;
+std::vector<ConvCandidate> conv_candidates(Isa isa, const ConvShape& s, const Epilogue& e, int64_t nnz,
+                                           bool allow_sparse = true, int tilings = 1);
+// Why the first of them: "density 9.8 %: sparse 12 us, dense 80 us".
+std::string conv_reason(const std::vector<ConvCandidate>& ways, const ConvShape& s, int64_t nnz);
 
 }  // namespace secateur

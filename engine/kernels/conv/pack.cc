@@ -217,7 +217,7 @@ bool conv_dense_supports(const ConvShape& s, const Epilogue& e) {
 }
 
 std::unique_ptr<PackedConv> conv_panel_pack(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e,
-                                            const float* weights, const float* bias) {
+                                            const float* weights, const float* bias, const Tile& tile) {
   auto p = std::make_unique<PackedPanel>();
   const bool sparse = kernel.family == ConvFamily::kSparse;
   p->kernel = &kernel;
@@ -227,7 +227,7 @@ std::unique_ptr<PackedConv> conv_panel_pack(const ConvKernel& kernel, const Conv
   if (bias) p->bias.assign(bias, bias + s.out_c);
   const int64_t n = s.weight_count();
   const int64_t nnz = n - std::count(weights, weights + n, 0.0f);
-  const ConvPlanned planned = plan_conv(kernel, s, e, nnz);
+  const ConvPlanned planned = plan_conv(kernel, s, e, nnz, tile);
   const ConvGeometry& g = planned.geometry;
   const ConvTiling& t = planned.tiling;
   const bool large = t.cycles > kSerialMicroseconds * kCyclesPerMicrosecond;

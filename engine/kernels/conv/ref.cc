@@ -39,7 +39,7 @@ float cell(const PackedRef& p, const float* x, const float* residual, int o, int
 bool conv_ref_supports(const ConvShape&, const Epilogue& e) { return !(e.residual && e.pool != Pool2x2::kNone); }
 
 std::unique_ptr<PackedConv> conv_ref_pack(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e,
-                                          const float* weights, const float* bias) {
+                                          const float* weights, const float* bias, const Tile&) {
   auto p = std::make_unique<PackedRef>();
   p->kernel = &kernel;
   p->shape = s;

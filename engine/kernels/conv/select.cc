@@ -1,6 +1,4 @@
 // The table of conv kernels, their predicted cost and the choice between them.
-#include <algorithm>
-#include <cstdio>
 
 #include "kernels/conv/rows.h"
 #include "kernels/conv/tiling.h"
@@ -33,37 +31,19 @@ double predict_conv_us(const ConvKernel& kernel, const ConvShape& s, const Epilo
   return plan_conv(kernel, s, e, nnz).tiling.cycles / kCyclesPerMicrosecond;
 }
 
-ConvChoice choose_conv(Isa isa, const ConvShape& s, const Epilogue& e, int64_t nnz, bool allow_sparse) {
-  ConvChoice choice;
-  choice.sparse_us = choice.dense_us = -1;
-  // Narrower vectors of the same machine may win on maps of a few pixels; baseline code only where nothing else can.
-  for (Isa level : {isa, isa > Isa::kAvx2 ? Isa::kAvx2 : isa, Isa::kPortable, Isa::kRef}) {
-    if (level > isa || (level < Isa::kAvx2 && choice.kernel != nullptr)) break;
-    for (const ConvKernel& k : kTable) {
-      if (k.isa != level || !isa_available(level) || !k.supports(s, e)) continue;
-      const bool sparse = k.family == ConvFamily::kSparse;
-      if (sparse && !allow_sparse && s.groups == 1) continue;
-      const double us = predict_conv_us(k, s, e, nnz);
-      if (us < 0) continue;
-      double& best = sparse ? choice.sparse_us : choice.dense_us;
-      if (best < 0 || us < best) best = us;
-      // Ties within the model's error go to what is listed first, the widest: 15 %.
-      if (choice.kernel == nullptr || us < choice.predicted_us * (k.isa == choice.kernel->isa ? 1.0 : 0.85)) {
-        choice.kernel = &k;
-        choice.predicted_us = us;
-      }
-    }
-  }
-  char text[160];
-  const double density = s.weight_count() ? 100.0 * double(nnz) / double(s.weight_count()) : 0.0;
-  if (choice.sparse_us < 0 || choice.dense_us < 0) {
-    std::snprintf(text, sizeof text, "density %.3g %%: %.3g us, the only way", density, choice.predicted_us);
-  } else {
-    std::snprintf(text, sizeof text, "density %.3g %%: sparse %.3g us, dense %.3g us", density, choice.sparse_us,
-                  choice.dense_us);
-  }
-  choice.reason = text;
-  return choice;
+std::vector<ConvCandidate> conv_candidates(Isa isa, const ConvShape& s, const Epilogue& e, int64_t nnz, bool allow_sparse,
+                                           int tilings) {
+  return offers(isa, conv_kernels(), [&](const ConvKernel& k, std::vector<ConvCandidate>& ways) {
+    if (!k.supports(s, e) || (k.family == ConvFamily::kSparse && !allow_sparse && s.groups == 1)) return;
+    if (k.family == ConvFamily::kReference) return ways.push_back({&k, {}, predict_conv_us(k, s, e, nnz)});
+    for (const ConvPlanned& p : conv_tilings(k, s, e, nnz, tilings))
+      ways.push_back({&k, tile_of(p), p.tiling.cycles / kCyclesPerMicrosecond});
+  });
+}
+
+std::string conv_reason(const std::vector<ConvCandidate>& ways, const ConvShape& s, int64_t nnz) {
+  return reason<ConvKernel, ConvFamily>(ways, density_text(nnz, s.weight_count()),
+                                        {{ConvFamily::kSparse, "sparse"}, {ConvFamily::kDense, "dense"}});
 }
 
 }  // namespace secateur

@@ -2,7 +2,7 @@
 #include <cstdlib>
 
 #include "base/arena.h"
-#include "kernels/conv/conv.h"
+#include "kernels/conv/tiling.h"
 #include "kernels/testing.h"
 
 namespace secateur {
@@ -93,7 +93,15 @@ void run_case(const ConvShape& s, const Epilogue& e, double density, int64_t bat
   for (const ConvKernel& k : conv_kernels()) {
     if (!isa_available(k.isa) || !k.supports(s, e)) continue;
     ++n_checks;
-    const auto packed = k.pack(k, s, e, w.data(), bias.data());
+    // Any of the better ways to cut the layer, not only the one the cost model likes best.
+    const int64_t nnz = s.weight_count() - std::count(w.begin(), w.end(), 0.0f);
+    Tile tile;
+    if (k.family != ConvFamily::kReference) {
+      const auto ways = conv_tilings(k, s, e, nnz, 40);
+      tile = tile_of(ways[rng.below(static_cast<int>(ways.size()))]);
+      check(tile_of(plan_conv(k, s, e, nnz, tile)) == tile, "a tile names its tiling");
+    }
+    const auto packed = k.pack(k, s, e, w.data(), bias.data(), tile);
     Guarded y(out * batch, skew, 7.0f), again(out * batch, 0, 7.0f);
     // Scratch full of NaN: nothing may be read before it is written.
     Guarded scratch(3 * static_cast<int64_t>(packed->scratch_bytes_per_thread / 4), 0,
@@ -106,7 +114,7 @@ void run_case(const ConvShape& s, const Epilogue& e, double density, int64_t bat
     args.scratch = scratch.data();
     k.run(*packed, args);
     const std::string name = describe(k, s, e, density, batch);
-    check(packed->nnz == s.weight_count() - std::count(w.begin(), w.end(), 0.0f), name + ": nnz");
+    check(packed->nnz == nnz, name + ": nnz");
     check(y.intact() && x.intact() && scratch.intact(), name + ": wrote outside its buffers");
     for (int64_t n = 0; n < batch; ++n)
       for (int64_t i = 0; i < out; ++i) {

@@ -140,8 +140,9 @@ ConvGeometry conv_geometry(const ConvKernel& kernel, const ConvShape& s, const E
   return g;
 }
 
-ConvTiling conv_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, const ConvGeometry& g,
-                       int64_t nnz) {
+template <class Visit>
+void each_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, const ConvGeometry& g, int64_t nnz,
+                 Visit&& visit) {
   const bool sparse = kernel.family == ConvFamily::kSparse;
   const Limits lim = limits(kernel, sparse, g.pooled);
   const int lanes = kernel.vector_lanes, cells = g.pooled ? 4 : 1;
@@ -152,8 +153,6 @@ ConvTiling conv_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilo
   const double used = s.in_c * (per_channel > 30 ? 1.0 : 1.0 - std::exp(-per_channel));
   const double taps = double(s.kernel_h) * s.kernel_w;
   const double planes_per_channel = g.n_shifts * (1.0 - std::exp(-per_channel / g.n_shifts * (g.pooled ? 2 : 1)));
-  ConvTiling best;
-  best.cycles = -1;
   int last_rows = 0;
   for (int n_tiles = 1; n_tiles <= g.rows; ++n_tiles) {
     int tile_rows = ceil_div(g.rows, n_tiles);
@@ -210,25 +209,48 @@ ConvTiling conv_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilo
           cycles += fill_cycles(g, lanes, tile_rows, double(s.in_c) * g.n_shifts, panel_bytes);
         }
         cycles *= tiles;
-        if (best.cycles < 0 || cycles < best.cycles) best = {tile_rows, tiles, chunk, chunks, block, cycles};
+        visit(ConvTiling{tile_rows, tiles, chunk, chunks, block, cycles});
       }
     }
   }
-  return best;
 }
+
+template <class Visit>
+void each_plan(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, int64_t nnz, Visit&& visit) {
+  const auto with = [&](const ConvGeometry& g) {
+    each_tiling(kernel, s, e, g, nnz, [&](const ConvTiling& t) { visit(g, t); });
+  };
+  if (e.pool == Pool2x2::kNone) return with(conv_geometry(kernel, s, e, PoolBy::kNothing));
+  if (kernel.family != ConvFamily::kSparse) return with(conv_geometry(kernel, s, e, PoolBy::kLater));
+  with(conv_geometry(kernel, s, e, PoolBy::kFourSums));
+  const ConvGeometry folded = conv_geometry(kernel, s, e, PoolBy::kFolding);
+  if (folded.fold) with(folded);
+}
+
+Tile tile_name(const ConvGeometry& g, const ConvTiling& t) { return {t.tile_rows, t.chunk_channels, t.block, g.fold != 0}; }
 
 }  // namespace
 
-ConvPlanned plan_conv(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, int64_t nnz) {
-  const auto plan = [&](PoolBy by) {
-    ConvPlanned p{conv_geometry(kernel, s, e, by), {}};
-    p.tiling = conv_tiling(kernel, s, e, p.geometry, nnz);
-    return p;
-  };
-  if (e.pool == Pool2x2::kNone) return plan(PoolBy::kNothing);
-  if (kernel.family != ConvFamily::kSparse) return plan(PoolBy::kLater);
-  ConvPlanned sums = plan(PoolBy::kFourSums), folded = plan(PoolBy::kFolding);
-  return folded.geometry.fold && (sums.tiling.cycles < 0 || folded.tiling.cycles < sums.tiling.cycles) ? folded : sums;
+Tile tile_of(const ConvPlanned& p) { return tile_name(p.geometry, p.tiling); }
+
+std::vector<ConvPlanned> conv_tilings(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, int64_t nnz, int most) {
+  std::vector<ConvPlanned> best;
+  each_plan(kernel, s, e, nnz, [&](const ConvGeometry& g, const ConvTiling& t) {
+    keep_best(best, ConvPlanned{g, t}, most, [](const ConvPlanned& p) { return p.tiling.cycles; });
+  });
+  return best;
+}
+
+ConvPlanned plan_conv(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, int64_t nnz, const Tile& tile) {
+  ConvPlanned best;
+  best.tiling.cycles = -1;
+  bool named = false;
+  each_plan(kernel, s, e, nnz, [&](const ConvGeometry& g, const ConvTiling& t) {
+    if (named) return;
+    named = tile_name(g, t) == tile;
+    if (named || best.tiling.cycles < 0 || t.cycles < best.tiling.cycles) best = {g, t};
+  });
+  return best;
 }
 
 }  // namespace secateur

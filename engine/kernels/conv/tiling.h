@@ -39,8 +39,12 @@ struct ConvPlanned {
   ConvTiling tiling;               // cycles < 0: the kernel cannot do it
 };
 
-// The cheapest way by the cost model.
-ConvPlanned plan_conv(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, int64_t nnz);
+// The `most` cheapest ways to cut it, best first; none when the kernel cannot do it.
+std::vector<ConvPlanned> conv_tilings(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, int64_t nnz, int most);
+// The way of that tile, or the cheapest where there is none.
+ConvPlanned plan_conv(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, int64_t nnz, const Tile& tile = {});
+// A way's name. `form`: 1 where a fused pool is folded.
+Tile tile_of(const ConvPlanned& planned);
 
 // A 1 GHz core needs cycles / 1000 us. One figure for all machines: ratios are what counts.
 inline constexpr double kCyclesPerMicrosecond = 3500.0;

@@ -16,6 +16,7 @@
 
 #include "base/cpu.h"
 #include "base/threads.h"
+#include "kernels/choice.h"
 #include "kernels/epilogue.h"
 
 namespace secateur {
@@ -71,12 +72,9 @@ const LinearKernel* find_linear_kernel(Isa isa, LinearFamily family);
 
 double predict_linear_us(const LinearKernel& kernel, const LinearShape& s, int64_t rows, int64_t nnz);
 
-struct LinearChoice {
-  const LinearKernel* kernel = nullptr;
-  double predicted_us = 0, sparse_us = 0, dense_us = 0;
-  std::string reason;
-};
-
-LinearChoice choose_linear(Isa isa, const LinearShape& s, int64_t rows, int64_t nnz, bool allow_sparse = true);
+// Ways to compute `rows` rows with kernels up to the ISA, best first by the cost model; as conv_candidates().
+using LinearCandidate = Candidate<LinearKernel>;
+std::vector<LinearCandidate> linear_candidates(Isa isa, const LinearShape& s, int64_t rows, int64_t nnz, bool allow_sparse = true);
+std::string linear_reason(const std::vector<LinearCandidate>& ways, const LinearShape& s, int64_t nnz);
 
 }  // namespace secateur

@@ -1,7 +1,6 @@
 // The table of linear kernels, their predicted cost and the choice between them.
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 
 #include "kernels/linear/rows.h"
 
@@ -55,31 +54,15 @@ double predict_linear_us(const LinearKernel& kernel, const LinearShape& s, int64
   return cycles / 3500.0;
 }
 
-LinearChoice choose_linear(Isa isa, const LinearShape& s, int64_t rows, int64_t nnz, bool allow_sparse) {
-  LinearChoice choice;
-  choice.sparse_us = choice.dense_us = -1;
-  for (;; isa = Isa(int(isa) - 1)) {
-    for (const LinearKernel& k : kTable) {
-      if (k.isa != isa || (k.family == LinearFamily::kSparse && !allow_sparse)) continue;
-      const double us = predict_linear_us(k, s, rows, nnz);
-      (k.family == LinearFamily::kSparse ? choice.sparse_us : choice.dense_us) = us;
-      if (choice.kernel == nullptr || us < choice.predicted_us) {
-        choice.kernel = &k;
-        choice.predicted_us = us;
-      }
-    }
-    if (choice.kernel != nullptr || isa == Isa::kRef) break;
-  }
-  char text[160];
-  const double density = 100.0 * double(nnz) / (double(s.in) * s.out);
-  if (choice.sparse_us < 0 || choice.dense_us < 0) {
-    std::snprintf(text, sizeof text, "density %.3g %%: %.3g us, the only way", density, choice.predicted_us);
-  } else {
-    std::snprintf(text, sizeof text, "density %.3g %%: sparse %.3g us, dense %.3g us", density, choice.sparse_us,
-                  choice.dense_us);
-  }
-  choice.reason = text;
-  return choice;
+std::vector<LinearCandidate> linear_candidates(Isa isa, const LinearShape& s, int64_t rows, int64_t nnz, bool allow_sparse) {
+  return offers(isa, linear_kernels(), [&](const LinearKernel& k, std::vector<LinearCandidate>& ways) {
+    if (k.family != LinearFamily::kSparse || allow_sparse) ways.push_back({&k, {}, predict_linear_us(k, s, rows, nnz)});
+  });
+}
+
+std::string linear_reason(const std::vector<LinearCandidate>& ways, const LinearShape& s, int64_t nnz) {
+  return reason<LinearKernel, LinearFamily>(ways, density_text(nnz, int64_t{s.in} * s.out),
+                                            {{LinearFamily::kSparse, "sparse"}, {LinearFamily::kDense, "dense"}});
 }
 
 }  // namespace secateur

@@ -70,7 +70,7 @@ int main(int argc, char** argv) {
                 for (int c = q; c < std::min(q + 4, s.in_c); ++c) w[(size_t(o) * s.in_c + c) * taps + t] = static_cast<int8_t>(1 + rng.below(100));
         const QWeights qw{w.data(), nullptr, scale.data(), 3};
         const QDensity d = measure_density(s, e, qw);
-        const auto p = k.pack(k, s, e, qw);
+        const auto p = k.pack(k, s, e, qw, {});
         Buffer scratch(p->scratch_bytes_per_thread);
         QConvArgs args;
         args.x = x.data();

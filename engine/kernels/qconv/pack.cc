@@ -216,13 +216,14 @@ QDensity measure_density(const ConvShape& s, const QEpilogue& e, const QWeights&
   return d;
 }
 
-std::unique_ptr<PackedQConv> qconv_panel_pack(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QWeights& w) {
+std::unique_ptr<PackedQConv> qconv_panel_pack(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QWeights& w,
+                                              const Tile& tile) {
   auto p = std::make_unique<PackedPanel>();
   const bool sparse = kernel.family == QConvFamily::kSparse;
   p->kernel = &kernel;
   p->shape = s;
   p->epilogue = e;
-  const QTiling t = plan_qconv(kernel, s, e, measure_density(s, e, w));
+  const QTiling t = plan_qconv(kernel, s, e, measure_density(s, e, w), tile);
   const Layout layout(s, t);
   p->direct = t.direct;
   p->cycles = t.cycles;

@@ -83,7 +83,7 @@ struct QConvKernel {
   int max_block;                             // vectors of sums held in registers per output channel
   int weight_words;                          // 1: four s8; 2: s16 pairs (w0, w2), (w1, w3), for multiply-add of 16 bits
   bool (*supports)(const ConvShape&);
-  std::unique_ptr<PackedQConv> (*pack)(const QConvKernel&, const ConvShape&, const QEpilogue&, const QWeights&);
+  std::unique_ptr<PackedQConv> (*pack)(const QConvKernel&, const ConvShape&, const QEpilogue&, const QWeights&, const Tile&);
   void (*run)(const PackedQConv&, const QConvArgs&);
   void (*task)(const QConvView&, const QConvTask&);
 };
@@ -105,12 +105,11 @@ QDensity measure_density(const ConvShape& s, const QEpilogue& e, const QWeights&
 
 double predict_qconv_us(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QDensity& d);
 
-struct QConvChoice {
-  const QConvKernel* kernel = nullptr;
-  double predicted_us = 0, sparse_us = -1, dense_us = -1;  // negative = not supported
-  std::string reason;
-};
-// The cheapest kernel of the ISA (the reference for kRef, unbounded scales and windows of thousands of taps).
-QConvChoice choose_qconv(Isa isa, const ConvShape& s, const QEpilogue& e, const QDensity& d, bool allow_sparse = true);
+// Ways to compute the layer, as conv_candidates(); the reference alone for kRef, unbounded scales and windows of
+// thousands of taps.
+using QConvCandidate = Candidate<QConvKernel>;
+std::vector<QConvCandidate> qconv_candidates(Isa isa, const ConvShape& s, const QEpilogue& e, const QDensity& d, bool allow_sparse = true,
+                                             int tilings = 1);
+std::string qconv_reason(const std::vector<QConvCandidate>& ways, const ConvShape& s, const QDensity& d);
 
 }  // namespace secateur

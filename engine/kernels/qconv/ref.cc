@@ -48,7 +48,8 @@ int32_t accumulate(const PackedRef& p, const uint8_t* x, int o, int i, int j) {
 
 bool qconv_ref_supports(const ConvShape&) { return true; }
 
-std::unique_ptr<PackedQConv> qconv_ref_pack(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QWeights& w) {
+std::unique_ptr<PackedQConv> qconv_ref_pack(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QWeights& w,
+                                            const Tile&) {
   auto p = std::make_unique<PackedRef>();
   p->kernel = &kernel;
   p->shape = s;

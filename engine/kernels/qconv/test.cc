@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "base/arena.h"
-#include "kernels/qconv/qconv.h"
+#include "kernels/qconv/tiling.h"
 #include "kernels/testing.h"
 
 using namespace secateur;
@@ -78,8 +78,8 @@ void run_case(const Case& c, testing::Random& rng) {
   const int64_t bytes = c.e.output == QOutput::kU8 ? c.batch * quads(s.out_c) * 4 * pixels : int64_t{c.batch} * s.out_c * pixels * 4;
   Buffer residual{size_t(bytes)};
   for (size_t i = 0; i < residual.size(); ++i) residual.data()[i] = static_cast<uint8_t>(rng.below(256));
-  const auto compute = [&](const QConvKernel& k, Threads* threads) {
-    const auto p = k.pack(k, s, c.e, qw);
+  const auto compute = [&](const QConvKernel& k, Threads* threads, const Tile& tile) {
+    const auto p = k.pack(k, s, c.e, qw, tile);
     Bytes y(bytes);
     Bytes scratch(int64_t(p->scratch_bytes_per_thread) * (threads ? threads->size() : 1));
     QConvArgs args;
@@ -94,18 +94,22 @@ void run_case(const Case& c, testing::Random& rng) {
     testing::check(y.intact() && scratch.intact(), std::string(k.name) + " writes outside");
     return std::vector<uint8_t>(y.data(), y.data() + bytes);
   };
-  const auto want = compute(*find_qconv_kernel(Isa::kRef, QConvFamily::kReference), nullptr);
+  const auto want = compute(*find_qconv_kernel(Isa::kRef, QConvFamily::kReference), nullptr, {});
   const QDensity d = measure_density(s, c.e, qw);
   testing::check(d.nnz <= 4 * d.filled && d.filled <= d.blocks, "density");
   if (!d.bounded) {
-    testing::check(choose_qconv(Isa::kVnni, s, c.e, d).kernel->isa == Isa::kRef, "unbounded sums go to the reference");
+    testing::check(qconv_candidates(Isa::kVnni, s, c.e, d)[0].kernel->isa == Isa::kRef, "unbounded sums go to the reference");
     return;
   }
   static Threads pool(3);
   for (const QConvKernel& k : qconv_kernels()) {
     if (!isa_available(k.isa) || k.family == QConvFamily::kReference || !k.supports(s)) continue;
+    // Any of the better ways to cut the layer, not only the one the cost model likes best.
+    const auto ways = qconv_tilings(k, s, c.e, d, 40);
+    const Tile tile = tile_of(ways[rng.below(static_cast<int>(ways.size()))]);
+    testing::check(tile_of(plan_qconv(k, s, c.e, d, tile)) == tile, "a tile names its tiling");
     for (Threads* threads : {static_cast<Threads*>(nullptr), &pool}) {
-      const auto got = compute(k, threads);
+      const auto got = compute(k, threads, tile);
       int64_t wrong = 0, first = -1;
       for (int64_t i = 0; i < bytes; ++i)
         if (got[size_t(i)] != want[size_t(i)]) {
@@ -147,7 +151,7 @@ void hand_made() {
   Buffer in(24), y(24);
   for (int i = 0; i < 24; ++i) in.data()[i] = i % 4 ? 99 : x[i / 4];
   const auto* ref = find_qconv_kernel(Isa::kRef, QConvFamily::kReference);
-  const auto p = ref->pack(*ref, s, e, {&w, &bias, &scale, 4});
+  const auto p = ref->pack(*ref, s, e, {&w, &bias, &scale, 4}, {});
   QConvArgs args;
   args.x = in.data();
   args.y = y.data();
@@ -158,7 +162,7 @@ void hand_made() {
   }
   // Sums that leave int32 when scaled saturate in the reference.
   const float wild = 1e9f;
-  const auto q = ref->pack(*ref, s, e, {&w, &bias, &wild, 4});
+  const auto q = ref->pack(*ref, s, e, {&w, &bias, &wild, 4}, {});
   ref->run(*q, args);
   testing::check(y.data()[0] == 9 && y.data()[20] == 12, "wild scale");
   testing::check(!measure_density(s, e, {&w, &bias, &wild, 4}).bounded, "wild scales are seen");
@@ -207,7 +211,7 @@ int main() {
   run_case({shape(10240, 7, 70, 10240, 7, 1, 0, 1, 10240), e, 0.2, false, 1}, rng);
   QDensity full;
   full.weights = full.nnz = full.blocks = full.filled = 100 * 100;
-  testing::check(choose_qconv(Isa::kVnni, shape(1, 100, 100, 1, 100, 1, 0), e, full).kernel->isa == Isa::kRef, "huge windows go to the reference");
+  testing::check(qconv_candidates(Isa::kVnni, shape(1, 100, 100, 1, 100, 1, 0), e, full)[0].kernel->isa == Isa::kRef, "huge windows go to the reference");
   // One output channel whose sums wrap would be unbounded; extremes that do not: all 255 times -128.
   {
     const ConvShape s = shape(64, 3, 3, 4, 3, 1, 1);
@@ -221,7 +225,7 @@ int main() {
     raw.output = QOutput::kI32;
     for (const QConvKernel& k : qconv_kernels()) {
       if (!isa_available(k.isa)) continue;
-      const auto p = k.pack(k, s, raw, qw);
+      const auto p = k.pack(k, s, raw, qw, {});
       std::vector<int32_t> y(36);
       Buffer scratch(p->scratch_bytes_per_thread);
       QConvArgs args;

@@ -49,7 +49,11 @@ int qplane_extra(const ConvShape& s, const QTiling& t, int index) {
   return most;
 }
 
-QTiling plan_qconv(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QDensity& d) {
+namespace {
+
+// visit(tiling) for every way whose scratch keeps to the second cache; where there is none, for the one of least scratch.
+template <class Visit>
+void each_tiling(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QDensity& d, Visit&& visit) {
   const Costs cost = costs(kernel);
   const bool sparse = kernel.family == QConvFamily::kSparse;
   const double l1 = double(cpu().l1d_bytes), l2 = double(cpu().l2_bytes);
@@ -69,12 +73,13 @@ QTiling plan_qconv(const QConvKernel& kernel, const ConvShape& s, const QEpilogu
   const int taps = s.kernel_h * s.kernel_w;
   const double blocks_per_quad = (sparse ? double(d.filled) : double(out_quads) * 4 * in_quads * taps) / in_quads;
 
-  // The fastest whose scratch keeps to the second cache; where no tile does, the one of least scratch.
-  QTiling best;
-  double best_score = -1;
-  const auto consider = [&](bool own, int pitch, bool fit) {
+  bool any = false;
+  QTiling least;
+  double least_scratch = -1;
+  const auto consider = [&](int form, int pitch, bool fit) {
     QTiling t = base;
-    t.own = own;
+    t.form = form;
+    t.own = form == 1;
     t.pitch = pitch;
     // Of the rows of taps, those whose loads straddle cache lines.
     int astray = 0;
@@ -84,7 +89,7 @@ QTiling plan_qconv(const QConvKernel& kernel, const ConvShape& s, const QEpilogu
       t.tile_rows = (base.rows + tiles - 1) / tiles;
       t.n_tiles = (base.rows + t.tile_rows - 1) / t.tile_rows;
       t.n_vectors = (t.tile_rows * t.pitch + lanes - 1) / lanes;
-      if (fit && t.n_vectors < 4 && tiles > 1 && best_score >= 0) break;
+      if (fit && t.n_vectors < 4 && tiles > 1 && any) break;
       const int planes = s.kernel_w * qplane_rows(s, t);
       double quad_words = 0, rows = 0;
       for (int u = 0; u < qplane_rows(s, t); ++u) {
@@ -115,8 +120,12 @@ QTiling plan_qconv(const QConvKernel& kernel, const ConvShape& s, const QEpilogu
           cycles += (chunks - 1.0) * 4 * out_quads * t.n_vectors * cost.spill;
           if (!base.direct) cycles += in_quads * rows * ((t.pitch + lanes - 1) / lanes) * cost.copy * (s.stride_w > 2 ? 4 : s.stride_w);
           t.cycles = cycles * t.n_tiles + 300.0 + 60.0 * t.n_tiles;
-          const double score = fit ? t.cycles : panel + partial;
-          if (best_score < 0 || score < best_score) best = t, best_score = score;
+          if (fit) {
+            any = true;
+            visit(t);
+          } else if (least_scratch < 0 || panel + partial < least_scratch) {
+            least = t, least_scratch = panel + partial;
+          }
         }
       }
       last_vectors = t.n_vectors;
@@ -124,13 +133,35 @@ QTiling plan_qconv(const QConvKernel& kernel, const ConvShape& s, const QEpilogu
     }
   };
   for (const bool fit : {true, false}) {
-    if (best_score >= 0) break;
+    if (any) return;
     const int aligned = (base.cols + lanes - 1) / lanes * lanes;
-    consider(false, taps == 1 ? base.cols : aligned, fit);
+    consider(0, taps == 1 ? base.cols : aligned, fit);
     if (base.direct || taps == 1) continue;
-    consider(true, base.cols, fit);
-    if (base.cols < aligned) consider(false, base.cols, fit);
+    consider(1, base.cols, fit);
+    if (base.cols < aligned) consider(2, base.cols, fit);
   }
+  visit(least);
+}
+
+}  // namespace
+
+Tile tile_of(const QTiling& t) { return {t.tile_rows, t.chunk_quads, t.block, t.form}; }
+
+std::vector<QTiling> qconv_tilings(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QDensity& d, int most) {
+  std::vector<QTiling> best;
+  each_tiling(kernel, s, e, d, [&](const QTiling& t) { keep_best(best, t, most, [](const QTiling& a) { return a.cycles; }); });
+  return best;
+}
+
+QTiling plan_qconv(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QDensity& d, const Tile& tile) {
+  QTiling best;
+  best.cycles = -1;
+  bool named = false;
+  each_tiling(kernel, s, e, d, [&](const QTiling& t) {
+    if (named) return;
+    named = tile_of(t) == tile;
+    if (named || best.cycles < 0 || t.cycles < best.cycles) best = t;
+  });
   return best;
 }
 

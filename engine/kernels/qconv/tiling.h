@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "kernels/qconv/qconv.h"
 
@@ -15,6 +16,7 @@ struct QTiling {
   int pitch = 1;
   int tile_rows = 1, n_tiles = 1, n_vectors = 1, block = 1;
   int chunk_quads = 1, n_chunks = 1;
+  int form = 0;            // which of the ways below made it (tile_of)
   double cycles = 0;       // of one image
 };
 
@@ -26,7 +28,12 @@ int qplane_rows(const ConvShape& s, const QTiling& t);
 // Rows of the planes of that index beyond the tile's own.
 int qplane_extra(const ConvShape& s, const QTiling& t, int index);
 
-QTiling plan_qconv(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QDensity& d);
+// The cheapest way to cut it, or that of the tile where there is one.
+QTiling plan_qconv(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QDensity& d, const Tile& tile = {});
+// The `most` cheapest ways, best first; at least one.
+std::vector<QTiling> qconv_tilings(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QDensity& d, int most);
+// A way's name. `form`: 0 whole rows of vectors, 1 a plane per tap, 2 rows as long as the image's.
+Tile tile_of(const QTiling& t);
 
 inline constexpr double kQCyclesPerMicrosecond = 3500;
 

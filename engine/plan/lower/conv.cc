@@ -157,16 +157,17 @@ void conv(Lowering& L, const Node& n, int x, int w, int bias, int residual) {
   info.nnz = count_nonzero(weights, info.n_weights);
   const bool pooled = attr_i(n, "_pool", 0) != 0;
   if (pooled) e.pool = Pool2x2::kMax;
-  ConvChoice choice = choose_conv(L.isa(), s, e, info.nnz, L.allow_sparse());
-  const bool split_pool = pooled && !choice.kernel;
+  auto ways = conv_candidates(L.isa(), s, e, info.nnz, L.allow_sparse());
+  const bool split_pool = pooled && ways.empty();
   if (split_pool) {
     e.pool = Pool2x2::kNone;
-    choice = choose_conv(L.isa(), s, e, info.nnz, L.allow_sparse());
+    ways = conv_candidates(L.isa(), s, e, info.nnz, L.allow_sparse());
   }
-  if (!choice.kernel) L.unsupported(n, "no kernel covers this convolution");
+  if (ways.empty()) L.unsupported(n, "no kernel covers this convolution");
+  const ConvCandidate& choice = ways[0];
   const auto packed = L.packed<PackedConv>(
       "conv/" + std::string(choice.kernel->name) + "/" + conv_key(s, e), {w, bias},
-      [&]() { return choice.kernel->pack(*choice.kernel, s, e, weights, b); });
+      [&]() { return choice.kernel->pack(*choice.kernel, s, e, weights, b, choice.tile); });
 
   Dims stored = out;
   if (pooled) stored[2] = win.out[0] / 2, stored[3] = win.out[1] / 2;
@@ -175,7 +176,7 @@ void conv(Lowering& L, const Node& n, int x, int w, int bias, int residual) {
   const size_t bytes = packed->scratch_bytes_per_thread * static_cast<size_t>(L.threads());
   const int scratch = bytes ? L.scratch(bytes) : -1;
   info.kernel = choice.kernel->name;
-  info.why = choice.reason;
+  info.why = conv_reason(ways, s, info.nnz);
   if (!packed->note.empty()) info.why += (info.why.empty() ? "" : "; ") + packed->note;
   info.packed_bytes = static_cast<int64_t>(packed->packed_bytes);
   if (e.residual) info.why += "; residual fused";

@@ -113,8 +113,9 @@ void linear(Lowering& L, const Node& n, int x, int w, bool transposed, float alp
   const Activation after = e.act;
   if (broadcast_residual) e.act = Activation::none();
 
-  const LinearChoice choice = choose_linear(L.isa(), shape, rows, info.nnz, L.allow_sparse());
-  if (!choice.kernel) L.unsupported(n, "no kernel covers this layer");
+  const auto ways = linear_candidates(L.isa(), shape, rows, info.nnz, L.allow_sparse());
+  if (ways.empty()) L.unsupported(n, "no kernel covers this layer");
+  const LinearCandidate& choice = ways[0];
   const auto packed = L.packed<PackedLinear>(
       "linear/" + std::string(choice.kernel->name) + "/" + std::to_string(transposed) + "/" + std::to_string(alpha) + "/" +
           std::to_string(beta) + "/" + epilogue_key(e),
@@ -142,7 +143,7 @@ void linear(Lowering& L, const Node& n, int x, int w, bool transposed, float alp
   const size_t bytes = packed->scratch_bytes(rows, L.threads());
   const int scratch = bytes ? L.scratch(bytes) : -1;
   info.kernel = choice.kernel->name;
-  info.why = choice.reason;
+  info.why = linear_reason(ways, shape, info.nnz);
   if (!packed->note.empty()) info.why += (info.why.empty() ? "" : "; ") + packed->note;
   info.packed_bytes = static_cast<int64_t>(packed->packed_bytes);
   L.emit(n, LinearStep{packed, rows, x, e.residual ? residual : -1, y, scratch}, {x, e.residual ? residual : -1, scratch},

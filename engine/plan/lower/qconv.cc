@@ -64,15 +64,16 @@ void run_kernel(Lowering& L, const Node& n, const ConvShape& s, const QEpilogue&
   // Walking all weights for their density is dear beside a plan: once per layer.
   const auto density = L.packed<QDensity>("qdensity/" + key_of(s, e, weights.x_zero), {w, bias, scale},
                                           [&] { return std::make_shared<const QDensity>(measure_density(s, e, weights)); });
-  const QConvChoice choice = choose_qconv(L.int8_isa(), s, e, *density, L.allow_sparse());
+  const auto ways = qconv_candidates(L.int8_isa(), s, e, *density, L.allow_sparse());
+  const QConvCandidate& choice = ways[0];
   const auto packed = L.packed<PackedQConv>("qconv/" + std::string(choice.kernel->name) + "/" + key_of(s, e, weights.x_zero), {w, bias, scale, offset},
-                                            [&] { return choice.kernel->pack(*choice.kernel, s, e, weights); });
+                                            [&] { return choice.kernel->pack(*choice.kernel, s, e, weights, choice.tile); });
   const size_t bytes = packed->scratch_bytes_per_thread * static_cast<size_t>(L.threads());
   const int scratch = bytes ? L.scratch(bytes) : -1;
   StepInfo info;
   info.op = op;
   info.kernel = choice.kernel->name;
-  info.why = choice.reason + (packed->note.empty() ? "" : "; " + packed->note);
+  info.why = qconv_reason(ways, s, *density) + (packed->note.empty() ? "" : "; " + packed->note);
   if (residual >= 0) info.why += "; residual fused";
   info.in = L.dims(x);
   info.weight = L.dims(w);
