@@ -92,9 +92,25 @@ struct Threads::State {
   }
 };
 
-Threads::Threads(int n) : n_(std::max(1, n)) { watch_forks(); }
+struct Threads::Turn {
+  std::mutex mutex;
+  uint32_t forks = g_forks.load();
+};
+
+Threads::Threads(int n) : n_(std::max(1, n)), turn_(new Turn) { watch_forks(); }
+
+std::mutex& Threads::turn() {
+  Turn* turn = turn_.load();
+  if (turn->forks != g_forks.load()) {
+    auto fresh = std::make_unique<Turn>();
+    // The old one is left behind: destroying a locked mutex is undefined. On failure `turn` becomes the other's new one.
+    if (turn_.compare_exchange_strong(turn, fresh.get())) turn = fresh.release();
+  }
+  return turn->mutex;
+}
 
 Threads::~Threads() {
+  if (const Turn* turn = turn_.load(); turn->forks == g_forks.load()) delete turn;
   // In a forked child the workers do not exist: joining them would hang, so their book-keeping is left behind.
   if (state_ && state_->forks != g_forks.load()) (void)state_.release();
 }

@@ -2,8 +2,10 @@
 // depends on the task index only, never on timing. Kernels give each task the same arithmetic for any pool size.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <type_traits>
 
 namespace secateur {
@@ -21,8 +23,11 @@ class Threads {
 
   int size() const { return n_; }
 
+  // Held for the length of a run. In a forked child it is a new one: a thread of the parent may have held the old.
+  std::mutex& turn();
+
   // Calls fn(task, worker) for task = 0..tasks-1; worker = 0..size()-1 owns a contiguous range of tasks. Returns when
-  // all are done. fn must not throw. Not reentrant: one parallel() at a time per pool (a session holds a lock).
+  // all are done. fn must not throw. Not reentrant: one parallel() at a time per pool (a session holds turn()).
   template <class Fn>
   void parallel(int64_t tasks, Fn&& fn) {
     if (n_ == 1 || tasks <= 1) {
@@ -38,8 +43,10 @@ class Threads {
   void run(int64_t tasks, Call call, void* fn);
 
   struct State;
+  struct Turn;
   int n_;
   std::unique_ptr<State> state_;
+  std::atomic<Turn*> turn_;
 };
 
 // Sets flush-to-zero and denormals-are-zero on this thread for its lifetime and restores the caller's mode after.

@@ -85,6 +85,7 @@ Session::Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse)
   if (n_threads_ > 1) pool_ = std::make_unique<Threads>(n_threads_);
   graph_ = read_model(bytes);
   check_support(graph_);
+  n_nodes_ = graph_.nodes.size();
   inputs_ = graph_.inputs;
   outputs_ = graph_.outputs;
   for (const auto& in : inputs_) {
@@ -211,7 +212,7 @@ void Session::Lease::run() const {
   const FlushDenormals guard;
   const Exec exec{frame_->ptr.data(), session_.pool_.get()};
   if (exec.threads) {
-    const std::lock_guard<std::mutex> lock(session_.run_mutex_);
+    const std::lock_guard<std::mutex> lock(exec.threads->turn());
     for (const Step& step : plan_->steps) step.run(step.state.get(), exec);
     return;
   }
@@ -223,8 +224,8 @@ std::vector<double> Session::Lease::profile(int repeats) const {
   std::vector<std::vector<double>> times(plan_->steps.size());
   const FlushDenormals guard;
   const Exec exec{frame_->ptr.data(), session_.pool_.get()};
-  std::unique_lock<std::mutex> lock(session_.run_mutex_, std::defer_lock);
-  if (exec.threads) lock.lock();
+  std::unique_lock<std::mutex> lock;
+  if (exec.threads) lock = std::unique_lock<std::mutex>(exec.threads->turn());
   for (int r = 0; r < repeats; ++r) {
     for (size_t i = 0; i < plan_->steps.size(); ++i) {
       const auto begin = Clock::now();

@@ -41,6 +41,7 @@ class Session {
 
   const std::vector<ValueInfo>& inputs() const { return inputs_; }
   const std::vector<ValueInfo>& outputs() const { return outputs_; }
+  size_t n_nodes() const { return n_nodes_; }                // of the file
   int threads() const { return n_threads_; }
   Isa isa() const { return isa_; }
   const Graph& graph() const { return graph_; }            // after the passes
@@ -83,11 +84,11 @@ class Session {
   std::vector<ValueInfo> inputs_, outputs_;
   std::vector<std::string> notes_;
   Isa isa_ = Isa::kRef;
+  size_t n_nodes_ = 0;
   int n_threads_ = 1;
   bool allow_sparse_ = true;
   std::unique_ptr<Threads> pool_;       // null with one thread: then runs need no lock
   std::mutex mutex_;                    // plans, frames, pack cache
-  std::mutex run_mutex_;                // one parallel run at a time per pool
   PackCache cache_;
   std::vector<std::shared_ptr<Plan>> plans_;  // most recently used last
 };
