@@ -4,6 +4,9 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "bindings/bindings.h"
 #include "graph/onnx_write.h"
 #include "plan/partition.h"
@@ -20,7 +23,9 @@ Graph named_graph(const nb::bytes& model) {
   return g;
 }
 
-nb::bytes bytes_of(const Graph& g) {
+// IR version 10 holds every opset read here; a runtime refuses files of IR versions newer than itself.
+nb::bytes bytes_of(Graph g) {
+  g.ir_version = std::min<int64_t>(g.ir_version, 10);
   const std::string s = write_onnx(g);
   return nb::bytes(s.data(), s.size());
 }
@@ -28,7 +33,7 @@ nb::bytes bytes_of(const Graph& g) {
 }  // namespace
 
 void bind_partition(nb::module_& m) {
-  // refused: {node name: why}. -> nodes [(name, op)], refused {name: why}, parts [(engine, [names], [inputs], [outputs])]
+  // refused: {node name: why}. -> nodes [(name, op, [outputs])], refused {name: why}, parts [(engine, [names], [inputs], [outputs])]
   m.def(
       "partition",
       [](const nb::bytes& model, const std::map<std::string, std::string>& refused) {
@@ -36,7 +41,7 @@ void bind_partition(nb::module_& m) {
         std::map<size_t, std::string> known;
         nb::list nodes;
         for (size_t i = 0; i < g.nodes.size(); ++i) {
-          nodes.append(nb::make_tuple(g.nodes[i].name, g.nodes[i].op));
+          nodes.append(nb::make_tuple(g.nodes[i].name, g.nodes[i].op, g.nodes[i].outputs));
           if (const auto it = refused.find(g.nodes[i].name); it != refused.end()) known[i] = it->second;
         }
         const Partition p = partition(g, std::move(known));
@@ -87,7 +92,7 @@ void bind_partition(nb::module_& m) {
         Graph g = named_graph(model);
         g.outputs.clear();
         for (const auto& name : values) g.outputs.push_back({name, DType::kUndefined, {}, false});
-        return bytes_of(g);
+        return bytes_of(std::move(g));
       },
       nb::arg("model"), nb::arg("values"));
 }

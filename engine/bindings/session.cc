@@ -329,6 +329,7 @@ void bind_session(nb::module_& m) {
       .def("get_outputs", [](const PySession& s) { return node_args(s.session().outputs()); })
       .def("_explain", &PySession::explain, nb::arg("batch"), nb::arg("repeats"))
       .def_prop_ro("threads", [](const PySession& s) { return s.session().threads(); })
+      .def_prop_ro("n_nodes", [](const PySession& s) { return s.session().n_nodes(); })
       .def_prop_ro("isa", [](const PySession& s) { return isa_name(s.session().isa()); })
       .def_prop_ro("notes", [](const PySession& s) { return s.session().notes(); });
   m.def(

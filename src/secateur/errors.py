@@ -69,3 +69,7 @@ class EnvironmentFailure(SecateurError):
     """Disk full, no memory, folder not writable."""
 
     exit_code = 4
+
+
+class HandedOverWarning(UserWarning):
+    """Some nodes of a model run in another runtime than the engine; the text names them."""

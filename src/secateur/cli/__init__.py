@@ -12,12 +12,15 @@ import os
 import sys
 import tempfile
 import traceback
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from secateur import __version__
-from secateur.errors import SecateurError
+from secateur.errors import HandedOverWarning, SecateurError
 from secateur.importing import place, told
 
 COMMANDS = ("compress", "inspect", "plan", "bench", "verify", "run", "pack", "unpack", "report", "methods", "reproduce")
@@ -59,7 +62,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def _main(argv: list[str]) -> int:
     try:
-        build()(args=argv, standalone_mode=False, prog_name="secateur")
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", HandedOverWarning)
+            warnings.showwarning = _say(warnings.showwarning)
+            build()(args=argv, standalone_mode=False, prog_name="secateur")
         sys.stdout.flush()
         return 0
     except SecateurError as e:
@@ -84,6 +90,20 @@ def _main(argv: list[str]) -> int:
         if code is None and place(e):
             return _fail(f"your own code failed: {told(e)}; the model and the data must work without secateur", 2)
         return _bug() if code is None else code
+
+
+def _say(show: Callable[..., None]) -> Callable[..., None]:
+    """What runs in another runtime is a plain line, once; other warnings look as ever."""
+    said: set[str] = set()
+
+    def line(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
+        if not issubclass(category, HandedOverWarning):
+            show(message, category, *args, **kwargs)
+        elif str(message) not in said:
+            said.add(str(message))
+            print(f"secateur: {message}", file=sys.stderr)
+
+    return line
 
 
 def _usage(error: Exception) -> int | None:

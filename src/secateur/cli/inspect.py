@@ -19,6 +19,7 @@ def command(
     Example: secateur inspect model.sct
     """
     from secateur import engine
+    from secateur.engine.mixed import share
 
     found = engine.inspect(file)
     if json_:
@@ -28,6 +29,7 @@ def command(
     columns = ["layer", "op", "weight", "density", "values", "MACs", "bytes", "bound", "kernel", "why"]
     print_table(f"{file}: {size(found['nbytes'])}, ISA {found.get('isa', '-')}", columns, rows)
     totals = found["totals"]
+    typer.echo(share(found["coverage"]))
     typer.echo("totals: " + ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in totals.items()))
 
 

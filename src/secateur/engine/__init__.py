@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from secateur.engine.bench import bench as bench
 from secateur.engine.inspect import inspect as inspect
-from secateur.engine.mixed import MixedSession as MixedSession
 from secateur.engine.session import InferenceSession as InferenceSession
 from secateur.engine.session import isas as isas
 
-__all__ = ["InferenceSession", "MixedSession", "bench", "inspect", "isas"]
+__all__ = ["InferenceSession", "bench", "inspect", "isas"]

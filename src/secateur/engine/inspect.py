@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 from secateur.engine import _native
 from secateur.engine.mixed import coverage
 from secateur.engine.session import InferenceSession, read_model
-from secateur.errors import UnsupportedError, UsageError
+from secateur.errors import HandedOverWarning, MissingExtraError, UnsupportedError, UsageError
 from secateur.formats import Section, sections
 
 
@@ -21,7 +22,7 @@ def inspect(path_or_bytes: str | os.PathLike[str] | bytes, batch: int = 1) -> di
     Returns:
         `format` ("onnx" or "sct"), `nbytes` of the file, `opset`, `ir_version`, `inputs`, `outputs` (name, type,
         shape), `isa`, `cpu`, `notes` (what was folded and fused), `refused` (why the engine cannot run it alone, or
-        None), `coverage` (what `MixedSession` would hand over, as far as operators tell),
+        None), `coverage` (of `InferenceSession`; by operators alone where ONNX Runtime is needed and missing),
         and `layers`, one dict per node that does arithmetic or holds constants:
         name, op, shape (of the weight or None), n_weights, nnz, density, n_values (distinct nonzero values), bits,
         structure (list of what was found), macs (dense), macs_nonzero, nbytes (of its constants in this file),
@@ -30,27 +31,18 @@ def inspect(path_or_bytes: str | os.PathLike[str] | bytes, batch: int = 1) -> di
         kernel and why (what the engine chose; "fused" where another layer took it in).
         `totals`: n_weights, nnz, density, macs, macs_nonzero, constants_nbytes, other_nbytes (graph and names), nbytes.
     Raises:
-        UsageError, FormatError: as `InferenceSession`. An unsupported operator is not an error here but `refused`.
+        UsageError, FormatError: as `InferenceSession`. A node that no runtime takes is not an error but `refused`.
     """
     data = read_model(path_or_bytes)
     if batch < 1:
         raise UsageError(f"inspect(): batch={batch}; it must be >= 1")
     found = _native.layers(data)
     coded = {s.name: s for s in sections(data) if s.kind == "tensor"} if _is_sct(data) else None
-    session: InferenceSession | None = None
-    refused: str | None = None
-    try:
-        session = InferenceSession(data, threads=1)
-    except UnsupportedError as error:
-        refused = str(error)
-    # Some steps only move data for a node; the first step of a node with weights is the one that tells.
-    steps: dict[int, dict[str, Any]] = {}
-    if session is not None and _all_known(session):
-        for step in session.explain(batch=batch, repeats=0):
-            known = steps.get(step["layer"])
-            if known is None or (step["n_weights"] and not known["n_weights"]):
-                steps[step["layer"]] = step
-    layers = [_layer(row, steps.get(row["index"]), coded) for row in found["layers"]]
+    session, refused = _session(data)
+    steps = _steps(session, batch) if session is not None and session.known_shapes else {}
+    covered = session.coverage if session is not None else coverage(data)
+    steps |= {h["node"]: h | {"kernel": "onnxruntime"} for h in covered["handed_over"]}
+    layers = [_layer(row, steps.get(row["index"]) or steps.get(row["name"]), coded) for row in found["layers"]]
     layers = [row for row in layers if row["n_weights"] or row["nbytes"] or row["kernel"]]
     return {
         "format": "sct" if coded is not None else "onnx",
@@ -63,7 +55,7 @@ def inspect(path_or_bytes: str | os.PathLike[str] | bytes, batch: int = 1) -> di
         "cpu": _native.cpu_name(),
         "notes": session.notes if session else [],
         "refused": refused,
-        "coverage": coverage(data),
+        "coverage": covered,
         "layers": layers,
         "totals": _totals(layers, len(data)),
     }
@@ -73,9 +65,33 @@ def _is_sct(data: bytes) -> bool:
     return bool(_native.is_sct(data))
 
 
-def _all_known(session: InferenceSession) -> bool:
-    """Free axes other than the first have no size to try; then kernels are chosen at the first run."""
-    return all(isinstance(d, int) for value in session.get_inputs() for d in value.shape[1:])
+def _session(model: bytes) -> tuple[InferenceSession | None, str | None]:
+    """A session if any runtime takes the model, and why the engine alone does not."""
+    try:
+        return InferenceSession(model, threads=1, fallback=None), None
+    except UnsupportedError as error:
+        refused = str(error)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", HandedOverWarning)  # told in `coverage`
+            return InferenceSession(model, threads=1), refused
+    except (UnsupportedError, MissingExtraError):
+        return None, refused
+
+
+def _steps(session: InferenceSession, batch: int) -> dict[int | str, dict[str, Any]]:
+    """The telling step of every node, by its number in the file; by its name where the model was cut into parts.
+
+    Some steps only move data for a node; the first step of a node with weights is the one that tells.
+    """
+    whole = not session.coverage["handed_over"]
+    steps: dict[int | str, dict[str, Any]] = {}
+    for step in session.explain(batch=batch, repeats=0):
+        key = step["layer"] if whole else step["node"]
+        known = steps.get(key)
+        if known is None or (step["n_weights"] and not known["n_weights"]):
+            steps[key] = step
+    return steps
 
 
 def _values(nodes: list[_native.NodeArg]) -> list[dict[str, Any]]:
@@ -84,7 +100,7 @@ def _values(nodes: list[_native.NodeArg]) -> list[dict[str, Any]]:
 
 def _layer(row: dict[str, Any], step: dict[str, Any] | None, coded: dict[str, Section] | None) -> dict[str, Any]:
     n_weights, nnz = row["n_weights"], row["nnz"]
-    positions = step["macs"] // step["n_weights"] if step and step["n_weights"] else 0
+    positions = step["macs"] // step["n_weights"] if step and step.get("n_weights") else 0
     stored = [coded[name] for name in row["constants"] if name in coded] if coded is not None else None
     return {
         "name": row["name"],

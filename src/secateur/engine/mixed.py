@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secateur.engine import _native
-from secateur.engine.session import InferenceSession, read_model
 from secateur.errors import MissingExtraError, UnsupportedError, UsageError
 
 Array = NDArray[Any]
+Open = Callable[[bytes], _native.Session]
+Types = dict[str, tuple[int, list[int] | None]]  # of values: ONNX's element type, shape (free axes -1)
 # ONNX's numbers of element types, by ONNX Runtime's words for them.
 _TYPES = {
     "float": 1, "uint8": 2, "int8": 3, "uint16": 4, "int16": 5, "int32": 6, "int64": 7, "bool": 9, "float16": 10,
     "double": 11, "uint32": 12, "uint64": 13, "bfloat16": 16,
 }  # fmt: skip
+_LISTED = 8  # nodes named in a message
 
 
 class _Part(Protocol):
@@ -32,27 +35,22 @@ class _Part(Protocol):
 
 
 class _Engine:
-    def __init__(
-        self, model: bytes, names: list[str], inputs: list[str], outputs: list[str], threads: int | None
-    ) -> None:
+    def __init__(self, model: bytes, names: list[str], inputs: list[str], outputs: list[str], open_: Open) -> None:
         self.names, self.inputs, self.outputs = names, inputs, outputs
-        self.session = InferenceSession(model, threads)
+        self.session = open_(model)
 
     def run(self, values: Mapping[str, Array]) -> list[Array]:
         return self.session.run(self.outputs, {name: values[name] for name in self.inputs})
 
     def explain(self, batch: int, repeats: int) -> list[dict[str, Any]]:
-        try:
-            return self.session.explain(batch, repeats)
-        except UsageError:  # shapes that only a run knows
-            row = {
-                "node": self.names[0],
-                "op": "",
-                "kernel": "engine",
-                "why": "chosen at the first run",
-                "n_nodes": len(self.names),
-            }
-            return [row]
+        if not known_shapes(self.session):
+            return [_row(self.names, "engine", "chosen at the first run")]
+        return self.session._explain(batch, repeats)
+
+
+def known_shapes(session: _native.Session | Parts) -> bool:
+    """Whether no axis but the first of any input is free: then the session has planned, and knows that it can run."""
+    return all(isinstance(d, int) for value in session.get_inputs() for d in value.shape[1:])
 
 
 class _OnnxRuntime:
@@ -75,15 +73,16 @@ class _OnnxRuntime:
         return found
 
     def explain(self, batch: int, repeats: int) -> list[dict[str, Any]]:
-        return [
-            {
-                "node": ", ".join(self.names),
-                "op": "",
-                "kernel": "onnxruntime",
-                "why": self.why,
-                "n_nodes": len(self.names),
-            }
-        ]
+        return [_row(self.names, "onnxruntime", self.why)]
+
+
+def _row(names: list[str], kernel: str, why: str) -> dict[str, Any]:
+    """A row of `explain` for a part of which no single steps are known."""
+    empty = dict.fromkeys(("input", "output", "weight", "macs", "density", "time_us"))
+    return {
+        "node": ", ".join(names), "layer": None, "op": "", "kernel": kernel, "why": why, **empty,
+        "n_weights": 0, "nnz": 0, "packed_nbytes": 0, "n_nodes": len(names),
+    }  # fmt: skip
 
 
 def _onnxruntime_session(model: bytes, threads: int | None, types_only: bool = False) -> Any:
@@ -102,86 +101,61 @@ def _onnxruntime_session(model: bytes, threads: int | None, types_only: bool = F
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no common class but this
-        raise UnsupportedError(
-            f"ONNX Runtime does not take the nodes that the engine leaves to it either: {error}"
-        ) from None
+        raise _Peer(" ".join(str(error).split())[:300]) from None
 
 
-class MixedSession:
-    """`InferenceSession` for any model: what the engine does not cover runs in ONNX Runtime, and is listed.
+class Parts:
+    """What `InferenceSession` runs when the engine does not cover the model: parts in the engine and in ONNX Runtime.
 
     The graph is cut into the largest parts that either side can run; parts of the engine without a layer of their own
     go to ONNX Runtime too, as a change of runtime would cost more than it gives. Models with subgraphs (If, Loop) are
-    refused, as they cannot be cut. `run`, `get_inputs`, `get_outputs` and `explain` are those of `InferenceSession`.
+    refused, as they cannot be cut. In a forked child the parts are made anew: ONNX Runtime's threads stay behind.
 
     Args:
-        path_or_bytes: path of an `.onnx` or `.sct` file, or its bytes.
-        threads: of either runtime; None takes all CPUs the process may use.
-    Attributes:
-        coverage: `n_nodes`, `n_engine`, `handed_over` [{node, op, why}].
+        model: an `.onnx` or `.sct` file's bytes.
+        open_: makes the engine's session of a part.
+        threads: of ONNX Runtime; None takes all CPUs.
+        error: why the engine refused the whole.
     Raises:
-        MissingExtraError: the model needs ONNX Runtime and it is not installed; the message names the nodes.
-        UnsupportedError: neither runtime takes a node. UsageError, FormatError: as `InferenceSession`.
+        MissingExtraError: ONNX Runtime is not installed; the message names the nodes. UnsupportedError: neither runtime
+        takes a node.
     """
 
-    def __init__(self, path_or_bytes: str | os.PathLike[str] | bytes, threads: int | None = None) -> None:
-        self._model = read_model(path_or_bytes)
-        self._threads = threads
-        self._refused: dict[str, str] = {}
-        self._inputs, self._outputs = _native.interface(self._model)
-        self._cut()
+    def __init__(self, model: bytes, open_: Open, threads: int | None, error: UnsupportedError) -> None:
+        self._model, self._open, self._threads = model, open_, threads
+        self._inputs, self._outputs = _native.interface(model)
+        # An error without a node speaks of an unnamed one, or of the whole model; the parts will say it again.
+        self._plan = self._cut({error.node: str(error)} if error.node else {})
 
-    def _cut(self) -> None:
-        """Cuts the graph by what is refused so far; a part that refuses another node starts over without it."""
+    def _cut(self, refused: Mapping[str, str]) -> _Plan:
+        """The graph cut by what is refused so far; a part that refuses another node starts over without it."""
         while True:
             try:
-                self._parts = self._build()
-                return
-            except _Refused as refused:
-                self._refuse(refused.error)
+                return _Plan(self._model, refused, self._open, self._threads)
+            except _Refused as found:
+                refused = self._with(refused, found.error)
 
-    def _refuse(self, error: UnsupportedError) -> None:
-        if error.node is None or error.node in self._refused:
+    def _with(self, refused: Mapping[str, str], error: UnsupportedError) -> dict[str, str]:
+        """`refused` and the error's node; all nodes for an error that speaks of the whole model, such as its opset."""
+        names = [error.node] if error.node else [n for n, _, _ in _native.partition(self._model, {})["nodes"]]
+        more = {name: str(error) for name in names if name not in refused}
+        if not more:
             raise error
-        self._refused[error.node] = str(error)
-
-    def _build(self) -> list[_Part]:
-        found = _native.partition(self._model, self._refused)
-        reasons = found["refused"]
-        self.coverage = _coverage(found)
-        parts = found["parts"]
-        own = {name for _, _, _, outputs in parts for name in outputs}
-        inner = sorted({name for _, _, inputs, _ in parts for name in inputs if name in own})
-        try:
-            types = _types(self._model, inner)
-        except MissingExtraError as error:
-            nodes = ", ".join(f"{r['node']!r} ({r['op']}: {r['why']})" for r in self.coverage["handed_over"][:8])
-            raise MissingExtraError(f"{error}; the nodes: {nodes}") from None
-        built: list[_Part] = []
-        for engine, names, inputs, outputs in parts:
-            if not outputs:
-                continue
-            model = _native.extract(self._model, names, inputs, outputs, types)
-            if engine:
-                try:
-                    built.append(_Engine(model, names, inputs, outputs, self._threads))
-                except UnsupportedError as error:
-                    raise _Refused(error) from error
-            else:
-                why = "; ".join(dict.fromkeys(reasons[name] for name in names))
-                built.append(_OnnxRuntime(model, names, inputs, outputs, self._threads, why))
-        return built
+        return {**refused, **more}
 
     def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
         """As `InferenceSession.run`. A node that the engine refuses for these shapes is handed over from then on."""
         while True:
+            plan = self._plan  # another thread may put another one there
+            if plan.pid != os.getpid():
+                _left_behind.append(plan)  # destroying its sessions would wait for threads that are not here
+                self._plan = plan = self._cut(plan.refused)
             values = dict(feeds)
             try:
-                for part in self._parts:
+                for part in plan.parts:
                     values.update(zip(part.outputs, part.run(values), strict=True))
             except UnsupportedError as error:
-                self._refuse(error)
-                self._cut()
+                self._plan = self._cut(self._with(plan.refused, error))
                 continue
             except KeyError as error:
                 raise UsageError(f"run(): input {error} is missing from feeds") from None
@@ -199,23 +173,39 @@ class MixedSession:
         """The model's outputs."""
         return self._outputs
 
-    def explain(self, batch: int = 1, repeats: int = 30) -> list[dict[str, Any]]:
-        """The engine's rows, part by part; a part that was handed over is one row with kernel `onnxruntime`."""
-        return [row for part in self._parts for row in part.explain(batch, repeats)]
+    def _explain(self, batch: int, repeats: int) -> list[dict[str, Any]]:
+        return [row for part in self._plan.parts for row in part.explain(batch, repeats)]
+
+    @property
+    def coverage(self) -> dict[str, Any]:
+        """As `InferenceSession.coverage`."""
+        return self._plan.coverage
+
+    @property
+    def _sessions(self) -> list[_native.Session]:
+        return [part.session for part in self._plan.parts if isinstance(part, _Engine)]
+
+    @property
+    def threads(self) -> int:
+        """Threads of one run."""
+        return self._sessions[0].threads if self._sessions else self._threads or os.cpu_count() or 1
+
+    @property
+    def isa(self) -> str:
+        """The engine's kernel level."""
+        return self._sessions[0].isa if self._sessions else _native.isas()[-1]
+
+    @property
+    def notes(self) -> list[str]:
+        """What was done to the engine's parts before planning."""
+        return [note for session in self._sessions for note in session.notes]
 
 
-def coverage(model: bytes) -> dict[str, Any]:
-    """`MixedSession.coverage` by operators alone, without planning: no shapes, no ONNX Runtime needed."""
-    return _coverage(_native.partition(model, {}))
+_left_behind: list[_Plan] = []
 
 
-def _coverage(found: Mapping[str, Any]) -> dict[str, Any]:
-    ops, reasons = dict(found["nodes"]), found["refused"]
-    return {
-        "n_nodes": len(ops),
-        "n_engine": len(ops) - len(reasons),
-        "handed_over": [{"node": name, "op": ops[name], "why": why} for name, why in reasons.items()],
-    }
+class _Peer(Exception):
+    """What ONNX Runtime says to a model it does not take, on one line."""
 
 
 class _Refused(Exception):
@@ -224,12 +214,106 @@ class _Refused(Exception):
         self.error = error
 
 
-def _types(model: bytes, values: list[str]) -> dict[str, tuple[int, list[int] | None]]:
+class _Plan:
+    """One way to cut the model. Not changed once made."""
+
+    def __init__(self, model: bytes, refused: Mapping[str, str], open_: Open, threads: int | None) -> None:
+        found = _native.partition(model, refused)
+        self.refused, self.pid = refused, os.getpid()
+        self.parts: list[_Part] = []
+        self.coverage = _coverage(found)
+        reasons, parts = found["refused"], found["parts"]
+        own = {name for _, _, _, outputs in parts for name in outputs}
+        inner = sorted({name for _, _, inputs, _ in parts for name in inputs if name in own})
+        nodes = found["nodes"]
+        layers = {nodes[row["index"]][0]: row for row in _native.layers(model)["layers"] if row["n_weights"]}
+        weighed = {outputs[0]: name for name, _, outputs in nodes if name in reasons and name in layers}
+        try:
+            types = _types(model, sorted({*inner, *weighed}))
+            self._build(model, parts, reasons, {name: types[name] for name in inner}, open_, threads)
+        except MissingExtraError as error:
+            raise MissingExtraError(f"{error}; the nodes: {_listed(self.coverage['handed_over'])}") from None
+        except _Peer as error:
+            nodes_left = _listed(self.coverage["handed_over"])
+            raise UnsupportedError(
+                f"neither the engine nor ONNX Runtime takes {nodes_left}; the latter: {error}"
+            ) from None
+        rows = [row for part in self.parts if isinstance(part, _Engine) for row in part.explain(1, 0)]
+        self.coverage["macs"] = {
+            "engine": _sum(row["macs"] for row in rows),
+            "handed_over": _sum(_macs(layers[node], types[value][1]) for value, node in weighed.items()),
+        }
+
+    def _build(
+        self, model: bytes, parts: Any, reasons: Mapping[str, str], types: Types, open_: Open, threads: int | None
+    ) -> None:
+        for engine, names, inputs, outputs in parts:
+            if not outputs:
+                continue
+            extracted = _native.extract(model, names, inputs, outputs, types)
+            if engine:
+                try:
+                    self.parts.append(_Engine(extracted, names, inputs, outputs, open_))
+                except UnsupportedError as error:
+                    raise _Refused(error) from error
+            else:
+                why = "; ".join(dict.fromkeys(reasons[name] for name in names))
+                self.parts.append(_OnnxRuntime(extracted, names, inputs, outputs, threads, why))
+
+
+def _sum(values: Any) -> int | None:
+    """Their sum; None when one is not known."""
+    known = list(values)
+    return None if None in known else sum(known)
+
+
+def _macs(layer: Mapping[str, Any], output: list[int] | None) -> int | None:
+    """Dense multiply-adds for one example of a layer with constant weights; None where they cannot be told."""
+    if output is None or any(d < 0 for d in output[1:]) or layer["op"] not in ("Conv", "Gemm", "MatMul"):
+        return None
+    positions = output[2:] if layer["op"] == "Conv" else output[1:-1]
+    return int(layer["n_weights"]) * math.prod(positions)
+
+
+def coverage(model: bytes) -> dict[str, Any]:
+    """`InferenceSession.coverage` by operators alone, without planning: no shapes, no ONNX Runtime needed."""
+    return _coverage(_native.partition(model, {}))
+
+
+def _coverage(found: Mapping[str, Any]) -> dict[str, Any]:
+    ops, reasons = {name: op for name, op, _ in found["nodes"]}, found["refused"]
+    return {
+        "n_nodes": len(ops),
+        "n_engine": len(ops) - len(reasons),
+        "macs": {"engine": None, "handed_over": None if reasons else 0},
+        "handed_over": [{"node": name, "op": ops[name], "why": why} for name, why in reasons.items()],
+    }
+
+
+def share(coverage: Mapping[str, Any]) -> str:
+    """What the engine covers, in a sentence: share of nodes, of multiply-adds where known, and who takes the rest."""
+    ours, rest = coverage["macs"]["engine"], coverage["macs"]["handed_over"]
+    macs = (
+        f" and {100 * ours / (ours + rest):.1f} % of the multiply-adds"
+        if ours is not None and rest is not None and ours + rest
+        else ""
+    )
+    text = f"{coverage['n_engine']} of {coverage['n_nodes']} nodes{macs} run in the engine"
+    handed = coverage["handed_over"]
+    return f"{text}; ONNX Runtime takes {_listed(handed)}" if handed else text
+
+
+def _listed(handed: Sequence[Mapping[str, Any]]) -> str:
+    named = ", ".join(f"{h['node']!r} ({h['op']}: {h['why']})" for h in handed[:_LISTED])
+    return named + (f" and {len(handed) - _LISTED} more" if len(handed) > _LISTED else "")
+
+
+def _types(model: bytes, values: list[str]) -> Types:
     """Element type and shape of inner values, as ONNX Runtime infers them; free axes are -1."""
     if not values:
         return {}
     session = _onnxruntime_session(_native.expose(model, values), 1, types_only=True)
-    types: dict[str, tuple[int, list[int] | None]] = {}
+    types: Types = {}
     for value in session.get_outputs():
         kind = value.type.removeprefix("tensor(").removesuffix(")")
         if kind not in _TYPES:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from secateur.engine import _native
-from secateur.errors import FormatError, UsageError
+from secateur.engine.mixed import Parts, known_shapes, share
+from secateur.errors import FormatError, HandedOverWarning, UnsupportedError, UsageError
+
+Array = NDArray[Any]
 
 
 def isas() -> tuple[str, ...]:
@@ -40,35 +47,93 @@ def read_model(path_or_bytes: str | os.PathLike[str] | bytes | bytearray | memor
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-class InferenceSession(_native.Session):
+class InferenceSession:
     """A model ready to run on the CPU.
 
     Reads ONNX (opset 11 to 23) and `.sct`, plans once per set of input shapes, and runs zeros at no cost where that is
     faster. Any number of Python threads may call `run` at the same time; the GIL is released while the network runs.
+    A forked child may go on with its parent's sessions.
+
+    Nodes that the engine does not cover run in ONNX Runtime where that is installed; a warning says so once, and
+    `coverage` lists them.
 
     Args:
         path_or_bytes: path of an `.onnx` or `.sct` file, or its bytes.
         threads: threads of one run, >= 1; None takes all CPUs the process may use. Layers below some 20 microseconds
             run on the caller's thread whatever is asked.
+        fallback: "onnxruntime", or None to refuse what the engine does not cover.
 
     Raises:
         UsageError: the file cannot be read, or `threads` is not a positive integer.
         FormatError: the file is damaged, truncated or not a model; `.offset` is the byte where reading stopped.
-        UnsupportedError: the model needs an operator or feature the engine does not have; the message names the node.
+        UnsupportedError: neither the engine nor the fallback takes the model; the message names the node.
+        MissingExtraError: the model needs ONNX Runtime and it is not installed; the message names the nodes.
     """
 
-    def __init__(self, path_or_bytes: str | os.PathLike[str] | bytes, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path_or_bytes: str | os.PathLike[str] | bytes,
+        threads: int | None = None,
+        *,
+        fallback: str | None = "onnxruntime",
+    ) -> None:
         if threads is not None and (
             isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024
         ):
             raise UsageError(f"threads: got {threads!r}; it must be an integer from 1 to 1024, or None")
+        if fallback not in ("onnxruntime", None):
+            raise UsageError(f"fallback: got {fallback!r}; it must be 'onnxruntime' or None")
         data = read_model(path_or_bytes)
+        self._threads = threads
+        self._model: bytes | None = None
         try:
-            super().__init__(data, threads or 0)
+            self._runs: _native.Session | Parts = self._open(data)
         except FormatError as error:
             if isinstance(path_or_bytes, (str, os.PathLike)):
                 raise _named(error, path_or_bytes) from None
             raise
+        except UnsupportedError as error:
+            if fallback is None:
+                raise
+            self._runs = Parts(data, self._open, threads, error)
+            warnings.warn(share(self.coverage), HandedOverWarning, stacklevel=2)
+        if fallback is not None and not known_shapes(self._runs):
+            self._model = data  # whether the engine covers the model is known at the first run only
+
+    def _open(self, model: bytes) -> _native.Session:
+        return _native.Session(model, self._threads or 0)
+
+    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
+        """The outputs named (None: all, in the model's order) for the inputs in `feeds`, as fresh arrays.
+
+        Raises:
+            UsageError: names, dtypes or shapes that do not fit the model.
+            UnsupportedError: these shapes need something that neither the engine nor the fallback has.
+        """
+        runs = self._runs
+        if isinstance(runs, _native.Session):
+            try:
+                return runs.run(output_names, feeds)
+            except UnsupportedError as error:
+                if self._model is None:
+                    raise
+                runs = Parts(self._model, self._open, self._threads, error)
+            told = 0
+        else:
+            told = len(runs.coverage["handed_over"])
+        found = runs.run(output_names, feeds)
+        self._runs = runs
+        if len(self.coverage["handed_over"]) > told:
+            warnings.warn(share(self.coverage), HandedOverWarning, stacklevel=2)
+        return found
+
+    def get_inputs(self) -> list[_native.NodeArg]:
+        """The model's inputs: name, shape (ints, names of free axes or None), type."""
+        return self._runs.get_inputs()
+
+    def get_outputs(self) -> list[_native.NodeArg]:
+        """The model's outputs."""
+        return self._runs.get_outputs()
 
     def explain(self, batch: int = 1, repeats: int = 30) -> list[dict[str, Any]]:
         """What runs, layer by layer: kernel, why it was chosen, what was found in the weights, time.
@@ -78,12 +143,45 @@ class InferenceSession(_native.Session):
             repeats: timed runs per layer on a fixed pseudo-random input; 0 leaves `time_us` None.
         Returns:
             One dict per step in order of execution: node, op, kernel, why, input, output, weight (shapes), macs,
-            n_weights, nnz, density, packed_nbytes, time_us (median, microseconds).
+            n_weights, nnz, density, packed_nbytes, time_us (median, microseconds). Nodes that were handed over stand
+            in one row per part, with the kernel `onnxruntime`, node (names), op, why, n_nodes and macs (None: unknown).
         """
         if batch < 1 or repeats < 0:
             raise UsageError(f"explain(): batch={batch}, repeats={repeats}; batch must be >= 1 and repeats >= 0")
-        rows: list[dict[str, Any]] = self._explain(batch, repeats)
-        return rows
+        return self._runs._explain(batch, repeats)
+
+    @property
+    def coverage(self) -> dict[str, Any]:
+        """What the engine covers of the file.
+
+        `n_nodes` of the file, `n_engine` of them in the engine, `macs` {engine, handed_over} (dense multiply-adds for
+        one example; None: not known), `handed_over` [{node, op, why}].
+        """
+        if isinstance(self._runs, Parts):
+            return self._runs.coverage
+        macs = sum(row["macs"] for row in self._runs._explain(1, 0)) if known_shapes(self._runs) else None
+        n = self._runs.n_nodes
+        return {"n_nodes": n, "n_engine": n, "macs": {"engine": macs, "handed_over": 0}, "handed_over": []}
+
+    @property
+    def known_shapes(self) -> bool:
+        """Whether no axis but the first of any input is free: then all is planned, and `explain` can tell."""
+        return known_shapes(self._runs)
+
+    @property
+    def threads(self) -> int:
+        """Threads of one run."""
+        return self._runs.threads
+
+    @property
+    def isa(self) -> str:
+        """The kernel level in use, one of `isas()`."""
+        return self._runs.isa
+
+    @property
+    def notes(self) -> list[str]:
+        """What was folded, fused and removed before planning."""
+        return self._runs.notes
 
 
 def _named(error: FormatError, path: str | os.PathLike[str]) -> FormatError:
