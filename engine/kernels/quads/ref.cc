@@ -8,17 +8,41 @@
 namespace secateur {
 namespace {
 
+// Half to even; beyond 2^10 nobody asks which byte it is. NaN gives the lower end, as before a clamp to a byte.
 float round_even(float v) {
-  const float f = std::floor(v), d = v - f;
-  if (d < 0.5f) return f;
-  if (d > 0.5f) return f + 1.0f;
-  return std::fmod(f, 2.0f) == 0.0f ? f : f + 1.0f;
+  v = v > -1024.0f ? v < 1024.0f ? v : 1024.0f : -1024.0f;
+  const int whole = static_cast<int>(v + 1024.0f) - 1024;  // towards minus infinity, or just above v where the sum was rounded up
+  const float f = static_cast<float>(whole), d = v - f;
+  return d > 0.5f || (d == 0.5f && whole % 2 != 0) ? f + 1.0f : f;
+}
+
+// Adds n words, `step` apart, byte by byte.
+inline void add_bytes(const uint8_t* p, int n, int64_t step, int32_t sum[4]) {
+  while (n > 0) {
+    // Bytes 0, 2 and 1, 3 as pairs of 16 bits: 256 pixels fit.
+    const int now = std::min(n, 256);
+    uint32_t even = 0, odd = 0;
+    for (int i = 0; i < now; ++i) {
+      uint32_t word;
+      std::memcpy(&word, p + i * step * 4, 4);
+      even += word & 0x00ff00ff, odd += word >> 8 & 0x00ff00ff;
+    }
+    sum[0] += static_cast<int32_t>(even & 0xffff), sum[1] += static_cast<int32_t>(odd & 0xffff);
+    sum[2] += static_cast<int32_t>(even >> 16), sum[3] += static_cast<int32_t>(odd >> 16);
+    n -= now, p += now * step * 4;
+  }
 }
 
 }  // namespace
 
 void quads_average(const QAverageArgs& args) {
-  const QPoolArgs& a = args.p;
+  QPoolArgs a = args.p;
+  const bool whole = a.kernel_h == a.in_h && a.kernel_w == a.in_w && a.out_h == 1 && a.out_w == 1 && a.pad_top == 0 && a.pad_left == 0;
+  if (whole && a.dilation_h == 1 && a.dilation_w == 1) {
+    // One run.
+    a.in_w = a.kernel_w = a.in_h * a.in_w;
+    a.in_h = a.kernel_h = 1;
+  }
   for (int64_t plane = 0; plane < a.planes; ++plane) {
     const uint8_t* x = a.x + plane * a.in_h * a.in_w * 4;
     uint8_t* y = a.y + plane * a.out_h * a.out_w * 4;
@@ -31,16 +55,12 @@ void quads_average(const QAverageArgs& args) {
           const int from = col >= 0 ? 0 : (-col + a.dilation_w - 1) / a.dilation_w;
           const int to = col >= a.in_w ? 0 : std::min(a.kernel_w, (a.in_w - col + a.dilation_w - 1) / a.dilation_w);
           const uint8_t* p = x + (int64_t{row} * a.in_w + col) * 4;
-          for (int v = from; v < to;) {
-            // Bytes 0, 2 and 1, 3 as pairs of 16 bits: 256 pixels fit.
-            uint32_t even = 0, odd = 0;
-            for (const int stop = std::min(to, v + 256); v < stop; ++v, ++count) {
-              uint32_t word;
-              std::memcpy(&word, p + int64_t{v} * a.dilation_w * 4, 4);
-              even += word & 0x00ff00ff, odd += word >> 8 & 0x00ff00ff;
-            }
-            sum[0] += static_cast<int32_t>(even & 0xffff), sum[1] += static_cast<int32_t>(odd & 0xffff);
-            sum[2] += static_cast<int32_t>(even >> 16), sum[3] += static_cast<int32_t>(odd >> 16);
+          if (from >= to) continue;
+          count += to - from;
+          if (a.dilation_w == 1) {
+            add_bytes(p + int64_t{from} * 4, to - from, 1, sum);
+          } else {
+            add_bytes(p + int64_t{from} * a.dilation_w * 4, to - from, a.dilation_w, sum);
           }
         }
         const float scale = count ? args.scale / static_cast<float>(count) : 0.0f;

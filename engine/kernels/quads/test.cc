@@ -117,6 +117,11 @@ int main() {
             a.out_h = (a.in_h + 2 * pad - kernel) / stride + 1, a.out_w = (a.in_w + 2 * pad - kernel) / stride + 1;
             pools(isa, a, rng);
           }
+    for (int width : {1, 7, 30}) {
+      QPoolArgs whole;
+      whole.planes = 2, whole.in_h = whole.kernel_h = 20, whole.in_w = whole.kernel_w = width;
+      pools(isa, whole, rng);
+    }
   }
   return testing::finish("quads", n_checks);
 }
