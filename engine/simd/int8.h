@@ -8,9 +8,11 @@
 //   add(a, b)    lane by lane
 //   H            2 * kLanes 16-bit numbers, in an order of its own.
 //   narrow(a, b, scale)        round(float * scale) of both, saturated to 16 bits
+//   Bytes, bytes_of(Q)         words of a residual, ready for
 //   narrow_sum<k>(a, b, s, scale, ra, rb)  the residual formula of qconv.h for byte k of the residual words
+//   pick(m, a, b)              bits of a where m has ones, of b where it has zeros
 //   to_float(a, scale, offset) float(a) * scale + offset, as bits
-//   store_turned(a, b, c, d, p, step)   p[i * step + 0..3] = a[i], b[i], c[i], d[i] for i < 4
+//   store_turned(from, step, p, to)     p[i * to + k] = from[k * step + i], i, k < kLanes
 //   store_bytes(a, zero, p)    lane + zero, which lies in 0..255, as one byte each
 //   load_bytes(p)              kLanes bytes, a word each
 //   maximum(a, b)              of bytes

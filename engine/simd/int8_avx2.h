@@ -64,25 +64,30 @@ SECATEUR_INLINE __m256i scaled(Q a, float scale) {
   return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(a.v), _mm256_set1_ps(scale)));
 }
 SECATEUR_INLINE H narrow(Q a, Q b, float scale) { return {_mm256_packs_epi32(scaled(a, scale), scaled(b, scale))}; }
+// The byte goes into the mantissa of 2^23 or 2^15: no conversion makes a float of it.
+struct Bytes {
+  __m256i low, high;
+};
+SECATEUR_INLINE Bytes bytes_of(Q r) { return {r.v, _mm256_srli_epi32(r.v, 16)}; }
 template <int K>
-SECATEUR_INLINE __m256i byte_of(__m256i r) {
-  if constexpr (K == 0) return _mm256_and_si256(r, _mm256_set1_epi32(255));
-  else if constexpr (K == 3) return _mm256_srli_epi32(r, 24);
-  else return _mm256_and_si256(_mm256_srli_epi32(r, 8 * K), _mm256_set1_epi32(255));
+SECATEUR_INLINE __m256 byte_minus(const Bytes& r, int zero) {
+  constexpr int kMask = K % 2 ? 0xff00 : 0xff, kBits = K % 2 ? 0x47000000 : 0x4b000000;
+  const __m256i f = _mm256_or_si256(_mm256_and_si256(K < 2 ? r.low : r.high, _mm256_set1_epi32(kMask)), _mm256_set1_epi32(kBits));
+  return _mm256_sub_ps(_mm256_castsi256_ps(f), _mm256_set1_ps((K % 2 ? 0x1p15f : 0x1p23f) + static_cast<float>(zero)));
 }
 template <int K>
-SECATEUR_INLINE __m256i summed(Q a, const Sum& s, float scale, Q r) {
+SECATEUR_INLINE __m256i summed(Q a, const Sum& s, float scale, const Bytes& r) {
   __m256 f = _mm256_round_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(a.v), _mm256_set1_ps(scale)),
                              _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   f = _mm256_min_ps(_mm256_max_ps(f, _mm256_set1_ps(s.lo)), _mm256_set1_ps(s.hi));
-  const __m256 other = _mm256_cvtepi32_ps(_mm256_sub_epi32(byte_of<K>(r.v), _mm256_set1_epi32(s.r_zero)));
-  f = _mm256_add_ps(_mm256_mul_ps(f, _mm256_set1_ps(s.a)), _mm256_mul_ps(other, _mm256_set1_ps(s.b)));
-  return _mm256_cvtps_epi32(f);
+  const __m256 other = _mm256_mul_ps(byte_minus<K>(r, s.r_zero), _mm256_set1_ps(s.b));
+  return _mm256_cvtps_epi32(_mm256_add_ps(_mm256_mul_ps(f, _mm256_set1_ps(s.a)), other));
 }
 template <int K>
-SECATEUR_INLINE H narrow_sum(Q a, Q b, const Sum& s, float scale, Q ra, Q rb) {
+SECATEUR_INLINE H narrow_sum(Q a, Q b, const Sum& s, float scale, const Bytes& ra, const Bytes& rb) {
   return {_mm256_packs_epi32(summed<K>(a, s, scale, ra), summed<K>(b, s, scale, rb))};
 }
+SECATEUR_INLINE Q pick(Q m, Q a, Q b) { return {_mm256_blendv_epi8(b.v, a.v, m.v)}; }
 SECATEUR_INLINE void quads(H h0, H h1, H h2, H h3, int zero, int lo, int hi, Q* a, Q* b) {
   const __m256i z = _mm256_set1_epi16(static_cast<int16_t>(zero));
   const __m256i l = _mm256_set1_epi8(static_cast<char>(lo)), u = _mm256_set1_epi8(static_cast<char>(hi));
@@ -98,10 +103,22 @@ SECATEUR_INLINE void quads(H h0, H h1, H h2, H h3, int zero, int lo, int hi, Q* 
 SECATEUR_INLINE Q to_float(Q a, float scale, float offset) {
   return {_mm256_castps_si256(_mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(a.v), _mm256_set1_ps(scale)), _mm256_set1_ps(offset)))};
 }
-SECATEUR_INLINE void store_turned(const float* a, const float* b, const float* c, const float* d, float* p, int64_t step) {
-  __m128 r0 = _mm_loadu_ps(a), r1 = _mm_loadu_ps(b), r2 = _mm_loadu_ps(c), r3 = _mm_loadu_ps(d);
-  _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
-  _mm_storeu_ps(p, r0), _mm_storeu_ps(p + step, r1), _mm_storeu_ps(p + 2 * step, r2), _mm_storeu_ps(p + 3 * step, r3);
+SECATEUR_INLINE void store_turned(const float* from, int64_t step, float* p, int64_t to) {
+  __m256 r[8], t[8];
+  SECATEUR_UNROLL
+  for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(from + i * step);
+  SECATEUR_UNROLL
+  for (int i = 0; i < 8; i += 2) t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]), t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+  SECATEUR_UNROLL
+  for (int i = 0; i < 8; i += 4) {
+    r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44), r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+    r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44), r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+  }
+  SECATEUR_UNROLL
+  for (int c = 0; c < 4; ++c) {
+    _mm256_storeu_ps(p + c * to, _mm256_permute2f128_ps(r[c], r[4 + c], 0x20));
+    _mm256_storeu_ps(p + (4 + c) * to, _mm256_permute2f128_ps(r[c], r[4 + c], 0x31));
+  }
 }
 SECATEUR_INLINE void store_bytes(Q a, int zero, uint8_t* p) {
   const __m256i w = _mm256_add_epi32(a.v, _mm256_set1_epi32(zero));

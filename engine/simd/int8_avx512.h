@@ -72,24 +72,29 @@ SECATEUR_INLINE __m512i scaled(Q a, float scale) {
   return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(a.v), _mm512_set1_ps(scale)));
 }
 SECATEUR_INLINE H narrow(Q a, Q b, float scale) { return {_mm512_packs_epi32(scaled(a, scale), scaled(b, scale))}; }
+// The byte goes into the mantissa of 2^23 or 2^15: one operation makes a float of it.
+struct Bytes {
+  __m512i low, high;
+};
+SECATEUR_INLINE Bytes bytes_of(Q r) { return {r.v, _mm512_srli_epi32(r.v, 16)}; }
 template <int K>
-SECATEUR_INLINE __m512i byte_of(__m512i r) {
-  if constexpr (K == 0) return _mm512_and_si512(r, _mm512_set1_epi32(255));
-  else if constexpr (K == 3) return _mm512_srli_epi32(r, 24);
-  else return _mm512_and_si512(_mm512_srli_epi32(r, 8 * K), _mm512_set1_epi32(255));
+SECATEUR_INLINE __m512 byte_minus(const Bytes& r, int zero) {
+  constexpr int kMask = K % 2 ? 0xff00 : 0xff, kBits = K % 2 ? 0x47000000 : 0x4b000000;
+  const __m512i f = _mm512_ternarylogic_epi32(K < 2 ? r.low : r.high, _mm512_set1_epi32(kMask), _mm512_set1_epi32(kBits), 0xea);  // a & b | c
+  return _mm512_sub_ps(_mm512_castsi512_ps(f), _mm512_set1_ps((K % 2 ? 0x1p15f : 0x1p23f) + static_cast<float>(zero)));
 }
 template <int K>
-SECATEUR_INLINE __m512i summed(Q a, const Sum& s, float scale, Q r) {
+SECATEUR_INLINE __m512i summed(Q a, const Sum& s, float scale, const Bytes& r) {
   __m512 f = _mm512_roundscale_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(a.v), _mm512_set1_ps(scale)), 8);
   f = _mm512_min_ps(_mm512_max_ps(f, _mm512_set1_ps(s.lo)), _mm512_set1_ps(s.hi));
-  const __m512 other = _mm512_cvtepi32_ps(_mm512_sub_epi32(byte_of<K>(r.v), _mm512_set1_epi32(s.r_zero)));
-  f = _mm512_add_ps(_mm512_mul_ps(f, _mm512_set1_ps(s.a)), _mm512_mul_ps(other, _mm512_set1_ps(s.b)));
-  return _mm512_cvtps_epi32(f);
+  const __m512 other = _mm512_mul_ps(byte_minus<K>(r, s.r_zero), _mm512_set1_ps(s.b));
+  return _mm512_cvtps_epi32(_mm512_add_ps(_mm512_mul_ps(f, _mm512_set1_ps(s.a)), other));
 }
 template <int K>
-SECATEUR_INLINE H narrow_sum(Q a, Q b, const Sum& s, float scale, Q ra, Q rb) {
+SECATEUR_INLINE H narrow_sum(Q a, Q b, const Sum& s, float scale, const Bytes& ra, const Bytes& rb) {
   return {_mm512_packs_epi32(summed<K>(a, s, scale, ra), summed<K>(b, s, scale, rb))};
 }
+SECATEUR_INLINE Q pick(Q m, Q a, Q b) { return {_mm512_ternarylogic_epi32(m.v, a.v, b.v, 0xca)}; }
 SECATEUR_INLINE void quads(H h0, H h1, H h2, H h3, int zero, int lo, int hi, Q* a, Q* b) {
   const __m512i z = _mm512_set1_epi16(static_cast<int16_t>(zero));
   const __m512i l = _mm512_set1_epi8(static_cast<char>(lo)), u = _mm512_set1_epi8(static_cast<char>(hi));
@@ -105,10 +110,28 @@ SECATEUR_INLINE void quads(H h0, H h1, H h2, H h3, int zero, int lo, int hi, Q* 
 SECATEUR_INLINE Q to_float(Q a, float scale, float offset) {
   return {_mm512_castps_si512(_mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(a.v), _mm512_set1_ps(scale)), _mm512_set1_ps(offset)))};
 }
-SECATEUR_INLINE void store_turned(const float* a, const float* b, const float* c, const float* d, float* p, int64_t step) {
-  __m128 r0 = _mm_loadu_ps(a), r1 = _mm_loadu_ps(b), r2 = _mm_loadu_ps(c), r3 = _mm_loadu_ps(d);
-  _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
-  _mm_storeu_ps(p, r0), _mm_storeu_ps(p + step, r1), _mm_storeu_ps(p + 2 * step, r2), _mm_storeu_ps(p + 3 * step, r3);
+SECATEUR_INLINE void store_turned(const float* from, int64_t step, float* p, int64_t to) {
+  __m512 r[16], t[16];
+  SECATEUR_UNROLL
+  for (int i = 0; i < 16; ++i) r[i] = _mm512_loadu_ps(from + i * step);
+  SECATEUR_UNROLL
+  for (int i = 0; i < 16; i += 2) t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]), t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+  // r[4 g + c]: rows 4 g to 4 g + 3 of column c of each 128-bit lane.
+  SECATEUR_UNROLL
+  for (int i = 0; i < 16; i += 4) {
+    const __m512d a = _mm512_castps_pd(t[i]), b = _mm512_castps_pd(t[i + 1]), c = _mm512_castps_pd(t[i + 2]), d = _mm512_castps_pd(t[i + 3]);
+    r[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c)), r[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+    r[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d)), r[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+  }
+  SECATEUR_UNROLL
+  for (int c = 0; c < 4; ++c) {
+    const __m512 a = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88), b = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88);   // lanes 0, 2
+    const __m512 d = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xdd), e = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xdd);   // lanes 1, 3
+    _mm512_storeu_ps(p + c * to, _mm512_shuffle_f32x4(a, b, 0x88));
+    _mm512_storeu_ps(p + (4 + c) * to, _mm512_shuffle_f32x4(d, e, 0x88));
+    _mm512_storeu_ps(p + (8 + c) * to, _mm512_shuffle_f32x4(a, b, 0xdd));
+    _mm512_storeu_ps(p + (12 + c) * to, _mm512_shuffle_f32x4(d, e, 0xdd));
+  }
 }
 SECATEUR_INLINE void store_bytes(Q a, int zero, uint8_t* p) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_add_epi32(a.v, _mm512_set1_epi32(zero))));

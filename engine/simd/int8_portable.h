@@ -94,8 +94,10 @@ SECATEUR_INLINE H narrow(Q a, Q b, float scale) {
   for (int i = 0; i < 8; ++i) h.v[i] = saturated(round_even(static_cast<float>(i < 4 ? a.v[i] : b.v[i - 4]) * scale));
   return h;
 }
+using Bytes = Q;
+SECATEUR_INLINE Bytes bytes_of(Q r) { return r; }
 template <int K>
-SECATEUR_INLINE H narrow_sum(Q a, Q b, const Sum& s, float scale, Q ra, Q rb) {
+SECATEUR_INLINE H narrow_sum(Q a, Q b, const Sum& s, float scale, const Bytes& ra, const Bytes& rb) {
   H h;
   for (int i = 0; i < 8; ++i) {
     const int32_t sum = i < 4 ? a.v[i] : b.v[i - 4];
@@ -125,8 +127,13 @@ SECATEUR_INLINE Q to_float(Q a, float scale, float offset) {
   }
   return a;
 }
-SECATEUR_INLINE void store_turned(const float* a, const float* b, const float* c, const float* d, float* p, int64_t step) {
-  for (int i = 0; i < 4; ++i, p += step) p[0] = a[i], p[1] = b[i], p[2] = c[i], p[3] = d[i];
+SECATEUR_INLINE Q pick(Q m, Q a, Q b) {
+  for (int i = 0; i < 4; ++i) a.v[i] = (a.v[i] & m.v[i]) | (b.v[i] & ~m.v[i]);
+  return a;
+}
+SECATEUR_INLINE void store_turned(const float* from, int64_t step, float* p, int64_t to) {
+  for (int i = 0; i < 4; ++i)
+    for (int k = 0; k < 4; ++k) p[i * to + k] = from[k * step + i];
 }
 SECATEUR_INLINE void store_bytes(Q a, int zero, uint8_t* p) {
   for (int i = 0; i < 4; ++i) p[i] = static_cast<uint8_t>(a.v[i] + zero);

@@ -14,6 +14,7 @@ struct Layer {
   const char* name;
   int in_c, size, out_c, kernel, stride, pad;
   bool residual;
+  int rows = 0;            // of a linear layer
 };
 
 constexpr Layer kLayers[] = {
@@ -30,6 +31,8 @@ constexpr Layer kLayers[] = {
     {"resnet50.1x1 512-128@28", 512, 28, 128, 1, 1, 0, false}, {"resnet50.1x1 1024-256@14", 1024, 14, 256, 1, 1, 0, false},
     {"resnet50.1x1 256-1024@14", 256, 14, 1024, 1, 1, 0, true}, {"resnet50.1x1 2048-512@7", 2048, 7, 512, 1, 1, 0, false},
     {"resnet50.128@56/2", 128, 56, 128, 3, 2, 1, false}, {"fc 2048-1000", 2048, 1, 1000, 1, 1, 0, false},
+    {"bert.768-768@128", 768, 1, 768, 1, 1, 0, false, 128}, {"bert.768-3072@128", 768, 1, 3072, 1, 1, 0, false, 128},
+    {"bert.3072-768@128", 3072, 1, 768, 1, 1, 0, false, 128},
 };
 
 }  // namespace
@@ -53,7 +56,8 @@ int main(int argc, char** argv) {
     s.pad_top = s.pad_left = s.pad_bottom = s.pad_right = l.pad;
     QEpilogue e;
     e.residual = l.residual;
-    Buffer x(size_t(quads(s.in_c)) * 4 * s.in_h * s.in_w), y(size_t(quads(s.out_c)) * 4 * s.conv_h() * s.conv_w()), r(y);
+    if (l.rows) s.in_w = l.rows, e.output = QOutput::kF32Rows;
+    Buffer x(size_t(quads(s.in_c)) * 4 * s.in_h * s.in_w), y(size_t(quads(s.out_c)) * 16 * s.conv_h() * s.conv_w()), r(y);
     for (size_t i = 0; i < x.size(); ++i) x.data()[i] = static_cast<uint8_t>(rng.below(256));
     std::vector<float> scale(s.out_c, 0.001f);
     for (const QConvKernel& k : qconv_kernels()) {

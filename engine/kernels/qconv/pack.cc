@@ -21,6 +21,7 @@ struct PackedPanel final : PackedQConv {
   std::vector<int32_t> bias, taps;
   std::vector<float> scale, offset;
   std::vector<QPlane> planes;
+  std::vector<int32_t> narrow;
   std::vector<QChunk> chunks;
   std::vector<int64_t> row_begin;
   Buffer weights;          // dense: words; sparse: entries
@@ -55,6 +56,7 @@ class Layout {
     const int u = index / s_.kernel_w, v = index % s_.kernel_w;
     QPlane p{};
     p.quad = quad;
+    p.column = v;
     p.shift = v * s_.dilation_w;
     p.row = qplane_shared(s_, t_) ? u : u * s_.dilation_h;
     p.extra = qplane_extra(s_, t_, u);
@@ -275,6 +277,13 @@ std::unique_ptr<PackedQConv> qconv_panel_pack(const QConvKernel& kernel, const C
   v.a = e.a, v.b = e.b, v.r_zero = e.r_zero;
   v.sum_zero = e.sum_zero, v.sum_lo = e.sum_lo, v.sum_hi = e.sum_hi;
   v.planes = p->planes.data();
+  if (2 * t.pitch <= kernel.lanes && kernel.lanes % t.pitch == 0 && s.stride_h == 1 && s.stride_w == 1 && t.in_w == t.pitch) {
+    for (int i = 0; i < s.kernel_w; ++i) {
+      const QPlane plane = layout.make(0, 0, i);
+      for (int k = 0; k < kernel.lanes; ++k) p->narrow.push_back(k % t.pitch >= plane.begin && k % t.pitch < plane.end ? -1 : 0);
+    }
+    v.narrow = p->narrow.data();
+  }
   v.chunks = p->chunks.data();
   v.n_chunks = t.n_chunks;
   v.taps = p->taps.data();

@@ -15,6 +15,7 @@ namespace secateur {
 
 struct QPlane {
   int32_t quad;
+  int32_t column;          // of the kernel
   int32_t shift, row;      // before padding is taken off
   int32_t extra;           // rows beyond the tile's own
   int32_t begin, end;      // columns inside the image
@@ -54,6 +55,7 @@ struct QConvView {
   int32_t r_zero, sum_zero, sum_lo, sum_hi;
   // work
   const QPlane* planes;
+  const int32_t* narrow;           // or null; per kernel column: which lanes are inside the image where rows share vectors
   const QChunk* chunks;
   int32_t n_chunks;
   const int32_t* taps;
