@@ -122,11 +122,12 @@ void pack_sparse(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, con
     const int channel0 = k * t.chunk_channels, channels = std::min(t.chunk_channels, s.in_c - channel0);
     std::vector<char> used_all(static_cast<size_t>(channels) * used.size());
     std::vector<ConvRow> rows;
-    std::vector<ConvEntry> own;
+    std::vector<ConvEntry> own;   // of this chunk, by output channel
     const auto& list = by_chunk[k];
     size_t i = 0;
     for (int o = 0; o < s.out_c; ++o) {
-      ConvRow row{o, 0, at, static_cast<uint8_t>(first[o] == k), static_cast<uint8_t>(last[o] == k)};
+      ConvRow row{o, 0, static_cast<int64_t>(own.size()), static_cast<uint8_t>(first[o] == k),
+                  static_cast<uint8_t>(last[o] == k)};
       for (; i < list.size() && list[i].out == o; ++i) {
         const Nonzero& z = list[i];
         const int c = z.channel - channel0, q = z.u * s.dilation_h, x = z.v * s.dilation_w;
@@ -139,7 +140,7 @@ void pack_sparse(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, con
           mark[layout.plane(q, x + s.stride_w)] = 1;
           mark[layout.plane(q + s.stride_h, x + s.stride_w)] = 1;
         }
-        entry[at++] = {offset, z.weight};
+        own.push_back({offset, z.weight});
         ++row.count;
       }
       if (row.count > 0 || row.first) rows.push_back(row);
@@ -148,6 +149,12 @@ void pack_sparse(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, con
     std::stable_sort(rows.begin(), rows.end(), [&](const ConvRow& a, const ConvRow& b) {
       return part_of[a.out] != part_of[b.out] ? part_of[a.out] < part_of[b.out] : a.count < b.count;
     });
+    // In the order they are read, so that they stream from the outer caches.
+    for (ConvRow& row : rows) {
+      std::copy_n(own.data() + row.begin, row.count, entry + at);
+      row.begin = at;
+      at += row.count;
+    }
     size_t r = 0;
     p.part_rows.push_back(static_cast<int32_t>(p.out_rows.size()));
     for (int part = 0; part < parts; ++part) {
