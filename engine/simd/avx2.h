@@ -28,6 +28,20 @@ struct Vec {
   }
   static SECATEUR_INLINE Vec load_masked(const float* p, Mask m) { return {_mm256_maskload_ps(p, m)}; }
   static SECATEUR_INLINE Vec load_range(const float* p, int lo, int hi) { return load_masked(p, mask(lo, hi)); }
+  static SECATEUR_INLINE Vec load_bits(const float* p, uint32_t bits) {
+    const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    return load_masked(p, _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits)), lane), lane));
+  }
+  static SECATEUR_INLINE Vec quads(const float* p, const int64_t* o) {
+    return {_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p + o[0])), _mm_loadu_ps(p + o[1]), 1)};
+  }
+  static SECATEUR_INLINE Vec spread(const float* p) {
+    return {_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_broadcast_ss(p)), _mm_broadcast_ss(p + 1), 1)};
+  }
+  static SECATEUR_INLINE Vec low(Vec x) { return x; }
+  SECATEUR_INLINE void sum_quads(float* p) const {
+    _mm_storeu_ps(p, _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1)));
+  }
   SECATEUR_INLINE void store_first(float* p, int n) const {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     _mm256_maskstore_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane), v);
@@ -50,6 +64,14 @@ SECATEUR_INLINE Vec even(Vec a, Vec b) {
 SECATEUR_INLINE Vec odd(Vec a, Vec b) {
   const __m256 t = _mm256_shuffle_ps(a.v, b.v, _MM_SHUFFLE(3, 1, 3, 1));
   return {_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(t), _MM_SHUFFLE(3, 1, 2, 0)))};
+}
+SECATEUR_INLINE Vec shift_up(Vec a, Vec b) {
+  const __m256i middle = _mm256_castps_si256(_mm256_permute2f128_ps(a.v, b.v, 0x21));  // high of a, low of b
+  return {_mm256_castsi256_ps(_mm256_alignr_epi8(_mm256_castps_si256(b.v), middle, 12))};
+}
+SECATEUR_INLINE Vec shift_down(Vec a, Vec b) {
+  const __m256i middle = _mm256_castps_si256(_mm256_permute2f128_ps(a.v, b.v, 0x21));
+  return {_mm256_castsi256_ps(_mm256_alignr_epi8(middle, _mm256_castps_si256(a.v), 4))};
 }
 SECATEUR_INLINE void halves(Vec a, Vec b, Vec* lo, Vec* hi) {
   lo->v = _mm256_permute2f128_ps(a.v, b.v, 0x20);

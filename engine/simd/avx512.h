@@ -30,6 +30,21 @@ struct Vec {
   static SECATEUR_INLINE Mask mask(int lo, int hi) { return static_cast<__mmask16>(below(hi) & ~below(lo)); }
   static SECATEUR_INLINE Vec load_masked(const float* p, Mask m) { return {_mm512_maskz_loadu_ps(m, p)}; }
   static SECATEUR_INLINE Vec load_range(const float* p, int lo, int hi) { return load_masked(p, mask(lo, hi)); }
+  static SECATEUR_INLINE Vec load_bits(const float* p, uint32_t bits) { return load_masked(p, static_cast<__mmask16>(bits)); }
+  static SECATEUR_INLINE Vec quads(const float* p, const int64_t* o) {
+    __m512 r = _mm512_castps128_ps512(_mm_loadu_ps(p + o[0]));
+    r = _mm512_mask_broadcast_f32x4(r, 0x00f0, _mm_loadu_ps(p + o[1]));
+    r = _mm512_mask_broadcast_f32x4(r, 0x0f00, _mm_loadu_ps(p + o[2]));
+    return {_mm512_mask_broadcast_f32x4(r, 0xf000, _mm_loadu_ps(p + o[3]))};
+  }
+  static SECATEUR_INLINE Vec spread(const float* p) {
+    const __m512i index = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    return {_mm512_permutexvar_ps(index, _mm512_castps128_ps512(_mm_loadu_ps(p)))};
+  }
+  SECATEUR_INLINE void sum_quads(float* p) const {
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1)));
+    _mm_storeu_ps(p, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+  }
   SECATEUR_INLINE void store_first(float* p, int n) const {
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>(below(n)), v);
   }
@@ -52,6 +67,12 @@ SECATEUR_INLINE Vec odd(Vec a, Vec b) {
   const __m512i index = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
   return {_mm512_permutex2var_ps(a.v, index, b.v)};
 }
+SECATEUR_INLINE Vec shift_up(Vec a, Vec b) {
+  return {_mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(b.v), _mm512_castps_si512(a.v), 15))};
+}
+SECATEUR_INLINE Vec shift_down(Vec a, Vec b) {
+  return {_mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(b.v), _mm512_castps_si512(a.v), 1))};
+}
 SECATEUR_INLINE void halves(Vec a, Vec b, Vec* lo, Vec* hi) {
   lo->v = _mm512_shuffle_f32x4(a.v, b.v, _MM_SHUFFLE(1, 0, 1, 0));
   hi->v = _mm512_shuffle_f32x4(a.v, b.v, _MM_SHUFFLE(3, 2, 3, 2));
@@ -64,6 +85,7 @@ struct Half {
   static SECATEUR_INLINE Mask mask(int lo, int hi) { return static_cast<__mmask8>(Vec::mask(lo, hi)); }
   static SECATEUR_INLINE Half load(const float* p) { return {_mm256_loadu_ps(p)}; }
   static SECATEUR_INLINE Half load_masked(const float* p, Mask m) { return {_mm256_maskz_loadu_ps(m, p)}; }
+  static SECATEUR_INLINE Half low(Vec x) { return {_mm512_castps512_ps256(x.v)}; }
   static SECATEUR_INLINE Half zero() { return {_mm256_setzero_ps()}; }
   SECATEUR_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
 };

@@ -44,6 +44,17 @@ struct Vec {
     return load(t);
   }
   static SECATEUR_INLINE Vec load_range(const float* p, int lo, int hi) { return load_masked(p, mask(lo, hi)); }
+  static SECATEUR_INLINE Vec load_bits(const float* p, uint32_t bits) {
+    if ((bits & 15) == 15) return load(p);
+    float t[4] = {0, 0, 0, 0};
+    for (int i = 0; i < 4; ++i)
+      if (bits >> i & 1) t[i] = p[i];
+    return load(t);
+  }
+  static SECATEUR_INLINE Vec quads(const float* p, const int64_t* o) { return load(p + o[0]); }
+  static SECATEUR_INLINE Vec spread(const float* p) { return set1(*p); }
+  SECATEUR_INLINE void sum_quads(float* p) const { store(p); }
+  static SECATEUR_INLINE Vec low(Vec x) { return x; }
   SECATEUR_INLINE void store_first(float* p, int n) const {
     for (int i = 0; i < n; ++i) p[i] = v[i];
   }
@@ -75,6 +86,8 @@ SECATEUR_INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
 
 SECATEUR_INLINE Vec even(Vec a, Vec b) { return {Vec::Lanes{a.v[0], a.v[2], b.v[0], b.v[2]}}; }
 SECATEUR_INLINE Vec odd(Vec a, Vec b) { return {Vec::Lanes{a.v[1], a.v[3], b.v[1], b.v[3]}}; }
+SECATEUR_INLINE Vec shift_up(Vec a, Vec b) { return {Vec::Lanes{a.v[3], b.v[0], b.v[1], b.v[2]}}; }
+SECATEUR_INLINE Vec shift_down(Vec a, Vec b) { return {Vec::Lanes{a.v[1], a.v[2], a.v[3], b.v[0]}}; }
 SECATEUR_INLINE void halves(Vec a, Vec b, Vec* lo, Vec* hi) {
   *lo = {Vec::Lanes{a.v[0], a.v[1], b.v[0], b.v[1]}};
   *hi = {Vec::Lanes{a.v[2], a.v[3], b.v[2], b.v[3]}};

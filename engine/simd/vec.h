@@ -9,8 +9,14 @@
 //   store_first(p, n)                   lanes 0 <= i < n, touches only those, n <= kLanes
 //   set1(x) zero() fma(a, b, c) = a*b + c    + - * /  min max
 //   even(a, b) odd(a, b)                elements 0, 2, 4, ... (1, 3, 5, ...) of a followed by b
+//   load_bits(p, bits)                  lane i from p[i] where bit i is set, 0 elsewhere; touches only those
+//   shift_up(a, b) shift_down(a, b)     the run a, b moved by one lane: last of a, then b without its last; a without its
+//                                       first, then the first of b
+//   quads(p, o) spread(p)               one group of four floats per four lanes: from p + o[0], p + o[1], ...; p[0] four
+//                                       times, p[1] four times, ...
+//   sum_quads(p)                        p[i] = sum of lanes i, i + 4, ..., i < 4
 //   halves(a, b, &lo, &hi)              lo = first halves of a and b, hi = their second halves
-//   Half                                half a register: load, store, load_masked, mask, even; kHasHalf tells if it exists
+//   Half                                half a register: load, store, load_masked, mask, even, low(v); kHasHalf tells if it exists
 //   sum(v) maximum(v)                   across lanes
 //   madd(a, b, c)                       a*b + c of single floats, fused where the ISA has it
 //   Eight                               eight floats: load, store, set1, fma, +, min, max, pick(x, c) = x[c[0]], ..., x[c[7]]

@@ -105,10 +105,62 @@ FillFn fill_function(int pitch) {
   return half ? halved[n] : whole[n];
 }
 
+// The three planes of a kernel three columns wide with one column of padding, columns of the image alone in a row: each
+// row is read once and its neighbours come from registers. Three planes from `plane` on, `apart` floats apart.
+template <int N, bool kHalf>
+void fill_three(const ConvView& v, const ConvPlane& plane, const float* image, int r, int rows, float* to, int64_t apart) {
+  constexpr int kRead = kHalf ? N + 1 : N;
+  typename Vec::Mask masks[kRead];
+  SECATEUR_UNROLL
+  for (int n = 0; n < kRead; ++n) masks[n] = Vec::mask(0, v.in_w - n * kLanes);
+  const float* from = image + int64_t{r} * v.in_w;
+  for (; rows > 0; --rows, ++r, from += v.in_w, to += v.pitch) {
+    Vec x[kRead + 2];  // a vector of zeros on either side
+    const bool inside = r >= 0 && r < v.in_h;
+    x[0] = x[kRead + 1] = Vec::zero();
+    SECATEUR_UNROLL
+    for (int n = 0; n < kRead; ++n) x[n + 1] = inside ? Vec::load_masked(from + n * kLanes, masks[n]) : Vec::zero();
+    SECATEUR_UNROLL
+    for (int n = 0; n < kRead; ++n) {
+      const Vec left = shift_up(x[n], x[n + 1]), right = shift_down(x[n + 1], x[n + 2]);
+      float* at = to + n * kLanes;
+      if (n < N) {
+        left.store(at);
+        x[n + 1].store(at + apart);
+        right.store(at + 2 * apart);
+      } else {
+        Half::low(left).store(at);
+        Half::low(x[n + 1]).store(at + apart);
+        Half::low(right).store(at + 2 * apart);
+      }
+    }
+  }
+}
+
+using FillThreeFn = void (*)(const ConvView&, const ConvPlane&, const float*, int, int, float*, int64_t);
+
+// Null where rows are too long for registers.
+FillThreeFn fill_three_function(int pitch) {
+  const bool half = kHasHalf && pitch % kLanes != 0 && pitch % kLanes <= kLanes / 2;
+  const int n = half ? pitch / kLanes : (pitch + kLanes - 1) / kLanes;
+  constexpr FillThreeFn whole[] = {nullptr, fill_three<1, false>, fill_three<2, false>, fill_three<3, false>, fill_three<4, false>};
+  constexpr FillThreeFn halved[] = {fill_three<0, kHasHalf>, fill_three<1, kHasHalf>, fill_three<2, kHasHalf>,
+                                    fill_three<3, kHasHalf>, fill_three<4, kHasHalf>};
+  if (n > 4) return nullptr;
+  return half ? halved[n] : whole[n];
+}
+
 void fill_panel(const ConvView& v, const ConvChunk& chunk, const float* x, int row0, int rows, float* panel) {
+  const FillThreeFn three = v.three ? fill_three_function(v.pitch) : nullptr;
   const FillFn fill = v.step_w == 1 ? fill_function<1>(v.pitch) : v.step_w == 2 ? fill_function<2>(v.pitch) : fill_plane_any;
   for (int i = chunk.plane_begin; i < chunk.plane_end; ++i) {
     const ConvPlane& plane = v.planes[i];
+    if (three && plane.shift == 0 && i + 2 < chunk.plane_end && v.planes[i + 2].channel == plane.channel) {
+      three(v, plane, x + plane.channel * v.in_plane, row0 - v.pad_top, rows + plane.extra, panel + plane.offset,
+            v.planes[i + 1].offset - plane.offset);
+      i += 2;
+      continue;
+    }
     fill(v, plane, x + plane.channel * v.in_plane, row0 * v.step_h + plane.phase - v.pad_top, rows + plane.extra,
          panel + plane.offset);
   }

@@ -254,6 +254,7 @@ std::unique_ptr<PackedConv> conv_panel_pack(const ConvKernel& kernel, const Conv
   v.pad_top = s.pad_top;
   v.pad_left = s.pad_left;
   v.pitch = g.pitch;
+  v.three = g.step_h == 1 && g.step_w == 1 && g.n_shifts == 3 && g.shift_step == 1 && s.pad_left == 1 && g.cols == g.in_w;
   v.tile_rows = t.tile_rows;
   v.n_tiles = t.n_tiles;
   v.block = t.block;

@@ -55,6 +55,7 @@ struct ConvView {
   int64_t in_plane;                         // floats between channels
   int32_t in_h, in_w;
   int32_t step_h, step_w, pad_top, pad_left;
+  bool three;                               // planes of a channel are its columns moved by -1, 0, 1, and no rows skipped
   // flat pixel space of a tile
   int32_t pitch;
   int32_t tile_rows, n_tiles;
