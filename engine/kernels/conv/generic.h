@@ -139,18 +139,29 @@ void fill_three(const ConvView& v, const ConvPlane& plane, const float* image, i
 
 using FillThreeFn = void (*)(const ConvView&, const ConvPlane&, const float*, int, int, float*, int64_t);
 
-// Null where rows are too long for registers.
+// Null where rows are too long for registers, or vectors would spill over a row's end into the next plane.
 FillThreeFn fill_three_function(int pitch) {
   const bool half = kHasHalf && pitch % kLanes != 0 && pitch % kLanes <= kLanes / 2;
   const int n = half ? pitch / kLanes : (pitch + kLanes - 1) / kLanes;
   constexpr FillThreeFn whole[] = {nullptr, fill_three<1, false>, fill_three<2, false>, fill_three<3, false>, fill_three<4, false>};
   constexpr FillThreeFn halved[] = {fill_three<0, kHasHalf>, fill_three<1, kHasHalf>, fill_three<2, kHasHalf>,
                                     fill_three<3, kHasHalf>, fill_three<4, kHasHalf>};
-  if (n > 4) return nullptr;
+  if (n > 4 || pitch % (kHasHalf ? kLanes / 2 : kLanes) != 0) return nullptr;
   return half ? halved[n] : whole[n];
 }
 
+void fill_taps(const ConvView& v, const ConvChunk& chunk, const float* x, float* panel) {
+  for (int i = chunk.plane_begin; i < chunk.plane_end; ++i) {
+    const ConvTap& tap = v.tap_planes[i];
+    const float* from = x + tap.channel * v.in_plane + tap.from;
+    for (int p = 0; p < v.tap_vectors; ++p)
+      Vec::load_bits(from + p * kLanes, v.tap_masks[tap.mask + p]).store(panel + tap.offset + p * kLanes);
+  }
+}
+
 void fill_panel(const ConvView& v, const ConvChunk& chunk, const float* x, int row0, int rows, float* panel) {
+  if (v.in_place) return;
+  if (v.tap_vectors) return fill_taps(v, chunk, x, panel);
   const FillThreeFn three = v.three ? fill_three_function(v.pitch) : nullptr;
   const FillFn fill = v.step_w == 1 ? fill_function<1>(v.pitch) : v.step_w == 2 ? fill_function<2>(v.pitch) : fill_plane_any;
   for (int i = chunk.plane_begin; i < chunk.plane_end; ++i) {
@@ -220,6 +231,21 @@ void store_rows(const ConvView& v, const float* buffer, const float* residual, f
   }
 }
 
+// A whole image lies in buffer: pools and activates it.
+void store_pooled(const ConvView& v, float* buffer, float* y) {
+  const int rows = v.rows / 2, cols = v.cols / 2;
+  float* to = buffer;  // never ahead of what is read
+  for (int i = 0; i < rows; ++i)
+    for (int j = 0; j < cols; ++j) {
+      const float* a = buffer + 2 * i * v.pitch + 2 * j;
+      const float* c = a + v.pitch;
+      const float top = a[0] > a[1] ? a[0] : a[1], bottom = c[0] > c[1] ? c[0] : c[1];
+      *to++ = top > bottom ? top : bottom;
+    }
+  const int n = rows * cols;
+  for (int j = 0; j < n; j += kLanes) activate(Vec::load(buffer + j), v).store_first(y + j, n - j < kLanes ? n - j : kLanes);
+}
+
 // What a block of sums becomes: partial sums, or output.
 struct Block {
   const float* panel;      // start of the block in the panel's first plane
@@ -259,6 +285,11 @@ SECATEUR_INLINE void finish(const ConvView& v, const Block& b, int out, bool las
   }
   const int64_t plane = out * v.out_plane;
   const float* residual = b.residual ? b.residual + plane : nullptr;
+  if (v.fold == 4) {
+    SECATEUR_UNROLL
+    for (int p = 0; p < P; ++p) sums[p].store(b.buffer + p * kLanes);
+    return store_pooled(v, b.buffer, b.y + plane);
+  }
   if constexpr (P % 4 == 0) {
     if (v.fold) {
       float* y = b.y + plane + b.at / 4;
@@ -279,8 +310,49 @@ SECATEUR_INLINE void finish(const ConvView& v, const Block& b, int out, bool las
 
 // ---- sparse ----------------------------------------------------------------------------------------------------------
 
-template <int P>
-void sparse_rows(const ConvView& v, const Block& b, const ConvRow* row, const ConvRow* end) {
+// Where nonzeros read, in floats.
+struct Near {
+  const uint16_t* at;
+  int unit;
+  SECATEUR_INLINE int64_t operator[](int64_t i) const { return int64_t{at[i]} << unit; }
+  // Of four nonzeros: one load instead of four.
+  SECATEUR_INLINE void four(int64_t i, int64_t* to) const {
+    uint64_t o;
+    __builtin_memcpy(&o, at + i, 8);
+    SECATEUR_UNROLL
+    for (int k = 0; k < 4; ++k) to[k] = static_cast<int64_t>(o >> (16 * k) & 0xffff) << unit;
+  }
+  SECATEUR_INLINE void prefetch(int64_t i) const { __builtin_prefetch(at + i); }
+};
+
+struct Far {
+  const uint32_t* at;
+  SECATEUR_INLINE int64_t operator[](int64_t i) const { return at[i]; }
+  SECATEUR_INLINE void four(int64_t i, int64_t* to) const {
+    SECATEUR_UNROLL
+    for (int k = 0; k < 4; ++k) to[k] = at[i + k];
+  }
+  SECATEUR_INLINE void prefetch(int64_t i) const { __builtin_prefetch(at + i); }
+};
+
+// Nonzeros to ask for ahead of time where short blocks run through them faster than memory brings them.
+constexpr int kAhead = 256;
+
+// C offsets from nonzero i on.
+template <int C, class Offsets>
+SECATEUR_INLINE void offsets_of(const Offsets& offsets, int64_t i, int64_t* to) {
+  if constexpr (C % 4 == 0) {
+    offsets.prefetch(i + kAhead);
+    SECATEUR_UNROLL
+    for (int c = 0; c < C; c += 4) offsets.four(i + c, to + c);
+  } else {
+    SECATEUR_UNROLL
+    for (int c = 0; c < C; ++c) to[c] = offsets[i + c];
+  }
+}
+
+template <int P, class Offsets>
+void sparse_rows(const ConvView& v, const Block& b, const ConvRow* row, const ConvRow* end, Offsets offsets) {
   constexpr int C = chains(P);
   for (; row != end; ++row) {
     Vec sums[C][P];
@@ -292,19 +364,22 @@ void sparse_rows(const ConvView& v, const Block& b, const ConvRow* row, const Co
       SECATEUR_UNROLL
       for (int p = 0; p < P; ++p) sums[0][p] = Vec::load(from + p * kLanes);
     }
-    const ConvEntry* e = v.entries + row->begin;
-    const ConvEntry* stop = e + row->count;
+    int64_t i = row->begin;
+    const int64_t stop = i + row->count;
     if constexpr (C > 1) {
       SECATEUR_UNROLL
       for (int c = 1; c < C; ++c) {
         SECATEUR_UNROLL
         for (int p = 0; p < P; ++p) sums[c][p] = Vec::zero();
       }
-      for (; stop - e >= C; e += C) {
+      for (; i + C <= stop; i += C) {
+        int64_t at[C];
+        offsets_of<C>(offsets, i, at);
+        if (C % 4 == 0) __builtin_prefetch(v.nonzeros + i + kAhead);
         SECATEUR_UNROLL
         for (int c = 0; c < C; ++c) {
-          const Vec w = Vec::set1(e[c].weight);
-          const float* x = b.panel + e[c].offset;
+          const Vec w = Vec::set1(v.nonzeros[i + c]);
+          const float* x = b.panel + at[c];
           SECATEUR_UNROLL
           for (int p = 0; p < P; ++p) sums[c][p] = fma(w, Vec::load(x + p * kLanes), sums[c][p]);
         }
@@ -318,13 +393,63 @@ void sparse_rows(const ConvView& v, const Block& b, const ConvRow* row, const Co
         }
       }
     }
-    for (; e != stop; ++e) {
-      const Vec w = Vec::set1(e->weight);
-      const float* x = b.panel + e->offset;
+    for (; i < stop; ++i) {
+      const Vec w = Vec::set1(v.nonzeros[i]);
+      const float* x = b.panel + offsets[i];
       SECATEUR_UNROLL
       for (int p = 0; p < P; ++p) sums[0][p] = fma(w, Vec::load(x + p * kLanes), sums[0][p]);
     }
     finish<P>(v, b, row->out, row->last, sums[0]);
+  }
+}
+
+// At most four pixels: lanes 4q .. 4q + 3 hold the sums of every kQuads-th nonzero.
+template <class Offsets>
+void sparse_rows_quads(const ConvView& v, const Block& b, const ConvRow* row, const ConvRow* end, Offsets offsets) {
+  constexpr int kQuads = kLanes / 4, kStep = kQuads < 4 ? 4 : kQuads, C = 4;  // nonzeros at a time, chains
+  for (; row != end; ++row) {
+    Vec sums[C];
+    float* partial = b.partial + row->out * v.tile_floats;
+    sums[0] = row->first ? Vec::zero() : Vec::load(partial);
+    SECATEUR_UNROLL
+    for (int c = 1; c < C; ++c) sums[c] = Vec::zero();
+    int64_t i = row->begin;
+    const int64_t stop = i + row->count;
+    const auto step = [&](int chain) {
+      int64_t at[kStep];
+      offsets.four(i, at);
+      SECATEUR_UNROLL
+      for (int q = 0; q < kStep; q += kQuads) {
+        Vec& sum = sums[(chain + q / kQuads) % C];
+        sum = fma(Vec::spread(v.nonzeros + i + q), Vec::quads(b.panel, at + q), sum);
+      }
+      i += kStep;
+    };
+    while (i + C * kStep <= stop) {
+      offsets.prefetch(i + kAhead);
+      __builtin_prefetch(v.nonzeros + i + kAhead);
+      SECATEUR_UNROLL
+      for (int c = 0; c < C; ++c) step(c);
+    }
+    while (i + kStep <= stop) step(0);
+    for (; i < stop; ++i)
+      sums[0] = fma(Vec::set1(v.nonzeros[i]), Vec::load_range(b.panel + offsets[i], 0, 4), sums[0]);
+    sums[0] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    if (!row->last) {
+      sums[0].store(partial);
+      continue;
+    }
+    float pixels[kLanes] = {};
+    sums[0].sum_quads(pixels);
+    for (int k = 0; k < 4; ++k) pixels[k] += v.bias[row->out];
+    float* y = b.y + row->out * v.out_plane;
+    if (v.fold == 4) {
+      store_pooled(v, pixels, y);
+    } else {
+      Vec x = Vec::load(pixels);
+      if (b.residual) x = x + Vec::load_range(b.residual + row->out * v.out_plane, 0, b.n);
+      activate(x, v).store_first(y, b.n);
+    }
   }
 }
 
@@ -348,11 +473,10 @@ void sparse_rows_pooled(const ConvView& v, const Block& b, const ConvRow* row, c
         for (int p = 0; p < P; ++p) sums[q][p] = Vec::load(partial + (4 * p + q) * kLanes);
       }
     }
-    const ConvEntry* e = v.entries + row->begin;
-    for (const ConvEntry* stop = e + row->count; e != stop; ++e) {
-      const Vec w = Vec::set1(e->weight);
-      const float* x0 = b.panel + (e->offset & 0xffff);
-      const float* x1 = b.panel + (e->offset >> 16);
+    for (int64_t i = row->begin, stop = i + row->count; i < stop; ++i) {
+      const Vec w = Vec::set1(v.nonzeros[i]);
+      const float* x0 = b.panel + (v.far[i] & 0xffff);
+      const float* x1 = b.panel + (v.far[i] >> 16);
       SECATEUR_UNROLL
       for (int p = 0; p < P; ++p) {
         sums[0][p] = fma(w, Vec::load(x0 + p * kLanes), sums[0][p]);
@@ -376,23 +500,35 @@ void sparse_rows_pooled(const ConvView& v, const Block& b, const ConvRow* row, c
 }
 
 using RowsFn = void (*)(const ConvView&, const Block&, const ConvRow*, const ConvRow*);
+template <class Offsets>
+using SparseFn = void (*)(const ConvView&, const Block&, const ConvRow*, const ConvRow*, Offsets);
 
-constexpr RowsFn kSparse[] = {
-    nullptr,         sparse_rows<1>,  sparse_rows<2>,  sparse_rows<3>,  sparse_rows<4>,
-    sparse_rows<5>,  sparse_rows<6>,  sparse_rows<7>,  sparse_rows<8>,  sparse_rows<9>,
-    sparse_rows<10>, sparse_rows<11>, sparse_rows<12>,
+template <class Offsets>
+constexpr SparseFn<Offsets> kSparse[] = {
+    nullptr,
+    sparse_rows<1, Offsets>,  sparse_rows<2, Offsets>,  sparse_rows<3, Offsets>,  sparse_rows<4, Offsets>,
+    sparse_rows<5, Offsets>,  sparse_rows<6, Offsets>,  sparse_rows<7, Offsets>,  sparse_rows<8, Offsets>,
+    sparse_rows<9, Offsets>,  sparse_rows<10, Offsets>, sparse_rows<11, Offsets>, sparse_rows<12, Offsets>,
 #if defined(__AVX512F__)
-    sparse_rows<13>, sparse_rows<14>, sparse_rows<15>, sparse_rows<16>, sparse_rows<17>, sparse_rows<18>,
-    sparse_rows<19>, sparse_rows<20>, sparse_rows<21>, sparse_rows<22>, sparse_rows<23>, sparse_rows<24>,
+    sparse_rows<13, Offsets>, sparse_rows<14, Offsets>, sparse_rows<15, Offsets>, sparse_rows<16, Offsets>,
+    sparse_rows<17, Offsets>, sparse_rows<18, Offsets>, sparse_rows<19, Offsets>, sparse_rows<20, Offsets>,
+    sparse_rows<21, Offsets>, sparse_rows<22, Offsets>, sparse_rows<23, Offsets>, sparse_rows<24, Offsets>,
 #endif
 };
+
+template <class Offsets>
+SECATEUR_INLINE void sparse_block(const ConvView& v, const Block& b, const ConvRow* row, const ConvRow* end, int block,
+                                  Offsets offsets) {
+  (v.quads ? sparse_rows_quads<Offsets> : kSparse<Offsets>[block])(v, b, row, end, offsets);
+}
+
 constexpr RowsFn kSparsePooled[] = {
     nullptr, sparse_rows_pooled<1>, sparse_rows_pooled<2>, sparse_rows_pooled<3>,
 #if defined(__AVX512F__)
     sparse_rows_pooled<4>, sparse_rows_pooled<5>, sparse_rows_pooled<6>, sparse_rows_pooled<7>,
 #endif
 };
-static_assert(sizeof kSparse / sizeof *kSparse == kMaxBlock + 1);
+static_assert(sizeof kSparse<Near> / sizeof *kSparse<Near> == kMaxBlock + 1);
 static_assert(sizeof kSparsePooled / sizeof *kSparsePooled == kMaxPooledBlock + 1);
 
 SECATEUR_INLINE void sparse_task(const ConvView& v, const ConvTask& t) {
@@ -405,6 +541,7 @@ SECATEUR_INLINE void sparse_task(const ConvView& v, const ConvTask& t) {
   const int64_t first = int64_t{row0} * v.cols;
   b.y = t.y + (v.fold ? first / 4 : first);
   b.residual = t.residual ? t.residual + first : nullptr;
+  const float* panel = v.in_place ? t.x + first : t.scratch;
   for (int c = 0; c < v.n_chunks; ++c) {
     fill_panel(v, v.chunks[c], t.x, row0, rows, t.scratch);
     const int32_t* part = v.part_rows + int64_t{c} * (v.n_parts + 1);
@@ -414,9 +551,15 @@ SECATEUR_INLINE void sparse_task(const ConvView& v, const ConvTask& t) {
       const int block = vectors - at < v.block ? vectors - at : v.block;
       b.at = at * kLanes;
       b.n = flat - b.at < block * kLanes ? flat - b.at : block * kLanes;
-      b.panel = t.scratch + b.at;
+      b.panel = panel + b.at;
       b.partial = t.scratch + v.partial_at + int64_t{b.at} * planes_wide;
-      (v.pooled ? kSparsePooled : kSparse)[block](v, b, begin, end);
+      if (v.pooled) {
+        kSparsePooled[block](v, b, begin, end);
+      } else if (v.near) {
+        sparse_block(v, b, begin, end, block, Near{v.near, v.near_unit});
+      } else {
+        sparse_block(v, b, begin, end, block, Far{v.far});
+      }
     }
   }
 }
@@ -496,6 +639,7 @@ SECATEUR_INLINE void dense_task(const ConvView& v, const ConvTask& t) {
   const int64_t first = int64_t{row0} * v.cols;
   b.y = t.y + first;
   b.residual = t.residual ? t.residual + first : nullptr;
+  const float* panel = v.in_place ? t.x + first : t.scratch;
   for (int c = 0; c < v.n_chunks; ++c) {
     const ConvChunk& chunk = v.chunks[c];
     const int64_t taps = chunk.tap_end - chunk.tap_begin;
@@ -505,7 +649,7 @@ SECATEUR_INLINE void dense_task(const ConvView& v, const ConvTask& t) {
       const int block = vectors - at < v.block ? vectors - at : v.block;
       b.at = at * kLanes;
       b.n = flat - b.at < block * kLanes ? flat - b.at : block * kLanes;
-      b.panel = t.scratch + b.at;
+      b.panel = panel + b.at;
       b.partial = t.scratch + v.partial_at + b.at;
       for (int out = out_begin; out < out_end; out += kMaxRows) {
         const int m = out_end - out < kMaxRows ? out_end - out : kMaxRows;

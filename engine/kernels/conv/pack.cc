@@ -17,10 +17,13 @@ struct PackedPanel final : PackedConv {
   double cycles = 0;
   std::vector<float> bias;
   std::vector<ConvPlane> planes;
+  std::vector<ConvTap> tap_planes;
+  std::vector<uint32_t> tap_masks;
   std::vector<ConvChunk> chunks;
   std::vector<int32_t> part_rows, taps;
   std::vector<ConvRow> out_rows;
-  Buffer entries, weights;
+  int32_t n_planes() const { return static_cast<int32_t>(planes.size() + tap_planes.size()); }
+  Buffer near, far, nonzeros, weights;
 };
 
 // Where a tap's planes start in the panel of its chunk.
@@ -28,6 +31,7 @@ class Layout {
  public:
   Layout(const ConvShape& s, const ConvGeometry& g, int tile_rows)
       : s_(s), g_(g), tile_rows_(tile_rows), shift_floats_(g.shift_floats(tile_rows)) {
+    if (g.hold != ConvHold::kPlanes) return;
     int64_t at = 0;
     phase_at_.assign(g.step_h, 0);
     for (int f = 0; f < g.step_h; ++f) {
@@ -35,16 +39,28 @@ class Layout {
       if (g.extra[f] >= 0) at += int64_t{tile_rows + g.extra[f]} * g.pitch;
     }
   }
-  int64_t channel_floats() const { return shift_floats_ * g_.n_shifts; }
-  int64_t shift_floats() const { return shift_floats_; }
+  int64_t channel_floats() const { return g_.channel_floats(tile_rows_); }
+  int n_planes() const { return g_.hold == ConvHold::kPlanes ? g_.n_shifts * g_.step_h : g_.n_taps; }
 
-  // Panel offset of input row `q`, column `shift` (both before padding) of the chunk's `channel`.
-  uint32_t tap(int channel, int q, int shift) const {
-    return static_cast<uint32_t>(channel * channel_floats() + shift / g_.shift_step * shift_floats_ +
-                                 phase_at_[q % g_.step_h] + int64_t{q / g_.step_h} * g_.pitch);
+  // Panel offset of input row `q`, column `shift` (both before padding) of a channel, `in_chunk` of its chunk.
+  uint32_t tap(int channel, int in_chunk, int q, int shift) const {
+    if (g_.hold == ConvHold::kInPlace) return static_cast<uint32_t>(int64_t{channel} * s_.in_h * s_.in_w);
+    const int64_t start = in_chunk * channel_floats();
+    if (g_.hold == ConvHold::kTaps) return static_cast<uint32_t>(start + plane(q, shift) * g_.tap_floats());
+    return static_cast<uint32_t>(start + shift / g_.shift_step * shift_floats_ + phase_at_[q % g_.step_h] +
+                                 int64_t{q / g_.step_h} * g_.pitch);
   }
   // Index of the plane the tap is in, unique within a channel.
-  int plane(int q, int shift) const { return shift / g_.shift_step * g_.step_h + q % g_.step_h; }
+  int plane(int q, int shift) const {
+    if (g_.hold != ConvHold::kPlanes) return q / s_.dilation_h * s_.kernel_w + shift / s_.dilation_w;
+    return shift / g_.shift_step * g_.step_h + q % g_.step_h;
+  }
+
+  ConvTap make_tap(int channel, int in_chunk, int index, int vectors) const {
+    const int u = index / s_.kernel_w, v = index % s_.kernel_w;
+    return {channel, (u * s_.dilation_h - s_.pad_top) * s_.in_w + v * s_.dilation_w - s_.pad_left, index * vectors,
+            static_cast<uint32_t>(in_chunk * channel_floats() + index * g_.tap_floats())};
+  }
 
   ConvPlane make_plane(int channel, int channel_in_chunk, int index) const {
     ConvPlane p;
@@ -77,9 +93,33 @@ struct Nonzero {
   float weight;
 };
 
-void add_planes(PackedPanel& p, const Layout& layout, int channel, int in_chunk, const std::vector<char>& used) {
-  for (int i = 0; i < static_cast<int>(used.size()); ++i)
-    if (used[i]) p.planes.push_back(layout.make_plane(channel, in_chunk, i));
+void add_planes(PackedPanel& p, const Layout& layout, ConvHold hold, int channel, int in_chunk, const std::vector<char>& used) {
+  if (hold == ConvHold::kInPlace) return;
+  for (int i = 0; i < static_cast<int>(used.size()); ++i) {
+    if (!used[i]) continue;
+    if (hold == ConvHold::kTaps) {
+      p.tap_planes.push_back(layout.make_tap(channel, in_chunk, i, p.view.tap_vectors));
+    } else {
+      p.planes.push_back(layout.make_plane(channel, in_chunk, i));
+    }
+  }
+}
+
+// For every tap and vector of its plane, the lanes that lie inside the image.
+std::vector<uint32_t> tap_masks(const ConvShape& s, int lanes, int vectors) {
+  std::vector<uint32_t> masks;
+  for (int u = 0; u < s.kernel_h; ++u)
+    for (int v = 0; v < s.kernel_w; ++v)
+      for (int p = 0; p < vectors; ++p) {
+        uint32_t bits = 0;
+        for (int k = 0; k < lanes && p * lanes + k < s.in_h * s.in_w; ++k) {
+          const int row = (p * lanes + k) / s.in_w + u * s.dilation_h - s.pad_top;
+          const int col = (p * lanes + k) % s.in_w + v * s.dilation_w - s.pad_left;
+          if (row >= 0 && row < s.in_h && col >= 0 && col < s.in_w) bits |= 1u << k;
+        }
+        masks.push_back(bits);
+      }
+  return masks;
 }
 
 void pack_sparse(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, const float* weights) {
@@ -114,15 +154,20 @@ void pack_sparse(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, con
     seen += count[o] + 1;
   }
 
-  p.entries = Buffer(static_cast<size_t>(p.nnz) * sizeof(ConvEntry));
-  ConvEntry* entry = p.entries.as<ConvEntry>();
+  // 16 bits an offset where that reaches.
+  int unit = 0;
+  while (unit < 4 && g.alignment % (2 << unit) == 0) ++unit;
+  const bool near = !g.pooled && g.hold != ConvHold::kInPlace && (t.chunk_channels * layout.channel_floats()) >> unit < 65536;
+  (near ? p.near : p.far) = Buffer(static_cast<size_t>(p.nnz) * (near ? sizeof(uint16_t) : sizeof(uint32_t)));
+  p.nonzeros = Buffer(static_cast<size_t>(p.nnz) * sizeof(float));
+  p.view.near_unit = unit;
   int64_t at = 0;
-  std::vector<char> used(g.n_shifts * g.step_h);
+  std::vector<char> used(layout.n_planes());
   for (int k = 0; k < t.n_chunks; ++k) {
     const int channel0 = k * t.chunk_channels, channels = std::min(t.chunk_channels, s.in_c - channel0);
     std::vector<char> used_all(static_cast<size_t>(channels) * used.size());
     std::vector<ConvRow> rows;
-    std::vector<ConvEntry> own;   // of this chunk, by output channel
+    std::vector<std::pair<uint32_t, float>> own;  // of this chunk, by output channel
     const auto& list = by_chunk[k];
     size_t i = 0;
     for (int o = 0; o < s.out_c; ++o) {
@@ -131,11 +176,11 @@ void pack_sparse(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, con
       for (; i < list.size() && list[i].out == o; ++i) {
         const Nonzero& z = list[i];
         const int c = z.channel - channel0, q = z.u * s.dilation_h, x = z.v * s.dilation_w;
-        uint32_t offset = layout.tap(c, q, x);
+        uint32_t offset = layout.tap(z.channel, c, q, x);
         char* mark = used_all.data() + static_cast<size_t>(c) * used.size();
         mark[layout.plane(q, x)] = 1;
         if (g.pooled) {
-          offset |= layout.tap(c, q + s.stride_h, x) << 16;
+          offset |= layout.tap(z.channel, c, q + s.stride_h, x) << 16;
           mark[layout.plane(q + s.stride_h, x)] = 1;
           mark[layout.plane(q, x + s.stride_w)] = 1;
           mark[layout.plane(q + s.stride_h, x + s.stride_w)] = 1;
@@ -151,9 +196,16 @@ void pack_sparse(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, con
     });
     // In the order they are read, so that they stream from the outer caches.
     for (ConvRow& row : rows) {
-      std::copy_n(own.data() + row.begin, row.count, entry + at);
+      const auto* from = own.data() + row.begin;
       row.begin = at;
-      at += row.count;
+      for (int32_t i = 0; i < row.count; ++i, ++at) {
+        if (near) {
+          p.near.as<uint16_t>()[at] = static_cast<uint16_t>(from[i].first >> unit);
+        } else {
+          p.far.as<uint32_t>()[at] = from[i].first;
+        }
+        p.nonzeros.as<float>()[at] = from[i].second;
+      }
     }
     size_t r = 0;
     p.part_rows.push_back(static_cast<int32_t>(p.out_rows.size()));
@@ -162,12 +214,12 @@ void pack_sparse(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, con
       p.part_rows.push_back(static_cast<int32_t>(p.out_rows.size()));
     }
     ConvChunk chunk{};
-    chunk.plane_begin = static_cast<int32_t>(p.planes.size());
+    chunk.plane_begin = p.n_planes();
     for (int c = 0; c < channels; ++c) {
       std::copy_n(used_all.begin() + static_cast<ptrdiff_t>(c * used.size()), used.size(), used.begin());
-      add_planes(p, layout, channel0 + c, c, used);
+      add_planes(p, layout, g.hold, channel0 + c, c, used);
     }
-    chunk.plane_end = static_cast<int32_t>(p.planes.size());
+    chunk.plane_end = p.n_planes();
     p.chunks.push_back(chunk);
   }
 }
@@ -180,22 +232,22 @@ void pack_dense(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, cons
   p.weights = Buffer(static_cast<size_t>(s.weight_count()) * sizeof(float));
   float* to = p.weights.as<float>();
   for (int64_t k = 0; k < s.weight_count(); ++k) p.nnz += weights[k] != 0;
-  std::vector<char> used(g.n_shifts * g.step_h, 0);
+  std::vector<char> used(layout.n_planes(), 0);
   for (int u = 0; u < s.kernel_h; ++u)
     for (int v = 0; v < s.kernel_w; ++v) used[layout.plane(u * s.dilation_h, v * s.dilation_w)] = 1;
   for (int k = 0; k < t.n_chunks; ++k) {
     const int channel0 = k * t.chunk_channels, channels = std::min(t.chunk_channels, s.in_c - channel0);
     ConvChunk chunk{};
-    chunk.plane_begin = static_cast<int32_t>(p.planes.size());
+    chunk.plane_begin = p.n_planes();
     chunk.tap_begin = static_cast<int32_t>(p.taps.size());
     chunk.weight_begin = to - p.weights.as<float>();
     for (int c = 0; c < channels; ++c) {
-      add_planes(p, layout, channel0 + c, c, used);
+      add_planes(p, layout, g.hold, channel0 + c, c, used);
       for (int u = 0; u < s.kernel_h; ++u)
         for (int v = 0; v < s.kernel_w; ++v)
-          p.taps.push_back(static_cast<int32_t>(layout.tap(c, u * s.dilation_h, v * s.dilation_w)));
+          p.taps.push_back(static_cast<int32_t>(layout.tap(channel0 + c, c, u * s.dilation_h, v * s.dilation_w)));
     }
-    chunk.plane_end = static_cast<int32_t>(p.planes.size());
+    chunk.plane_end = p.n_planes();
     chunk.tap_end = static_cast<int32_t>(p.taps.size());
     for (int o = 0; o < s.out_c; o += m) {
       const int rows = std::min(m, s.out_c - o);
@@ -241,6 +293,13 @@ std::unique_ptr<PackedConv> conv_panel_pack(const ConvKernel& kernel, const Conv
 
   ConvView& v = p->view;
   v.n_parts = large ? std::clamp(s.out_c / 8, 1, 8) : 1;
+  const int lanes = kernel.vector_lanes;
+  v.in_place = g.hold == ConvHold::kInPlace;
+  v.quads = g.quads();
+  if (g.hold == ConvHold::kTaps) {
+    v.tap_vectors = static_cast<int>((g.tap_floats() + lanes - 1) / lanes);
+    p->tap_masks = tap_masks(s, lanes, v.tap_vectors);
+  }
   if (sparse) {
     pack_sparse(*p, g, t, weights);
   } else {
@@ -254,11 +313,11 @@ std::unique_ptr<PackedConv> conv_panel_pack(const ConvKernel& kernel, const Conv
   v.pad_top = s.pad_top;
   v.pad_left = s.pad_left;
   v.pitch = g.pitch;
-  v.three = g.step_h == 1 && g.step_w == 1 && g.n_shifts == 3 && g.shift_step == 1 && s.pad_left == 1 && g.cols == g.in_w;
+  v.three = g.three();
   v.tile_rows = t.tile_rows;
   v.n_tiles = t.n_tiles;
   v.block = t.block;
-  v.pair = static_cast<uint32_t>(g.shift_floats(t.tile_rows) * g.pair_shifts);
+  v.pair = g.pooled ? static_cast<uint32_t>(g.shift_floats(t.tile_rows) * g.pair_shifts) : 0;
   v.rows = g.rows;
   v.cols = g.cols;
   v.out_c = s.out_c;
@@ -274,21 +333,26 @@ std::unique_ptr<PackedConv> conv_panel_pack(const ConvKernel& kernel, const Conv
   v.n_chunks = t.n_chunks;
   v.part_rows = p->part_rows.data();
   v.out_rows = p->out_rows.data();
-  v.entries = p->entries.as<ConvEntry>();
+  v.tap_planes = p->tap_planes.data();
+  v.tap_masks = p->tap_masks.data();
+  v.near = p->near.size() ? p->near.as<uint16_t>() : nullptr;
+  v.far = p->far.size() ? p->far.as<uint32_t>() : nullptr;
+  v.nonzeros = p->nonzeros.as<float>();
   v.taps = p->taps.data();
   v.weights = p->weights.as<float>();
-  const int lanes = kernel.vector_lanes;
   const int64_t vectors = (int64_t{t.tile_rows} * g.pitch + lanes - 1) / lanes;
   v.tile_floats = vectors * lanes * (g.pooled ? 4 : 1);
   const bool partial = t.n_chunks > 1 || (v.pooled && !sparse);
-  v.partial_at = (int64_t{t.chunk_channels} * g.channel_floats(t.tile_rows) + 2 * lanes + 15) / 16 * 16;
+  const int64_t panel = v.in_place ? 0 : t.chunk_channels * g.channel_floats(t.tile_rows);
+  v.partial_at = (panel + 2 * lanes + 15) / 16 * 16;
   v.buffer_at = v.partial_at + (partial ? v.tile_floats * s.out_c + 2 * lanes + 15 : 0) / 16 * 16;
   p->scratch_bytes_per_thread = align_up(static_cast<size_t>(v.buffer_at + int64_t{t.block} * lanes + 2 * lanes) * 4);
   p->cycles = t.cycles;
-  p->packed_bytes = p->entries.size() + p->weights.size() + p->out_rows.size() * sizeof(ConvRow) +
+  p->packed_bytes = p->near.size() + p->far.size() + p->nonzeros.size() + p->tap_planes.size() * sizeof(ConvTap) + p->weights.size() + p->out_rows.size() * sizeof(ConvRow) +
                     p->planes.size() * sizeof(ConvPlane) + p->taps.size() * 4 + p->bias.size() * 4;
   char text[120];
-  std::snprintf(text, sizeof text, "%d tile%s of %dx%d, %d chunk%s, %d vectors", t.n_tiles, t.n_tiles > 1 ? "s" : "",
+  std::snprintf(text, sizeof text, "%s%d tile%s of %dx%d, %d chunk%s, %d vectors",
+                v.quads ? "taps of 4 pixels, " : v.tap_vectors ? "taps, " : v.in_place ? "in place, " : "", t.n_tiles, t.n_tiles > 1 ? "s" : "",
                 t.tile_rows, g.pitch, t.n_chunks, t.n_chunks > 1 ? "s" : "", t.block);
   p->note = text;
   return p;

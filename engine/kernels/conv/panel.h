@@ -12,10 +12,17 @@
 // multiple of 8 all vector loads are aligned to 32 bytes, which is worth 1.5x (measured on Zen 4; 1.8x on Cascade Lake
 // with 64 bytes). Planes no nonzero refers to are neither stored nor filled.
 //
+// Two other ways of holding the input. Images of few pixels whose size a layer keeps are held as *taps*: one plane per
+// (input channel, kernel tap), the whole image moved by the tap and aligned to vectors; filling it is one masked copy. A
+// 1x1 kernel over images that are whole vectors reads its input *in place*: planes are the channels themselves.
+//
+// Images of at most four pixels are held as taps of four floats, and a vector takes as many nonzeros as it has groups of
+// four lanes ("quads").
+//
 // Under a fused pool every weight meets four pixels of each window. The two columns are two planes `pair` floats apart;
 // the two rows have an offset each. The maximum over the window is then four registers, lane by lane: no shuffles.
 // Where rows are half, one or two vectors wide the pixels stay in their order and are pooled ("folded") in registers when
-// a channel is done; that saves planes, and wins on small maps.
+// a channel is done; that saves planes, and wins on small maps. Taps are pooled through a buffer.
 #pragma once
 
 #include <cstdint>
@@ -30,21 +37,23 @@ struct ConvPlane {
   uint32_t offset;         // floats from the start of the panel
 };
 
-struct ConvEntry {
-  uint32_t offset;         // floats into the panel; pooled: row 0's offset | row 1's offset << 16
-  float weight;
+struct ConvTap {
+  int32_t channel;
+  int32_t from;            // first float it copies, from the start of the channel; may lie before it
+  int32_t mask;            // its first vector's lanes, into tap_masks
+  uint32_t offset;         // floats from the start of the panel
 };
 
 // The nonzeros of one output channel in one chunk.
 struct ConvRow {
   int32_t out;
   int32_t count;
-  int64_t begin;           // into entries
+  int64_t begin;           // into near or far, and nonzeros
   uint8_t first, last;     // of this channel's rows: starts from the bias, ends with the epilogue
 };
 
 struct ConvChunk {
-  int32_t plane_begin, plane_end;
+  int32_t plane_begin, plane_end;           // into planes or tap_planes
   // dense: taps[tap_begin .. tap_end) are panel offsets, weights [block of out channels][tap][out in block]
   int32_t tap_begin, tap_end;
   int64_t weight_begin;
@@ -56,6 +65,9 @@ struct ConvView {
   int32_t in_h, in_w;
   int32_t step_h, step_w, pad_top, pad_left;
   bool three;                               // planes of a channel are its columns moved by -1, 0, 1, and no rows skipped
+  bool in_place;
+  int32_t tap_vectors;                      // taps: vectors copied per plane; 0 = planes as above
+  bool quads;
   // flat pixel space of a tile
   int32_t pitch;
   int32_t tile_rows, n_tiles;
@@ -66,18 +78,26 @@ struct ConvView {
   int32_t out_c;
   int64_t out_plane;                        // floats between stored channels
   bool pooled;                              // sparse: four sums a pixel; dense: pool at the end
-  int32_t fold;                             // sparse: rows per vector as 1 = two, 2 = one, 3 = half; 0 = no folding
+  int32_t fold;                             // sparse: rows per vector as 1 = two, 2 = one, 3 = half; 4 = through the
+                                            // buffer; 0 = no folding
   // epilogue
   float lo, hi, slope;
   const float* bias;
   // work
   const ConvPlane* planes;
+  const ConvTap* tap_planes;
+  const uint32_t* tap_masks;
   const ConvChunk* chunks;
   int32_t n_chunks;
   int32_t n_parts;                          // output channels in this many independent parts
   const int32_t* part_rows;                 // sparse: [chunk][part + 1] into rows
   const ConvRow* out_rows;
-  const ConvEntry* entries;
+  // sparse: where each nonzero reads, in units of 1 << near_unit floats if `near` is there, else in floats (four sums a
+  // pixel: row 0's offset | row 1's offset << 16), and its weight
+  const uint16_t* near;
+  const uint32_t* far;
+  int32_t near_unit;
+  const float* nonzeros;
   const int32_t* taps;
   const float* weights;
   // scratch of a worker, in floats: panel | partial sums [out_c][tile_floats] | one block

@@ -17,9 +17,9 @@ int ceil_div(int64_t a, int64_t b) { return static_cast<int>((a + b - 1) / b); }
 // Cycles per load and multiply-add of 16 floats out of a working set of `bytes`.
 double cycles_per_16(double bytes, int alignment) {
   const double l1 = double(cpu().l1d_bytes), l2 = double(cpu().l2_bytes);
-  constexpr double by8[] = {1.13, 1.45, 1.85, 2.10, 2.90}, by4[] = {1.43, 1.74, 2.07, 2.32, 3.2},
+  constexpr double by16[] = {1.05, 1.30, 1.70, 2.00, 2.80}, by8[] = {1.13, 1.45, 1.85, 2.10, 2.90}, by4[] = {1.43, 1.74, 2.07, 2.32, 3.2},
                    by1[] = {1.67, 1.97, 2.27, 2.52, 3.50};
-  const double* t = alignment >= 8 ? by8 : alignment >= 4 ? by4 : by1;
+  const double* t = alignment >= 16 ? by16 : alignment >= 8 ? by8 : alignment >= 4 ? by4 : by1;
   if (bytes <= 0.8 * l1) return t[0];
   if (bytes <= 2.0 * l1) return t[0] + (t[1] - t[0]) * (bytes - 0.8 * l1) / (1.2 * l1);
   if (bytes <= 0.2 * l2) return t[1] + (t[2] - t[1]) * (bytes - 2.0 * l1) / std::max(1.0, 0.2 * l2 - 2.0 * l1);
@@ -44,6 +44,12 @@ Limits limits(const ConvKernel& k, bool sparse, bool pooled) {
 
 // Copying `planes` planes. A panel that does not stay in L1 is written back to L2 line by line.
 double fill_cycles(const ConvGeometry& g, int lanes, int tile_rows, double planes, double panel_bytes) {
+  const bool spills = panel_bytes > 0.7 * double(cpu().l1d_bytes);
+  if (g.hold == ConvHold::kInPlace) return 0;
+  if (g.hold == ConvHold::kTaps) {
+    const double vectors = std::ceil(double(g.tap_floats()) / lanes);
+    return planes * (vectors * ((lanes >= 16 ? 2.5 : lanes >= 8 ? 3.0 : 6.0) + (spills ? lanes / 8.0 : 0.0)) + 4.0);
+  }
   double rows = 0;
   for (int x : g.extra)
     if (x >= 0) rows += tile_rows + x;
@@ -51,13 +57,23 @@ double fill_cycles(const ConvGeometry& g, int lanes, int tile_rows, double plane
   const int rest = g.pitch % lanes;
   const double vectors = g.pitch / lanes + (rest == 0 ? 0.0 : lanes == 16 && rest <= 8 ? 0.5 : 1.0);
   const double width = std::max(0.5, lanes / 16.0);
-  const double per_vector = g.step_w == 1 ? 2.2 * width : g.step_w == 2 ? (lanes >= 8 ? 3.2 * width : 8.0) : 1.5 * lanes;
-  double cycles = rows * (std::max(1.0, vectors * per_vector) + 1.2) + 10.0 * used;
-  if (panel_bytes > 0.7 * double(cpu().l1d_bytes)) cycles += rows * g.pitch / 16.0 * 2.0;
+  // Three planes at a time read a row once.
+  const double per_vector = g.three() ? 1.5 * width : g.step_w == 1 ? 2.2 * width : g.step_w == 2 ? (lanes >= 8 ? 3.2 * width : 8.0) : 1.5 * lanes;
+  double cycles = rows * (std::max(1.0, vectors * per_vector) + (g.three() ? 0.4 : 1.2)) + 10.0 * used;
+  if (spills) cycles += rows * g.pitch / 16.0 * 2.0;
   return planes * cycles;
 }
 
 }  // namespace
+
+int64_t ConvGeometry::tap_floats() const { return quads() ? 4 : (int64_t{rows} * cols + 15) / 16 * 16; }
+
+int64_t ConvGeometry::channel_floats(int tile_rows) const {
+  if (hold == ConvHold::kInPlace) return int64_t{tile_rows} * pitch;
+  if (hold == ConvHold::kPlanes) return shift_floats(tile_rows) * n_shifts;
+  const int64_t floats = tap_floats() * n_taps;
+  return floats < 128 ? floats : (floats / 16 | 1) * 16;  // as below
+}
 
 int64_t ConvGeometry::shift_floats(int tile_rows) const {
   int64_t floats = 0;
@@ -72,13 +88,29 @@ int64_t ConvGeometry::shift_floats(int tile_rows) const {
 
 namespace {
 
-enum class PoolBy { kNothing, kFourSums, kFolding, kLater };
+bool is_pointwise(const ConvShape& s) {
+  return s.kernel_h == 1 && s.kernel_w == 1 && s.stride_h == 1 && s.stride_w == 1 && s.pad_top == 0 && s.pad_left == 0 &&
+         s.pad_bottom == 0 && s.pad_right == 0;
+}
 
-ConvGeometry conv_geometry(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, PoolBy pool_by) {
+// kBuffer: the whole image is one block, pooled when it is done.
+enum class PoolBy { kNothing, kFourSums, kFolding, kBuffer, kLater };
+
+// The image keeps its size and is small enough to be one tile: then every tap is a plane of its own.
+bool fits_taps(const ConvShape& s) {
+  return s.stride_h == 1 && s.stride_w == 1 && s.conv_h() == s.in_h && s.conv_w() == s.in_w && s.kernel_h * s.kernel_w > 1 &&
+         int64_t{s.in_h} * s.in_w <= 64;
+}
+
+// Another way than kPlanes is only asked for where it fits.
+ConvGeometry conv_geometry(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, PoolBy pool_by, ConvHold hold) {
   ConvGeometry g;
+  g.hold = hold;
+  g.n_taps = s.kernel_h * s.kernel_w;
   g.pooled = pool_by == PoolBy::kFourSums;
   g.fold = g.fold_rows = 0;
   g.in_c = s.in_c;
+  g.pad_left = s.pad_left;
   g.in_h = s.in_h;
   g.in_w = s.in_w;
   const int window = g.pooled ? 2 : 1;
@@ -87,8 +119,7 @@ ConvGeometry conv_geometry(const ConvKernel& kernel, const ConvShape& s, const E
   g.rows = s.conv_h() / window;
   g.cols = s.conv_w() / window;
   if (pool_by == PoolBy::kLater) g.rows = g.rows / 2 * 2;
-  const bool pointwise = s.kernel_h == 1 && s.kernel_w == 1 && s.stride_h == 1 && s.stride_w == 1 && s.pad_top == 0 &&
-                         s.pad_left == 0 && s.pad_bottom == 0 && s.pad_right == 0 && e.pool == Pool2x2::kNone;
+  const bool pointwise = is_pointwise(s) && e.pool == Pool2x2::kNone;
   if (pointwise) {
     // Rows mean nothing to a 1x1 kernel: take the longest that are whole vectors, else one row if it is short.
     const int64_t pixels = int64_t{g.rows} * g.cols;
@@ -105,9 +136,12 @@ ConvGeometry conv_geometry(const ConvKernel& kernel, const ConvShape& s, const E
     }
   }
   // Rounding a row up costs arithmetic on dropped columns, not rounding costs unaligned loads.
-  if (pointwise && g.rows == 1) {
+  if (hold == ConvHold::kTaps) {
+    g.pitch = g.cols;
+    g.alignment = g.quads() ? 4 : 16;
+  } else if (hold == ConvHold::kInPlace || (pointwise && g.rows == 1)) {
     g.pitch = g.cols;  // no row is ever skipped, and planes start aligned
-    g.alignment = 8;
+    g.alignment = hold == ConvHold::kInPlace ? 16 : 8;
   } else {
     double best = 0;
     for (int to : {1, 4, 8}) {
@@ -126,6 +160,7 @@ ConvGeometry conv_geometry(const ConvKernel& kernel, const ConvShape& s, const E
     g.fold_rows = 4 * lanes / g.cols;
     if (g.fold && g.rows % g.fold_rows != 0) g.fold = 0;
   }
+  if (pool_by == PoolBy::kBuffer) g.fold = 4;
   // Planes are indexed by column shift; without a pool only multiples of the dilation occur.
   g.shift_step = g.pooled ? 1 : s.dilation_w;
   const int last_shift = (s.kernel_w - 1) * s.dilation_w + (g.pooled ? s.stride_w : 0);
@@ -146,24 +181,28 @@ void each_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e
   const bool sparse = kernel.family == ConvFamily::kSparse;
   const Limits lim = limits(kernel, sparse, g.pooled);
   const int lanes = kernel.vector_lanes, cells = g.pooled ? 4 : 1;
+  const bool quads = g.quads();
   const bool dense_pool = !sparse && e.pool != Pool2x2::kNone;
   const int m = kernel.vector_registers == 32 ? kDenseRows : kDenseRowsSmall;
   // Channels with at least one nonzero, and channel-row pairs, if zeros fall at random.
   const double per_channel = double(nnz) / s.in_c;
   const double used = s.in_c * (per_channel > 30 ? 1.0 : 1.0 - std::exp(-per_channel));
   const double taps = double(s.kernel_h) * s.kernel_w;
-  const double planes_per_channel = g.n_shifts * (1.0 - std::exp(-per_channel / g.n_shifts * (g.pooled ? 2 : 1)));
+  const bool by_tap = g.hold == ConvHold::kTaps;
+  const int all_planes = by_tap ? g.n_taps : g.n_shifts;
+  const double planes_per_channel = all_planes * (1.0 - std::exp(-per_channel / all_planes * (g.pooled ? 2 : 1)));
   int last_rows = 0;
   for (int n_tiles = 1; n_tiles <= g.rows; ++n_tiles) {
     int tile_rows = ceil_div(g.rows, n_tiles);
     if (dense_pool) tile_rows = (tile_rows + 1) / 2 * 2;
-    if (g.fold) tile_rows = ceil_div(tile_rows, g.fold_rows) * g.fold_rows;
+    if (g.fold && g.fold < 4) tile_rows = ceil_div(tile_rows, g.fold_rows) * g.fold_rows;
+    if (by_tap && n_tiles > 1) break;
     if (tile_rows == last_rows) continue;
     last_rows = tile_rows;
     const int tiles = ceil_div(g.rows, tile_rows);
     const int vectors = ceil_div(int64_t{tile_rows} * g.pitch, lanes);
     const double channel_bytes = double(g.channel_floats(tile_rows)) * 4;
-    const double touched = (sparse ? planes_per_channel / g.n_shifts : 1.0);
+    const double touched = (sparse ? planes_per_channel / all_planes : 1.0);
     for (int n_chunks = 1; n_chunks <= s.in_c && n_chunks <= 64; n_chunks += n_chunks < 8 ? 1 : n_chunks / 4) {
       const int chunk = ceil_div(s.in_c, n_chunks);
       const int chunks = ceil_div(s.in_c, chunk);
@@ -173,26 +212,31 @@ void each_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e
       if (n_chunks > 1 && panel_bytes < 8192) break;
       const double partial_bytes = chunks > 1 ? double(s.out_c) * vectors * lanes * cells * 4 : 0;
       for (int n_blocks = ceil_div(vectors, lim.max_block); n_blocks <= vectors; n_blocks = n_blocks * 3 / 2 + 1) {
-        const int block = g.fold ? ceil_div(ceil_div(vectors, n_blocks), 4) * 4 : ceil_div(vectors, n_blocks);
+        const int block = g.fold && g.fold < 4 ? ceil_div(ceil_div(vectors, n_blocks), 4) * 4 : ceil_div(vectors, n_blocks);
+        if (g.fold == 4 && block < vectors) continue;
         const int blocks = ceil_div(vectors, block);
         // A block reads a strip of every plane: its own floats and the rows its taps reach below.
         double reach = 0;
-        for (int x : g.extra)
-          if (x >= 0) reach += double(block) * lanes + double(x) * g.pitch;
-        const double strip_bytes = std::min(panel_bytes, chunk * g.n_shifts * touched * reach * 4);
+        if (g.hold != ConvHold::kPlanes) {
+          reach = double(block) * lanes;
+        } else {
+          for (int x : g.extra)
+            if (x >= 0) reach += double(block) * lanes + double(x) * g.pitch;
+        }
+        const double strip_bytes = std::min(panel_bytes, chunk * all_planes * touched * reach * 4);
         const double stored = double(block) * cells * lim.width;
         const double spill = chunks > 1 ? stored * (partial_bytes > 0.6 * cpu().l2_bytes ? 8.0 : 3.5) * (chunks - 1) / chunks : 0;
         double cycles = 0;
         if (sparse) {
           const double load = cycles_per_16(strip_bytes + 2048, g.alignment) * cells * lim.width * lim.work;
-          const auto entry = [&](int n) { return std::max(load * n + 0.4, 2.0); };
+          const auto entry = [&](int n) { return quads ? std::max(1.0, 4.0 / lanes * 3.6) * load / 1.1 : load * n + 0.8; };
           // Rows of a chunk that have anything in it.
           const double row_share = 1.0 - std::exp(-double(nnz) / s.out_c / chunks * double(s.groups));
           const double rows = s.out_c * std::max(row_share, 1.0 / chunks) * chunks / (s.groups > 1 ? std::min(chunks, s.groups) : 1);
           cycles += nnz * (entry(block) * (blocks - 1) + entry(vectors - block * (blocks - 1)));
-          cycles += rows * blocks * (21.0 + spill + stored * (e.residual ? 3.0 : 2.0) + (g.pitch != g.cols ? 3.0 * stored + 10 : 0));
+          cycles += rows * blocks * ((quads ? 30.0 : 21.0) + spill + stored * (e.residual ? 3.0 : 2.0) + (g.pitch != g.cols ? 3.0 * stored + 10 : 0));
           // A stream of nonzeros that L2 cannot hold comes from L3 for every tile, and hides behind nothing.
-          if (nnz * 8.0 > 0.7 * double(cpu().l2_bytes)) cycles += nnz * 8.0 / 8.0;
+          if (nnz * 6.0 > 0.7 * double(cpu().l2_bytes)) cycles += nnz * 6.0 / 12.0;
           cycles += fill_cycles(g, lanes, tile_rows, used * planes_per_channel, panel_bytes);
         } else {
           // Loads of the panel are shared by m rows; weights stream from wherever they fit.
@@ -206,7 +250,7 @@ void each_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e
           const double weight_bytes = macs * 4;
           const double rate = weight_bytes > 16e6 ? 4.0 : weight_bytes > 0.7 * cpu().l2_bytes ? 6.5 : 32.0;
           cycles = std::max(cycles, weight_bytes / rate * blocks);
-          cycles += fill_cycles(g, lanes, tile_rows, double(s.in_c) * g.n_shifts, panel_bytes);
+          cycles += fill_cycles(g, lanes, tile_rows, double(s.in_c) * all_planes, panel_bytes);
         }
         cycles *= tiles;
         visit(ConvTiling{tile_rows, tiles, chunk, chunks, block, cycles});
@@ -217,17 +261,30 @@ void each_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e
 
 template <class Visit>
 void each_plan(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, int64_t nnz, Visit&& visit) {
-  const auto with = [&](const ConvGeometry& g) {
+  const auto consider = [&](PoolBy by, ConvHold hold) {
+    const ConvGeometry g = conv_geometry(kernel, s, e, by, hold);
+    if (by == PoolBy::kFolding && !g.fold) return;
     each_tiling(kernel, s, e, g, nnz, [&](const ConvTiling& t) { visit(g, t); });
   };
-  if (e.pool == Pool2x2::kNone) return with(conv_geometry(kernel, s, e, PoolBy::kNothing));
-  if (kernel.family != ConvFamily::kSparse) return with(conv_geometry(kernel, s, e, PoolBy::kLater));
-  with(conv_geometry(kernel, s, e, PoolBy::kFourSums));
-  const ConvGeometry folded = conv_geometry(kernel, s, e, PoolBy::kFolding);
-  if (folded.fold) with(folded);
+  const bool sparse = kernel.family == ConvFamily::kSparse, pooled = e.pool != Pool2x2::kNone;
+  if (!pooled) {
+    consider(PoolBy::kNothing, ConvHold::kPlanes);
+  } else if (sparse) {
+    consider(PoolBy::kFourSums, ConvHold::kPlanes);
+    consider(PoolBy::kFolding, ConvHold::kPlanes);
+  } else {
+    consider(PoolBy::kLater, ConvHold::kPlanes);
+  }
+  if (fits_taps(s) && (sparse || !pooled)) consider(pooled ? PoolBy::kBuffer : PoolBy::kNothing, ConvHold::kTaps);
+  // Whole vectors, lines of the cache, and offsets of 31 bits.
+  const int64_t pixels = int64_t{s.in_h} * s.in_w;
+  if (is_pointwise(s) && !pooled && pixels % 16 == 0 && pixels * s.in_c < (int64_t{1} << 31))
+    consider(PoolBy::kNothing, ConvHold::kInPlace);
 }
 
-Tile tile_name(const ConvGeometry& g, const ConvTiling& t) { return {t.tile_rows, t.chunk_channels, t.block, g.fold != 0}; }
+Tile tile_name(const ConvGeometry& g, const ConvTiling& t) {
+  return {t.tile_rows, t.chunk_channels, t.block, 2 * static_cast<int>(g.hold) + (g.fold != 0)};
+}
 
 }  // namespace
 
