@@ -1,9 +1,15 @@
 // InferenceSession's native half: feeds in, arrays out. Checks names, dtypes and shapes; computes nothing.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <array>
 #include <cstring>
+#include <tuple>
+#include <utility>
 
 #include "bindings/bindings.h"
 #ifdef SECATEUR_HAVE_FORMATS
@@ -79,12 +85,40 @@ std::string describe(const ValueInfo& info) {
   return info.has_shape ? s + "]" : "of any shape";
 }
 
+// Choices as Python holds them: kernel, tile, microseconds, mode; by key, or in order with their nodes' labels.
+using PyChoice = std::tuple<std::string, std::array<int, 4>, double, std::string>;
+using Known = std::vector<std::pair<std::string, PyChoice>>;
+using Saved = std::pair<std::vector<Dims>, Known>;
+
+Choice choice(const PyChoice& c) {
+  const auto& [kernel, t, us, by] = c;
+  return {kernel, {t[0], t[1], t[2], t[3]}, us, tune_of(by)};
+}
+
+Known py_choices(const std::vector<std::pair<std::string, Choice>>& choices) {
+  Known all;
+  for (const auto& [name, c] : choices)
+    all.emplace_back(name, PyChoice{c.kernel, {c.tile.rows, c.tile.chunk, c.tile.block, c.tile.form}, c.us, tune_name(c.by)});
+  return all;
+}
+
+Tuner tuner(const std::string& tune, const Known& known, const std::vector<Saved>& saved) {
+  Tuner t;
+  t.mode = tune_of(tune);
+  for (const auto& [key, c] : known) t.known[key] = choice(c);
+  for (const auto& [dims, layers] : saved) {
+    t.saved.push_back({dims, {}});
+    for (const auto& [node, c] : layers) t.saved.back().layers.emplace_back(node, choice(c));
+  }
+  return t;
+}
+
 std::string repr_type(nb::handle h) { return nb::cast<std::string>(nb::handle(reinterpret_cast<PyObject*>(Py_TYPE(h.ptr()))).attr("__name__")); }
 
 class PySession {
  public:
-  PySession(nb::bytes model, int threads, bool sparse)
-      : session_({reinterpret_cast<const uint8_t*>(model.c_str()), model.size()}, threads, sparse) {
+  PySession(nb::bytes model, int threads, bool sparse, const std::string& tune, const Known& known, const std::vector<Saved>& saved)
+      : session_({reinterpret_cast<const uint8_t*>(model.c_str()), model.size()}, threads, sparse, tuner(tune, known, saved)) {
     empty_ = nb::module_::import_("numpy").attr("empty");
     for (const auto& in : session_.inputs()) input_names_.push_back(nb::steal<nb::str>(PyUnicode_InternFromString(in.name.c_str())));
     for (const auto& out : session_.outputs()) {
@@ -98,6 +132,7 @@ class PySession {
   }
 
   const Session& session() const { return session_; }
+  Session& session() { return session_; }
 
   nb::list run(nb::object names, nb::handle feeds) {
     if (!PyDict_Check(feeds.ptr()))
@@ -163,6 +198,7 @@ class PySession {
       row["nnz"] = s.nnz;
       row["density"] = s.n_weights ? nb::object(nb::float_(static_cast<double>(s.nnz) / static_cast<double>(s.n_weights))) : nb::none();
       row["packed_nbytes"] = s.packed_bytes;
+      row["predicted_us"] = s.predicted_us < 0 ? nb::none() : nb::object(nb::float_(s.predicted_us));
       row["time_us"] = repeats > 0 ? nb::object(nb::float_(seconds[i] * 1e6)) : nb::none();
       rows.append(row);
     }
@@ -323,11 +359,19 @@ void bind_session(nb::module_& m) {
         return "NodeArg(name='" + a.name + "', type='" + a.type + "', shape=" + nb::cast<std::string>(nb::repr(a.shape)) + ")";
       });
   nb::class_<PySession>(m, "Session", "A model ready to run.")
-      .def(nb::init<nb::bytes, int, bool>(), nb::arg("model"), nb::arg("threads") = 0, nb::arg("sparse") = true)
+      .def(nb::init<nb::bytes, int, bool, const std::string&, const Known&, const std::vector<Saved>&>(), nb::arg("model"), nb::arg("threads") = 0,
+           nb::arg("sparse") = true, nb::arg("tune") = "off", nb::arg("known") = Known(), nb::arg("saved") = std::vector<Saved>())
       .def("run", &PySession::run, nb::arg("output_names").none(), nb::arg("feeds"))
       .def("get_inputs", [](const PySession& s) { return node_args(s.session().inputs()); })
       .def("get_outputs", [](const PySession& s) { return node_args(s.session().outputs()); })
       .def("_explain", &PySession::explain, nb::arg("batch"), nb::arg("repeats"))
+      .def("_decisions", [](PySession& s) {
+        std::vector<Saved> all;
+        for (const SavedPlan& p : s.session().decisions()) all.emplace_back(p.input_dims, py_choices(p.layers));
+        return all;
+      })
+      .def("_take_timed", [](PySession& s) { return py_choices(s.session().take_timed()); })
+      .def_prop_ro("n_timed", [](PySession& s) { return s.session().n_timed(); })
       .def_prop_ro("threads", [](const PySession& s) { return s.session().threads(); })
       .def_prop_ro("n_nodes", [](const PySession& s) { return s.session().n_nodes(); })
       .def_prop_ro("isa", [](const PySession& s) { return isa_name(s.session().isa()); })
@@ -382,5 +426,9 @@ void bind_session(nb::module_& m) {
     return names;
   });
   m.def("cpu_name", []() { return cpu().name; });
+  // What timings and plans hold for: their costs and their tilings follow from it.
+  m.def("machine", []() {
+    return cpu().name + ", " + isa_name(selected_isa()) + ", L1 " + std::to_string(cpu().l1d_bytes) + ", L2 " + std::to_string(cpu().l2_bytes);
+  });
   m.def("supported_operators", []() { return supported_operators(); });
 }

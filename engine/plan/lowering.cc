@@ -188,6 +188,25 @@ void Lowering::invalid(const Node& n, const std::string& what) const {
   throw FormatError("node '" + node_label(n) + "' (" + n.op + "): " + what);
 }
 
+const Choice* Lowering::saved_choice(const Node& n) const {
+  if (eager_ || !saved_) return nullptr;
+  const size_t at = decisions.size();
+  if (at < saved_->layers.size() && saved_->layers[at].first == node_label(n)) return &saved_->layers[at].second;
+  throw UsageError("plan: layer " + std::to_string(at) + " of the model is '" + node_label(n) + "', of the plan " +
+                   (at < saved_->layers.size() ? "'" + saved_->layers[at].first + "'" : "none") +
+                   "; make the plan again with save_plan()");
+}
+
+void Lowering::decided(const Node& n, Choice choice) {
+  if (!eager_) decisions.emplace_back(node_label(n), std::move(choice));
+}
+
+void Lowering::check_saved() const {
+  if (saved_ && decisions.size() != saved_->layers.size())
+    throw UsageError("plan: it decides " + std::to_string(saved_->layers.size()) + " layers, the model has " +
+                     std::to_string(decisions.size()) + "; make the plan again with save_plan()");
+}
+
 void Lowering::add_step(const Node& n, void (*run)(const void*, const Exec&) noexcept, std::shared_ptr<const void> state,
                         const std::vector<int>& reads, const std::vector<int>& writes, StepInfo info) {
   bool any = false;

@@ -16,6 +16,7 @@
 #include "base/threads.h"
 #include "graph/attrs.h"
 #include "graph/graph.h"
+#include "plan/tune.h"
 
 namespace secateur {
 
@@ -40,6 +41,7 @@ struct StepInfo {
   int64_t n_weights = 0;   // 0 when the step has none
   int64_t nnz = 0;
   int64_t packed_bytes = 0;
+  double predicted_us = -1;  // by the cost model, on one thread; -1 = there is none
   int64_t layer = -1;      // index of the file's node this came from
 };
 
@@ -87,6 +89,8 @@ class Lowering {
  public:
   Lowering(const Graph& graph, PackCache& cache, Isa isa, int threads, bool allow_sparse = true);
 
+  // Who decides beside the cost model (null: nobody), and the saved plan to follow (null: none).
+  void set_tuner(Tuner* tuner, const SavedPlan* saved) { tuner_ = tuner, saved_ = saved; }
   // Binds a graph input to a concrete shape.
   void bind_input(const ValueInfo& info, const Dims& dims);
   // Lowers one node (all its inputs are known by now).
@@ -96,6 +100,8 @@ class Lowering {
   // The value of this name, -1 when there is none (yet).
   int find(const std::string& name) const;
   void keep_until_end(int id);
+  // Every decision of the saved plan was taken: else UsageError.
+  void check_saved() const;
   // Assigns arena offsets; returns the arena's size.
   size_t plan_memory();
 
@@ -105,6 +111,10 @@ class Lowering {
   Isa int8_isa() const { return isa_; }
   int threads() const { return threads_; }
   bool allow_sparse() const { return allow_sparse_; }
+  Tuner* tuner() const { return eager_ ? nullptr : tuner_; }
+  // What the saved plan says of the next layer that has a choice, which must be n; null without a saved plan.
+  const Choice* saved_choice(const Node& n) const;
+  void decided(const Node& n, Choice choice);
   const Value& value(int id) const { return values_[static_cast<size_t>(id)]; }
   const Dims& dims(int id) const { return value(id).dims; }
   int rank(int id) const { return static_cast<int>(value(id).dims.size()); }
@@ -153,6 +163,7 @@ class Lowering {
   [[noreturn]] void invalid(const Node& n, const std::string& what) const;      // the graph contradicts itself
 
   std::vector<Step> steps;
+  std::vector<std::pair<std::string, Choice>> decisions;
 
   void** pointers() { return ptr_.data(); }
   const std::vector<Value>& values() const { return values_; }
@@ -167,6 +178,8 @@ class Lowering {
   Isa isa_ = Isa::kRef;
   int threads_ = 1;
   bool allow_sparse_ = true;
+  Tuner* tuner_ = nullptr;
+  const SavedPlan* saved_ = nullptr;
   bool eager_ = false;  // the node being lowered has constant inputs only: run its steps now
   std::vector<Value> values_;
   std::vector<void*> ptr_;

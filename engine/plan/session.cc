@@ -70,6 +70,33 @@ void check_support(const Graph& graph) {
   if (count) throw UnsupportedError(first + others + "; supported: " + supported_operators(), first_node);
 }
 
+// About what weights take once packed: a column or offset beside each nonzero.
+int64_t packed_bytes(const Graph& graph) {
+  int64_t bytes = 0;
+  for (const Tensor& t : graph.initializers) {
+    if (t.dtype == DType::kFloat)
+      for (int64_t i = 0; i < t.numel(); ++i) bytes += t.f32()[i] != 0.0f ? 8 : 0;
+    else
+      bytes += static_cast<int64_t>(t.data.size());
+  }
+  return bytes;
+}
+
+// A plan's file is no more to be trusted than a model.
+void check_saved_dims(const std::vector<ValueInfo>& inputs, const std::vector<Dims>& dims) {
+  if (dims.size() != inputs.size())
+    throw UsageError("plan: it is for " + std::to_string(dims.size()) + " inputs, the model has " + std::to_string(inputs.size()));
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    bool fits = !inputs[i].has_shape || dims[i].size() == inputs[i].shape.size();
+    double count = 1;
+    for (size_t k = 0; k < dims[i].size(); ++k) {
+      fits = fits && dims[i][k] >= 0 && (!inputs[i].has_shape || inputs[i].shape[k].size < 0 || inputs[i].shape[k].size == dims[i][k]);
+      count *= static_cast<double>(dims[i][k]);
+    }
+    if (!fits || count > 0x1p32) throw UsageError("plan: shape " + dims_text(dims[i]) + " does not fit input '" + inputs[i].name + "'");
+  }
+}
+
 }  // namespace
 
 Graph read_model(std::span<const uint8_t> bytes) {
@@ -79,7 +106,8 @@ Graph read_model(std::span<const uint8_t> bytes) {
   return read_onnx(bytes);
 }
 
-Session::Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse) : allow_sparse_(allow_sparse) {
+Session::Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse, Tuner tuner)
+    : allow_sparse_(allow_sparse), tuner_(std::move(tuner)) {
   isa_ = selected_isa();
   n_threads_ = threads > 0 ? threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   if (n_threads_ > 1) pool_ = std::make_unique<Threads>(n_threads_);
@@ -103,6 +131,16 @@ Session::Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse)
   for (auto& note : run_passes(graph_)) notes_.push_back(std::move(note));
   fold_constants(graph_);
   place_planar(graph_);
+  tuner_.pool = pool_.get();
+  if (tuner_.mode != Tune::kOff) tuner_.cold = packed_bytes(graph_) > cpu().l2_bytes;
+  if (!tuner_.saved.empty()) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (const SavedPlan& saved : tuner_.saved) {
+      check_saved_dims(inputs_, saved.input_dims);
+      plan_for(saved.input_dims);
+    }
+    return;
+  }
 
   // Plan at once where the shapes are known (or only the batch is free), so that a model that cannot run says so now.
   bool try_now = true, fixed = true;
@@ -149,10 +187,15 @@ std::shared_ptr<Plan> Session::plan_for(const std::vector<Dims>& input_dims) {
 
 std::shared_ptr<Plan> Session::make_plan(const std::vector<Dims>& input_dims) {
   Lowering L(graph_, cache_, isa_, n_threads_, allow_sparse_);
+  const auto saved = std::find_if(tuner_.saved.begin(), tuner_.saved.end(), [&](const SavedPlan& p) { return p.input_dims == input_dims; });
+  L.set_tuner(&tuner_, saved == tuner_.saved.end() ? nullptr : &*saved);
   for (size_t i = 0; i < inputs_.size(); ++i) L.bind_input(inputs_[i], input_dims[i]);
   for (const auto& node : graph_.nodes) L.lower(node);
+  L.check_saved();
+  tuner_.forget_memory();
   auto plan = std::make_shared<Plan>();
   plan->input_dims = input_dims;
+  plan->decisions = std::move(L.decisions);
   for (const auto& in : inputs_) plan->input_ids.push_back(L.find(in.name));
   for (const auto& out : outputs_) {
     const int id = L.find(out.name);
@@ -167,6 +210,23 @@ std::shared_ptr<Plan> Session::make_plan(const std::vector<Dims>& input_dims) {
   for (size_t i = 0; i < plan->values.size(); ++i)
     plan->constants[i] = const_cast<uint8_t*>(plan->values[i].constant);
   return plan;
+}
+
+std::vector<SavedPlan> Session::decisions() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<SavedPlan> all;
+  for (const auto& plan : plans_) all.push_back({plan->input_dims, plan->decisions});
+  return all;
+}
+
+int64_t Session::n_timed() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return tuner_.n_timed;
+}
+
+std::vector<std::pair<std::string, Choice>> Session::take_timed() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return std::exchange(tuner_.fresh, {});
 }
 
 std::shared_ptr<const Plan> Session::plan(const std::vector<Dims>& input_dims) {

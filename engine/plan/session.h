@@ -17,6 +17,7 @@ namespace secateur {
 struct Plan {
   std::vector<Dims> input_dims;
   std::vector<Step> steps;
+  std::vector<std::pair<std::string, Choice>> decisions;  // SavedPlan::layers
   std::vector<Value> values;       // what pointers stand for
   std::vector<void*> constants;    // pointer per value, null where the frame's arena holds it
   std::vector<int> input_ids, output_ids;
@@ -34,7 +35,8 @@ class Session {
  public:
   // Sniffs .sct or ONNX. `threads` >= 1; 0 = all the CPUs this process may use.
   // `allow_sparse` = false leaves zeros in dense kernels: the yardstick of "never slower than our own dense".
-  Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse = true);
+  // `tuner`: its mode, what is known and saved plans, whose shapes are planned at once; the session fills the rest.
+  Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse = true, Tuner tuner = {});
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
@@ -72,6 +74,11 @@ class Session {
   // What would run for these shapes; allocates no activations.
   std::shared_ptr<const Plan> plan(const std::vector<Dims>& input_dims);
 
+  // The decisions of the plans made so far, in the order of their last use.
+  std::vector<SavedPlan> decisions();
+  int64_t n_timed();                                       // layers timed in this session
+  std::vector<std::pair<std::string, Choice>> take_timed();  // those since the last call, by their keys
+
   // Declared shapes with free dimensions set to `free`.
   std::vector<Dims> declared_dims(int64_t free) const;
 
@@ -90,6 +97,7 @@ class Session {
   std::unique_ptr<Threads> pool_;       // null with one thread: then runs need no lock
   std::mutex mutex_;                    // plans, frames, pack cache
   PackCache cache_;
+  Tuner tuner_;
   std::vector<std::shared_ptr<Plan>> plans_;  // most recently used last
 };
 

@@ -52,6 +52,15 @@ def to_json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
+def cache_folder() -> Path:
+    """SECATEUR_CACHE, else XDG_CACHE_HOME/secateur, else ~/.cache/secateur; not created here."""
+    given = os.environ.get("SECATEUR_CACHE")
+    if given:
+        return Path(given).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "secateur"
+
+
 def make_folder(path: Path) -> None:
     """Create the folder and its parents."""
     try:

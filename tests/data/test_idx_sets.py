@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from secateur import data
+from secateur import data, saving
 from secateur.data import download, mnist
 from secateur.data.idx import read_idx
 from secateur.errors import EnvironmentFailure, FormatError, UsageError
@@ -186,10 +186,10 @@ def test_failed_download_is_one_message(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path))
-    assert download.cache_folder() == tmp_path
+    assert saving.cache_folder() == tmp_path
     monkeypatch.delenv("SECATEUR_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert download.cache_folder() == tmp_path / "secateur"
+    assert saving.cache_folder() == tmp_path / "secateur"
 
 
 def test_digits_are_stratified_and_scaled() -> None:

@@ -3,6 +3,7 @@
 #include <climits>
 
 #include "kernels/conv/conv.h"
+#include "plan/lower/choose.h"
 #include "plan/lower/handlers.h"
 #include "plan/lower/window.h"
 
@@ -157,17 +158,25 @@ void conv(Lowering& L, const Node& n, int x, int w, int bias, int residual) {
   info.nnz = count_nonzero(weights, info.n_weights);
   const bool pooled = attr_i(n, "_pool", 0) != 0;
   if (pooled) e.pool = Pool2x2::kMax;
-  auto ways = conv_candidates(L.isa(), s, e, info.nnz, L.allow_sparse());
-  const bool split_pool = pooled && ways.empty();
+  const auto ways = [&](int tilings) { return conv_candidates(L.isa(), s, e, info.nnz, L.allow_sparse(), tilings); };
+  auto offered = ways(1);
+  const bool split_pool = pooled && offered.empty();
   if (split_pool) {
     e.pool = Pool2x2::kNone;
-    ways = conv_candidates(L.isa(), s, e, info.nnz, L.allow_sparse());
+    offered = ways(1);
   }
-  if (ways.empty()) L.unsupported(n, "no kernel covers this convolution");
-  const ConvCandidate& choice = ways[0];
-  const auto packed = L.packed<PackedConv>(
-      "conv/" + std::string(choice.kernel->name) + "/" + conv_key(s, e), {w, bias},
-      [&]() { return choice.kernel->pack(*choice.kernel, s, e, weights, b, choice.tile); });
+  if (offered.empty()) L.unsupported(n, "no kernel covers this convolution");
+  const auto y_bytes = static_cast<size_t>(xd[0] * s.out_c * conv_out_h(s, e) * conv_out_w(s, e)) * sizeof(float);
+  const auto choice = choose<PackedConv>(
+      L, n,
+      {"conv/" + conv_key(s, e), {w, bias}, xd[0], static_cast<double>(xd[0]), conv_reason(offered, s, info.nnz), [&] { return pattern_hash(weights, info.n_weights); }},
+      offered, ways, [&](const ConvCandidate& c) { return c.kernel->pack(*c.kernel, s, e, weights, b, c.tile); },
+      [&](auto p, int tx, int tr, int ty, int ts) { return ConvStep{std::move(p), xd[0], tx, tr, ty, ts}; },
+      [&](const PackedConv& p) {
+        return Tuner::Memory{L.value(x).nbytes(), y_bytes, e.residual ? y_bytes : 0,
+                             p.scratch_bytes_per_thread * static_cast<size_t>(L.threads())};
+      });
+  const auto& packed = choice.packed;
 
   Dims stored = out;
   if (pooled) stored[2] = win.out[0] / 2, stored[3] = win.out[1] / 2;
@@ -175,8 +184,9 @@ void conv(Lowering& L, const Node& n, int x, int w, int bias, int residual) {
                            : broadcast_residual ? L.temp(DType::kFloat, out) : L.out(n, 0, DType::kFloat, stored);
   const size_t bytes = packed->scratch_bytes_per_thread * static_cast<size_t>(L.threads());
   const int scratch = bytes ? L.scratch(bytes) : -1;
-  info.kernel = choice.kernel->name;
-  info.why = conv_reason(ways, s, info.nnz);
+  info.kernel = choice.way.kernel->name;
+  info.predicted_us = choice.way.predicted_us * static_cast<double>(xd[0]);
+  info.why = choice.why;
   if (!packed->note.empty()) info.why += (info.why.empty() ? "" : "; ") + packed->note;
   info.packed_bytes = static_cast<int64_t>(packed->packed_bytes);
   if (e.residual) info.why += "; residual fused";

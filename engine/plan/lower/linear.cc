@@ -5,6 +5,7 @@
 #include "kernels/generic/generic.h"
 #include "kernels/linear/linear.h"
 #include "kernels/matmul/matmul.h"
+#include "plan/lower/choose.h"
 #include "plan/lower/handlers.h"
 #include "plan/lower/product.h"
 #include "plan/lower/window.h"
@@ -113,37 +114,46 @@ void linear(Lowering& L, const Node& n, int x, int w, bool transposed, float alp
   const Activation after = e.act;
   if (broadcast_residual) e.act = Activation::none();
 
-  const auto ways = linear_candidates(L.isa(), shape, rows, info.nnz, L.allow_sparse());
-  if (ways.empty()) L.unsupported(n, "no kernel covers this layer");
-  const LinearCandidate& choice = ways[0];
-  const auto packed = L.packed<PackedLinear>(
-      "linear/" + std::string(choice.kernel->name) + "/" + std::to_string(transposed) + "/" + std::to_string(alpha) + "/" +
-          std::to_string(beta) + "/" + epilogue_key(e),
-      {w, bias}, [&]() {
-        std::vector<float> by_row, b;
-        const float* rows_first = weights;
-        if (!transposed || alpha != 1.0f) {
-          by_row.resize(static_cast<size_t>(in * out));
-          for (int64_t o = 0; o < out; ++o)
-            for (int64_t i = 0; i < in; ++i)
-              by_row[static_cast<size_t>(o * in + i)] = alpha * (transposed ? weights[o * in + i] : weights[i * out + o]);
-          rows_first = by_row.data();
-        }
-        const float* bias_data = nullptr;
-        if (bias >= 0) {
-          const auto* c = reinterpret_cast<const float*>(L.value(bias).constant);
-          const bool scalar = L.value(bias).numel() == 1;
-          b.resize(static_cast<size_t>(out));
-          for (int64_t o = 0; o < out; ++o) b[static_cast<size_t>(o)] = beta * c[scalar ? 0 : o];
-          if (!all_zero(b.data(), b.size())) bias_data = b.data();
-        }
-        return choice.kernel->pack(*choice.kernel, shape, e, rows_first, bias_data);
+  const auto ways = [&](int) { return linear_candidates(L.isa(), shape, rows, info.nnz, L.allow_sparse()); };
+  const auto offered = ways(1);
+  if (offered.empty()) L.unsupported(n, "no kernel covers this layer");
+  const auto pack = [&](const LinearCandidate& c) {
+    std::vector<float> by_row, b;
+    const float* rows_first = weights;
+    if (!transposed || alpha != 1.0f) {
+      by_row.resize(static_cast<size_t>(in * out));
+      for (int64_t o = 0; o < out; ++o)
+        for (int64_t i = 0; i < in; ++i)
+          by_row[static_cast<size_t>(o * in + i)] = alpha * (transposed ? weights[o * in + i] : weights[i * out + o]);
+      rows_first = by_row.data();
+    }
+    const float* bias_data = nullptr;
+    if (bias >= 0) {
+      const auto* c = reinterpret_cast<const float*>(L.value(bias).constant);
+      const bool scalar = L.value(bias).numel() == 1;
+      b.resize(static_cast<size_t>(out));
+      for (int64_t o = 0; o < out; ++o) b[static_cast<size_t>(o)] = beta * c[scalar ? 0 : o];
+      if (!all_zero(b.data(), b.size())) bias_data = b.data();
+    }
+    return c.kernel->pack(*c.kernel, shape, e, rows_first, bias_data);
+  };
+  const size_t y_bytes = static_cast<size_t>(rows * out) * 4;
+  const auto choice = choose<PackedLinear>(
+      L, n,
+      {"linear/" + std::to_string(in) + "," + std::to_string(out) + "/" + std::to_string(transposed) + "/" + std::to_string(alpha) +
+           "/" + std::to_string(beta) + "/" + epilogue_key(e),
+       {w, bias}, rows, 1, linear_reason(offered, shape, info.nnz), [&] { return pattern_hash(weights, in * out); }},
+      offered, ways, pack, [&](auto p, int tx, int tr, int ty, int ts) { return LinearStep{std::move(p), rows, tx, tr, ty, ts}; },
+      [&](const PackedLinear& p) {
+        return Tuner::Memory{static_cast<size_t>(rows * in) * 4, y_bytes, e.residual ? y_bytes : 0, p.scratch_bytes(rows, L.threads())};
       });
+  const auto& packed = choice.packed;
   const int y = broadcast_residual ? L.temp(DType::kFloat, out_dims) : L.out(n, 0, DType::kFloat, out_dims);
   const size_t bytes = packed->scratch_bytes(rows, L.threads());
   const int scratch = bytes ? L.scratch(bytes) : -1;
-  info.kernel = choice.kernel->name;
-  info.why = linear_reason(ways, shape, info.nnz);
+  info.kernel = choice.way.kernel->name;
+  info.predicted_us = choice.way.predicted_us;
+  info.why = choice.why;
   if (!packed->note.empty()) info.why += (info.why.empty() ? "" : "; ") + packed->note;
   info.packed_bytes = static_cast<int64_t>(packed->packed_bytes);
   L.emit(n, LinearStep{packed, rows, x, e.residual ? residual : -1, y, scratch}, {x, e.residual ? residual : -1, scratch},

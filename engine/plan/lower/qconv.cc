@@ -4,6 +4,7 @@
 #include <climits>
 #include <cstdio>
 
+#include "plan/lower/choose.h"
 #include "plan/lower/handlers.h"
 #include "plan/lower/quads.h"
 #include "plan/lower/window.h"
@@ -64,16 +65,27 @@ void run_kernel(Lowering& L, const Node& n, const ConvShape& s, const QEpilogue&
   // Walking all weights for their density is dear beside a plan: once per layer.
   const auto density = L.packed<QDensity>("qdensity/" + key_of(s, e, weights.x_zero), {w, bias, scale},
                                           [&] { return std::make_shared<const QDensity>(measure_density(s, e, weights)); });
-  const auto ways = qconv_candidates(L.int8_isa(), s, e, *density, L.allow_sparse());
-  const QConvCandidate& choice = ways[0];
-  const auto packed = L.packed<PackedQConv>("qconv/" + std::string(choice.kernel->name) + "/" + key_of(s, e, weights.x_zero), {w, bias, scale, offset},
-                                            [&] { return choice.kernel->pack(*choice.kernel, s, e, weights, choice.tile); });
+  const auto ways = [&](int tilings) { return qconv_candidates(L.int8_isa(), s, e, *density, L.allow_sparse(), tilings); };
+  const auto offered = ways(1);
+  const size_t y_bytes = L.value(y).nbytes();
+  const auto choice = choose<PackedQConv>(
+      L, n,
+      {"qconv/" + key_of(s, e, weights.x_zero), {w, bias, scale, offset}, batch, static_cast<double>(batch), qconv_reason(offered, s, *density),
+       [&] { return pattern_hash(weights.w, s.weight_count()); }},
+      offered, ways, [&](const QConvCandidate& c) { return c.kernel->pack(*c.kernel, s, e, weights, c.tile); },
+      [&](auto p, int tx, int tr, int ty, int ts) { return QConvStep{std::move(p), batch, tx, tr, ty, ts}; },
+      [&](const PackedQConv& p) {
+        return Tuner::Memory{L.value(x).nbytes(), y_bytes, e.residual ? y_bytes : 0,
+                             p.scratch_bytes_per_thread * static_cast<size_t>(L.threads()), false};
+      });
+  const auto& packed = choice.packed;
   const size_t bytes = packed->scratch_bytes_per_thread * static_cast<size_t>(L.threads());
   const int scratch = bytes ? L.scratch(bytes) : -1;
   StepInfo info;
   info.op = op;
-  info.kernel = choice.kernel->name;
-  info.why = qconv_reason(ways, s, *density) + (packed->note.empty() ? "" : "; " + packed->note);
+  info.kernel = choice.way.kernel->name;
+  info.predicted_us = choice.way.predicted_us * static_cast<double>(batch);
+  info.why = choice.why + (packed->note.empty() ? "" : "; " + packed->note);
   if (residual >= 0) info.why += "; residual fused";
   info.in = L.dims(x);
   info.weight = L.dims(w);

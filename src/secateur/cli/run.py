@@ -17,6 +17,7 @@ def command(
     input_: Path = typer.Option(..., "--input", help="x.npy (one input) or x.npz (arrays by input name)."),
     output: Path = typer.Option(..., "--output", help="y.npz, one array per output name."),
     threads: int | None = typer.Option(None, "--threads", min=1, help="Threads of the engine; default 1."),
+    tune: str | None = typer.Option(None, "--tune", help="Time the best kernels first: off, fast, full."),
 ) -> None:
     """Run a model on arrays from a file and write its outputs.
 
@@ -26,7 +27,7 @@ def command(
 
     from secateur.engine import InferenceSession
 
-    session = InferenceSession(file, threads=threads)
+    session = InferenceSession(file, threads=threads, tune=tune)
     inputs = session.get_inputs()
     if not input_.exists():
         raise UsageError(f"--input {input_}: no such file; give an .npy or .npz file")

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.data.download import Remote, cache_folder
+from secateur import saving
+from secateur.data.download import Remote
 from secateur.data.folder import data_folder
 from secateur.data.image_code import read_images
 from secateur.data.places import open_set
@@ -145,4 +146,4 @@ def _read_packed(path: Path) -> Part:
     if not path.is_file():
         raise FormatError(f"cifar10: {path} is missing; copy all six packed parts there")
     unpack: Callable[[], Part] = lambda: read_images(path, (32, 32, 3), _PART)  # noqa: E731
-    return keep_unpacked(path, cache_folder() / "unpacked", (32, 32, 3), unpack)
+    return keep_unpacked(path, saving.cache_folder() / "unpacked", (32, 32, 3), unpack)

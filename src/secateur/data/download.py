@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +15,6 @@ class Remote:
 
     hosts: tuple[str, ...]
     hashes: Mapping[str, str]
-
-
-def cache_folder() -> Path:
-    """SECATEUR_CACHE, else XDG_CACHE_HOME/secateur, else ~/.cache/secateur; not created here."""
-    given = os.environ.get("SECATEUR_CACHE")
-    if given:
-        return Path(given).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "secateur"
 
 
 def fetch(name: str, remote: Remote, folder: Path) -> list[Path]:

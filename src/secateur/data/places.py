@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from secateur.data.download import Remote, cache_folder, fetch
+from secateur import saving
+from secateur.data.download import Remote, fetch
 from secateur.data.folder import data_folder
 from secateur.errors import UsageError
 
@@ -19,7 +20,7 @@ def open_set(name: str, data_dir: str | Path | None, is_there: Callable[[Path], 
     """
     base = data_folder(data_dir)
     places = [] if base is None else [base / name, base]
-    cached = cache_folder() / name
+    cached = saving.cache_folder() / name
     for place in [*places, cached]:
         if place.is_dir() and is_there(place):
             return place

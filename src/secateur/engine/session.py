@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from secateur.engine import _native
+from secateur.engine import _native, plans, timings
 from secateur.engine.mixed import Parts, known_shapes, share
 from secateur.errors import FormatError, HandedOverWarning, UnsupportedError, UsageError
 
@@ -47,6 +47,14 @@ def read_model(path_or_bytes: str | os.PathLike[str] | bytes | bytearray | memor
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
 
 
+class _Session(_native.Session):
+    """The native half, with the hash of its model."""
+
+    def __init__(self, model: bytes, threads: int, tune: str, known: timings.Choices, saved: plans.Saved) -> None:
+        super().__init__(model, threads, True, tune, known, saved)
+        self.digest = plans.digest(model)
+
+
 class InferenceSession:
     """A model ready to run on the CPU.
 
@@ -62,9 +70,14 @@ class InferenceSession:
         threads: threads of one run, >= 1; None takes all CPUs the process may use. Layers below some 20 microseconds
             run on the caller's thread whatever is asked.
         fallback: "onnxruntime", or None to refuse what the engine does not cover.
+        tune: "off": the cost model chooses the kernels, always the same ones. "fast": the two or three best of a layer
+            are timed on its weights, some ms each, once per machine (`timings.path()`). "full": more kernels, and other
+            ways to cut the layer. None takes SECATEUR_TUNE, else "off". Same results within rounding.
+        plan: path of what `save_plan` wrote for this model on this machine: those kernels, nothing timed. Shapes
+            that are not in it go by the cost model.
 
     Raises:
-        UsageError: the file cannot be read, or `threads` is not a positive integer.
+        UsageError: the file cannot be read, or `threads` is not a positive integer, or the plan is for something else.
         FormatError: the file is damaged, truncated or not a model; `.offset` is the byte where reading stopped.
         UnsupportedError: neither the engine nor the fallback takes the model; the message names the node.
         MissingExtraError: the model needs ONNX Runtime and it is not installed; the message names the nodes.
@@ -76,6 +89,8 @@ class InferenceSession:
         threads: int | None = None,
         *,
         fallback: str | None = "onnxruntime",
+        tune: str | None = None,
+        plan: str | os.PathLike[str] | None = None,
     ) -> None:
         if threads is not None and (
             isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024
@@ -83,8 +98,14 @@ class InferenceSession:
             raise UsageError(f"threads: got {threads!r}; it must be an integer from 1 to 1024, or None")
         if fallback not in ("onnxruntime", None):
             raise UsageError(f"fallback: got {fallback!r}; it must be 'onnxruntime' or None")
+        if tune is not None and tune not in timings.MODES:
+            raise UsageError(f"tune: got {tune!r}; it must be one of {', '.join(timings.MODES)}, or None")
+        if plan is not None and tune not in ("off", None):
+            raise UsageError(f"tune={tune!r} and plan={os.fspath(plan)!r}: a plan is not timed again; give one of them")
         data = read_model(path_or_bytes)
-        self._threads = threads
+        self._plan = None if plan is None else plans.read(plan, data, threads)
+        self._tune = "off" if plan is not None else tune or timings.asked()
+        self._threads = threads if self._plan is None else self._plan.threads
         self._model: bytes | None = None
         try:
             self._runs: _native.Session | Parts = self._open(data)
@@ -97,11 +118,27 @@ class InferenceSession:
                 raise
             self._runs = Parts(data, self._open, threads, error)
             warnings.warn(share(self.coverage), HandedOverWarning, stacklevel=2)
+        if self._plan and isinstance(self._runs, _Session) and self._plan.model not in self._plan.parts:
+            raise FormatError(f"{os.fspath(plan or '')}: the plan says nothing of its model")
+        self._digest = self._runs.digest if isinstance(self._runs, _Session) else plans.digest(data)
         if fallback is not None and not known_shapes(self._runs):
             self._model = data  # whether the engine covers the model is known at the first run only
 
-    def _open(self, model: bytes) -> _native.Session:
-        return _native.Session(model, self._threads or 0)
+    def _open(self, model: bytes) -> _Session:
+        known = timings.read(plans.machine()) if self._tune != "off" else []
+        saved = self._plan.parts.get(plans.digest(model), []) if self._plan else []
+        session = _Session(model, self._threads or 0, self._tune, known, saved)
+        self._keep(session)
+        return session
+
+    def _keep(self, session: _native.Session) -> None:
+        """What was timed lately goes to the file."""
+        if self._tune != "off" and (timed := session._take_timed()):
+            timings.add(plans.machine(), timed)
+
+    @property
+    def _sessions(self) -> list[_native.Session]:
+        return self._runs._sessions if isinstance(self._runs, Parts) else [self._runs]
 
     def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
         """The outputs named (None: all, in the model's order) for the inputs in `feeds`, as fresh arrays.
@@ -113,7 +150,10 @@ class InferenceSession:
         runs = self._runs
         if isinstance(runs, _native.Session):
             try:
-                return runs.run(output_names, feeds)
+                found = runs.run(output_names, feeds)
+                if self._tune != "off":
+                    self._keep(runs)
+                return found
             except UnsupportedError as error:
                 if self._model is None:
                     raise
@@ -123,6 +163,8 @@ class InferenceSession:
             told = len(runs.coverage["handed_over"])
         found = runs.run(output_names, feeds)
         self._runs = runs
+        for session in self._sessions:
+            self._keep(session)
         if len(self.coverage["handed_over"]) > told:
             warnings.warn(share(self.coverage), HandedOverWarning, stacklevel=2)
         return found
@@ -143,12 +185,36 @@ class InferenceSession:
             repeats: timed runs per layer on a fixed pseudo-random input; 0 leaves `time_us` None.
         Returns:
             One dict per step in order of execution: node, op, kernel, why, input, output, weight (shapes), macs,
-            n_weights, nnz, density, packed_nbytes, time_us (median, microseconds). Nodes that were handed over stand
+            n_weights, nnz, density, packed_nbytes, predicted_us (by the cost model, on one thread; None: it has none
+            for this step), time_us (median, microseconds). Nodes that were handed over stand
             in one row per part, with the kernel `onnxruntime`, node (names), op, why, n_nodes and macs (None: unknown).
         """
         if batch < 1 or repeats < 0:
             raise UsageError(f"explain(): batch={batch}, repeats={repeats}; batch must be >= 1 and repeats >= 0")
-        return self._runs._explain(batch, repeats)
+        rows = self._runs._explain(batch, repeats)
+        for session in self._sessions:
+            self._keep(session)
+        return rows
+
+    def save_plan(self, path: str | os.PathLike[str]) -> None:
+        """Write the kernel and tile of every layer, for all input shapes seen lately (at most 8), to a small JSON file.
+
+        It holds for this model, machine, number of threads and version: `InferenceSession(model, plan=path)` then
+        takes the same kernels, timing nothing (docs/design/plan-file.md).
+
+        Raises:
+            UsageError: nothing is planned yet, since inputs have free axes; run the model once.
+            EnvironmentFailure: the file cannot be written.
+        """
+        parts = {s.digest: s._decisions() for s in self._sessions if isinstance(s, _Session)}
+        if not any(parts.values()):
+            raise UsageError("save_plan(): no input shapes are planned yet; run the model once")
+        plans.write(path, plans.Plan(self._digest, plans.machine(), self.threads, parts))
+
+    @property
+    def n_timed(self) -> int:
+        """Layers that this session timed to choose their kernel."""
+        return sum(s.n_timed for s in self._sessions)
 
     @property
     def coverage(self) -> dict[str, Any]:
