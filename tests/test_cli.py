@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from secateur import cli
+from secateur.errors import MissingExtraError
 
 Capture = pytest.CaptureFixture[str]
 
@@ -129,6 +130,38 @@ def test_bench_names_peers(model: Path, capsys: Capture) -> None:
     assert "onnxruntime" in capsys.readouterr().out
     assert run("bench", model, "--against", "tensorflow") == 2
     assert "unknown; known: onnxruntime, openvino, torch" in capsys.readouterr().err
+
+
+def test_bench_writes_its_record_and_its_plots(model: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "speed.json"
+    argv = ("bench", model, "--against", "onnxruntime", "--seconds", "0.1", "--out", out)
+    assert run(*argv) == 0
+    assert {r["model"] for r in json.loads(out.read_text())["runs"]} == {"model", "model_int8"}
+    assert (tmp_path / "speed.html").stat().st_size > 1000
+    assert run(*argv, "--no-int8", "--plot", tmp_path / "p.html") == 0
+    assert {r["model"] for r in json.loads(out.read_text())["runs"]} == {"model"}
+    assert (tmp_path / "p.html").is_file()
+    assert "no dense net was given" in capsys.readouterr().out
+
+
+def test_bench_without_plotly_writes_the_record_and_says_so(
+    model: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*args: object) -> None:
+        raise MissingExtraError("plotly is not installed")
+
+    monkeypatch.setattr("secateur.report.timings.write", missing)
+    argv = ("bench", model, "--against", "", "--no-int8", "--seconds", "0.1")
+    assert run(*argv, "--out", tmp_path / "a.json") == 0
+    assert "no plots: plotly is not installed" in capsys.readouterr().err
+    assert (tmp_path / "a.json").is_file()
+    assert run(*argv, "--plot", tmp_path / "p.html") == 2
+
+
+def test_bench_exits_1_when_results_differ(model: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secateur.engine.agreement._tolerance", lambda *args: -1.0)
+    assert run("bench", model, "--against", "onnxruntime", "--no-int8", "--seconds", "0.1") == 1
+    assert "results differ, so the timings mean nothing: onnxruntime on model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,12 @@ def test_a_run_is_timed_with_torch_and_the_dense_net_it_started_from(tmp_path: P
     (tmp_path / "dense.safetensors").unlink()
     found = timing.bench_run(folder, ("torch",), seconds=0.02)
     assert "dense.safetensors: cannot be read" in found["notes"][0]
+    kept = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text(re.sub("(?m)^weights: .*$", "weights: null", kept))
+    found = timing.bench_run(folder, (), seconds=0.02, int8=True)
+    assert {r["model"] for r in found["runs"]} == {"model", "dense", "dense_int8"}
+    assert found["calibration"] == "minimum and maximum over 16 given inputs"
+    assert "fresh weights" in found["notes"][0]
     (folder / "recipe.yaml").unlink()
     with pytest.raises(UsageError, match=r"recipe\.yaml is missing; give the folder of a finished run"):
         timing.bench_run(folder, ("torch",))

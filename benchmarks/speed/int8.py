@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from secateur.engine import InferenceSession, isas
 from secateur.engine.bench import bench
+from secateur.engine.quantized import static_int8
 
 
 def _examples(model: bytes, n: int, seed: int) -> list[NDArray[np.float32]]:
@@ -24,50 +22,9 @@ def _examples(model: bytes, n: int, seed: int) -> list[NDArray[np.float32]]:
     return [rng.standard_normal(shape).astype(np.float32) for _ in range(n)]
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, examples: list[NDArray[np.float32]]) -> None:
-        self.examples: Iterator[NDArray[np.float32]] = iter(examples)
-
-    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        x = next(self.examples, None)
-        return None if x is None else {"x": x}
-
-
-def _options(model: onnx.ModelProto) -> dict[str, Any]:
-    """Of a Transformer only the products with weights are quantized, and not their results.
-
-    Of the ways tried that was the fastest for OpenVINO, no slower than the others for ONNX Runtime, and the nearest to
-    float32.
-    """
-    constants = {t.name for t in model.graph.initializer}
-    if not any(n.op_type == "Softmax" for n in model.graph.node):
-        return {}
-    return {
-        "op_types_to_quantize": ["MatMul"],
-        "nodes_to_exclude": [n.name for n in model.graph.node if n.op_type == "MatMul" and not constants & {*n.input}],
-        "extra_options": {"OpTypesToExcludeOutputQuantization": ["MatMul"]},
-    }
-
-
 def quantized(model: bytes) -> bytes:
     """The net quantized with ranges of four standard normal inputs."""
-    net = onnx.load_from_string(model)
-    for i, node in enumerate(net.graph.node):
-        node.name = f"n{i}"
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
-        source.write_bytes(net.SerializeToString())
-        quantize_static(
-            source,
-            target,
-            _Reader(_examples(model, 4, 1)),
-            quant_format=QuantFormat.QDQ,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            **_options(net),
-        )
-        return target.read_bytes()
+    return static_int8(model, [{"x": x} for x in _examples(model, 4, 1)])
 
 
 def _run_at(isa: str, model: bytes, x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -22,14 +22,15 @@ def bench_run(
     threads: int = 1,
     batch: int = 1,
     seconds: float = 3.0,
+    int8: bool = False,
     inputs: Any = None,
     dense: str | Path | None = None,
     data_dir: str | Path | None = None,
 ) -> dict[str, Any]:
     """`engine.bench` of a run's folder.
 
-    The compressed network is rebuilt for torch. The dense one is timed beside it when the recipe names its `weights`;
-    a dense net that the run trained itself was not kept, `dense` then takes a file.
+    The compressed network is rebuilt for torch. The dense one is the recipe's model: with the `weights` that the recipe
+    names, or, since a dense net that the run trained itself was not kept, with fresh ones, which serve for speed.
 
     Args:
         inputs: examples as for `engine.bench`; None takes the test split of the recipe's data, and random numbers,
@@ -62,16 +63,20 @@ def bench_run(
         arrays, _ = api.whole_split(splits, "test")
         inputs = {k: a[: _EXAMPLES * batch] for k, a in zip(names, arrays, strict=True)}
     dense_file: str | Path | bytes | None = dense
-    if dense is None and recipe.weights is not None and recipe.dense is None and splits is not None:
+    if dense is not None:
+        pass
+    elif splits is None:
+        notes.append("dense net: it is made from the recipe's data, which cannot be had; --dense takes a file")
+    else:
         try:
             dense_module = api.load_model(recipe, data_dir)
             dense_file = onnx.to_bytes(dense_module, record.few(first_batch(splits.train), 2))
+            if recipe.dense is not None or recipe.weights is None:
+                notes.append(
+                    "dense net: the recipe's model with fresh weights (the run's own was not kept): speed only"
+                )
         except SecateurError as e:
             notes.append(f"dense net: {e}")
-    elif dense is None:
-        notes.append(
-            "dense net: not kept by the run, which trained it; report.json has its times, --dense takes a file"
-        )
     found = engine.bench(
         folder / "model.sct",
         against=against,
@@ -80,6 +85,7 @@ def bench_run(
         inputs=inputs,
         dense=dense_file,
         seconds=seconds,
+        int8=int8,
         module=module,
         dense_module=dense_module,
     )

@@ -7,8 +7,9 @@ import pytest
 
 from parity.engine_graphs import Net
 from secateur.engine import bench
-from secateur.engine.bench import rows
-from secateur.errors import UsageError
+from secateur.engine.bench import failed, rows
+from secateur.engine.quantized import static_int8
+from secateur.errors import HandedOverWarning, UsageError
 from secateur.formats import pack
 
 
@@ -81,6 +82,51 @@ def test_a_wrong_result_is_seen() -> None:
     found = bench(model, against=("torch",), module=torch.nn.Linear(16, 5), seconds=0.05)
     assert found["checks"][0]["agree"] is False
     assert "DIFFERS" in rows(found)[1][1][-1]
+    assert failed(found)[0].startswith("torch on model: largest difference ")
+
+
+def conv() -> bytes:
+    n = Net(np.random.default_rng(0))
+    y = n.node("Conv", n.input((1, 3, 12, 12), declared=("n", 3, 12, 12)), n.weight(8, 3, 3, 3), n.weight(8))
+    y = n.node("Flatten", n.node("GlobalAveragePool", n.node("Relu", y)))
+    return n.model(n.node("Gemm", y, n.weight(5, 8), transB=1))
+
+
+def test_int8_stands_beside_and_is_judged_by_its_distance_from_float32() -> None:
+    pytest.importorskip("onnxruntime")
+    found = bench(conv(), against=("onnxruntime",), dense=conv(), int8=True, seconds=0.05)
+    assert {(r["runtime"], r["model"]) for r in found["runs"]} == {
+        (runtime, model) for runtime in ("engine", "onnxruntime") for model in ("model", "dense", "dense_int8")
+    }
+    assert found["calibration"] == "minimum and maximum over 16 random inputs"
+    assert any("16 random inputs" in line for line in found["compared"])
+    check = next(c for c in found["checks"] if c["model"] == "dense_int8")
+    assert check["tolerance"] is None
+    assert 0 < check["engine_error"] < 0.1
+    assert check["agree"] is True
+    # Without a dense net the file's own net is quantized, and what that means is said.
+    found = bench(conv(), against=(), int8=True, seconds=0.05)
+    assert {r["model"] for r in found["runs"]} == {"model", "model_int8"}
+    assert found["compared"][0].startswith("no dense net was given")
+
+
+def test_a_file_of_integers_is_not_quantized_again_and_is_judged_against_its_float_form() -> None:
+    rng = np.random.default_rng(0)
+    data = static_int8(conv(), [{"x1": rng.standard_normal((1, 3, 12, 12)).astype(np.float32)} for _ in range(4)])
+    found = bench(data, against=("onnxruntime",), int8=True, seconds=0.05)
+    assert "integers already" in found["skipped"]["model_int8"]
+    (check,) = found["checks"]
+    assert check["agree"] is True
+    assert 0 < check["engine_error"] < 0.1
+
+
+def test_what_another_runtime_does_for_the_engine_is_said() -> None:
+    n = Net(np.random.default_rng(0))
+    y = n.node("CumSum", n.input((1, 8)), n.const(np.int64(1)))
+    with pytest.warns(HandedOverWarning):
+        found = bench(n.model(n.node("Gemm", y, n.weight(8, 4))), against=("onnxruntime",), seconds=0.05)
+    assert found["coverage"]["model"]["n_engine"] == 1
+    assert any(line.startswith("model: 1 of 2 nodes") and "CumSum" in line for line in found["compared"])
 
 
 def test_wrong_arguments() -> None:

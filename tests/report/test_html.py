@@ -13,7 +13,7 @@ import pytest
 import report_sample as sample
 
 from secateur.errors import EnvironmentFailure, FormatError, MissingExtraError
-from secateur.report import figures, html, records
+from secateur.report import document, figures, html, records
 
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>&\"'`${1}{{2}}"
 
@@ -151,7 +151,7 @@ def test_a_wrong_record_is_refused() -> None:
 
 
 def test_without_plotly_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    html._plotly.cache_clear()
+    document._plotly.cache_clear()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"secateur\[report\]"):
         html.render(sample.minimal())

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from secateur import __version__
+from secateur.cli import _files
 from secateur.cli._extras import need
 from secateur.cli._output import print_json, print_table
-from secateur.errors import UsageError
+from secateur.errors import CheckError, MissingExtraError, UsageError
 
 
 def command(
@@ -22,16 +25,20 @@ def command(
     batch: int = typer.Option(1, "--batch", min=1),
     seconds: float = typer.Option(3.0, "--seconds", min=0.1, help="Time per runtime and model."),
     input_: Path | None = typer.Option(None, "--input", help=".npy with real inputs (first axis = examples)."),
+    int8: bool = typer.Option(True, "--int8/--no-int8", help="Also the dense net in static int8, calibrated here."),
     data_dir: Path | None = typer.Option(None, "--data-dir", help="Where a run's data set is (or SECATEUR_DATA)."),
+    out: Path | None = typer.Option(None, "--out", help="Write the JSON record here, and the plots beside it (.html)."),
+    plot: Path | None = typer.Option(None, "--plot", help="Write the interactive plots here: one self-contained file."),
     json_: bool = typer.Option(False, "--json", help="One JSON object on stdout."),
 ) -> None:
-    """Time a model in the engine and in other runtimes, interleaved and warm; results are compared in the same run.
+    """Time a model in the engine and in other runtimes, interleaved and warm; exit 1 when their results do not agree.
 
     Example: secateur bench model.sct --dense dense.onnx --against onnxruntime,openvino; secateur bench runs/lenet5
     """
     import numpy as np
 
     from secateur import engine
+    from secateur.engine.bench import failed, rows
 
     if against is None:
         against = "onnxruntime,openvino,torch" if file.is_dir() else "onnxruntime,openvino"
@@ -45,7 +52,9 @@ def command(
             inputs = np.load(input_, allow_pickle=False)
         except (ValueError, OSError, EOFError) as e:
             raise UsageError(f"--input {input_}: not a readable .npy file ({e})") from None
-    common: dict[str, Any] = {"threads": threads, "batch": batch, "inputs": inputs, "dense": dense, "seconds": seconds}
+    common: dict[str, Any] = {
+        "threads": threads, "batch": batch, "inputs": inputs, "dense": dense, "seconds": seconds, "int8": int8,
+    }  # fmt: skip
     if file.is_dir():
         need("bench", "compress", "torch", "onnx", "safetensors", "pydantic", "yaml")
         from secateur import timing
@@ -53,15 +62,26 @@ def command(
         result = timing.bench_run(file, peers, data_dir=data_dir, **common)
     else:
         result = engine.bench(file, against=peers, **common)
+    _write(result, out, plot)
     if json_:
         print_json(result)
-        return
-    print_bench(result)
+    else:
+        columns, body, footer = rows(result)
+        print_table(result["title"], columns, body, footer)
+    if wrong := failed(result):
+        raise CheckError(f"{file}: results differ, so the timings mean nothing: {'; '.join(wrong)}")
 
 
-def print_bench(result: dict[str, object]) -> None:
-    """The table and the notes of a bench record."""
-    from secateur.engine.bench import rows
+def _write(result: dict[str, Any], out: Path | None, plot: Path | None) -> None:
+    """The record and its plots; without plotly only plots that were asked for by name are an error."""
+    from secateur.report import timings
 
-    columns, body, footer = rows(result)
-    print_table(str(result.get("title", "bench")), columns, body, footer)
+    if out is not None:
+        _files.write(out, (json.dumps(result, indent=1) + "\n").encode())
+    try:
+        if plot is not None or out is not None:
+            timings.write(plot or out.with_suffix(".html"), result, __version__)  # type: ignore[union-attr]
+    except MissingExtraError as error:
+        if plot is not None:
+            raise
+        typer.echo(f"no plots: {error}", err=True)

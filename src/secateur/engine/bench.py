@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.engine import _native, peers
+from secateur.engine import _native, agreement, peers, quantized
+from secateur.engine.mixed import share
 from secateur.engine.session import InferenceSession, read_model
 from secateur.errors import UsageError
 
@@ -27,7 +28,7 @@ class Runner:
     """One runtime with one model."""
 
     runtime: str
-    model: str  # "model" or "dense"
+    model: str  # "model", "dense", "model_int8" or "dense_int8"
     version: str
     call: peers.Call
     calls_per_turn: int = 1
@@ -42,6 +43,7 @@ def bench(
     inputs: Array | Mapping[str, Array] | None = None,
     dense: str | os.PathLike[str] | bytes | None = None,
     seconds: float = 3.0,
+    int8: bool = False,
     module: Any = None,
     dense_module: Any = None,
     seed: int = 0,
@@ -61,16 +63,20 @@ def bench(
             worth are asked for; None draws standard normal ones, which is said in the result.
         dense: the uncompressed model, timed on the same inputs in the engine and in the peers.
         seconds: time per runtime and model, warm-up not included.
+        int8: time also the dense net (without `dense`: the model itself) in static int8, made here: `quantized.py`.
         module, dense_module: the networks as `nn.Module`, for torch.
         seed: of the order of turns and of drawn inputs.
         clock: `time.process_time` on a machine that others use too: the CPU's time of one thread, without waits.
     Returns:
-        `runs` [{runtime, model, version, latency_ms {median, p10, p90}, n_calls}],
-        `latency_ms` {model|dense: {runtime: {median, p10, p90}}},
+        Models are called model, dense, and dense_int8 or model_int8.
+        `runs` [{runtime, model, version, latency_ms {median, p10, p90}, n_calls, rounds_ms (median of each turn)}],
+        `latency_ms` {model: {runtime: {median, p10, p90}}},
         `ratios` [{of, to, median, p10, p90}] (how many times faster `to` is: always the engine on the model),
-        `checks` [{runtime, model, max_abs_error, tolerance, same_argmax, agree}],
-        `skipped` {peer: reason}, `threads`, `batch`, `n_inputs`, `inputs` ("given" | "random"), `cpu`, `isa`,
-        `machine`, `title`, `nbytes` {model, dense}, `kernels` (of the engine, in order).
+        `checks` (see `agreement.compare`),
+        `skipped` {peer or model: reason}, `compared` [sentences that say what stands beside what], `calibration` (of
+        the int8 net, or None), `coverage` {model: of `InferenceSession`}, `threads`, `batch`, `n_inputs`, `inputs`
+        ("given" | "random"), `cpu`, `isa`, `machine`, `title`, `nbytes` {model: of the file}, `kernels` (of the
+        engine, in order).
     Raises:
         UsageError: unknown peer, inputs that do not fit, numbers out of range. FormatError, UnsupportedError: as
         `InferenceSession`.
@@ -82,9 +88,20 @@ def bench(
         models["dense"] = read_model(dense)
     sessions = {name: InferenceSession(data, threads=threads) for name, data in models.items()}
     feeds, drawn = _feeds(sessions, batch, inputs, rng)
+    kind = "random" if drawn else "given"
+    skipped: dict[str, str] = {}
+    calibration = None
+    if int8:
+        base = "dense" if dense is not None else "model"
+        try:
+            models[f"{base}_int8"] = _int8(models[base], sessions[base], feeds, base)
+            sessions[f"{base}_int8"] = InferenceSession(models[f"{base}_int8"], threads=threads)
+            calibration = f"minimum and maximum over {min(len(feeds), quantized.N_EXAMPLES)} {kind} inputs"
+        except peers.Unavailable as reason:
+            skipped[f"{base}_int8"] = str(reason)
     with peers.torch_threads():
-        runners, skipped = _runners(models, sessions, against, threads, feeds, {"model": module, "dense": dense_module})
-        checks = _compare(runners, sessions, feeds)
+        runners = _runners(models, sessions, against, threads, feeds, {"model": module, "dense": dense_module}, skipped)
+        checks = agreement.compare({(r.runtime, r.model): r.call for r in runners}, models, feeds)
         rounds = _measure(runners, feeds, seconds, rng, clock)
     runs = [_run_record(r) for r in runners]
     latency: dict[str, dict[str, Any]] = {}
@@ -92,6 +109,7 @@ def bench(
         latency.setdefault(run["model"], {})[run["runtime"]] = run["latency_ms"]
     subject = os.fspath(path_or_bytes) if isinstance(path_or_bytes, (str, os.PathLike)) else "model"
     first = sessions["model"]
+    coverage = {name: session.coverage for name, session in sessions.items()}
     return {
         "title": f"{subject}: batch {batch}, threads {threads}, {_native.cpu_name()}, {first.isa}",
         "runs": runs,
@@ -99,10 +117,13 @@ def bench(
         "ratios": _ratios(runners, rounds),
         "checks": checks,
         "skipped": skipped,
+        "compared": _compared(models, coverage, calibration),
+        "calibration": calibration,
+        "coverage": coverage,
         "threads": threads,
         "batch": batch,
         "n_inputs": len(feeds),
-        "inputs": "random" if drawn else "given",
+        "inputs": kind,
         "cpu": _native.cpu_name(),
         "isa": first.isa,
         "clock": getattr(clock, "__name__", "given"),
@@ -112,9 +133,36 @@ def bench(
     }
 
 
+def _int8(model: bytes, session: InferenceSession, feeds: Sequence[Mapping[str, Array]], which: str) -> bytes:
+    onnx = _unpacked(model)
+    if quantized.computes_in_integers(onnx):
+        raise peers.Unavailable("the file computes in integers already")
+    names = _names(session, feeds[0], which)
+    return quantized.static_int8(onnx, [_named(f, names) for f in feeds[: quantized.N_EXAMPLES]])
+
+
+def _compared(
+    models: Mapping[str, bytes], coverage: Mapping[str, Mapping[str, Any]], calibration: str | None
+) -> list[str]:
+    """What stands beside what, in sentences."""
+    lines = []
+    if "dense" not in models:
+        lines.append(
+            "no dense net was given: the other runtimes compute every weight of this file, zeros too, so their times on"
+            " it are a dense net's of this shape"
+        )
+    if calibration is not None:
+        base = "the dense net" if "dense_int8" in models else "this file's own net"
+        lines.append(
+            f"int8: {base}, static QDQ by ONNX Runtime (u8 activations, s8 weights per channel), ranges: {calibration}"
+        )
+    lines += [f"{name}: {share(c)}" for name, c in coverage.items() if c["handed_over"]]
+    return lines
+
+
 def rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[Any]], str]:
     """Columns, rows and footer of a printed table of a `bench` result."""
-    columns = ["runtime", "model", "median ms", "p10", "p90", "calls", "engine is faster by", "max error"]
+    columns = ["runtime", "model", "median ms", "p10", "p90", "calls", "engine is faster by", "max difference"]
     ratios = {tuple(r["of"]): r for r in result["ratios"]}
     errors = {(c["runtime"], c["model"]): c for c in result["checks"]}
     body: list[list[Any]] = []
@@ -130,12 +178,25 @@ def rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[Any]], str]:
                 f"{ms['p90']:.4f}",
                 run["n_calls"],
                 f"{ratio['median']:.2f}x ({ratio['p10']:.2f}-{ratio['p90']:.2f})" if ratio else "-",
-                "-" if check is None else f"{check['max_abs_error']:.1e}{'' if check['agree'] else ' DIFFERS'}",
+                "-" if check is None else f"{check['max_abs_error']:.1e}{_WORDS[check['agree']]}",
             ]
         )
     notes = [f"{result['n_inputs']} {result['inputs']} inputs in rotation, turns interleaved"]
     notes += [f"{name} skipped: {why}" for name, why in result["skipped"].items()]
-    return columns, body, "\n".join([*notes, *result.get("notes", ())])
+    return columns, body, "\n".join([*notes, *result["compared"], *result.get("notes", ())])
+
+
+_WORDS = {True: "", False: " DIFFERS", None: " (not judged)"}
+
+
+def failed(result: Mapping[str, Any]) -> list[str]:
+    """The runtimes whose results do not agree with the engine's, in words; empty when all is well."""
+    return [
+        f"{c['runtime']} on {c['model']}: largest difference {c['max_abs_error']:.3g}"
+        + (f", tolerance {c['tolerance']:.3g}" if c["tolerance"] is not None else "")
+        for c in result["checks"]
+        if c["agree"] is False
+    ]
 
 
 def _check(against: Sequence[str], threads: int, batch: int, seconds: float) -> None:
@@ -199,11 +260,11 @@ def _runners(
     threads: int,
     feeds: Sequence[Mapping[str, Array]],
     modules: Mapping[str, Any],
-) -> tuple[list[Runner], dict[str, str]]:
+    skipped: dict[str, str],
+) -> list[Runner]:
     import secateur
 
     runners: list[Runner] = []
-    skipped: dict[str, str] = {}
     for which, data in models.items():
         session = sessions[which]
         names = _names(session, feeds[0], which)
@@ -216,6 +277,8 @@ def _runners(
         for peer in against:
             try:
                 if peer == "torch":
+                    if which not in modules:
+                        continue  # torch has no int8 form of these files
                     call, version = peers.torch(modules[which], threads, list(names))
                     runners.append(Runner(peer, which, version, call))
                     continue
@@ -223,7 +286,7 @@ def _runners(
                 runners.append(Runner(peer, which, version, lambda f, c=call, n=names: c(_named(f, n))))  # type: ignore[misc]
             except peers.Unavailable as reason:
                 skipped[peer] = str(reason)
-    return runners, skipped
+    return runners
 
 
 def _unpacked(data: bytes) -> bytes:
@@ -249,57 +312,6 @@ def _named(feed: Mapping[str, Array], names: Mapping[str, str]) -> Mapping[str, 
     if all(a == b for a, b in names.items()):
         return feed
     return {own: feed[name] for name, own in names.items()}
-
-
-def _compare(
-    runners: Sequence[Runner], sessions: Mapping[str, InferenceSession], feeds: Sequence[Mapping[str, Array]]
-) -> list[dict[str, Any]]:
-    """Every peer against the engine on the same model, all feeds."""
-    checks = []
-    for which in sessions:
-        engine = next(r for r in runners if r.runtime == "engine" and r.model == which)
-        expected = [engine.call(f) for f in feeds]
-        tolerance = max(_tolerance(engine, f, y) for f, y in zip(feeds[:4], expected[:4], strict=True))
-        for runner in runners:
-            if runner.model != which or runner is engine:
-                continue
-            worst, same, total = 0.0, 0, 0
-            for feed, want in zip(feeds, expected, strict=True):
-                for a, b in zip(want, runner.call(feed), strict=True):
-                    if a.shape != b.shape:
-                        raise UsageError(f"{runner.runtime}: output shape {b.shape}, the engine's is {a.shape}")
-                    if a.size:
-                        worst = max(worst, float(np.max(np.abs(a.astype(np.float64) - b.astype(np.float64)))))
-                    if a.ndim == 2 and a.shape[1] > 1:
-                        same += int(np.sum(np.argmax(a, axis=1) == np.argmax(b, axis=1)))
-                        total += len(a)
-            checks.append(
-                {
-                    "runtime": runner.runtime,
-                    "model": which,
-                    "max_abs_error": worst,
-                    "tolerance": tolerance,
-                    "same_argmax": same / total if total else None,
-                    "agree": bool(worst <= tolerance),
-                }
-            )
-    return checks
-
-
-def _tolerance(engine: Runner, feed: Mapping[str, Array], outputs: Sequence[Array]) -> float:
-    """What float32 rounding may do: 64 times the change that one unit in the last place of the inputs makes, + 256 ulp.
-
-    Every layer rounds its inputs as the perturbation rounds the net's, in another order in each runtime; 64 leaves room
-    for depth and for cancellation inside long sums, and stays far below what a wrong weight would do.
-    """
-    eps = float(np.finfo(np.float32).eps)
-    moved = {n: a * np.float32(1 + eps) if a.dtype == np.float32 else a for n, a in feed.items()}
-    change = size = 0.0
-    for a, b in zip(outputs, engine.call(moved), strict=True):
-        if a.size and a.dtype.kind == "f":
-            change = max(change, float(np.max(np.abs(a - b))))
-            size = max(size, float(np.max(np.abs(a))))
-    return 64 * change + 256 * eps * size
 
 
 def _measure(
@@ -355,6 +367,7 @@ def _run_record(runner: Runner) -> dict[str, Any]:
         "version": runner.version,
         "latency_ms": _spread(times, 1e-3),
         "n_calls": len(times),
+        "rounds_ms": [round(float(np.median(t)) * 1e-3, 6) for t in runner.turns],
     }
 
 

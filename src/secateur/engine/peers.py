@@ -84,7 +84,7 @@ def torch(module: Any, threads: int, order: Sequence[str]) -> tuple[Call, str]:
         raise Unavailable("torch is not installed (pip install 'secateur[compress]')") from None
     if module is None:
         raise Unavailable(
-            "torch cannot run an .onnx or .sct file; give the folder of a run (from Python: module=, dense_module=)"
+            "torch cannot run an .onnx or .sct file alone; give a run's folder (from Python: module=, dense_module=)"
         )
     t.set_num_threads(threads)
     network = module.eval()

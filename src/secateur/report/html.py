@@ -1,39 +1,21 @@
-"""`report.html`: one self-contained file that needs no network, built from a record alone.
-
-Everything that comes from the user's model (layer names, paths, recipe) is data: escaped in the markup, escaped again
-for the plots, and a content security policy in the page forbids anything from outside.
-"""
+"""`report.html`, built from a record alone."""
 
 from __future__ import annotations
 
-import base64
-import gzip
-import importlib.util
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from secateur import saving
-from secateur.errors import MissingExtraError
-from secateur.report import records, words
+from secateur.report import document, records, words
 from secateur.report.figures import Figure, build
 from secateur.report.tables import summary
 from secateur.report.verdict import findings, headline, latency, reference_latency, runtime_name
 
 NAME = "report.html"
-_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
-)
-_LOGO = (
-    '<svg viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="2" stroke-linecap="round" '
-    'aria-hidden="true"><circle cx="6" cy="18" r="3"/><circle cx="18" cy="18" r="3"/>'
-    '<path d="M8 16 17 3M16 16 7 3"/></svg>'
-)
 
 
 def report(folder: str | Path) -> Path:
@@ -54,7 +36,6 @@ def render(record: Mapping[str, Any]) -> str:
     records.check(dict(record))
     figures = build(record)
     title = f"{record['model']} on {record['data']}"
-    page = files("secateur.report") / "page"
     body = "\n".join(
         part
         for part in (
@@ -71,88 +52,8 @@ def render(record: Mapping[str, Any]) -> str:
         )
         if part
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="generator" content="Secateur">
-<title>{escape(title)} · Secateur report</title>
-<link rel="icon" href="data:,">
-<style>
-{(page / "style.css").read_text("utf-8")}</style>
-</head>
-<body>
-<a class="skip" href="#main">Skip to the report</a>
-<div class="bar"><div><span class="mark">{_LOGO} Secateur</span>{_navigation(body)}
-<button id="theme" type="button">Dark</button></div></div>
-<main id="main">
-{body}
-</main>
-<footer>Written by Secateur {escape(str(record["versions"].get("secateur", "")))}. One file, no
-network: it can be mailed and archived. Numbers: report.json beside it.</footer>
-<script type="application/json" id="figures">{_json(figures)}</script>
-<script type="text/plain" id="plotly">{_plotly()}</script>
-<script>
-{(page / "app.js").read_text("utf-8")}</script>
-</body>
-</html>
-"""
-
-
-@cache
-def _plotly() -> str:
-    """plotly.js of the installed plotly package: gzip, base64. Read from its file, because importing plotly is slow."""
-    spec = importlib.util.find_spec("plotly")
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    for folder in folders:
-        path = Path(folder) / "package_data" / "plotly.min.js"
-        if path.is_file():
-            return base64.b64encode(gzip.compress(path.read_bytes(), 9, mtime=0)).decode("ascii")
-    raise MissingExtraError("report: plotly is not installed; pip install 'secateur[report]'")
-
-
-def _json(figures: Mapping[str, Figure]) -> str:
-    """The plots as JSON that cannot end its script element or open a comment in it."""
-    specs = {name: {"data": f.data, "layout": f.layout, "height": f.height} for name, f in figures.items()}
-    text = json.dumps(specs, allow_nan=False, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-_SECTIONS = (
-    ("verdict", "Verdict"),
-    ("before-after", "Before and after"),
-    ("budget", "Budget"),
-    ("layers", "Layers"),
-    ("where", "Bytes"),
-    ("training", "Training"),
-    ("verification", "Verification"),
-    ("provenance", "Provenance"),
-)
-
-
-def _navigation(body: str) -> str:
-    links = (f'<a href="#{key}">{name}</a>' for key, name in _SECTIONS if f'<section id="{key}"' in body)
-    return f'<nav aria-label="Sections">{"".join(links)}</nav>'
-
-
-def _section(key: str, title: str, content: str, hint: str = "") -> str:
-    note = f'<p class="hint">{escape(hint)}</p>' if hint else ""
-    return (
-        f'<section id="{key}" aria-labelledby="h-{key}"><h2 id="h-{key}">{escape(title)}</h2>{note}{content}</section>'
-    )
-
-
-def _figure(figure: Figure | None, wide: bool = False) -> str:
-    if figure is None:
-        return ""
-    title, text = escape(figure.title), escape(figure.text)
-    return (
-        f'<figure class="panel{" wide" if wide else ""}"><figcaption>{title}</figcaption>'
-        f'<div class="plot" id="plot-{figure.name}" role="img" aria-label="{title}: {text}" '
-        f'style="min-height:{figure.height}px">{text}</div></figure>'
-    )
+    version = str(record["versions"].get("secateur", ""))
+    return document.page(f"{title} · Secateur report", body, figures, version, "report.json")
 
 
 def _top(record: Mapping[str, Any]) -> str:
@@ -183,7 +84,7 @@ def _verdict(record: Mapping[str, Any]) -> str:
         boxes.append(f'<div class="panel not_won"><h3>Notes</h3><ul>{notes}</ul></div>')
     if not boxes:
         boxes.append('<div class="panel">Nothing was measured.</div>')
-    return _section("verdict", "Verdict", f'<div class="verdict">{"".join(boxes)}</div>')
+    return document.section("verdict", "Verdict", f'<div class="verdict">{"".join(boxes)}</div>')
 
 
 def _cards(record: Mapping[str, Any]) -> str:
@@ -245,8 +146,12 @@ def _before_after(record: Mapping[str, Any], figures: Mapping[str, Figure]) -> s
         "latency: median of one call and its 10th to 90th percentile.</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
-    plots = _figure(figures.get("size")) + _figure(figures.get("metric")) + _figure(figures.get("latency"), wide=True)
-    return _section("before-after", "Before and after", f'<div class="grid">{plots}</div>{table}')
+    plots = (
+        document.figure(figures.get("size"))
+        + document.figure(figures.get("metric"))
+        + document.figure(figures.get("latency"), wide=True)
+    )
+    return document.section("before-after", "Before and after", f'<div class="grid">{plots}</div>{table}')
 
 
 def _budget(record: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
@@ -269,9 +174,9 @@ def _budget(record: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
         )
     head = '<th scope="col">Limit</th><th scope="col">Asked</th><th scope="col">Reached</th><th scope="col">State</th>'
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    plot = _figure(figures.get("frontier"), wide=True)
+    plot = document.figure(figures.get("frontier"), wide=True)
     grid = f'<div class="grid">{plot}</div>' if plot else ""
-    return _section("budget", "Budget", f'{grid}<div class="panel scroll">{table}</div>')
+    return document.section("budget", "Budget", f'{grid}<div class="panel scroll">{table}</div>')
 
 
 # Columns of the layer table: title, text or number, how it is shown, the value to sort by.
@@ -326,8 +231,8 @@ def _layers(record: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
         f'<div class="panel scroll{long}"><table class="sortable"><caption>{caption}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody><tfoot><tr>{foot}</tr></tfoot></table></div>"
     )
-    figure = _figure(figures.get("layers"), wide=True)
-    return _section("layers", "Layers", f'<div class="grid">{figure}</div>{table}')
+    figure = document.figure(figures.get("layers"), wide=True)
+    return document.section("layers", "Layers", f'<div class="grid">{figure}</div>{table}')
 
 
 def _total(i: int, total: Mapping[int, float]) -> str:
@@ -344,9 +249,9 @@ def _cell(css: str, text: str, value: Any) -> str:
 
 
 def _bytes(record: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
-    figure = _figure(figures.get("bytes"), wide=True)
+    figure = document.figure(figures.get("bytes"), wide=True)
     hint = "Every part of the packed file (.sct) by its size; select a part to look into it."
-    return _section("where", "Where the bytes are", f'<div class="grid">{figure}</div>', hint) if figure else ""
+    return document.section("where", "Where the bytes are", f'<div class="grid">{figure}</div>', hint) if figure else ""
 
 
 def _training(record: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
@@ -354,7 +259,7 @@ def _training(record: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
     figure = figures.get("curves")
     if not stages and figure is None:
         return ""
-    content = f'<div class="grid">{_figure(figure, wide=True)}</div>' if figure else ""
+    content = f'<div class="grid">{document.figure(figure, wide=True)}</div>' if figure else ""
     if stages:
         # Plain facts only: levels per layer and the like are in report.json.
         facts = (k for stage in stages for k, v in stage.items() if isinstance(v, str | int | float | None))
@@ -374,7 +279,7 @@ def _training(record: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
             f'<div class="panel scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody>'
             f'<tfoot><tr><th scope="row">Together</th><td>{total}</td>{blank}</tr></tfoot></table></div>'
         )
-    return _section("training", "Training", content)
+    return document.section("training", "Training", content)
 
 
 def _verify(record: Mapping[str, Any]) -> str:
@@ -397,7 +302,7 @@ def _verify(record: Mapping[str, Any]) -> str:
             items.append((f"{measured['name']} in {runtime_name(runtime)}", escape(shown)))
     known = {"max_abs_error", "tolerance", "metric_engine", "metric_onnxruntime", "metric_torch"}
     items += [(k.replace("_", " "), escape(_plain(v))) for k, v in verify.items() if k not in known]
-    return _section("verification", "Verification", _list(items)) if items else ""
+    return document.section("verification", "Verification", document.facts(items)) if items else ""
 
 
 def _provenance(record: Mapping[str, Any]) -> str:
@@ -414,13 +319,7 @@ def _provenance(record: Mapping[str, Any]) -> str:
     shown = [(names.get(k, k), v) for k, v in items if v]
     recipe = record.get("recipe")
     more = f"<details><summary>Recipe, as resolved</summary><pre>{escape(recipe)}</pre></details>" if recipe else ""
-    return _section("provenance", "Provenance", _list(shown, more))
-
-
-def _list(items: Iterable[tuple[str, str]], more: str = "") -> str:
-    """A panel of facts; labels are escaped here, values must be already."""
-    rows = "".join(f"<dt>{escape(k)}</dt><dd>{v}</dd>" for k, v in items)
-    return f'<div class="panel"><dl>{rows}</dl>{more}</div>'
+    return document.section("provenance", "Provenance", document.facts(shown, more))
 
 
 def _plain(value: Any) -> str:
