@@ -130,7 +130,7 @@ Session::Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse,
   fold_constants(graph_);
   for (auto& note : run_passes(graph_)) notes_.push_back(std::move(note));
   fold_constants(graph_);
-  place_planar(graph_);
+  fuse_quantized_gelus(graph_);
   tuner_.pool = pool_.get();
   if (tuner_.mode != Tune::kOff) tuner_.cold = packed_bytes(graph_) > cpu().l2_bytes;
   if (!tuner_.saved.empty()) {

@@ -12,6 +12,7 @@
 //   narrow_sum<k>(a, b, s, scale, ra, rb)  the residual formula of qconv.h for byte k of the residual words
 //   pick(m, a, b)              bits of a where m has ones, of b where it has zeros
 //   to_float(a, scale, offset) float(a) * scale + offset, as bits
+//   gelu(a, scale, offset, inverse)  round(gelu(float(a) * scale + offset) * inverse), words; gelu as in gelu.h
 //   store_turned(from, step, p, to)     p[i * to + k] = from[k * step + i], i, k < kLanes
 //   store_bytes(a, zero, p)    lane + zero, which lies in 0..255, as one byte each
 //   load_bytes(p)              kLanes bytes, a word each
@@ -32,6 +33,7 @@
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
 
+#include "simd/gelu.h"
 #include "simd/vec.h"
 
 #if defined(__GNUC__)

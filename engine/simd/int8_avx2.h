@@ -103,6 +103,37 @@ SECATEUR_INLINE void quads(H h0, H h1, H h2, H h3, int zero, int lo, int hi, Q* 
 SECATEUR_INLINE Q to_float(Q a, float scale, float offset) {
   return {_mm256_castps_si256(_mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(a.v), _mm256_set1_ps(scale)), _mm256_set1_ps(offset)))};
 }
+// The four coefficients of a cubic side by side.
+struct GeluRows {
+  alignas(16) float at[32][4];
+};
+constexpr GeluRows kGeluRows = [] {
+  GeluRows rows{};
+  for (int n = 0; n < 32; ++n)
+    for (int k = 0; k < 4; ++k) rows.at[n][k] = kGelu[k][n];
+  return rows;
+}();
+SECATEUR_INLINE Q gelu(Q a, float scale, float offset, float inverse) {
+  const __m256 v = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(a.v), _mm256_set1_ps(scale)), _mm256_set1_ps(offset));
+  const __m256 sign = _mm256_set1_ps(-0.0f);
+  const __m256 u = _mm256_min_ps(_mm256_mul_ps(_mm256_andnot_ps(sign, v), _mm256_set1_ps(kGeluStep)), _mm256_set1_ps(kGeluLast));
+  const __m256 magic = _mm256_set1_ps(kGeluMagic), t = _mm256_add_ps(u, magic), d = _mm256_sub_ps(u, _mm256_sub_ps(t, magic));
+  alignas(32) int32_t n[8];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(n), _mm256_and_si256(_mm256_castps_si256(t), _mm256_set1_epi32(31)));
+  // Rows of lanes i and i + 4, turned: c[k] is coefficient k of all lanes.
+  __m256 row[4];
+  SECATEUR_UNROLL
+  for (int i = 0; i < 4; ++i) row[i] = _mm256_set_m128(_mm_load_ps(kGeluRows.at[n[i + 4]]), _mm_load_ps(kGeluRows.at[n[i]]));
+  const __m256 p = _mm256_unpacklo_ps(row[0], row[1]), q = _mm256_unpackhi_ps(row[0], row[1]);
+  const __m256 e = _mm256_unpacklo_ps(row[2], row[3]), f = _mm256_unpackhi_ps(row[2], row[3]);
+  const __m256 c[4] = {_mm256_shuffle_ps(p, e, 0x44), _mm256_shuffle_ps(p, e, 0xee), _mm256_shuffle_ps(q, f, 0x44), _mm256_shuffle_ps(q, f, 0xee)};
+  __m256 r = _mm256_add_ps(_mm256_mul_ps(c[3], d), c[2]);
+  r = _mm256_add_ps(_mm256_mul_ps(r, d), c[1]);
+  r = _mm256_add_ps(_mm256_mul_ps(r, d), c[0]);
+  r = _mm256_or_ps(r, _mm256_and_ps(v, sign));
+  const __m256 y = _mm256_mul_ps(v, _mm256_add_ps(_mm256_set1_ps(0.5f), r));
+  return {_mm256_cvtps_epi32(_mm256_mul_ps(y, _mm256_set1_ps(inverse)))};
+}
 SECATEUR_INLINE void store_turned(const float* from, int64_t step, float* p, int64_t to) {
   __m256 r[8], t[8];
   SECATEUR_UNROLL

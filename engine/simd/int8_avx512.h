@@ -110,6 +110,20 @@ SECATEUR_INLINE void quads(H h0, H h1, H h2, H h3, int zero, int lo, int hi, Q* 
 SECATEUR_INLINE Q to_float(Q a, float scale, float offset) {
   return {_mm512_castps_si512(_mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(a.v), _mm512_set1_ps(scale)), _mm512_set1_ps(offset)))};
 }
+SECATEUR_INLINE Q gelu(Q a, float scale, float offset, float inverse) {
+  const __m512 v = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(a.v), _mm512_set1_ps(scale)), _mm512_set1_ps(offset));
+  const __m512 u = _mm512_min_ps(_mm512_mul_ps(_mm512_abs_ps(v), _mm512_set1_ps(kGeluStep)), _mm512_set1_ps(kGeluLast));
+  const __m512 magic = _mm512_set1_ps(kGeluMagic), t = _mm512_add_ps(u, magic), d = _mm512_sub_ps(u, _mm512_sub_ps(t, magic));
+  const __m512i n = _mm512_castps_si512(t);
+  const auto c = [&](int k) { return _mm512_permutex2var_ps(_mm512_loadu_ps(kGelu[k]), n, _mm512_loadu_ps(kGelu[k] + 16)); };
+  __m512 r = _mm512_add_ps(_mm512_mul_ps(c(3), d), c(2));
+  r = _mm512_add_ps(_mm512_mul_ps(r, d), c(1));
+  r = _mm512_add_ps(_mm512_mul_ps(r, d), c(0));
+  const __m512i sign = _mm512_set1_epi32(static_cast<int>(0x80000000u));
+  r = _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(r), _mm512_castps_si512(v), sign, 0xf8));  // a | (b & c)
+  const __m512 y = _mm512_mul_ps(v, _mm512_add_ps(_mm512_set1_ps(0.5f), r));
+  return {_mm512_cvtps_epi32(_mm512_mul_ps(y, _mm512_set1_ps(inverse)))};
+}
 SECATEUR_INLINE void store_turned(const float* from, int64_t step, float* p, int64_t to) {
   __m512 r[16], t[16];
   SECATEUR_UNROLL

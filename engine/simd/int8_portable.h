@@ -127,6 +127,19 @@ SECATEUR_INLINE Q to_float(Q a, float scale, float offset) {
   }
   return a;
 }
+SECATEUR_INLINE Q gelu(Q a, float scale, float offset, float inverse) {
+  for (int i = 0; i < 4; ++i) {
+    const float scaled = static_cast<float>(a.v[i]) * scale, v = scaled + offset, steps = std::fabs(v) * kGeluStep;
+    const float u = steps < kGeluLast ? steps : kGeluLast, n = round_even(u), d = u - n;
+    const int k = static_cast<int>(n);
+    float r = kGelu[3][k] * d + kGelu[2][k];
+    r = r * d + kGelu[1][k];
+    r = r * d + kGelu[0][k];
+    const float y = v * (0.5f + std::copysign(r, v));
+    a.v[i] = saturated(round_even(y * inverse));
+  }
+  return a;
+}
 SECATEUR_INLINE Q pick(Q m, Q a, Q b) {
   for (int i = 0; i < 4; ++i) a.v[i] = (a.v[i] & m.v[i]) | (b.v[i] & ~m.v[i]);
   return a;

@@ -16,8 +16,7 @@
 //   QuadConv     x, weight s8, bias int32 or "", scale [O], residual or ""; Conv's attributes; _x_zero, of the result
 //                _q_scale, _q_zero, _lo, _hi; with a residual _r_scale, _r_zero, _sum_scale, _sum_zero, _sum_lo, _sum_hi
 //   QuadLinear   the same, weight [out, in], no residual; with _float the result is float32, scale that of the sums and
-//                inputs[4] an offset [out] or ""; with _planar it stands as [out, rows], as the Gelu and the QuantizeLinear
-//                behind it know: no change of layout
+//                inputs[4] an offset [out] or ""; with _gelu the same, but then its GELU is quantized to _q_scale, _q_zero
 //   QuadAdd      a, b; _a_scale, _a_zero, _b_scale, _b_zero, _scale, _zero, _lo, _hi
 //   QuadAverage, QuadMaxPool, QuadReshape   x and the attributes and further inputs of `_op`; _x_scale, _x_zero, _scale, _zero
 #pragma once
@@ -40,7 +39,7 @@ Notes run_passes(Graph& graph);
 void expand_qoperators(Graph& graph, Notes& notes);    // QLinearConv, ... -> DequantizeLinear, Conv, QuantizeLinear
 void fuse_quantized(Graph& graph, Notes& notes);       // DequantizeLinear, layer, QuantizeLinear -> an integer layer
 
-void place_planar(Graph& graph);                       // last: marks _planar
+void fuse_quantized_gelus(Graph& graph);               // last: a QuadLinear takes in the GELU and QuantizeLinear behind it
 
 void remove_identities(Graph& graph, Notes& notes);    // Identity, inference Dropout
 void fuse_patterns(Graph& graph, Notes& notes);        // GELU, SiLU, LayerNorm, attention, ... written in small operators

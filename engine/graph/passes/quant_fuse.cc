@@ -29,6 +29,7 @@ class Matcher {
  public:
   explicit Matcher(Graph& graph) : r_(graph) {}
   size_t run();
+  void fuse_gelus();
   size_t residuals() const { return residuals_; }
 
  private:
@@ -365,6 +366,33 @@ void Matcher::fuse_residuals() {
   }
 }
 
+// A linear layer, a GELU and a QuantizeLinear that nobody else reads: floats never leave the layer.
+void Matcher::fuse_gelus() {
+  for (size_t i = 0; i < r_.size(); ++i) {
+    const Node quantize = r_.node(i);
+    if (r_.dead(i) || !is(quantize, "QuantizeLinear")) continue;
+    const auto y = grid(quantize);
+    const int gelu = r_.producer(quantize.inputs[0]);
+    if (!y || gelu < 0 || r_.only_consumer(quantize.inputs[0]) != static_cast<int>(i)) continue;
+    const Node& act = r_.node(static_cast<size_t>(gelu));
+    if (act.op != "Gelu" || attr_s(act, "approximate", "none") != "none" || act.inputs.size() != 1) continue;
+    const int maker = r_.producer(act.inputs[0]);
+    if (maker < 0 || r_.only_consumer(act.inputs[0]) != gelu) continue;
+    Node layer = r_.node(static_cast<size_t>(maker));
+    if (layer.domain != kQuadsDomain || layer.op != "QuadLinear" || attr_i(layer, "_float", 0) == 0) continue;
+    layer.attrs.erase("_float");
+    layer.outputs = quantize.outputs;
+    set(layer, "_gelu", int64_t{1});
+    set(layer, "_q_scale", y->scale), set(layer, "_q_zero", y->zero);
+    if (y->s8) set(layer, "_s8", int64_t{1});
+    if (has_attr(quantize, "_quads")) layer.attrs["_quads"] = quantize.attrs.at("_quads");
+    r_.kill(static_cast<size_t>(maker));
+    r_.kill(static_cast<size_t>(gelu));
+    r_.node(i) = std::move(layer);
+  }
+  r_.sweep();
+}
+
 // Which values stay in quads: those that integer layers and plain DequantizeLinear nodes read, nobody else.
 void Matcher::place() {
   for (size_t i = 0; i < r_.size(); ++i) {
@@ -409,18 +437,6 @@ void fuse_quantized(Graph& graph, Notes& notes) {
   if (m.residuals()) notes.push_back("fused " + std::to_string(m.residuals()) + " residual additions of integers");
 }
 
-void place_planar(Graph& graph) {
-  Rewriter r(graph);
-  for (size_t i = 0; i < r.size(); ++i) {
-    Node& n = r.node(i);
-    if (n.domain != kQuadsDomain || n.op != "QuadLinear" || attr_i(n, "_float", 0) == 0) continue;
-    const int gelu = r.only_consumer(n.outputs[0]);
-    if (gelu < 0 || r.node(static_cast<size_t>(gelu)).op != "Gelu" || r.node(static_cast<size_t>(gelu)).outputs.size() != 1) continue;
-    const int last = r.only_consumer(r.node(static_cast<size_t>(gelu)).outputs[0]);
-    if (last < 0 || !is(r.node(static_cast<size_t>(last)), "QuantizeLinear") || attr_i(r.node(static_cast<size_t>(last)), "_quads", 0) != 2) continue;
-    set(n, "_planar", int64_t{1});
-    set(r.node(static_cast<size_t>(last)), "_planar", int64_t{1});
-  }
-}
+void fuse_quantized_gelus(Graph& graph) { Matcher(graph).fuse_gelus(); }
 
 }  // namespace secateur

@@ -89,6 +89,26 @@ SECATEUR_NOINLINE void finish_sum(const QConvView& v, const Target& to, int quad
   }
 }
 
+// The four channels of a quad with their GELU.
+SECATEUR_NOINLINE void finish_gelu(const QConvView& v, const Target& to, int quad, int vector, int n, const Ends& ends) {
+  int32_t* y = static_cast<int32_t*>(to.t.y) + quad * v.out_plane + to.tile_at;
+  const float* scale = v.scale + 4 * quad;
+  const float* offset = v.offset + 4 * quad;
+  const float inverse = v.inverse;
+  const int zero = v.zero, lo = v.lo, hi = v.hi;
+  for (int p = 0; p < n; p += 2) {
+    const int second = p + 1 < n ? p + 1 : p, at = p * Q::kLanes, next = second * Q::kLanes;
+    const QSpan &a = v.spans[vector + p], &b = v.spans[vector + second];
+    H h[4];
+    for (int k = 0; k < 4; ++k)
+      h[k] = narrow_words(gelu(Q::load(ends.sums[k] + at), scale[k], offset[k], inverse), gelu(Q::load(ends.sums[k] + next), scale[k], offset[k], inverse));
+    Q first, other;
+    quads(h[0], h[1], h[2], h[3], zero, lo, hi, &first, &other);
+    put(first, y + a.at, stored(a, to.limit));
+    if (p + 1 < n) put(other, y + b.at, stored(b, to.limit));
+  }
+}
+
 // Channel `o`, the k-th of its quad: into `ends`, or words straight into y.
 template <int P>
 SECATEUR_INLINE void finish_channel(const QConvView& v, const Target& to, int o, int vector, const Sums<P>& s, Ends& ends, int k) {
@@ -97,7 +117,7 @@ SECATEUR_INLINE void finish_channel(const QConvView& v, const Target& to, int o,
     for (int p = 0; p < P; ++p) to_float(s.a[p], v.scale[o], v.offset[o]).store(ends.rows[o % kGroup] + p * Q::kLanes);
     return;
   }
-  if (v.output != 0 || v.residual) {
+  if (v.output != 0 || v.residual || v.gelu) {
     s.store(ends.sums[k]);
     if (v.output != 0) finish_words(v, to, o, vector, P, ends.sums[k]);
     return;
@@ -132,6 +152,7 @@ SECATEUR_NOINLINE void finish_quad(const QConvView& v, const Target& to, int qua
   if (v.output == 3) return finish_rows(v, to, quad, vector, n, ends);
   if (v.output != 0) return;
   if (v.residual) return finish_sum(v, to, quad, vector, n, ends);
+  if (v.gelu) return finish_gelu(v, to, quad, vector, n, ends);
   const auto& half = ends.half;
   int32_t* y = static_cast<int32_t*>(to.t.y) + quad * v.out_plane + to.tile_at;
   const int zero = v.zero, lo = v.lo, hi = v.hi;

@@ -205,6 +205,9 @@ QDensity measure_density(const ConvShape& s, const QEpilogue& e, const QWeights&
     }
     if (w.bias) reach += std::abs(double(w.bias[o]));
     if (e.output == QOutput::kU8 && !(reach * double(w.scale[o]) < 0x1p30 && w.scale[o] >= 0)) d.bounded = false;
+    // |gelu(v)| <= |v|
+    const double most = reach * double(w.scale[o]) + (w.offset ? std::abs(double(w.offset[o])) : 0.0);
+    if (e.gelu && !(most * double(e.inverse) < 0x1p30)) d.bounded = false;
   }
   for (int o = 0; o < s.out_c; ++o) {
     const auto [lo, hi] = quads_of(s, o);
@@ -275,6 +278,7 @@ std::unique_ptr<PackedQConv> qconv_panel_pack(const QConvKernel& kernel, const C
   v.zero = e.zero, v.lo = e.lo, v.hi = e.hi;
   v.residual = e.residual;
   v.a = e.a, v.b = e.b, v.r_zero = e.r_zero;
+  v.gelu = e.gelu, v.inverse = e.inverse;
   v.sum_zero = e.sum_zero, v.sum_lo = e.sum_lo, v.sum_hi = e.sum_hi;
   v.planes = p->planes.data();
   if (2 * t.pitch <= kernel.lanes && kernel.lanes % t.pitch == 0 && s.stride_h == 1 && s.stride_w == 1 && t.in_w == t.pitch) {

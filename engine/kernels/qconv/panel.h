@@ -53,6 +53,8 @@ struct QConvView {
   bool residual;
   float a, b;
   int32_t r_zero, sum_zero, sum_lo, sum_hi;
+  bool gelu;
+  float inverse;
   // work
   const QPlane* planes;
   const int32_t* narrow;           // or null; per kernel column: which lanes are inside the image where rows share vectors

@@ -5,6 +5,8 @@
 //   q            = clamp(round(float(acc) * scale[o]) + zero, lo, hi)                   round: half to even
 //   y            = q, or with a residual r
 //                  clamp(round(float(q - zero) * a + float(r - r_zero) * b) + sum_zero, sum_lo, sum_hi)
+//                or with a GELU (simd/gelu.h)
+//                  clamp(round(gelu(float(acc) * scale[o] + offset[o]) * inverse) + zero, lo, hi)
 //
 // float is IEEE binary32, every operation rounded by itself (no fused multiply-add): all kernels give the same bits.
 //
@@ -35,6 +37,8 @@ struct QEpilogue {
   bool residual = false;                     // kU8 only
   float a = 1, b = 1;                        // scale of q / scale of y, scale of r / scale of y
   uint8_t r_zero = 0, sum_zero = 0, sum_lo = 0, sum_hi = 255;
+  bool gelu = false;                         // kU8 only, no residual
+  float inverse = 1;                         // 1 / scale of y
 };
 
 struct QWeights {
@@ -42,7 +46,7 @@ struct QWeights {
   const int32_t* bias = nullptr;             // [O] or null
   const float* scale = nullptr;              // [O]; unused by kI32
   uint8_t x_zero = 0;
-  const float* offset = nullptr;             // [O] or null; of float32 results
+  const float* offset = nullptr;             // [O] or null; of float32 results and of a GELU
 };
 
 inline int64_t quads(int64_t channels) { return (channels + 3) / 4; }

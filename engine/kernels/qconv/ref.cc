@@ -5,6 +5,7 @@
 
 #include "kernels/qconv/panel.h"
 #include "kernels/qconv/rows.h"
+#include "simd/gelu.h"
 
 namespace secateur {
 namespace {
@@ -25,7 +26,17 @@ float round_even(float v) {
 // clamp(round(v) + zero, lo, hi)
 int clamped(float v, int zero, int lo, int hi) {
   const float r = round_even(v) + static_cast<float>(zero);
-  return r <= static_cast<float>(lo) ? lo : r >= static_cast<float>(hi) ? hi : static_cast<int>(r);
+  return !(r > static_cast<float>(lo)) ? lo : r >= static_cast<float>(hi) ? hi : static_cast<int>(r);
+}
+
+float gelu(float v) {
+  const float steps = std::fabs(v) * kGeluStep, u = steps < kGeluLast ? steps : kGeluLast, n = round_even(u), d = u - n;
+  float r = 0;
+  for (int k = 3; k >= 0; --k) {
+    const float product = r * d;
+    r = product + kGelu[k][static_cast<int>(n)];
+  }
+  return v * (0.5f + std::copysign(r, v));
 }
 
 int32_t accumulate(const PackedRef& p, const uint8_t* x, int o, int i, int j) {
@@ -88,6 +99,12 @@ void qconv_ref_run(const PackedQConv& packed, const QConvArgs& args) {
               const float scaled = static_cast<float>(acc) * p.scale[o];
               static_cast<float*>(args.y)[e.output == QOutput::kF32 ? plain : (n * plane + pixel) * s.out_c + o] = scaled + p.offset[o];
             }
+            continue;
+          }
+          if (e.gelu) {
+            const float scaled = static_cast<float>(acc) * (o < s.out_c ? p.scale[o] : 0.0f);
+            const float y = gelu(scaled + (o < s.out_c ? p.offset[o] : 0.0f));
+            static_cast<uint8_t*>(args.y)[at] = static_cast<uint8_t>(clamped(y * e.inverse, e.zero, e.lo, e.hi));
             continue;
           }
           int q = clamped(static_cast<float>(acc) * (o < s.out_c ? p.scale[o] : 0.0f), e.zero, e.lo, e.hi);

@@ -160,6 +160,27 @@ void hand_made() {
     testing::check(y.data()[4 * i] == want[i], "hand-made pixel " + std::to_string(i));
     testing::check(y.data()[4 * i + 1] == 10, "channels beyond the last hold the zero point");
   }
+  // GELU of -4, ..., 4 in thirty-seconds: the nearest step but for the last bits of a float.
+  {
+    const ConvShape line = shape(1, 1, 256, 1, 1, 1, 0);
+    const float step = 1.0f / 32, shift = 0.01f;
+    QEpilogue g;
+    g.gelu = true;
+    g.inverse = 60.0f;
+    g.zero = 11;
+    const auto packed = ref->pack(*ref, line, g, {&w, &bias, &step, 128, &shift}, {});
+    Buffer pixels(1024), result(1024);
+    for (int i = 0; i < 256; ++i) pixels.data()[4 * i] = static_cast<uint8_t>(i);
+    args.x = pixels.data();
+    args.y = result.data();
+    ref->run(*packed, args);
+    for (int i = 0; i < 256; ++i) {
+      const double v = double(float(i - 128) * step + shift), y = 60 * v * 0.5 * std::erfc(-v / std::sqrt(2.0)) + 11;
+      testing::check(std::abs(result.data()[4 * i] - y) < 0.5 + 1e-4, "GELU of " + std::to_string(v));
+    }
+    args.x = in.data();
+    args.y = y.data();
+  }
   // Sums that leave int32 when scaled saturate in the reference.
   const float wild = 1e9f;
   const auto q = ref->pack(*ref, s, e, {&w, &bias, &wild, 4}, {});
@@ -184,7 +205,7 @@ int main() {
       shape(4, 6, 6, 4, 3, 2, 1, 2)};
   for (const ConvShape& base : shapes) {
     for (double density : {0.0, -1.0, 0.1, 0.4, 1.0}) {
-      for (int kind = 0; kind < 6; ++kind) {
+      for (int kind = 0; kind < 7; ++kind) {
         QEpilogue e;
         e.zero = static_cast<uint8_t>(rng.below(256));
         if (kind == 1) e.lo = e.zero, e.hi = static_cast<uint8_t>(e.zero + (255 - e.zero) / 2);
@@ -195,7 +216,12 @@ int main() {
           e.r_zero = 100, e.sum_zero = 3, e.sum_lo = 3, e.sum_hi = 200;
         }
         const QOutput plain[] = {QOutput::kI32, QOutput::kF32, QOutput::kF32Rows};
-        if (kind >= 3) e.output = plain[kind - 3];
+        if (kind == 6) {
+          e.gelu = true;
+          e.inverse = 20.0f;
+        } else if (kind >= 3) {
+          e.output = plain[kind - 3];
+        }
         run_case({base, e, density, rng.below(3) != 0, 1 + rng.below(2)}, rng);
       }
     }

@@ -116,7 +116,7 @@ void each_tiling(const QConvKernel& kernel, const ConvShape& s, const QEpilogue&
           const double product = cost.product * (sparse ? load : 1 + (load - 1) / 4);
           double cycles = in_quads * blocks_per_quad * (t.n_vectors * product + n_blocks * cost.entry);
           cycles += double(chunks) * 4 * out_quads * n_blocks * cost.row * (sparse ? 1 : 0.5);
-          cycles += 4.0 * out_quads * t.n_vectors * (cost.finish + (e.residual ? cost.residual : 0));
+          cycles += 4.0 * out_quads * t.n_vectors * (cost.finish + (e.residual ? cost.residual : 0) + (e.gelu ? 2.5 * cost.finish : 0));
           cycles += (chunks - 1.0) * 4 * out_quads * t.n_vectors * cost.spill;
           if (!base.direct) cycles += in_quads * rows * ((t.pitch + lanes - 1) / lanes) * cost.copy * (s.stride_w > 2 ? 4 : s.stride_w);
           t.cycles = cycles * t.n_tiles + 300.0 + 60.0 * t.n_tiles;

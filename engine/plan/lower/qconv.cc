@@ -45,10 +45,10 @@ std::string key_of(const ConvShape& s, const QEpilogue& e, uint8_t x_zero) {
   std::string key;
   for (int v : {s.in_c, s.in_h, s.in_w, s.out_c, s.kernel_h, s.kernel_w, s.stride_h, s.stride_w, s.pad_top, s.pad_left, s.pad_bottom,
                 s.pad_right, s.dilation_h, s.dilation_w, s.groups, int{e.zero}, int{e.lo}, int{e.hi}, int{e.residual}, int{e.r_zero},
-                int{e.sum_zero}, int{e.sum_lo}, int{e.sum_hi}, int{x_zero}, static_cast<int>(e.output)})
+                int{e.sum_zero}, int{e.sum_lo}, int{e.sum_hi}, int{e.gelu}, int{x_zero}, static_cast<int>(e.output)})
     key += "," + std::to_string(v);
-  char text[64];
-  std::snprintf(text, sizeof text, ",%a,%a", double(e.a), double(e.b));
+  char text[96];
+  std::snprintf(text, sizeof text, ",%a,%a,%a", double(e.a), double(e.b), double(e.inverse));
   return key + text;
 }
 
@@ -60,10 +60,10 @@ void run_kernel(Lowering& L, const Node& n, const ConvShape& s, const QEpilogue&
   weights.bias = bias < 0 ? nullptr : reinterpret_cast<const int32_t*>(L.value(bias).constant);
   weights.scale = reinterpret_cast<const float*>(L.value(scale).constant);
   weights.x_zero = byte(n, "_x_zero", 0);
-  const int offset = e.output != QOutput::kU8 ? L.in_or(n, 4) : -1;
+  const int offset = e.output != QOutput::kU8 || e.gelu ? L.in_or(n, 4) : -1;
   if (offset >= 0) weights.offset = reinterpret_cast<const float*>(L.value(offset).constant);
   // Walking all weights for their density is dear beside a plan: once per layer.
-  const auto density = L.packed<QDensity>("qdensity/" + key_of(s, e, weights.x_zero), {w, bias, scale},
+  const auto density = L.packed<QDensity>("qdensity/" + key_of(s, e, weights.x_zero), {w, bias, scale, offset},
                                           [&] { return std::make_shared<const QDensity>(measure_density(s, e, weights)); });
   const auto ways = [&](int tilings) { return qconv_candidates(L.int8_isa(), s, e, *density, L.allow_sparse(), tilings); };
   const auto offered = ways(1);
@@ -87,6 +87,7 @@ void run_kernel(Lowering& L, const Node& n, const ConvShape& s, const QEpilogue&
   info.predicted_us = choice.way.predicted_us * static_cast<double>(batch);
   info.why = choice.why + (packed->note.empty() ? "" : "; " + packed->note);
   if (residual >= 0) info.why += "; residual fused";
+  if (e.gelu) info.why += "; GELU fused";
   info.in = L.dims(x);
   info.weight = L.dims(w);
   info.n_weights = density->weights;
@@ -177,7 +178,9 @@ void lower_quad_linear(Lowering& L, const Node& n) {
   s.in_c = to_int(L, n, wd[1]), s.out_c = to_int(L, n, wd[0]), s.in_w = to_int(L, n, rows);
   QEpilogue e = epilogue(n);
   const bool floats = attr_i(n, "_float", 0) != 0;
-  if (floats) e.output = attr_i(n, "_planar", 0) != 0 ? QOutput::kF32 : QOutput::kF32Rows;
+  if (floats) e.output = QOutput::kF32Rows;
+  e.gelu = attr_i(n, "_gelu", 0) != 0;
+  if (e.gelu) e.inverse = 1.0f / attr_f(n, "_q_scale", 1);
   const int y = floats ? L.out(n, 0, DType::kFloat, out) : quads_out(L, n, out, ValueLayout::kQuadRows);
   if (rows > 0) run_kernel(L, n, s, e, 1, x, -1, y, "Gemm");
   if (!floats) finish_quads(L, n, y);

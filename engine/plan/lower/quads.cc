@@ -184,7 +184,6 @@ int dequantized(Lowering& L, const Node& n, int id, float scale, int64_t zero) {
 void quantized(Lowering& L, const Node& n, int f, int y, float scale, int64_t zero) {
   QuantizeArgs a;
   a.s = quads_shape(L.dims(y), L.value(y).layout);
-  if (attr_i(n, "_planar", 0) != 0) a.s.rows = false;
   a.scale = scale, a.zero = static_cast<int>(zero);
   L.emit(n, QuantizeStep{quads_kernels(L.int8_isa()).quantize, a, f, y}, {f}, {y}, named("quantize_quads_f32", "QuantizeLinear"));
 }
