@@ -10,12 +10,27 @@ namespace {
 
 constexpr int kLanes = Vec::kLanes;
 
-// f(vector, index of its first element, lanes that count) along n floats; lanes beyond n hold 0.
+// f(vector, index of its first element, lanes that count, k) along n floats, k = 0, 1, 2, 3, 0, ... known when compiled
+// for sums of their own; lanes beyond n hold 0.
 template <class F>
 SECATEUR_INLINE void along(const float* x, int64_t n, F f) {
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) f(Vec::load(x + i), i, kLanes);
-  if (i < n) f(Vec::load_range(x + i, 0, static_cast<int>(n - i)), i, static_cast<int>(n - i));
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    SECATEUR_UNROLL
+    for (int k = 0; k < 4; ++k) f(Vec::load(x + i + k * kLanes), i + k * kLanes, kLanes, k);
+  }
+  for (; i + kLanes <= n; i += kLanes) f(Vec::load(x + i), i, kLanes, 0);
+  if (i < n) f(Vec::load_range(x + i, 0, static_cast<int>(n - i)), i, static_cast<int>(n - i), 0);
+}
+
+// Nearly all vectors are whole: masked moves are slower.
+SECATEUR_INLINE Vec first(const float* p, int n) { return n == kLanes ? Vec::load(p) : Vec::load_range(p, 0, n); }
+SECATEUR_INLINE void put(Vec v, float* p, int n) {
+  if (n == kLanes) {
+    v.store(p);
+  } else {
+    v.store_first(p, n);
+  }
 }
 
 struct Moments {
@@ -27,23 +42,23 @@ SECATEUR_INLINE Moments moments(const float* x, int64_t n, float eps, bool rms) 
   float mean = 0;
   if (!rms) {
     Vec total[4] = {Vec::zero(), Vec::zero(), Vec::zero(), Vec::zero()};
-    along(x, n, [&](Vec v, int64_t i, int) { total[i / kLanes % 4] = total[i / kLanes % 4] + v; });
+    along(x, n, [&](Vec v, int64_t, int, int k) { total[k] = total[k] + v; });
     mean = sum((total[0] + total[1]) + (total[2] + total[3])) / static_cast<float>(n);
   }
   const Vec shift = Vec::set1(mean);
-  Vec squares[2] = {Vec::zero(), Vec::zero()};
+  Vec squares[4] = {Vec::zero(), Vec::zero(), Vec::zero(), Vec::zero()};
   float rest = 0;
-  along(x, n, [&](Vec v, int64_t i, int left) {
+  along(x, n, [&](Vec v, int64_t, int left, int k) {
     const Vec d = v - shift;
     if (left == kLanes) {
-      squares[i / kLanes % 2] = fma(d, d, squares[i / kLanes % 2]);
+      squares[k] = fma(d, d, squares[k]);
     } else {
       float t[kLanes];
       (d * d).store(t);
       for (int k = 0; k < left; ++k) rest += t[k];
     }
   });
-  const float variance = (sum(squares[0] + squares[1]) + rest) / static_cast<float>(n);
+  const float variance = (sum((squares[0] + squares[1]) + (squares[2] + squares[3])) + rest) / static_cast<float>(n);
   return {mean, 1.0f / ::sqrtf(variance + eps)};
 }
 
@@ -54,24 +69,20 @@ SECATEUR_INLINE void layer_row(const LayerNormArgs& a, int64_t r) {
     // y holds the sum until it is normalised in place.
     const float* other = a.residual + r * a.n;
     float* also = a.sum ? a.sum + r * a.n : nullptr;
-    along(x, a.n, [&](Vec v, int64_t i, int left) {
-      v = v + Vec::load_range(other + i, 0, left);
-      v.store_first(y + i, left);
-      if (also) v.store_first(also + i, left);
+    along(x, a.n, [&](Vec v, int64_t i, int left, int) {
+      v = v + first(other + i, left);
+      put(v, y + i, left);
+      if (also) put(v, also + i, left);
     });
     x = y;
   }
   const Moments m = moments(x, a.n, a.eps, a.rms);
   const Vec shift = Vec::set1(m.mean), scale = Vec::set1(m.inv_std);
-  along(x, a.n, [&](Vec v, int64_t i, int left) {
+  along(x, a.n, [&](Vec v, int64_t i, int left, int) {
     v = (v - shift) * scale;
-    if (a.scale) v = v * Vec::load_range(a.scale + i, 0, left);
-    if (a.bias) v = v + Vec::load_range(a.bias + i, 0, left);
-    if (left == kLanes) {
-      v.store(y + i);
-    } else {
-      v.store_first(y + i, left);
-    }
+    if (a.scale) v = v * first(a.scale + i, left);
+    if (a.bias) v = v + first(a.bias + i, left);
+    put(v, y + i, left);
   });
   if (a.mean) a.mean[r] = m.mean;
   if (a.inv_std) a.inv_std[r] = m.inv_std;
@@ -97,7 +108,7 @@ SECATEUR_INLINE void group_norm(const GroupNormArgs& a) {
     for (int64_t p = 0; p < per; ++p) {
       const int64_t c = g % a.groups * per + p, at = g * n + p * a.plane;
       const Vec scale = Vec::set1(m.inv_std * a.scale[c]), shift = Vec::set1(m.mean), bias = Vec::set1(a.bias[c]);
-      along(a.x + at, a.plane, [&](Vec v, int64_t i, int left) { fma(v - shift, scale, bias).store_first(a.y + at + i, left); });
+      along(a.x + at, a.plane, [&](Vec v, int64_t i, int left, int) { put(fma(v - shift, scale, bias), a.y + at + i, left); });
     }
   };
   if (a.threads && a.batch * a.channels * a.plane > 50000) {

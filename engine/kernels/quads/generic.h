@@ -8,6 +8,18 @@ namespace {
 
 constexpr int kRows = 16, kRowQuads = 16;  // of a square of words that is turned at once
 
+// Rows of n words `step` apart -> to[j * to_step + i], m rows.
+SECATEUR_INLINE void turn(const int32_t* from, int64_t step, int m, int n, int32_t* to, int64_t to_step) {
+  if (m == kRows && n == kRowQuads) {
+    for (int i = 0; i < kRows; i += Q::kLanes)
+      for (int j = 0; j < kRowQuads; j += Q::kLanes)
+        store_turned(reinterpret_cast<const float*>(from + i * step + j), step, reinterpret_cast<float*>(to + j * to_step + i), to_step);
+    return;
+  }
+  for (int j = 0; j < n; ++j)
+    for (int i = 0; i < m; ++i) to[j * to_step + i] = from[i * step + j];
+}
+
 // One image of x [pixels][channels] -> y [quads][pixels][4]
 inline void quantize_rows(const QuantizeArgs& a, const Sum& s) {
   const int64_t n_quads = (a.s.channels + 3) / 4, rows = a.s.pixels;
@@ -26,8 +38,7 @@ inline void quantize_rows(const QuantizeArgs& a, const Sum& s) {
           store_bytes(from_float(x + c, Q::mask(0, left < Q::kLanes ? static_cast<int>(left) : Q::kLanes), s), a.zero, bytes + c);
         }
       }
-      for (int q = 0; q < m; ++q)
-        for (int t = 0; t < n; ++t) y[(q0 + q) * rows + t0 + t] = square[t][q];
+      turn(square[0], kRowQuads + 16, n, m, y + q0 * rows + t0, rows);
     }
   }
 }
@@ -41,8 +52,7 @@ inline void dequantize_rows(const DequantizeArgs& a) {
     const int n = rows - t0 < kRows ? static_cast<int>(rows - t0) : kRows;
     for (int64_t q0 = 0; q0 < n_quads; q0 += kRowQuads) {
       const int m = n_quads - q0 < kRowQuads ? static_cast<int>(n_quads - q0) : kRowQuads;
-      for (int q = 0; q < m; ++q)
-        for (int t = 0; t < n; ++t) square[t][q] = x[(q0 + q) * rows + t0 + t];
+      turn(x + q0 * rows + t0, rows, m, n, square[0], kRowQuads + 16);
       for (int t = 0; t < n; ++t) {
         float* y = a.y + (t0 + t) * a.s.channels + 4 * q0;
         const auto* bytes = reinterpret_cast<const uint8_t*>(square[t]);
