@@ -338,6 +338,28 @@ def test_gelu_between_two_linear_layers(monkeypatch: pytest.MonkeyPatch) -> None
         assert not any(r["op"] in ("Gelu", "Layout", "DequantizeLinear") for r in rows)
 
 
+def test_blocks_of_four_outputs_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of 4x4 blocks is kept: one load serves four outputs. Kept at random in 1x4 blocks, that would not pay."""
+    for rows, kernel in ((4, "qconv_4x4_"), (1, "qconv_1x4_")):
+        net = Net(14)
+        grid, y_grid = net.grid(), net.grid()
+        keep = np.repeat(np.repeat(net.rng.random((64 // rows, 16, 3, 3)) < 0.1, rows, axis=0), 4, axis=1)
+        w = net.rng.integers(-127, 128, (64, 64, 3, 3)) * keep
+        wd = net.node("DequantizeLinear", net.const(w, np.int8), net.const(0.002, F), net.const(0, np.int8))
+        y = net.node("Conv", net.dequantize(net.quantize("x", *grid), *grid), wd, pads=[1] * 4)
+        q = net.quantize(y, *y_grid)
+        model = net.model({"x": [1, 64, 16, 16]}, {q: net.qtype})
+        x = net.rng.standard_normal((1, 64, 16, 16)).astype(F)
+        lo, hi = net.bounds
+        n = np.clip(rint(x / grid[0]) + grid[1], lo, hi) - grid[1]
+        want = conv_sums(n, w, 1, 1, 1, 1).astype(F) * F(F(grid[0] * F(0.002)) / y_grid[0])
+        (got,) = on_every_isa(monkeypatch, model, {"x": x})
+        np.testing.assert_array_equal(got, np.clip(rint(want) + y_grid[1], lo, hi))
+        monkeypatch.delenv("SECATEUR_ISA")
+        rows_of_plan = InferenceSession(model, threads=1).explain(repeats=0)
+        assert [r for r in rows_of_plan if r["kernel"].startswith(kernel)], rows_of_plan
+
+
 def test_what_is_not_covered_runs_in_float32() -> None:
     """Weights with a zero point or u8, activations quantized per channel, a value that others read unquantized."""
     for kind in ("zero", "u8", "per_channel", "shared"):

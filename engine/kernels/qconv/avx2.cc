@@ -4,6 +4,7 @@
 namespace secateur {
 
 void qconv_sparse_task_avx2(const QConvView& v, const QConvTask& t) { sparse_task(v, t, std::make_integer_sequence<int, 8>()); }
+void qconv_quad_task_avx2(const QConvView& v, const QConvTask& t) { quad_task(v, t, std::make_integer_sequence<int, 2>()); }
 void qconv_dense_task_avx2(const QConvView& v, const QConvTask& t) { dense_task(v, t, std::make_integer_sequence<int, 2>()); }
 
 }  // namespace secateur

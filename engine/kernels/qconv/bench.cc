@@ -82,7 +82,7 @@ int main(int argc, char** argv) {
         args.residual = r.data();
         args.scratch = scratch.data();
         const double us = testing::median_us([&] { k.run(*p, args); }, 15);
-        std::printf("%-26s %s %-8s %6.1f %9.2f %9.2f %8.1f  %s\n", l.name, k.family == QConvFamily::kSparse ? "1x4" : "de ",
+        std::printf("%-26s %s %-8s %6.1f %9.2f %9.2f %8.1f  %s\n", l.name, k.family == QConvFamily::kSparse ? "1x4" : k.family == QConvFamily::kQuads ? "4x4" : "de ",
                     isa_name(k.isa), 100 * density, us, predict_qconv_us(k, s, e, d),
                     4e-3 * double(d.filled) * s.conv_h() * s.conv_w() / us, p->note.c_str());
         if (k.family == QConvFamily::kDense) break;

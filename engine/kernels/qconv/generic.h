@@ -75,15 +75,27 @@ void sparse_block(const Piece& c) {
   }
 }
 
+// One vector of pixels for the weights of four outputs.
 template <int P>
-void dense_block(const Piece& c) {
+SECATEUR_INLINE void multiply(const uint8_t* x, const int32_t* w, Sums<P> (&s)[4]) {
+  const W w0 = W::load(w), w1 = W::load(w + kWeightWords), w2 = W::load(w + 2 * kWeightWords), w3 = W::load(w + 3 * kWeightWords);
+  SECATEUR_UNROLL
+  for (int p = 0; p < P; ++p) {
+    const X e = expand(Q::load(x + p * 4 * Q::kLanes));
+    s[0].a[p] = dot(s[0].a[p], e, w0);
+    s[1].a[p] = dot(s[1].a[p], e, w1);
+    s[2].a[p] = dot(s[2].a[p], e, w2);
+    s[3].a[p] = dot(s[3].a[p], e, w3);
+  }
+}
+
+// All quads of outputs of a task; walk(quad, sums) adds the products of this chunk.
+template <int P, class Walk>
+SECATEUR_INLINE void each_quad(const Piece& c, Walk walk) {
   const QConvView& v = c.v;
   Ends ends;
-  const QChunk& chunk = v.chunks[c.chunk];
   const int64_t tile_words = int64_t{v.n_vectors} * Q::kLanes;
   const bool first = c.chunk == 0, last = c.chunk + 1 == v.n_chunks;
-  const int n_taps = chunk.tap_end - chunk.tap_begin;
-  const int32_t* taps = v.taps + chunk.tap_begin;
   for (int quad = c.to.t.quad_begin; quad < c.to.t.quad_end; ++quad) {
     Sums<P> s[4];
     int32_t* partial = c.partial + int64_t{4} * quad * tile_words + c.vector * Q::kLanes;
@@ -95,19 +107,7 @@ void dense_block(const Piece& c) {
         s[k].load(partial + k * tile_words);
       }
     }
-    const int32_t* w = v.weights + chunk.weight_begin + int64_t{quad} * n_taps * 4 * kWeightWords;
-    for (int t = 0; t < n_taps; ++t, w += 4 * kWeightWords) {
-      const uint8_t* x = c.panel + static_cast<uint32_t>(taps[t]);
-      const W w0 = W::load(w), w1 = W::load(w + kWeightWords), w2 = W::load(w + 2 * kWeightWords), w3 = W::load(w + 3 * kWeightWords);
-      SECATEUR_UNROLL
-      for (int p = 0; p < P; ++p) {
-        const X e = expand(Q::load(x + p * 4 * Q::kLanes));
-        s[0].a[p] = dot(s[0].a[p], e, w0);
-        s[1].a[p] = dot(s[1].a[p], e, w1);
-        s[2].a[p] = dot(s[2].a[p], e, w2);
-        s[3].a[p] = dot(s[3].a[p], e, w3);
-      }
-    }
+    walk(quad, s);
     SECATEUR_UNROLL
     for (int k = 0; k < 4; ++k) {
       if (last) {
@@ -118,6 +118,30 @@ void dense_block(const Piece& c) {
     }
     if (last) finish_quad(v, c.to, quad, c.vector, P, ends);
   }
+}
+
+template <int P>
+void dense_block(const Piece& c) {
+  const QConvView& v = c.v;
+  const QChunk& chunk = v.chunks[c.chunk];
+  const int n_taps = chunk.tap_end - chunk.tap_begin;
+  const int32_t* taps = v.taps + chunk.tap_begin;
+  each_quad<P>(c, [&](int quad, Sums<P> (&s)[4]) {
+    const int32_t* w = v.weights + chunk.weight_begin + int64_t{quad} * n_taps * 4 * kWeightWords;
+    for (int t = 0; t < n_taps; ++t, w += 4 * kWeightWords) multiply<P>(c.panel + static_cast<uint32_t>(taps[t]), w, s);
+  });
+}
+
+// 4x4 blocks: a load serves four products.
+template <int P>
+void quad_block(const Piece& c) {
+  const QConvView& v = c.v;
+  constexpr int kEntry = 1 + 4 * kWeightWords;
+  const int64_t* begin = v.row_begin + int64_t{c.chunk} * ((v.out_c + 3) / 4 + 1);
+  each_quad<P>(c, [&](int quad, Sums<P> (&s)[4]) {
+    const int32_t* end = v.entries + begin[quad + 1];
+    for (const int32_t* e = v.entries + begin[quad]; e < end; e += kEntry) multiply<P>(c.panel + static_cast<uint32_t>(e[0]), e + 1, s);
+  });
 }
 
 using BlockFn = void (*)(const Piece&);
@@ -147,6 +171,12 @@ inline void run_task(const QConvView& v, const QConvTask& t, const BlockFn* bloc
 template <int... I>
 void sparse_task(const QConvView& v, const QConvTask& t, std::integer_sequence<int, I...>) {
   static constexpr BlockFn blocks[] = {sparse_block<I + 1>...};
+  run_task(v, t, blocks);
+}
+
+template <int... I>
+void quad_task(const QConvView& v, const QConvTask& t, std::integer_sequence<int, I...>) {
+  static constexpr BlockFn blocks[] = {quad_block<I + 1>...};
   run_task(v, t, blocks);
 }
 

@@ -104,28 +104,34 @@ std::pair<int, int> quads_of(const ConvShape& s, int o) {
   return {first / 4, (first + group_in + 3) / 4};
 }
 
-void pack_sparse(PackedPanel& p, const QTiling& t, const Layout& layout, const int8_t* w) {
+// Entries of `rows` outputs: 1 or 4.
+void pack_sparse(PackedPanel& p, const QTiling& t, const Layout& layout, const int8_t* w, int rows) {
   const ConvShape& s = p.shape;
-  const int words = 1 + p.kernel->weight_words, out = static_cast<int>(4 * quads(s.out_c));
+  const int weight_words = p.kernel->weight_words, words = 1 + rows * weight_words, out = static_cast<int>(4 * quads(s.out_c));
   const int in_quads = static_cast<int>(quads(s.in_c));
   std::vector<int32_t> entries;
   std::vector<char> used(static_cast<size_t>(layout.n_planes()) * static_cast<size_t>(in_quads), 0);
-  int8_t b[4];
+  int8_t b[4][4];
   for (int k = 0; k < t.n_chunks; ++k) {
     const int begin = k * t.chunk_quads, end = std::min(in_quads, begin + t.chunk_quads);
-    for (int o = 0; o < out; ++o) {
+    for (int o = 0; o < out; o += rows) {
       p.row_begin.push_back(static_cast<int64_t>(entries.size()));
       if (o >= s.out_c) continue;
       const auto [lo, hi] = quads_of(s, o);
       for (int q = std::max(lo, begin); q < std::min(hi, end); ++q)
         for (int u = 0; u < s.kernel_h; ++u)
           for (int v = 0; v < s.kernel_w; ++v) {
-            if (!block_at(s, w, o, q, u, v, b)) continue;
+            bool any = false;
+            for (int r = 0; r < rows; ++r) {
+              if (o + r >= s.out_c) std::memset(b[r], 0, 4);
+              else any = block_at(s, w, o + r, q, u, v, b[r]) || any;
+            }
+            if (!any) continue;
             entries.resize(entries.size() + words);
             int32_t* e = entries.data() + entries.size() - words;
             // Direct planes are the whole image's: not counted from the chunk.
             e[0] = static_cast<int32_t>(static_cast<uint32_t>(layout.tap(t.direct ? q : q - begin, u, v)));
-            put_weights(p.kernel->weight_words, b, e + 1);
+            for (int r = 0; r < rows; ++r) put_weights(weight_words, b[r], e + 1 + r * weight_words);
             used[static_cast<size_t>(q * layout.n_planes() + layout.plane(u, v))] = 1;
           }
     }
@@ -216,6 +222,10 @@ QDensity measure_density(const ConvShape& s, const QEpilogue& e, const QWeights&
         for (int v = 0; v < s.kernel_w; ++v) {
           ++d.blocks;
           d.filled += block_at(s, w.w, o, q, u, v, b);
+          if (o % 4 != 0 || s.groups != 1) continue;
+          bool any = false;
+          for (int r = 0; r < 4 && o + r < s.out_c; ++r) any = any || block_at(s, w.w, o + r, q, u, v, b);
+          d.filled_quads += any;
         }
   }
   return d;
@@ -224,7 +234,6 @@ QDensity measure_density(const ConvShape& s, const QEpilogue& e, const QWeights&
 std::unique_ptr<PackedQConv> qconv_panel_pack(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QWeights& w,
                                               const Tile& tile) {
   auto p = std::make_unique<PackedPanel>();
-  const bool sparse = kernel.family == QConvFamily::kSparse;
   p->kernel = &kernel;
   p->shape = s;
   p->epilogue = e;
@@ -245,10 +254,10 @@ std::unique_ptr<PackedQConv> qconv_panel_pack(const QConvKernel& kernel, const C
     p->bias[o] = static_cast<int32_t>(static_cast<uint32_t>(bias));
     if (e.output != QOutput::kI32) p->scale[o] = w.scale[o];
   }
-  if (sparse) {
-    pack_sparse(*p, t, layout, w.w);
-  } else {
+  if (kernel.family == QConvFamily::kDense) {
     pack_dense(*p, t, layout, w.w);
+  } else {
+    pack_sparse(*p, t, layout, w.w, kernel.family == QConvFamily::kQuads ? 4 : 1);
   }
   for (int k = 0; k < t.n_vectors; ++k) {
     const int at = k * kernel.lanes, row = at / t.pitch, col = at % t.pitch;

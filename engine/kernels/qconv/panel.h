@@ -62,8 +62,8 @@ struct QConvView {
   int32_t n_chunks;
   const int32_t* taps;
   const int32_t* weights;          // dense
-  const int64_t* row_begin;        // sparse: [chunk][4 * quads of outputs + 1] into entries, in words
-  const int32_t* entries;          // sparse: {byte offset into the panel, weight words}
+  const int64_t* row_begin;        // 1x4: [chunk][4 * quads of outputs + 1] into entries, in words; 4x4: [chunk][quads + 1]
+  const int32_t* entries;          // {byte offset into the panel, weight words of one output or of four}
   // scratch, in words: panel | partial sums [output][n_vectors * lanes]
   int64_t partial_at;
 };

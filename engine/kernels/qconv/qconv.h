@@ -76,7 +76,7 @@ struct QConvArgs {
   Threads* threads = nullptr;
 };
 
-enum class QConvFamily { kReference, kSparse, kDense };
+enum class QConvFamily { kReference, kSparse, kQuads, kDense };  // kSparse: 1x4 blocks, kQuads: 4x4 blocks
 
 // One row of kernels.inc.
 struct QConvKernel {
@@ -95,10 +95,12 @@ struct QConvKernel {
 std::span<const QConvKernel> qconv_kernels();
 const QConvKernel* find_qconv_kernel(Isa isa, QConvFamily family);
 
-// What a layer's weights look like to the kernels: 1x4 blocks are four input channels of one tap of one output.
+// What a layer's weights look like to the kernels: 1x4 blocks are four input channels of one tap of one output, 4x4
+// blocks those of four outputs.
 struct QDensity {
   int64_t weights = 0, nnz = 0;              // of the layer
   int64_t blocks = 0, filled = 0;            // all 1x4 blocks; those with a nonzero
+  int64_t filled_quads = 0;                  // 4x4 blocks with a nonzero; 0 for grouped layers
   // Every sum times its scale stays below 2^30, so that a conversion to int32 cannot overflow; wild scales go to the reference.
   bool bounded = true;
 

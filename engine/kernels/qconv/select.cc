@@ -34,7 +34,7 @@ std::vector<QConvCandidate> qconv_candidates(Isa isa, const ConvShape& s, const 
   if (!d.bounded || !qconv_sparse_supports(s)) isa = Isa::kRef;
   const bool can_dense = qconv_dense_supports(s);
   return offers(isa, qconv_kernels(), [&](const QConvKernel& k, std::vector<QConvCandidate>& ways) {
-    if (!k.supports(s) || (k.family == QConvFamily::kSparse && !allow_sparse && can_dense)) return;
+    if (!k.supports(s) || (k.family != QConvFamily::kDense && k.family != QConvFamily::kReference && !allow_sparse && can_dense)) return;
     if (k.family == QConvFamily::kReference) return ways.push_back({&k, {}, predict_qconv_us(k, s, e, d)});
     for (const QTiling& t : qconv_tilings(k, s, e, d, tilings)) ways.push_back({&k, tile_of(t), t.cycles / kQCyclesPerMicrosecond});
   });
@@ -46,7 +46,7 @@ std::string qconv_reason(const std::vector<QConvCandidate>& ways, const ConvShap
   char text[120];
   std::snprintf(text, sizeof text, "density %.3g %%, 1x4 blocks %.3g %% of all, %.3g %% filled", 100 * d.density(),
                 d.blocks ? 100.0 * double(d.filled) / double(d.blocks) : 0.0, 100 * d.fill());
-  return reason<QConvKernel, QConvFamily>(ways, text, {{QConvFamily::kSparse, "1x4"}, {QConvFamily::kDense, "dense"}});
+  return reason<QConvKernel, QConvFamily>(ways, text, {{QConvFamily::kSparse, "1x4"}, {QConvFamily::kQuads, "4x4"}, {QConvFamily::kDense, "dense"}});
 }
 
 }  // namespace secateur

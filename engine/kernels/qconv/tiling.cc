@@ -18,9 +18,9 @@ struct Costs {
 
 Costs costs(const QConvKernel& k) {
   switch (k.isa) {
-    case Isa::kVnni: return {1.0, 1.2, 7, 4.5, 6, 3.5, 2.2};
-    case Isa::kAvx512: return k.family == QConvFamily::kDense ? Costs{4.4, 1.2, 7, 4.5, 6, 3.5, 2.2} : Costs{5.0, 1.5, 7, 4.5, 6, 3.5, 2.2};
-    case Isa::kAvx2: return k.family == QConvFamily::kDense ? Costs{2.4, 1, 6, 2.5, 3.5, 2, 1.5} : Costs{2.7, 1.2, 6, 2.5, 3.5, 2, 1.5};
+    case Isa::kVnni: return {1.0, k.family == QConvFamily::kQuads ? 0.3 : 1.2, 10, 3.2, 8, 2.2, 3};
+    case Isa::kAvx512: return k.family != QConvFamily::kSparse ? Costs{4.4, 1.2, 7, 4.5, 6, 3.5, 2.2} : Costs{5.0, 1.5, 7, 4.5, 6, 3.5, 2.2};
+    case Isa::kAvx2: return k.family != QConvFamily::kSparse ? Costs{2.4, 1, 6, 2.5, 3.5, 2, 1.5} : Costs{2.7, 1.2, 6, 2.5, 3.5, 2, 1.5};
     default: return {16, 3, 8, 60, 90, 4, 4};
   }
 }
@@ -55,7 +55,7 @@ namespace {
 template <class Visit>
 void each_tiling(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QDensity& d, Visit&& visit) {
   const Costs cost = costs(kernel);
-  const bool sparse = kernel.family == QConvFamily::kSparse;
+  const bool dense = kernel.family == QConvFamily::kDense, sparse = kernel.family == QConvFamily::kSparse;
   const double l1 = double(cpu().l1d_bytes), l2 = double(cpu().l2_bytes);
   const int lanes = kernel.lanes, in_quads = static_cast<int>(quads(s.in_c)), out_quads = static_cast<int>(quads(s.out_c));
   const bool pointwise = s.kernel_h * s.kernel_w == 1 && s.stride_h == 1 && s.stride_w == 1 && s.pad_top + s.pad_left + s.pad_bottom + s.pad_right == 0;
@@ -71,7 +71,9 @@ void each_tiling(const QConvKernel& kernel, const ConvShape& s, const QEpilogue&
     base.in_w = base.cols = pixels;
   }
   const int taps = s.kernel_h * s.kernel_w;
-  const double blocks_per_quad = (sparse ? double(d.filled) : double(out_quads) * 4 * in_quads * taps) / in_quads;
+  // Of 1x4 blocks, also where they are done four at a time.
+  const double filled = dense ? double(out_quads) * 4 * in_quads * taps : sparse ? double(d.filled) : 4.0 * double(d.filled_quads);
+  const double blocks_per_quad = filled / in_quads;
 
   bool any = false;
   QTiling least;
@@ -112,7 +114,7 @@ void each_tiling(const QConvKernel& kernel, const ConvShape& s, const QEpilogue&
           if (fit && !base.direct && panel + partial > 0.6 * l2) continue;
           t.block = block;
           const double load = load_factor(quad_bytes * t.chunk_quads, l1) * straddle;
-          // A dense block loads a vector for four products.
+          // Blocks of four outputs load a vector for four products.
           const double product = cost.product * (sparse ? load : 1 + (load - 1) / 4);
           double cycles = in_quads * blocks_per_quad * (t.n_vectors * product + n_blocks * cost.entry);
           cycles += double(chunks) * 4 * out_quads * n_blocks * cost.row * (sparse ? 1 : 0.5);

@@ -4,6 +4,7 @@
 namespace secateur {
 
 void qconv_sparse_task_vnni(const QConvView& v, const QConvTask& t) { sparse_task(v, t, std::make_integer_sequence<int, 14>()); }
+void qconv_quad_task_vnni(const QConvView& v, const QConvTask& t) { quad_task(v, t, std::make_integer_sequence<int, 6>()); }
 void qconv_dense_task_vnni(const QConvView& v, const QConvTask& t) { dense_task(v, t, std::make_integer_sequence<int, 6>()); }
 
 }  // namespace secateur
