@@ -68,7 +68,7 @@ def test_pack_unpack_run(model: Path, tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_inspect(model: Path, capsys: Capture) -> None:
-    assert run("inspect", model) == 0
+    assert run("inspect", model, "--time", "--tune", "off") == 0
     assert "Gemm" in capsys.readouterr().out
     assert run("inspect", model, "--json") == 0
     found = json.loads(capsys.readouterr().out)

@@ -33,6 +33,44 @@ std::string of(int64_t part, int64_t all, const char* what) {
   return std::to_string(part) + " of " + std::to_string(all) + " " + what;
 }
 
+// The most outputs B such that the weights of any B neighbours, at one input and position, are all zero or all not; 0 = none.
+int64_t block_height(const Matrix& m) {
+  constexpr int64_t kMost = 16;
+  bool whole[] = {m.rows >= 2, m.rows >= 4, m.rows >= 8, m.rows >= 16};
+  for (int64_t r = 0; r < m.rows; r += kMost) {
+    const int64_t rows = std::min(kMost, m.rows - r);
+    for (int64_t c = 0; c < m.cols; ++c)
+      for (int64_t k = 0; k < m.cell; ++k) {
+        uint32_t set = 0;
+        for (int64_t i = 0; i < rows; ++i) set |= uint32_t{m.at(r + i, c, k) != 0.0f} << i;
+        for (int64_t b = 2, j = 0; b <= kMost && set != 0; b *= 2, ++j)
+          for (int64_t i = 0; i < rows && whole[j]; i += b) {
+            const uint32_t part = (set >> i) & ((1u << b) - 1), full = (1u << std::min(b, rows - i)) - 1;
+            whole[j] = part == 0 || part == full;
+          }
+      }
+    if (!whole[0] && !whole[1] && !whole[2] && !whole[3]) return 0;
+  }
+  int64_t most = 0;
+  for (int64_t b = 2, j = 0; b <= kMost; b *= 2, ++j)
+    if (whole[j]) most = b;
+  return most;
+}
+
+// Four neighbouring inputs of an output, at one position, are all zero or all not.
+bool whole_rows_of_four(const Matrix& m) {
+  if (m.cols < 4) return false;
+  for (int64_t r = 0; r < m.rows; ++r)
+    for (int64_t c = 0; c < m.cols; c += 4)
+      for (int64_t k = 0; k < m.cell; ++k) {
+        const int64_t n = std::min<int64_t>(4, m.cols - c);
+        int64_t set = 0;
+        for (int64_t i = 0; i < n; ++i) set += m.at(r, c + i, k) != 0.0f;
+        if (set != 0 && set != n) return false;
+      }
+  return true;
+}
+
 void find_structure(const Matrix& m, int64_t nnz, LayerReport& report) {
   const int64_t n = m.rows * m.cols * m.cell;
   if (n == 0 || nnz == n) return;
@@ -80,16 +118,9 @@ void find_structure(const Matrix& m, int64_t nnz, LayerReport& report) {
       break;
     }
   }
-  // Fill of 4x1 blocks (4 outputs x 1 input): 1 = whole blocks.
-  int64_t touched = 0;
-  for (int64_t r = 0; r < m.rows; r += 4)
-    for (int64_t c = 0; c < m.cols; ++c)
-      for (int64_t k = 0; k < m.cell; ++k) {
-        int64_t any = 0;
-        for (int64_t i = r; i < std::min(r + 4, m.rows); ++i) any |= m.at(i, c, k) != 0.0f;
-        touched += any * (std::min(r + 4, m.rows) - r);
-      }
-  if (nnz && touched == nnz && m.rows >= 4 && nnz < n && zero_rows == 0) report.structure.push_back("4x1 blocks");
+  if (nnz && zero_rows == 0)
+    if (const int64_t height = block_height(m)) report.structure.push_back(std::to_string(height) + "x1 blocks");
+  if (nnz && zero_cols == 0 && whole_rows_of_four(m)) report.structure.push_back("1x4 blocks");
 }
 
 // All values k * step with integer k: the grid of uniform quantization.
@@ -186,7 +217,7 @@ std::vector<LayerReport> inspect_layers(const Graph& graph) {
       report.n_values = std::min<int64_t>(static_cast<int64_t>(values.size()), kManyValues);
       const bool zero = report.nnz < report.n_weights;
       // Few values name themselves; 500 different ones among 500 weights do not.
-      const bool few = report.n_values <= 256 && report.n_values * 4 <= report.n_weights;
+      const bool few = report.n_values <= 256 && report.n_values * 4 <= report.nnz;
       report.bits = few ? std::max<int64_t>(1, log2_ceil(report.n_values + zero)) : stored_bits ? stored_bits : 32;
       Matrix m{w->f32(), w->dims[0], w->dims[1], 1, false};
       if (n.op == "Conv") {

@@ -1,5 +1,6 @@
 #include "plan/tune.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <mutex>
@@ -12,6 +13,7 @@ namespace {
 
 constexpr double kBudgetUs = 1500;  // per way and layer
 constexpr int kLeast = 3, kMost = 200;
+constexpr double kHopelessAt = 1.5;  // a way so much slower after kLeast rounds is not run again
 
 double now_us() {
   return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -103,17 +105,12 @@ std::vector<double> Tuner::time(const Memory& m, std::span<const std::function<v
     return now_us() - begin;
   };
   std::vector<double> us(ways.size());
-  double best = 0;
-  for (size_t k = 0; k < ways.size(); ++k) {
-    once(k);
-    us[k] = once(k);
-    best = k == 0 ? us[k] : std::min(best, us[k]);
-  }
-  const std::vector<double> first = us;
+  for (size_t k = 0; k < ways.size(); ++k) once(k), us[k] = once(k);
   double spent = 0;
   for (int r = 0; r < kMost && (r < kLeast || spent < kBudgetUs); ++r) {
+    const double best = *std::min_element(us.begin(), us.end());
     for (size_t k = 0; k < ways.size(); ++k)
-      if (first[k] <= 2 * best) us[k] = std::min(us[k], once(k));
+      if (r < kLeast || us[k] <= kHopelessAt * best) us[k] = std::min(us[k], once(k));
     spent += best;
   }
   return us;

@@ -61,8 +61,7 @@ class Tuner {
   };
   // Values as a trial's step sees them.
   enum : int { kX, kResidual, kY, kScratch, kValues };
-  // Microseconds of each: warm, interleaved, least of the repetitions, since others on the machine only add. A way that
-  // is twice as slow as another when first tried is not tried again.
+  // Microseconds of each: warm, interleaved, least of the repetitions, since others on the machine only add.
   std::vector<double> time(const Memory& memory, std::span<const std::function<void(const Exec&)>> ways);
 
   void forget_memory() { x_ = y_ = residual_ = scratch_ = sweep_ = Buffer(); }

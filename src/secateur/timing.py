@@ -23,6 +23,7 @@ def bench_run(
     batch: int = 1,
     seconds: float = 3.0,
     int8: bool = False,
+    tune: str | None = None,
     inputs: Any = None,
     dense: str | Path | None = None,
     data_dir: str | Path | None = None,
@@ -86,6 +87,7 @@ def bench_run(
         dense=dense_file,
         seconds=seconds,
         int8=int8,
+        tune=tune,
         module=module,
         dense_module=dense_module,
     )

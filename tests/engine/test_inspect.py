@@ -88,6 +88,46 @@ def test_n_of_m_and_blocks_are_found() -> None:
     assert "4x1 blocks" in second["structure"]  # type: ignore[operator]
 
 
+@pytest.mark.parametrize(
+    ("rows", "cols", "found"), [(2, 1, "2x1"), (4, 1, "4x1"), (8, 1, "8x1"), (16, 1, "16x1"), (1, 4, "1x4")]
+)
+def test_blocks_are_named_by_their_outputs_and_inputs(rows: int, cols: int, found: str) -> None:
+    rng = np.random.default_rng(rows)
+    kept = np.zeros((32 // rows, 32 // cols), bool)
+    kept[rng.integers(0, len(kept), kept.shape[1]), np.arange(kept.shape[1])] = True
+    kept[np.arange(len(kept)), np.arange(len(kept)) % kept.shape[1]] = True
+    w = rng.standard_normal((32, 32)).astype(np.float32) * np.kron(kept, np.ones((rows, cols)))
+    n = Net(rng)
+    first, second = by_weights(
+        inspect(
+            n.model(
+                n.node(
+                    "Conv",
+                    n.node("Conv", n.input((1, 32, 3, 3)), n.const(w.astype(np.float32).reshape(32, 32, 1, 1))),
+                    n.weight(8, 32, 1, 1),
+                )
+            )
+        )
+    )
+    assert f"{found} blocks" in first["structure"]  # type: ignore[operator]
+    assert not any("blocks" in str(s) for s in second["structure"])  # type: ignore[attr-defined]
+
+
+def test_times_are_predicted_and_measured() -> None:
+    plain = inspect(net())
+    assert all(row["time_us"] is None and row["slow"] is False for row in plain["layers"])
+    assert [row["predicted_us"] > 0 for row in by_weights(plain)] == [True] * 3
+    assert plain["totals"]["time_us"] is None
+    timed = inspect(net(), batch=4, time=True)
+    rows = by_weights(timed)
+    assert all(row["time_us"] > 0 for row in rows)
+    assert all(row["slow"] == (row["time_us"] > 2 * row["predicted_us"] + 1) for row in rows)
+    totals = timed["totals"]
+    assert totals["time_us"] == pytest.approx(sum(row["time_us"] or 0 for row in timed["layers"]), abs=0.02)
+    assert totals["n_slow"] == sum(row["slow"] for row in rows)
+    assert rows[0]["predicted_us"] > by_weights(plain)[0]["predicted_us"]
+
+
 def test_quantized_weights_count_their_stored_bytes() -> None:
     n = Net(np.random.default_rng(0))
     q = n.const(np.random.default_rng(1).integers(-127, 128, (64, 32)).astype(np.int8))

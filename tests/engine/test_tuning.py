@@ -25,6 +25,10 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "timings.json"
 
 
+def files(cache: Path) -> set[str]:
+    return {file.name for file in cache.parent.iterdir()}
+
+
 def kernels(session: InferenceSession) -> list[tuple[str, str]]:
     """Kernel and tile of every step."""
     return [(row["kernel"], str(row["why"]).rsplit("; ", 1)[-1]) for row in session.explain(repeats=0)]
@@ -49,7 +53,7 @@ def test_a_second_session_does_not_time_again(mode: str, own_cache: Path) -> Non
     rows = first.explain(repeats=0)
     assert sum("timed: " in str(row["why"]) for row in rows) == first.n_timed
     assert sum("timed before: " in str(row["why"]) for row in second.explain(repeats=0)) == first.n_timed
-    assert list(own_cache.parent.iterdir()) == [own_cache]
+    assert files(own_cache) == {"timings.json", "timings.lock"}
 
 
 def test_what_full_found_serves_fast_but_not_the_other_way() -> None:
@@ -167,5 +171,5 @@ for i in range(150):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         known = dict(timings.read("m"))
-    assert len(known) >= 150  # the later one of two files stands
-    assert list(own_cache.parent.iterdir()) == [own_cache]
+    assert len(known) == 300
+    assert files(own_cache) == {"timings.json", "timings.lock"}

@@ -22,6 +22,7 @@ def command(
     ),
     dense: Path | None = typer.Option(None, "--dense", help="The dense model, timed beside on the same inputs."),
     threads: int = typer.Option(1, "--threads", min=1),
+    tune: str | None = typer.Option(None, "--tune", help="Time the engine's best kernels first: off, fast, full."),
     batch: int = typer.Option(1, "--batch", min=1),
     seconds: float = typer.Option(3.0, "--seconds", min=0.1, help="Time per runtime and model."),
     input_: Path | None = typer.Option(None, "--input", help=".npy with real inputs (first axis = examples)."),
@@ -54,6 +55,7 @@ def command(
             raise UsageError(f"--input {input_}: not a readable .npy file ({e})") from None
     common: dict[str, Any] = {
         "threads": threads, "batch": batch, "inputs": inputs, "dense": dense, "seconds": seconds, "int8": int8,
+        "tune": tune,
     }  # fmt: skip
     if file.is_dir():
         need("bench", "compress", "torch", "onnx", "safetensors", "pydantic", "yaml")

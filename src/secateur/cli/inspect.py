@@ -12,39 +12,57 @@ from secateur.cli._output import print_json, print_table, size
 
 def command(
     file: Path = typer.Argument(..., help="An .onnx or .sct file, any exporter's."),
+    batch: int = typer.Option(1, "--batch", min=1, help="Size of free axes."),
+    time: bool = typer.Option(False, "--time", help="Measure every layer, on one thread."),
+    tune: str | None = typer.Option(None, "--tune", help="Time the best kernels first: off, fast, full."),
     json_: bool = typer.Option(False, "--json", help="One JSON object on stdout."),
 ) -> None:
-    """Show every layer: op, shape, density, bits, MACs, bytes beside their bound; the engine's kernel and why.
+    """Show every layer: what was found in it, its cost and bytes; the engine's kernel, its time and why.
 
-    Example: secateur inspect model.sct
+    Times are predicted by the cost model and, with --time, measured; layers measured at more than twice the prediction
+    are marked with an exclamation mark.
+
+    Example: secateur inspect model.sct --time
     """
     from secateur import engine
     from secateur.engine.mixed import share
 
-    found = engine.inspect(file)
+    found = engine.inspect(file, batch, time=time, tune=tune)
     if json_:
         print_json(found)
         return
-    rows = [_row(layer) for layer in found["layers"]]
-    columns = ["layer", "op", "weight", "density", "values", "MACs", "bytes", "bound", "kernel", "why"]
-    print_table(f"{file}: {size(found['nbytes'])}, ISA {found.get('isa', '-')}", columns, rows)
+    layers = found["layers"]
+    columns = ["layer", "op", "weight", "density", "bits", "found", "MACs", "bytes", "bound"]
+    print_table(f"{file}: {size(found['nbytes'])}", columns, [_contents(layer) for layer in layers])
+    run = [_run(layer) for layer in layers if layer["kernel"]]
+    if run:
+        title = f"the engine: ISA {found['isa']}, 1 thread, batch {batch}, tune {found['tune']}"
+        print_table(title, ["layer", "kernel", "predicted us", "us", "why"], run)
     totals = found["totals"]
     typer.echo(share(found["coverage"]))
     typer.echo("totals: " + ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in totals.items()))
 
 
-def _row(layer: dict[str, Any]) -> list[Any]:
-    shape = "x".join(str(d) for d in layer.get("shape") or []) or "-"
-    density = layer.get("density")
+def _contents(layer: dict[str, Any]) -> list[Any]:
+    density, bound = layer["density"], layer["bound_nbytes"]
+    values = [f"{layer['n_values']} values"] if layer["n_values"] and layer["bits"] < 16 else []
     return [
-        layer.get("name", ""),
-        layer.get("op", ""),
-        shape,
+        layer["name"],
+        layer["op"],
+        "x".join(str(d) for d in layer["shape"] or []) or "-",
         "-" if density is None else f"{density:.4f}",
-        layer.get("n_values") or "-",
-        layer.get("macs") or 0,
-        layer.get("nbytes") or 0,
-        "-" if layer.get("bound_nbytes") is None else f"{layer['bound_nbytes']:.1f}",
-        layer.get("kernel", ""),
-        layer.get("why", ""),
+        layer["bits"] or "-",
+        "; ".join(values + layer["structure"]),
+        layer["macs"],
+        layer["nbytes"],
+        "-" if bound is None else f"{bound:.1f}",
     ]
+
+
+def _run(layer: dict[str, Any]) -> list[Any]:
+    measured = _us(layer["time_us"]) + ("!" if layer["slow"] else "")
+    return [layer["name"], layer["kernel"], _us(layer["predicted_us"]), measured, layer["why"]]
+
+
+def _us(time: float | None) -> str:
+    return "-" if time is None else f"{time:.1f}"

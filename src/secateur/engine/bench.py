@@ -44,6 +44,7 @@ def bench(
     dense: str | os.PathLike[str] | bytes | None = None,
     seconds: float = 3.0,
     int8: bool = False,
+    tune: str | None = None,
     module: Any = None,
     dense_module: Any = None,
     seed: int = 0,
@@ -64,6 +65,7 @@ def bench(
         dense: the uncompressed model, timed on the same inputs in the engine and in the peers.
         seconds: time per runtime and model, warm-up not included.
         int8: time also the dense net (without `dense`: the model itself) in static int8, made here: `quantized.py`.
+        tune: as of `InferenceSession`, for the engine's sessions.
         module, dense_module: the networks as `nn.Module`, for torch.
         seed: of the order of turns and of drawn inputs.
         clock: `time.process_time` on a machine that others use too: the CPU's time of one thread, without waits.
@@ -75,8 +77,8 @@ def bench(
         `checks` (see `agreement.compare`),
         `skipped` {peer or model: reason}, `compared` [sentences that say what stands beside what], `calibration` (of
         the int8 net, or None), `coverage` {model: of `InferenceSession`}, `threads`, `batch`, `n_inputs`, `inputs`
-        ("given" | "random"), `cpu`, `isa`, `machine`, `title`, `nbytes` {model: of the file}, `kernels` (of the
-        engine, in order).
+        ("given" | "random"), `cpu`, `isa`, `machine`, `title`, `nbytes` {model: of the file}, `tune`,
+        `kernels` (of the engine, in order).
     Raises:
         UsageError: unknown peer, inputs that do not fit, numbers out of range. FormatError, UnsupportedError: as
         `InferenceSession`.
@@ -86,7 +88,7 @@ def bench(
     models = {"model": read_model(path_or_bytes)}
     if dense is not None:
         models["dense"] = read_model(dense)
-    sessions = {name: InferenceSession(data, threads=threads) for name, data in models.items()}
+    sessions = {name: InferenceSession(data, threads=threads, tune=tune) for name, data in models.items()}
     feeds, drawn = _feeds(sessions, batch, inputs, rng)
     kind = "random" if drawn else "given"
     skipped: dict[str, str] = {}
@@ -95,7 +97,7 @@ def bench(
         base = "dense" if dense is not None else "model"
         try:
             models[f"{base}_int8"] = _int8(models[base], sessions[base], feeds, base)
-            sessions[f"{base}_int8"] = InferenceSession(models[f"{base}_int8"], threads=threads)
+            sessions[f"{base}_int8"] = InferenceSession(models[f"{base}_int8"], threads=threads, tune=tune)
             calibration = f"minimum and maximum over {min(len(feeds), quantized.N_EXAMPLES)} {kind} inputs"
         except peers.Unavailable as reason:
             skipped[f"{base}_int8"] = str(reason)
@@ -126,6 +128,7 @@ def bench(
         "inputs": kind,
         "cpu": _native.cpu_name(),
         "isa": first.isa,
+        "tune": first.tune,
         "clock": getattr(clock, "__name__", "given"),
         "machine": platform.platform(),
         "nbytes": {name: len(data) for name, data in models.items()},

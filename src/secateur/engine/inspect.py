@@ -12,13 +12,19 @@ from secateur.engine.session import InferenceSession, read_model
 from secateur.errors import HandedOverWarning, MissingExtraError, UnsupportedError, UsageError
 from secateur.formats import Section, sections
 
+_REPEATS = 30  # timed runs of every step
 
-def inspect(path_or_bytes: str | os.PathLike[str] | bytes, batch: int = 1) -> dict[str, Any]:
+
+def inspect(
+    path_or_bytes: str | os.PathLike[str] | bytes, batch: int = 1, *, time: bool = False, tune: str | None = None
+) -> dict[str, Any]:
     """Describe an `.onnx` or `.sct` file, any exporter's, layer by layer.
 
     Args:
         path_or_bytes: the file or its bytes.
-        batch: size given to free dimensions, for MACs.
+        batch: size given to free dimensions, for MACs and times.
+        time: measure every layer, on one thread and a fixed pseudo-random input.
+        tune: as of `InferenceSession`.
     Returns:
         `format` ("onnx" or "sct"), `nbytes` of the file, `opset`, `ir_version`, `inputs`, `outputs` (name, type,
         shape), `isa`, `cpu`, `notes` (what was folded and fused), `refused` (why the engine cannot run it alone, or
@@ -28,8 +34,11 @@ def inspect(path_or_bytes: str | os.PathLike[str] | bytes, batch: int = 1) -> di
         structure (list of what was found), macs (dense), macs_nonzero, nbytes (of its constants in this file),
         bound_nbytes (.sct only, else None: [log2 C(n, nnz) + nnz H0(values) + codebook bits] / 8, before the format's
         1.03 and 32 bytes a tensor),
-        kernel and why (what the engine chose; "fused" where another layer took it in).
-        `totals`: n_weights, nnz, density, macs, macs_nonzero, constants_nbytes, other_nbytes (graph and names), nbytes.
+        kernel and why (what the engine chose; "fused" where another layer took it in),
+        predicted_us (the cost model's; None: it has none), time_us (measured, with what moves data for the layer; None
+        without `time`), slow (measured at more than twice the prediction and 1 us).
+        `totals`: n_weights, nnz, density, macs, macs_nonzero, constants_nbytes, other_nbytes (graph and names), nbytes,
+        predicted_us (of the layers that have one), time_us (of all), n_slow.
     Raises:
         UsageError, FormatError: as `InferenceSession`. A node that no runtime takes is not an error but `refused`.
     """
@@ -38,8 +47,8 @@ def inspect(path_or_bytes: str | os.PathLike[str] | bytes, batch: int = 1) -> di
         raise UsageError(f"inspect(): batch={batch}; it must be >= 1")
     found = _native.layers(data)
     coded = {s.name: s for s in sections(data) if s.kind == "tensor"} if _is_sct(data) else None
-    session, refused = _session(data)
-    steps = _steps(session, batch) if session is not None and session.known_shapes else {}
+    session, refused = _session(data, tune)
+    steps = _steps(session, batch, _REPEATS if time else 0) if session is not None and session.known_shapes else {}
     covered = session.coverage if session is not None else coverage(data)
     steps |= {h["node"]: h | {"kernel": "onnxruntime"} for h in covered["handed_over"]}
     layers = [_layer(row, steps.get(row["index"]) or steps.get(row["name"]), coded) for row in found["layers"]]
@@ -53,6 +62,7 @@ def inspect(path_or_bytes: str | os.PathLike[str] | bytes, batch: int = 1) -> di
         "outputs": _values(session.get_outputs()) if session else [],
         "isa": session.isa if session else None,
         "cpu": _native.cpu_name(),
+        "tune": session.tune if session else None,
         "notes": session.notes if session else [],
         "refused": refused,
         "coverage": covered,
@@ -65,33 +75,41 @@ def _is_sct(data: bytes) -> bool:
     return bool(_native.is_sct(data))
 
 
-def _session(model: bytes) -> tuple[InferenceSession | None, str | None]:
+def _session(model: bytes, tune: str | None) -> tuple[InferenceSession | None, str | None]:
     """A session if any runtime takes the model, and why the engine alone does not."""
     try:
-        return InferenceSession(model, threads=1, fallback=None), None
+        return InferenceSession(model, threads=1, fallback=None, tune=tune), None
     except UnsupportedError as error:
         refused = str(error)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", HandedOverWarning)  # told in `coverage`
-            return InferenceSession(model, threads=1), refused
+            return InferenceSession(model, threads=1, tune=tune), refused
     except (UnsupportedError, MissingExtraError):
         return None, refused
 
 
-def _steps(session: InferenceSession, batch: int) -> dict[int | str, dict[str, Any]]:
+def _steps(session: InferenceSession, batch: int, repeats: int) -> dict[int | str, dict[str, Any]]:
     """The telling step of every node, by its number in the file; by its name where the model was cut into parts.
 
-    Some steps only move data for a node; the first step of a node with weights is the one that tells.
+    Some steps only move data for a node; the first step of a node with weights is the one that tells. Its times are
+    those of all steps of the node.
     """
     whole = not session.coverage["handed_over"]
     steps: dict[int | str, dict[str, Any]] = {}
-    for step in session.explain(batch=batch, repeats=0):
+    for step in session.explain(batch=batch, repeats=repeats):
         key = step["layer"] if whole else step["node"]
         known = steps.get(key)
-        if known is None or (step["n_weights"] and not known["n_weights"]):
+        if known is None:
             steps[key] = step
+            continue
+        times = {name: _sum(known[name], step[name]) for name in ("predicted_us", "time_us")}
+        steps[key] = (step if step["n_weights"] and not known["n_weights"] else known) | times
     return steps
+
+
+def _sum(a: float | None, b: float | None) -> float | None:
+    return b if a is None else a if b is None else a + b
 
 
 def _values(nodes: list[_native.NodeArg]) -> list[dict[str, Any]]:
@@ -102,6 +120,7 @@ def _layer(row: dict[str, Any], step: dict[str, Any] | None, coded: dict[str, Se
     n_weights, nnz = row["n_weights"], row["nnz"]
     positions = step["macs"] // step["n_weights"] if step and step.get("n_weights") else 0
     stored = [coded[name] for name in row["constants"] if name in coded] if coded is not None else None
+    predicted, time = (step.get(name) if step else None for name in ("predicted_us", "time_us"))
     return {
         "name": row["name"],
         "op": row["op"],
@@ -118,12 +137,19 @@ def _layer(row: dict[str, Any], step: dict[str, Any] | None, coded: dict[str, Se
         "bound_nbytes": None if stored is None else round(sum(s.bound_nbytes for s in stored), 2),
         "kernel": step["kernel"] if step else ("fused" if n_weights == 0 and row["nbytes"] else ""),
         "why": step["why"] if step else "",
+        "predicted_us": predicted,
+        "time_us": time,
+        "slow": predicted is not None and time is not None and time > 2 * predicted + 1,
     }
 
 
 def _totals(layers: list[dict[str, Any]], nbytes: int) -> dict[str, Any]:
     def total(key: str) -> int:
         return sum(int(row[key]) for row in layers)
+
+    def microseconds(key: str) -> float | None:
+        known = [row[key] for row in layers if row[key] is not None]
+        return round(sum(known), 2) if known else None
 
     n_weights, constants = total("n_weights"), total("nbytes")
     return {
@@ -135,4 +161,7 @@ def _totals(layers: list[dict[str, Any]], nbytes: int) -> dict[str, Any]:
         "constants_nbytes": constants,
         "other_nbytes": nbytes - constants,
         "nbytes": nbytes,
+        "predicted_us": microseconds("predicted_us"),
+        "time_us": microseconds("time_us"),
+        "n_slow": total("slow"),
     }

@@ -78,7 +78,7 @@ class _OnnxRuntime:
 
 def _row(names: list[str], kernel: str, why: str) -> dict[str, Any]:
     """A row of `explain` for a part of which no single steps are known."""
-    empty = dict.fromkeys(("input", "output", "weight", "macs", "density", "time_us"))
+    empty = dict.fromkeys(("input", "output", "weight", "macs", "density", "predicted_us", "time_us"))
     return {
         "node": ", ".join(names), "layer": None, "op": "", "kernel": kernel, "why": why, **empty,
         "n_weights": 0, "nnz": 0, "packed_nbytes": 0, "n_nodes": len(names),

@@ -212,6 +212,11 @@ class InferenceSession:
         plans.write(path, plans.Plan(self._digest, plans.machine(), self.threads, parts))
 
     @property
+    def tune(self) -> str:
+        """How kernels are chosen: "off", "fast" or "full"; "plan" where one was given."""
+        return "plan" if self._plan else self._tune
+
+    @property
     def n_timed(self) -> int:
         """Layers that this session timed to choose their kernel."""
         return sum(s.n_timed for s in self._sessions)

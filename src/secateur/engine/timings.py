@@ -1,9 +1,8 @@
 """Which kernel was fastest for a layer, timed on this kind of machine: one small file in the user's cache folder.
 
 The file is read as if a stranger had written it: what is not well formed is left alone with a warning, and a kernel or
-tile that this machine does not have is no candidate of the engine's and so never taken. Every write goes to a name of
-its own and is renamed, so any number of processes may share the file; of two that write at once the later one's
-file stands, and what it had not seen is timed again.
+tile that this machine does not have is no candidate of the engine's and so never taken. Processes that write wait for
+one another, and every write goes to a new name and is renamed: readers need not wait.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import tempfile
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from secateur import saving
 from secateur.errors import UsageError
@@ -49,6 +48,28 @@ def read(machine: str) -> Choices:
 
 def add(machine: str, timed: Choices) -> None:
     """Merge into the file; a warning where it cannot be written."""
+    file = path()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.with_suffix(".lock").open("a") as lock:
+            _wait_for(lock)
+            _write(file, _merged(machine, timed))
+    except OSError as error:
+        warnings.warn(
+            f"{file}: timings are not kept ({error.strerror}); set SECATEUR_CACHE to another folder", stacklevel=4
+        )
+
+
+def _wait_for(lock: IO[str]) -> None:
+    """Until the file is ours alone; the system lets it go with the handle."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: of two that write at once the later one's file stands
+        return
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def _merged(machine: str, timed: Choices) -> bytes:
     machines = _read()
     known = machines.setdefault(machine, {})
     for key, choice in timed:
@@ -56,27 +77,25 @@ def add(machine: str, timed: Choices) -> None:
         known[key] = choice
     for key in list(known)[:-KEPT]:
         del known[key]
-    data = json.dumps(
+    data = _text_of(machines)
+    return data if len(data) <= LIMIT else _text_of({machine: known})  # other machines' (a shared home folder) go
+
+
+def _text_of(machines: dict[str, dict[str, Choice]]) -> bytes:
+    return json.dumps(
         {"format": "secateur-timings", "version": VERSION, "machines": machines}, allow_nan=False
     ).encode()
-    if len(data) > LIMIT:  # other machines' (a shared home folder) go
-        machines = {machine: known}
-        data = json.dumps({"format": "secateur-timings", "version": VERSION, "machines": machines}).encode()
-    file = path()
+
+
+def _write(file: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(prefix=".timings-", suffix=".tmp", dir=file.parent)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".timings-", suffix=".tmp", dir=file.parent)
-        try:
-            with os.fdopen(handle, "wb") as f:
-                f.write(data)
-            os.replace(name, file)
-        finally:
-            with suppress(OSError):
-                os.unlink(name)  # gone already where all went well
-    except OSError as error:
-        warnings.warn(
-            f"{file}: timings are not kept ({error.strerror}); set SECATEUR_CACHE to another folder", stacklevel=4
-        )
+        with os.fdopen(handle, "wb") as f:
+            f.write(data)
+        os.replace(name, file)
+    finally:
+        with suppress(OSError):
+            os.unlink(name)  # gone already where all went well
 
 
 def parse(data: bytes) -> Any:
