@@ -59,7 +59,6 @@ int main(int argc, char** argv) {
     for (size_t i = 0; i < x.size() / 4; ++i) x.as<float>()[i] = rng.normal();
     for (const ConvKernel& k : conv_kernels()) {
       if (!isa_available(k.isa) || k.isa > selected_isa() || k.family == ConvFamily::kReference || !k.supports(s, e)) continue;
-      if (std::getenv("BEST") && k.isa != selected_isa()) continue;
       for (double density : densities) {
         if (k.family == ConvFamily::kDense) density = 1.0;
         const auto w = testing::sparse_weights(s.weight_count(), density, rng);

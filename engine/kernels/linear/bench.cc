@@ -40,16 +40,20 @@ int main(int argc, char** argv) {
     for (size_t i = 0; i < x.size() / 4; ++i) x.as<float>()[i] = rng.normal();
     for (const LinearKernel& k : linear_kernels()) {
       if (!isa_available(k.isa) || k.isa > selected_isa() || k.family == LinearFamily::kReference) continue;
-      if (std::getenv("BEST") && k.isa != selected_isa()) continue;
       for (double density : densities) {
         if (k.family == LinearFamily::kDense) density = 1.0;
-        const auto w = testing::sparse_weights(int64_t{l.in} * l.out, density, rng);
+        auto w = testing::sparse_weights(int64_t{l.in} * l.out, density, rng);
+        if (k.family == LinearFamily::kBlock)  // the first feature of 16 decides for all
+          for (int64_t i = 0; i < int64_t{l.in} * l.out; ++i) w[i] = w[i / l.in / 16 * 16 * l.in + i % l.in];
         const auto p = k.pack(k, LinearShape{l.in, l.out}, Epilogue{}, w.data(), nullptr);
         Buffer scratch(p->scratch_bytes(l.rows, 1));
         const LinearArgs args{x.as<float>(), y.as<float>(), nullptr, l.rows, scratch.data(), nullptr};
         const double us = testing::median_us([&] { k.run(*p, args); });
-        std::printf("%-20s %s %-8s %8.2f %9.2f %9.2f %8.1f\n", l.name, k.family == LinearFamily::kSparse ? "sp" : "de",
-                    isa_name(k.isa), 100 * density, us, predict_linear_us(k, p->shape, l.rows, p->nnz),
+        std::printf("%-20s %s %-8s %8.2f %9.2f %9.2f %8.1f\n", l.name,
+                    k.family == LinearFamily::kSparse  ? "sparse"
+                    : k.family == LinearFamily::kBlock ? "16x1  "
+                                                       : "dense ",
+                    isa_name(k.isa), 100 * density, us, predict_linear_us(k, p->shape, l.rows, p->density),
                     2e-3 * double(p->nnz) * l.rows / us);
         if (k.family == LinearFamily::kDense) break;
       }

@@ -245,3 +245,5 @@ SECATEUR_INLINE void dense_task(const LinearView& v, const LinearTask& t) {
 
 }  // namespace
 }  // namespace secateur
+
+#include "kernels/linear/blocks.h"

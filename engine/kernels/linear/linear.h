@@ -25,6 +25,12 @@ struct LinearShape {
   int in = 1, out = 1;
 };
 
+// What a layer's weights look like to the kernels.
+struct LinearDensity {
+  int64_t nnz = 0;
+  int64_t blocks = 0;     // columns of 16 output features (from a multiple of 16 on) with any nonzero
+};
+
 struct LinearKernel;
 struct LinearView;
 struct LinearTask;
@@ -38,6 +44,7 @@ class PackedLinear {
   LinearShape shape;
   Epilogue epilogue;      // pool is always kNone
   int64_t nnz = 0;
+  LinearDensity density;
   size_t packed_bytes = 0;
   std::string note;
 };
@@ -51,7 +58,7 @@ struct LinearArgs {
   Threads* threads = nullptr;
 };
 
-enum class LinearFamily { kReference, kSparse, kDense };
+enum class LinearFamily { kReference, kSparse, kBlock, kDense };
 
 struct LinearKernel {
   const char* name;
@@ -70,11 +77,15 @@ struct LinearKernel {
 std::span<const LinearKernel> linear_kernels();
 const LinearKernel* find_linear_kernel(Isa isa, LinearFamily family);
 
-double predict_linear_us(const LinearKernel& kernel, const LinearShape& s, int64_t rows, int64_t nnz);
+// `weights` [out][in], or [in][out] when not `transposed`.
+LinearDensity measure_density(const LinearShape& s, const float* weights, bool transposed = true);
+
+double predict_linear_us(const LinearKernel& kernel, const LinearShape& s, int64_t rows, const LinearDensity& d);
 
 // Ways to compute `rows` rows with kernels up to the ISA, best first by the cost model; as conv_candidates().
 using LinearCandidate = Candidate<LinearKernel>;
-std::vector<LinearCandidate> linear_candidates(Isa isa, const LinearShape& s, int64_t rows, int64_t nnz, bool allow_sparse = true);
-std::string linear_reason(const std::vector<LinearCandidate>& ways, const LinearShape& s, int64_t nnz);
+std::vector<LinearCandidate> linear_candidates(Isa isa, const LinearShape& s, int64_t rows, const LinearDensity& d,
+                                               bool allow_sparse = true);
+std::string linear_reason(const std::vector<LinearCandidate>& ways, const LinearShape& s, const LinearDensity& d);
 
 }  // namespace secateur

@@ -35,6 +35,13 @@ struct PackedSparse final : PackedRows {
   size_t scratch_bytes(int64_t rows, int threads) const override { return worker_bytes(rows) * std::max(1, threads); }
 };
 
+struct PackedBlocks final : PackedRows {
+  Buffer columns;
+  std::vector<int64_t> begin;
+  int n_blocks = 0;
+  size_t scratch_bytes(int64_t, int) const override { return 0; }
+};
+
 struct PackedDense final : PackedRows {
   int panels = 0, panel = 0;
   size_t scratch_bytes(int64_t, int) const override { return 0; }
@@ -44,8 +51,8 @@ void start(PackedRows* p, const LinearKernel& kernel, const LinearShape& s, cons
   p->kernel = &kernel;
   p->shape = s;
   p->epilogue = e;
-  const int64_t n = int64_t{s.in} * s.out;
-  p->nnz = n - std::count(weights, weights + n, 0.0f);
+  p->density = measure_density(s, weights);
+  p->nnz = p->density.nnz;
   p->view.in = s.in;
   p->view.out = s.out;
   p->view.lo = e.act.lo;
@@ -57,7 +64,7 @@ void start(PackedRows* p, const LinearKernel& kernel, const LinearShape& s, cons
 void run_units(const PackedRows& p, const LinearArgs& args, int units, void (*fn)(const LinearView&, const LinearTask&),
                size_t worker_bytes) {
   const int threads = args.threads ? args.threads->size() : 1;
-  const double us = predict_linear_us(*p.kernel, p.shape, args.rows, p.nnz);
+  const double us = predict_linear_us(*p.kernel, p.shape, args.rows, p.density);
   const int64_t tasks = threads > 1 && us > kSerialMicroseconds ? std::min<int64_t>(units, threads) : 1;
   const auto task = [&](int64_t index, int worker) {
     LinearTask t;
@@ -169,6 +176,56 @@ void linear_sparse_run(const PackedLinear& packed, const LinearArgs& args) {
   const auto& p = static_cast<const PackedSparse&>(packed);
   const bool many = args.rows >= kManyRows;
   run_units(p, args, p.view.n_groups, many ? p.kernel->many_task : p.kernel->task, p.worker_bytes(args.rows));
+}
+
+std::unique_ptr<PackedLinear> linear_block_pack(const LinearKernel& kernel, const LinearShape& s, const Epilogue& e,
+                                                const float* weights, const float* bias) {
+  auto p = std::make_unique<PackedBlocks>();
+  start(p.get(), kernel, s, e, weights);
+  p->n_blocks = (s.out + kLinearBlock - 1) / kLinearBlock;
+  p->bias.assign(static_cast<size_t>(p->n_blocks) * kLinearBlock, 0.0f);
+  if (bias) std::copy_n(bias, s.out, p->bias.begin());
+  const bool narrow = s.in <= 65536;
+  p->weights = Buffer(static_cast<size_t>(p->density.blocks) * kLinearBlock * sizeof(float));
+  p->columns = Buffer(static_cast<size_t>(p->density.blocks) * (narrow ? sizeof(uint16_t) : sizeof(uint32_t)));
+  float* to = p->weights.as<float>();
+  int64_t at = 0;
+  p->begin.push_back(0);
+  for (int first = 0; first < s.out; first += kLinearBlock) {
+    const int n = std::min(kLinearBlock, s.out - first);
+    for (int i = 0; i < s.in; ++i) {
+      float column[kLinearBlock] = {};
+      bool any = false;
+      for (int k = 0; k < n; ++k) {
+        column[k] = weights[int64_t{first + k} * s.in + i];
+        any |= column[k] != 0;
+      }
+      if (!any) continue;
+      to = std::copy_n(column, kLinearBlock, to);
+      if (narrow) {
+        p->columns.as<uint16_t>()[at++] = static_cast<uint16_t>(i);
+      } else {
+        p->columns.as<uint32_t>()[at++] = static_cast<uint32_t>(i);
+      }
+    }
+    p->begin.push_back(at);
+  }
+  LinearView& v = p->view;
+  v.bias = p->bias.data();
+  v.row_begin = p->begin.data();
+  v.columns16 = narrow ? p->columns.as<uint16_t>() : nullptr;
+  v.columns32 = narrow ? nullptr : p->columns.as<uint32_t>();
+  v.weights = p->weights.as<float>();
+  p->packed_bytes = p->weights.size() + p->columns.size() + p->begin.size() * 8 + p->bias.size() * 4;
+  char text[64];
+  std::snprintf(text, sizeof text, "%.3g %% of 16x1 blocks", at ? 100.0 * double(at) / (double(s.in) * p->n_blocks) : 0.0);
+  p->note = text;
+  return p;
+}
+
+void linear_block_run(const PackedLinear& packed, const LinearArgs& args) {
+  const auto& p = static_cast<const PackedBlocks&>(packed);
+  run_units(p, args, p.n_blocks, p.kernel->task, 0);
 }
 
 std::unique_ptr<PackedLinear> linear_dense_pack(const LinearKernel& kernel, const LinearShape& s, const Epilogue& e,

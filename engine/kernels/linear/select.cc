@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/linear/rows.h"
+#include "kernels/linear/view.h"
 
 namespace secateur {
 namespace {
@@ -24,15 +25,41 @@ const LinearKernel* find_linear_kernel(Isa isa, LinearFamily family) {
   return nullptr;
 }
 
+LinearDensity measure_density(const LinearShape& s, const float* weights, bool transposed) {
+  LinearDensity d;
+  std::vector<char> any(static_cast<size_t>(s.in));
+  const int64_t feature = transposed ? s.in : 1, column = transposed ? 1 : s.out;
+  for (int first = 0; first < s.out; first += kLinearBlock) {
+    std::fill(any.begin(), any.end(), 0);
+    const int last = std::min(s.out, first + kLinearBlock);
+    // Along the rows of memory.
+    for (int a = 0; a < (transposed ? last - first : s.in); ++a)
+      for (int b = 0; b < (transposed ? s.in : last - first); ++b) {
+        const int o = first + (transposed ? a : b), i = transposed ? b : a;
+        if (weights[o * feature + i * column] == 0) continue;
+        ++d.nnz;
+        any[static_cast<size_t>(i)] = 1;
+      }
+    d.blocks += std::count(any.begin(), any.end(), 1);
+  }
+  return d;
+}
+
 // Cycles measured on a Zen 4 core; one figure of 3.5 GHz for all machines, ratios are what counts. Dense rows stream
 // their weights at 28 bytes a cycle from L2 and L3 and at 2 from memory; sparse single rows take 0.8 cycles a nonzero.
-double predict_linear_us(const LinearKernel& kernel, const LinearShape& s, int64_t rows, int64_t nnz) {
+double predict_linear_us(const LinearKernel& kernel, const LinearShape& s, int64_t rows, const LinearDensity& d) {
+  const int64_t nnz = d.nnz;
   if (kernel.family == LinearFamily::kReference) return 0.05 + double(rows) * s.in * s.out / 1e3;
   const double l1 = double(cpu().l1d_bytes), l2 = double(cpu().l2_bytes);
   const double width = kernel.vector_lanes / 16.0, fma = kernel.vector_lanes >= 8 ? 1.0 : 2.2;
   constexpr double kMemory = 24e6;  // beyond it a layer's weights do not stay in the last cache between two runs
   double cycles = 0;
-  if (kernel.family == LinearFamily::kSparse) {
+  if (kernel.family == LinearFamily::kBlock) {
+    const double blocks = double(d.blocks), at_once = kernel.vector_registers == 32 ? 8 : kernel.vector_lanes == 8 ? 6 : 2;
+    const double passes = std::ceil(rows / at_once), each = double(rows) / passes;
+    const double bytes = blocks * 66, rate = bytes > kMemory ? 2.0 : bytes > 1e6 ? 20.0 : bytes > 24e3 ? 32.0 : 60.0;
+    cycles = passes * (std::max(blocks * std::max(each * 1.1 * fma, 2.1), bytes / rate) + std::ceil(s.out / 16.0) * (12 + 6 * each));
+  } else if (kernel.family == LinearFamily::kSparse) {
     if (rows < 6) {
       const double per = (kernel.vector_lanes >= 8 ? 0.80 : 0.92) + (double(s.in) * 4 > 0.5 * l1 ? 0.15 : 0.0);
       cycles = rows * (per * double(nnz) + 2.0 * s.out + 30);
@@ -54,15 +81,17 @@ double predict_linear_us(const LinearKernel& kernel, const LinearShape& s, int64
   return cycles / 3500.0;
 }
 
-std::vector<LinearCandidate> linear_candidates(Isa isa, const LinearShape& s, int64_t rows, int64_t nnz, bool allow_sparse) {
+std::vector<LinearCandidate> linear_candidates(Isa isa, const LinearShape& s, int64_t rows, const LinearDensity& d,
+                                               bool allow_sparse) {
   return offers(isa, linear_kernels(), [&](const LinearKernel& k, std::vector<LinearCandidate>& ways) {
-    if (k.family != LinearFamily::kSparse || allow_sparse) ways.push_back({&k, {}, predict_linear_us(k, s, rows, nnz)});
+    const bool dense = k.family == LinearFamily::kDense || k.family == LinearFamily::kReference;
+    if (dense || allow_sparse) ways.push_back({&k, {}, predict_linear_us(k, s, rows, d)});
   });
 }
 
-std::string linear_reason(const std::vector<LinearCandidate>& ways, const LinearShape& s, int64_t nnz) {
-  return reason<LinearKernel, LinearFamily>(ways, density_text(nnz, int64_t{s.in} * s.out),
-                                            {{LinearFamily::kSparse, "sparse"}, {LinearFamily::kDense, "dense"}});
+std::string linear_reason(const std::vector<LinearCandidate>& ways, const LinearShape& s, const LinearDensity& d) {
+  return reason<LinearKernel, LinearFamily>(ways, density_text(d.nnz, int64_t{s.in} * s.out),
+                                            {{LinearFamily::kSparse, "sparse"}, {LinearFamily::kBlock, "16x1 blocks"}, {LinearFamily::kDense, "dense"}});
 }
 
 }  // namespace secateur

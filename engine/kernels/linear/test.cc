@@ -13,12 +13,25 @@ using testing::check;
 int64_t n_checks = 0;
 Threads two(2), three(3);
 
-void run_case(int in, int out, int64_t rows, double density, const Epilogue& e, bool with_bias, Random& rng) {
+void run_case(int in, int out, int64_t rows, double density, const Epilogue& e, bool with_bias, Random& rng, int block = 1) {
   const int skew = rng.below(3);
   Guarded x(rows * in, skew), residual(rows * out, skew);
   for (int64_t i = 0; i < x.size(); ++i) x[i] = rng.normal();
   for (int64_t i = 0; i < residual.size(); ++i) residual[i] = rng.normal();
-  const std::vector<float> w = testing::sparse_weights(int64_t{in} * out, density, rng);
+  std::vector<float> w = testing::sparse_weights(int64_t{in} * out, density, rng);
+  for (int o = 0; o < out; ++o)  // features of a block have the same inputs
+    for (int i = 0; i < in; ++i)
+      if (w[int64_t{o / block * block} * in + i] == 0) w[int64_t{o} * in + i] = 0;
+  const LinearDensity found = measure_density({in, out}, w.data());
+  int64_t nnz = 0, blocks = 0;
+  for (int first = 0; first < out; first += 16)
+    for (int i = 0; i < in; ++i) {
+      int n = 0;
+      for (int o = first; o < std::min(out, first + 16); ++o) n += w[int64_t{o} * in + i] != 0;
+      nnz += n;
+      blocks += n > 0;
+    }
+  check(found.nnz == nnz && found.blocks == blocks, "density of the weights");
   std::vector<float> bias(out);
   for (auto& b : bias) b = with_bias ? rng.normal() : 0.0f;
   std::vector<double> want(rows * out), tolerance(rows * out);
@@ -93,6 +106,19 @@ int main() {
         run_case(57, 41, rows, density, *e, true, rng);
         run_case(300, 100, rows, density, *e, true, rng);
       }
+  for (int block : {2, 16})
+    for (int64_t rows : {1, 2, 3, 8, 9, 21}) run_case(90, 70, rows, 0.2, residual, true, rng, block);
+  {
+    std::vector<float> w(40 * 24), turned(40 * 24);
+    for (auto& v : w) v = rng.below(9) == 0 ? rng.normal() : 0.0f;
+    for (int o = 0; o < 24; ++o)
+      for (int i = 0; i < 40; ++i) turned[i * 24 + o] = w[o * 40 + i];
+    const LinearDensity a = measure_density({40, 24}, w.data()), b = measure_density({40, 24}, turned.data(), false);
+    check(a.nnz == b.nnz && a.blocks == b.blocks, "density of the weights, either way round");
+    const LinearDensity tenth{78400, 4900}, scattered{78400, 49000};
+    check(linear_candidates(Isa::kAvx512, {784, 1000}, 1, tenth)[0].kernel->family == LinearFamily::kBlock, "blocks are seen");
+    check(linear_candidates(Isa::kAvx512, {784, 1000}, 1, scattered)[0].kernel->family == LinearFamily::kSparse, "no blocks are seen");
+  }
   run_case(800, 500, 1, 0.002, relu, true, rng);
   run_case(70000, 12, 1, 0.01, relu, true, rng);  // 32-bit columns
   run_case(768, 640, 1, 0.1, residual, true, rng);

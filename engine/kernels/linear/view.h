@@ -9,6 +9,8 @@
 // It reads the same nonzeros feature by feature, in the features' own order, and turns kLinearTurn features back into rows
 // at a time: feature by feature every store would open another cache line (7 times slower where rows are long).
 //
+// Blocks. Features are taken 16 by 16; of each block the columns with any nonzero follow one another, 16 weights a column.
+//
 // Dense. Weights lie in panels of `panel` output features: [panel][in][features in panel], zeros behind the last.
 #pragma once
 
@@ -16,7 +18,7 @@
 
 namespace secateur {
 
-inline constexpr int kLinearGroup = 8;
+inline constexpr int kLinearGroup = 8, kLinearBlock = 16;
 
 struct LinearGroup {
   int32_t common;
@@ -36,7 +38,7 @@ struct LinearView {
   const uint16_t* columns16;     // one of the two
   const uint32_t* columns32;
   const float* weights;
-  // sparse, many rows: begin[o] .. begin[o+1] into row_columns and row_weights, feature o
+  // sparse, many rows: begin[o] .. begin[o+1] into row_columns and row_weights, feature o; blocks: into columns, block o
   const float* row_bias;
   const int64_t* row_begin;
   const uint32_t* row_columns;
@@ -50,7 +52,7 @@ struct LinearTask {
   float* y;
   const float* residual;         // or null
   int64_t rows;
-  int32_t begin, end;            // groups (sparse) or panels (dense)
+  int32_t begin, end;            // groups (sparse), blocks or panels (dense)
   float* scratch;                // many rows: [in][kTile] | [kLinearTurn][kTile]
 };
 

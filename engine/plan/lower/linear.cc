@@ -104,9 +104,10 @@ void linear(Lowering& L, const Node& n, int x, int w, bool transposed, float alp
   info.in = L.dims(x);
   info.weight = wd;
   info.n_weights = in * out;
-  info.nnz = count_nonzero(weights, in * out);
-  info.macs = rows * in * out;
   const LinearShape shape{static_cast<int>(in), static_cast<int>(out)};
+  const LinearDensity density = measure_density(shape, weights, transposed);
+  info.nnz = density.nnz;
+  info.macs = rows * in * out;
   Epilogue e;
   e.act = fused_activation(n);
   const bool broadcast_residual = residual >= 0 && L.dims(residual) != out_dims;
@@ -114,7 +115,7 @@ void linear(Lowering& L, const Node& n, int x, int w, bool transposed, float alp
   const Activation after = e.act;
   if (broadcast_residual) e.act = Activation::none();
 
-  const auto ways = [&](int) { return linear_candidates(L.isa(), shape, rows, info.nnz, L.allow_sparse()); };
+  const auto ways = [&](int) { return linear_candidates(L.isa(), shape, rows, density, L.allow_sparse()); };
   const auto offered = ways(1);
   if (offered.empty()) L.unsupported(n, "no kernel covers this layer");
   const auto pack = [&](const LinearCandidate& c) {
@@ -142,7 +143,7 @@ void linear(Lowering& L, const Node& n, int x, int w, bool transposed, float alp
       L, n,
       {"linear/" + std::to_string(in) + "," + std::to_string(out) + "/" + std::to_string(transposed) + "/" + std::to_string(alpha) +
            "/" + std::to_string(beta) + "/" + epilogue_key(e),
-       {w, bias}, rows, 1, linear_reason(offered, shape, info.nnz), [&] { return pattern_hash(weights, in * out); }},
+       {w, bias}, rows, 1, linear_reason(offered, shape, density), [&] { return pattern_hash(weights, in * out); }},
       offered, ways, pack, [&](auto p, int tx, int tr, int ty, int ts) { return LinearStep{std::move(p), rows, tx, tr, ty, ts}; },
       [&](const PackedLinear& p) {
         return Tuner::Memory{static_cast<size_t>(rows * in) * 4, y_bytes, e.residual ? y_bytes : 0, p.scratch_bytes(rows, L.threads())};
