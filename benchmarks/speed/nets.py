@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import shapes
 from onnx import numpy_helper
-from shapes import Builder, Layer
+from shapes import Block, Builder, Layer
 
 
 def _resnet50(b: Builder) -> bytes:
@@ -90,6 +90,6 @@ BUILD = {"resnet50": _resnet50, "mobilenetv2": _mobilenetv2, "bert-layer": _bert
 NETS = tuple(dict.fromkeys((*shapes.NETS, *BUILD)))
 
 
-def net_file(name: str, density: float, seed: int = 0, block: int = 1) -> bytes:
+def net_file(name: str, density: float, seed: int = 0, block: Block = (1, 1)) -> bytes:
     """The whole net; what an architecture never prunes (stem, depthwise, head) stays dense."""
     return BUILD[name](Builder(density, seed, block)) if name in BUILD else shapes.net_file(name, density, seed, block)

@@ -157,7 +157,7 @@ def show(r: dict[str, Any]) -> str:
 
 
 def cases(
-    what: str, names: Sequence[str] | None, density: float, block: int
+    what: str, names: Sequence[str] | None, density: float, block: shapes.Block
 ) -> Iterator[tuple[str, bytes, bytes, int]]:
     """(name, pruned file, dense file, how often the layer stands in it) of what is asked for."""
     if what == "call":
@@ -180,11 +180,20 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=0.5, help="per runtime and file")
     parser.add_argument("--out", type=Path, help="JSON with provenance")
     parser.add_argument("--int8", action="store_true", help="of layers or nets: static QDQ, pruned in 1x4 blocks")
+    parser.add_argument(
+        "--block", metavar="OUTxIN", help="channels pruned together, such as 16x1; default 1x1, int8: 1x4"
+    )
     parser.add_argument("--cpu-time", action="store_true", help="with --int8: CPU time, for a machine others use too")
     args = parser.parse_args()
+    try:
+        outputs, inputs = (int(n) for n in (args.block or ("1x4" if args.int8 else "1x1")).split("x"))
+    except ValueError:
+        parser.error(f"--block {args.block}: two numbers with an x between them are needed, such as 16x1")
     clock = time.process_time if args.cpu_time else time.perf_counter
     if args.int8:
-        print("layer, blocks %, us of 1x4 int8, of own dense int8, best int8 peer, best fp32 peer, dense int8 / ORT's")
+        print(
+            "layer, blocks %, us of sparse int8, of own dense int8, best int8 peer, best fp32 peer, dense int8 / ORT's"
+        )
     elif args.what == "choice":
         print(f"{'layer':<22} {'dens.%':>6} {'choice us':>9} {'dense us':>9} {'faster by':<22} kernels")
     else:
@@ -192,7 +201,7 @@ def main() -> int:
         print(f"{columns} {'sparse against it':<22} {'dense':>7}")
     rows = []
     for density in args.density or {"choice": (1.0, 0.6, 0.3, 0.1, 0.02), "call": (1.0,)}.get(args.what, (0.1, 0.05)):
-        for name, pruned, dense, repeats in cases(args.what, args.nets, density, 4 if args.int8 else 1):
+        for name, pruned, dense, repeats in cases(args.what, args.nets, density, (outputs, inputs)):
             if args.int8:
                 rows.append(int8.row(name, pruned, dense, density, args.seconds, repeats, PEERS, clock))
                 print(int8.show(rows[-1]), flush=True)
@@ -204,7 +213,12 @@ def main() -> int:
                 print(show(rows[-1]), flush=True)
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps({"provenance": provenance(), "what": args.what, "rows": rows}, indent=1) + "\n")
+        args.out.write_text(
+            json.dumps(
+                {"provenance": provenance(), "what": args.what, "block": [outputs, inputs], "rows": rows}, indent=1
+            )
+            + "\n"
+        )
     return 0 if all(r["agree"] for r in rows) else 1
 
 
