@@ -23,12 +23,12 @@ void block_rows(const LinearView& v, int32_t g, const Column* columns, const flo
   }
   int64_t j = v.row_begin[g];
   const int64_t stop = v.row_begin[g + 1];
-  const auto step = [&](Vec(&to)[M][kBlockVectors], int64_t at) {
+  const auto step = [&](Vec(&to)[M][kBlockVectors], int64_t at, uint64_t column_at) {
     const float* w = v.weights + at * kLinearBlock;
     Vec ws[kBlockVectors];
     SECATEUR_UNROLL
     for (int p = 0; p < kBlockVectors; ++p) ws[p] = Vec::load(w + p * kLanes);
-    const float* column = x + columns[at];
+    const float* column = x + column_at;
     SECATEUR_UNROLL
     for (int m = 0; m < M; ++m) {
       const Vec xm = Vec::set1(column[int64_t{m} * v.in]);
@@ -37,10 +37,17 @@ void block_rows(const LinearView& v, int32_t g, const Column* columns, const flo
     }
   };
   for (; j + C <= stop; j += C) {
-    SECATEUR_UNROLL
-    for (int c = 0; c < C; ++c) step(sums[c], j + c);
+    if constexpr (C == 4 && sizeof(Column) == 2) {  // one load for four columns
+      uint64_t four;
+      __builtin_memcpy(&four, columns + j, 8);
+      SECATEUR_UNROLL
+      for (int c = 0; c < C; ++c) step(sums[c], j + c, four >> (16 * c) & 0xffff);
+    } else {
+      SECATEUR_UNROLL
+      for (int c = 0; c < C; ++c) step(sums[c], j + c, columns[j + c]);
+    }
   }
-  for (; j < stop; ++j) step(sums[0], j);
+  for (; j < stop; ++j) step(sums[0], j, columns[j]);
   SECATEUR_UNROLL
   for (int m = 0; m < M; ++m) {
     const int64_t row = int64_t{m} * v.out + first;
