@@ -5,6 +5,10 @@
 //   X, expand(Q) u8 x 4 of every word, ready to be multiplied.
 //   W            one block of four weights for all lanes; W::load(words) reads kWeightWords words.
 //   dot(a, x, w) a + sum of the four products, exact in int32.
+//   interleave(t0..t3, out)    byte c of t0, t1, t2, t3 for each c: out[v] holds pixels v, v + 4, ..., a word a channel
+//   repeat4(p)                 words p[0..3] again and again, as the channels of interleave(); load_lanes(p) weights, [kWeightWords][4]
+//   rescaled(a, scale)         round(float(a) * scale), lane by lane
+//   join(a, b, zero, lo, hi)   a, b narrow_words of out[0], out[1] and of out[2], out[3]: + zero, saturated to u8, clamped, pixels in order
 //   add(a, b)    lane by lane
 //   H            2 * kLanes 16-bit numbers, in an order of its own.
 //   narrow(a, b, scale)        round(float * scale) of both, saturated to 16 bits

@@ -172,5 +172,26 @@ SECATEUR_INLINE void bytes_to_float(Q a, int k, int zero, float scale, float* p,
 }
 SECATEUR_INLINE H narrow_words(Q a, Q b) { return {_mm512_packs_epi32(a.v, b.v)}; }
 
+SECATEUR_INLINE void interleave(Q t0, Q t1, Q t2, Q t3, Q* out) {
+  const __m512i a = _mm512_unpacklo_epi8(t0.v, t1.v), b = _mm512_unpackhi_epi8(t0.v, t1.v);
+  const __m512i c = _mm512_unpacklo_epi8(t2.v, t3.v), d = _mm512_unpackhi_epi8(t2.v, t3.v);
+  out[0].v = _mm512_unpacklo_epi16(a, c), out[1].v = _mm512_unpackhi_epi16(a, c);
+  out[2].v = _mm512_unpacklo_epi16(b, d), out[3].v = _mm512_unpackhi_epi16(b, d);
+}
+SECATEUR_INLINE Q repeat4(const void* p) { return {_mm512_broadcast_i32x4(_mm_loadu_si128(static_cast<const __m128i*>(p)))}; }
+SECATEUR_INLINE W load_lanes(const int32_t* p) {
+#if defined(__AVX512VNNI__)
+  return {repeat4(p).v};
+#else
+  return {repeat4(p).v, repeat4(p + 4).v};
+#endif
+}
+SECATEUR_INLINE Q rescaled(Q a, Q scale) { return {_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(a.v), _mm512_castsi512_ps(scale.v)))}; }
+SECATEUR_INLINE Q join(H a, H b, int zero, int lo, int hi) {
+  const __m512i z = _mm512_set1_epi16(static_cast<int16_t>(zero));
+  const __m512i p = _mm512_packus_epi16(_mm512_adds_epi16(a.v, z), _mm512_adds_epi16(b.v, z));
+  return {_mm512_min_epu8(_mm512_max_epu8(p, _mm512_set1_epi8(static_cast<char>(lo))), _mm512_set1_epi8(static_cast<char>(hi)))};
+}
+
 }  // namespace
 }  // namespace secateur

@@ -196,5 +196,43 @@ SECATEUR_INLINE H narrow_words(Q a, Q b) {
   return h;
 }
 
+SECATEUR_INLINE void interleave(Q t0, Q t1, Q t2, Q t3, Q* out) {
+  for (int v = 0; v < 4; ++v)
+    for (int c = 0; c < 4; ++c)
+      out[v].v[c] = static_cast<int32_t>(byte_of(t0.v[v], c) | byte_of(t1.v[v], c) << 8 | byte_of(t2.v[v], c) << 16 | byte_of(t3.v[v], c) << 24);
+}
+SECATEUR_INLINE Q repeat4(const void* p) { return Q::load(p); }
+// Weights that differ from lane to lane.
+struct Lanes {
+  W lane[4];
+};
+SECATEUR_INLINE Lanes load_lanes(const int32_t* p) { return {{W::load(p), W::load(p + 1), W::load(p + 2), W::load(p + 3)}}; }
+SECATEUR_INLINE Q dot(Q a, X x, const Lanes& w) {
+  for (int i = 0; i < 4; ++i) {
+    const auto u = static_cast<uint32_t>(x.v[i]);
+    const int32_t* k = w.lane[i].v;
+    const int32_t s = static_cast<int32_t>(u & 255) * k[0] + static_cast<int32_t>((u >> 8) & 255) * k[1] +
+                      static_cast<int32_t>((u >> 16) & 255) * k[2] + static_cast<int32_t>(u >> 24) * k[3];
+    a.v[i] = static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) + static_cast<uint32_t>(s));
+  }
+  return a;
+}
+SECATEUR_INLINE Q rescaled(Q a, Q scale) {
+  for (int i = 0; i < 4; ++i) {
+    float s;
+    std::memcpy(&s, &scale.v[i], 4);
+    a.v[i] = saturated(round_even(static_cast<float>(a.v[i]) * s));
+  }
+  return a;
+}
+SECATEUR_INLINE Q join(H a, H b, int zero, int lo, int hi) {
+  Q q = Q::zero();
+  for (int i = 0; i < 16; ++i) {
+    const int x = (i < 8 ? a.v[i] : b.v[i - 8]) + zero;
+    q.v[i / 4] |= static_cast<int32_t>(static_cast<uint32_t>(x < lo ? lo : x > hi ? hi : x) << (8 * (i % 4)));
+  }
+  return q;
+}
+
 }  // namespace
 }  // namespace secateur

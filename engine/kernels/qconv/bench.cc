@@ -61,7 +61,7 @@ int main(int argc, char** argv) {
     for (size_t i = 0; i < x.size(); ++i) x.data()[i] = static_cast<uint8_t>(rng.below(256));
     std::vector<float> scale(s.out_c, 0.001f);
     for (const QConvKernel& k : qconv_kernels()) {
-      if (!isa_available(k.isa) || k.isa > selected_isa() || k.family == QConvFamily::kReference || !k.supports(s)) continue;
+      if (!isa_available(k.isa) || k.isa > selected_isa() || k.family == QConvFamily::kReference || !k.supports(s, e)) continue;
       if (std::getenv("BEST") && k.isa != selected_isa()) continue;
       for (double density : densities) {
         if (k.family == QConvFamily::kDense) density = 1.0;

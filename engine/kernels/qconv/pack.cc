@@ -5,27 +5,12 @@
 #include <cstring>
 #include <vector>
 
-#include "base/arena.h"
-#include "kernels/qconv/panel.h"
+#include "kernels/qconv/packed.h"
 #include "kernels/qconv/rows.h"
 #include "kernels/qconv/tiling.h"
 
 namespace secateur {
 namespace {
-
-struct PackedPanel final : PackedQConv {
-  QConvView view{};
-  bool direct = false;
-  double cycles = 0;
-  std::vector<QSpan> spans;
-  std::vector<int32_t> bias, taps;
-  std::vector<float> scale, offset;
-  std::vector<QPlane> planes;
-  std::vector<int32_t> narrow;
-  std::vector<QChunk> chunks;
-  std::vector<int64_t> row_begin;
-  Buffer weights;          // dense: words; sparse: entries
-};
 
 // Where a tap's plane starts in the panel of its chunk.
 class Layout {
@@ -74,16 +59,6 @@ class Layout {
   std::vector<int64_t> at_;
   int64_t quad_words_ = 0;
 };
-
-// Four weights as the kernel multiplies them.
-void put_weights(int words, const int8_t w[4], int32_t* to) {
-  if (words == 1) {
-    std::memcpy(to, w, 4);
-    return;
-  }
-  const int16_t pairs[4] = {w[0], w[2], w[1], w[3]};
-  std::memcpy(to, pairs, 8);
-}
 
 // The block of output o, input quad q, tap (u, v); false when all zero. Channels of other groups are zero.
 bool block_at(const ConvShape& s, const int8_t* w, int o, int quad, int u, int v, int8_t out[4]) {
@@ -187,12 +162,12 @@ void pack_dense(PackedPanel& p, const QTiling& t, const Layout& layout, const in
 
 // Windows of a size that makes sense: planning walks kernel rows times strides. And a row of planes, one per tap, of the
 // fewest quads that plan_qconv() takes at once: a panel is at most 256 MiB.
-bool qconv_sparse_supports(const ConvShape& s) {
+bool qconv_sparse_supports(const ConvShape& s, const QEpilogue&) {
   const double taps = double(s.kernel_h) * s.kernel_w;
   return taps <= 4096 && double(s.kernel_h) * std::min(s.kernel_h, s.stride_h) <= 0x1p14 &&
          taps * (s.conv_w() + 64.0) * std::ceil(double(quads(s.in_c)) / 64) < 0x1p26;
 }
-bool qconv_dense_supports(const ConvShape& s) { return s.groups == 1 && qconv_sparse_supports(s); }
+bool qconv_dense_supports(const ConvShape& s, const QEpilogue& e) { return s.groups == 1 && qconv_sparse_supports(s, e); }
 
 QDensity measure_density(const ConvShape& s, const QEpilogue& e, const QWeights& w) {
   QDensity d;
@@ -231,29 +206,48 @@ QDensity measure_density(const ConvShape& s, const QEpilogue& e, const QWeights&
   return d;
 }
 
+void PackedPanel::begin(const QConvKernel& k, const ConvShape& s, const QEpilogue& e, const QWeights& w) {
+  kernel = &k;
+  shape = s;
+  epilogue = e;
+  const size_t out = static_cast<size_t>(4 * quads(s.out_c));
+  bias.assign(out, 0);
+  scale.assign(out, 0.0f);
+  offset.assign(out, 0.0f);
+  if (w.offset) std::copy_n(w.offset, s.out_c, offset.begin());
+  const int64_t per_row = int64_t{s.in_c / s.groups} * s.kernel_h * s.kernel_w;
+  for (int o = 0; o < s.out_c; ++o) {
+    int64_t sum = 0;
+    for (int64_t k = 0; k < per_row; ++k) sum += w.w[o * per_row + k];
+    const int64_t folded = (w.bias ? w.bias[o] : 0) - sum * w.x_zero;
+    bias[size_t(o)] = static_cast<int32_t>(static_cast<uint32_t>(folded));
+    if (e.output != QOutput::kI32) scale[size_t(o)] = w.scale[o];
+  }
+  QConvView& v = view;
+  v.stride_h = s.stride_h, v.stride_w = s.stride_w;
+  v.pad_top = s.pad_top, v.pad_left = s.pad_left;
+  v.x_zero = static_cast<int32_t>(w.x_zero * 0x01010101u);
+  v.out_c = s.out_c;
+  v.output = static_cast<int32_t>(e.output);
+  v.bias = bias.data();
+  v.scale = scale.data();
+  v.offset = offset.data();
+  v.zero = e.zero, v.lo = e.lo, v.hi = e.hi;
+  v.residual = e.residual;
+  v.a = e.a, v.b = e.b, v.r_zero = e.r_zero;
+  v.gelu = e.gelu, v.inverse = e.inverse;
+  v.sum_zero = e.sum_zero, v.sum_lo = e.sum_lo, v.sum_hi = e.sum_hi;
+}
+
 std::unique_ptr<PackedQConv> qconv_panel_pack(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QWeights& w,
                                               const Tile& tile) {
   auto p = std::make_unique<PackedPanel>();
-  p->kernel = &kernel;
-  p->shape = s;
-  p->epilogue = e;
   const QTiling t = plan_qconv(kernel, s, e, measure_density(s, e, w), tile);
   const Layout layout(s, t);
   p->direct = t.direct;
   p->cycles = t.cycles;
   const size_t out = static_cast<size_t>(4 * quads(s.out_c));
-  p->bias.assign(out, 0);
-  p->scale.assign(out, 0.0f);
-  p->offset.assign(out, 0.0f);
-  if (w.offset) std::copy_n(w.offset, s.out_c, p->offset.begin());
-  const int64_t per_row = int64_t{s.in_c / s.groups} * s.kernel_h * s.kernel_w;
-  for (int o = 0; o < s.out_c; ++o) {
-    int64_t sum = 0;
-    for (int64_t k = 0; k < per_row; ++k) sum += w.w[o * per_row + k];
-    const int64_t bias = (w.bias ? w.bias[o] : 0) - sum * w.x_zero;
-    p->bias[o] = static_cast<int32_t>(static_cast<uint32_t>(bias));
-    if (e.output != QOutput::kI32) p->scale[o] = w.scale[o];
-  }
+  p->begin(kernel, s, e, w);
   if (kernel.family == QConvFamily::kDense) {
     pack_dense(*p, t, layout, w.w);
   } else {
@@ -271,24 +265,12 @@ std::unique_ptr<PackedQConv> qconv_panel_pack(const QConvKernel& kernel, const C
   QConvView& v = p->view;
   v.in_plane = int64_t{t.in_h} * t.in_w;
   v.in_h = t.in_h, v.in_w = t.in_w;
-  v.stride_h = s.stride_h, v.stride_w = s.stride_w;
-  v.pad_top = s.pad_top, v.pad_left = s.pad_left;
-  v.x_zero = static_cast<int32_t>(w.x_zero * 0x01010101u);
   v.pitch = t.pitch;
   v.tile_rows = t.tile_rows, v.n_tiles = t.n_tiles;
   v.n_vectors = t.n_vectors, v.block = t.block;
   v.spans = p->spans.data();
-  v.rows = t.rows, v.cols = t.cols, v.out_c = s.out_c;
+  v.rows = t.rows, v.cols = t.cols;
   v.out_plane = int64_t{t.rows} * t.cols;
-  v.output = static_cast<int32_t>(e.output);
-  v.bias = p->bias.data();
-  v.scale = p->scale.data();
-  v.offset = p->offset.data();
-  v.zero = e.zero, v.lo = e.lo, v.hi = e.hi;
-  v.residual = e.residual;
-  v.a = e.a, v.b = e.b, v.r_zero = e.r_zero;
-  v.gelu = e.gelu, v.inverse = e.inverse;
-  v.sum_zero = e.sum_zero, v.sum_lo = e.sum_lo, v.sum_hi = e.sum_hi;
   v.planes = p->planes.data();
   if (2 * t.pitch <= kernel.lanes && kernel.lanes % t.pitch == 0 && s.stride_h == 1 && s.stride_w == 1 && t.in_w == t.pitch) {
     for (int i = 0; i < s.kernel_w; ++i) {

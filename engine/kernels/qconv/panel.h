@@ -37,6 +37,7 @@ struct QConvView {
   // input
   int64_t in_plane;                // words
   int32_t in_h, in_w, stride_h, stride_w, pad_top, pad_left;
+  int32_t kernel_h, kernel_w;      // depthwise only
   int32_t x_zero;                  // four times the byte
   // tile
   int32_t pitch, tile_rows, n_tiles, n_vectors, block;
@@ -61,7 +62,7 @@ struct QConvView {
   const QChunk* chunks;
   int32_t n_chunks;
   const int32_t* taps;
-  const int32_t* weights;          // dense
+  const int32_t* weights;          // dense; depthwise: [quad][kernel row][four columns][weight_words][4 channels]
   const int64_t* row_begin;        // 1x4: [chunk][4 * quads of outputs + 1] into entries, in words; 4x4: [chunk][quads + 1]
   const int32_t* entries;          // {byte offset into the panel, weight words of one output or of four}
   // scratch, in words: panel | partial sums [output][n_vectors * lanes]

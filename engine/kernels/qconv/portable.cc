@@ -1,4 +1,5 @@
 #include "simd/int8_portable.h"
+#include "kernels/qconv/depthwise.h"
 #include "kernels/qconv/generic.h"
 
 namespace secateur {
@@ -6,5 +7,6 @@ namespace secateur {
 void qconv_sparse_task_portable(const QConvView& v, const QConvTask& t) { sparse_task(v, t, std::make_integer_sequence<int, 4>()); }
 void qconv_quad_task_portable(const QConvView& v, const QConvTask& t) { quad_task(v, t, std::make_integer_sequence<int, 2>()); }
 void qconv_dense_task_portable(const QConvView& v, const QConvTask& t) { dense_task(v, t, std::make_integer_sequence<int, 2>()); }
+void qconv_depthwise_task_portable(const QConvView& v, const QConvTask& t) { depthwise_task(v, t); }
 
 }  // namespace secateur

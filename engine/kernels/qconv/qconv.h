@@ -76,7 +76,7 @@ struct QConvArgs {
   Threads* threads = nullptr;
 };
 
-enum class QConvFamily { kReference, kSparse, kQuads, kDense };  // kSparse: 1x4 blocks, kQuads: 4x4 blocks
+enum class QConvFamily { kReference, kSparse, kQuads, kDense, kDepthwise };  // kSparse: 1x4 blocks, kQuads: 4x4 blocks
 
 // One row of kernels.inc.
 struct QConvKernel {
@@ -86,7 +86,7 @@ struct QConvKernel {
   int lanes;                                 // pixels per vector
   int max_block;                             // vectors of sums held in registers per output channel
   int weight_words;                          // 1: four s8; 2: s16 pairs (w0, w2), (w1, w3), for multiply-add of 16 bits
-  bool (*supports)(const ConvShape&);
+  bool (*supports)(const ConvShape&, const QEpilogue&);
   std::unique_ptr<PackedQConv> (*pack)(const QConvKernel&, const ConvShape&, const QEpilogue&, const QWeights&, const Tile&);
   void (*run)(const PackedQConv&, const QConvArgs&);
   void (*task)(const QConvView&, const QConvTask&);

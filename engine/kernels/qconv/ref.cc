@@ -57,7 +57,7 @@ int32_t accumulate(const PackedRef& p, const uint8_t* x, int o, int i, int j) {
 
 }  // namespace
 
-bool qconv_ref_supports(const ConvShape&) { return true; }
+bool qconv_ref_supports(const ConvShape&, const QEpilogue&) { return true; }
 
 std::unique_ptr<PackedQConv> qconv_ref_pack(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QWeights& w,
                                             const Tile&) {

@@ -6,7 +6,7 @@
 namespace secateur {
 
 #define SECATEUR_QCONV(isa, family, name, lanes, max_block, weight_words, supports, pack, run, task)                     \
-  bool supports(const ConvShape&);                                                                                       \
+  bool supports(const ConvShape&, const QEpilogue&);                                                                     \
   std::unique_ptr<PackedQConv> pack(const QConvKernel&, const ConvShape&, const QEpilogue&, const QWeights&, const Tile&); \
   void run(const PackedQConv&, const QConvArgs&);                                                                        \
   void task(const QConvView&, const QConvTask&);

@@ -111,7 +111,7 @@ void run_case(const Case& c, testing::Random& rng) {
   }
   static Threads pool(3);
   for (const QConvKernel& k : qconv_kernels()) {
-    if (!isa_available(k.isa) || k.family == QConvFamily::kReference || !k.supports(s)) continue;
+    if (!isa_available(k.isa) || k.family == QConvFamily::kReference || !k.supports(s, c.e)) continue;
     // Any of the better ways to cut the layer, not only the one the cost model likes best.
     const auto ways = qconv_tilings(k, s, c.e, d, 40);
     const Tile tile = tile_of(ways[rng.below(static_cast<int>(ways.size()))]);
@@ -210,7 +210,8 @@ int main() {
       shape(6, 9, 9, 7, 3, 3, 1),      shape(3, 40, 40, 8, 7, 2, 3),     shape(3, 20, 33, 4, 5, 1, 2),     shape(4, 13, 18, 4, 3, 1, 2, 2),
       shape(4, 19, 19, 4, 4, 3, 2, 2), shape(8, 10, 10, 8, 3, 1, 1, 1, 2), shape(12, 9, 9, 12, 3, 1, 1, 1, 12), shape(6, 8, 8, 9, 3, 2, 1, 1, 3),
       shape(5, 1, 1, 33, 1, 1, 0),     shape(130, 1, 3, 17, 1, 1, 0),    shape(96, 7, 7, 16, 3, 1, 1),     shape(4, 5, 5, 4, 2, 4, 0),
-      shape(4, 6, 6, 4, 3, 2, 1, 2)};
+      shape(4, 6, 6, 4, 3, 2, 1, 2),     shape(9, 14, 14, 9, 3, 1, 1, 1, 9), shape(8, 17, 35, 8, 3, 2, 1, 1, 8), shape(6, 6, 19, 6, 5, 1, 2, 1, 6),
+      shape(5, 13, 33, 5, 5, 2, 2, 1, 5), shape(4, 5, 4, 4, 7, 1, 3, 1, 4)};
   for (const ConvShape& base : shapes) {
     for (double density : {0.0, -1.0, 0.1, 0.4, 1.0}) {
       for (int kind = 0; kind < 7; ++kind) {
@@ -259,7 +260,7 @@ int main() {
     QEpilogue raw;
     raw.output = QOutput::kI32;
     for (const QConvKernel& k : qconv_kernels()) {
-      if (!isa_available(k.isa)) continue;
+      if (!isa_available(k.isa) || !k.supports(s, raw)) continue;
       const auto p = k.pack(k, s, raw, qw, {});
       std::vector<int32_t> y(36);
       Buffer scratch(p->scratch_bytes_per_thread);

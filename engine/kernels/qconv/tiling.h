@@ -35,6 +35,9 @@ std::vector<QTiling> qconv_tilings(const QConvKernel& kernel, const ConvShape& s
 // A way's name. `form`: 0 whole rows of vectors, 1 a plane per tap, 2 rows as long as the image's.
 Tile tile_of(const QTiling& t);
 
+// Of one image.
+double qconv_depthwise_cycles(const QConvKernel& kernel, const ConvShape& s);
+
 inline constexpr double kQCyclesPerMicrosecond = 3500;
 
 }  // namespace secateur

@@ -1,0 +1,60 @@
+// Packs layers in which every channel has a kernel of its own; qconv_panel_run() runs them.
+#include <cstdio>
+
+#include "kernels/qconv/packed.h"
+#include "kernels/qconv/rows.h"
+#include "kernels/qconv/tiling.h"
+
+namespace secateur {
+namespace {
+
+int column_groups(const ConvShape& s) { return (s.kernel_w + 3) / 4; }
+
+}  // namespace
+
+bool qconv_depthwise_supports(const ConvShape& s, const QEpilogue& e) {
+  return s.groups == s.in_c && s.out_c == s.in_c && s.in_c > 1 && s.dilation_h == 1 && s.dilation_w == 1 && s.stride_w <= 2 &&
+         s.stride_h <= s.kernel_h && s.kernel_h <= 16 && s.kernel_w <= 16 && e.output == QOutput::kU8 && !e.residual && !e.gelu;
+}
+
+// Measured on Zen 4.
+double qconv_depthwise_cycles(const QConvKernel& kernel, const ConvShape& s) {
+  const double product = kernel.isa == Isa::kVnni ? 1 : kernel.isa == Isa::kAvx512 ? 4.4 : kernel.isa == Isa::kAvx2 ? 2.4 : 16;
+  const double vectors = double(s.conv_h()) * ((s.conv_w() + kernel.lanes - 1) / kernel.lanes);
+  const double row = column_groups(s) * (s.kernel_h * 4 * product * 1.1 + 10.0 * s.stride_w);
+  return 300 + double(quads(s.in_c)) * (vectors * (row + (kernel.isa == Isa::kPortable ? 250 : 12)) + 20);
+}
+
+std::unique_ptr<PackedQConv> qconv_depthwise_pack(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QWeights& w,
+                                                  const Tile&) {
+  auto p = std::make_unique<PackedPanel>();
+  p->begin(kernel, s, e, w);
+  p->cycles = qconv_depthwise_cycles(kernel, s);
+  const int words = kernel.weight_words, groups = column_groups(s);
+  const size_t count = static_cast<size_t>(quads(s.in_c)) * s.kernel_h * groups * 4 * words;
+  p->weights = Buffer(count * 4);
+  std::memset(p->weights.data(), 0, p->weights.size());
+  for (int c = 0; c < s.in_c; ++c)
+    for (int u = 0; u < s.kernel_h; ++u)
+      for (int g = 0; g < groups; ++g) {
+        int8_t four[4] = {};
+        for (int k = 0; k < 4 && 4 * g + k < s.kernel_w; ++k) four[k] = w.w[(int64_t{c} * s.kernel_h + u) * s.kernel_w + 4 * g + k];
+        int32_t packed[2];
+        put_weights(words, four, packed);
+        const int64_t at = (int64_t{c / 4} * s.kernel_h + u) * groups + g;
+        for (int i = 0; i < words; ++i) p->weights.as<int32_t>()[(at * words + i) * 4 + c % 4] = packed[i];
+      }
+  QConvView& v = p->view;
+  v.in_h = s.in_h, v.in_w = s.in_w;
+  v.in_plane = int64_t{s.in_h} * s.in_w;
+  v.kernel_h = s.kernel_h, v.kernel_w = s.kernel_w;
+  v.rows = s.conv_h(), v.cols = s.conv_w();
+  v.out_plane = int64_t{v.rows} * v.cols;
+  v.tile_rows = v.rows, v.n_tiles = 1;
+  v.weights = p->weights.as<int32_t>();
+  p->packed_bytes = p->weights.size() + p->bias.size() * 12;
+  p->note = "four columns of a kernel a product";
+  return p;
+}
+
+}  // namespace secateur

@@ -1,0 +1,40 @@
+// A layer packed for the ISA files, and what the ways of packing share.
+#pragma once
+
+#include <cstring>
+#include <vector>
+
+#include "base/arena.h"
+#include "kernels/qconv/panel.h"
+#include "kernels/qconv/qconv.h"
+
+namespace secateur {
+
+struct PackedPanel final : PackedQConv {
+  QConvView view{};
+  bool direct = false;
+  double cycles = 0;
+  std::vector<QSpan> spans;
+  std::vector<int32_t> bias, taps;
+  std::vector<float> scale, offset;
+  std::vector<QPlane> planes;
+  std::vector<int32_t> narrow;
+  std::vector<QChunk> chunks;
+  std::vector<int64_t> row_begin;
+  Buffer weights;          // dense: words; sparse: entries
+
+  // What every kernel needs: sizes, bias with the zero point of x folded in, the epilogue.
+  void begin(const QConvKernel& k, const ConvShape& s, const QEpilogue& e, const QWeights& w);
+};
+
+// Four weights as the kernel multiplies them.
+inline void put_weights(int words, const int8_t w[4], int32_t* to) {
+  if (words == 1) {
+    std::memcpy(to, w, 4);
+    return;
+  }
+  const int16_t pairs[4] = {w[0], w[2], w[1], w[3]};
+  std::memcpy(to, pairs, 8);
+}
+
+}  // namespace secateur
