@@ -61,7 +61,9 @@ int main(int argc, char** argv) {
       if (!isa_available(k.isa) || k.isa > selected_isa() || k.family == ConvFamily::kReference || !k.supports(s, e)) continue;
       for (double density : densities) {
         if (k.family == ConvFamily::kDense) density = 1.0;
-        const auto w = testing::sparse_weights(s.weight_count(), density, rng);
+        auto w = testing::sparse_weights(s.weight_count(), density, rng);
+        const int64_t taps = s.weight_count() / s.out_c;  // the first channel of a block decides for all
+        for (int64_t i = 0; i < s.weight_count(); ++i) w[i] = w[i / taps / k.block * k.block * taps + i % taps];
         const auto p = k.pack(k, s, e, w.data(), nullptr, {});
         Buffer scratch(p->scratch_bytes_per_thread);
         ConvArgs args;
@@ -69,8 +71,8 @@ int main(int argc, char** argv) {
         args.y = y.as<float>();
         args.scratch = scratch.data();
         const double us = testing::median_us([&] { k.run(*p, args); });
-        std::printf("%-26s %s %-8s %6.1f %9.2f %9.2f %8.1f  %s\n", l.name, k.family == ConvFamily::kSparse ? "sp" : "de",
-                    isa_name(k.isa), 100 * density, us, predict_conv_us(k, s, e, p->nnz),
+        std::printf("%-26s %-3s %-8s %6.1f %9.2f %9.2f %8.1f  %s\n", l.name, k.family == ConvFamily::kDense ? "de" : k.block == 1 ? "sp" : k.block == 2 ? "2x1" : k.block == 4 ? "4x1" : "8x1",
+                    isa_name(k.isa), 100 * density, us, predict_conv_us(k, s, e, p->density),
                     2e-3 * double(p->nnz) * s.conv_h() * s.conv_w() / us, p->note.c_str());
         if (k.family == ConvFamily::kDense) break;
       }

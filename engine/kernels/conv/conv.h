@@ -42,6 +42,13 @@ struct ConvShape {
 int conv_out_h(const ConvShape& s, const Epilogue& e);
 int conv_out_w(const ConvShape& s, const Epilogue& e);
 
+// What a layer's weights look like to the kernels.
+struct ConvDensity {
+  int64_t weights = 0, nnz = 0;
+  int64_t pairs = 0, fours = 0, eights = 0;  // blocks of 2, 4, 8 output channels of one tap with any nonzero
+  int64_t blocks(int channels) const { return channels == 2 ? pairs : channels == 4 ? fours : channels == 8 ? eights : nnz; }
+};
+
 struct ConvKernel;
 struct ConvView;
 struct ConvTask;
@@ -54,6 +61,7 @@ class PackedConv {
   ConvShape shape;
   Epilogue epilogue;
   int64_t nnz = 0;                       // nonzero weights found
+  ConvDensity density;
   size_t packed_bytes = 0;               // memory the packed weights take
   size_t scratch_bytes_per_thread = 0;   // scratch needed = this * threads->size()
   std::string note;                      // tile chosen, for explain(): "6x32 rows, 2 chunks, 12 vectors"
@@ -70,7 +78,10 @@ struct ConvArgs {
   Threads* threads = nullptr;            // null = the calling thread only
 };
 
-enum class ConvFamily { kReference, kSparse, kDense };
+// kBlock: nonzeros in blocks of 2, 4 or 8 output channels.
+enum class ConvFamily { kReference, kSparse, kBlock, kDense };
+
+ConvDensity measure_density(const ConvShape& s, const float* weights);
 
 // One row of kernels.inc.
 struct ConvKernel {
@@ -79,6 +90,7 @@ struct ConvKernel {
   ConvFamily family;
   int vector_lanes;                      // floats per vector register
   int vector_registers;
+  int block;                             // output channels of a block
   bool (*supports)(const ConvShape&, const Epilogue&);
   // weights [O][C/G][kh][kw], bias [O] or null; a tile that is none of the kernel's ways is as good as none. Throws
   // std::bad_alloc only.
@@ -91,16 +103,15 @@ struct ConvKernel {
 std::span<const ConvKernel> conv_kernels();                         // every row this build has
 const ConvKernel* find_conv_kernel(Isa isa, ConvFamily family);     // null when there is none
 
-// Predicted microseconds of one image on one thread of a 3-4 GHz core; for ranking, not for promises. `nnz` counts
-// nonzero weights; `used_inputs` the input channels with any (0 = all).
-double predict_conv_us(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, int64_t nnz);
+// Predicted microseconds of one image on one thread of a 3-4 GHz core; for ranking, not for promises.
+double predict_conv_us(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, const ConvDensity& d);
 
 // Ways to compute the layer with kernels up to the ISA, best first by the cost model (choice.h); at most `tilings` of
 // each kernel. `allow_sparse` = false leaves the dense path (grouped convolutions have the sparse one only).
 using ConvCandidate = Candidate<ConvKernel>;
-std::vector<ConvCandidate> conv_candidates(Isa isa, const ConvShape& s, const Epilogue& e, int64_t nnz,
+std::vector<ConvCandidate> conv_candidates(Isa isa, const ConvShape& s, const Epilogue& e, const ConvDensity& d,
                                            bool allow_sparse = true, int tilings = 1);
 // Why the first of them: "density 9.8 %: sparse 12 us, dense 80 us".
-std::string conv_reason(const std::vector<ConvCandidate>& ways, const ConvShape& s, int64_t nnz);
+std::string conv_reason(const std::vector<ConvCandidate>& ways, const ConvDensity& d);
 
 }  // namespace secateur

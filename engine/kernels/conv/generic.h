@@ -2,6 +2,8 @@
 // the layout.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/conv/panel.h"
 
 namespace secateur {
@@ -666,3 +668,5 @@ SECATEUR_INLINE void dense_task(const ConvView& v, const ConvTask& t) {
 
 }  // namespace
 }  // namespace secateur
+
+#include "kernels/conv/blocks.h"

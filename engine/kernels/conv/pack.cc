@@ -87,10 +87,11 @@ class Layout {
   std::vector<int64_t> phase_at_;
 };
 
+// Of `block` output channels from `out` on; their weights follow one another from `weights` on.
 struct Nonzero {
   int32_t out, channel;
   int16_t u, v;
-  float weight;
+  int64_t weights;
 };
 
 void add_planes(PackedPanel& p, const Layout& layout, ConvHold hold, int channel, int in_chunk, const std::vector<char>& used) {
@@ -126,30 +127,37 @@ void pack_sparse(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, con
   const ConvShape& s = p.shape;
   const Layout layout(s, g, t.tile_rows);
   const int group_in = s.in_c / s.groups, group_out = s.out_c / s.groups;
+  const int block = p.kernel->block;
   std::vector<std::vector<Nonzero>> by_chunk(t.n_chunks);
+  std::vector<float> values;
   std::vector<int> first(s.out_c, -1), last(s.out_c, -1), count(s.out_c, 0);
-  const float* w = weights;
-  for (int o = 0; o < s.out_c; ++o)
+  const int64_t n_taps = s.weight_count() / s.out_c;
+  for (int o = 0; o < s.out_c; o += block) {
+    const int n = std::min(block, s.out_c - o);
+    const float* w = weights + o * n_taps;
     for (int c = 0; c < group_in; ++c)
       for (int u = 0; u < s.kernel_h; ++u)
         for (int v = 0; v < s.kernel_w; ++v, ++w) {
-          if (*w == 0) continue;
+          bool any = false;
+          for (int m = 0; m < n; ++m) any |= w[m * n_taps] != 0;
+          if (!any) continue;
           const int channel = o / group_out * group_in + c, chunk = channel / t.chunk_channels;
-          by_chunk[chunk].push_back({o, channel, static_cast<int16_t>(u), static_cast<int16_t>(v), *w});
+          by_chunk[chunk].push_back({o, channel, static_cast<int16_t>(u), static_cast<int16_t>(v), static_cast<int64_t>(values.size())});
+          for (int m = 0; m < block; ++m) values.push_back(m < n ? w[m * n_taps] : 0.0f);
           if (first[o] < 0) first[o] = chunk;
           last[o] = chunk;
           ++count[o];
-          ++p.nnz;
         }
-  for (int o = 0; o < s.out_c; ++o)
     if (first[o] < 0) first[o] = last[o] = 0;  // nothing but its bias
+  }
+  const int64_t entries = static_cast<int64_t>(values.size()) / block;
 
   // Parts of the output channels with about equal work.
   const int parts = p.view.n_parts;
   std::vector<int> part_of(s.out_c);
-  const int64_t total = p.nnz + s.out_c;
+  const int64_t total = entries + s.out_c;
   int64_t seen = 0;
-  for (int o = 0; o < s.out_c; ++o) {
+  for (int o = 0; o < s.out_c; o += block) {
     part_of[o] = static_cast<int>(std::min<int64_t>(parts - 1, seen * parts / total));
     seen += count[o] + 1;
   }
@@ -158,8 +166,8 @@ void pack_sparse(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, con
   int unit = 0;
   while (unit < 4 && g.alignment % (2 << unit) == 0) ++unit;
   const bool near = !g.pooled && g.hold != ConvHold::kInPlace && (t.chunk_channels * layout.channel_floats()) >> unit < 65536;
-  (near ? p.near : p.far) = Buffer(static_cast<size_t>(p.nnz) * (near ? sizeof(uint16_t) : sizeof(uint32_t)));
-  p.nonzeros = Buffer(static_cast<size_t>(p.nnz) * sizeof(float));
+  (near ? p.near : p.far) = Buffer(static_cast<size_t>(entries) * (near ? sizeof(uint16_t) : sizeof(uint32_t)));
+  p.nonzeros = Buffer(values.size() * sizeof(float));
   p.view.near_unit = unit;
   int64_t at = 0;
   std::vector<char> used(layout.n_planes());
@@ -167,10 +175,10 @@ void pack_sparse(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, con
     const int channel0 = k * t.chunk_channels, channels = std::min(t.chunk_channels, s.in_c - channel0);
     std::vector<char> used_all(static_cast<size_t>(channels) * used.size());
     std::vector<ConvRow> rows;
-    std::vector<std::pair<uint32_t, float>> own;  // of this chunk, by output channel
+    std::vector<std::pair<uint32_t, int64_t>> own;  // offset and weights of this chunk's, by output channel
     const auto& list = by_chunk[k];
     size_t i = 0;
-    for (int o = 0; o < s.out_c; ++o) {
+    for (int o = 0; o < s.out_c; o += block) {
       ConvRow row{o, 0, static_cast<int64_t>(own.size()), static_cast<uint8_t>(first[o] == k),
                   static_cast<uint8_t>(last[o] == k)};
       for (; i < list.size() && list[i].out == o; ++i) {
@@ -185,7 +193,7 @@ void pack_sparse(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, con
           mark[layout.plane(q, x + s.stride_w)] = 1;
           mark[layout.plane(q + s.stride_h, x + s.stride_w)] = 1;
         }
-        own.push_back({offset, z.weight});
+        own.push_back({offset, z.weights});
         ++row.count;
       }
       if (row.count > 0 || row.first) rows.push_back(row);
@@ -204,7 +212,7 @@ void pack_sparse(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, con
         } else {
           p.far.as<uint32_t>()[at] = from[i].first;
         }
-        p.nonzeros.as<float>()[at] = from[i].second;
+        std::copy_n(values.data() + from[i].second, block, p.nonzeros.as<float>() + at * block);
       }
     }
     size_t r = 0;
@@ -231,7 +239,6 @@ void pack_dense(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, cons
   const int per_channel = s.kernel_h * s.kernel_w;
   p.weights = Buffer(static_cast<size_t>(s.weight_count()) * sizeof(float));
   float* to = p.weights.as<float>();
-  for (int64_t k = 0; k < s.weight_count(); ++k) p.nnz += weights[k] != 0;
   std::vector<char> used(layout.n_planes(), 0);
   for (int u = 0; u < s.kernel_h; ++u)
     for (int v = 0; v < s.kernel_w; ++v) used[layout.plane(u * s.dilation_h, v * s.dilation_w)] = 1;
@@ -275,18 +282,20 @@ bool conv_dense_supports(const ConvShape& s, const Epilogue& e) {
   return s.groups == 1 && (e.pool == Pool2x2::kNone || (!e.residual && s.conv_h() >= 2 && s.conv_w() >= 2));
 }
 
+bool conv_block_supports(const ConvShape& s, const Epilogue& e) { return conv_dense_supports(s, e); }
+
 std::unique_ptr<PackedConv> conv_panel_pack(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e,
                                             const float* weights, const float* bias, const Tile& tile) {
   auto p = std::make_unique<PackedPanel>();
-  const bool sparse = kernel.family == ConvFamily::kSparse;
+  const bool sparse = kernel.family != ConvFamily::kDense;
   p->kernel = &kernel;
   p->shape = s;
   p->epilogue = e;
-  p->bias.assign(s.out_c, 0.0f);
-  if (bias) p->bias.assign(bias, bias + s.out_c);
-  const int64_t n = s.weight_count();
-  const int64_t nnz = n - std::count(weights, weights + n, 0.0f);
-  const ConvPlanned planned = plan_conv(kernel, s, e, nnz, tile);
+  p->bias.assign((s.out_c + 7) / 8 * 8, 0.0f);  // whole blocks
+  if (bias) std::copy_n(bias, s.out_c, p->bias.begin());
+  p->density = measure_density(s, weights);
+  p->nnz = p->density.nnz;
+  const ConvPlanned planned = plan_conv(kernel, s, e, p->density.blocks(kernel.block), tile);
   const ConvGeometry& g = planned.geometry;
   const ConvTiling& t = planned.tiling;
   const bool large = t.cycles > kSerialMicroseconds * kCyclesPerMicrosecond;
@@ -322,7 +331,8 @@ std::unique_ptr<PackedConv> conv_panel_pack(const ConvKernel& kernel, const Conv
   v.cols = g.cols;
   v.out_c = s.out_c;
   v.out_plane = int64_t{conv_out_h(s, e)} * conv_out_w(s, e);
-  v.pooled = sparse ? g.pooled : e.pool != Pool2x2::kNone;
+  const bool pooled_later = kernel.family != ConvFamily::kSparse && e.pool != Pool2x2::kNone;
+  v.pooled = g.pooled || pooled_later;
   v.fold = g.fold;
   v.lo = e.act.lo;
   v.hi = e.act.hi;
@@ -342,7 +352,7 @@ std::unique_ptr<PackedConv> conv_panel_pack(const ConvKernel& kernel, const Conv
   v.weights = p->weights.as<float>();
   const int64_t vectors = (int64_t{t.tile_rows} * g.pitch + lanes - 1) / lanes;
   v.tile_floats = vectors * lanes * (g.pooled ? 4 : 1);
-  const bool partial = t.n_chunks > 1 || (v.pooled && !sparse);
+  const bool partial = t.n_chunks > 1 || pooled_later;
   const int64_t panel = v.in_place ? 0 : t.chunk_channels * g.channel_floats(t.tile_rows);
   v.partial_at = (panel + 2 * lanes + 15) / 16 * 16;
   v.buffer_at = v.partial_at + (partial ? v.tile_floats * s.out_c + 2 * lanes + 15 : 0) / 16 * 16;

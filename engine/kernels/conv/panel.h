@@ -97,7 +97,7 @@ struct ConvView {
   const uint16_t* near;
   const uint32_t* far;
   int32_t near_unit;
-  const float* nonzeros;
+  const float* nonzeros;                    // blocks: as many as channels in a block, one after another
   const int32_t* taps;
   const float* weights;
   // scratch of a worker, in floats: panel | partial sums [out_c][tile_floats] | one block
@@ -119,5 +119,10 @@ using ConvTaskFn = void (*)(const ConvView&, const ConvTask&);
 // Dense register block: output channels x vectors, for 32 and for 16 registers.
 inline constexpr int kDenseRows = 8, kDenseVectors = 3;          // 24 sums + 3 loads
 inline constexpr int kDenseRowsSmall = 4, kDenseVectorsSmall = 3;  // 12 + 3
+
+// Blocks of output channels: the vectors they run over at once, so that sums, loads and a weight fit the registers.
+constexpr int conv_block_vectors(int block, bool wide) {
+  return wide ? (block == 2 ? 10 : block == 4 ? 6 : 3) : (block == 2 ? 4 : block == 4 ? 2 : 1);
+}
 
 }  // namespace secateur

@@ -6,7 +6,7 @@
 namespace secateur {
 
 #define SECATEUR_CONV_TASK(task) void task(const ConvView&, const ConvTask&);
-#define SECATEUR_CONV(isa, family, name, lanes, registers, supports, pack, run, task)                               \
+#define SECATEUR_CONV(isa, family, name, lanes, registers, block, supports, pack, run, task)                               \
   bool supports(const ConvShape&, const Epilogue&);                                                                 \
   std::unique_ptr<PackedConv> pack(const ConvKernel&, const ConvShape&, const Epilogue&, const float*, const float*, const Tile&); \
   void run(const PackedConv&, const ConvArgs&);                                                                     \

@@ -1,4 +1,6 @@
 // The table of conv kernels, their predicted cost and the choice between them.
+#include <algorithm>
+#include <bit>
 
 #include "kernels/conv/rows.h"
 #include "kernels/conv/tiling.h"
@@ -7,8 +9,8 @@ namespace secateur {
 namespace {
 
 constexpr ConvKernel kTable[] = {
-#define SECATEUR_CONV(isa, family, name, lanes, registers, supports, pack, run, task) \
-  {#name, Isa::isa, ConvFamily::family, lanes, registers, supports, pack, run, task},
+#define SECATEUR_CONV(isa, family, name, lanes, registers, block, supports, pack, run, task) \
+  {#name, Isa::isa, ConvFamily::family, lanes, registers, block, supports, pack, run, task},
 #include "kernels/conv/kernels.inc"
 #undef SECATEUR_CONV
 };
@@ -26,24 +28,46 @@ const ConvKernel* find_conv_kernel(Isa isa, ConvFamily family) {
   return nullptr;
 }
 
-double predict_conv_us(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, int64_t nnz) {
+double predict_conv_us(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, const ConvDensity& d) {
   if (kernel.family == ConvFamily::kReference) return double(s.weight_count()) * s.conv_h() * s.conv_w() / 1e3;
-  return plan_conv(kernel, s, e, nnz).tiling.cycles / kCyclesPerMicrosecond;
+  return plan_conv(kernel, s, e, d.blocks(kernel.block)).tiling.cycles / kCyclesPerMicrosecond;
 }
 
-std::vector<ConvCandidate> conv_candidates(Isa isa, const ConvShape& s, const Epilogue& e, int64_t nnz, bool allow_sparse,
+std::vector<ConvCandidate> conv_candidates(Isa isa, const ConvShape& s, const Epilogue& e, const ConvDensity& d, bool allow_sparse,
                                            int tilings) {
   return offers(isa, conv_kernels(), [&](const ConvKernel& k, std::vector<ConvCandidate>& ways) {
-    if (!k.supports(s, e) || (k.family == ConvFamily::kSparse && !allow_sparse && s.groups == 1)) return;
-    if (k.family == ConvFamily::kReference) return ways.push_back({&k, {}, predict_conv_us(k, s, e, nnz)});
-    for (const ConvPlanned& p : conv_tilings(k, s, e, nnz, tilings))
+    const bool dense = k.family == ConvFamily::kDense || k.family == ConvFamily::kReference;
+    if (!k.supports(s, e) || (!dense && !allow_sparse && s.groups == 1)) return;
+    if (k.family == ConvFamily::kReference) return ways.push_back({&k, {}, predict_conv_us(k, s, e, d)});
+    for (const ConvPlanned& p : conv_tilings(k, s, e, d.blocks(k.block), tilings))
       ways.push_back({&k, tile_of(p), p.tiling.cycles / kCyclesPerMicrosecond});
   });
 }
 
-std::string conv_reason(const std::vector<ConvCandidate>& ways, const ConvShape& s, int64_t nnz) {
-  return reason<ConvKernel, ConvFamily>(ways, density_text(nnz, s.weight_count()),
-                                        {{ConvFamily::kSparse, "sparse"}, {ConvFamily::kDense, "dense"}});
+std::string conv_reason(const std::vector<ConvCandidate>& ways, const ConvDensity& d) {
+  return reason<ConvKernel, ConvFamily>(
+      ways, density_text(d.nnz, d.weights),
+      {{ConvFamily::kSparse, "sparse"}, {ConvFamily::kBlock, "blocks"}, {ConvFamily::kDense, "dense"}});
+}
+
+ConvDensity measure_density(const ConvShape& s, const float* weights) {
+  ConvDensity d;
+  d.weights = s.weight_count();
+  const int64_t taps = d.weights / s.out_c;
+  std::vector<uint8_t> rows(static_cast<size_t>(taps));  // of eight channels, a bit for each
+  for (int first = 0; first < s.out_c; first += 8) {
+    std::fill(rows.begin(), rows.end(), uint8_t{0});
+    for (int o = first; o < std::min(s.out_c, first + 8); ++o)
+      for (int64_t i = 0; i < taps; ++i) rows[static_cast<size_t>(i)] |= static_cast<uint8_t>((weights[o * taps + i] != 0) << (o - first));
+    for (const unsigned bits : rows) {
+      const unsigned pairs = (bits | bits >> 1) & 0x55, fours = (pairs | pairs >> 2) & 0x11;
+      d.nnz += std::popcount(bits);
+      d.pairs += std::popcount(pairs);
+      d.fours += std::popcount(fours);
+      d.eights += bits != 0;
+    }
+  }
+  return d;
 }
 
 }  // namespace secateur

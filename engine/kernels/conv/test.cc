@@ -77,7 +77,7 @@ std::string describe(const ConvKernel& k, const ConvShape& s, const Epilogue& e,
 int64_t n_checks = 0;
 Threads two(2), three(3);
 
-void run_case(const ConvShape& s, const Epilogue& e, double density, int64_t batch, Random& rng) {
+void run_case(const ConvShape& s, const Epilogue& e, double density, int64_t batch, Random& rng, int block = 1) {
   if (s.conv_h() < 1 || s.conv_w() < 1) return;
   const int64_t in = int64_t{s.in_c} * s.in_h * s.in_w, out = int64_t{s.out_c} * conv_out_h(s, e) * conv_out_w(s, e);
   if (out == 0) return;
@@ -86,6 +86,25 @@ void run_case(const ConvShape& s, const Epilogue& e, double density, int64_t bat
   for (int64_t i = 0; i < x.size(); ++i) x[i] = rng.normal();
   for (int64_t i = 0; i < residual.size(); ++i) residual[i] = rng.normal();
   std::vector<float> w = testing::sparse_weights(s.weight_count(), density, rng), bias(s.out_c);
+  const int64_t taps = s.weight_count() / s.out_c;
+  for (int64_t i = 0; i < s.weight_count(); ++i)  // channels of a block have the same inputs
+    if (w[i / taps / block * block * taps + i % taps] == 0) w[i] = 0;
+  ConvDensity want;
+  for (int64_t i = 0; i < taps; ++i)
+    for (int first = 0; first < s.out_c; ++first) {
+      const auto any = [&](int n) {
+        bool found = false;
+        for (int o = first; o < std::min(s.out_c, first + n); ++o) found |= w[o * taps + i] != 0;
+        return first % n == 0 && found;
+      };
+      want.nnz += any(1);
+      want.pairs += any(2);
+      want.fours += any(4);
+      want.eights += any(8);
+    }
+  const ConvDensity found = measure_density(s, w.data());
+  check(found.weights == s.weight_count() && found.nnz == want.nnz && found.pairs == want.pairs && found.fours == want.fours &&
+            found.eights == want.eights, "density of the weights");
   for (auto& b : bias) b = rng.normal();
   std::vector<Expected> expected;
   for (int64_t n = 0; n < batch; ++n)
@@ -181,6 +200,14 @@ int main() {
     for (const Epilogue& e : {relu, pool, residual, leaky})
       for (const auto& s : {shape(6, 10, 10, 12, 3, 1, 1), shape(40, 4, 4, 33, 3, 1, 1), shape(17, 2, 2, 9, 3, 1, 1), shape(8, 1, 1, 10, 1, 1, 0)})
         run_case(s, e, density, 3, rng);
+  // Blocks of channels, and layers whose channels do not fill them.
+  for (int block : {2, 4, 8})
+    for (const Epilogue& e : {relu, pool, residual})
+      for (int out : {16, 13}) {
+        run_case(shape(20, 9, 12, out, 3, 1, 1), e, 0.2, 2, rng, block);
+        run_case(shape(48, 16, 16, out, 1, 1, 0), e, 0.2, 1, rng, block);
+        run_case(shape(64, 4, 4, out, 3, 1, 1), e, 0.2, 1, rng, block);
+      }
   // Anything goes.
   for (int i = 0; i < 400; ++i) {
     ConvShape s;

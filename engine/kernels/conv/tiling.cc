@@ -33,10 +33,11 @@ struct Limits {
   double work;        // slowdown of the arithmetic (no FMA in the portable build)
 };
 
-Limits limits(const ConvKernel& k, bool sparse, bool pooled) {
+Limits limits(const ConvKernel& k, bool pooled) {
+  const bool sparse = k.family == ConvFamily::kSparse;
   const bool wide = k.vector_registers == 32;
   Limits l;
-  l.max_block = sparse ? (pooled ? (wide ? 7 : 3) : (wide ? 24 : 12)) : kDenseVectors;
+  l.max_block = sparse ? (pooled ? (wide ? 7 : 3) : (wide ? 24 : 12)) : k.family == ConvFamily::kBlock ? conv_block_vectors(k.block, wide) : kDenseVectors;
   l.width = double(k.vector_lanes) / 16.0;
   l.work = k.vector_lanes >= 8 ? 1.0 : sparse ? 2.4 : 3.0;
   return l;
@@ -178,11 +179,11 @@ ConvGeometry conv_geometry(const ConvKernel& kernel, const ConvShape& s, const E
 template <class Visit>
 void each_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, const ConvGeometry& g, int64_t nnz,
                  Visit&& visit) {
-  const bool sparse = kernel.family == ConvFamily::kSparse;
-  const Limits lim = limits(kernel, sparse, g.pooled);
+  const bool sparse = kernel.family != ConvFamily::kDense;
+  const Limits lim = limits(kernel, g.pooled);
   const int lanes = kernel.vector_lanes, cells = g.pooled ? 4 : 1;
   const bool quads = g.quads();
-  const bool dense_pool = !sparse && e.pool != Pool2x2::kNone;
+  const bool dense_pool = kernel.family != ConvFamily::kSparse && e.pool != Pool2x2::kNone;
   const int m = kernel.vector_registers == 32 ? kDenseRows : kDenseRowsSmall;
   // Channels with at least one nonzero, and channel-row pairs, if zeros fall at random.
   const double per_channel = double(nnz) / s.in_c;
@@ -229,14 +230,20 @@ void each_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e
         double cycles = 0;
         if (sparse) {
           const double load = cycles_per_16(strip_bytes + 2048, g.alignment) * cells * lim.width * lim.work;
-          const auto entry = [&](int n) { return quads ? std::max(1.0, 4.0 / lanes * 3.6) * load / 1.1 : load * n + 0.8; };
+          const int of = kernel.block;  // nonzeros in `nnz` are blocks of so many channels
+          const auto entry = [&](int n) {
+            if (of > 1) return std::max(1.03 * of * n * lim.width * lim.work, load * n + 0.5 * of) + 0.8;
+            return quads ? std::max(1.0, 4.0 / lanes * 3.6) * load / 1.1 : load * n + 0.8;
+          };
           // Rows of a chunk that have anything in it.
-          const double row_share = 1.0 - std::exp(-double(nnz) / s.out_c / chunks * double(s.groups));
-          const double rows = s.out_c * std::max(row_share, 1.0 / chunks) * chunks / (s.groups > 1 ? std::min(chunks, s.groups) : 1);
+          const double row_share = 1.0 - std::exp(-double(nnz) * of / s.out_c / chunks * double(s.groups));
+          const double rows = double(s.out_c) / of * std::max(row_share, 1.0 / chunks) * chunks / (s.groups > 1 ? std::min(chunks, s.groups) : 1);
           cycles += nnz * (entry(block) * (blocks - 1) + entry(vectors - block * (blocks - 1)));
-          cycles += rows * blocks * ((quads ? 30.0 : 21.0) + spill + stored * (e.residual ? 3.0 : 2.0) + (g.pitch != g.cols ? 3.0 * stored + 10 : 0));
+          cycles += rows * blocks * ((quads ? 30.0 : 21.0) + of * (spill + stored * (e.residual ? 3.0 : 2.0) + (g.pitch != g.cols ? 3.0 * stored + 10 : 0)));
+          if (dense_pool) cycles += double(s.out_c) * vectors * 6.0;
           // A stream of nonzeros that L2 cannot hold comes from L3 for every tile, and hides behind nothing.
-          if (nnz * 6.0 > 0.7 * double(cpu().l2_bytes)) cycles += nnz * 6.0 / 12.0;
+          const double stream = nnz * (2.0 + 4.0 * of);
+          if (stream > 0.7 * double(cpu().l2_bytes)) cycles += stream / 12.0;
           cycles += fill_cycles(g, lanes, tile_rows, used * planes_per_channel, panel_bytes);
         } else {
           // Loads of the panel are shared by m rows; weights stream from wherever they fit.
@@ -275,7 +282,8 @@ void each_plan(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, 
   } else {
     consider(PoolBy::kLater, ConvHold::kPlanes);
   }
-  if (fits_taps(s) && (sparse || !pooled)) consider(pooled ? PoolBy::kBuffer : PoolBy::kNothing, ConvHold::kTaps);
+  // Dense kernels wait for memory there: more bytes of panel beside their weights.
+  if (fits_taps(s) && kernel.family != ConvFamily::kDense && (sparse || !pooled)) consider(pooled ? PoolBy::kBuffer : PoolBy::kNothing, ConvHold::kTaps);
   // Whole vectors, lines of the cache, and offsets of 31 bits.
   const int64_t pixels = int64_t{s.in_h} * s.in_w;
   if (is_pointwise(s) && !pooled && pixels % 16 == 0 && pixels * s.in_c < (int64_t{1} << 31))

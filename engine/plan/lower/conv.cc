@@ -80,11 +80,6 @@ int to_int(Lowering& L, const Node& n, int64_t v) {
 
 }  // namespace
 
-int64_t count_nonzero(const float* w, int64_t n) {
-  int64_t nnz = 0;
-  for (int64_t i = 0; i < n; ++i) nnz += w[i] != 0.0f;
-  return nnz;
-}
 
 void lower_conv(Lowering& L, const Node& n) {
   conv(L, n, L.in_f32(n, 0), L.in_f32(n, 1), L.has(n, 2) ? L.in_f32(n, 2) : -1, L.has(n, 3) ? L.in_f32(n, 3) : -1);
@@ -155,10 +150,11 @@ void conv(Lowering& L, const Node& n, int x, int w, int bias, int residual) {
 
   const auto* weights = reinterpret_cast<const float*>(L.value(w).constant);
   const auto* b = bias >= 0 ? reinterpret_cast<const float*>(L.value(bias).constant) : nullptr;
-  info.nnz = count_nonzero(weights, info.n_weights);
+  const ConvDensity density = measure_density(s, weights);
+  info.nnz = density.nnz;
   const bool pooled = attr_i(n, "_pool", 0) != 0;
   if (pooled) e.pool = Pool2x2::kMax;
-  const auto ways = [&](int tilings) { return conv_candidates(L.isa(), s, e, info.nnz, L.allow_sparse(), tilings); };
+  const auto ways = [&](int tilings) { return conv_candidates(L.isa(), s, e, density, L.allow_sparse(), tilings); };
   auto offered = ways(1);
   const bool split_pool = pooled && offered.empty();
   if (split_pool) {
@@ -169,7 +165,7 @@ void conv(Lowering& L, const Node& n, int x, int w, int bias, int residual) {
   const auto y_bytes = static_cast<size_t>(xd[0] * s.out_c * conv_out_h(s, e) * conv_out_w(s, e)) * sizeof(float);
   const auto choice = choose<PackedConv>(
       L, n,
-      {"conv/" + conv_key(s, e), {w, bias}, xd[0], static_cast<double>(xd[0]), conv_reason(offered, s, info.nnz), [&] { return pattern_hash(weights, info.n_weights); }},
+      {"conv/" + conv_key(s, e), {w, bias}, xd[0], static_cast<double>(xd[0]), conv_reason(offered, density), [&] { return pattern_hash(weights, info.n_weights); }},
       offered, ways, [&](const ConvCandidate& c) { return c.kernel->pack(*c.kernel, s, e, weights, b, c.tile); },
       [&](auto p, int tx, int tr, int ty, int ts) { return ConvStep{std::move(p), xd[0], tx, tr, ty, ts}; },
       [&](const PackedConv& p) {

@@ -21,6 +21,5 @@ void conv(Lowering& L, const Node& n, int x, int w, int bias, int residual);
 // y = max pool 2x2, stride 2 of x (both declared), for a pool that a convolution kernel could not take in.
 void lower_max_pool_2x2(Lowering& L, const Node& n, int x, int y);
 
-int64_t count_nonzero(const float* w, int64_t n);
 
 }  // namespace secateur
