@@ -36,12 +36,12 @@ def is_sparse(row: dict[str, object]) -> bool:
 
 
 def family(row: dict[str, object]) -> str:
-    kind = re.match(r"(?:conv|linear)_([a-z0-9]+)_", str(row["kernel"]))
+    kind = re.match(r"(?:conv|linear)_(sparse|block|dense)\d*_", str(row["kernel"]))
     assert kind is not None, row["kernel"]
     return kind[1]
 
 
-PREDICTED = {"sparse": "sparse", "16x1 blocks": "block16", "dense": "dense"}
+PREDICTED = {"sparse": "sparse", "blocks": "block", "16x1 blocks": "block", "dense": "dense"}
 
 
 @pytest.mark.parametrize("isa", isas())
