@@ -16,15 +16,16 @@ float round_even(float v) {
   return d > 0.5f || (d == 0.5f && whole % 2 != 0) ? f + 1.0f : f;
 }
 
-// Adds n words, `step` apart, byte by byte.
-inline void add_bytes(const uint8_t* p, int n, int64_t step, int32_t sum[4]) {
+// Adds n words, `step` apart, byte by byte. A template, so that words side by side become vectors.
+template <bool kSideBySide>
+void add_bytes(const uint8_t* p, int n, int64_t step, int32_t sum[4]) {
   while (n > 0) {
     // Bytes 0, 2 and 1, 3 as pairs of 16 bits: 256 pixels fit.
     const int now = std::min(n, 256);
     uint32_t even = 0, odd = 0;
     for (int i = 0; i < now; ++i) {
       uint32_t word;
-      std::memcpy(&word, p + i * step * 4, 4);
+      std::memcpy(&word, p + i * (kSideBySide ? 1 : step) * 4, 4);
       even += word & 0x00ff00ff, odd += word >> 8 & 0x00ff00ff;
     }
     sum[0] += static_cast<int32_t>(even & 0xffff), sum[1] += static_cast<int32_t>(odd & 0xffff);
@@ -57,11 +58,7 @@ void quads_average(const QAverageArgs& args) {
           const uint8_t* p = x + (int64_t{row} * a.in_w + col) * 4;
           if (from >= to) continue;
           count += to - from;
-          if (a.dilation_w == 1) {
-            add_bytes(p + int64_t{from} * 4, to - from, 1, sum);
-          } else {
-            add_bytes(p + int64_t{from} * a.dilation_w * 4, to - from, a.dilation_w, sum);
-          }
+          (a.dilation_w == 1 ? add_bytes<true> : add_bytes<false>)(p + int64_t{from} * a.dilation_w * 4, to - from, a.dilation_w, sum);
         }
         const float scale = count ? args.scale / static_cast<float>(count) : 0.0f;
         for (int k = 0; k < 4; ++k) {
