@@ -5,6 +5,7 @@
 //   X, expand(Q) u8 x 4 of every word, ready to be multiplied.
 //   W            one block of four weights for all lanes; W::load(words) reads kWeightWords words.
 //   dot(a, x, w) a + sum of the four products, exact in int32.
+//   dot_words(a, x, w)         as dot(), with four s8 weights of its own in every lane of w, a Q
 //   interleave(t0..t3, out)    byte c of t0, t1, t2, t3 for each c: out[v] holds pixels v, v + 4, ..., a word a channel
 //   repeat4(p)                 words p[0..3] again and again, as the channels of interleave(); load_lanes(p) weights, [kWeightWords][4]
 //   rescaled(a, scale)         round(float(a) * scale), lane by lane

@@ -53,6 +53,10 @@ SECATEUR_INLINE Q dot(Q a, X x, W w) {
   return {_mm256_add_epi32(a.v, s)};
 }
 
+SECATEUR_INLINE Q dot_words(Q a, X x, Q w) {
+  return dot(a, x, {_mm256_srai_epi16(_mm256_slli_epi16(w.v, 8), 8), _mm256_srai_epi16(w.v, 8)});
+}
+
 SECATEUR_INLINE Q add(Q a, Q b) { return {_mm256_add_epi32(a.v, b.v)}; }
 
 struct H {

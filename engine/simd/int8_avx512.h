@@ -43,6 +43,7 @@ struct W {
   static SECATEUR_INLINE W load(const int32_t* p) { return {_mm512_set1_epi32(*p)}; }
 };
 SECATEUR_INLINE Q dot(Q a, X x, W w) { return {_mm512_dpbusd_epi32(a.v, x.v, w.v)}; }
+SECATEUR_INLINE Q dot_words(Q a, X x, Q w) { return {_mm512_dpbusd_epi32(a.v, x.v, w.v)}; }
 #else
 constexpr int kWeightWords = 2;
 struct X {
@@ -58,6 +59,9 @@ struct W {
 SECATEUR_INLINE Q dot(Q a, X x, W w) {
   const __m512i s = _mm512_add_epi32(_mm512_madd_epi16(x.even, w.even), _mm512_madd_epi16(x.odd, w.odd));
   return {_mm512_add_epi32(a.v, s)};
+}
+SECATEUR_INLINE Q dot_words(Q a, X x, Q w) {
+  return dot(a, x, {_mm512_srai_epi16(_mm512_slli_epi16(w.v, 8), 8), _mm512_srai_epi16(w.v, 8)});
 }
 #endif
 

@@ -217,6 +217,7 @@ SECATEUR_INLINE Q dot(Q a, X x, const Lanes& w) {
   }
   return a;
 }
+SECATEUR_INLINE Q dot_words(Q a, X x, Q w) { return dot(a, x, load_lanes(w.v)); }
 SECATEUR_INLINE Q rescaled(Q a, Q scale) {
   for (int i = 0; i < 4; ++i) {
     float s;

@@ -1,6 +1,7 @@
 #include "simd/int8_avx2.h"
 #include "kernels/qconv/depthwise.h"
 #include "kernels/qconv/generic.h"
+#include "kernels/qconv/row.h"
 
 namespace secateur {
 
@@ -8,5 +9,6 @@ void qconv_sparse_task_avx2(const QConvView& v, const QConvTask& t) { sparse_tas
 void qconv_quad_task_avx2(const QConvView& v, const QConvTask& t) { quad_task(v, t, std::make_integer_sequence<int, 2>()); }
 void qconv_dense_task_avx2(const QConvView& v, const QConvTask& t) { dense_task(v, t, std::make_integer_sequence<int, 2>()); }
 void qconv_depthwise_task_avx2(const QConvView& v, const QConvTask& t) { depthwise_task(v, t); }
+void qconv_row_task_avx2(const QConvView& v, const QConvTask& t) { row_task(v, t); }
 
 }  // namespace secateur

@@ -198,9 +198,13 @@ QDensity measure_density(const ConvShape& s, const QEpilogue& e, const QWeights&
           ++d.blocks;
           d.filled += block_at(s, w.w, o, q, u, v, b);
           if (o % 4 != 0 || s.groups != 1) continue;
-          bool any = false;
-          for (int r = 0; r < 4 && o + r < s.out_c; ++r) any = any || block_at(s, w.w, o + r, q, u, v, b);
-          d.filled_quads += any;
+          const auto any = [&](int rows) {
+            for (int r = 0; r < rows && o + r < s.out_c; ++r)
+              if (block_at(s, w.w, o + r, q, u, v, b)) return true;
+            return false;
+          };
+          d.filled_quads += any(4);
+          if (o % 16 == 0 && s.in_h * s.in_w == 1) d.filled_rows += any(16);
         }
   }
   return d;

@@ -76,7 +76,8 @@ struct QConvArgs {
   Threads* threads = nullptr;
 };
 
-enum class QConvFamily { kReference, kSparse, kQuads, kDense, kDepthwise };  // kSparse: 1x4 blocks, kQuads: 4x4 blocks
+// kSparse: 1x4 blocks, kQuads: 4x4 blocks, kRow: one pixel, lanes are outputs.
+enum class QConvFamily { kReference, kSparse, kQuads, kDense, kDepthwise, kRow };
 
 // One row of kernels.inc.
 struct QConvKernel {
@@ -101,6 +102,7 @@ struct QDensity {
   int64_t weights = 0, nnz = 0;              // of the layer
   int64_t blocks = 0, filled = 0;            // all 1x4 blocks; those with a nonzero
   int64_t filled_quads = 0;                  // 4x4 blocks with a nonzero; 0 for grouped layers
+  int64_t filled_rows = 0;                   // 16x4 blocks with a nonzero, of layers with one pixel
   // Every sum times its scale stays below 2^30, so that a conversion to int32 cannot overflow; wild scales go to the reference.
   bool bounded = true;
 
