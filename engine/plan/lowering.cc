@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
+#include <set>
 
 #include "graph/check.h"
 
@@ -12,6 +14,7 @@ namespace {
 // could else ask for all memory (ConstantOfShape).
 constexpr size_t kMaxFolded = size_t{1} << 30;
 constexpr int64_t kMaxElements = int64_t{1} << 40;
+constexpr size_t kManyValues = 4096;  // comparing each with each: 8 million steps
 
 }  // namespace
 
@@ -276,6 +279,7 @@ size_t Lowering::plan_memory() {
     const Value& v = values_[i];
     if (v.storage == static_cast<int>(i) && !v.constant && (v.last >= 0 || v.is_input)) order.push_back(static_cast<int>(i));
   }
+  if (order.size() > kManyValues) return plan_memory_in_order(std::move(order));
   std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return value(a).nbytes() > value(b).nbytes(); });
   std::vector<int> placed;
   size_t total = 0;
@@ -298,6 +302,55 @@ size_t Lowering::plan_memory() {
     v.offset = at;
     total = std::max(total, at + need);
     placed.push_back(id);
+  }
+  return total;
+}
+
+size_t Lowering::plan_memory_in_order(std::vector<int> order) {
+  // In the order of their first step, each in the smallest hole that is large enough when it begins; n log n.
+  std::sort(order.begin(), order.end(), [&](int a, int b) { return std::pair(value(a).first, a) < std::pair(value(b).first, b); });
+  const auto need = [&](int id) { return align_up(value(id).nbytes()) + kAlign; };
+  std::map<size_t, size_t> holes;                       // begin -> end
+  std::set<std::pair<size_t, size_t>> by_size;          // (size, begin)
+  std::multimap<int, int> ends;                         // last step -> value
+  size_t total = 0;
+  const auto open_hole = [&](size_t begin, size_t end) {
+    auto next = holes.lower_bound(begin);
+    if (next != holes.end() && next->first == end) {
+      end = next->second;
+      by_size.erase({next->second - next->first, next->first});
+      next = holes.erase(next);
+    }
+    if (next != holes.begin()) {
+      const auto previous = std::prev(next);
+      if (previous->second == begin) {
+        begin = previous->first;
+        by_size.erase({previous->second - previous->first, previous->first});
+        holes.erase(previous);
+      }
+    }
+    holes[begin] = end;
+    by_size.emplace(end - begin, begin);
+  };
+  for (int id : order) {
+    Value& v = values_[static_cast<size_t>(id)];
+    while (!ends.empty() && ends.begin()->first < v.first) {
+      const Value& gone = value(ends.begin()->second);
+      open_hole(gone.offset, gone.offset + align_up(gone.nbytes()) + kAlign);
+      ends.erase(ends.begin());
+    }
+    const auto fit = by_size.lower_bound({need(id), 0});
+    if (fit == by_size.end()) {
+      v.offset = total;
+      total += need(id);
+    } else {
+      const auto [size, begin] = *fit;
+      v.offset = begin;
+      by_size.erase(fit);
+      holes.erase(begin);
+      if (size > need(id)) open_hole(begin + need(id), begin + size);
+    }
+    ends.emplace(std::max(v.last, v.first), id);
   }
   return total;
 }

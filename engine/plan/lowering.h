@@ -169,6 +169,7 @@ class Lowering {
   const std::vector<Value>& values() const { return values_; }
 
  private:
+  size_t plan_memory_in_order(std::vector<int> order);  // of very many values
   int new_value(std::string name, DType dtype, Dims dims);
   void add_step(const Node& n, void (*run)(const void*, const Exec&) noexcept, std::shared_ptr<const void> state,
                 const std::vector<int>& reads, const std::vector<int>& writes, StepInfo info);

@@ -1,6 +1,8 @@
 #include "plan/partition.h"
 
 #include <algorithm>
+#include <functional>
+#include <queue>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -10,6 +12,8 @@
 
 namespace secateur {
 namespace {
+
+constexpr size_t kMostParts = 64;
 
 using Names = std::unordered_set<std::string>;
 
@@ -47,25 +51,43 @@ Partition cut(const Graph& g, const std::map<size_t, std::string>& refused) {
   Partition result;
   result.refused = refused;
   const Constants constants(g, refused);
-  Names ready;
-  for (const auto& in : g.inputs) ready.insert(in.name);
-  std::vector<bool> done = constants.node;
-  size_t left = static_cast<size_t>(std::count(done.begin(), done.end(), false));
-  bool engine = true;
+  // Inputs that a node still waits for, and who waits for a value.
+  std::vector<size_t> missing(g.nodes.size(), 0);
+  std::unordered_map<std::string, std::vector<size_t>> waiting;
+  Names given;
+  for (const auto& in : g.inputs) given.insert(in.name);
+  std::priority_queue<size_t, std::vector<size_t>, std::greater<>> ready[2];  // of ONNX Runtime, of the engine: by index
+  const auto side = [&](size_t i) { return refused.count(i) ? 0 : 1; };
+  size_t left = 0;
+  for (size_t i = 0; i < g.nodes.size(); ++i) {
+    if (constants.node[i]) continue;
+    ++left;
+    for (const auto& in : g.nodes[i].inputs) {
+      if (in.empty() || given.count(in) || constants.has(in)) continue;
+      ++missing[i];
+      waiting[in].push_back(i);
+    }
+    if (missing[i] == 0) ready[side(i)].push(i);
+  }
   // Take all that is ready of one side, then all of the other: every part is as large as the order of values allows.
-  for (int idle = 0; left > 0 && idle < 2; engine = !engine) {
+  int engine = 1;
+  for (int idle = 0; left > 0 && idle < 2; engine = 1 - engine) {
     Part part;
-    part.engine = engine;
-    for (size_t i = 0; i < g.nodes.size(); ++i) {
-      if (done[i] || engine == (refused.count(i) != 0)) continue;
-      const auto& inputs = g.nodes[i].inputs;
-      if (!std::all_of(inputs.begin(), inputs.end(), [&](const std::string& v) { return v.empty() || ready.count(v) || constants.has(v); })) continue;
-      done[i] = true;
+    part.engine = engine != 0;
+    while (!ready[engine].empty()) {
+      const size_t i = ready[engine].top();
+      ready[engine].pop();
       --left;
       part.nodes.push_back(i);
-      for (const auto& out : g.nodes[i].outputs)
-        if (!out.empty()) ready.insert(out);
+      for (const auto& out : g.nodes[i].outputs) {
+        const auto readers = waiting.find(out);
+        if (out.empty() || readers == waiting.end()) continue;
+        for (size_t k : readers->second)
+          if (--missing[k] == 0) ready[side(k)].push(k);
+        waiting.erase(readers);
+      }
     }
+    std::sort(part.nodes.begin(), part.nodes.end());
     idle = part.nodes.empty() ? idle + 1 : 0;
     if (!part.nodes.empty()) result.parts.push_back(std::move(part));
   }
@@ -122,7 +144,10 @@ Partition partition(const Graph& graph, std::map<size_t, std::string> refused) {
       for (size_t i : part.nodes) refused.emplace(i, "no layer near it that would pay for a change of runtime");
       again = true;
     }
-    if (!again) return result;
+    if (again) continue;
+    if (result.parts.size() <= kMostParts) return result;
+    const std::string why = "the model would fall into " + std::to_string(result.parts.size()) + " parts";
+    for (size_t i = 0; i < graph.nodes.size(); ++i) refused.emplace(i, why);
   }
 }
 

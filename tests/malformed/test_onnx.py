@@ -337,3 +337,20 @@ def test_operands_that_passes_read_must_be_there(op: str) -> None:
 
 def test_nodes_without_outputs_are_dropped() -> None:
     InferenceSession(model(graph(node("Softmax", ["x"], []), node("Relu", ["x"], ["y"]))))
+
+
+@pytest.mark.parametrize("ops", [("Relu",), ("Identity",), ("Erf", "Add", "Mul")])
+def test_a_chain_of_100_000_nodes_loads_and_runs(ops: tuple[str, ...]) -> None:
+    """A hundred thousand nodes are a file of a few megabytes: loading it must not compare each node with each.
+
+    That passes take work in proportion is counted in engine/graph/passes/rewriter_test.cc; here such a file just runs.
+    """
+    count = 100_000
+    nodes = []
+    for i in range(count):
+        value = f"v{i}" if i else "x"
+        operands = [value, "x"] if ops[i % len(ops)] in ("Add", "Mul") else [value]
+        nodes.append(node(ops[i % len(ops)], operands, [f"v{i + 1}" if i + 1 < count else "y"]))
+    session = load(model(graph(*nodes)))
+    (y,) = session.run(None, {"x": np.zeros((1, 4), np.float32)})
+    assert np.array_equal(y, np.zeros((1, 4), np.float32))

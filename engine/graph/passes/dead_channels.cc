@@ -1,6 +1,7 @@
 // Structured zeros become smaller dense layers: an output channel that is always zero, or that nobody reads, is removed
 // from the layer that makes it and from the layer that reads it.
 #include <algorithm>
+#include <deque>
 #include <optional>
 
 #include "graph/attrs.h"
@@ -34,11 +35,12 @@ Axis around(const std::vector<int64_t>& dims, size_t axis) {
 std::vector<bool> alive(const Tensor& t, size_t axis, int64_t parts) {
   const Axis a = around(t.dims, axis);
   const int64_t run = a.count / parts;
+  const float* w = t.f32();
   std::vector<bool> any(static_cast<size_t>(parts), false);
   for (int64_t o = 0; o < a.outer; ++o)
     for (int64_t k = 0; k < a.count; ++k)
       for (int64_t i = 0; i < a.inner; ++i)
-        if (t.f32()[(o * a.count + k) * a.inner + i] != 0.0f) any[static_cast<size_t>(k / run)] = true;
+        if (w[(o * a.count + k) * a.inner + i] != 0.0f) any[static_cast<size_t>(k / run)] = true;
   return any;
 }
 
@@ -123,51 +125,56 @@ std::optional<Path> follow(Rewriter& r, size_t i) {
 
 void remove_dead_channels(Graph& graph, Notes& notes) {
   Rewriter r(graph);
-  // A cut may kill further channels up and down the net: repeat until nothing changes. Each round removes at least one
-  // channel, so it ends.
-  for (bool changed = true; changed;) {
-    changed = false;
-    for (size_t i = 0; i < r.size(); ++i) {
-      if (r.dead(i) || !can_lose_rows(r, r.node(i))) continue;
-      const auto path = follow(r, i);
-      if (!path) continue;
-      Node& layer = r.node(i);
-      Node& reader = r.node(path->reader);
-      const Tensor& w = *r.f32(layer.inputs[1]);
-      const Tensor& v = *r.f32(reader.inputs[1]);
-      const int64_t channels = w.dims[out_axis(layer)];
-      const int64_t columns = v.dims[in_axis(reader)];
-      if (columns == 0 || columns % channels || (path->flatten < 0 && columns != channels)) continue;
-      std::vector<bool> keep = alive(w, out_axis(layer), channels);
-      if (has_input(layer, 2)) {
-        const Tensor& b = *r.f32(layer.inputs[2]);
-        for (size_t c = 0; c < keep.size(); ++c) keep[c] = keep[c] || b.f32()[c] != 0.0f;
-      }
-      if (!keeps_zero(layer)) keep.assign(keep.size(), true);
-      const std::vector<bool> read = alive(v, in_axis(reader), channels);
-      for (size_t c = 0; c < keep.size(); ++c) keep[c] = keep[c] && read[c];
-      auto left = std::count(keep.begin(), keep.end(), true);
-      if (left == 0) {
-        keep[0] = true;  // a layer without channels is no layer
-        left = 1;
-      }
-      if (left == channels) continue;
-      if (path->flatten >= 0) {
-        // Whatever it was written as, it now flattens per image; lowering checks that it did.
-        Node& flat = r.node(static_cast<size_t>(path->flatten));
-        flat.op = "Flatten";
-        flat.inputs.resize(1);
-        flat.attrs.clear();
-        flat.attrs["axis"].value = int64_t{1};
-        flat.attrs["_spatial"].value = columns / channels;
-      }
-      r.set_input(i, 1, cut(r, layer.inputs[1], out_axis(layer), keep));
-      if (has_input(layer, 2)) r.set_input(i, 2, cut(r, layer.inputs[2], 0, keep));
-      r.set_input(path->reader, 1, cut(r, reader.inputs[1], in_axis(reader), keep));
-      notes.push_back("node '" + node_label(layer) + "': " + std::to_string(channels - left) + " of " + std::to_string(channels) +
-                      " output channels are zero or unread; removed");
-      changed = true;
+  // A cut may kill further channels of the reader and of the layer before: these are looked at again. Each cut removes at
+  // least one channel, so it ends.
+  std::deque<size_t> open;
+  for (size_t i = 0; i < r.size(); ++i) open.push_back(i);
+  std::vector<int> before(r.size(), -1);
+  while (!open.empty()) {
+    const size_t i = open.front();
+    open.pop_front();
+    if (r.dead(i) || !can_lose_rows(r, r.node(i))) continue;
+    const auto path = follow(r, i);
+    if (!path) continue;
+    before[path->reader] = static_cast<int>(i);
+    const Node& layer = r.node(i);
+    const Node& reader = r.node(path->reader);
+    const Tensor& w = *r.f32(layer.inputs[1]);
+    const Tensor& v = *r.f32(reader.inputs[1]);
+    const int64_t channels = w.dims[out_axis(layer)];
+    const int64_t columns = v.dims[in_axis(reader)];
+    if (columns == 0 || columns % channels || (path->flatten < 0 && columns != channels)) continue;
+    std::vector<bool> keep = alive(w, out_axis(layer), channels);
+    if (has_input(layer, 2)) {
+      const Tensor& b = *r.f32(layer.inputs[2]);
+      for (size_t c = 0; c < keep.size(); ++c) keep[c] = keep[c] || b.f32()[c] != 0.0f;
     }
+    if (!keeps_zero(layer)) keep.assign(keep.size(), true);
+    const std::vector<bool> read = alive(v, in_axis(reader), channels);
+    for (size_t c = 0; c < keep.size(); ++c) keep[c] = keep[c] && read[c];
+    auto left = std::count(keep.begin(), keep.end(), true);
+    if (left == 0) {
+      keep[0] = true;  // a layer without channels is no layer
+      left = 1;
+    }
+    if (left == channels) continue;
+    if (path->flatten >= 0) {
+      // Whatever it was written as, it now flattens per image; lowering checks that it did.
+      Node flat = r.node(static_cast<size_t>(path->flatten));
+      flat.op = "Flatten";
+      flat.inputs.resize(1);
+      flat.attrs.clear();
+      flat.attrs["axis"].value = int64_t{1};
+      flat.attrs["_spatial"].value = columns / channels;
+      r.replace(static_cast<size_t>(path->flatten), std::move(flat));
+    }
+    r.set_input(i, 1, cut(r, layer.inputs[1], out_axis(layer), keep));
+    if (has_input(layer, 2)) r.set_input(i, 2, cut(r, layer.inputs[2], 0, keep));
+    r.set_input(path->reader, 1, cut(r, reader.inputs[1], in_axis(reader), keep));
+    notes.push_back("node '" + node_label(layer) + "': " + std::to_string(channels - left) + " of " + std::to_string(channels) +
+                    " output channels are zero or unread; removed");
+    open.push_back(path->reader);
+    if (before[i] >= 0) open.push_back(static_cast<size_t>(before[i]));
   }
   r.sweep();
 }

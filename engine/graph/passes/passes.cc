@@ -1,5 +1,6 @@
 #include "graph/passes/passes.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -14,8 +15,7 @@ bool is_linear(const Node& n) { return n.domain.empty() && (n.op == "Gemm" || n.
 bool is_conv(const Node& n) { return n.domain.empty() && n.op == "Conv"; }
 bool has_input(const Node& n, size_t i) { return i < n.inputs.size() && !n.inputs[i].empty(); }
 bool has_act(const Node& n) { return has_attr(n, "_lo") || has_attr(n, "_hi") || has_attr(n, "_slope"); }
-void set_f(Node& n, const char* name, float v) { n.attrs[name].value = v; }
-void set_i(Node& n, const char* name, int64_t v) { n.attrs[name].value = v; }
+void set_f(Rewriter& r, size_t i, const char* name, float v) { r.attrs(i)[name].value = v; }
 
 // Output channels of a Conv or linear node with a constant float32 weight; 0 when it has none.
 int64_t out_channels(const Rewriter& r, const Node& n) {
@@ -32,9 +32,12 @@ bool packable(const Rewriter& r, const Node& n) {
   return n.inputs.size() > 1 && r.f32(n.inputs[1]) && (!has_input(n, 2) || r.f32(n.inputs[2]));
 }
 
+// Norms and sums folded into one layer, per pass: exporters write one or two; each costs a pass over the weights.
+constexpr int kMostFolds = 8;
+
 // w and bias of node i scaled per output channel: w' = w * scale, b' = b * scale + shift.
 bool scale_layer(Rewriter& r, size_t i, const std::vector<double>& scale, const std::vector<double>& shift) {
-  Node& n = r.node(i);
+  const Node& n = r.node(i);
   const Tensor* w = r.f32(n.inputs[1]);
   const auto channels = static_cast<int64_t>(scale.size());
   if (!w || out_channels(r, n) != channels || channels == 0) return false;
@@ -49,21 +52,24 @@ bool scale_layer(Rewriter& r, size_t i, const std::vector<double>& scale, const 
     if (!b || (b->numel() != channels && b->numel() != 1) || (b->numel() == channels && b->dims.back() != channels)) return false;
     for (size_t c = 0; c < bias.size(); ++c) bias[c] = beta * static_cast<double>(b->f32()[b->numel() == 1 ? 0 : c]);
   }
-  const bool rows = is_conv(n) || (n.op == "Gemm" && attr_i(n, "transB", 0));
-  const auto count = static_cast<size_t>(w->numel());
-  const size_t per_row = count / scale.size();
-  std::vector<float> data(count), b(scale.size());
-  for (size_t k = 0; k < count; ++k) {
-    const size_t c = rows ? k / per_row : k % scale.size();
-    data[k] = static_cast<float>(alpha * static_cast<double>(w->f32()[k]) * scale[c]);
-  }
+  std::vector<float> b(scale.size());
   for (size_t c = 0; c < b.size(); ++c) b[c] = static_cast<float>(bias[c] * scale[c] + shift[c]);
-  const auto dims = w->dims;
-  r.set_input(i, 1, r.add_f32(n.outputs[0] + "/weight", dims, data));
+  if (alpha != 1.0 || std::any_of(scale.begin(), scale.end(), [](double s) { return s != 1.0; })) {
+    const bool rows = is_conv(n) || (n.op == "Gemm" && attr_i(n, "transB", 0));
+    const auto count = static_cast<size_t>(w->numel());
+    const size_t per_row = count / scale.size();
+    std::vector<float> data(count);
+    for (size_t k = 0; k < count; ++k) {
+      const size_t c = rows ? k / per_row : k % scale.size();
+      data[k] = static_cast<float>(alpha * static_cast<double>(w->f32()[k]) * scale[c]);
+    }
+    const auto dims = w->dims;
+    r.set_input(i, 1, r.add_f32(n.outputs[0] + "/weight", dims, data));
+  }
   r.set_input(i, 2, r.add_f32(n.outputs[0] + "/bias", {channels}, b));
   if (n.op == "Gemm") {
-    n.attrs.erase("alpha");
-    n.attrs.erase("beta");
+    r.attrs(i).erase("alpha");
+    r.attrs(i).erase("beta");
   }
   return true;
 }
@@ -74,7 +80,7 @@ void remove_identities(Graph& graph, Notes& notes) {
   Rewriter r(graph);
   size_t count = 0;
   for (size_t i = 0; i < r.size(); ++i) {
-    Node& n = r.node(i);
+    const Node& n = r.node(i);
     if (!n.domain.empty() || n.inputs.empty() || n.outputs.empty()) continue;
     bool drop = n.op == "Identity";
     if (n.op == "Dropout") {
@@ -107,14 +113,15 @@ void remove_identities(Graph& graph, Notes& notes) {
 void fold_batch_norms(Graph& graph, Notes& notes) {
   Rewriter r(graph);
   size_t count = 0;
+  std::vector<int> folds(r.size(), 0);
   for (size_t i = 0; i < r.size(); ++i) {
-    Node& n = r.node(i);
+    const Node& n = r.node(i);
     if (n.op != "BatchNormalization" || !n.domain.empty() || n.inputs.size() != 5 || n.outputs.empty()) continue;
     if (attr_i(n, "training_mode", 0) != 0 || (n.outputs.size() > 1 && !n.outputs[1].empty())) continue;
     const int maker = r.producer(n.inputs[0]);
     if (maker < 0 || r.only_consumer(n.inputs[0]) != static_cast<int>(i)) continue;
     const auto p = static_cast<size_t>(maker);
-    if (!is_conv(r.node(p)) && !is_linear(r.node(p))) continue;
+    if ((!is_conv(r.node(p)) && !is_linear(r.node(p))) || folds[p] == kMostFolds) continue;
     const Tensor* t[4];
     bool ok = true;
     for (size_t k = 0; k < 4; ++k) {
@@ -135,6 +142,7 @@ void fold_batch_norms(Graph& graph, Notes& notes) {
     const std::string out = n.outputs[0];
     r.kill(i);
     r.take_output(p, out);
+    ++folds[p];
     ++count;
   }
   r.sweep();
@@ -144,8 +152,9 @@ void fold_batch_norms(Graph& graph, Notes& notes) {
 void fuse_bias(Graph& graph, Notes& notes) {
   Rewriter r(graph);
   size_t count = 0;
+  std::vector<int> folds(r.size(), 0);
   for (size_t i = 0; i < r.size(); ++i) {
-    Node& n = r.node(i);
+    const Node& n = r.node(i);
     if (n.op != "Add" || !n.domain.empty() || n.inputs.size() != 2) continue;
     for (size_t side = 0; side < 2; ++side) {
       const std::string value = n.inputs[side];
@@ -155,7 +164,7 @@ void fuse_bias(Graph& graph, Notes& notes) {
       const auto p = static_cast<size_t>(maker);
       const Node& layer = r.node(p);
       const int64_t channels = out_channels(r, layer);
-      if (channels == 0 || b->numel() != channels) continue;
+      if (channels == 0 || b->numel() != channels || folds[p] == kMostFolds) continue;
       bool fits;
       if (is_conv(layer)) {
         // [C, 1, 1] or [1, C, 1, 1]: the weight's rank tells how many spatial axes there are.
@@ -179,6 +188,7 @@ void fuse_bias(Graph& graph, Notes& notes) {
       const std::string out = n.outputs[0];
       r.kill(i);
       r.take_output(p, out);
+      ++folds[p];
       ++count;
       break;
     }
@@ -191,7 +201,7 @@ void fuse_pads(Graph& graph, Notes& notes) {
   Rewriter r(graph);
   size_t count = 0;
   for (size_t i = 0; i < r.size(); ++i) {
-    Node& n = r.node(i);
+    const Node& n = r.node(i);
     if (n.op != "Pad" || !n.domain.empty() || !has_input(n, 1) || has_input(n, 3)) continue;
     if (attr_s(n, "mode", "constant") != "constant") continue;
     if (has_input(n, 2)) {
@@ -202,7 +212,7 @@ void fuse_pads(Graph& graph, Notes& notes) {
     const int reader = r.only_consumer(n.outputs[0]);
     if (reader < 0 || !r.ints(n.inputs[1], pads)) continue;
     const auto c = static_cast<size_t>(reader);
-    Node& conv = r.node(c);
+    const Node& conv = r.node(c);
     if (!is_conv(conv) || conv.inputs[0] != n.outputs[0] || attr_s(conv, "auto_pad", "NOTSET") != "NOTSET") continue;
     const Tensor* w = r.f32(conv.inputs[1]);
     if (!w || w->dims.size() < 3 || pads.size() != 2 * w->dims.size()) continue;
@@ -215,7 +225,7 @@ void fuse_pads(Graph& graph, Notes& notes) {
       own[k] += pads[2 + k];
       own[spatial + k] += pads[rank + 2 + k];
     }
-    conv.attrs["pads"].value = own;
+    r.attrs(c)["pads"].value = own;
     const std::string in = n.inputs[0];
     r.kill(i);
     r.set_input(c, 0, in);
@@ -230,7 +240,7 @@ void fuse_epilogues(Graph& graph, Notes& notes) {
   size_t residuals = 0, activations = 0, pools = 0;
   for (size_t i = 0; i < r.size(); ++i) {
     if (r.dead(i)) continue;
-    Node& n = r.node(i);
+    const Node& n = r.node(i);
     if (!n.domain.empty() || n.inputs.empty() || n.outputs.empty()) continue;
 
     if (n.op == "Add" && n.inputs.size() == 2) {
@@ -254,7 +264,7 @@ void fuse_epilogues(Graph& graph, Notes& notes) {
       fused.inputs[3] = other;
       fused.outputs = {out};
       r.kill(static_cast<size_t>(best));
-      r.node(i) = std::move(fused);
+      r.replace(i, std::move(fused));
       ++residuals;
       continue;
     }
@@ -265,19 +275,19 @@ void fuse_epilogues(Graph& graph, Notes& notes) {
     const int maker = r.producer(n.inputs[0]);
     if (maker < 0 || r.only_consumer(n.inputs[0]) != static_cast<int>(i)) continue;
     const auto p = static_cast<size_t>(maker);
-    Node& layer = r.node(p);
+    const Node& layer = r.node(p);
     const bool layered = is_conv(layer) || is_linear(layer);
 
     if (act) {
       const bool sum = layer.domain.empty() && (layer.op == "Add" || layer.op == "BatchNormalization");
       if ((!layered && !sum) || has_act(layer)) continue;
       if (n.op == "Relu") {
-        set_f(layer, "_lo", 0.0f);
+        set_f(r, p, "_lo", 0.0f);
       } else if (n.op == "LeakyRelu") {
         const float slope = attr_f(n, "alpha", 0.01f);
         // max(f(a), f(b)) = f(max(a, b)) needs a rising f.
         if (has_attr(layer, "_pool") && slope < 0) continue;
-        set_f(layer, "_slope", slope);
+        set_f(r, p, "_slope", slope);
       } else {
         float bound[2] = {attr_f(n, "min", -std::numeric_limits<float>::infinity()),
                           attr_f(n, "max", std::numeric_limits<float>::infinity())};
@@ -289,8 +299,8 @@ void fuse_epilogues(Graph& graph, Notes& notes) {
           if (ok) bound[k - 1] = t->f32()[0];
         }
         if (!ok || !(bound[0] <= bound[1])) continue;
-        set_f(layer, "_lo", bound[0]);
-        set_f(layer, "_hi", bound[1]);
+        set_f(r, p, "_lo", bound[0]);
+        set_f(r, p, "_hi", bound[1]);
       }
       ++activations;
     } else {
@@ -306,7 +316,7 @@ void fuse_epilogues(Graph& graph, Notes& notes) {
         continue;
       const std::string mode = attr_s(n, "auto_pad", "NOTSET");
       if (mode != "NOTSET" && mode != "VALID") continue;
-      set_i(layer, "_pool", 1);
+      r.attrs(p)["_pool"].value = int64_t{1};
       ++pools;
     }
     const std::string out = n.outputs[0];

@@ -16,11 +16,10 @@ class Matcher {
  public:
   explicit Matcher(Graph& graph) : r(graph) {}
 
-  // Lookups change nothing; a rule that rewrites does so through replace().
-  mutable Rewriter r;
+  Rewriter r;
 
   bool is(int i, const char* op) const { return i >= 0 && r.node(static_cast<size_t>(i)).op == op && r.node(static_cast<size_t>(i)).domain.empty(); }
-  Node& at(int i) const { return r.node(static_cast<size_t>(i)); }
+  const Node& at(int i) const { return r.node(static_cast<size_t>(i)); }
 
   // The maker of `value` if it is an `op`, else -1.
   int maker(const std::string& value, const char* op) const {
@@ -81,14 +80,16 @@ class Matcher {
   }
   // The last node of the pattern becomes `op`; what nobody reads any more is swept. The name stays, for reports.
   void replace(int last, const char* op, std::vector<std::string> inputs) {
-    Node& n = at(last);
+    Node n = at(last);
     const auto layer = n.attrs.find("_layer");
     std::map<std::string, Attribute> attrs;
     if (layer != n.attrs.end()) attrs.insert(*layer);
     n.op = op;
     n.inputs = std::move(inputs);
     n.attrs = std::move(attrs);
+    r.replace(static_cast<size_t>(last), std::move(n));
   }
+  void set(int i, const char* name, Attribute value) { r.attrs(static_cast<size_t>(i))[name] = std::move(value); }
 };
 
 // half * (1 + inner) * x in any order of the products, where `one` is the node 1 + inner: the last product, else -1.
@@ -127,7 +128,7 @@ int fuse_gelu(Matcher& m, int i) {
   const int last = gated(m, one, x);
   if (last < 0) return 0;
   m.replace(last, "Gelu", {x});
-  if (!exact) m.at(last).attrs["approximate"].value = std::string("tanh");
+  if (!exact) m.set(last, "approximate", {std::string("tanh")});
   return 1;
 }
 
@@ -222,7 +223,7 @@ int fuse_norm(Matcher& m, int i) {
   std::vector<std::string> inputs{layer ? x : d, scale};
   if (shifted >= 0) inputs.push_back(bias);
   m.replace(end, layer ? "LayerNormalization" : "RMSNormalization", inputs);
-  m.at(end).attrs["epsilon"].value = *eps;
+  m.set(end, "epsilon", {*eps});
   return 1;
 }
 
@@ -303,10 +304,9 @@ int fuse_attention(Matcher& m, int i, int64_t opset) {
   std::vector<std::string> inputs{q, k, v};
   if (!mask.empty()) inputs.push_back(mask);
   m.replace(last, "Attention", inputs);
-  Node& n = m.at(last);
-  n.attrs["scale"].value = scale;
-  n.attrs["q_num_heads"].value = n.attrs["kv_num_heads"].value = int64_t{1};  // of rank 3: [batch * heads, rows, dim]
-  if (!rows_first.empty()) n.attrs["_rows_first"].value = rows_first;
+  m.set(last, "scale", {scale});
+  for (const char* heads : {"q_num_heads", "kv_num_heads"}) m.set(last, heads, {int64_t{1}});  // of rank 3: [batch * heads, rows, dim]
+  if (!rows_first.empty()) m.set(last, "_rows_first", {rows_first});
   return 1;
 }
 
@@ -339,16 +339,15 @@ void fuse_norm_residuals(Graph& graph, Notes& notes) {
   Matcher m(graph);
   int count = 0;
   for (size_t i = 0; i < m.r.size(); ++i) {
-    Node& n = m.r.node(i);
+    const Node& n = m.r.node(i);
     if (!m.is(static_cast<int>(i), "LayerNormalization") || n.inputs.size() < 2 || n.inputs.size() > 3) continue;
     const int add = m.maker(n.inputs[0], "Add");
     if (add < 0 || m.at(add).inputs.size() != 2 || m.r.only_consumer(n.inputs[0]) != static_cast<int>(i)) continue;
     if (m.r.constant(m.at(add).inputs[0]) || m.r.constant(m.at(add).inputs[1])) continue;
     const std::string a = m.at(add).inputs[0], b = m.at(add).inputs[1];
     m.r.kill(static_cast<size_t>(add));
-    n.inputs.resize(4);
-    n.inputs[0] = a;
-    n.inputs[3] = b;
+    m.r.set_input(i, 0, a);
+    m.r.set_input(i, 3, b);
     ++count;
   }
   m.r.sweep();

@@ -45,7 +45,7 @@ class Matcher {
     if (y && y->s8) node.attrs["_s8"].value = int64_t{1};
     node.attrs["_layer"] = layer_attr_;
     node.domain = kQuadsDomain;
-    r_.node(at) = std::move(node);
+    r_.replace(at, std::move(node));
     ++count_;
   }
 
@@ -85,7 +85,7 @@ std::optional<Grid> Matcher::grid(const Node& n) const {
 std::optional<Grid> Matcher::dequantized(const std::string& value) const {
   const int maker = r_.producer(value);
   if (maker < 0) return std::nullopt;
-  const Node& n = const_cast<Matcher*>(this)->r_.node(static_cast<size_t>(maker));
+  const Node& n = r_.node(static_cast<size_t>(maker));
   if (!is(n, "DequantizeLinear") || !has_input(n, 0) || r_.constant(n.inputs[0])) return std::nullopt;
   auto g = grid(n);
   if (g) g->value = n.inputs[0];
@@ -98,7 +98,7 @@ struct Weight {
   const Tensor* scale = nullptr;
   int64_t axis = 1;
 };
-std::optional<Weight> weight_of(Rewriter& r, const std::string& value, DType dtype) {
+std::optional<Weight> weight_of(const Rewriter& r, const std::string& value, DType dtype) {
   const int maker = r.producer(value);
   if (maker < 0) return std::nullopt;
   const Node& n = r.node(static_cast<size_t>(maker));
@@ -262,10 +262,10 @@ bool Matcher::match_float(size_t at) {
 
 // Node `at` is a QuantizeLinear.
 bool Matcher::match(size_t at) {
-  Node& quantize = r_.node(at);
+  const Node& quantize = r_.node(at);
   const auto y = grid(quantize);
   if (!y) return false;
-  layer_attr_ = quantize.attrs["_layer"];
+  layer_attr_ = quantize.attrs.count("_layer") ? quantize.attrs.at("_layer") : Attribute{};
   std::string value = quantize.inputs[0];
   float lo = -std::numeric_limits<float>::infinity(), hi = std::numeric_limits<float>::infinity();
   int maker = r_.producer(value);
@@ -361,7 +361,7 @@ void Matcher::fuse_residuals() {
     fused.attrs["_sum_lo"] = sum.attrs.at("_lo");
     fused.attrs["_sum_hi"] = sum.attrs.at("_hi");
     r_.kill(static_cast<size_t>(best));
-    r_.node(i) = std::move(fused);
+    r_.replace(i, std::move(fused));
     ++residuals_;
   }
 }
@@ -388,7 +388,7 @@ void Matcher::fuse_gelus() {
     if (has_attr(quantize, "_quads")) layer.attrs["_quads"] = quantize.attrs.at("_quads");
     r_.kill(static_cast<size_t>(maker));
     r_.kill(static_cast<size_t>(gelu));
-    r_.node(i) = std::move(layer);
+    r_.replace(i, std::move(layer));
   }
   r_.sweep();
 }
@@ -396,7 +396,7 @@ void Matcher::fuse_gelus() {
 // Which values stay in quads: those that integer layers and plain DequantizeLinear nodes read, nobody else.
 void Matcher::place() {
   for (size_t i = 0; i < r_.size(); ++i) {
-    Node& n = r_.node(i);
+    const Node& n = r_.node(i);
     const bool ours = n.domain == kQuadsDomain;
     if (r_.dead(i) || (!ours && !is(n, "QuantizeLinear")) || attr_i(n, "_float", 0) != 0) continue;
     if (!ours && !grid(n)) continue;
@@ -408,7 +408,7 @@ void Matcher::place() {
       if (integer && reader.op != "QuadLinear") rows = false;
       quads = quads && (integer || (is(reader, "DequantizeLinear") && grid(reader)));
     }
-    if (quads && (any || ours)) set(n, "_quads", int64_t{any && rows ? 2 : 1});
+    if (quads && (any || ours)) r_.attrs(i)["_quads"].value = int64_t{any && rows ? 2 : 1};
   }
 }
 

@@ -1,45 +1,74 @@
 #include "graph/passes/rewriter.h"
 
 #include <cstring>
-#include <unordered_set>
+#include <utility>
 
 namespace secateur {
 
-// Lookups walk the node list: nets have hundreds of nodes and passes run once per load, so an index that every rewrite
-// must keep true would cost more bugs than microseconds.
 Rewriter::Rewriter(Graph& graph) : graph_(graph), dead_(graph.nodes.size(), false) {
   for (size_t i = 0; i < graph.initializers.size(); ++i) tensors_.emplace(graph.initializers[i].name, i);
+  for (const auto& out : graph.outputs) outputs_.insert(out.name);
+  for (size_t i = 0; i < graph.nodes.size(); ++i) attach(i);
+  for (size_t i = 0; i < graph.nodes.size(); ++i) maybe_dead_.push_back(i);
+}
+
+uint64_t& Rewriter::work() {
+  thread_local uint64_t touched = 0;
+  return touched;
+}
+
+void Rewriter::read(const std::string& value, size_t i) {
+  ++work();
+  if (value.empty()) return;
+  Readers& r = readers_[value];
+  ++r.uses[i];
+  ++r.total;
+}
+
+void Rewriter::unread(const std::string& value, size_t i) {
+  ++work();
+  const auto it = readers_.find(value);
+  if (it == readers_.end()) return;
+  Readers& r = it->second;
+  const auto use = r.uses.find(i);
+  if (use == r.uses.end()) return;
+  if (--use->second == 0) r.uses.erase(use);
+  if (--r.total > 0) return;
+  if (const auto maker = makers_.find(value); maker != makers_.end()) maybe_dead_.push_back(maker->second);
+  if (const auto t = tensors_.find(value); t != tensors_.end() && made_.count(t->second)) maybe_unused_.push_back(value);
+}
+
+void Rewriter::attach(size_t i) {
+  for (const auto& out : graph_.nodes[i].outputs)
+    if (!out.empty()) makers_[out] = i;
+  for (const auto& in : graph_.nodes[i].inputs) read(in, i);
+}
+
+void Rewriter::detach(size_t i) {
+  for (const auto& out : graph_.nodes[i].outputs)
+    if (const auto it = makers_.find(out); it != makers_.end() && it->second == i) makers_.erase(it);
+  for (const auto& in : graph_.nodes[i].inputs) unread(in, i);
 }
 
 int Rewriter::producer(const std::string& value) const {
-  for (size_t i = 0; i < graph_.nodes.size(); ++i) {
-    if (dead_[i]) continue;
-    for (const auto& out : graph_.nodes[i].outputs)
-      if (!out.empty() && out == value) return static_cast<int>(i);
-  }
-  return -1;
+  ++work();
+  const auto it = makers_.find(value);
+  return it == makers_.end() ? -1 : static_cast<int>(it->second);
 }
 
 std::vector<size_t> Rewriter::consumers(const std::string& value) const {
   std::vector<size_t> found;
-  for (size_t i = 0; i < graph_.nodes.size(); ++i) {
-    if (dead_[i]) continue;
-    for (const auto& in : graph_.nodes[i].inputs)
-      if (in == value) found.push_back(i);
-  }
+  if (const auto it = readers_.find(value); it != readers_.end())
+    for (const auto& [node, times] : it->second.uses) found.insert(found.end(), times, node);
+  work() += 1 + found.size();
   return found;
 }
 
-bool Rewriter::is_output(const std::string& value) const {
-  for (const auto& out : graph_.outputs)
-    if (out.name == value) return true;
-  return false;
-}
-
 int Rewriter::only_consumer(const std::string& value) const {
+  ++work();
   if (is_output(value)) return -1;
-  const auto found = consumers(value);
-  return found.size() == 1 ? static_cast<int>(found[0]) : -1;
+  const auto it = readers_.find(value);
+  return it != readers_.end() && it->second.total == 1 ? static_cast<int>(it->second.uses.begin()->first) : -1;
 }
 
 const Tensor* Rewriter::constant(const std::string& value) const {
@@ -61,9 +90,15 @@ bool Rewriter::ints(const std::string& value, std::vector<int64_t>& out) const {
 }
 
 std::string Rewriter::add(const std::string& like, Tensor t) {
+  // What an earlier rewrite made and a later one replaced goes before more is made: a long chain of rewrites of one layer
+  // must not hold all the weights in between.
+  for (const auto& value : maybe_unused_)
+    if (readers_[value].total == 0 && !is_output(value)) graph_.initializers[tensors_[value]].data = {};
+  maybe_unused_.clear();
   t.name = like + "/folded";
   while (tensors_.count(t.name) || producer(t.name) >= 0) t.name += "'";
   tensors_.emplace(t.name, graph_.initializers.size());
+  made_.insert(graph_.initializers.size());
   graph_.initializers.push_back(std::move(t));
   return graph_.initializers.back().name;
 }
@@ -77,31 +112,61 @@ std::string Rewriter::add_f32(const std::string& like, std::vector<int64_t> dims
 }
 
 void Rewriter::redirect(const std::string& from, const std::string& to) {
-  for (size_t i = 0; i < graph_.nodes.size(); ++i) {
-    if (dead_[i]) continue;
+  const auto it = readers_.find(from);
+  if (it == readers_.end() || from == to) return;
+  const Readers moved = std::move(it->second);
+  readers_.erase(it);
+  for (const auto& [i, times] : moved.uses)
     for (auto& in : graph_.nodes[i].inputs)
-      if (in == from) in = to;
-  }
+      if (in == from) {
+        in = to;
+        read(to, i);
+      }
+  if (const auto maker = makers_.find(from); maker != makers_.end()) maybe_dead_.push_back(maker->second);
 }
 
-void Rewriter::take_output(size_t i, const std::string& name) { graph_.nodes[i].outputs[0] = name; }
-void Rewriter::kill(size_t i) { dead_[i] = true; }
+void Rewriter::take_output(size_t i, const std::string& name) {
+  std::string& out = graph_.nodes[i].outputs[0];
+  if (const auto it = makers_.find(out); it != makers_.end() && it->second == i) makers_.erase(it);
+  out = name;
+  makers_[name] = i;
+  maybe_dead_.push_back(i);
+}
+
+void Rewriter::kill(size_t i) {
+  if (dead_[i]) return;
+  dead_[i] = true;
+  detach(i);
+}
 
 void Rewriter::set_input(size_t i, size_t slot, const std::string& value) {
   auto& inputs = graph_.nodes[i].inputs;
   if (inputs.size() <= slot) inputs.resize(slot + 1);
-  inputs[slot] = value;
+  const std::string old = std::exchange(inputs[slot], value);
+  read(value, i);
+  unread(old, i);
+}
+
+void Rewriter::replace(size_t i, Node node) {
+  Node old = std::exchange(graph_.nodes[i], std::move(node));
+  for (const auto& out : old.outputs)
+    if (const auto it = makers_.find(out); it != makers_.end() && it->second == i) makers_.erase(it);
+  attach(i);
+  maybe_dead_.push_back(i);
+  for (const auto& in : old.inputs) unread(in, i);
 }
 
 void Rewriter::sweep_dead_code() {
-  std::unordered_set<std::string> used;
-  for (const auto& out : graph_.outputs) used.insert(out.name);
-  for (size_t i = graph_.nodes.size(); i-- > 0;) {
+  while (!maybe_dead_.empty()) {
+    const size_t i = maybe_dead_.back();
+    maybe_dead_.pop_back();
     if (dead_[i]) continue;
     bool any = false;
-    for (const auto& out : graph_.nodes[i].outputs) any = any || (!out.empty() && used.count(out));
-    dead_[i] = !any;
-    if (any) used.insert(graph_.nodes[i].inputs.begin(), graph_.nodes[i].inputs.end());
+    for (const auto& out : graph_.nodes[i].outputs) {
+      const auto it = readers_.find(out);
+      any = any || (!out.empty() && (is_output(out) || (it != readers_.end() && it->second.total > 0)));
+    }
+    if (!any) kill(i);
   }
 }
 
