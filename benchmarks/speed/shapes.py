@@ -97,7 +97,7 @@ class Builder:
             kept = self.rng.random([-(-n // size) for n, size in zip(shape, sizes, strict=True)]) < self.density
             for axis, size in enumerate(sizes):
                 kept = np.repeat(kept, size, axis=axis)
-            value *= kept[tuple(slice(n) for n in shape)]
+            value = np.where(kept[tuple(slice(n) for n in shape)], value, 0.0)  # a product would leave -0.0
         name = f"w{len(self.weights)}"
         self.weights.append(numpy_helper.from_array(value.astype(np.float32), name))
         return name
