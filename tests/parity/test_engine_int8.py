@@ -360,6 +360,53 @@ def test_blocks_of_four_outputs_are_seen(monkeypatch: pytest.MonkeyPatch) -> Non
         assert [r for r in rows_of_plan if r["kernel"].startswith(kernel)], rows_of_plan
 
 
+def test_products_whose_zero_point_comes_while_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dynamic quantization: constant weights are packed, the zero point is taken off the sums; to the last bit."""
+    for shape in [(1, 40), (17, 40), (2, 19, 40), (33, 37)]:
+        net = Net(15)
+        w = net.rng.integers(-128, 128, (shape[-1], 50)) * (net.rng.random((shape[-1], 50)) < 0.5)
+        outputs = [net.name() for _ in range(3)]
+        net.nodes.append(helper.make_node("DynamicQuantizeLinear", ["x"], outputs))
+        zero = net.const(0, np.int8)
+        y = net.node("MatMulInteger", outputs[0], net.const(w, np.int8), outputs[2], zero)
+        types = (TensorProto.UINT8, TensorProto.FLOAT, TensorProto.UINT8)
+        model = net.model({"x": list(shape)}, {y: TensorProto.INT32, **dict(zip(outputs, types, strict=True))})
+        x = net.rng.standard_normal(shape).astype(F)
+        got = on_every_isa(monkeypatch, model, {"x": x})
+        np.testing.assert_array_equal(got[0], (got[1].astype(np.int64) - int(got[3])) @ w)
+        for ours, theirs in zip(got, against_onnxruntime(model, {"x": x}), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        monkeypatch.delenv("SECATEUR_ISA")
+        rows = InferenceSession(model, threads=1).explain(repeats=0)
+        assert any(r["kernel"].startswith("qconv_") for r in rows), rows
+
+
+def test_quantizing_plain_tensors_by_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    for zero_type, axis in [(np.uint8, None), (np.int8, None), (np.uint8, 0), (np.int8, 1)]:
+        net = Net(16)
+        shape = (3, 4, 21)
+        count = 1 if axis is None else shape[axis]
+        info = np.iinfo(zero_type)
+        scales = net.rng.uniform(0.01, 0.05, count).astype(F)
+        zeros = net.rng.integers(info.min, info.max + 1, count).astype(zero_type)
+        by = [1, 1, 1]
+        if axis is not None:
+            by[axis] = count
+        scale, zero = scales.reshape(by), zeros.astype(int).reshape(by)
+        names = [net.const(v if axis is not None else v[0], v.dtype) for v in (scales, zeros)]
+        attributes = {} if axis is None else {"axis": axis}
+        q = net.node("QuantizeLinear", "x", *names, **attributes)
+        y = net.node("DequantizeLinear", q, *names, **attributes)
+        code = TensorProto.UINT8 if zero_type is np.uint8 else TensorProto.INT8
+        model = net.model({"x": list(shape)}, {q: code, y: TensorProto.FLOAT})
+        x = net.rng.standard_normal(shape).astype(F) * F(3)
+        x[0, 0, :4] = [np.inf, -np.inf, 1e30, -1e30]
+        got = on_every_isa(monkeypatch, model, {"x": x})
+        want = np.clip(rint(np.clip(x / scale, -1e6, 1e6)) + zero, info.min, info.max)
+        np.testing.assert_array_equal(got[0], want)
+        np.testing.assert_array_equal(got[1], (want - zero).astype(F) * scale)
+
+
 def test_what_is_not_covered_runs_in_float32() -> None:
     """Weights with a zero point or u8, activations quantized per channel, a value that others read unquantized."""
     for kind in ("zero", "u8", "per_channel", "shared"):

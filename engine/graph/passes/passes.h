@@ -16,7 +16,8 @@
 //   QuadConv     x, weight s8, bias int32 or "", scale [O], residual or ""; Conv's attributes; _x_zero, of the result
 //                _q_scale, _q_zero, _lo, _hi; with a residual _r_scale, _r_zero, _sum_scale, _sum_zero, _sum_lo, _sum_hi
 //   QuadLinear   the same, weight [out, in], no residual; with _float the result is float32, scale that of the sums and
-//                inputs[4] an offset [out] or ""; with _gelu the same, but then its GELU is quantized to _q_scale, _q_zero
+//                inputs[4] an offset [out] or ""; with _gelu the same, but then its GELU is quantized to _q_scale, _q_zero;
+//                with _raw int32 sums: inputs[5] the zero point of x, that comes while running, inputs[6] [out] sums of weights
 //   QuadAdd      a, b; _a_scale, _a_zero, _b_scale, _b_zero, _scale, _zero, _lo, _hi
 //   QuadAverage, QuadMaxPool, QuadReshape   x and the attributes and further inputs of `_op`; _x_scale, _x_zero, _scale, _zero
 #pragma once

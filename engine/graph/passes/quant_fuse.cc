@@ -1,5 +1,6 @@
 // Layers between DequantizeLinear and QuantizeLinear become integer layers: nodes of the domain "secateur" (passes.h).
 // What stays unmatched keeps its nodes and runs in float32.
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -38,6 +39,7 @@ class Matcher {
   bool layer(size_t at, size_t layer, const std::string& bias_value, const Grid* y, float lo, float hi);
   bool match(size_t at);
   bool match_float(size_t at);
+  bool match_integer(size_t at);
   std::optional<std::pair<size_t, std::string>> biased(int add);
   void fuse_residuals();
   void place();
@@ -260,6 +262,48 @@ bool Matcher::match_float(size_t at) {
   return layer(at, at, has_input(n, 2) ? n.inputs[2] : "", nullptr, -kOpen, kOpen);
 }
 
+// Node `at` is a MatMulInteger with u8 activations of one zero point, known or not, and constant s8 weights without one.
+bool Matcher::match_integer(size_t at) {
+  const Node n = r_.node(at);
+  if (r_.dead(at) || n.inputs.size() < 2 || n.outputs.size() != 1) return false;
+  const Tensor* w = r_.constant(n.inputs[1]);
+  if (!w || w->dtype != DType::kInt8 || w->dims.size() != 2 || w->numel() == 0 || r_.constant(n.inputs[0])) return false;
+  if (has_input(n, 3)) {
+    const Tensor* zero = r_.constant(n.inputs[3]);
+    if (!zero || std::any_of(zero->data.begin(), zero->data.end(), [](uint8_t b) { return b != 0; })) return false;
+  }
+  if (!has_input(n, 2)) return false;  // the activations' type is not said
+  const Tensor* x_zero = r_.constant(n.inputs[2]);
+  const int maker = r_.producer(n.inputs[2]);
+  const bool dynamic = maker >= 0 && is(r_.node(static_cast<size_t>(maker)), "DynamicQuantizeLinear") &&
+                       r_.node(static_cast<size_t>(maker)).outputs.size() == 3 && r_.node(static_cast<size_t>(maker)).outputs[2] == n.inputs[2];
+  if (!dynamic && !(x_zero && x_zero->dtype == DType::kUInt8 && x_zero->numel() == 1)) return false;
+  const int64_t in = w->dims[0], out = w->dims[1];
+  Tensor t, sums;
+  t.dtype = DType::kInt8, sums.dtype = DType::kInt32;
+  t.dims = {out, in}, sums.dims = {out};
+  t.data.resize(w->data.size());
+  std::vector<int32_t> sum(static_cast<size_t>(out), 0);
+  for (int64_t i = 0; i < in; ++i)
+    for (int64_t o = 0; o < out; ++o) {
+      const uint8_t b = w->data[static_cast<size_t>(i * out + o)];
+      t.data[static_cast<size_t>(o * in + i)] = b;
+      sum[static_cast<size_t>(o)] = static_cast<int32_t>(static_cast<uint32_t>(sum[static_cast<size_t>(o)]) + static_cast<uint32_t>(static_cast<int8_t>(b)));
+    }
+  sums.data.resize(sum.size() * 4);
+  std::memcpy(sums.data.data(), sum.data(), sums.data.size());
+  Node q;
+  q.name = n.name;
+  q.op = "QuadLinear";
+  q.outputs = n.outputs;
+  const std::string stem = n.outputs[0];
+  q.inputs = {n.inputs[0], r_.add(stem + "/weight", std::move(t)), "", "", "", n.inputs[2], r_.add(stem + "/sums", std::move(sums))};
+  set(q, "_raw", int64_t{1});
+  if (n.attrs.count("_layer")) layer_attr_ = n.attrs.at("_layer");
+  put(at, std::move(q), nullptr);
+  return true;
+}
+
 // Node `at` is a QuantizeLinear.
 bool Matcher::match(size_t at) {
   const Node& quantize = r_.node(at);
@@ -398,7 +442,7 @@ void Matcher::place() {
   for (size_t i = 0; i < r_.size(); ++i) {
     const Node& n = r_.node(i);
     const bool ours = n.domain == kQuadsDomain;
-    if (r_.dead(i) || (!ours && !is(n, "QuantizeLinear")) || attr_i(n, "_float", 0) != 0) continue;
+    if (r_.dead(i) || (!ours && !is(n, "QuantizeLinear")) || attr_i(n, "_float", 0) != 0 || attr_i(n, "_raw", 0) != 0) continue;
     if (!ours && !grid(n)) continue;
     bool quads = !r_.is_output(n.outputs[0]), any = false, rows = true;
     for (size_t k : r_.consumers(n.outputs[0])) {
@@ -420,6 +464,8 @@ size_t Matcher::run() {
   for (const char* op : {"Add", "Gemm", "MatMul"})
     for (size_t i = 0; i < r_.size(); ++i)
       if (is(r_.node(i), op) && match_float(i)) r_.sweep_dead_code();
+  for (size_t i = 0; i < r_.size(); ++i)
+    if (is(r_.node(i), "MatMulInteger")) match_integer(i);
   if (count_ == 0) return 0;
   r_.sweep_dead_code();
   fuse_residuals();

@@ -46,7 +46,7 @@ SECATEUR_INLINE void put(Q q, int32_t* p, int count) {
 }
 
 // What channels leave for finish_quad(): a quad's 16-bit results, its sums that wait for a residual, or 16 channels of
-// float32 for rows of features, so that whole cache lines are stored: rows may lie 4096 bytes apart.
+// 32 bits for rows of features, so that whole cache lines are stored: rows may lie 4096 bytes apart.
 constexpr int kGroup = 16;
 union Ends {
   alignas(64) int16_t half[4][kMaxBlock * Q::kLanes];
@@ -54,14 +54,13 @@ union Ends {
   alignas(64) float rows[kGroup][kMaxBlock * Q::kLanes];
 };
 
-// The rarer ends of a channel, from sums in memory: once for all block sizes, to keep the code small.
+// Sums as they are.
 SECATEUR_NOINLINE void finish_words(const QConvView& v, const Target& to, int o, int vector, int n, const int32_t* sums) {
   if (o >= v.out_c) return;
   int32_t* y = static_cast<int32_t*>(to.t.y) + o * v.out_plane + to.tile_at;
   for (int p = 0; p < n; ++p) {
     const QSpan& span = v.spans[vector + p];
-    const Q s = Q::load(sums + p * Q::kLanes);
-    put(v.output == 1 ? s : to_float(s, v.scale[o], v.offset[o]), y + span.at, stored(span, to.limit));
+    put(Q::load(sums + p * Q::kLanes), y + span.at, stored(span, to.limit));
   }
 }
 
@@ -112,6 +111,7 @@ SECATEUR_NOINLINE void finish_gelu(const QConvView& v, const Target& to, int qua
 // Channel `o`, the k-th of its quad: into `ends`, or words straight into y.
 template <int P>
 SECATEUR_INLINE void finish_channel(const QConvView& v, const Target& to, int o, int vector, const Sums<P>& s, Ends& ends, int k) {
+  if (v.output == 2) return s.store(reinterpret_cast<int32_t*>(ends.rows[o % kGroup]));
   if (v.output == 3) {
     SECATEUR_UNROLL
     for (int p = 0; p < P; ++p) to_float(s.a[p], v.scale[o], v.offset[o]).store(ends.rows[o % kGroup] + p * Q::kLanes);
@@ -149,7 +149,7 @@ SECATEUR_NOINLINE void finish_rows(const QConvView& v, const Target& to, int qua
 
 // The four channels of a quad over n vectors, joined and stored.
 SECATEUR_NOINLINE void finish_quad(const QConvView& v, const Target& to, int quad, int vector, int n, const Ends& ends) {
-  if (v.output == 3) return finish_rows(v, to, quad, vector, n, ends);
+  if (v.output >= 2) return finish_rows(v, to, quad, vector, n, ends);
   if (v.output != 0) return;
   if (v.residual) return finish_sum(v, to, quad, vector, n, ends);
   if (v.gelu) return finish_gelu(v, to, quad, vector, n, ends);

@@ -187,8 +187,7 @@ QDensity measure_density(const ConvShape& s, const QEpilogue& e, const QWeights&
     if (w.bias) reach += std::abs(double(w.bias[o]));
     if (e.output == QOutput::kU8 && !(reach * double(w.scale[o]) < 0x1p30 && w.scale[o] >= 0)) d.bounded = false;
     // |gelu(v)| <= |v|
-    const double most = reach * double(w.scale[o]) + (w.offset ? std::abs(double(w.offset[o])) : 0.0);
-    if (e.gelu && !(most * double(e.inverse) < 0x1p30)) d.bounded = false;
+    if (e.gelu && !((reach * double(w.scale[o]) + (w.offset ? std::abs(double(w.offset[o])) : 0.0)) * double(e.inverse) < 0x1p30)) d.bounded = false;
   }
   for (int o = 0; o < s.out_c; ++o) {
     const auto [lo, hi] = quads_of(s, o);
@@ -225,7 +224,7 @@ void PackedPanel::begin(const QConvKernel& k, const ConvShape& s, const QEpilogu
     for (int64_t k = 0; k < per_row; ++k) sum += w.w[o * per_row + k];
     const int64_t folded = (w.bias ? w.bias[o] : 0) - sum * w.x_zero;
     bias[size_t(o)] = static_cast<int32_t>(static_cast<uint32_t>(folded));
-    if (e.output != QOutput::kI32) scale[size_t(o)] = w.scale[o];
+    if (w.scale) scale[size_t(o)] = w.scale[o];
   }
   QConvView& v = view;
   v.stride_h = s.stride_h, v.stride_w = s.stride_w;

@@ -12,8 +12,8 @@
 //
 // Layout "quads": x, y and r are u8 [batch][ceil(C / 4)][H][W][4]: one 32-bit word holds four channels of a pixel.
 // Channels beyond C have any value in x and the zero point in y. Weights are s8 [O][C/G][kernel_h][kernel_w].
-// Results may instead be stored as int32 (acc), plain [batch][O][H][W], or as float32 (float(acc) * scale[o] + offset[o]),
-// plain or as rows of features [batch][H][W][O].
+// Results may instead be stored as int32 (acc), plain [batch][O][H][W] or as rows of features [batch][H][W][O], or as such
+// rows of float32 (float(acc) * scale[o] + offset[o]).
 //
 // Alignment is not needed; x may be over-read by 64 bytes; y must not overlap x, r may be y itself.
 #pragma once
@@ -29,7 +29,7 @@
 
 namespace secateur {
 
-enum class QOutput { kU8, kI32, kF32, kF32Rows };
+enum class QOutput { kU8, kI32, kI32Rows, kF32Rows };
 
 struct QEpilogue {
   QOutput output = QOutput::kU8;
@@ -44,7 +44,7 @@ struct QEpilogue {
 struct QWeights {
   const int8_t* w = nullptr;
   const int32_t* bias = nullptr;             // [O] or null
-  const float* scale = nullptr;              // [O]; unused by kI32
+  const float* scale = nullptr;              // [O]; unused by int32 results, may then be null
   uint8_t x_zero = 0;
   const float* offset = nullptr;             // [O] or null; of float32 results and of a GELU
 };

@@ -92,12 +92,12 @@ void qconv_ref_run(const PackedQConv& packed, const QConvArgs& args) {
           const int32_t acc = o < s.out_c ? accumulate(p, x, o, i, j) : 0;
           if (e.output != QOutput::kU8) {
             if (o >= s.out_c) continue;
-            const int64_t plain = (n * s.out_c + o) * plane + pixel;
-            if (e.output == QOutput::kI32) {
-              static_cast<int32_t*>(args.y)[plain] = acc;
-            } else {
+            const int64_t plain = (n * s.out_c + o) * plane + pixel, row = (n * plane + pixel) * s.out_c + o;
+            if (e.output == QOutput::kF32Rows) {
               const float scaled = static_cast<float>(acc) * p.scale[o];
-              static_cast<float*>(args.y)[e.output == QOutput::kF32 ? plain : (n * plane + pixel) * s.out_c + o] = scaled + p.offset[o];
+              static_cast<float*>(args.y)[row] = scaled + p.offset[o];
+            } else {
+              static_cast<int32_t*>(args.y)[e.output == QOutput::kI32 ? plain : row] = acc;
             }
             continue;
           }

@@ -224,7 +224,7 @@ int main() {
           e.a = 0.7f, e.b = 0.5f;
           e.r_zero = 100, e.sum_zero = 3, e.sum_lo = 3, e.sum_hi = 200;
         }
-        const QOutput plain[] = {QOutput::kI32, QOutput::kF32, QOutput::kF32Rows};
+        const QOutput plain[] = {QOutput::kI32, QOutput::kI32Rows, QOutput::kF32Rows};
         if (kind == 6) {
           e.gelu = true;
           e.inverse = 20.0f;

@@ -23,5 +23,7 @@ void matmul_integer_ref(const MatMul& p, const ByteTensor& a, const ByteTensor& 
 void conv_integer_ref(const ConvShape& s, int64_t batch, const ByteTensor& x, const ByteTensor& w, int32_t* y) noexcept;
 // scale = (max(x, 0) - min(x, 0)) / 255, zero = clamp(round(-min / scale)), y = clamp(round(x / scale) + zero).
 void dynamic_quantize_ref(int64_t n, const float* x, uint8_t* y, float* scale, uint8_t* zero) noexcept;
+// Scale and zero point alone.
+void dynamic_range(int64_t n, const float* x, float* scale, uint8_t* zero) noexcept;
 
 }  // namespace secateur

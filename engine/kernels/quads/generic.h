@@ -119,6 +119,45 @@ inline void dequantize_quads(const DequantizeArgs& a) {
     }
 }
 
+inline void turn_words(int64_t rows, int64_t words, const uint8_t* x, uint8_t* y) {
+  const auto* from = reinterpret_cast<const int32_t*>(x);
+  auto* to = reinterpret_cast<int32_t*>(y);
+  for (int64_t i = 0; i < rows; i += kRows)
+    for (int64_t j = 0; j < words; j += kRowQuads)
+      turn(from + i * words + j, words, rows - i < kRows ? static_cast<int>(rows - i) : kRows,
+           words - j < kRowQuads ? static_cast<int>(words - j) : kRowQuads, to + j * rows + i, rows);
+}
+
+inline void quantize_run(const RunArgs& a) {
+  const Sum s{a.scale, static_cast<float>(0 - a.zero), static_cast<float>(255 - a.zero), 0, 0, 0, 0};
+  const auto* x = static_cast<const float*>(a.x);
+  auto* y = static_cast<uint8_t*>(a.y);
+  for (int64_t i = 0; i < a.n; i += Q::kLanes) {
+    const int left = a.n - i < Q::kLanes ? static_cast<int>(a.n - i) : Q::kLanes;
+    uint8_t bytes[Q::kLanes];
+    uint8_t* to = left == Q::kLanes ? y + i : bytes;
+    store_bytes(from_float(x + i, Q::mask(0, left), s), a.zero, to);
+    if (a.flip)
+      for (int k = 0; k < Q::kLanes; ++k) to[k] ^= a.flip;
+    for (int k = 0; k < left && to == bytes; ++k) y[i + k] = bytes[k];
+  }
+}
+
+inline void dequantize_run(const RunArgs& a) {
+  const auto* x = static_cast<const uint8_t*>(a.x);
+  auto* y = static_cast<float*>(a.y);
+  for (int64_t i = 0; i < a.n; i += Q::kLanes) {
+    const int left = a.n - i < Q::kLanes ? static_cast<int>(a.n - i) : Q::kLanes;
+    uint8_t bytes[Q::kLanes] = {};
+    const uint8_t* from = x + i;
+    if (left < Q::kLanes || a.flip) {
+      for (int k = 0; k < left; ++k) bytes[k] = from[k] ^ a.flip;
+      from = bytes;
+    }
+    bytes_to_float(load_bytes(from), 0, a.zero, a.scale, y + i, Q::mask(0, left));
+  }
+}
+
 inline void add_quads(const QAddArgs& a) {
   const Sum s{1, 0, 0, a.scale0, a.scale1, a.zero1, a.zero0};
   const auto *x0 = reinterpret_cast<const int32_t*>(a.x0), *x1 = reinterpret_cast<const int32_t*>(a.x1);

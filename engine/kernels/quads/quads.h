@@ -50,12 +50,26 @@ struct QPoolArgs {
   uint8_t* y = nullptr;
 };
 
+// n values in order, u8, or s8 with flip = 128 (zero moved along): q = clamp(round(x / scale) + zero, 0, 255) ^ flip and back.
+struct RunArgs {
+  int64_t n = 0;
+  const void* x = nullptr;
+  void* y = nullptr;
+  float scale = 1;
+  int zero = 0;
+  uint8_t flip = 0;
+};
+
 struct QuadsKernels {
   Isa isa;
   void (*quantize)(const QuantizeArgs&);
   void (*dequantize)(const DequantizeArgs&);
   void (*add)(const QAddArgs&);
   void (*max_pool)(const QPoolArgs&);
+  void (*quantize_run)(const RunArgs&);
+  void (*dequantize_run)(const RunArgs&);
+  // x [rows][words] -> y [words][rows], of four bytes: rows of features to quads.
+  void (*turn)(int64_t rows, int64_t words, const uint8_t* x, uint8_t* y);
 };
 // Those of the best ISA up to `isa`.
 const QuadsKernels& quads_kernels(Isa isa);

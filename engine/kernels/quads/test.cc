@@ -50,6 +50,34 @@ void borders(Isa isa, const QuadsShape& s, testing::Random& rng) {
   ++n_checks;
 }
 
+// Values in order and words turned, with a byte or a float behind that nobody may touch.
+void runs(Isa isa, int64_t n, testing::Random& rng) {
+  bool ok = true;
+  for (const uint8_t flip : {uint8_t{0}, uint8_t{128}}) {
+    std::vector<float> x(n), back(n + 1, 99.0f);
+    for (auto& v : x) v = float(rng.below(2000) - 1000) * 0.25f;
+    std::vector<uint8_t> q(n + 1, 0xee);
+    RunArgs a;
+    a.n = n, a.x = x.data(), a.y = q.data(), a.scale = 0.5f, a.zero = 77, a.flip = flip;
+    quads_kernels(isa).quantize_run(a);
+    a.x = q.data(), a.y = back.data();
+    quads_kernels(isa).dequantize_run(a);
+    for (int64_t i = 0; i < n; ++i) {
+      const uint8_t want = clamped(double(x[i]) / 0.5, 77, 0, 255);
+      ok = ok && q[i] == (want ^ flip) && back[i] == float(int(want) - 77) * 0.5f;
+    }
+    ok = ok && q[n] == 0xee && back[n] == 99.0f;
+  }
+  const int64_t words = 1 + n % 37;
+  std::vector<uint8_t> from(4 * n * words), to(4 * n * words + 4, 0xee);
+  for (auto& v : from) v = static_cast<uint8_t>(rng.below(256));
+  quads_kernels(isa).turn(n, words, from.data(), to.data());
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = 0; j < words; ++j) ok = ok && std::memcmp(&to[4 * (j * n + i)], &from[4 * (i * words + j)], 4) == 0;
+  testing::check(ok && to[4 * n * words] == 0xee, "a run of " + std::to_string(n) + " at " + isa_name(isa));
+  ++n_checks;
+}
+
 void sums(Isa isa, int64_t words, testing::Random& rng) {
   std::vector<uint8_t> x0(4 * words), x1(4 * words), y(4 * words + 4, 0xee);
   for (auto& v : x0) v = static_cast<uint8_t>(rng.below(256));
@@ -106,6 +134,7 @@ int main() {
         for (int64_t batch : {1, 3}) borders(isa, {batch, channels, pixels, batch == 1 && pixels % 2 == 1}, rng);
     for (int64_t channels : {1, 16, 63, 64, 65, 130})
       for (int64_t rows : {1, 15, 16, 33}) borders(isa, {1, channels, rows, true}, rng);
+    for (int64_t n : {1, 3, 4, 7, 8, 9, 15, 16, 17, 33, 68, 100}) runs(isa, n, rng);
     for (int64_t words : {1, 7, 8, 16, 31, 32, 33, 200}) sums(isa, words, rng);
     for (int stride : {1, 2, 3})
       for (int kernel : {2, 3})

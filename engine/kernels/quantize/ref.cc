@@ -24,10 +24,8 @@ void quantize(const Quant& p, const float* x, const float* scale, const T* zero,
       const float s = scale[c], z = zero ? static_cast<float>(zero[c]) : 0.0f;
       for (int64_t i = 0; i < p.inner; ++i) {
         float v = round_half_even(*x++ / s) + z;
-        v = v < lo ? lo : v;
-        v = v > hi ? hi : v;
-        // NaN has no integer; ONNX leaves it open. Zero point keeps it inside the type.
-        *q++ = v == v ? static_cast<T>(v) : (zero ? zero[c] : T{0});
+        v = v > lo ? v : lo;  // NaN has no integer and ONNX leaves it open: the lowest, as the vector kernels do
+        *q++ = static_cast<T>(v < hi ? v : hi);
       }
     }
   }

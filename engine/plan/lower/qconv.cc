@@ -28,6 +28,20 @@ struct QConvStep {
   }
 };
 
+// y[rows][outputs] -= zero * sums[outputs]; a zero point known only now.
+struct ZeroPointStep {
+  int64_t rows, outputs;
+  int zero, sums, y;
+  void run(const Exec& e) const noexcept {
+    const uint32_t z = *static_cast<const uint8_t*>(e.ptr[zero]);
+    if (z == 0) return;
+    const auto* sum = static_cast<const uint32_t*>(e.ptr[sums]);
+    auto* at = static_cast<uint32_t*>(e.ptr[y]);
+    for (int64_t r = 0; r < rows; ++r, at += outputs)
+      for (int64_t o = 0; o < outputs; ++o) at[o] -= z * sum[o];
+  }
+};
+
 uint8_t byte(const Node& n, const char* name, int64_t fallback) { return static_cast<uint8_t>(attr_i(n, name, fallback)); }
 
 QEpilogue epilogue(const Node& n) {
@@ -54,13 +68,13 @@ std::string key_of(const ConvShape& s, const QEpilogue& e, uint8_t x_zero) {
 
 // Emits the kernel: x and y are quads (y as e.output says), `residual` too or -1.
 void run_kernel(Lowering& L, const Node& n, const ConvShape& s, const QEpilogue& e, int64_t batch, int x, int residual, int y, const char* op) {
-  const int w = L.in(n, 1), bias = L.in_or(n, 2), scale = L.in(n, 3);
+  const int w = L.in(n, 1), bias = L.in_or(n, 2), scale = L.in_or(n, 3);
   QWeights weights;
   weights.w = reinterpret_cast<const int8_t*>(L.value(w).constant);
   weights.bias = bias < 0 ? nullptr : reinterpret_cast<const int32_t*>(L.value(bias).constant);
-  weights.scale = reinterpret_cast<const float*>(L.value(scale).constant);
+  if (scale >= 0) weights.scale = reinterpret_cast<const float*>(L.value(scale).constant);
   weights.x_zero = byte(n, "_x_zero", 0);
-  const int offset = e.output != QOutput::kU8 || e.gelu ? L.in_or(n, 4) : -1;
+  const int offset = e.output == QOutput::kF32Rows || e.gelu ? L.in_or(n, 4) : -1;
   if (offset >= 0) weights.offset = reinterpret_cast<const float*>(L.value(offset).constant);
   // Walking all weights for their density is dear beside a plan: once per layer.
   const auto density = L.packed<QDensity>("qdensity/" + key_of(s, e, weights.x_zero), {w, bias, scale, offset},
@@ -181,6 +195,16 @@ void lower_quad_linear(Lowering& L, const Node& n) {
   if (floats) e.output = QOutput::kF32Rows;
   e.gelu = attr_i(n, "_gelu", 0) != 0;
   if (e.gelu) e.inverse = 1.0f / attr_f(n, "_q_scale", 1);
+  if (attr_i(n, "_raw", 0) != 0) {
+    e.output = QOutput::kI32Rows;
+    const int y = L.out(n, 0, DType::kInt32, out), zero = L.in(n, 5), sums = L.in(n, 6);
+    if (L.value(zero).dtype != DType::kUInt8 || L.value(zero).numel() != 1) L.invalid(n, "a zero point " + dims_text(L.dims(zero)) + " of " + dtype_name(L.value(zero).dtype));
+    if (rows == 0) return;
+    run_kernel(L, n, s, e, 1, x, -1, y, "MatMulInteger");
+    StepInfo info;
+    info.kernel = "subtract_zero_point_s32";
+    return L.emit(n, ZeroPointStep{rows, wd[0], zero, sums, y}, {y, zero, sums}, {y}, info);
+  }
   const int y = floats ? L.out(n, 0, DType::kFloat, out) : quads_out(L, n, out, ValueLayout::kQuadRows);
   if (rows > 0) run_kernel(L, n, s, e, 1, x, -1, y, "Gemm");
   if (!floats) finish_quads(L, n, y);

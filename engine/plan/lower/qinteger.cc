@@ -1,6 +1,10 @@
 // ConvInteger, MatMulInteger, DynamicQuantizeLinear: zero points and scales come while running.
 #include "kernels/qinteger/qinteger.h"
 
+#include <cstring>
+
+#include "kernels/quads/quads.h"
+
 #include "plan/lower/handlers.h"
 #include "plan/lower/quads.h"
 
@@ -35,10 +39,20 @@ struct ConvIntegerStep {
 };
 
 struct DynamicQuantizeStep {
+  void (*quantize)(const RunArgs&);
   int64_t n;
   int x, y, scale, zero;
   void run(const Exec& e) const noexcept {
-    dynamic_quantize_ref(n, e.f32(x), static_cast<uint8_t*>(e.ptr[y]), e.f32_out(scale), static_cast<uint8_t*>(e.ptr[zero]));
+    auto* zero_point = static_cast<uint8_t*>(e.ptr[zero]);
+    dynamic_range(n, e.f32(x), e.f32_out(scale), zero_point);
+    RunArgs a;
+    a.n = n, a.x = e.ptr[x], a.y = e.ptr[y];
+    a.scale = e.f32(scale)[0], a.zero = *zero_point;
+    if (a.scale > 0) {
+      quantize(a);
+    } else {
+      std::memset(a.y, 0, static_cast<size_t>(n));
+    }
   }
 };
 
@@ -114,7 +128,9 @@ void lower_dynamic_quantize(Lowering& L, const Node& n) {
   const int x = L.in_f32(n, 0);
   if (L.value(x).numel() == 0) L.unsupported(n, "a range over no elements");
   const int y = L.out(n, 0, DType::kUInt8, L.dims(x)), scale = L.out(n, 1, DType::kFloat, {}), zero = L.out(n, 2, DType::kUInt8, {});
-  L.emit(n, DynamicQuantizeStep{L.value(x).numel(), x, y, scale, zero}, {x}, {y, scale, zero}, named("dynamic_quantize_f32_ref"));
+  StepInfo info;
+  info.kernel = "dynamic_quantize_f32";
+  L.emit(n, DynamicQuantizeStep{quads_kernels(L.int8_isa()).quantize_run, L.value(x).numel(), x, y, scale, zero}, {x}, {y, scale, zero}, info);
 }
 
 }  // namespace secateur

@@ -30,6 +30,13 @@ struct PackStep {
   }
 };
 
+struct TurnStep {
+  void (*fn)(int64_t, int64_t, const uint8_t*, uint8_t*);
+  int64_t rows, words;
+  int x, y;
+  void run(const Exec& e) const noexcept { fn(rows, words, static_cast<const uint8_t*>(e.ptr[x]), static_cast<uint8_t*>(e.ptr[y])); }
+};
+
 struct DequantizeStep {
   void (*fn)(const DequantizeArgs&);
   DequantizeArgs args;
@@ -147,7 +154,14 @@ int in_layout(Lowering& L, const Node& n, int id, ValueLayout layout) {
   if (v.layout != ValueLayout::kPlain && layout != ValueLayout::kPlain) return in_layout(L, n, in_layout(L, n, id, ValueLayout::kPlain), layout);
   const bool pack = v.layout == ValueLayout::kPlain;
   const int y = L.temp(v.dtype, v.dims, layout);
-  L.emit(n, PackStep{quads_shape(v.dims, pack ? layout : v.layout), flip_of(v.dtype), pack, id, y}, {id}, {y},
+  const QuadsShape s = quads_shape(v.dims, pack ? layout : v.layout);
+  if (s.rows && s.channels % 4 == 0 && flip_of(v.dtype) == 0) {
+    const int64_t words = s.channels / 4;
+    L.emit(n, TurnStep{quads_kernels(L.int8_isa()).turn, pack ? s.pixels : words, pack ? words : s.pixels, id, y}, {id}, {y},
+           named("quads_turn", "Layout"));
+    return y;
+  }
+  L.emit(n, PackStep{s, flip_of(v.dtype), pack, id, y}, {id}, {y},
          named(pack ? "quads_pack" : "quads_unpack", "Layout"));
   return y;
 }

@@ -1,4 +1,5 @@
 // QuantizeLinear and DequantizeLinear, ONNX semantics, computed in float32.
+#include "kernels/quads/quads.h"
 #include "kernels/quantize/quantize.h"
 #include "plan/lower/handlers.h"
 #include "plan/lower/quads.h"
@@ -10,7 +11,24 @@ struct QuantizeStep {
   Quant p;
   bool quantize;
   int x, scale, zero, y;
+  const QuadsKernels* kernels = nullptr;  // bytes in runs of one scale
+  void run_bytes(const Exec& e) const noexcept {
+    RunArgs a;
+    a.n = p.inner;
+    a.flip = p.type == QType::kI8 ? 128 : 0;
+    const int64_t x_size = quantize ? 4 : 1, y_size = quantize ? 1 : 4;
+    const auto* from = static_cast<const uint8_t*>(e.ptr[x]);
+    auto* to = static_cast<uint8_t*>(e.ptr[y]);
+    for (int64_t i = 0; i < p.outer * p.channels; ++i, from += a.n * x_size, to += a.n * y_size) {
+      const int64_t c = i % p.channels;
+      a.scale = e.f32(scale)[c];
+      a.zero = (zero < 0 ? 0 : static_cast<const uint8_t*>(e.ptr[zero])[c]) ^ a.flip;
+      a.x = from, a.y = to;
+      (quantize ? kernels->quantize_run : kernels->dequantize_run)(a);
+    }
+  }
   void run(const Exec& e) const noexcept {
+    if (kernels) return run_bytes(e);
     const void* z = zero < 0 ? nullptr : e.ptr[zero];
     if (quantize)
       quantize_f32_ref(p, e.f32(x), e.f32(scale), z, e.ptr[y]);
@@ -52,6 +70,11 @@ void check_scale(Lowering& L, const Node& n, QuantizeStep& s) {
   if (s.zero >= 0 && L.value(s.zero).numel() != count) L.invalid(n, "scale and zero point have different sizes");
 }
 
+// Bytes whose scale stays the same for some while go by vectors.
+void by_bytes(const Lowering& L, QuantizeStep& s) {
+  if ((s.p.type == QType::kU8 || s.p.type == QType::kI8) && s.p.inner >= 16) s.kernels = &quads_kernels(L.int8_isa());
+}
+
 // Scale and zero point of a value that integer layers share.
 std::pair<float, int64_t> constants(Lowering& L, const QuantizeStep& s) {
   int64_t zero = 0;
@@ -84,7 +107,8 @@ void lower_quantize(Lowering& L, const Node& n) {
     return quantized(L, n, s.x, y, scale, zero + flip_of(t));
   }
   s.y = L.out(n, 0, t, L.dims(s.x));
-  L.emit(n, s, {s.x, s.scale, s.zero}, {s.y}, named("quantize_f32_ref"));
+  by_bytes(L, s);
+  L.emit(n, s, {s.x, s.scale, s.zero}, {s.y}, named(s.kernels ? "quantize_run_f32" : "quantize_f32_ref"));
 }
 
 void lower_dequantize(Lowering& L, const Node& n) {
@@ -99,7 +123,8 @@ void lower_dequantize(Lowering& L, const Node& n) {
     return;
   }
   s.y = L.out(n, 0, DType::kFloat, L.dims(s.x));
-  L.emit(n, s, {s.x, s.scale, s.zero}, {s.y}, named("dequantize_f32_ref"));
+  by_bytes(L, s);
+  L.emit(n, s, {s.x, s.scale, s.zero}, {s.y}, named(s.kernels ? "dequantize_run_f32" : "dequantize_f32_ref"));
 }
 
 }  // namespace secateur
