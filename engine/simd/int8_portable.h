@@ -35,6 +35,7 @@ struct Q {
       if (m.lo <= i && i < m.hi) std::memcpy(&fill.v[i], reinterpret_cast<const uint8_t*>(p) + 8 * i, 4);
     return fill;
   }
+  static SECATEUR_INLINE Q load_even(const int32_t* p) { return load_even_or(zero(), {0, 4}, p); }
   static SECATEUR_INLINE Q set1(int32_t x) { return {{x, x, x, x}}; }
   static SECATEUR_INLINE Q zero() { return set1(0); }
   SECATEUR_INLINE void store(void* p) const { std::memcpy(p, v, sizeof v); }

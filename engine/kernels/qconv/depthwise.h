@@ -12,7 +12,7 @@ namespace {
 
 constexpr int kDepthRows = Q::kLanes == 16 ? 4 : 1;  // of the result at a time: 16 registers of sums
 
-enum class Reach { kWhole, kPart, kEven };  // all lanes inside the image; some; every second word
+enum class Reach { kWhole, kPart, kEven, kPartEven };  // all lanes inside the image or some; of every word or every second
 constexpr int kMaxGroups = 4;               // of four columns of a kernel
 
 // Where the words of a kernel column lie for one vector of results: the same lanes in every row.
@@ -28,19 +28,19 @@ struct Columns {
 
 inline Columns columns_of(const QConvView& v, int first) {
   Columns c{};
-  bool whole = v.stride_w == 1;
+  bool whole = true;
   for (int k = 0; k < v.kernel_w; ++k) {
     Column& column = c.at[k / 4][k % 4];
     const int from = first * v.stride_w + k - v.pad_left, left = v.in_w - from, half = v.stride_w - 1;
     int lo = from >= 0 ? 0 : (-from + half) >> half, hi = left <= 0 ? 0 : (left + half) >> half;
     hi = hi < Q::kLanes ? hi : Q::kLanes;
     lo = lo < hi ? lo : hi;
-    whole = whole && lo == 0 && hi == Q::kLanes;
+    whole = whole && lo == 0 && hi == Q::kLanes && from + v.stride_w * Q::kLanes <= v.in_w;
     column.at = from;
     column.part = Q::mask(lo, hi);
     column.even = lo < hi ? Q::even(lo, hi) : Q::even(0, 0);
   }
-  c.reach = v.stride_w == 2 ? Reach::kEven : whole ? Reach::kWhole : Reach::kPart;
+  c.reach = v.stride_w == 2 ? (whole ? Reach::kEven : Reach::kPartEven) : whole ? Reach::kWhole : Reach::kPart;
   return c;
 }
 
@@ -48,6 +48,7 @@ template <Reach kReach>
 SECATEUR_INLINE Q load(const Column& c, Q zero, const int32_t* line) {
   if constexpr (kReach == Reach::kWhole) return Q::load(line + c.at);
   else if constexpr (kReach == Reach::kPart) return Q::load_or(zero, c.part, line + c.at);
+  else if constexpr (kReach == Reach::kEven) return Q::load_even(line + c.at);
   else return Q::load_even_or(zero, c.even, line + c.at);
 }
 
@@ -118,7 +119,8 @@ template <int kRows, int kStride>
 DepthwiseFn depthwise_function(Reach reach) {
   return reach == Reach::kWhole  ? depthwise_columns<kRows, kStride, Reach::kWhole>
          : reach == Reach::kPart ? depthwise_columns<kRows, kStride, Reach::kPart>
-                                 : depthwise_columns<kRows, kStride, Reach::kEven>;
+         : reach == Reach::kEven ? depthwise_columns<kRows, kStride, Reach::kEven>
+                                 : depthwise_columns<kRows, kStride, Reach::kPartEven>;
 }
 
 inline void depthwise_task(const QConvView& v, const QConvTask& t) {

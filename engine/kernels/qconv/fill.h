@@ -64,6 +64,8 @@ inline void fill_panel(const QConvView& v, const QChunk& chunk, const uint8_t* x
         const int lo = p.begin - j < 0 ? 0 : p.begin - j, hi = p.end - j > kLanes ? kLanes : p.end - j;
         if (lo >= hi) {
           fill_column(zero, rows, rows, rows, pitch, to, [&](int) { return zero; });
+        } else if (v.stride_w == 2 && hi - lo == kLanes && 2 * (j + kLanes) + p.shift - v.pad_left <= v.in_w) {
+          fill_column(zero, first, last, rows, pitch, to, [&](int r) { return Q::load_even(line + r * step); });
         } else if (v.stride_w == 2) {
           const auto even = Q::even(lo, hi);
           fill_column(zero, first, last, rows, pitch, to, [&](int r) { return Q::load_even_or(zero, even, line + r * step); });

@@ -177,38 +177,55 @@ inline void add_quads(const QAddArgs& a) {
   }
 }
 
+// Where the words of one column of a window lie for one vector of results: the same lanes in every row.
+struct PoolColumn {
+  int from, lo, hi;        // word of the row under lane 0; lanes inside
+  bool whole;
+};
+SECATEUR_INLINE PoolColumn pool_column(const QPoolArgs& a, int j, int v, int count) {
+  PoolColumn c;
+  c.from = j * a.stride_w + v * a.dilation_w - a.pad_left;
+  c.lo = c.from >= 0 ? 0 : (-c.from + a.stride_w - 1) / a.stride_w;
+  const int hi = c.from >= a.in_w ? 0 : (a.in_w - c.from + a.stride_w - 1) / a.stride_w;
+  c.hi = hi < count ? hi : count;
+  c.whole = c.lo == 0 && c.hi == Q::kLanes && c.from + a.stride_w * Q::kLanes <= a.in_w;
+  return c;
+}
+SECATEUR_INLINE Q pool_words(const QPoolArgs& a, const PoolColumn& c, const int32_t* line) {
+  if (a.stride_w == 1) return c.whole ? Q::load(line + c.from) : Q::load_or(Q::zero(), Q::mask(c.lo, c.hi), line + c.from);
+  if (a.stride_w == 2) return c.whole ? Q::load_even(line + c.from) : Q::load_even_or(Q::zero(), Q::even(c.lo, c.hi), line + c.from);
+  int32_t t[Q::kLanes] = {};
+  for (int k = c.lo; k < c.hi; ++k) t[k] = line[c.from + k * a.stride_w];
+  return Q::load(t);
+}
+
 inline void max_pool_quads(const QPoolArgs& a) {
-  for (int64_t plane = 0; plane < a.planes; ++plane) {
-    const auto* x = reinterpret_cast<const int32_t*>(a.x) + plane * a.in_h * a.in_w;
-    auto* y = reinterpret_cast<int32_t*>(a.y) + plane * a.out_h * a.out_w;
-    for (int i = 0; i < a.out_h; ++i)
-      for (int j = 0; j < a.out_w; j += Q::kLanes) {
-        const int count = a.out_w - j < Q::kLanes ? a.out_w - j : Q::kLanes;
+  constexpr int kKept = 16;  // columns of a window that are looked up once
+  for (int j = 0; j < a.out_w; j += Q::kLanes) {
+    const int count = a.out_w - j < Q::kLanes ? a.out_w - j : Q::kLanes;
+    PoolColumn columns[kKept];
+    for (int v = 0; v < a.kernel_w && v < kKept; ++v) columns[v] = pool_column(a, j, v, count);
+    for (int64_t plane = 0; plane < a.planes; ++plane) {
+      const auto* x = reinterpret_cast<const int32_t*>(a.x) + plane * a.in_h * a.in_w;
+      auto* y = reinterpret_cast<int32_t*>(a.y) + plane * a.out_h * a.out_w + j;
+      for (int i = 0; i < a.out_h; ++i, y += a.out_w) {
         Q best = Q::zero();
         for (int u = 0; u < a.kernel_h; ++u) {
           const int row = i * a.stride_h + u * a.dilation_h - a.pad_top;
           if (row < 0 || row >= a.in_h) continue;
           const int32_t* line = x + int64_t{row} * a.in_w;
           for (int v = 0; v < a.kernel_w; ++v) {
-            // Lane t is column (j + t) * stride + shift.
-            const int shift = v * a.dilation_w - a.pad_left, from = j * a.stride_w + shift;
-            int lo = from >= 0 ? 0 : (-from + a.stride_w - 1) / a.stride_w;
-            int hi = from >= a.in_w ? 0 : (a.in_w - from + a.stride_w - 1) / a.stride_w;
-            hi = hi < count ? hi : count;
-            if (lo >= hi) continue;
-            if (a.stride_w == 1) {
-              best = maximum(best, Q::load_or(Q::zero(), Q::mask(lo, hi), line + from));
-            } else if (a.stride_w == 2) {
-              best = maximum(best, Q::load_even_or(Q::zero(), Q::even(lo, hi), line + from));
-            } else {
-              int32_t t[Q::kLanes] = {};
-              for (int k = lo; k < hi; ++k) t[k] = line[from + k * a.stride_w];
-              best = maximum(best, Q::load(t));
-            }
+            const PoolColumn c = v < kKept ? columns[v] : pool_column(a, j, v, count);
+            if (c.lo < c.hi) best = maximum(best, pool_words(a, c, line));
           }
         }
-        best.store_masked(y + i * a.out_w + j, Q::mask(0, count));
+        if (count == Q::kLanes) {
+          best.store(y);
+        } else {
+          best.store_masked(y, Q::mask(0, count));
+        }
       }
+    }
   }
 }
 

@@ -139,7 +139,7 @@ int main() {
     for (int stride : {1, 2, 3})
       for (int kernel : {2, 3})
         for (int pad : {0, 1})
-          for (int width : {4, 9, 16, 37}) {
+          for (int width : {4, 9, 16, 37, 70}) {
             QPoolArgs a;
             a.planes = 3, a.in_h = 7, a.in_w = width;
             a.kernel_h = a.kernel_w = kernel, a.stride_h = a.stride_w = stride, a.pad_top = a.pad_left = pad;
