@@ -17,6 +17,7 @@ OPERATORS = set(_native.supported_operators().split(", "))
 
 # What the engine says it does not do, in its own words. Anything else must run.
 REFUSED = (
+    "without fmod",  # Mod of floats
     "supported: float32",  # integer and half arithmetic
     "supported: rank 3 (1-D) and 4 (2-D)",
     "ONNX data type",  # float8, int4, ...

@@ -213,11 +213,15 @@ void fuse_pads(Graph& graph, Notes& notes) {
     if (reader < 0 || !r.ints(n.inputs[1], pads)) continue;
     const auto c = static_cast<size_t>(reader);
     const Node& conv = r.node(c);
-    if (!is_conv(conv) || conv.inputs[0] != n.outputs[0] || attr_s(conv, "auto_pad", "NOTSET") != "NOTSET") continue;
+    if (!is_conv(conv) || conv.inputs[0] != n.outputs[0]) continue;
+    // VALID, as TensorFlow's exporter writes it, is NOTSET without pads.
+    const std::string mode = attr_s(conv, "auto_pad", "NOTSET");
+    if (mode != "NOTSET" && mode != "VALID") continue;
     const Tensor* w = r.f32(conv.inputs[1]);
     if (!w || w->dims.size() < 3 || pads.size() != 2 * w->dims.size()) continue;
     const size_t rank = w->dims.size(), spatial = rank - 2;
-    auto own = attr_is(conv, "pads", std::vector<int64_t>(2 * spatial, 0));
+    const std::vector<int64_t> none(2 * spatial, 0);
+    auto own = mode == "VALID" ? none : attr_is(conv, "pads", none);
     bool ok = own.size() == 2 * spatial && pads[0] == 0 && pads[1] == 0 && pads[rank] == 0 && pads[rank + 1] == 0;
     for (int64_t v : pads) ok = ok && v >= 0 && v < (1 << 20);
     if (!ok) continue;
@@ -226,6 +230,7 @@ void fuse_pads(Graph& graph, Notes& notes) {
       own[spatial + k] += pads[rank + 2 + k];
     }
     r.attrs(c)["pads"].value = own;
+    r.attrs(c).erase("auto_pad");
     const std::string in = n.inputs[0];
     r.kill(i);
     r.set_input(c, 0, in);
