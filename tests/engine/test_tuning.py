@@ -96,6 +96,19 @@ def test_tuned_answers_are_right(isa: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert max(levels) <= known.index(isa)
 
 
+def test_integers_are_the_same_bits_whatever_is_chosen() -> None:
+    pytest.importorskip("onnxruntime")
+    from secateur.engine.quantized import static_int8
+
+    rng = np.random.default_rng(0)
+    model = static_int8(MODEL, [{k: rng.standard_normal(v.shape).astype(np.float32) for k, v in FEEDS.items()}])
+    plain = InferenceSession(model, threads=1)
+    assert any(row["kernel"].startswith("qconv_") for row in plain.explain(repeats=0))
+    tuned = InferenceSession(model, threads=1, tune="full")
+    assert tuned.n_timed > 0
+    assert tuned.run(None, FEEDS)[0].tobytes() == plain.run(None, FEEDS)[0].tobytes()
+
+
 def test_asked_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECATEUR_TUNE", "fast")
     assert InferenceSession(MODEL, threads=1).n_timed > 0

@@ -68,7 +68,7 @@ double predict_linear_us(const LinearKernel& kernel, const LinearShape& s, int64
       const double tile = 4.0 * kernel.vector_lanes, tiles = std::ceil(rows / tile);
       const double vectors = std::ceil(rows / double(kernel.vector_lanes));
       const double panel = s.in * std::min(tile, vectors * kernel.vector_lanes) * 4;
-      const double load = panel < 0.8 * l1 ? 1.13 : panel < 2 * l1 ? 1.5 : panel < 0.3 * l2 ? 2.1 : 2.4;
+      const double load = panel < 0.8 * l1 ? 1.13 : panel < 2 * l1 ? 1.3 : panel < 0.3 * l2 ? 1.65 : 2.2;
       cycles = double(nnz) * std::max(vectors * load * width * fma, 1.7 * tiles) + tiles * 25.0 * s.out +
                double(rows) * (s.in * 1.0 + s.out * 2.5);
     }
