@@ -1,5 +1,6 @@
 // Time of every int8 convolution kernel on real layer shapes: us, prediction, products per nanosecond on filled blocks.
 // Usage: kernels_qconv_bench [substring of the layer name] [density of 1x4 blocks in percent]...
+// BEST=1 leaves out narrower ISAs, ROWS=4 prunes four outputs together.
 #include <cstdlib>
 
 #include "base/arena.h"
@@ -15,6 +16,7 @@ struct Layer {
   int in_c, size, out_c, kernel, stride, pad;
   bool residual;
   int rows = 0;            // of a linear layer
+  bool depthwise = false;
 };
 
 constexpr Layer kLayers[] = {
@@ -32,7 +34,8 @@ constexpr Layer kLayers[] = {
     {"resnet50.1x1 256-1024@14", 256, 14, 1024, 1, 1, 0, true}, {"resnet50.1x1 2048-512@7", 2048, 7, 512, 1, 1, 0, false},
     {"resnet50.128@56/2", 128, 56, 128, 3, 2, 1, false}, {"fc 2048-1000", 2048, 1, 1000, 1, 1, 0, false},
     {"bert.768-768@128", 768, 1, 768, 1, 1, 0, false, 128}, {"bert.768-3072@128", 768, 1, 3072, 1, 1, 0, false, 128},
-    {"bert.3072-768@128", 3072, 1, 768, 1, 1, 0, false, 128},
+    {"bert.3072-768@128", 3072, 1, 768, 1, 1, 0, false, 128}, {"mobilenetv2.384@14", 384, 14, 384, 3, 1, 1, false, 0, true},
+    {"mobilenetv2.144@56/2", 144, 56, 144, 3, 2, 1, false, 0, true},
 };
 
 }  // namespace
@@ -42,8 +45,9 @@ int main(int argc, char** argv) {
   std::vector<double> densities;
   for (int i = 2; i < argc; ++i) densities.push_back(std::atof(argv[i]) / 100);
   if (densities.empty()) densities = {0.05, 0.1, 0.3};
+  const int together = std::getenv("ROWS") ? std::atoi(std::getenv("ROWS")) : 1;
   testing::Random rng(1);
-  std::printf("%s, best ISA %s\n%-26s %-11s %8s %9s %9s %8s  %s\n", cpu().name.c_str(), isa_name(selected_isa()), "layer", "kernel",
+  std::printf("%s, best ISA %s\n%-26s %-32s %6s %9s %9s %8s  %s\n", cpu().name.c_str(), isa_name(selected_isa()), "layer", "kernel",
               "blocks%", "us", "predicted", "MAC/ns", "tiles");
   for (const Layer& l : kLayers) {
     if (std::string(l.name).find(only) == std::string::npos) continue;
@@ -54,6 +58,7 @@ int main(int argc, char** argv) {
     s.kernel_h = s.kernel_w = l.kernel;
     s.stride_h = s.stride_w = l.stride;
     s.pad_top = s.pad_left = s.pad_bottom = s.pad_right = l.pad;
+    s.groups = l.depthwise ? l.in_c : 1;
     QEpilogue e;
     e.residual = l.residual;
     if (l.rows) s.in_w = l.rows, e.output = QOutput::kF32Rows;
@@ -67,11 +72,14 @@ int main(int argc, char** argv) {
         if (k.family == QConvFamily::kDense) density = 1.0;
         std::vector<int8_t> w(size_t(s.weight_count()), 0);
         const int taps = s.kernel_h * s.kernel_w;
-        for (int o = 0; o < s.out_c; ++o)
-          for (int q = 0; q < s.in_c; q += 4)
-            for (int t = 0; t < taps; ++t)
-              if (rng.unit() < density)
-                for (int c = q; c < std::min(q + 4, s.in_c); ++c) w[(size_t(o) * s.in_c + c) * taps + t] = static_cast<int8_t>(1 + rng.below(100));
+        const int per = s.in_c / s.groups;
+        for (int first = 0; first < s.out_c; first += together)
+          for (int q = 0; q < per; q += 4)
+            for (int t = 0; t < taps; ++t) {
+              if (!(rng.unit() < density)) continue;
+              for (int o = first; o < std::min(first + together, s.out_c); ++o)
+                for (int c = q; c < std::min(q + 4, per); ++c) w[(size_t(o) * per + c) * taps + t] = static_cast<int8_t>(1 + rng.below(100));
+            }
         const QWeights qw{w.data(), nullptr, scale.data(), 3};
         const QDensity d = measure_density(s, e, qw);
         const auto p = k.pack(k, s, e, qw, {});
@@ -82,8 +90,7 @@ int main(int argc, char** argv) {
         args.residual = r.data();
         args.scratch = scratch.data();
         const double us = testing::median_us([&] { k.run(*p, args); }, 15);
-        std::printf("%-26s %s %-8s %6.1f %9.2f %9.2f %8.1f  %s\n", l.name, k.family == QConvFamily::kSparse ? "1x4" : k.family == QConvFamily::kQuads ? "4x4" : "de ",
-                    isa_name(k.isa), 100 * density, us, predict_qconv_us(k, s, e, d),
+        std::printf("%-26s %-32s %6.1f %9.2f %9.2f %8.1f  %s\n", l.name, k.name, 100 * density, us, predict_qconv_us(k, s, e, d),
                     4e-3 * double(d.filled) * s.conv_h() * s.conv_w() / us, p->note.c_str());
         if (k.family == QConvFamily::kDense) break;
       }
