@@ -31,6 +31,7 @@ struct Vec {
   static SECATEUR_INLINE Vec load_masked(const float* p, Mask m) { return {_mm512_maskz_loadu_ps(m, p)}; }
   static SECATEUR_INLINE Vec load_range(const float* p, int lo, int hi) { return load_masked(p, mask(lo, hi)); }
   static SECATEUR_INLINE Vec load_bits(const float* p, uint32_t bits) { return load_masked(p, static_cast<__mmask16>(bits)); }
+  SECATEUR_INLINE Vec keep(uint32_t bits) const { return {_mm512_maskz_mov_ps(static_cast<__mmask16>(bits), v)}; }
   static SECATEUR_INLINE Vec quads(const float* p, const int64_t* o) {
     __m512 r = _mm512_castps128_ps512(_mm_loadu_ps(p + o[0]));
     r = _mm512_mask_broadcast_f32x4(r, 0x00f0, _mm_loadu_ps(p + o[1]));

@@ -14,6 +14,7 @@
 //                                       first, then the first of b
 //   quads(p, o) spread(p)               one group of four floats per four lanes: from p + o[0], p + o[1], ...; p[0] four
 //                                       times, p[1] four times, ...
+//   keep(bits)                          lanes whose bit is set, 0 elsewhere; only where kHasHalf
 //   sum_quads(p)                        p[i] = sum of lanes i, i + 4, ..., i < 4
 //   halves(a, b, &lo, &hi)              lo = first halves of a and b, hi = their second halves
 //   Half                                half a register: load, store, load_masked, mask, even, low(v); kHasHalf tells if it exists

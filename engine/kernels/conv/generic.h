@@ -455,6 +455,123 @@ void sparse_rows_quads(const ConvView& v, const Block& b, const ConvRow* row, co
   }
 }
 
+// Moves whole rows of R vectors (-1: two rows a vector) by one column; what comes in is zero.
+template <int P, int R, bool kUp>
+SECATEUR_INLINE void move_rows(Vec* x) {
+  if constexpr (R < 0) {
+#if defined(__AVX512F__)
+    constexpr uint32_t inner = kUp ? 0xfefe : 0x7f7f;  // lanes that do not come from the other row
+    SECATEUR_UNROLL
+    for (int p = 0; p < P; ++p)
+      x[p] = (kUp ? shift_up(Vec::zero(), x[p]) : shift_down(x[p], Vec::zero())).keep(inner);
+#endif
+  } else {
+    SECATEUR_UNROLL
+    for (int p = 0; p < P; p += R) {
+      SECATEUR_UNROLL
+      for (int i = 0; i < R; ++i) {
+        const int at = kUp ? p + R - 1 - i : p + i;  // what is read has not been moved yet
+        if (kUp) {
+          x[at] = shift_up(i + 1 < R ? x[at - 1] : Vec::zero(), x[at]);
+        } else {
+          x[at] = shift_down(x[at], i + 1 < R ? x[at + 1] : Vec::zero());
+        }
+      }
+    }
+  }
+}
+
+template <int P>
+SECATEUR_INLINE void add_nonzeros(const ConvView& v, const Block& b, const Near& offsets, int64_t i, int64_t stop, Vec* sums) {
+  constexpr int C = chains(P);
+  Vec more[C][P];
+  SECATEUR_UNROLL
+  for (int c = 1; c < C; ++c) {
+    SECATEUR_UNROLL
+    for (int p = 0; p < P; ++p) more[c][p] = Vec::zero();
+  }
+  const auto add = [&](Vec* to, int64_t at) {
+    const Vec w = Vec::set1(v.nonzeros[at]);
+    const float* x = b.panel + offsets[at];
+    SECATEUR_UNROLL
+    for (int p = 0; p < P; ++p) to[p] = fma(w, Vec::load(x + p * kLanes), to[p]);
+  };
+  for (; i + C <= stop; i += C) {
+    add(sums, i);
+    SECATEUR_UNROLL
+    for (int c = 1; c < C; ++c) add(more[c], i + c);
+  }
+  for (; i < stop; ++i) add(sums, i);
+  SECATEUR_UNROLL
+  for (int c = 1; c < C; ++c) {
+    SECATEUR_UNROLL
+    for (int p = 0; p < P; ++p) sums[p] = sums[p] + more[c][p];
+  }
+}
+
+template <int P, int R>
+void sparse_rows_middle(const ConvView& v, const Block& b, const ConvRow* row, const ConvRow* end, Near offsets) {
+  for (; row != end; ++row) {
+    Vec sums[P];
+    const Vec bias = Vec::set1(row->first ? v.bias[row->out] : 0.0f);
+    SECATEUR_UNROLL
+    for (int p = 0; p < P; ++p) sums[p] = Vec::zero();
+    const int64_t right = row->begin + row->left, middle = right + row->right;
+    if (row->left) {
+      add_nonzeros<P>(v, b, offsets, row->begin, right, sums);
+      move_rows<P, R, true>(sums);
+    }
+    if (row->right) {
+      Vec other[P];
+      SECATEUR_UNROLL
+      for (int p = 0; p < P; ++p) other[p] = Vec::zero();
+      add_nonzeros<P>(v, b, offsets, right, middle, other);
+      move_rows<P, R, false>(other);
+      SECATEUR_UNROLL
+      for (int p = 0; p < P; ++p) sums[p] = sums[p] + other[p];
+    }
+    if (row->first) {
+      SECATEUR_UNROLL
+      for (int p = 0; p < P; ++p) sums[p] = sums[p] + bias;
+    } else {
+      const float* from = b.partial + row->out * v.tile_floats;
+      SECATEUR_UNROLL
+      for (int p = 0; p < P; ++p) sums[p] = sums[p] + Vec::load(from + p * kLanes);
+    }
+    add_nonzeros<P>(v, b, offsets, middle, row->begin + row->count, sums);
+    finish<P>(v, b, row->out, row->last, sums);
+  }
+}
+
+// Null where a block does not hold whole rows.
+template <int R>
+auto middle_function(int block) {
+  using Fn = void (*)(const ConvView&, const Block&, const ConvRow*, const ConvRow*, Near);
+  constexpr auto at = []<int P>(std::integral_constant<int, P>) -> Fn {
+    if constexpr (P <= conv_middle_vectors(kWide) && (R < 0 || P % R == 0)) {
+      return sparse_rows_middle<P, R>;
+    } else {
+      return nullptr;
+    }
+  };
+  constexpr Fn table[] = {
+      at(std::integral_constant<int, 1>()), at(std::integral_constant<int, 2>()),  at(std::integral_constant<int, 3>()),
+      at(std::integral_constant<int, 4>()), at(std::integral_constant<int, 5>()),  at(std::integral_constant<int, 6>()),
+      at(std::integral_constant<int, 7>()), at(std::integral_constant<int, 8>()),  at(std::integral_constant<int, 9>()),
+      at(std::integral_constant<int, 10>()), at(std::integral_constant<int, 11>()), at(std::integral_constant<int, 12>())};
+  return table[block - 1];
+}
+
+SECATEUR_INLINE void middle_block(const ConvView& v, const Block& b, const ConvRow* row, const ConvRow* end, int block) {
+  const Near offsets{v.near, v.near_unit};
+#if defined(__AVX512F__)
+  const auto fn = v.middle < 0 ? middle_function<-1>(block) : v.middle == 1 ? middle_function<1>(block) : middle_function<2>(block);
+#else
+  const auto fn = v.middle == 1 ? middle_function<1>(block) : v.middle == 2 ? middle_function<2>(block) : middle_function<4>(block);
+#endif
+  fn(v, b, row, end, offsets);
+}
+
 // Under a fused pool: sums[0..3] are the window's cells (row, column) = (0,0) (0,1) (1,0) (1,1).
 template <int P>
 void sparse_rows_pooled(const ConvView& v, const Block& b, const ConvRow* row, const ConvRow* end) {
@@ -557,6 +674,8 @@ SECATEUR_INLINE void sparse_task(const ConvView& v, const ConvTask& t) {
       b.partial = t.scratch + v.partial_at + int64_t{b.at} * planes_wide;
       if (v.pooled) {
         kSparsePooled[block](v, b, begin, end);
+      } else if (v.middle) {
+        middle_block(v, b, begin, end, block);
       } else if (v.near) {
         sparse_block(v, b, begin, end, block, Near{v.near, v.near_unit});
       } else {

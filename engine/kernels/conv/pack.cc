@@ -31,7 +31,7 @@ class Layout {
  public:
   Layout(const ConvShape& s, const ConvGeometry& g, int tile_rows)
       : s_(s), g_(g), tile_rows_(tile_rows), shift_floats_(g.shift_floats(tile_rows)) {
-    if (g.hold != ConvHold::kPlanes) return;
+    if (g.hold == ConvHold::kTaps || g.hold == ConvHold::kInPlace) return;
     int64_t at = 0;
     phase_at_.assign(g.step_h, 0);
     for (int f = 0; f < g.step_h; ++f) {
@@ -40,19 +40,21 @@ class Layout {
     }
   }
   int64_t channel_floats() const { return g_.channel_floats(tile_rows_); }
-  int n_planes() const { return g_.hold == ConvHold::kPlanes ? g_.n_shifts * g_.step_h : g_.n_taps; }
+  int n_planes() const { return g_.hold == ConvHold::kPlanes || g_.hold == ConvHold::kMiddle ? g_.n_shifts * g_.step_h : g_.n_taps; }
 
   // Panel offset of input row `q`, column `shift` (both before padding) of a channel, `in_chunk` of its chunk.
   uint32_t tap(int channel, int in_chunk, int q, int shift) const {
     if (g_.hold == ConvHold::kInPlace) return static_cast<uint32_t>(int64_t{channel} * s_.in_h * s_.in_w);
     const int64_t start = in_chunk * channel_floats();
     if (g_.hold == ConvHold::kTaps) return static_cast<uint32_t>(start + plane(q, shift) * g_.tap_floats());
+    if (g_.hold == ConvHold::kMiddle) shift = 0;
     return static_cast<uint32_t>(start + shift / g_.shift_step * shift_floats_ + phase_at_[q % g_.step_h] +
                                  int64_t{q / g_.step_h} * g_.pitch);
   }
   // Index of the plane the tap is in, unique within a channel.
   int plane(int q, int shift) const {
-    if (g_.hold != ConvHold::kPlanes) return q / s_.dilation_h * s_.kernel_w + shift / s_.dilation_w;
+    if (g_.hold == ConvHold::kTaps || g_.hold == ConvHold::kInPlace) return q / s_.dilation_h * s_.kernel_w + shift / s_.dilation_w;
+    if (g_.hold == ConvHold::kMiddle) return q % g_.step_h;
     return shift / g_.shift_step * g_.step_h + q % g_.step_h;
   }
 
@@ -65,7 +67,7 @@ class Layout {
   ConvPlane make_plane(int channel, int channel_in_chunk, int index) const {
     ConvPlane p;
     p.channel = channel;
-    p.shift = index / g_.step_h * g_.shift_step;
+    p.shift = g_.hold == ConvHold::kMiddle ? s_.pad_left : index / g_.step_h * g_.shift_step;
     p.phase = index % g_.step_h;
     p.extra = g_.extra[p.phase];
     // first j with j * step + shift - pad >= 0; first with >= in_w
@@ -169,6 +171,7 @@ void pack_sparse(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, con
   (near ? p.near : p.far) = Buffer(static_cast<size_t>(entries) * (near ? sizeof(uint16_t) : sizeof(uint32_t)));
   p.nonzeros = Buffer(values.size() * sizeof(float));
   p.view.near_unit = unit;
+  const bool middle = g.hold == ConvHold::kMiddle;
   int64_t at = 0;
   std::vector<char> used(layout.n_planes());
   for (int k = 0; k < t.n_chunks; ++k) {
@@ -176,10 +179,14 @@ void pack_sparse(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, con
     std::vector<char> used_all(static_cast<size_t>(channels) * used.size());
     std::vector<ConvRow> rows;
     std::vector<std::pair<uint32_t, int64_t>> own;  // offset and weights of this chunk's, by output channel
-    const auto& list = by_chunk[k];
+    auto& list = by_chunk[k];
+    if (middle) {  // left, right, middle column
+      const auto order = [](const Nonzero& z) { return std::pair(z.out, z.v == 0 ? 0 : z.v == 2 ? 1 : 2); };
+      std::stable_sort(list.begin(), list.end(), [&](const Nonzero& a, const Nonzero& b) { return order(a) < order(b); });
+    }
     size_t i = 0;
     for (int o = 0; o < s.out_c; o += block) {
-      ConvRow row{o, 0, static_cast<int64_t>(own.size()), static_cast<uint8_t>(first[o] == k),
+      ConvRow row{o, 0, 0, 0, static_cast<int64_t>(own.size()), static_cast<uint8_t>(first[o] == k),
                   static_cast<uint8_t>(last[o] == k)};
       for (; i < list.size() && list[i].out == o; ++i) {
         const Nonzero& z = list[i];
@@ -195,6 +202,8 @@ void pack_sparse(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, con
         }
         own.push_back({offset, z.weights});
         ++row.count;
+        row.left += middle && z.v == 0;
+        row.right += middle && z.v == 2;
       }
       if (row.count > 0 || row.first) rows.push_back(row);
     }
@@ -305,6 +314,7 @@ std::unique_ptr<PackedConv> conv_panel_pack(const ConvKernel& kernel, const Conv
   const int lanes = kernel.vector_lanes;
   v.in_place = g.hold == ConvHold::kInPlace;
   v.quads = g.quads();
+  v.middle = g.hold != ConvHold::kMiddle ? 0 : g.cols < lanes ? -1 : g.cols / lanes;
   if (g.hold == ConvHold::kTaps) {
     v.tap_vectors = static_cast<int>((g.tap_floats() + lanes - 1) / lanes);
     p->tap_masks = tap_masks(s, lanes, v.tap_vectors);
@@ -362,7 +372,7 @@ std::unique_ptr<PackedConv> conv_panel_pack(const ConvKernel& kernel, const Conv
                     p->planes.size() * sizeof(ConvPlane) + p->taps.size() * 4 + p->bias.size() * 4;
   char text[120];
   std::snprintf(text, sizeof text, "%s%d tile%s of %dx%d, %d chunk%s, %d vectors",
-                v.quads ? "taps of 4 pixels, " : v.tap_vectors ? "taps, " : v.in_place ? "in place, " : "", t.n_tiles, t.n_tiles > 1 ? "s" : "",
+                v.quads ? "taps of 4 pixels, " : v.tap_vectors ? "taps, " : v.in_place ? "in place, " : v.middle ? "middle column, " : "", t.n_tiles, t.n_tiles > 1 ? "s" : "",
                 t.tile_rows, g.pitch, t.n_chunks, t.n_chunks > 1 ? "s" : "", t.block);
   p->note = text;
   return p;

@@ -16,6 +16,10 @@
 // (input channel, kernel tap), the whole image moved by the tap and aligned to vectors; filling it is one masked copy. A
 // 1x1 kernel over images that are whole vectors reads its input *in place*: planes are the channels themselves.
 //
+// Kernels three columns wide over rows of whole vectors may hold the *middle* column's planes only. The left and the right
+// column's nonzeros are summed apart, and those sums moved by one lane when a channel is done: a third of the panel, for
+// two moves a vector and channel.
+//
 // Images of at most four pixels are held as taps of four floats, and a vector takes as many nonzeros as it has groups of
 // four lanes ("quads").
 //
@@ -48,6 +52,7 @@ struct ConvTap {
 struct ConvRow {
   int32_t out;
   int32_t count;
+  int32_t left, right;     // middle: nonzeros of the left column come first, then the right one's
   int64_t begin;           // into near or far, and nonzeros
   uint8_t first, last;     // of this channel's rows: starts from the bias, ends with the epilogue
 };
@@ -68,6 +73,7 @@ struct ConvView {
   bool in_place;
   int32_t tap_vectors;                      // taps: vectors copied per plane; 0 = planes as above
   bool quads;
+  int32_t middle;                           // vectors a row, -1 = half of one; 0 = all columns have planes
   // flat pixel space of a tile
   int32_t pitch;
   int32_t tile_rows, n_tiles;
@@ -119,6 +125,9 @@ using ConvTaskFn = void (*)(const ConvView&, const ConvTask&);
 // Dense register block: output channels x vectors, for 32 and for 16 registers.
 inline constexpr int kDenseRows = 8, kDenseVectors = 3;          // 24 sums + 3 loads
 inline constexpr int kDenseRowsSmall = 4, kDenseVectorsSmall = 3;  // 12 + 3
+
+// Middle planes: vectors at once, two sums each.
+constexpr int conv_middle_vectors(bool wide) { return wide ? 12 : 6; }
 
 // Blocks of output channels: the vectors they run over at once, so that sums, loads and a weight fit the registers.
 constexpr int conv_block_vectors(int block, bool wide) {

@@ -32,6 +32,7 @@ double cycles_per_16(double bytes, int alignment) {
 
 struct Limits {
   int max_block;
+  bool wide;
   double width;       // cost of one vector against 16 floats
   double work;        // slowdown of the arithmetic (no FMA in the portable build)
 };
@@ -40,6 +41,7 @@ Limits limits(const ConvKernel& k, bool pooled) {
   const bool sparse = k.family == ConvFamily::kSparse;
   const bool wide = k.vector_registers == 32;
   Limits l;
+  l.wide = wide;
   l.max_block = sparse ? (pooled ? (wide ? 7 : 3) : (wide ? 24 : 12)) : k.family == ConvFamily::kBlock ? conv_block_vectors(k.block, wide) : kDenseVectors;
   l.width = double(k.vector_lanes) / 16.0;
   l.work = k.vector_lanes >= 16 ? 1.0 : k.vector_lanes >= 8 ? (sparse ? 1.1 : 1.0) : sparse ? 2.4 : 3.0;
@@ -75,7 +77,7 @@ double fill_cycles(const ConvGeometry& g, int lanes, int tile_rows, double plane
   const double vectors = g.pitch / lanes + (rest == 0 ? 0.0 : lanes == 16 && rest <= 8 ? 0.5 : 1.0);
   const double width = std::max(0.5, lanes / 16.0);
   // Three planes at a time read a row once.
-  const double per_vector = g.three() ? 1.5 * width : g.step_w == 1 ? 2.2 * width : g.step_w == 2 ? (lanes >= 8 ? 3.2 * width : 8.0) : 1.5 * lanes;
+  const double per_vector = g.three() ? 1.5 * width : g.hold == ConvHold::kMiddle ? 1.7 * width : g.step_w == 1 ? 2.2 * width : g.step_w == 2 ? (lanes >= 8 ? 3.2 * width : 8.0) : 1.5 * lanes;
   double cycles = rows * (std::max(1.0, vectors * per_vector) + (g.three() ? 0.4 : 1.2)) + 10.0 * used;
   if (spills) cycles += rows * g.pitch / 16.0 * 2.0;
   return planes * cycles;
@@ -87,7 +89,7 @@ int64_t ConvGeometry::tap_floats() const { return quads() ? 4 : (int64_t{rows} *
 
 int64_t ConvGeometry::channel_floats(int tile_rows) const {
   if (hold == ConvHold::kInPlace) return int64_t{tile_rows} * pitch;
-  if (hold == ConvHold::kPlanes) return shift_floats(tile_rows) * n_shifts;
+  if (hold != ConvHold::kTaps) return shift_floats(tile_rows) * n_shifts;
   const int64_t floats = tap_floats() * n_taps;
   return floats < 128 ? floats : (floats / 16 | 1) * 16;  // as below
 }
@@ -156,6 +158,9 @@ ConvGeometry conv_geometry(const ConvKernel& kernel, const ConvShape& s, const E
   if (hold == ConvHold::kTaps) {
     g.pitch = g.cols;
     g.alignment = g.quads() ? 4 : 16;
+  } else if (hold == ConvHold::kMiddle) {
+    g.pitch = g.cols;
+    g.alignment = g.cols % 16 == 0 ? 16 : g.cols % 8 == 0 ? 8 : 4;
   } else if (hold == ConvHold::kInPlace || (pointwise && g.rows == 1)) {
     g.pitch = g.cols;  // no row is ever skipped, and planes start aligned
     g.alignment = hold == ConvHold::kInPlace ? 16 : 8;
@@ -181,7 +186,7 @@ ConvGeometry conv_geometry(const ConvKernel& kernel, const ConvShape& s, const E
   // Planes are indexed by column shift; without a pool only multiples of the dilation occur.
   g.shift_step = g.pooled ? 1 : s.dilation_w;
   const int last_shift = (s.kernel_w - 1) * s.dilation_w + (g.pooled ? s.stride_w : 0);
-  g.n_shifts = last_shift / g.shift_step + 1;
+  g.n_shifts = hold == ConvHold::kMiddle ? 1 : last_shift / g.shift_step + 1;
   g.pair_shifts = s.stride_w;
   g.extra.assign(g.step_h, -1);
   for (int u = 0; u < s.kernel_h; ++u)
@@ -198,7 +203,7 @@ void each_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e
   const bool sparse = kernel.family != ConvFamily::kDense;
   const Limits lim = limits(kernel, g.pooled);
   const int lanes = kernel.vector_lanes, cells = g.pooled ? 4 : 1;
-  const bool quads = g.quads();
+  const bool quads = g.quads(), middle = g.hold == ConvHold::kMiddle;
   const bool dense_pool = kernel.family != ConvFamily::kSparse && e.pool != Pool2x2::kNone;
   const int m = kernel.vector_registers == 32 ? kDenseRows : kDenseRowsSmall;
   // Channels with at least one nonzero, and channel-row pairs, if zeros fall at random.
@@ -235,10 +240,13 @@ void each_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e
       for (int n_blocks = ceil_div(vectors, lim.max_block); n_blocks <= vectors; n_blocks = n_blocks * 3 / 2 + 1) {
         const int block = g.fold && g.fold < 4 ? ceil_div(ceil_div(vectors, n_blocks), 4) * 4 : ceil_div(vectors, n_blocks);
         if (g.fold == 4 && block < vectors) continue;
+        if (middle && (block * lanes % g.cols != 0 || block > conv_middle_vectors(lim.wide) ||
+                       int64_t{chunk} * g.channel_floats(tile_rows) / g.alignment > 65535))
+          continue;
         const int blocks = ceil_div(vectors, block);
         // A block reads a strip of every plane: its own floats and the rows its taps reach below.
         double reach = 0;
-        if (g.hold != ConvHold::kPlanes) {
+        if (g.hold == ConvHold::kTaps || g.hold == ConvHold::kInPlace) {
           reach = double(block) * lanes;
         } else {
           for (int x : g.extra)
@@ -261,7 +269,7 @@ void each_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e
           const double row_share = 1.0 - std::exp(-double(nnz) * of / s.out_c / chunks * double(s.groups));
           const double rows = double(s.out_c) / of * std::max(row_share, 1.0 / chunks) * chunks / (s.groups > 1 ? std::min(chunks, s.groups) : 1);
           cycles += nnz * (entry(block) * (blocks - 1) + entry(vectors - block * (blocks - 1)));
-          cycles += rows * blocks * ((quads ? 30.0 : c.start) + (g.pooled ? 40.0 : 0.0) +
+          cycles += rows * blocks * ((quads ? 30.0 : middle ? c.start + 11.0 + 3.5 * block * lim.width : c.start) + (g.pooled ? 40.0 : 0.0) +
                                      of * (spill + stored * (e.residual ? c.residual : c.store) + (g.pitch != g.cols ? c.crop * stored + c.crop_start : 0)));
           if (dense_pool) cycles += double(s.out_c) * vectors * 6.0;
           // Blocks that L2 cannot hold come from L3 for every tile; single nonzeros arrive in time.
@@ -307,6 +315,13 @@ void each_plan(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, 
   }
   // Dense kernels wait for memory there: more bytes of panel beside their weights.
   if (fits_taps(s) && kernel.family != ConvFamily::kDense && (sparse || !pooled)) consider(pooled ? PoolBy::kBuffer : PoolBy::kNothing, ConvHold::kTaps);
+  // Rows of whole vectors, or of half a vector; moved sums of a kernel one column narrower would be the outer ones.
+  const int lanes = kernel.vector_lanes, per_row = s.in_w / lanes;
+  if (kernel.family == ConvFamily::kSparse && s.kernel_w == 3 && s.stride_h == 1 && s.stride_w == 1 && s.dilation_w == 1 &&
+      s.pad_left == 1 && s.conv_w() == s.in_w &&
+      ((s.in_w % lanes == 0 && (per_row == 1 || per_row == 2 || (per_row == 4 && lanes < 16))) || (2 * s.in_w == lanes && lanes == 16))) {
+    consider(pooled ? PoolBy::kFolding : PoolBy::kNothing, ConvHold::kMiddle);
+  }
   // Whole vectors, lines of the cache, and offsets of 31 bits.
   const int64_t pixels = int64_t{s.in_h} * s.in_w;
   if (is_pointwise(s) && !pooled && pixels % 16 == 0 && pixels * s.in_c < (int64_t{1} << 31))

@@ -9,7 +9,7 @@
 namespace secateur {
 
 // How a task sees its input (panel.h).
-enum class ConvHold { kPlanes, kTaps, kInPlace };
+enum class ConvHold { kPlanes, kTaps, kInPlace, kMiddle };
 
 // The shape of the flat pixel space (panel.h), before it is cut.
 struct ConvGeometry {
