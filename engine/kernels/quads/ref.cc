@@ -8,12 +8,13 @@
 namespace secateur {
 namespace {
 
-// Half to even; beyond 2^10 nobody asks which byte it is. NaN gives the lower end, as before a clamp to a byte.
+// Half to even, without a branch that nobody can foresee; beyond 2^10 nobody asks which byte it is, NaN is the lower end.
 float round_even(float v) {
-  v = v > -1024.0f ? v < 1024.0f ? v : 1024.0f : -1024.0f;
-  const int whole = static_cast<int>(v + 1024.0f) - 1024;  // towards minus infinity, or just above v where the sum was rounded up
-  const float f = static_cast<float>(whole), d = v - f;
-  return d > 0.5f || (d == 0.5f && whole % 2 != 0) ? f + 1.0f : f;
+  v = v > -1024.0f ? v : -1024.0f;
+  v = v < 1024.0f ? v : 1024.0f;
+  constexpr float magic = 12582912.0f;  // 1.5 * 2^23: no bits are left behind the point
+  const float t = v + magic;
+  return t - magic;
 }
 
 // Adds n words, `step` apart, byte by byte. A template, so that words side by side become vectors.
@@ -63,7 +64,8 @@ void quads_average(const QAverageArgs& args) {
         const float scale = count ? args.scale / static_cast<float>(count) : 0.0f;
         for (int k = 0; k < 4; ++k) {
           const float q = round_even(static_cast<float>(sum[k] - count * args.x_zero) * scale) + static_cast<float>(args.zero);
-          y[k] = static_cast<uint8_t>(q > 0.0f ? q < 255.0f ? q : 255.0f : 0.0f);
+          const float low = q > 0.0f ? q : 0.0f;
+          y[k] = static_cast<uint8_t>(low < 255.0f ? low : 255.0f);
         }
       }
   }
