@@ -8,10 +8,12 @@
 
 #include <array>
 #include <cstring>
+#include <optional>
 #include <tuple>
 #include <utility>
 
 #include "bindings/bindings.h"
+#include "graph/once.h"
 #ifdef SECATEUR_HAVE_FORMATS
 #include "formats/unpack.h"
 #endif
@@ -115,21 +117,25 @@ Tuner tuner(const std::string& tune, const Known& known, const std::vector<Saved
 
 std::string repr_type(nb::handle h) { return nb::cast<std::string>(nb::handle(reinterpret_cast<PyObject*>(Py_TYPE(h.ptr()))).attr("__name__")); }
 
+// A model's bytes, or an mmap.mmap that its owner has no more use for: its pages are dropped while they are read.
+class Source {
+ public:
+  explicit Source(nb::handle model) {
+    if (PyObject_GetBuffer(model.ptr(), &view_.buffer, PyBUF_SIMPLE) != 0) throw nb::python_error();
+    view_.held = true;
+    if (repr_type(model) == "mmap") once_.emplace(bytes());
+  }
+  std::span<const uint8_t> bytes() const { return {static_cast<const uint8_t*>(view_.buffer.buf), static_cast<size_t>(view_.buffer.len)}; }
+
+ private:
+  View view_;
+  std::optional<ReadOnce> once_;
+};
+
 class PySession {
  public:
-  PySession(nb::bytes model, int threads, bool sparse, const std::string& tune, const Known& known, const std::vector<Saved>& saved)
-      : session_({reinterpret_cast<const uint8_t*>(model.c_str()), model.size()}, threads, sparse, tuner(tune, known, saved)) {
-    empty_ = nb::module_::import_("numpy").attr("empty");
-    for (const auto& in : session_.inputs()) input_names_.push_back(nb::steal<nb::str>(PyUnicode_InternFromString(in.name.c_str())));
-    for (const auto& out : session_.outputs()) {
-      output_names_.push_back(nb::steal<nb::str>(PyUnicode_InternFromString(out.name.c_str())));
-    }
-    nb::module_ numpy = nb::module_::import_("numpy");
-    for (int t = 0; t < 17; ++t) {
-      const auto d = static_cast<DType>(t);
-      if (dtype_size(d) && d != DType::kBFloat16) dtypes_[t] = numpy.attr("dtype")(numpy_name(d));
-    }
-  }
+  PySession(nb::object model, int threads, bool sparse, const std::string& tune, const Known& known, const std::vector<Saved>& saved)
+      : PySession(Source(model), threads, sparse, tuner(tune, known, saved)) {}
 
   const Session& session() const { return session_; }
   Session& session() { return session_; }
@@ -206,6 +212,19 @@ class PySession {
   }
 
  private:
+  PySession(const Source& source, int threads, bool sparse, Tuner tuner) : session_(source.bytes(), threads, sparse, std::move(tuner)) {
+    empty_ = nb::module_::import_("numpy").attr("empty");
+    for (const auto& in : session_.inputs()) input_names_.push_back(nb::steal<nb::str>(PyUnicode_InternFromString(in.name.c_str())));
+    for (const auto& out : session_.outputs()) {
+      output_names_.push_back(nb::steal<nb::str>(PyUnicode_InternFromString(out.name.c_str())));
+    }
+    nb::module_ numpy = nb::module_::import_("numpy");
+    for (int t = 0; t < 17; ++t) {
+      const auto d = static_cast<DType>(t);
+      if (dtype_size(d) && d != DType::kBFloat16) dtypes_[t] = numpy.attr("dtype")(numpy_name(d));
+    }
+  }
+
   static constexpr size_t kSmall = 4;
 
   static std::string names_of(const std::vector<ValueInfo>& infos) {
@@ -359,7 +378,7 @@ void bind_session(nb::module_& m) {
         return "NodeArg(name='" + a.name + "', type='" + a.type + "', shape=" + nb::cast<std::string>(nb::repr(a.shape)) + ")";
       });
   nb::class_<PySession>(m, "Session", "A model ready to run.")
-      .def(nb::init<nb::bytes, int, bool, const std::string&, const Known&, const std::vector<Saved>&>(), nb::arg("model"), nb::arg("threads") = 0,
+      .def(nb::init<nb::object, int, bool, const std::string&, const Known&, const std::vector<Saved>&>(), nb::arg("model"), nb::arg("threads") = 0,
            nb::arg("sparse") = true, nb::arg("tune") = "off", nb::arg("known") = Known(), nb::arg("saved") = std::vector<Saved>())
       .def("run", &PySession::run, nb::arg("output_names").none(), nb::arg("feeds"))
       .def("get_inputs", [](const PySession& s) { return node_args(s.session().inputs()); })

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "graph/check.h"
+#include "graph/once.h"
 
 static_assert(std::endian::native == std::endian::little, "the readers copy little-endian data as it stands");
 
@@ -226,7 +227,14 @@ Tensor read_tensor(Wire w, const std::string& where) {
   if (has_raw && n_typed) throw FormatError("ONNX: " + what + " has both raw and typed data", start);
   if (has_raw) {
     if (raw.size() != n * size) mismatch(raw.size(), "bytes");
-    t.data.assign(raw.begin(), raw.end());
+    // In blocks, so that of a file that is read once no large tensor is there twice.
+    constexpr size_t kBlock = size_t{4} << 20;
+    t.data.reserve(raw.size());
+    for (size_t at = 0; at < raw.size(); at += kBlock) {
+      const std::string_view block = raw.substr(at, kBlock);
+      t.data.insert(t.data.end(), block.begin(), block.end());
+      ReadOnce::taken(reinterpret_cast<const uint8_t*>(block.data()), block.size());
+    }
     return t;
   }
   if (n_typed != n) mismatch(n_typed, "values");

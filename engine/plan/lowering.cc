@@ -228,7 +228,10 @@ void Lowering::add_step(const Node& n, void (*run)(const void*, const Exec&) noe
     if (write && s.first < 0 && !s.is_input) s.first = at;
     s.last = std::max(s.last, at);
   };
-  for (int id : reads) touch(id, false);
+  for (int id : reads) {
+    touch(id, false);
+    if (id >= 0 && value(id).constant) read_.insert(value(id).constant);
+  }
   for (int id : writes) touch(id, true);
   if (info.node.empty()) info.node = node_label(n);
   if (info.op.empty()) info.op = n.op;

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "base/arena.h"
@@ -102,6 +103,8 @@ class Lowering {
   void keep_until_end(int id);
   // Every decision of the saved plan was taken: else UsageError.
   void check_saved() const;
+  // Whether a constant at this address was packed, and no step reads it: then a run does not need it.
+  bool only_packed(const uint8_t* constant) const { return packed_.count(constant) && !read_.count(constant); }
   // Assigns arena offsets; returns the arena's size.
   size_t plan_memory();
 
@@ -141,6 +144,7 @@ class Lowering {
     bool shared = true;
     for (int id : ids) {
       if (id < 0) continue;
+      packed_.insert(value(id).constant);
       shared = shared && !value(id).owner;
       key += "/" + std::to_string(reinterpret_cast<uintptr_t>(value(id).constant));
     }
@@ -175,6 +179,7 @@ class Lowering {
                 const std::vector<int>& reads, const std::vector<int>& writes, StepInfo info);
 
   PackCache& cache_;
+  std::unordered_set<const uint8_t*> packed_, read_;  // constants: by kernels' packing, by steps
   int64_t opset_ = 0;
   Isa isa_ = Isa::kRef;
   int threads_ = 1;

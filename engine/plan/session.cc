@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <chrono>
 #include <thread>
+#include <unordered_map>
 
 #include "graph/check.h"
+#include "graph/once.h"
 #include "graph/onnx_read.h"
 #include "graph/passes/passes.h"
 #include "plan/lower/handlers.h"
@@ -112,6 +114,7 @@ Session::Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse,
   n_threads_ = threads > 0 ? threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   if (n_threads_ > 1) pool_ = std::make_unique<Threads>(n_threads_);
   graph_ = read_model(bytes);
+  ReadOnce::done();
   check_support(graph_);
   n_nodes_ = graph_.nodes.size();
   inputs_ = graph_.inputs;
@@ -190,7 +193,23 @@ std::shared_ptr<Plan> Session::make_plan(const std::vector<Dims>& input_dims) {
   const auto saved = std::find_if(tuner_.saved.begin(), tuner_.saved.end(), [&](const SavedPlan& p) { return p.input_dims == input_dims; });
   L.set_tuner(&tuner_, saved == tuner_.saved.end() ? nullptr : &*saved);
   for (size_t i = 0; i < inputs_.size(); ++i) L.bind_input(inputs_[i], input_dims[i]);
-  for (const auto& node : graph_.nodes) L.lower(node);
+  // The first plan sends away, layer by layer, what it packed; a session that is asked for a second one may be asked for
+  // more, and keeps it.
+  const bool first = plans_.empty() && away_.empty();
+  away_.bring_back();
+  std::unordered_map<std::string, std::pair<Tensor*, int>> large;  // and how many nodes read it
+  for (auto& t : graph_.initializers)
+    if (first && t.data.size() >= Away::kLeast) large.emplace(t.name, std::pair(&t, 0));
+  for (const auto& node : graph_.nodes)
+    for (const auto& in : node.inputs)
+      if (const auto it = large.find(in); it != large.end()) ++it->second.second;
+  for (const auto& out : outputs_) large.erase(out.name);
+  for (const auto& node : graph_.nodes) {
+    L.lower(node);
+    for (const auto& in : node.inputs)
+      if (const auto it = large.find(in); it != large.end() && it->second.second == 1 && L.only_packed(it->second.first->data.data()))
+        away_.put(*it->second.first);
+  }
   L.check_saved();
   tuner_.forget_memory();
   auto plan = std::make_shared<Plan>();

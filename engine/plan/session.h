@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "graph/away.h"
 #include "plan/lowering.h"
 
 namespace secateur {
@@ -97,6 +98,7 @@ class Session {
   std::unique_ptr<Threads> pool_;       // null with one thread: then runs need no lock
   std::mutex mutex_;                    // plans, frames, pack cache
   PackCache cache_;
+  Away away_;                           // weights that only another plan would read
   Tuner tuner_;
   std::vector<std::shared_ptr<Plan>> plans_;  // most recently used last
 };

@@ -136,6 +136,33 @@ def test_many_batch_sizes_share_one_session() -> None:
         assert np.array_equal(session.run(None, {x: batch[:n]})[0], whole[:n])
 
 
+def large_net(density: float) -> bytes:
+    """A convolution and linear layers of 1, 9 and 4 MB, read by one node each, and one by two."""
+    net = Net(np.random.default_rng(3))
+    x = net.input((1, 64, 6, 6), declared=("n", 64, 6, 6))
+    x = net.node("Relu", net.node("Conv", x, net.weight(512, 64, 3, 3, density=density), net.weight(512)))
+    x = net.node("Relu", net.node("Gemm", net.node("Flatten", x), net.weight(8192, 300, density=density)))
+    shared = net.weight(300, 300, density=density)
+    y = net.node("MatMul", net.node("Relu", net.node("MatMul", x, shared)), shared)
+    return net.model(net.node("Gemm", y, net.weight(300, 4000, density=density)))
+
+
+@pytest.mark.parametrize("density", [0.1, 1.0])
+def test_weights_put_away_come_back_for_another_batch(density: float, tmp_path: Path) -> None:
+    model = large_net(density)
+    path = tmp_path / "large.onnx"
+    path.write_bytes(model)
+    assert len(model) > 8 << 20  # such a file is read in pieces
+    batch = np.random.default_rng(1).standard_normal((5, 64, 6, 6)).astype(np.float32)
+    session = InferenceSession(path, threads=1)
+    for n in (1, 5, 2, 1, 3):
+        fresh = InferenceSession(model, threads=1)
+        fresh.run(None, {"x1": batch[:n]})
+        assert np.array_equal(session.run(None, {"x1": batch[:n]})[0], fresh.run(None, {"x1": batch[:n]})[0])
+        allowed = tolerance(run_ort, model, {"x1": batch[:n]}, want := run_ort(model, {"x1": batch[:n]}), trials=1)[0]
+        assert np.max(np.abs(session.run(None, {"x1": batch[:n]})[0] - want[0])) <= allowed
+
+
 def test_two_python_threads_may_share_a_session_and_have_their_own() -> None:
     model, feeds = random_net(11)
     shared = InferenceSession(model, threads=1)

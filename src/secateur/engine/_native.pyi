@@ -1,6 +1,7 @@
 """Typed face of the native module; engine/bindings/*.cc implement it. A test compares the two."""
 
 from collections.abc import Mapping, Sequence
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ class NodeArg:
 class Session:
     def __init__(
         self,
-        model: bytes,
+        model: bytes | mmap,
         threads: int = 0,
         sparse: bool = True,
         tune: str = "off",

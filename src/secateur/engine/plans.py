@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class Plan:
     parts: dict[str, Saved]
 
 
-def digest(model: bytes) -> str:
+def digest(model: bytes | mmap) -> str:
     """sha256, as hex."""
     return hashlib.sha256(model).hexdigest()
 
@@ -43,7 +44,7 @@ def write(path: str | os.PathLike[str], plan: Plan) -> None:
     saving.write_bytes(Path(path), saving.to_json(body))
 
 
-def read(path: str | os.PathLike[str], model: bytes, threads: int | None) -> Plan:
+def read(path: str | os.PathLike[str], model: bytes | mmap, threads: int | None) -> Plan:
     """The plan of `model` for this machine.
 
     Args:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +17,9 @@ from secateur.engine.mixed import Parts, known_shapes, share
 from secateur.errors import FormatError, HandedOverWarning, UnsupportedError, UsageError
 
 Array = NDArray[Any]
+
+
+_LARGE = 8 << 20  # bytes of a file
 
 
 def isas() -> tuple[str, ...]:
@@ -47,12 +52,30 @@ def read_model(path_or_bytes: str | os.PathLike[str] | bytes | bytearray | memor
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
 
 
+def _read_once(path_or_bytes: str | os.PathLike[str] | bytes) -> bytes | mmap.mmap:
+    """As `read_model`; a large file comes in memory whose pages go back to the system while the model is read."""
+    if sys.platform != "linux" or not isinstance(path_or_bytes, (str, os.PathLike)):
+        return read_model(path_or_bytes)
+    try:
+        with open(path_or_bytes, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size >= _LARGE:
+                pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+                if file.readinto(pages) == size:
+                    return pages
+    except OSError:
+        pass  # said in the words of read_model
+    return read_model(path_or_bytes)
+
+
 class _Session(_native.Session):
     """The native half, with the hash of its model."""
 
-    def __init__(self, model: bytes, threads: int, tune: str, known: timings.Choices, saved: plans.Saved) -> None:
-        super().__init__(model, threads, True, tune, known, saved)
+    def __init__(
+        self, model: bytes | mmap.mmap, threads: int, tune: str, known: timings.Choices, saved: plans.Saved
+    ) -> None:
         self.digest = plans.digest(model)
+        super().__init__(model, threads, True, tune, known, saved)
 
 
 class InferenceSession:
@@ -102,7 +125,7 @@ class InferenceSession:
             raise UsageError(f"tune: got {tune!r}; it must be one of {', '.join(timings.MODES)}, or None")
         if plan is not None and tune not in ("off", None):
             raise UsageError(f"tune={tune!r} and plan={os.fspath(plan)!r}: a plan is not timed again; give one of them")
-        data = read_model(path_or_bytes)
+        data = _read_once(path_or_bytes)
         self._plan = None if plan is None else plans.read(plan, data, threads)
         self._tune = "off" if plan is not None else tune or timings.asked()
         self._threads = threads if self._plan is None else self._plan.threads
@@ -116,15 +139,18 @@ class InferenceSession:
         except UnsupportedError as error:
             if fallback is None:
                 raise
-            self._runs = Parts(data, self._open, threads, error)
+            self._runs = Parts(read_model(path_or_bytes), self._open, threads, error)
             warnings.warn(share(self.coverage), HandedOverWarning, stacklevel=2)
         if self._plan and isinstance(self._runs, _Session) and self._plan.model not in self._plan.parts:
             raise FormatError(f"{os.fspath(plan or '')}: the plan says nothing of its model")
-        self._digest = self._runs.digest if isinstance(self._runs, _Session) else plans.digest(data)
+        whole = self._runs if isinstance(self._runs, _Session) else None
+        self._digest = whole.digest if whole else plans.digest(read_model(path_or_bytes))
         if fallback is not None and not known_shapes(self._runs):
-            self._model = data  # whether the engine covers the model is known at the first run only
+            self._model = read_model(
+                path_or_bytes
+            )  # whether the engine covers the model is known at the first run only
 
-    def _open(self, model: bytes) -> _Session:
+    def _open(self, model: bytes | mmap.mmap) -> _Session:
         known = timings.read(plans.machine()) if self._tune != "off" else []
         saved = self._plan.parts.get(plans.digest(model), []) if self._plan else []
         session = _Session(model, self._threads or 0, self._tune, known, saved)
