@@ -215,7 +215,9 @@ def main() -> int:
     rows = []
     for what in args.what:
         for row in WHAT[what](args.files, args.seconds):
-            rows.append({"what": what, **row, "provenance": provenance(), "isa": isas()[-1]})
+            origin = provenance()
+            origin["command"] = origin["command"].replace(str(args.files), "FOLDER")
+            rows.append({"what": what, **row, "provenance": origin, "isa": isas()[-1]})
             print(json.dumps(row, default=float), flush=True)
     if args.out:
         kept = json.loads(args.out.read_text())["rows"] if args.out.exists() else []
