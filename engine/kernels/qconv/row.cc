@@ -19,8 +19,8 @@ double qconv_row_cycles(const QConvKernel& kernel, const ConvShape& s, const QDe
   // Blocks were counted with 16 outputs; narrower ones are at most as often filled.
   const double in = double(quads(s.in_c)), share = double(d.filled_rows) / (std::ceil(s.out_c / 16.0) * in);
   const double filled = groups * in * share;
-  // From the third cache weights come slower than they are multiplied.
-  const double memory = filled * kernel.lanes * 4 > 8e6 ? 4.5 * kernel.lanes / 16 : 0;
+  // From beyond the second cache weights come slower than they are multiplied.
+  const double memory = filled * kernel.lanes * 4 > double(cpu().l2_bytes) ? 4.5 * kernel.lanes / 16 : 0;
   const double block = kernel.isa == Isa::kVnni ? 2.3 : kernel.isa == Isa::kAvx512 ? 7 : kernel.isa == Isa::kAvx2 ? 4.5 : 24;
   return 60 + groups * 30.0 + filled * (block + memory);
 }
