@@ -1,5 +1,6 @@
 // The canonical form of a graph: what unpack gives and pack keeps.
 #include <algorithm>
+#include <cstring>
 #include <string_view>
 #include <unordered_map>
 
@@ -136,6 +137,21 @@ void check_storable(const Graph& g) {
   }
 }
 
+// A product of this operator takes the value as one factor: the sign of a zero in it is nobody's.
+bool is_factor(const Node& node, size_t input) {
+  if (!node.domain.empty() || input > 1) return false;
+  return node.op == "Gemm" || node.op == "MatMul" || (input == 1 && (node.op == "Conv" || node.op == "ConvTranspose"));
+}
+
+// A weight pruned by a product with a mask is -0.0 where it was negative: zeros become +0.0, so that they cost nothing.
+void drop_signs_of_zero(Tensor& t) {
+  for (size_t at = 0; at + 4 <= t.data.size(); at += 4) {
+    uint32_t bits;
+    std::memcpy(&bits, t.data.data() + at, 4);
+    if (bits == 0x80000000u) t.data[at + 3] = 0;
+  }
+}
+
 }  // namespace
 
 Graph canonical(const Graph& graph) {
@@ -158,18 +174,26 @@ Graph canonical(const Graph& graph) {
 
   std::unordered_map<std::string_view, size_t> where;
   for (size_t i = 0; i < graph.initializers.size(); ++i) where[graph.initializers[i].name] = i;
-  std::vector<bool> used(graph.initializers.size());
+  std::vector<bool> used(graph.initializers.size()), only_factor(graph.initializers.size(), true);
   std::vector<size_t> order;
   for (const Node& n : graph.nodes) {
-    for (const auto& in : n.inputs) {
-      const auto it = where.find(in);
-      if (it == where.end() || used[it->second]) continue;
+    for (size_t i = 0; i < n.inputs.size(); ++i) {
+      const auto it = where.find(n.inputs[i]);
+      if (it == where.end()) continue;
+      if (!is_factor(n, i)) only_factor[it->second] = false;
+      if (used[it->second]) continue;
       used[it->second] = true;
       order.push_back(it->second);
     }
   }
+  for (const ValueInfo& v : graph.outputs)
+    if (const auto it = where.find(v.name); it != where.end()) only_factor[it->second] = false;
   for (size_t i = 0; i < used.size(); ++i) if (!used[i]) order.push_back(i);
-  for (size_t i : order) g.initializers.push_back(graph.initializers[i]);
+  for (size_t i : order) {
+    g.initializers.push_back(graph.initializers[i]);
+    Tensor& t = g.initializers.back();
+    if (used[i] && only_factor[i] && t.dtype == DType::kFloat) drop_signs_of_zero(t);
+  }
 
   for (Node& n : g.nodes) {
     for (auto it = n.attrs.begin(); it != n.attrs.end();) {

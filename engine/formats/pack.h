@@ -25,7 +25,8 @@ std::vector<uint8_t> pack(const Graph& graph);
 // The same for an ONNX file whose very bytes unpack_onnx() will give back. Throws as read_onnx does.
 std::vector<uint8_t> pack_exact(std::span<const uint8_t> onnx);
 
-// The graph as a .sct file carries it: initializers in order of first use, default attributes left out.
+// The graph as a .sct file carries it: initializers in order of first use, default attributes left out,
+// zeros of weights without a sign.
 Graph canonical(const Graph& graph);
 
 }  // namespace secateur

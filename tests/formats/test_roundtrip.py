@@ -114,3 +114,32 @@ def test_any_graph_keeps_what_law_1_names(seed):
     assert formats.pack(again) == packed
     assert formats.unpack(formats.pack(model, exact=True)) == model
     assert len(packed) <= len(model)
+
+
+def test_the_sign_of_a_zero_weight_costs_nothing_and_the_sign_of_other_zeros_is_kept():
+    g = np.random.default_rng(0)
+    w = g.normal(size=(200, 100)).astype(np.float32)
+    masked = w * (g.random(w.shape) < 0.1)  # -0.0 where a negative weight was dropped
+    shift = masked[:, 0].copy()
+    assert np.signbit(shift[shift == 0]).any()
+
+    def model(weight):
+        weights = [onnx.numpy_helper.from_array(a, n) for a, n in ((weight, "w"), (shift, "b"))]
+        nodes = [
+            onnx.helper.make_node("Gemm", ["x", "w"], ["h"], transB=1),
+            onnx.helper.make_node("Div", ["h", "b"], ["y"]),  # a zero's sign tells here
+        ]
+        values = [onnx.helper.make_tensor_value_info(n, 1, ["batch", k]) for n, k in (("x", 100), ("y", 200))]
+        graph = onnx.helper.make_graph(nodes, "g", values[:1], values[1:], weights)
+        return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]).SerializeToString()
+
+    packed = formats.pack(model(masked))
+    assert packed == formats.pack(model(masked + np.float32(0)))
+    found = {
+        t.name: onnx.numpy_helper.to_array(t) for t in onnx.load_from_string(formats.unpack(packed)).graph.initializer
+    }
+    assert (found["w"] == masked).all()
+    assert not np.signbit(found["w"][found["w"] == 0]).any()
+    assert found["b"].tobytes() == shift.tobytes()
+    exact = onnx.load_from_string(formats.unpack(formats.pack(model(masked), exact=True)))
+    assert onnx.numpy_helper.to_array(exact.graph.initializer[0]).tobytes() == masked.tobytes()
