@@ -45,7 +45,7 @@ int main(int argc, char** argv) {
         auto w = testing::sparse_weights(int64_t{l.in} * l.out, density, rng);
         if (k.family == LinearFamily::kBlock)  // the first feature of 16 decides for all
           for (int64_t i = 0; i < int64_t{l.in} * l.out; ++i) w[i] = w[i / l.in / 16 * 16 * l.in + i % l.in];
-        const auto p = k.pack(k, LinearShape{l.in, l.out}, Epilogue{}, w.data(), nullptr);
+        const auto p = k.pack(k, LinearShape{l.in, l.out}, Epilogue{}, w.data(), nullptr, l.rows);
         Buffer scratch(p->scratch_bytes(l.rows, 1));
         const LinearArgs args{x.as<float>(), y.as<float>(), nullptr, l.rows, scratch.data(), nullptr};
         const double us = testing::median_us([&] { k.run(*p, args); });

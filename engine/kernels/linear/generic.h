@@ -112,22 +112,22 @@ void sparse_tile(const LinearView& v, const LinearTask& t, int64_t row0, int row
       SECATEUR_UNROLL
       for (int c = 0; c < C; ++c) {
         SECATEUR_UNROLL
-        for (int p = 0; p < P; ++p) sums[c][p] = c == 0 ? Vec::set1(v.row_bias[block + k]) : Vec::zero();
+        for (int p = 0; p < P; ++p) sums[c][p] = c == 0 ? Vec::set1(v.bias[block + k]) : Vec::zero();
       }
       int64_t j = v.row_begin[block + k];
       const int64_t stop = v.row_begin[block + k + 1];
       for (; j + C <= stop; j += C) {
         SECATEUR_UNROLL
         for (int c = 0; c < C; ++c) {
-          const Vec w = Vec::set1(v.row_weights[j + c]);
-          const float* x = panel + int64_t{v.row_columns[j + c]} * kTile;
+          const Vec w = Vec::set1(v.weights[j + c]);
+          const float* x = panel + int64_t{v.columns32[j + c]} * kTile;
           SECATEUR_UNROLL
           for (int p = 0; p < P; ++p) sums[c][p] = fma(w, Vec::load(x + p * kLanes), sums[c][p]);
         }
       }
       for (; j < stop; ++j) {
-        const Vec w = Vec::set1(v.row_weights[j]);
-        const float* x = panel + int64_t{v.row_columns[j]} * kTile;
+        const Vec w = Vec::set1(v.weights[j]);
+        const float* x = panel + int64_t{v.columns32[j]} * kTile;
         SECATEUR_UNROLL
         for (int p = 0; p < P; ++p) sums[0][p] = fma(w, Vec::load(x + p * kLanes), sums[0][p]);
       }

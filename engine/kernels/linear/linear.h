@@ -60,14 +60,19 @@ struct LinearArgs {
 
 enum class LinearFamily { kReference, kSparse, kBlock, kDense };
 
+// From this many rows on, transposing them pays where nonzeros are anywhere (measured: one vector of rows costs what 5-6
+// single rows cost); the packed form is another one.
+inline constexpr int64_t kLinearManyRows = 6;
+
 struct LinearKernel {
   const char* name;
   Isa isa;
   LinearFamily family;
   int vector_lanes;
   int vector_registers;
+  // For runs of about `rows` rows; others are right as well, but slower.
   std::unique_ptr<PackedLinear> (*pack)(const LinearKernel&, const LinearShape&, const Epilogue&, const float* weights,
-                                        const float* bias);
+                                        const float* bias, int64_t rows);
   void (*run)(const PackedLinear&, const LinearArgs&);
   // The parts compiled for the ISA (view.h): for few rows and for many; unused by the reference.
   void (*task)(const LinearView&, const LinearTask&);

@@ -11,9 +11,6 @@
 namespace secateur {
 namespace {
 
-// From this many rows on, transposing pays (measured: one vector of rows costs what 5-6 single rows cost).
-constexpr int64_t kManyRows = 6;
-
 struct PackedRows : PackedLinear {
   LinearView view{};
   std::vector<float> bias;
@@ -23,16 +20,16 @@ struct PackedRows : PackedLinear {
 struct PackedSparse final : PackedRows {
   std::vector<int32_t> order;
   std::vector<LinearGroup> groups;
-  Buffer columns, row_columns, row_weights;
+  Buffer columns;
   std::vector<int64_t> row_begin;
-  std::vector<float> row_bias;
+  bool many = false;              // packed for many rows
 
-  size_t worker_bytes(int64_t rows) const {
-    if (rows < kManyRows) return 0;
+  size_t worker_bytes() const {
+    if (!many) return 0;
     const size_t tile = size_t{kLinearTileVectors} * kernel->vector_lanes;
     return align_up((static_cast<size_t>(shape.in) + kLinearTurn) * tile * sizeof(float));
   }
-  size_t scratch_bytes(int64_t rows, int threads) const override { return worker_bytes(rows) * std::max(1, threads); }
+  size_t scratch_bytes(int64_t, int threads) const override { return worker_bytes() * std::max(1, threads); }
 };
 
 struct PackedBlocks final : PackedRows {
@@ -84,12 +81,76 @@ void run_units(const PackedRows& p, const LinearArgs& args, int units, void (*fn
   }
 }
 
+// For many rows: feature by feature, in their own order.
+void pack_features(PackedSparse& p, const float* weights, const float* bias) {
+  const LinearShape& s = p.shape;
+  p.weights = Buffer(static_cast<size_t>(p.nnz) * sizeof(float));
+  p.columns = Buffer(static_cast<size_t>(p.nnz) * sizeof(uint32_t));
+  p.bias.assign(static_cast<size_t>(s.out), 0.0f);
+  if (bias) std::copy_n(bias, s.out, p.bias.begin());
+  p.row_begin.assign(1, 0);
+  int64_t at = 0;
+  for (int o = 0; o < s.out; ++o) {
+    const float* w = weights + int64_t{o} * s.in;
+    for (int i = 0; i < s.in; ++i)
+      if (w[i] != 0) {
+        p.columns.as<uint32_t>()[at] = static_cast<uint32_t>(i);
+        p.weights.as<float>()[at++] = w[i];
+      }
+    p.row_begin.push_back(at);
+  }
+}
+
+// For few rows: in groups of 8 features of about as many nonzeros.
+void pack_groups(PackedSparse& p, const std::vector<int32_t>& count, bool narrow, const float* weights, const float* bias) {
+  const LinearShape& s = p.shape;
+  const int n_groups = (s.out + kLinearGroup - 1) / kLinearGroup;
+  p.weights = Buffer(static_cast<size_t>(p.nnz) * sizeof(float));
+  p.columns = Buffer(static_cast<size_t>(p.nnz) * (narrow ? sizeof(uint16_t) : sizeof(uint32_t)));
+  p.bias.assign(static_cast<size_t>(n_groups) * kLinearGroup, 0.0f);
+  int64_t at = 0;
+  std::vector<int> columns[kLinearGroup];  // of the group's members
+  for (int g = 0; g < n_groups; ++g) {
+    const int32_t* member = p.order.data() + int64_t{g} * kLinearGroup;
+    const int n = std::min(kLinearGroup, s.out - g * kLinearGroup);
+    LinearGroup group{};
+    group.begin = at;
+    // A group that is not full has no common part: its members, the shortest of all, follow one another.
+    group.common = n == kLinearGroup ? count[member[n - 1]] : 0;
+    for (int k = 0; k < n; ++k) {
+      group.tail[k] = count[member[k]] - group.common;
+      group.has_tail |= group.tail[k] > 0;
+      columns[k].clear();
+      for (int i = 0; i < s.in; ++i)
+        if (weights[int64_t{member[k]} * s.in + i] != 0) columns[k].push_back(i);
+    }
+    const auto put = [&](int k, int32_t j) {
+      const int i = columns[k][static_cast<size_t>(j)];
+      p.weights.as<float>()[at] = weights[int64_t{member[k]} * s.in + i];
+      if (narrow) {
+        p.columns.as<uint16_t>()[at] = static_cast<uint16_t>(i);
+      } else {
+        p.columns.as<uint32_t>()[at] = static_cast<uint32_t>(i);
+      }
+      ++at;
+    };
+    for (int32_t j = 0; j < group.common; ++j)
+      for (int k = 0; k < n; ++k) put(k, j);
+    for (int k = 0; k < n; ++k)
+      for (int32_t j = group.common; j < count[member[k]]; ++j) put(k, j);
+    if (bias)
+      for (int k = 0; k < n; ++k) p.bias[static_cast<size_t>(g * kLinearGroup + k)] = bias[member[k]];
+    p.groups.push_back(group);
+  }
+}
+
 }  // namespace
 
 std::unique_ptr<PackedLinear> linear_sparse_pack(const LinearKernel& kernel, const LinearShape& s, const Epilogue& e,
-                                                 const float* weights, const float* bias) {
+                                                 const float* weights, const float* bias, int64_t rows) {
   auto p = std::make_unique<PackedSparse>();
   start(p.get(), kernel, s, e, weights);
+  p->many = rows >= kLinearManyRows;
   std::vector<int32_t> count(s.out, 0);
   for (int o = 0; o < s.out; ++o) {
     const float* w = weights + int64_t{o} * s.in;
@@ -99,87 +160,34 @@ std::unique_ptr<PackedLinear> linear_sparse_pack(const LinearKernel& kernel, con
   std::iota(p->order.begin(), p->order.end(), 0);
   std::stable_sort(p->order.begin(), p->order.end(), [&](int a, int b) { return count[a] > count[b]; });
 
-  // Feature by feature.
-  p->row_columns = Buffer(static_cast<size_t>(p->nnz) * sizeof(uint32_t));
-  p->row_weights = Buffer(static_cast<size_t>(p->nnz) * sizeof(float));
-  uint32_t* row_columns = p->row_columns.as<uint32_t>();
-  float* row_weights = p->row_weights.as<float>();
-  p->row_begin.assign(1, 0);
-  int64_t at = 0;
-  for (int o = 0; o < s.out; ++o) {
-    const float* w = weights + int64_t{o} * s.in;
-    for (int i = 0; i < s.in; ++i)
-      if (w[i] != 0) {
-        row_columns[at] = static_cast<uint32_t>(i);
-        row_weights[at++] = w[i];
-      }
-    p->row_begin.push_back(at);
+  const bool narrow = !p->many && s.in <= 65536;
+  if (p->many) {
+    pack_features(*p, weights, bias);
+  } else {
+    pack_groups(*p, count, narrow, weights, bias);
   }
-
-  // The same in groups of 8.
-  const int n_groups = (s.out + kLinearGroup - 1) / kLinearGroup;
-  const bool narrow = s.in <= 65536;
-  p->weights = Buffer(static_cast<size_t>(p->nnz) * sizeof(float));
-  p->columns = Buffer(static_cast<size_t>(p->nnz) * (narrow ? 2 : 4));
-  p->bias.assign(static_cast<size_t>(n_groups) * kLinearGroup, 0.0f);
-  float* w = p->weights.as<float>();
-  at = 0;
-  const auto put = [&](int64_t j) {
-    w[at] = row_weights[j];
-    if (narrow) {
-      p->columns.as<uint16_t>()[at] = static_cast<uint16_t>(row_columns[j]);
-    } else {
-      p->columns.as<uint32_t>()[at] = row_columns[j];
-    }
-    ++at;
-  };
-  for (int g = 0; g < n_groups; ++g) {
-    const int first = g * kLinearGroup, n = std::min(kLinearGroup, s.out - first);
-    LinearGroup group{};
-    group.begin = at;
-    // A group that is not full has no common part: its members, the shortest of all, follow one another.
-    group.common = n == kLinearGroup ? count[p->order[first + n - 1]] : 0;
-    for (int k = 0; k < n; ++k) {
-      group.tail[k] = count[p->order[first + k]] - group.common;
-      group.has_tail |= group.tail[k] > 0;
-    }
-    for (int32_t j = 0; j < group.common; ++j)
-      for (int k = 0; k < n; ++k) put(p->row_begin[p->order[first + k]] + j);
-    for (int k = 0; k < n; ++k)
-      for (int32_t j = group.common; j < group.common + group.tail[k]; ++j) put(p->row_begin[p->order[first + k]] + j);
-    if (bias)
-      for (int k = 0; k < n; ++k) p->bias[first + k] = bias[p->order[first + k]];
-    p->groups.push_back(group);
-  }
-
   LinearView& v = p->view;
   v.bias = p->bias.data();
   v.order = p->order.data();
   v.groups = p->groups.data();
-  v.n_groups = n_groups;
+  v.n_groups = (s.out + kLinearGroup - 1) / kLinearGroup;
   v.columns16 = narrow ? p->columns.as<uint16_t>() : nullptr;
   v.columns32 = narrow ? nullptr : p->columns.as<uint32_t>();
-  v.weights = w;
-  p->row_bias.assign(static_cast<size_t>(s.out), 0.0f);
-  if (bias) std::copy_n(bias, s.out, p->row_bias.begin());
-  v.row_bias = p->row_bias.data();
+  v.weights = p->weights.as<float>();
   v.row_begin = p->row_begin.data();
-  v.row_columns = row_columns;
-  v.row_weights = row_weights;
-  p->packed_bytes = p->weights.size() + p->columns.size() + p->row_columns.size() + p->row_weights.size() +
-                    p->groups.size() * sizeof(LinearGroup) + p->order.size() * 4 + p->bias.size() * 4;
-  p->note = narrow ? "groups of 8, 16-bit columns" : "groups of 8, 32-bit columns";
+  p->packed_bytes = p->weights.size() + p->columns.size() + p->groups.size() * sizeof(LinearGroup) + p->order.size() * 4 +
+                    p->row_begin.size() * 8 + p->bias.size() * 4;
+  p->note = p->many ? "feature by feature" : narrow ? "groups of 8, 16-bit columns" : "groups of 8, 32-bit columns";
   return p;
 }
 
 void linear_sparse_run(const PackedLinear& packed, const LinearArgs& args) {
   const auto& p = static_cast<const PackedSparse&>(packed);
-  const bool many = args.rows >= kManyRows;
-  run_units(p, args, p.view.n_groups, many ? p.kernel->many_task : p.kernel->task, p.worker_bytes(args.rows));
+  run_units(p, args, p.view.n_groups, p.many ? p.kernel->many_task : p.kernel->task, p.worker_bytes());
 }
 
 std::unique_ptr<PackedLinear> linear_block_pack(const LinearKernel& kernel, const LinearShape& s, const Epilogue& e,
-                                                const float* weights, const float* bias) {
+                                                const float* weights, const float* bias, int64_t) {
   auto p = std::make_unique<PackedBlocks>();
   start(p.get(), kernel, s, e, weights);
   p->n_blocks = (s.out + kLinearBlock - 1) / kLinearBlock;
@@ -229,7 +237,7 @@ void linear_block_run(const PackedLinear& packed, const LinearArgs& args) {
 }
 
 std::unique_ptr<PackedLinear> linear_dense_pack(const LinearKernel& kernel, const LinearShape& s, const Epilogue& e,
-                                                const float* weights, const float* bias) {
+                                                const float* weights, const float* bias, int64_t) {
   auto p = std::make_unique<PackedDense>();
   start(p.get(), kernel, s, e, weights);
   const int lanes = kernel.vector_lanes;

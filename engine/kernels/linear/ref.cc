@@ -15,7 +15,7 @@ struct PackedRef final : PackedLinear {
 }  // namespace
 
 std::unique_ptr<PackedLinear> linear_ref_pack(const LinearKernel& kernel, const LinearShape& s, const Epilogue& e,
-                                              const float* weights, const float* bias) {
+                                              const float* weights, const float* bias, int64_t) {
   auto p = std::make_unique<PackedRef>();
   p->kernel = &kernel;
   p->shape = s;

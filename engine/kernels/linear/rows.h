@@ -7,7 +7,7 @@ namespace secateur {
 
 #define SECATEUR_LINEAR(isa, family, name, lanes, registers, pack, run, task, many_task)                             \
   std::unique_ptr<PackedLinear> pack(const LinearKernel&, const LinearShape&, const Epilogue&, const float*,          \
-                                     const float*);                                                                   \
+                                     const float*, int64_t);                                                          \
   void run(const PackedLinear&, const LinearArgs&);                                                                 \
   void task(const LinearView&, const LinearTask&);                                                                  \
   void many_task(const LinearView&, const LinearTask&);

@@ -60,7 +60,7 @@ double predict_linear_us(const LinearKernel& kernel, const LinearShape& s, int64
     const double bytes = blocks * 66, rate = bytes > kMemory ? 2.0 : bytes > 1e6 ? 20.0 : bytes > 24e3 ? 32.0 : 60.0;
     cycles = passes * (std::max(blocks * std::max(each * 1.1 * fma, kernel.vector_lanes >= 8 ? 2.1 : 3.0), bytes / rate) + std::ceil(s.out / 16.0) * (12 + 6 * each));
   } else if (kernel.family == LinearFamily::kSparse) {
-    if (rows < 6) {
+    if (rows < kLinearManyRows) {
       const double per = (kernel.vector_lanes >= 8 ? 0.80 : 0.92) + (double(s.in) * 4 > 0.5 * l1 ? 0.15 : 0.0);
       cycles = rows * (per * double(nnz) + 2.0 * s.out + 30);
       if (nnz * 6.0 > kMemory) cycles = std::max(cycles, nnz * 6.0 / 1.5);

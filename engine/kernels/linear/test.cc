@@ -56,7 +56,7 @@ void run_case(int in, int out, int64_t rows, double density, const Epilogue& e, 
   for (const LinearKernel& k : linear_kernels()) {
     if (!isa_available(k.isa)) continue;
     ++n_checks;
-    const auto p = k.pack(k, LinearShape{in, out}, e, w.data(), with_bias ? bias.data() : nullptr);
+    const auto p = k.pack(k, LinearShape{in, out}, e, w.data(), with_bias ? bias.data() : nullptr, rows);
     Guarded y(rows * out, skew, 7.0f), again(rows * out, 1, 7.0f);
     Guarded scratch(static_cast<int64_t>(p->scratch_bytes(rows, 3) / 4), 0, std::numeric_limits<float>::quiet_NaN());
     LinearArgs args{x.data(), y.data(), e.residual ? residual.data() : nullptr, rows, scratch.data(), nullptr};
@@ -71,6 +71,14 @@ void run_case(int in, int out, int64_t rows, double density, const Epilogue& e, 
       std::snprintf(text, sizeof text, ": y[%lld] = %.9g, expected %.9g", static_cast<long long>(i), y[i], want[i]);
       check(false, std::string(name) + text);
       break;
+    }
+    if (rows > 1 && n_checks % 4 == 0) {  // packed for one row: right for many too
+      const auto single = k.pack(k, LinearShape{in, out}, e, w.data(), with_bias ? bias.data() : nullptr, 1);
+      Guarded other(rows * out, skew, 7.0f), room(static_cast<int64_t>(single->scratch_bytes(rows, 1) / 4));
+      k.run(*single, {x.data(), other.data(), args.residual, rows, room.data(), nullptr});
+      for (int64_t i = 0; i < rows * out; ++i)
+        check(std::fabs(other[i] - want[i]) <= tolerance[i], std::string(name) + ": packed for one row");
+      check(other.intact() && room.intact(), std::string(name) + ": packed for one row, wrote outside its buffers");
     }
     if (k.family == LinearFamily::kReference || (n_checks % 4 != 0 && rows * out < 10000)) continue;
     for (Threads* threads : {&two, &three}) {

@@ -6,7 +6,7 @@
 // Scalar loads beat gathers: 0.76 cycles a nonzero against 1.3 on Zen 4 (1.7 on Cascade Lake).
 //
 // Sparse, many rows. x is transposed tile by tile into [in][tile rows], then a nonzero multiplies whole vectors of rows.
-// It reads the same nonzeros feature by feature, in the features' own order, and turns kLinearTurn features back into rows
+// Nonzeros lie feature by feature, in the features' own order; it turns kLinearTurn features back into rows
 // at a time: feature by feature every store would open another cache line (7 times slower where rows are long).
 //
 // Blocks. Features are taken 16 by 16; of each block the columns with any nonzero follow one another, 16 weights a column.
@@ -30,7 +30,7 @@ struct LinearGroup {
 struct LinearView {
   int32_t in, out;
   float lo, hi, slope;
-  const float* bias;             // sparse: in the order of `order`; dense: padded to whole panels
+  const float* bias;             // groups: in the order of `order`; dense: padded to whole panels
   // sparse
   const int32_t* order;          // output feature of the k-th sorted feature
   const LinearGroup* groups;     // of sorted features 8k .. 8k+7; the last may have fewer
@@ -38,11 +38,8 @@ struct LinearView {
   const uint16_t* columns16;     // one of the two
   const uint32_t* columns32;
   const float* weights;
-  // sparse, many rows: begin[o] .. begin[o+1] into row_columns and row_weights, feature o; blocks: into columns, block o
-  const float* row_bias;
-  const int64_t* row_begin;
-  const uint32_t* row_columns;
-  const float* row_weights;
+  const int64_t* row_begin;      // many rows: row_begin[o] .. row_begin[o+1] into columns32 and weights, feature o; blocks:
+                                 // into columns and weights, block o
   // dense
   const float* panels;
 };

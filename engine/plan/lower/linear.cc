@@ -136,13 +136,13 @@ void linear(Lowering& L, const Node& n, int x, int w, bool transposed, float alp
       for (int64_t o = 0; o < out; ++o) b[static_cast<size_t>(o)] = beta * c[scalar ? 0 : o];
       if (!all_zero(b.data(), b.size())) bias_data = b.data();
     }
-    return c.kernel->pack(*c.kernel, shape, e, rows_first, bias_data);
+    return c.kernel->pack(*c.kernel, shape, e, rows_first, bias_data, rows);
   };
   const size_t y_bytes = static_cast<size_t>(rows * out) * 4;
   const auto choice = choose<PackedLinear>(
       L, n,
       {"linear/" + std::to_string(in) + "," + std::to_string(out) + "/" + std::to_string(transposed) + "/" + std::to_string(alpha) +
-           "/" + std::to_string(beta) + "/" + epilogue_key(e),
+           "/" + std::to_string(beta) + "/" + (rows < kLinearManyRows ? "few/" : "many/") + epilogue_key(e),
        {w, bias}, rows, 1, linear_reason(offered, shape, density), [&] { return pattern_hash(weights, in * out); }},
       offered, ways, pack, [&](auto p, int tx, int tr, int ty, int ts) { return LinearStep{std::move(p), rows, tx, tr, ty, ts}; },
       [&](const PackedLinear& p) {
