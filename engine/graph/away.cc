@@ -25,16 +25,22 @@ bool Away::put(Tensor& t) {
   if (nnz > n / 2) return false;
   Taken taken{&t, std::vector<uint64_t>((n + 63) / 64, 0), {}};
   taken.values.reserve(nnz);
-  for (size_t i = 0; i < n; ++i) {
-    const uint32_t w = word(i);
-    if (w << 1 == 0) continue;
-    taken.mask[i / 64] |= uint64_t{1} << (i % 64);
-    taken.values.push_back(w);
-  }
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  static const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
   const auto data = reinterpret_cast<uintptr_t>(t.data.data());
-  const uintptr_t begin = (data + page - 1) / page * page, end = (data + t.data.size()) / page * page;
-  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  uintptr_t gone = (data + page - 1) / page * page;
+  constexpr size_t kBlock = kLeast / 4;  // pages go as they are taken, so that a large tensor is never here twice
+  for (size_t first = 0; first < n; first += kBlock) {
+    const size_t last = std::min(n, first + kBlock);
+    for (size_t i = first; i < last; ++i) {
+      const uint32_t w = word(i);
+      if (w << 1 == 0) continue;
+      taken.mask[i / 64] |= uint64_t{1} << (i % 64);
+      taken.values.push_back(w);
+    }
+    const uintptr_t end = (data + 4 * last) / page * page;
+    if (gone < end) madvise(reinterpret_cast<void*>(gone), end - gone, MADV_DONTNEED);
+    gone = std::max(gone, end);
+  }
   taken_.push_back(std::move(taken));
   return true;
 #else
