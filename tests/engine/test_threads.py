@@ -20,7 +20,7 @@ Feeds = dict[str, np.ndarray]
 
 
 def conv_net(density: float = 0.3, quantized: bool = False) -> tuple[bytes, Feeds]:
-    """Two convolutions of 64 channels on 40x40 and a linear layer, about 70 million dense MACs."""
+    """Two convolutions of 64 channels on 40x40, a pool and a linear layer, about 70 million dense MACs."""
     net = Net(np.random.default_rng(1))
 
     def grid(x: str) -> str:
@@ -41,7 +41,8 @@ def conv_net(density: float = 0.3, quantized: bool = False) -> tuple[bytes, Feed
     for channels in (8, 64):
         x = net.node("Conv", x, weight(64, channels, 3, 3), pads=[1] * 4)
         x = grid(net.node("Relu", x))
-    x = net.node("Flatten", net.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]))
+    x = grid(net.node("MaxPool", x, kernel_shape=[8, 8], strides=[2, 2], pads=[3] * 4))
+    x = net.node("Flatten", x)
     return net.model(net.node("Gemm", x, net.weight(10, 64 * 400, density=density), transB=1)), net.feeds
 
 
