@@ -248,6 +248,24 @@ def test_dead_channels_make_a_smaller_layer() -> None:
     assert np.max(np.abs(session.run(None, net.feeds)[0] - want[0])) <= allowed
 
 
+def test_dead_channels_leave_blocks_whole() -> None:
+    net = Net(np.random.default_rng(0))
+    x = net.input((1, 40))
+    rng = np.random.default_rng(1)
+    blocks = np.repeat(rng.random((4, 40)) < 0.2, 16, axis=0)
+    w1 = (rng.standard_normal((64, 40)) * blocks).astype(np.float32)
+    w2 = rng.standard_normal((10, 64)).astype(np.float32)
+    w2[:, [1, 5, 9, 20]] = 0  # some of two blocks: they stay
+    w2[:, 32:48] = 0  # a block: it goes
+    h = net.node("Relu", net.node("Gemm", x, net.const(w1), transB=1))
+    model = net.model(net.node("Gemm", h, net.const(w2), transB=1))
+    session = InferenceSession(model, threads=1)
+    assert session.explain(repeats=0)[0]["output"] == (1, 48)
+    want = run_ort(model, net.feeds)
+    allowed = tolerance(run_ort, model, net.feeds, want)[0]
+    assert np.max(np.abs(session.run(None, net.feeds)[0] - want[0])) <= allowed
+
+
 def test_no_leak_of_sessions_or_arrays() -> None:
     model = two_inputs()
     feeds = {"x1": ONE, "x2": ONE}

@@ -1,8 +1,10 @@
 // Structured zeros become smaller dense layers: an output channel that is always zero, or that nobody reads, is removed
 // from the layer that makes it and from the layer that reads it.
 #include <algorithm>
+#include <array>
 #include <deque>
 #include <optional>
+#include <utility>
 
 #include "graph/attrs.h"
 #include "graph/check.h"
@@ -42,6 +44,35 @@ std::vector<bool> alive(const Tensor& t, size_t axis, int64_t parts) {
       for (int64_t i = 0; i < a.inner; ++i)
         if (w[(o * a.count + k) * a.inner + i] != 0.0f) any[static_cast<size_t>(k / run)] = true;
   return any;
+}
+
+// Kernels take zeros in blocks of up to 16 output channels, counted from the first: of a sparse layer that comes in such
+// blocks, a channel goes with its whole block only, or what is left would lie across the borders of others.
+void keep_whole_blocks(const Tensor& t, size_t axis, std::vector<bool>& keep) {
+  const Axis a = around(t.dims, axis);
+  std::array<int64_t, 4> blocks{};  // of 16, 8, 4, 2 channels with any nonzero
+  int64_t nnz = 0;
+  for (int64_t o = 0; o < a.outer; ++o)
+    for (int64_t i = 0; i < a.inner; ++i) {
+      std::array<int64_t, 4> last{-1, -1, -1, -1};
+      for (int64_t k = 0; k < a.count; ++k) {
+        if (t.f32()[(o * a.count + k) * a.inner + i] == 0.0f) continue;
+        ++nnz;
+        for (size_t b = 0; b < 4; ++b)
+          if (std::exchange(last[b], k / (16 >> b)) != k / (16 >> b)) ++blocks[b];
+      }
+    }
+  if (2 * nnz > t.numel()) return;
+  for (size_t b = 0; b < 4; ++b) {
+    const int64_t size = 16 >> b;
+    if (4 * blocks[b] * size > 5 * nnz) continue;
+    for (size_t first = 0; first < keep.size(); first += static_cast<size_t>(size)) {
+      const auto begin = keep.begin() + static_cast<ptrdiff_t>(first);
+      const auto end = keep.begin() + static_cast<ptrdiff_t>(std::min(keep.size(), first + static_cast<size_t>(size)));
+      if (std::find(begin, end, true) != end) std::fill(begin, end, true);
+    }
+    return;
+  }
 }
 
 std::string cut(Rewriter& r, const std::string& name, size_t axis, const std::vector<bool>& keep) {
@@ -153,6 +184,10 @@ void remove_dead_channels(Graph& graph, Notes& notes) {
     const std::vector<bool> read = alive(v, in_axis(reader), channels);
     for (size_t c = 0; c < keep.size(); ++c) keep[c] = keep[c] && read[c];
     auto left = std::count(keep.begin(), keep.end(), true);
+    if (left < channels) {
+      keep_whole_blocks(w, out_axis(layer), keep);
+      left = std::count(keep.begin(), keep.end(), true);
+    }
     if (left == 0) {
       keep[0] = true;  // a layer without channels is no layer
       left = 1;

@@ -85,9 +85,9 @@ class Section:
 def pack(onnx: bytes, exact: bool = False) -> bytes:
     """The smallest `.sct` coding of an ONNX model.
 
-    Only the model is looked at: zeros, few-valued tensors, uniform grids and N:M groups are found in its values. Weights
-    that only multiply (of Conv, ConvTranspose, Gemm, MatMul) lose the sign of their zeros: -0.0, which `w * mask` leaves,
-    costs what a zero costs.
+    Only the model is looked at: zeros, few-valued tensors, uniform grids and N:M groups are found in its values.
+    Weights that only multiply (of Conv, ConvTranspose, Gemm, MatMul) lose the sign of their zeros: -0.0, which
+    `w * mask` leaves, costs what a zero costs.
 
     Args:
         onnx: a serialized ModelProto; not changed.
