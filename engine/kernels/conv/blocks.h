@@ -61,38 +61,22 @@ SECATEUR_INLINE void block_block(const ConvView& v, const Block& b, const ConvRo
 
 template <int B>
 SECATEUR_INLINE void block_task(const ConvView& v, const ConvTask& t) {
-  const int row0 = t.tile * v.tile_rows;
-  const int rows = v.rows - row0 < v.tile_rows ? v.rows - row0 : v.tile_rows;
-  const int flat = rows * v.pitch, vectors = (flat + kLanes - 1) / kLanes;
-  Block b;
-  b.buffer = t.scratch + v.buffer_at;
-  const int64_t start = int64_t{row0} * v.cols;
-  b.y = t.y + start;
-  b.residual = t.residual ? t.residual + start : nullptr;
-  const float* panel = v.in_place ? t.x + start : t.scratch;
-  for (int c = 0; c < v.n_chunks; ++c) {
-    fill_panel(v, v.chunks[c], t.x, row0, rows, t.scratch);
-    const int32_t* part = v.part_rows + int64_t{c} * (v.n_parts + 1);
-    const ConvRow* begin = v.out_rows + part[t.part_begin];
-    const ConvRow* end = v.out_rows + part[t.part_end];
-    for (int at = 0; at < vectors; at += v.block) {
-      const int block = vectors - at < v.block ? vectors - at : v.block;
-      b.at = at * kLanes;
-      b.n = flat - b.at < block * kLanes ? flat - b.at : block * kLanes;
-      b.panel = panel + b.at;
-      b.partial = t.scratch + v.partial_at + b.at;
-      if (v.near) {
-        block_block<B>(v, b, begin, end, block, Near{v.near, v.near_unit});
-      } else {
-        block_block<B>(v, b, begin, end, block, Far{v.far});
-      }
-    }
-    if (!v.pooled) continue;
-    for (const ConvRow* row = begin; row != end; ++row)
-      for (int out = row->out; row->last && out < row->out + B && out < v.out_c; ++out)
-        pool_rows(v, t.scratch + v.partial_at + out * v.tile_floats, t.y + out * v.out_plane + int64_t{row0 / 2} * (v.cols / 2),
-                  rows);
-  }
+  over_blocks(
+      v, t, 1,
+      [&](const Block& b, const ConvRow* begin, const ConvRow* end, int block) {
+        if (v.near) {
+          block_block<B>(v, b, begin, end, block, Near{v.near, v.near_unit});
+        } else {
+          block_block<B>(v, b, begin, end, block, Far{v.far});
+        }
+      },
+      [&](const ConvRow* begin, const ConvRow* end, int row0, int rows) {
+        if (!v.pooled) return;
+        for (const ConvRow* row = begin; row != end; ++row)
+          for (int out = row->out; row->last && out < row->out + B && out < v.out_c; ++out)
+            pool_rows(v, t.scratch + v.partial_at + out * v.tile_floats,
+                      t.y + out * v.out_plane + int64_t{row0 / 2} * (v.cols / 2), rows);
+      });
 }
 
 }  // namespace

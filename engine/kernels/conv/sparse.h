@@ -342,11 +342,13 @@ constexpr RowsFn kSparsePooled[] = {
 static_assert(sizeof kSparse<Near> / sizeof *kSparse<Near> == kMaxBlock + 1);
 static_assert(sizeof kSparsePooled / sizeof *kSparsePooled == kMaxPooledBlock + 1);
 
-SECATEUR_INLINE void sparse_task(const ConvView& v, const ConvTask& t) {
+// Fills the panel chunk by chunk and runs the task's rows over every register block of the tile: each(b, begin, end,
+// vectors), then done(begin, end, first row, rows) when a chunk is through. `cells`: partial sums per pixel.
+template <class Each, class Done>
+SECATEUR_INLINE void over_blocks(const ConvView& v, const ConvTask& t, int cells, Each&& each, Done&& done) {
   const int row0 = t.tile * v.tile_rows;
   const int rows = v.rows - row0 < v.tile_rows ? v.rows - row0 : v.tile_rows;
   const int flat = rows * v.pitch, vectors = (flat + kLanes - 1) / kLanes;
-  const int planes_wide = v.pooled ? 4 : 1;  // partial sums per pixel
   Block b;
   b.buffer = t.scratch + v.buffer_at;
   const int64_t first = int64_t{row0} * v.cols;
@@ -363,18 +365,28 @@ SECATEUR_INLINE void sparse_task(const ConvView& v, const ConvTask& t) {
       b.at = at * kLanes;
       b.n = flat - b.at < block * kLanes ? flat - b.at : block * kLanes;
       b.panel = panel + b.at;
-      b.partial = t.scratch + v.partial_at + int64_t{b.at} * planes_wide;
-      if (v.pooled) {
-        kSparsePooled[block](v, b, begin, end);
-      } else if (v.middle) {
-        middle_block(v, b, begin, end, block);
-      } else if (v.near) {
-        sparse_block(v, b, begin, end, block, Near{v.near, v.near_unit});
-      } else {
-        sparse_block(v, b, begin, end, block, Far{v.far});
-      }
+      b.partial = t.scratch + v.partial_at + int64_t{b.at} * cells;
+      each(b, begin, end, block);
     }
+    done(begin, end, row0, rows);
   }
+}
+
+SECATEUR_INLINE void sparse_task(const ConvView& v, const ConvTask& t) {
+  over_blocks(
+      v, t, v.pooled ? 4 : 1,
+      [&](const Block& b, const ConvRow* begin, const ConvRow* end, int block) {
+        if (v.pooled) {
+          kSparsePooled[block](v, b, begin, end);
+        } else if (v.middle) {
+          middle_block(v, b, begin, end, block);
+        } else if (v.near) {
+          sparse_block(v, b, begin, end, block, Near{v.near, v.near_unit});
+        } else {
+          sparse_block(v, b, begin, end, block, Far{v.far});
+        }
+      },
+      [](const ConvRow*, const ConvRow*, int, int) {});
 }
 
 }  // namespace
