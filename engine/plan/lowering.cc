@@ -11,7 +11,7 @@ namespace secateur {
 namespace {
 
 // A value folded while planning may be as large as the weights of a big layer, not larger: a few bytes of a broken file
-// could else ask for all memory (ConstantOfShape).
+// could else ask for all memory (ConstantOfShape). All of them together may take that and four times the file's constants.
 constexpr size_t kMaxFolded = size_t{1} << 30;
 constexpr int64_t kMaxElements = int64_t{1} << 40;
 constexpr size_t kManyValues = 4096;  // comparing each with each: 8 million steps
@@ -29,7 +29,9 @@ Lowering::Lowering(const Graph& graph, PackCache& cache, Isa isa, int threads, b
   const auto it = graph.opsets.find("");
   opset_ = it == graph.opsets.end() ? 0 : it->second;
   values_.reserve(graph.initializers.size() + graph.nodes.size() * 2);
+  may_fold_ = kMaxFolded;
   for (const auto& t : graph.initializers) {
+    may_fold_ += 4 * t.data.size();
     const int id = new_value(t.name, t.dtype, t.dims);
     values_[static_cast<size_t>(id)].constant = t.data.data();
     ptr_[static_cast<size_t>(id)] = const_cast<uint8_t*>(t.data.data());
@@ -95,6 +97,8 @@ int Lowering::out(const Node& n, size_t i, DType dtype, Dims dims, ValueLayout l
   if (eager_) {
     Value& v = values_[static_cast<size_t>(id)];
     if (v.nbytes() > kMaxFolded) unsupported(n, "a constant of " + std::to_string(v.nbytes()) + " bytes would be computed");
+    folded_bytes_ += v.nbytes();
+    if (folded_bytes_ > may_fold_) unsupported(n, "constants of " + std::to_string(folded_bytes_) + " bytes would be computed, many times the file's own");
     auto buffer = std::make_shared<Buffer>(std::max<size_t>(v.nbytes(), 1));
     v.constant = buffer->data();
     ptr_[static_cast<size_t>(id)] = buffer->data();

@@ -186,6 +186,7 @@ class Lowering {
   bool allow_sparse_ = true;
   Tuner* tuner_ = nullptr;
   const SavedPlan* saved_ = nullptr;
+  size_t folded_bytes_ = 0, may_fold_ = 0;  // of constants computed while planning
   bool eager_ = false;  // the node being lowered has constant inputs only: run its steps now
   std::vector<Value> values_;
   std::vector<void*> ptr_;

@@ -185,6 +185,18 @@ UNSUPPORTED = {
         ),
         "bomb.*constant of",
     ),
+    "constants of a gigabyte and more together": (
+        model(
+            graph(
+                node("ConstantOfShape", ["s"], ["h0"], name="half"),
+                node("ConstantOfShape", ["s"], ["h1"], name="bomb"),
+                node("Add", ["x", "h0"], ["y0"]),
+                node("Add", ["y0", "h1"], ["y"]),
+                tensors=(tensor("s", (1,), struct.pack("<q", 150_000_000), dtype=7),),
+            )
+        ),
+        "bomb.*constants of 1200000000 bytes",
+    ),
 }  # fmt: skip
 
 
