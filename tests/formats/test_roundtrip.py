@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from secateur import formats
@@ -94,7 +94,14 @@ def test_a_file_comes_back_and_its_parts_add_up():
     assert formats.unpack(formats.pack(model, exact=True)) == model
 
 
+def contents(t):
+    """Type, shape and values to the bit, but for the sign of zeros, which factors lose (a test of its own, below)."""
+    a = onnx.numpy_helper.to_array(t)
+    return t.data_type, tuple(t.dims), (np.where(a == 0, a.dtype.type(0), a) if a.dtype == np.float32 else a).tobytes()
+
+
 @settings(max_examples=60, deadline=None)
+@example(85846743)  # a weight of a convolution with -0.0
 @given(st.integers(0, 2**32 - 1))
 def test_any_graph_keeps_what_law_1_names(seed):
     model = random_graph(seed)
@@ -105,10 +112,7 @@ def test_any_graph_keeps_what_law_1_names(seed):
     assert a.ir_version == b.ir_version
     assert list(a.graph.input) == list(b.graph.input)
     assert list(a.graph.output) == list(b.graph.output)
-    mine = {i.name: (i.data_type, tuple(i.dims), onnx.numpy_helper.to_array(i).tobytes()) for i in a.graph.initializer}
-    theirs = {
-        i.name: (i.data_type, tuple(i.dims), onnx.numpy_helper.to_array(i).tobytes()) for i in b.graph.initializer
-    }
+    mine, theirs = ({i.name: contents(i) for i in g.graph.initializer} for g in (a, b))
     assert mine == theirs
     assert [n.op_type for n in a.graph.node] == [n.op_type for n in b.graph.node]
     assert formats.pack(again) == packed
