@@ -26,7 +26,7 @@ import int8
 import nets
 import numpy as np
 from run import identity, provenance
-from shapes import Builder, Layer
+from shapes import Builder, vgg16_features
 
 from secateur.engine import InferenceSession, isas
 from secateur.engine.bench import COLD_CALLS, bench
@@ -40,13 +40,7 @@ BURST = 6  # calls of a turn
 def vgg16_224(density: float) -> bytes:
     """VGG-16 for ImageNet, 138 million weights; the stem and the last layer stay dense."""
     b = Builder(density, 0)
-    x, width = "x", 3
-    for stage, (outputs, depth) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))):
-        for i in range(depth):
-            layer = Layer("", width, outputs, 0, 3, 1, 1, pool=i + 1 == depth)
-            x = b.conv(x, layer, prune=stage > 0 or i > 0)
-            width = outputs
-    x = b.linear(b.linear(b.node("Flatten", x), 512 * 49, 4096), 4096, 4096)
+    x = b.linear(b.linear(vgg16_features(b), 512 * 49, 4096), 4096, 4096)
     return b.file([3, 224, 224], b.linear(x, 4096, 1000, relu=False, prune=False))
 
 

@@ -177,14 +177,19 @@ def _resnet20(b: Builder) -> bytes:
     return b.file([3, 32, 32], b.linear(x, 64, 10, relu=False, prune=False))
 
 
-def _vgg16(b: Builder) -> bytes:
+def vgg16_features(b: Builder) -> str:
+    """VGG-16's convolutions, the first one dense; the value of the last, flattened."""
     x, width = "x", 3
     for stage, (outputs, depth) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))):
         for i in range(depth):
             layer = Layer("", width, outputs, 0, 3, 1, 1, pool=i + 1 == depth)
             x = b.conv(x, layer, prune=stage > 0 or i > 0)
             width = outputs
-    x = b.linear(b.node("Flatten", x), 512, 512)
+    return b.node("Flatten", x)
+
+
+def _vgg16(b: Builder) -> bytes:
+    x = b.linear(vgg16_features(b), 512, 512)
     return b.file([3, 32, 32], b.linear(x, 512, 10, relu=False, prune=False))
 
 

@@ -73,8 +73,10 @@ def test_the_kernel_that_is_predicted_to_be_faster_is_chosen(
         why = str(row["why"]).split(";")[0]
         times = {PREDICTED[name]: float(us) for name, us in re.findall(r"[:,] ([a-z0-9 ]+?) ([\d.e+-]+) us", why)}
         assert times.keys() >= {"sparse", "dense"}, why
-        # What differs by less than the models' error goes to the widest vectors.
-        assert times[family(row)] <= min(times.values()) / 0.85, row
+        # Only beside narrower vectors does what differs by less than the models' error, 15 %, go to the widest; the
+        # figures are printed with three digits.
+        margin = 1.005 if isa in ("portable", "avx2") else 1 / 0.85
+        assert times[family(row)] <= min(times.values()) * margin, row
     assert not any(is_sparse(row) for row in chosen(layers(density)[0], sparse=False))
 
 
