@@ -16,6 +16,7 @@ TIES = {
 }
 ALLOWED = {
     "budget": {"formats", "engine"},
+    "constraints": {"engine"},  # the native module: the inner loop of k-means is compiled
     "export": {"graph"},
     "engine": {"formats"},
     "formats": {"engine"},  # the native module lives in engine/; it holds the coder

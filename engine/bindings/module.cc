@@ -42,6 +42,7 @@ NB_MODULE(_native, m) {
   bind_session(m);
   bind_partition(m);
 #endif
+  bind_kmeans(m);
 #ifdef SECATEUR_HAVE_FORMATS
   bind_formats(m);
 #endif

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from secateur.constraints import _levels as levels
 from secateur.constraints.codebook import Codebook
 from secateur.errors import ConstraintError, UsageError
 
@@ -96,3 +97,18 @@ def test_the_default_menu_begins_at_four_entries_but_fewer_may_be_given() -> Non
     assert Codebook().project(w, 1).unique().tolist() == [3.0]
     with pytest.raises(ConstraintError, match="menu"):
         Codebook(min_entries=3).project(w, 2)
+
+
+@pytest.mark.parametrize("n", [0, 1, 1000, 50_000])
+def test_distinct_values_are_those_of_a_sort(n: int) -> None:
+    """Also the value that no sample sees, and more values than asked for."""
+    generator = torch.Generator().manual_seed(n)
+    for values in (1, 3, 40):
+        x = torch.randint(values, (1, n), generator=generator).float() - 1
+        if n > 20:
+            x[0, 17] = 99.0
+        want = torch.unique(x)
+        for most in (1, 2, 4, 41):
+            found = levels.distinct(x, most)
+            assert (found is None) == (want.numel() > most)
+            assert found is None or torch.equal(found, want)

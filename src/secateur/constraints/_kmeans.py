@@ -4,8 +4,8 @@ Clusters of an optimal solution are intervals of the sorted values, and the cost
 
     D[m][i] = min_{a <= i} D[m-1][a] + cost(a, i)
 
-has argmins that grow with i and with m. A layer is found by divide and conquer over i, all midpoints of one depth at
-once: O(n log n) NumPy work, O(m n log n) together (Wang & Song, R Journal 2011; Groenlund et al., arXiv:1701.07204).
+has argmins that grow with i and with m. A layer is found by divide and conquer over i, compiled (kmeans_layer of the
+engine's module): O(n log n), O(m n log n) together (Wang & Song, R Journal 2011; Groenlund et al., arXiv:1701.07204).
 Layers are made when first asked for, so all numbers of clusters up to m cost no more than m.
 """
 
@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
+from secateur.engine import _native
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -102,39 +104,11 @@ class _Side:
 
     def _layer(self, m: int) -> Floats:
         while len(self._best) <= m:
-            best, origin = self._next(self._best[-1], self._from[-1])
+            # The last layer's argmins are a floor below which this layer's cannot lie.
+            best, origin = _native.kmeans_layer(self._s0, self._s1, self._s2, self._best[-1], self._from[-1])
             self._best.append(best)
             self._from.append(origin)
         return self._best[m]
-
-    def _next(self, previous: Floats, floor: Ints) -> tuple[Floats, Ints]:
-        """One more layer. `floor`: the last layer's argmins, below which this layer's cannot lie."""
-        n = previous.size - 1
-        best, origin = np.zeros(n + 1), np.zeros(n + 1, np.int64)
-        stride = 1 << max(n.bit_length() - 1, 0)
-        while stride:
-            i = np.arange(stride, n + 1, 2 * stride)
-            low = np.maximum(origin[i - stride], floor[i])
-            right = i + stride
-            high = np.where(right <= n, origin[np.minimum(right, n)], i)
-            high = np.maximum(np.minimum(high, i), low)
-            best[i], origin[i] = self._argmin(previous, i, low, high)
-            stride //= 2
-        return best, origin
-
-    def _argmin(self, previous: Floats, i: Ints, low: Ints, high: Ints) -> tuple[Floats, Ints]:
-        """min and first argmin over a in low..high of previous[a] + cost(a, i), for each i."""
-        count = high - low + 1
-        start = np.cumsum(count) - count
-        a = np.arange(int(count.sum())) + np.repeat(low - start, count)
-        end = np.repeat(i, count)
-        s0 = self._s0[end] - self._s0[a]
-        s1 = self._s1[end] - self._s1[a]
-        within = self._s2[end] - self._s2[a] - s1 * s1 / np.where(s0 > 0, s0, 1.0)
-        total = previous[a] + np.maximum(within, 0.0)
-        least = np.minimum.reduceat(total, start)
-        first = np.where(total == np.repeat(least, count), a, np.iinfo(np.int64).max)
-        return least, np.minimum.reduceat(first, start)
 
 
 def nearest(x: Floats, centres: Floats) -> Ints:

@@ -13,6 +13,8 @@ from secateur.contracts import check_finite
 from secateur.errors import ConstraintError
 from secateur.types import Level
 
+_SAMPLE = 1024  # elements that are looked at first
+
 
 def checked(subject: str, weight: Tensor, importance: Tensor | None) -> None:
     """Raise ConstraintError unless `weight` is a finite float matrix and `importance` a finite h >= 0 beside it."""
@@ -96,6 +98,25 @@ def keep_largest(score: Tensor, k: int) -> Tensor:
     ties = (score == threshold).nonzero().flatten()
     mask[ties[: k - int(mask.sum())]] = True
     return mask
+
+
+def distinct(weight: Tensor, most: int) -> Tensor | None:
+    """The distinct values, ascending, or None where there are more than `most`.
+
+    Sorting a large tensor is what a projection spent most of its time with: a sample says no at once, and where it does
+    not, only values that it lacks are sorted.
+    """
+    flat = weight.detach().flatten()
+    if flat.numel() == 0:
+        return flat
+    found = torch.unique(flat[:: max(1, flat.numel() // _SAMPLE)])
+    if found.numel() > most:
+        return None
+    at = torch.searchsorted(found, flat).clamp_(max=found.numel() - 1)
+    others = flat[found[at] != flat]
+    if others.numel():
+        found = torch.unique(torch.cat([found, torch.unique(others)]))
+    return found if found.numel() <= most else None
 
 
 def without(weight: Tensor, dropped: Tensor) -> Tensor:

@@ -106,12 +106,15 @@ class Codebook(Constraint):
     def contains(self, weight: Tensor, level: Level) -> bool:
         if level is None:
             return True
-        values = torch.unique(weight)
+        most = self._on_menu(weight, level)
+        values = lv.distinct(weight, most + 1 if self.zero == "free" else most)
+        if values is None:
+            return False
         if self._rounds:
-            own = values.detach().double().cpu().numpy()
+            own = values.double().cpu().numpy()
             if not np.array_equal(self._round(own), own):
                 return False
-        return int((values != 0).sum() if self.zero == "free" else values.numel()) <= self._on_menu(weight, level)
+        return self.zero == "level" or int((values != 0).sum()) <= most
 
     def freeze(self, weight: Tensor, level: Level) -> Piece:
         """Equal values stay equal, each set of them with one free value; with `zero="free"` zeros stay zero."""
