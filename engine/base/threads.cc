@@ -40,28 +40,53 @@ void watch_forks() {
 
 }  // namespace
 
+// Ranges of tasks, one per thread. A thread takes from its own first and then from the others': on a busy machine a worker
+// that the system has not let run yet must not hold up the rest. A place in a range carries the number of the call it
+// belongs to, so that a worker that wakes late finds nothing to take.
+struct alignas(64) Range {
+  std::atomic<uint64_t> next{0};  // call << 32 | task
+  std::atomic<uint32_t> end{0};
+};
+
 struct Threads::State {
-  std::atomic<uint32_t> epoch{0};
-  std::atomic<int> pending{0};
+  std::atomic<uint32_t> epoch{0};  // number of the call
+  std::atomic<uint32_t> pending{0};  // its tasks that are not done
   std::atomic<bool> stop{false};
-  Call call = nullptr;
-  void* fn = nullptr;
-  int64_t tasks = 0;
-  int n = 1;
+  // Written only while no task of any call is open: who has taken a task of a call sees that call's.
+  std::atomic<Call> call{nullptr};
+  std::atomic<void*> fn{nullptr};
+  std::vector<Range> ranges;
   uint32_t forks = 0;
   std::vector<std::thread> workers;
 
-  void work(int worker) {
-    const int64_t begin = tasks * worker / n, end = tasks * (worker + 1) / n;
-    for (int64_t t = begin; t < end; ++t) call(fn, t, worker);
+  // The next task of `range` in call number `now`; -1 when there is none.
+  static int64_t take(Range& range, uint32_t now) {
+    uint64_t place = range.next.load(std::memory_order_acquire);
+    while (place >> 32 == now) {
+      const auto task = static_cast<uint32_t>(place);
+      if (task >= range.end.load(std::memory_order_acquire)) return -1;
+      if (range.next.compare_exchange_weak(place, place + 1, std::memory_order_acq_rel, std::memory_order_acquire)) return task;
+    }
+    return -1;
+  }
+
+  void work(int worker, uint32_t now) {
+    const Call run = call.load(std::memory_order_relaxed);
+    void* const with = fn.load(std::memory_order_relaxed);
+    for (size_t k = 0; k < ranges.size(); ++k) {
+      Range& range = ranges[(static_cast<size_t>(worker) + k) % ranges.size()];
+      for (int64_t task; (task = take(range, now)) >= 0;) {
+        run(with, task, worker);
+        if (pending.fetch_sub(1, std::memory_order_acq_rel) == 1) pending.notify_one();
+      }
+    }
   }
 
   void loop(int worker) {
     FlushDenormals guard;
     uint32_t seen = 0;
     for (;;) {
-      int spins = 0;
-      while (epoch.load(std::memory_order_acquire) == seen) {
+      for (int spins = 0; epoch.load(std::memory_order_acquire) == seen;) {
         if (++spins < kSpins) {
           pause();
         } else {
@@ -70,17 +95,16 @@ struct Threads::State {
       }
       seen = epoch.load(std::memory_order_acquire);
       if (stop.load(std::memory_order_relaxed)) return;
-      work(worker);
-      pending.fetch_sub(1, std::memory_order_release);
+      work(worker, seen);
     }
   }
 
-  explicit State(int n_threads) : n(n_threads), forks(g_forks.load()) {
-    workers.reserve(n - 1);
+  explicit State(int n_threads) : ranges(static_cast<size_t>(n_threads)), forks(g_forks.load()) {
+    workers.reserve(ranges.size() - 1);
     try {
-      for (int w = 1; w < n; ++w) workers.emplace_back([this, w] { loop(w); });
+      for (int w = 1; w < n_threads; ++w) workers.emplace_back([this, w] { loop(w); });
     } catch (const std::system_error&) {
-      n = static_cast<int>(workers.size()) + 1;  // the system gives no more threads: fewer do the same work
+      // The system gives no more threads: fewer do the same work.
     }
   }
 
@@ -115,24 +139,27 @@ Threads::~Threads() {
   if (state_ && state_->forks != g_forks.load()) (void)state_.release();
 }
 
-void Threads::run(int64_t tasks, Call call, void* fn) {
+void Threads::run(uint32_t tasks, Call call, void* fn) {
   if (state_ && state_->forks != g_forks.load()) (void)state_.release();
   if (!state_) state_ = std::make_unique<State>(n_);
   State& s = *state_;
-  s.call = call;
-  s.fn = fn;
-  s.tasks = tasks;
-  s.pending.store(s.n - 1, std::memory_order_relaxed);
-  s.epoch.fetch_add(1, std::memory_order_release);
-  s.epoch.notify_all();
-  s.work(0);
-  for (int spins = 0; s.pending.load(std::memory_order_acquire) != 0; ++spins) {
-    if (spins < kSpins) {
-      pause();
-    } else {
-      std::this_thread::yield();
-    }
+  s.call.store(call, std::memory_order_relaxed);
+  s.fn.store(fn, std::memory_order_relaxed);
+  s.pending.store(tasks, std::memory_order_relaxed);
+  const uint32_t now = s.epoch.load(std::memory_order_relaxed) + 1;
+  const uint64_t n = s.ranges.size();
+  for (uint64_t k = 0; k < n; ++k) {
+    // Closed first: with the new end and the old place a late worker would find one task more in the old call.
+    s.ranges[k].next.store(uint64_t{now} << 32 | UINT32_MAX, std::memory_order_relaxed);
+    s.ranges[k].end.store(static_cast<uint32_t>(tasks * (k + 1) / n), std::memory_order_release);
+    s.ranges[k].next.store(uint64_t{now} << 32 | tasks * k / n, std::memory_order_release);
   }
+  s.epoch.store(now, std::memory_order_release);
+  s.epoch.notify_all();
+  s.work(0, now);
+  for (int spins = 0; spins < kSpins && s.pending.load(std::memory_order_acquire) != 0; ++spins) pause();
+  // Asleep, not yielding: a thread that yields on a busy machine is given back the CPU milliseconds after the last task.
+  for (uint32_t left; (left = s.pending.load(std::memory_order_acquire)) != 0;) s.pending.wait(left, std::memory_order_acquire);
 }
 
 FlushDenormals::FlushDenormals() {

@@ -1,5 +1,6 @@
-// A pool of worker threads for one session: spin shortly, then park; static partition, so that what a thread computes
-// depends on the task index only, never on timing. Kernels give each task the same arithmetic for any pool size.
+// A pool of worker threads for one session: spin shortly, then park. Each thread has a range of tasks and helps with the
+// others' when it is done; what is computed depends on the task's index only, never on timing or on who does it. Kernels
+// give each task the same arithmetic for any pool size.
 #pragma once
 
 #include <atomic>
@@ -26,21 +27,21 @@ class Threads {
   // Held for the length of a run. In a forked child it is a new one: a thread of the parent may have held the old.
   std::mutex& turn();
 
-  // Calls fn(task, worker) for task = 0..tasks-1; worker = 0..size()-1 owns a contiguous range of tasks. Returns when
-  // all are done. fn must not throw. Not reentrant: one parallel() at a time per pool (a session holds turn()).
+  // Calls fn(task, worker) once for each task = 0..tasks-1; worker = 0..size()-1 says who calls, for scratch memory.
+  // Returns when all are done. fn must not throw. Not reentrant: one parallel() at a time per pool (a session holds turn()).
   template <class Fn>
   void parallel(int64_t tasks, Fn&& fn) {
-    if (n_ == 1 || tasks <= 1) {
+    if (n_ == 1 || tasks <= 1 || tasks > INT32_MAX) {
       for (int64_t t = 0; t < tasks; ++t) fn(t, 0);
       return;
     }
     using F = std::remove_reference_t<Fn>;
-    run(tasks, [](void* f, int64_t task, int worker) { (*static_cast<F*>(f))(task, worker); }, const_cast<void*>(static_cast<const void*>(&fn)));
+    run(static_cast<uint32_t>(tasks), [](void* f, int64_t task, int worker) { (*static_cast<F*>(f))(task, worker); }, const_cast<void*>(static_cast<const void*>(&fn)));
   }
 
  private:
   using Call = void (*)(void* fn, int64_t task, int worker);
-  void run(int64_t tasks, Call call, void* fn);
+  void run(uint32_t tasks, Call call, void* fn);
 
   struct State;
   struct Turn;

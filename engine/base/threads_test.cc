@@ -43,6 +43,17 @@ bool each_task_once(Threads& pool, int64_t tasks) {
   return worker_ok;
 }
 
+// A thread that does not get on holds nobody else up: task 2 waits for task 3 of the same range.
+bool others_help(Threads& pool) {
+  std::atomic<bool> done{false}, waited{true};
+  pool.parallel(4, [&](int64_t task, int) {
+    if (task == 3) done = true;
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (task == 2 && !done && waited) waited = std::chrono::steady_clock::now() < until;
+  });
+  return waited;
+}
+
 }  // namespace
 
 int main() {
@@ -64,6 +75,10 @@ int main() {
 #endif
   }
   { Threads never_used(4); }
+  {
+    Threads two(2);
+    for (int i = 0; i < 100; ++i) check(others_help(two), "others help");
+  }
 
   {
     volatile float tiny = 1e-39f;
