@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from secateur import waiting
+
 __version__ = "0.1.0"
 
 _WHERE = {
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
+        if name != "InferenceSession":
+            waiting.passive()
         try:
             return getattr(importlib.import_module(_WHERE[name]), name)
         except ModuleNotFoundError as e:

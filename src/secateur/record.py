@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur
-from secateur import formats, verify
+from secateur import formats, verify, waiting
 from secateur.engine import InferenceSession
 from secateur.job import Candidate, Job, Net, sizes
 from secateur.planning import name_of
@@ -122,7 +122,9 @@ def build(job: Job, answer: Answer, judge: Judge, inputs: Any, facts: Mapping[st
         if record[column] is not None:
             record[column]["latency_ms"] = times
     record["bench"] = timed["bench"]
-    record["cpu"] = {"name": timed["bench"]["cpu"], "isa": timed["bench"]["isa"], "threads": facts["threads"]}
+    bench = timed["bench"]
+    where = {"name": bench["cpu"], "isa": bench["isa"]}
+    record["cpu"] = where | {"threads": facts["threads"], "waiting": waiting.told()}
     return record
 
 

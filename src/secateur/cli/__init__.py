@@ -19,7 +19,7 @@ from typing import Any
 
 import typer
 
-from secateur import __version__
+from secateur import __version__, waiting
 from secateur.errors import HandedOverWarning, SecateurError
 from secateur.importing import place, told
 
@@ -57,6 +57,7 @@ def build() -> typer.Typer:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point. Every failure is one clear message on stderr and the pinned exit code."""
+    waiting.passive()  # before any command imports torch
     sys.exit(_main(sys.argv[1:] if argv is None else argv))
 
 

@@ -102,9 +102,8 @@ def check(record: Any, subject: str = NAME) -> Record:
     _fields(record, {"model": "text", "data": "text", "seed": "count", "date": "text?", "recipe": "text?"}, subject)
     for name, version in _mapping(record, "versions", subject).items():
         _one(version, "text", f"{subject}: versions.{name}")
-    _fields(
-        _mapping(record, "cpu", subject), {"name": "text?", "isa": "text?", "threads": "count?"}, f"{subject}: cpu", "."
-    )
+    cpu = {"name": "text?", "isa": "text?", "threads": "count?", "waiting": "text?"}
+    _fields(_mapping(record, "cpu", subject), cpu, f"{subject}: cpu", ".")
     for net in NETS:
         if record.get(net) is not None or net in ("dense", "compressed"):
             _net(record, net, subject)
