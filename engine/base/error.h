@@ -24,6 +24,12 @@ class UnsupportedError : public std::runtime_error {
   std::string node;  // name of the graph node, may be empty
 };
 
+// A constant so large that no file of this size means it. Not one node's matter: who goes on without it meets the next.
+class TooLargeError : public UnsupportedError {
+ public:
+  using UnsupportedError::UnsupportedError;
+};
+
 // The caller passed something wrong (input name, shape, dtype, thread count).
 class UsageError : public std::runtime_error {
  public:

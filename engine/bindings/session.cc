@@ -14,6 +14,7 @@
 
 #include "bindings/bindings.h"
 #include "graph/once.h"
+#include "graph/onnx_raw.h"
 #ifdef SECATEUR_HAVE_FORMATS
 #include "formats/unpack.h"
 #endif
@@ -35,25 +36,6 @@ struct View {
 };
 
 const char* numpy_name(DType t) { return t == DType::kBool ? "bool" : dtype_name(t); }
-
-const char* type_string(DType t) {
-  switch (t) {
-    case DType::kFloat: return "tensor(float)";
-    case DType::kDouble: return "tensor(double)";
-    case DType::kFloat16: return "tensor(float16)";
-    case DType::kBFloat16: return "tensor(bfloat16)";
-    case DType::kUInt8: return "tensor(uint8)";
-    case DType::kInt8: return "tensor(int8)";
-    case DType::kUInt16: return "tensor(uint16)";
-    case DType::kInt16: return "tensor(int16)";
-    case DType::kInt32: return "tensor(int32)";
-    case DType::kInt64: return "tensor(int64)";
-    case DType::kUInt32: return "tensor(uint32)";
-    case DType::kUInt64: return "tensor(uint64)";
-    case DType::kBool: return "tensor(bool)";
-    default: return "tensor(unknown)";
-  }
-}
 
 // Struct-module format characters of native byte order.
 bool format_is(const char* format, size_t itemsize, DType t) {
@@ -353,7 +335,7 @@ std::vector<NodeArg> node_args(const std::vector<ValueInfo>& infos) {
   for (const auto& info : infos) {
     NodeArg a;
     a.name = info.name;
-    a.type = type_string(info.dtype);
+    a.type = info.type.empty() ? "tensor(" + std::string(element_text(static_cast<int64_t>(info.dtype))) + ")" : type_text(info.type);
     for (const Dim& d : info.shape) {
       if (d.size >= 0)
         a.shape.append(d.size);
@@ -394,6 +376,7 @@ void bind_session(nb::module_& m) {
       .def_prop_ro("threads", [](const PySession& s) { return s.session().threads(); })
       .def_prop_ro("n_nodes", [](const PySession& s) { return s.session().n_nodes(); })
       .def_prop_ro("isa", [](const PySession& s) { return isa_name(s.session().isa()); })
+      .def_prop_ro("planned", [](const PySession& s) { return s.session().planned(); })
       .def_prop_ro("notes", [](const PySession& s) { return s.session().notes(); });
   m.def(
       "layers",

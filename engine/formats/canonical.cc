@@ -102,6 +102,7 @@ void check_storable(const Graph& g) {
       for (const Dim& d : v.shape) check_text(d.symbol, "a dimension name");
     }
   }
+  if (!g.functions.empty()) refuse("the model brings functions of its own, which .sct does not store");
   for (const Tensor& t : g.initializers) {
     check_text(t.name, "an initializer name");
     check_tensor(t);
@@ -111,8 +112,10 @@ void check_storable(const Graph& g) {
     check_text(n.domain, "an operator domain", &n);
     if (n.op.find(':') != std::string::npos) refuse("the operator name '" + n.op + "' holds a colon", &n);
     if (n.inputs.size() > 65536 || n.outputs.size() > 65536) refuse("more than 65536 inputs or outputs", &n);
+    if (!n.overload.empty()) refuse("an overload of a function, which .sct does not store", &n);
     for (const auto& [name, a] : n.attrs) {
       check_text(name, "an attribute name", &n);
+      if (std::holds_alternative<Raw>(a.value)) refuse("attribute '" + name + "' is a subgraph, a type or strings, which .sct does not store", &n);
       if (name.empty()) refuse("an attribute without a name", &n);
       if (const auto* s = std::get_if<std::string>(&a.value)) check_text(*s, "an attribute's text", &n);
       if (const auto* t = std::get_if<std::shared_ptr<Tensor>>(&a.value)) {

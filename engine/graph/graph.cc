@@ -21,11 +21,9 @@ size_t dtype_size(DType t) {
     case DType::kDouble:
     case DType::kUInt64:
       return 8;
-    case DType::kUndefined:
-    case DType::kString:
+    default:
       return 0;
   }
-  return 0;
 }
 
 const char* dtype_name(DType t) {
@@ -44,7 +42,19 @@ const char* dtype_name(DType t) {
     case DType::kDouble: return "float64";
     case DType::kUInt32: return "uint32";
     case DType::kUInt64: return "uint64";
+    case DType::kComplex64: return "complex64";
+    case DType::kComplex128: return "complex128";
     case DType::kBFloat16: return "bfloat16";
+    case DType::kFloat8E4M3FN: return "float8e4m3fn";
+    case DType::kFloat8E4M3FNUZ: return "float8e4m3fnuz";
+    case DType::kFloat8E5M2: return "float8e5m2";
+    case DType::kFloat8E5M2FNUZ: return "float8e5m2fnuz";
+    case DType::kUInt4: return "uint4";
+    case DType::kInt4: return "int4";
+    case DType::kFloat4E2M1: return "float4e2m1";
+    case DType::kFloat8E8M0: return "float8e8m0";
+    case DType::kUInt2: return "uint2";
+    case DType::kInt2: return "int2";
   }
   return "unknown";
 }

@@ -2,176 +2,23 @@
 
 #include <bit>
 #include <cstring>
+#include <set>
 #include <string_view>
 
 #include "base/error.h"
 #include "graph/check.h"
 #include "graph/once.h"
+#include "graph/onnx_raw.h"
+#include "graph/wire.h"
 
 static_assert(std::endian::native == std::endian::little, "the readers copy little-endian data as it stands");
 
 namespace secateur {
 namespace {
 
-// A position inside one message. `end` never passes the end of the enclosing message, so a length that lies is caught
-// where it is read. Sub-messages are views: no recursion deeper than ModelProto > GraphProto > NodeProto >
-// AttributeProto > TensorProto exists here, because subgraphs are refused.
-class Wire {
- public:
-  enum Type : uint32_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
-
-  Wire(const uint8_t* base, const uint8_t* begin, const uint8_t* end) : base_(base), p_(begin), end_(end) {}
-
-  [[noreturn]] void fail(const std::string& what) const { throw FormatError("ONNX: " + what, offset()); }
-  int64_t offset() const { return p_ - base_; }
-  size_t left() const { return static_cast<size_t>(end_ - p_); }
-  bool done() const { return p_ == end_; }
-
-  // Next field: number into `field`, wire type into `type`.
-  bool next() {
-    if (done()) return false;
-    const uint64_t key = varint();
-    field = static_cast<uint32_t>(key >> 3);
-    type = static_cast<uint32_t>(key & 7);
-    if (key >> 32 || field == 0) fail("field number out of range");
-    return true;
-  }
-
-  uint64_t varint() {
-    uint64_t value = 0;
-    for (int shift = 0; shift < 70; shift += 7) {
-      if (done()) fail("the file ends inside a number (truncated?)");
-      const uint8_t byte = *p_++;
-      if (shift == 63 && byte > 1) fail("number longer than 64 bits");
-      value |= static_cast<uint64_t>(byte & 0x7f) << shift;
-      if (!(byte & 0x80)) return value;
-    }
-    fail("number longer than 64 bits");
-  }
-
-  int64_t integer(const char* what) {
-    expect(kVarint, what);
-    return static_cast<int64_t>(varint());
-  }
-
-  Wire message(const char* what) {
-    expect(kBytes, what);
-    const uint64_t n = varint();
-    if (n > left())
-      fail(std::string(what) + " says " + std::to_string(n) + " bytes, only " + std::to_string(left()) +
-           " are left (truncated?)");
-    Wire sub(base_, p_, p_ + n);
-    p_ += n;
-    return sub;
-  }
-
-  std::string_view bytes(const char* what) {
-    const Wire sub = message(what);
-    return {reinterpret_cast<const char*>(sub.p_), sub.left()};
-  }
-
-  // Names end up as Python str: they must be UTF-8.
-  std::string text(const char* what) {
-    const std::string_view s = bytes(what);
-    if (!valid_utf8(s)) fail(std::string(what) + " is not valid UTF-8");
-    return std::string(s);
-  }
-
-  template <class T>
-  T fixed(const char* what) {
-    expect(sizeof(T) == 4 ? kFixed32 : kFixed64, what);
-    return raw<T>(what);
-  }
-
-  template <class T>
-  T raw(const char* what) {
-    if (left() < sizeof(T)) fail(std::string("the file ends inside ") + what + " (truncated?)");
-    T v;
-    std::memcpy(&v, p_, sizeof(T));
-    p_ += sizeof(T);
-    return v;
-  }
-
-  void skip() {
-    switch (type) {
-      case kVarint: varint(); return;
-      case kFixed64: raw<uint64_t>("a number"); return;
-      case kBytes: message("an unknown field"); return;
-      case kFixed32: raw<uint32_t>("a number"); return;
-      default: fail("wire type " + std::to_string(type) + " is not used by ONNX");
-    }
-  }
-
-  // repeated int64, packed or not
-  template <class F>
-  void each_varint(const char* what, F&& f) {
-    if (type == kVarint) return f(varint());
-    Wire sub = message(what);
-    while (!sub.done()) f(sub.varint());
-  }
-
-  // repeated float / double, packed or not
-  template <class T, class F>
-  void each_fixed(const char* what, F&& f) {
-    if (type != kBytes) return f(fixed<T>(what));
-    Wire sub = message(what);
-    if (sub.left() % sizeof(T)) sub.fail(std::string(what) + " is not a whole number of values");
-    while (!sub.done()) f(sub.template raw<T>(what));
-  }
-
-  const uint8_t* position() const { return p_; }
-
-  uint32_t field = 0;
-  uint32_t type = 0;
-
- private:
-  void expect(uint32_t want, const char* what) const {
-    if (type != want)
-      fail(std::string(what) + " has wire type " + std::to_string(type) + ", expected " + std::to_string(want));
-  }
-
-  static bool valid_utf8(std::string_view s) {
-    size_t i = 0;
-    while (i < s.size()) {
-      const auto c = static_cast<unsigned char>(s[i]);
-      size_t extra;
-      uint32_t code;
-      if (c < 0x80) {
-        ++i;
-        continue;
-      } else if (c >= 0xc2 && c < 0xe0) {
-        extra = 1, code = c & 0x1f;
-      } else if (c >= 0xe0 && c < 0xf0) {
-        extra = 2, code = c & 0x0f;
-      } else if (c >= 0xf0 && c < 0xf5) {
-        extra = 3, code = c & 0x07;
-      } else {
-        return false;
-      }
-      if (i + extra >= s.size()) return false;
-      for (size_t k = 1; k <= extra; ++k) {
-        const auto d = static_cast<unsigned char>(s[i + k]);
-        if ((d & 0xc0) != 0x80) return false;
-        code = code << 6 | (d & 0x3f);
-      }
-      if ((extra == 2 && code < 0x800) || (extra == 3 && (code < 0x10000 || code > 0x10ffff)) ||
-          (code >= 0xd800 && code < 0xe000))
-        return false;
-      i += extra + 1;
-    }
-    return true;
-  }
-
-  const uint8_t* base_;
-  const uint8_t* p_;
-  const uint8_t* end_;
-};
-
 DType data_type(int64_t code, const std::string& what) {
-  const auto t = static_cast<DType>(code);
-  if (code > 0 && code <= 16 && (dtype_size(t) > 0 || t == DType::kString)) return t;
-  throw UnsupportedError(what + ": ONNX data type " + std::to_string(code) +
-                         " is not supported; supported: float32, float64, float16, bfloat16, (u)int8..64, bool");
+  if (code > 0 && code <= kLastDType) return static_cast<DType>(code);
+  throw UnsupportedError(what + ": ONNX data type " + std::to_string(code) + " is not known");
 }
 
 template <class T>
@@ -182,10 +29,11 @@ void append(std::vector<uint8_t>& out, T v) {
 }
 
 Tensor read_tensor(Wire w, const std::string& where) {
+  const std::string_view message = w.rest();
   Tensor t;
   t.dtype = DType::kUndefined;
   int64_t code = 0;
-  bool has_raw = false, external = false;
+  bool has_raw = false, external = false, segment = false;
   std::string_view raw;
   std::vector<float> floats;
   std::vector<double> doubles;
@@ -196,10 +44,9 @@ Tensor read_tensor(Wire w, const std::string& where) {
     switch (w.field) {
       case 1: w.each_varint("tensor dims", [&](uint64_t v) { t.dims.push_back(static_cast<int64_t>(v)); }); break;
       case 2: code = w.integer("tensor data type"); break;
-      case 3: throw UnsupportedError(where + ": tensors in segments are not supported");
+      case 3: segment = true, w.skip(); break;
       case 4: w.each_fixed<float>("float_data", [&](float v) { floats.push_back(v); }); break;
       case 5: w.each_varint("int32_data", [&](uint64_t v) { int32s.push_back(static_cast<int64_t>(v)); }); break;
-      case 6: throw UnsupportedError(where + ": string tensors are not supported");
       case 7: w.each_varint("int64_data", [&](uint64_t v) { int64s.push_back(static_cast<int64_t>(v)); }); break;
       case 8: t.name = w.text("tensor name"); break;
       case 9: raw = w.bytes("raw_data"), has_raw = true; break;
@@ -213,11 +60,15 @@ Tensor read_tensor(Wire w, const std::string& where) {
   const std::string what = where.empty() ? "tensor '" + t.name + "'" : where;
   if (external)
     throw UnsupportedError(what + ": its data is in an external file, which is not read; save the model as one file");
-  t.dtype = data_type(code, what);
-  if (t.dtype == DType::kString) throw UnsupportedError(what + ": string tensors are not supported");
+  t.dtype = segment ? DType::kUndefined : data_type(code, what);
   if (t.dims.size() > 64) throw FormatError("ONNX: " + what + " has " + std::to_string(t.dims.size()) + " dims", start);
   const size_t size = dtype_size(t.dtype);
   const auto n = static_cast<uint64_t>(checked_numel(t.dims, size, "ONNX: " + what, start));
+  if (size == 0) {
+    t.form = Tensor::Form::kMessage;
+    t.data.assign(message.begin(), message.end());
+    return t;
+  }
   const size_t n_typed = floats.size() + doubles.size() + int32s.size() + int64s.size() + uint64s.size();
   const auto mismatch = [&](uint64_t got, const char* unit) {
     throw FormatError("ONNX: " + what + " holds " + std::to_string(got) + " " + unit + ", its shape needs " +
@@ -287,7 +138,34 @@ Tensor read_tensor(Wire w, const std::string& where) {
   return t;
 }
 
-void read_attribute(Wire w, Node& node, const std::string& where) {
+// Of a SparseTensorProto only the name and the shape are told, and that its data is here.
+Tensor read_sparse(Wire w) {
+  const std::string_view message = w.rest();
+  check_sparse(w);
+  Tensor t;
+  t.dtype = DType::kUndefined;
+  t.form = Tensor::Form::kSparseMessage;
+  t.data.assign(message.begin(), message.end());
+  while (w.next()) {
+    if (w.field == 1) {
+      Wire values = w.message("values of a sparse tensor");
+      while (values.next()) {
+        if (values.field == 8) t.name = values.text("tensor name");
+        else values.skip();
+      }
+    } else if (w.field == 3) {
+      w.each_varint("tensor dims", [&](uint64_t v) { t.dims.push_back(static_cast<int64_t>(v)); });
+    } else {
+      w.skip();
+    }
+  }
+  if (t.dims.size() > 64) w.fail("a sparse tensor has " + std::to_string(t.dims.size()) + " dims");
+  return t;
+}
+
+void read_attribute(Wire w, Node& node, std::set<std::string>& captures, const std::string& where) {
+  const Wire message = w;
+  bool raw = false;
   std::string name;
   Attribute a;
   int64_t kind = 0;
@@ -307,27 +185,32 @@ void read_attribute(Wire w, Node& node, const std::string& where) {
       case 3: i = w.integer("attribute integer"), seen = 2; break;
       case 4: s = std::string(w.bytes("attribute string")), seen = 3; break;
       case 5: tensor = std::make_shared<Tensor>(read_tensor(w.message("attribute tensor"), where + ", attribute '" + name + "'")), seen = 4; break;
-      case 6:
-      case 11:
-        throw UnsupportedError(where + ": operators with subgraphs are not supported (control flow like If, Loop, Scan)",
-                               node.name);
       case 7: w.each_fixed<float>("attribute floats", [&](float v) { floats.push_back(v); }), seen = 6; break;
       case 8: w.each_varint("attribute ints", [&](uint64_t v) { ints.push_back(static_cast<int64_t>(v)); }), seen = 7; break;
       case 9: strings.emplace_back(w.bytes("attribute strings")), seen = 8; break;
-      case 10:
+      case 6:   // subgraph
+      case 10:  // lists of tensors, subgraphs, sparse tensors, types
+      case 11:
       case 14:
       case 15:
+      case 21:  // a function's own attribute
       case 22:
       case 23:
-        throw UnsupportedError(where + ": attribute '" + name + "' has a kind that is not supported (tensor list, type "
-                               "or sparse tensor)", node.name);
+        raw = true;
+        w.skip();
+        break;
       case 20: kind = w.integer("attribute type"); break;
-      case 21: throw UnsupportedError(where + ": attribute references (model functions) are not supported", node.name);
       default: w.skip();
     }
   }
   if (name.empty()) w.fail(where + " has an attribute without a name");
+  if (raw || (tensor && tensor->opaque()) || kind > 8) {
+    check_attribute(message, captures);
+    a.value = Raw{std::string(message.rest())};
+    kind = -1;
+  }
   switch (kind ? kind : seen) {
+    case -1:
     case 0: break;
     case 1: a.value = f; break;
     case 2: a.value = i; break;
@@ -339,9 +222,7 @@ void read_attribute(Wire w, Node& node, const std::string& where) {
     case 6: a.value = std::move(floats); break;
     case 7: a.value = std::move(ints); break;
     case 8: a.value = std::move(strings); break;
-    default:
-      throw UnsupportedError(where + ": attribute '" + name + "' has kind " + std::to_string(kind) +
-                             ", supported: float, int, string, tensor and lists of the first three", node.name);
+    default: w.fail(where + ": attribute '" + name + "' says kind " + std::to_string(kind) + " and holds none");
   }
   if (!node.attrs.emplace(std::move(name), std::move(a)).second) w.fail(where + " has an attribute twice");
 }
@@ -358,12 +239,15 @@ Node read_node(Wire w) {
       case 4: node.op = w.text("operator type"); break;
       case 5: attributes.push_back(w.message("attribute")); break;
       case 7: node.domain = w.text("operator domain"); break;
+      case 8: node.overload = w.text("overload"); break;
       default: w.skip();
     }
   }
   if (node.domain == "ai.onnx") node.domain.clear();
   const std::string where = "node '" + node_label(node) + "' (" + node.op + ")";
-  for (const Wire& a : attributes) read_attribute(a, node, where);
+  std::set<std::string> captures;
+  for (const Wire& a : attributes) read_attribute(a, node, captures, where);
+  node.captures.assign(captures.begin(), captures.end());
   return node;
 }
 
@@ -396,6 +280,7 @@ ValueInfo read_value_info(Wire w) {
     }
   }
   for (Wire type : types) {
+    const Wire whole = type;
     while (type.next()) {
       if (type.field == 1) {
         Wire tensor = type.message("tensor type");
@@ -417,13 +302,35 @@ ValueInfo read_value_info(Wire w) {
           }
         }
       } else if (type.field == 4 || type.field == 5 || type.field == 8 || type.field == 9) {
-        throw UnsupportedError("value '" + info.name + "' is a sequence, map, optional or sparse tensor; only dense tensors are supported");
+        info.type = std::string(whole.rest());
+        type_text(info.type);  // says now if it is damaged
+        type.skip();
       } else {
         type.skip();
       }
     }
   }
+  if (!info.type.empty()) {
+    info.dtype = DType::kUndefined;
+    info.shape.clear();
+    info.has_shape = false;
+  }
   return info;
+}
+
+Function read_function(Wire w) {
+  Function f;
+  f.message.bytes = std::string(w.rest());
+  check_function(w);
+  while (w.next()) {
+    switch (w.field) {
+      case 1: f.name = w.text("function name"); break;
+      case 10: f.domain = w.text("function domain"); break;
+      default: w.skip();
+    }
+  }
+  if (f.domain == "ai.onnx") f.domain.clear();
+  return f;
 }
 
 void read_graph(Wire w, Graph& graph) {
@@ -435,7 +342,7 @@ void read_graph(Wire w, Graph& graph) {
       case 5: graph.initializers.push_back(read_tensor(w.message("initializer"), "")); break;
       case 11: inputs.push_back(read_value_info(w.message("graph input"))); break;
       case 12: graph.outputs.push_back(read_value_info(w.message("graph output"))); break;
-      case 15: throw UnsupportedError("sparse initializers are not supported; store the tensor dense (its zeros are found again)");
+      case 15: graph.initializers.push_back(read_sparse(w.message("sparse initializer"))); break;
       default: w.skip();
     }
   }
@@ -475,13 +382,15 @@ Graph read_onnx(std::span<const uint8_t> bytes) {
         graph.opsets[domain == "ai.onnx" ? std::string() : domain] = version;
         break;
       }
-      case 25: throw UnsupportedError("model functions are not supported; inline them (onnx.inliner.inline_local_functions)");
+      case 25: graph.functions.push_back(read_function(w.message("function"))); break;
       default: w.skip();
     }
   }
   if (!has_graph) throw FormatError("ONNX: no graph in the file; is it an ONNX model?", static_cast<int64_t>(bytes.size()));
   if (graph.ir_version < 1) throw FormatError("ONNX: no IR version in the file; is it an ONNX model?", static_cast<int64_t>(bytes.size()));
+  if (graph.opsets.empty() && graph.ir_version < 3) graph.opsets[""] = 1;  // files of before there were opsets
   if (graph.opsets.empty()) throw FormatError("ONNX: no opset version in the file", static_cast<int64_t>(bytes.size()));
+  sort_nodes(graph);
   check_graph(graph);
   return graph;
 }

@@ -51,12 +51,14 @@ class Message {
 // AttributeProto.AttributeType by alternative of Attribute::value.
 constexpr int kTypes[] = {0, 1, 2, 3, 4, 6, 7, 8};
 
+std::string_view text(const Tensor& t) { return {reinterpret_cast<const char*>(t.data.data()), t.data.size()}; }
+
 Message tensor(const Tensor& t) {
   Message m;
   m.integers(1, t.dims);
   m.integer(2, static_cast<int64_t>(t.dtype));
   if (!t.name.empty()) m.text(8, t.name);
-  m.text(9, std::string_view(reinterpret_cast<const char*>(t.data.data()), t.data.size()));
+  m.text(9, text(t));
   return m;
 }
 
@@ -85,8 +87,12 @@ Message node(const Node& n) {
   for (const auto& s : n.outputs) m.text(2, s);
   if (!n.name.empty()) m.text(3, n.name);
   m.text(4, n.op);
-  for (const auto& [name, a] : n.attrs) m.message(5, attribute(name, a));
+  for (const auto& [name, a] : n.attrs) {
+    if (const Raw* raw = std::get_if<Raw>(&a.value)) m.text(5, raw->bytes);
+    else m.message(5, attribute(name, a));
+  }
   if (!n.domain.empty()) m.text(7, n.domain);
+  if (!n.overload.empty()) m.text(8, n.overload);
   return m;
 }
 
@@ -106,6 +112,10 @@ Message value_info(const ValueInfo& v) {
   Message outer, m;
   outer.message(1, type);
   m.text(1, v.name);
+  if (!v.type.empty()) {
+    m.text(2, v.type);
+    return m;
+  }
   if (v.dtype == DType::kUndefined && !v.has_shape) return m;  // known by name only: the reader infers the rest
   m.message(2, outer);
   return m;
@@ -122,7 +132,13 @@ std::string write_onnx(const Graph& g) {
   Message graph;
   for (const Node& n : g.nodes) graph.message(1, node(n));
   graph.text(2, g.name.empty() ? "main_graph" : g.name);
-  for (const Tensor& t : g.initializers) graph.message(5, tensor(t));
+  for (const Tensor& t : g.initializers) {
+    switch (t.form) {
+      case Tensor::Form::kDense: graph.message(5, tensor(t)); break;
+      case Tensor::Form::kMessage: graph.text(5, text(t)); break;
+      case Tensor::Form::kSparseMessage: graph.text(15, text(t)); break;
+    }
+  }
   for (const ValueInfo& v : g.inputs) graph.message(11, value_info(v));
   for (const ValueInfo& v : g.outputs) graph.message(12, value_info(v));
 
@@ -136,6 +152,7 @@ std::string write_onnx(const Graph& g) {
     opset.integer(2, version);
     model.message(8, opset);
   }
+  for (const Function& f : g.functions) model.text(25, f.message.bytes);
   return model.take();
 }
 

@@ -7,6 +7,23 @@
 #include "plan/session.h"
 
 namespace secateur {
+namespace {
+
+// What the engine refuses to compute stays a node: who plans it says so, and may hand it over.
+bool folds(Lowering& L, const Node& node) {
+  for (const auto& [name, a] : node.attrs)
+    if (std::holds_alternative<Raw>(a.value)) return false;
+  try {
+    return L.fold(node);
+  } catch (const TooLargeError&) {
+    throw;
+  } catch (const UnsupportedError&) {
+    L.forget(node);
+    return false;
+  }
+}
+
+}  // namespace
 
 size_t fold_constants(Graph& graph, bool keep_dequantize) {
   PackCache cache;
@@ -17,7 +34,7 @@ size_t fold_constants(Graph& graph, bool keep_dequantize) {
   for (Node& node : graph.nodes) {
     // Initializers are plain tensors: what lies in another layout is not one.
     const bool keep = (keep_dequantize && node.op == "DequantizeLinear") || node.domain == kQuadsDomain || has_attr(node, "_quads");
-    if (!keep && L.fold(node)) {
+    if (!keep && folds(L, node)) {
       for (const auto& out : node.outputs)
         if (!out.empty()) folded.push_back(out);
     } else {

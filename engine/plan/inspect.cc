@@ -152,10 +152,7 @@ std::vector<LayerReport> inspect_layers(const Graph& graph) {
   Graph folded = graph;
   for (size_t i = 0; i < folded.nodes.size(); ++i) folded.nodes[i].attrs["_layer"].value = static_cast<int64_t>(i);
   // An operator the engine does not have still has weights worth a look: fold what can be, show the rest as it stands.
-  try {
-    fold_constants(folded);
-  } catch (const UnsupportedError&) {
-  }
+  fold_constants(folded);
   std::unordered_map<std::string, const Tensor*> constant;
   for (const auto& t : folded.initializers) constant[t.name] = &t;
   std::unordered_map<std::string, const Tensor*> stored;

@@ -16,6 +16,11 @@ constexpr size_t kMaxFolded = size_t{1} << 30;
 constexpr int64_t kMaxElements = int64_t{1} << 40;
 constexpr size_t kManyValues = 4096;  // comparing each with each: 8 million steps
 
+// As Lowering::unsupported.
+[[noreturn]] void too_large(const Node& n, const std::string& what) {
+  throw TooLargeError("node '" + node_label(n) + "' (" + n.op + "): " + what, n.name);
+}
+
 }  // namespace
 
 std::string dims_text(const Dims& dims) {
@@ -31,6 +36,7 @@ Lowering::Lowering(const Graph& graph, PackCache& cache, Isa isa, int threads, b
   values_.reserve(graph.initializers.size() + graph.nodes.size() * 2);
   may_fold_ = kMaxFolded;
   for (const auto& t : graph.initializers) {
+    if (t.opaque()) continue;
     may_fold_ += 4 * t.data.size();
     const int id = new_value(t.name, t.dtype, t.dims);
     values_[static_cast<size_t>(id)].constant = t.data.data();
@@ -96,9 +102,9 @@ int Lowering::out(const Node& n, size_t i, DType dtype, Dims dims, ValueLayout l
   values_[static_cast<size_t>(id)].layout = layout;
   if (eager_) {
     Value& v = values_[static_cast<size_t>(id)];
-    if (v.nbytes() > kMaxFolded) unsupported(n, "a constant of " + std::to_string(v.nbytes()) + " bytes would be computed");
+    if (v.nbytes() > kMaxFolded) too_large(n, "a constant of " + std::to_string(v.nbytes()) + " bytes would be computed");
     folded_bytes_ += v.nbytes();
-    if (folded_bytes_ > may_fold_) unsupported(n, "constants of " + std::to_string(folded_bytes_) + " bytes would be computed, many times the file's own");
+    if (folded_bytes_ > may_fold_) too_large(n, "constants of " + std::to_string(folded_bytes_) + " bytes would be computed, many times the file's own");
     auto buffer = std::make_shared<Buffer>(std::max<size_t>(v.nbytes(), 1));
     v.constant = buffer->data();
     ptr_[static_cast<size_t>(id)] = buffer->data();
@@ -217,7 +223,7 @@ void Lowering::check_saved() const {
 void Lowering::add_step(const Node& n, void (*run)(const void*, const Exec&) noexcept, std::shared_ptr<const void> state,
                         const std::vector<int>& reads, const std::vector<int>& writes, StepInfo info) {
   bool any = false;
-  for (int id : writes) any = any || value(id).numel() > 0;
+  for (int id : writes) any = any || (id >= 0 && value(id).numel() > 0);
   if (!any) return;  // nothing to compute: kernels need not think of empty outputs
   if (eager_) {
     const Exec exec{ptr_.data(), nullptr};
@@ -261,6 +267,11 @@ void Lowering::lower(const Node& node) {
   eager_ = all;
   fn(*this, node);
   eager_ = false;
+}
+
+void Lowering::forget(const Node& node) {
+  eager_ = false;
+  for (const auto& out : node.outputs) by_name_.erase(out);
 }
 
 bool Lowering::fold(const Node& node) {

@@ -98,6 +98,8 @@ class Lowering {
   void lower(const Node& node);
   // Lowers the node if its inputs are all constant and returns true; else does nothing.
   bool fold(const Node& node);
+  // Takes back what a node that threw has already named.
+  void forget(const Node& node);
   // The value of this name, -1 when there is none (yet).
   int find(const std::string& name) const;
   void keep_until_end(int id);

@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "graph/check.h"
-#include "plan/lowering.h"
+#include "plan/support.h"
 
 namespace secateur {
 namespace {
@@ -23,21 +23,29 @@ bool is_layer(const Node& n) {
   return std::any_of(std::begin(layers), std::end(layers), [&](const char* op) { return n.op == op; });
 }
 
-// Values that depend on no input: initializers and what nodes make of them. Those nodes are copied into every part that
-// reads them (an exporter's Constant may serve both sides).
+// What a node needs before it can run.
+std::vector<std::string> reads(const Node& n) {
+  std::vector<std::string> all = n.inputs;
+  all.insert(all.end(), n.captures.begin(), n.captures.end());
+  std::erase(all, "");
+  return all;
+}
+
+// Values that depend on no input: initializers and what nodes make of them, whoever runs those. They are in no part, but
+// copied into each that reads them (an exporter's Constant may serve both sides).
 struct Constants {
   std::unordered_map<std::string, size_t> maker;
   std::unordered_map<std::string, const Tensor*> stored;
   std::vector<bool> node;
 
-  Constants(const Graph& g, const std::map<size_t, std::string>& refused) : node(g.nodes.size(), false) {
+  explicit Constants(const Graph& g) : node(g.nodes.size(), false) {
     for (const Tensor& t : g.initializers) stored[t.name] = &t;
     Names asked;
     for (const auto& out : g.outputs) asked.insert(out.name);
     for (size_t i = 0; i < g.nodes.size(); ++i) {
       const Node& n = g.nodes[i];
-      bool all = !refused.count(i) && find_operator(n.domain, n.op) != nullptr;
-      for (const auto& in : n.inputs) all = all && (in.empty() || has(in));
+      bool all = is_function(n);
+      for (const auto& in : reads(n)) all = all && has(in);
       for (const auto& out : n.outputs) all = all && !asked.count(out);  // a result belongs to a part
       if (!all) continue;
       node[i] = true;
@@ -47,10 +55,33 @@ struct Constants {
   bool has(const std::string& value) const { return stored.count(value) || maker.count(value); }
 };
 
+// The nodes and the constants behind them; what `stop` says yes to is not looked behind.
+struct Closure {
+  std::set<size_t> nodes;
+  Names stored, stopped;
+
+  template <class Stop>
+  Closure(const Graph& g, const Constants& constants, const Part& part, Stop&& stop) : nodes(part.nodes.begin(), part.nodes.end()) {
+    std::vector<std::string> open;
+    const auto look_behind = [&](size_t i) {
+      for (auto& in : reads(g.nodes[i])) open.push_back(std::move(in));
+    };
+    for (size_t i : part.nodes) look_behind(i);
+    open.insert(open.end(), part.outputs.begin(), part.outputs.end());
+    while (!open.empty()) {
+      const std::string value = std::move(open.back());
+      open.pop_back();
+      if (stop(value)) stopped.insert(value);
+      else if (constants.stored.count(value)) stored.insert(value);
+      else if (const auto m = constants.maker.find(value); m != constants.maker.end() && nodes.insert(m->second).second) look_behind(m->second);
+    }
+  }
+};
+
 Partition cut(const Graph& g, const std::map<size_t, std::string>& refused) {
   Partition result;
   result.refused = refused;
-  const Constants constants(g, refused);
+  const Constants constants(g);
   // Inputs that a node still waits for, and who waits for a value.
   std::vector<size_t> missing(g.nodes.size(), 0);
   std::unordered_map<std::string, std::vector<size_t>> waiting;
@@ -62,8 +93,8 @@ Partition cut(const Graph& g, const std::map<size_t, std::string>& refused) {
   for (size_t i = 0; i < g.nodes.size(); ++i) {
     if (constants.node[i]) continue;
     ++left;
-    for (const auto& in : g.nodes[i].inputs) {
-      if (in.empty() || given.count(in) || constants.has(in)) continue;
+    for (const auto& in : reads(g.nodes[i])) {
+      if (given.count(in) || constants.has(in)) continue;
       ++missing[i];
       waiting[in].push_back(i);
     }
@@ -101,8 +132,8 @@ Partition cut(const Graph& g, const std::map<size_t, std::string>& refused) {
   for (size_t p = 0; p < result.parts.size(); ++p) {
     Names seen;
     for (size_t i : result.parts[p].nodes)
-      for (const auto& in : g.nodes[i].inputs) {
-        if (in.empty() || constants.has(in)) continue;
+      for (const auto& in : reads(g.nodes[i])) {
+        if (constants.has(in)) continue;
         const auto made = made_in.find(in);
         if (made != made_in.end() && made->second == p) continue;
         if (made != made_in.end()) wanted.insert(in);
@@ -113,6 +144,15 @@ Partition cut(const Graph& g, const std::map<size_t, std::string>& refused) {
     for (size_t i : part.nodes)
       for (const auto& out : g.nodes[i].outputs)
         if (wanted.count(out)) part.outputs.push_back(out);
+  for (Part& part : result.parts) {
+    if (!part.engine) continue;
+    const Closure behind(g, constants, part, [&](const std::string& value) {
+      const auto m = constants.maker.find(value);
+      return m != constants.maker.end() && refused.count(m->second);
+    });
+    part.computed.assign(behind.stopped.begin(), behind.stopped.end());
+    std::sort(part.computed.begin(), part.computed.end());
+  }
   return result;
 }
 
@@ -123,19 +163,13 @@ void name_nodes(Graph& graph) {
   for (size_t i = 0; i < graph.nodes.size(); ++i) {
     std::string& name = graph.nodes[i].name;
     name = node_label(graph.nodes[i]);
-    if (!used.insert(name).second) {
-      name += " #" + std::to_string(i);
-      used.insert(name);
-    }
+    const std::string plain = name;
+    for (size_t k = i; !used.insert(name).second; k += graph.nodes.size()) name = plain + " #" + std::to_string(k);
   }
 }
 
 Partition partition(const Graph& graph, std::map<size_t, std::string> refused) {
-  for (size_t i = 0; i < graph.nodes.size(); ++i) {
-    const Node& n = graph.nodes[i];
-    if (!find_operator(n.domain, n.op))
-      refused.emplace(i, "operator " + (n.domain.empty() ? n.op : n.domain + "." + n.op) + " is not supported");
-  }
+  refused.merge(unsupported_nodes(graph));
   for (;;) {
     Partition result = cut(graph, refused);
     bool again = false;
@@ -151,37 +185,25 @@ Partition partition(const Graph& graph, std::map<size_t, std::string> refused) {
   }
 }
 
-Graph extract(const Graph& graph, const Part& part, const std::map<std::string, ValueInfo>& types) {
+Graph extract(const Graph& graph, const Part& part, const std::map<std::string, ValueInfo>& types, const std::map<std::string, Tensor>& given) {
   Graph out;
   out.name = graph.name;
   out.ir_version = graph.ir_version;
   out.opsets = graph.opsets;
-  std::map<size_t, std::string> none;
-  const Constants constants(graph, none);
-  // Constant nodes behind the part's, in the graph's order.
-  std::set<size_t> nodes(part.nodes.begin(), part.nodes.end());
-  std::vector<size_t> open(part.nodes.begin(), part.nodes.end());
-  std::set<std::string> stored;
-  while (!open.empty()) {
-    const size_t i = open.back();
-    open.pop_back();
-    for (const auto& in : graph.nodes[i].inputs) {
-      if (constants.stored.count(in)) stored.insert(in);
-      if (const auto m = constants.maker.find(in); m != constants.maker.end() && nodes.insert(m->second).second) open.push_back(m->second);
-    }
-  }
-  for (size_t i : nodes) out.nodes.push_back(graph.nodes[i]);
+  out.functions = graph.functions;
+  const Constants constants(graph);
+  const Closure all(graph, constants, part, [&](const std::string& value) { return given.count(value) != 0; });
+  for (size_t i : all.nodes) out.nodes.push_back(graph.nodes[i]);
   for (const Tensor& t : graph.initializers)
-    if (stored.count(t.name)) out.initializers.push_back(t);
+    if (all.stored.count(t.name)) out.initializers.push_back(t);
+  for (const auto& [name, tensor] : given)
+    if (all.stopped.count(name)) out.initializers.push_back(tensor);
   for (const auto& name : part.inputs) {
     const auto declared = std::find_if(graph.inputs.begin(), graph.inputs.end(), [&](const ValueInfo& v) { return v.name == name; });
-    if (declared != graph.inputs.end()) {
-      out.inputs.push_back(*declared);
-    } else {
-      const auto known = types.find(name);
-      if (known == types.end()) throw UnsupportedError("the type of '" + name + "' is not known");
-      out.inputs.push_back(known->second);
-    }
+    const auto known = types.find(name);
+    if (known != types.end()) out.inputs.push_back(known->second);
+    else if (declared != graph.inputs.end()) out.inputs.push_back(*declared);
+    else throw UnsupportedError("the type of '" + name + "' is not known");
   }
   for (const auto& name : part.outputs) {
     const auto declared = std::find_if(graph.outputs.begin(), graph.outputs.end(), [&](const ValueInfo& v) { return v.name == name; });

@@ -7,9 +7,11 @@
 
 #include "graph/check.h"
 #include "graph/once.h"
+#include "graph/onnx_raw.h"
 #include "graph/onnx_read.h"
 #include "graph/passes/passes.h"
 #include "plan/lower/handlers.h"
+#include "plan/support.h"
 
 #if __has_include("formats/unpack.h")
 #include "formats/unpack.h"
@@ -48,7 +50,8 @@ void clean(Graph& graph) {
 }
 
 void check_support(const Graph& graph) {
-  if (!graph.nodes.empty() && !graph.opsets.count("")) throw FormatError("the model names no opset of the default domain");
+  const bool plain = std::any_of(graph.nodes.begin(), graph.nodes.end(), [](const Node& n) { return n.domain.empty(); });
+  if (plain && !graph.opsets.count("")) throw FormatError("the model names no opset of the default domain");
   for (const auto& [domain, version] : graph.opsets) {
     if (!domain.empty()) continue;
     if (version < kFirstOpset || version > kLastOpset)
@@ -56,20 +59,39 @@ void check_support(const Graph& graph) {
                              std::to_string(kFirstOpset) + " to " + std::to_string(kLastOpset) +
                              "; convert it (onnx.version_converter)");
   }
-  std::string others, first_node, first;
+  const auto refused = unsupported_nodes(graph);
+  if (refused.empty()) return;
+  const Node& first = graph.nodes[refused.begin()->first];
+  std::string message = "node '" + node_label(first) + "' (" + first.op + "): " + refused.begin()->second;
   size_t count = 0;
-  for (const auto& node : graph.nodes) {
-    if (node.domain != kQuadsDomain && find_operator(node.domain, node.op)) continue;
-    const std::string op = node.domain.empty() ? node.op : node.domain + "." + node.op;
-    if (++count == 1) {
-      first_node = node.name;
-      first = "node '" + node_label(node) + "': operator " + op + " is not supported";
-    } else if (count <= 9) {
-      others += (count == 2 ? "; nor are '" : ", '") + node_label(node) + "' (" + op + ")";
-    }
+  for (const auto& [i, why] : refused) {
+    const Node& n = graph.nodes[i];
+    if (++count > 1 && count <= 9) message += (count == 2 ? "; nor are '" : ", '") + node_label(n) + "' (" + n.op + ")";
   }
-  if (count > 9) others += " and " + std::to_string(count - 9) + " more";
-  if (count) throw UnsupportedError(first + others + "; supported: " + supported_operators(), first_node);
+  if (count > 9) message += " and " + std::to_string(count - 9) + " more";
+  throw UnsupportedError(message + "; supported: " + supported_operators(), first.name);
+}
+
+// From the file's graph to what is planned.
+void prepare(Graph& graph, std::vector<std::string>& notes) {
+  check_support(graph);
+  for (const auto& in : graph.inputs) {
+    if (!in.type.empty()) throw UnsupportedError("input '" + in.name + "' is a " + type_text(in.type) + ", supported: tensors");
+    if (dtype_size(in.dtype) == 0)
+      throw UnsupportedError("input '" + in.name + "' has no supported element type (" + dtype_name(in.dtype) + ")");
+    for (const Dim& d : in.shape)
+      if (d.size > (int64_t{1} << 40)) throw FormatError("input '" + in.name + "' has a dimension of " + std::to_string(d.size));
+  }
+  std::erase_if(graph.initializers, [](const Tensor& t) { return t.opaque(); });  // nobody reads them
+  clean(graph);
+  expand_qoperators(graph, notes);
+  fold_constants(graph, true);
+  remove_identities(graph, notes);
+  fuse_quantized(graph, notes);
+  fold_constants(graph);
+  for (auto& note : run_passes(graph)) notes.push_back(std::move(note));
+  fold_constants(graph);
+  fuse_quantized_gelus(graph);
 }
 
 // About what weights take once packed: a column or offset beside each nonzero.
@@ -99,6 +121,16 @@ void check_saved_dims(const std::vector<ValueInfo>& inputs, const std::vector<Di
   }
 }
 
+// Only first axes are free.
+bool known_but_batch(const std::vector<ValueInfo>& inputs) {
+  for (const auto& in : inputs) {
+    if (!in.has_shape) return false;
+    for (size_t i = 1; i < in.shape.size(); ++i)
+      if (in.shape[i].size < 0) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 Graph read_model(std::span<const uint8_t> bytes) {
@@ -115,25 +147,10 @@ Session::Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse,
   if (n_threads_ > 1) pool_ = std::make_unique<Threads>(n_threads_);
   graph_ = read_model(bytes);
   ReadOnce::done();
-  check_support(graph_);
   n_nodes_ = graph_.nodes.size();
   inputs_ = graph_.inputs;
   outputs_ = graph_.outputs;
-  for (const auto& in : inputs_) {
-    if (dtype_size(in.dtype) == 0)
-      throw UnsupportedError("input '" + in.name + "' has no supported element type (" + dtype_name(in.dtype) + ")");
-    for (const Dim& d : in.shape)
-      if (d.size > (int64_t{1} << 40)) throw FormatError("input '" + in.name + "' has a dimension of " + std::to_string(d.size));
-  }
-  clean(graph_);
-  expand_qoperators(graph_, notes_);
-  fold_constants(graph_, true);
-  remove_identities(graph_, notes_);
-  fuse_quantized(graph_, notes_);
-  fold_constants(graph_);
-  for (auto& note : run_passes(graph_)) notes_.push_back(std::move(note));
-  fold_constants(graph_);
-  fuse_quantized_gelus(graph_);
+  prepare(graph_, notes_);
   tuner_.pool = pool_.get();
   if (tuner_.mode != Tune::kOff) tuner_.cold = packed_bytes(graph_) > cpu().l2_bytes;
   if (!tuner_.saved.empty()) {
@@ -142,26 +159,65 @@ Session::Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse,
       check_saved_dims(inputs_, saved.input_dims);
       plan_for(saved.input_dims);
     }
+    planned_ = true;
     return;
   }
 
-  // Plan at once where the shapes are known (or only the batch is free), so that a model that cannot run says so now.
-  bool try_now = true, fixed = true;
-  for (const auto& in : inputs_) {
-    try_now = try_now && in.has_shape;
-    for (size_t i = 0; i < in.shape.size(); ++i) {
-      fixed = fixed && in.shape[i].size >= 0;
-      try_now = try_now && (in.shape[i].size >= 0 || i == 0);
+  plan_ahead();
+}
+
+// A model that cannot run says so now: planned at once where the shapes are known (or only the batch is free), tried with
+// guessed sizes where they are not.
+void Session::plan_ahead() {
+  const auto sizes = guesses(inputs_);
+  const bool fixed = sizes.empty() && std::all_of(inputs_.begin(), inputs_.end(), [](const auto& in) { return in.has_shape; });
+  if (known_but_batch(inputs_)) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    try {
+      plan_for(declared_dims(1));
+      planned_ = true;
+      return;
+    } catch (const FormatError&) {
+      if (fixed) throw;
     }
   }
-  if (!try_now) return;
-  const std::lock_guard<std::mutex> lock(mutex_);
-  try {
-    plan_for(declared_dims(1));
-  } catch (const FormatError&) {
-    // A free first axis need not be a batch that may be 1; the shapes of the first run decide.
-    if (fixed) throw;
+  for (const Guess& guess : sizes)
+    if (try_guess(guess)) return;
+}
+
+// Whether these sizes fit. What is packed stays for the plans of the shapes to come; what is refused of one node is not
+// for its sizes, but for its element types and attributes: it will be refused of the others, too.
+bool Session::try_guess(const Guess& guess) {
+  std::vector<std::optional<Dims>> dims;
+  for (const auto& in : inputs_) dims.emplace_back(guessed_dims(in, guess));
+  Lowering L(graph_, cache_, isa_, n_threads_, allow_sparse_);
+  const Survey found = survey(graph_, L, dims, [](const std::string&) { return nullptr; });
+  if (!found.refused.empty()) throw UnsupportedError(found.refused.front().why, found.refused.front().node);
+  planned_ = found.fits && found.complete;
+  return found.fits;
+}
+
+Refusals refusals(std::span<const uint8_t> bytes, const std::map<std::string, ValueInfo>& types) {
+  Graph graph = read_model(bytes);
+  std::vector<std::string> names, notes;
+  for (const Node& n : graph.nodes) names.push_back(n.name);
+  const auto type_of = [&](const std::string& value) -> const ValueInfo* {
+    const auto it = types.find(value);
+    return it == types.end() ? nullptr : &it->second;
+  };
+  std::vector<std::optional<Dims>> dims;
+  for (const auto& in : graph.inputs) dims.push_back(known_dims(type_of(in.name) ? *type_of(in.name) : in));
+  prepare(graph, notes);
+  PackCache cache;
+  Lowering L(graph, cache, selected_isa(), 1);
+  const Survey found = survey(graph, L, dims, type_of);
+  Refusals result;
+  result.fits = found.fits;
+  for (const auto& r : found.refused) {
+    const bool known = r.layer >= 0 && static_cast<size_t>(r.layer) < names.size();
+    result.nodes.emplace(known ? names[static_cast<size_t>(r.layer)] : r.node, r.why);
   }
+  return result;
 }
 
 Session::~Session() = default;

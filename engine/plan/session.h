@@ -11,6 +11,7 @@
 
 #include "graph/away.h"
 #include "plan/lowering.h"
+#include "plan/survey.h"
 
 namespace secateur {
 
@@ -49,6 +50,8 @@ class Session {
   Isa isa() const { return isa_; }
   const Graph& graph() const { return graph_; }            // after the passes
   const std::vector<std::string>& notes() const { return notes_; }  // what the passes did
+  // Whether every node was planned when the session was made, for sizes that were guessed where axes are free.
+  bool planned() const { return planned_; }
 
   // One run: take, fill the inputs, run, read the outputs, let go. Inputs and outputs live in the frame's arena.
   class Lease {
@@ -85,6 +88,8 @@ class Session {
 
  private:
   friend class Lease;
+  void plan_ahead();
+  bool try_guess(const Guess& guess);
   std::shared_ptr<Plan> plan_for(const std::vector<Dims>& input_dims);  // lock held
   std::shared_ptr<Plan> make_plan(const std::vector<Dims>& input_dims);
 
@@ -95,6 +100,7 @@ class Session {
   size_t n_nodes_ = 0;
   int n_threads_ = 1;
   bool allow_sparse_ = true;
+  bool planned_ = false;
   std::unique_ptr<Threads> pool_;       // null with one thread: then runs need no lock
   std::mutex mutex_;                    // plans, frames, pack cache
   PackCache cache_;
@@ -106,6 +112,14 @@ class Session {
 // Replaces nodes that depend on constants only by initializers; drops what nothing reads any more. Returns the number
 // of nodes folded. `keep_dequantize`: DequantizeLinear nodes stay, so that passes still see quantized weights.
 size_t fold_constants(Graph& graph, bool keep_dequantize = false);
+
+// What a Session would refuse of a model, by name: every node, with the reason. `types`: element types and shapes of values,
+// from elsewhere; those of the inputs count. Parts of the graph whose shapes stay unknown are left out.
+struct Refusals {
+  std::map<std::string, std::string> nodes;
+  bool fits = true;                                          // the shapes do not contradict the graph
+};
+Refusals refusals(std::span<const uint8_t> bytes, const std::map<std::string, ValueInfo>& types);
 
 // .sct or ONNX, by the first bytes.
 Graph read_model(std::span<const uint8_t> bytes);

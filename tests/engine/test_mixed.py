@@ -3,12 +3,14 @@
 import sys
 
 import numpy as np
+import onnx
 import pytest
 
 from engine.test_threads import in_child
 from parity.engine_graphs import Net, tolerance
 from parity.test_engine_random import run_ort
 from secateur.engine import InferenceSession, inspect, isas
+from secateur.engine.mixed import share
 from secateur.errors import HandedOverWarning, MissingExtraError, UnsupportedError, UsageError
 
 
@@ -56,6 +58,7 @@ def test_a_model_the_engine_covers_needs_nobody_and_warns_nobody() -> None:
     assert session.coverage == {
         "n_nodes": 1,
         "n_engine": 1,
+        "planned": True,
         "macs": {"engine": 24, "handed_over": 0},
         "handed_over": [],
     }
@@ -113,13 +116,36 @@ def test_all_refused_nodes_are_named_at_once() -> None:
         InferenceSession(net.model(y), fallback=None)
 
 
+def three_dimensional(declared: tuple[int | str, ...] | None) -> tuple[Net, bytes]:
+    net = Net(np.random.default_rng(4))
+    y = net.node("Conv", net.input((1, 2, 4, 4, 4), declared=declared), net.weight(3, 2, 3, 3, 3))
+    return net, net.model(net.node("Relu", y))
+
+
+def test_a_refusal_behind_a_free_axis_is_known_at_opening() -> None:
+    net, model = three_dimensional((1, 2, "d", 4, 4))
+    session = mixed(model)
+    assert session.coverage["n_engine"] == 0
+    assert np.allclose(session.run(None, net.feeds)[0], run_ort(model, net.feeds)[0], atol=1e-5)
+    with pytest.raises(UnsupportedError, match="Conv"):
+        InferenceSession(model, threads=1, fallback=None)
+
+
+def without_shapes(model: bytes) -> bytes:
+    """The model with inputs of unknown rank: nothing can be planned before the first run."""
+    proto = onnx.load_from_string(model)
+    for value in proto.graph.input:
+        value.type.tensor_type.ClearField("shape")
+    return proto.SerializeToString()
+
+
 def test_shapes_known_at_the_first_run_only() -> None:
     """A free middle axis: nothing is planned at load, the refusal comes with the first shapes."""
-    net = Net(np.random.default_rng(4))
-    y = net.node("Conv", net.input((1, 2, 4, 4, 4), declared=(1, 2, "d", 4, 4)), net.weight(3, 2, 3, 3, 3))
-    model = net.model(net.node("Relu", y))
+    net, declared = three_dimensional(None)
+    model = without_shapes(declared)
     session = InferenceSession(model, threads=1)
-    assert session.coverage["macs"]["engine"] is None
+    assert session.coverage["planned"] is False
+    assert "before the first run" in share(session.coverage)
     with pytest.warns(HandedOverWarning, match="Conv"):
         got = session.run(None, net.feeds)
     assert np.allclose(got[0], run_ort(model, net.feeds)[0], atol=1e-5)

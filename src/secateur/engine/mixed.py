@@ -4,166 +4,193 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from secateur.engine import _native
-from secateur.errors import MissingExtraError, UnsupportedError, UsageError
+from secateur.engine.runtimes import (
+    BETWEEN,
+    ELEMENTS,
+    Array,
+    EnginePart,
+    Open,
+    Part,
+    Peer,
+    PeerPart,
+    Types,
+    check_feeds,
+    inferred,
+    numpy_element,
+)
+from secateur.errors import FormatError, MissingExtraError, UnsupportedError, UsageError
+from secateur.formats import unpack
 
-Array = NDArray[Any]
-Open = Callable[[bytes], _native.Session]
-Types = dict[str, tuple[int, list[int] | None]]  # of values: ONNX's element type, shape (free axes -1)
-# ONNX's numbers of element types, by ONNX Runtime's words for them.
-_TYPES = {
-    "float": 1, "uint8": 2, "int8": 3, "uint16": 4, "int16": 5, "int32": 6, "int64": 7, "bool": 9, "float16": 10,
-    "double": 11, "uint32": 12, "uint64": 13, "bfloat16": 16,
-}  # fmt: skip
+Shapes = Mapping[str, Sequence[int]]  # of the model's inputs
 _LISTED = 8  # nodes named in a message
-
-
-class _Part(Protocol):
-    """Some nodes in one runtime."""
-
-    inputs: list[str]
-    outputs: list[str]
-
-    def run(self, values: Mapping[str, Array]) -> list[Array]: ...
-    def explain(self, batch: int, repeats: int) -> list[dict[str, Any]]: ...
-
-
-class _Engine:
-    def __init__(self, model: bytes, names: list[str], inputs: list[str], outputs: list[str], open_: Open) -> None:
-        self.names, self.inputs, self.outputs = names, inputs, outputs
-        self.session = open_(model)
-
-    def run(self, values: Mapping[str, Array]) -> list[Array]:
-        return self.session.run(self.outputs, {name: values[name] for name in self.inputs})
-
-    def explain(self, batch: int, repeats: int) -> list[dict[str, Any]]:
-        if not known_shapes(self.session):
-            return [_row(self.names, "engine", "chosen at the first run")]
-        return self.session._explain(batch, repeats)
-
-
-def known_shapes(session: _native.Session | Parts) -> bool:
-    """Whether no axis but the first of any input is free: then the session has planned, and knows that it can run."""
-    return all(isinstance(d, int) for value in session.get_inputs() for d in value.shape[1:])
-
-
-class _OnnxRuntime:
-    """One extracted model; feeds and results stay where they are (IOBinding), nothing is copied between parts."""
-
-    def __init__(
-        self, model: bytes, names: list[str], inputs: list[str], outputs: list[str], threads: int | None, why: str
-    ) -> None:
-        self.names, self.inputs, self.outputs, self.why = names, inputs, outputs, why
-        self.session = _onnxruntime_session(model, threads)
-
-    def run(self, values: Mapping[str, Array]) -> list[Array]:
-        binding = self.session.io_binding()
-        for name in self.inputs:
-            binding.bind_cpu_input(name, np.ascontiguousarray(values[name]))
-        for name in self.outputs:
-            binding.bind_output(name)
-        self.session.run_with_iobinding(binding)
-        found: list[Array] = binding.copy_outputs_to_cpu()
-        return found
-
-    def explain(self, batch: int, repeats: int) -> list[dict[str, Any]]:
-        return [_row(self.names, "onnxruntime", self.why)]
-
-
-def _row(names: list[str], kernel: str, why: str) -> dict[str, Any]:
-    """A row of `explain` for a part of which no single steps are known."""
-    empty = dict.fromkeys(("input", "output", "weight", "macs", "density", "predicted_us", "time_us"))
-    return {
-        "node": ", ".join(names), "layer": None, "op": "", "kernel": kernel, "why": why, **empty,
-        "n_weights": 0, "nnz": 0, "packed_nbytes": 0, "n_nodes": len(names),
-    }  # fmt: skip
-
-
-def _onnxruntime_session(model: bytes, threads: int | None, types_only: bool = False) -> Any:
-    try:
-        import onnxruntime as ort
-    except ImportError:
-        raise MissingExtraError(
-            "parts of this model need ONNX Runtime, which is not installed: pip install 'secateur[peers]'"
-        ) from None
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or 0
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    levels = ort.GraphOptimizationLevel
-    options.graph_optimization_level = levels.ORT_DISABLE_ALL if types_only else levels.ORT_ENABLE_ALL
-    try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's errors have no common class but this
-        raise _Peer(" ".join(str(error).split())[:300]) from None
+_ROUNDS = 5  # ways to cut a model that are tried before all of it is handed over
 
 
 class Parts:
     """What `InferenceSession` runs when the engine does not cover the model: parts in the engine and in ONNX Runtime.
 
     The graph is cut into the largest parts that either side can run; parts of the engine without a layer of their own
-    go to ONNX Runtime too, as a change of runtime would cost more than it gives. Models with subgraphs (If, Loop) are
-    refused, as they cannot be cut. In a forked child the parts are made anew: ONNX Runtime's threads stay behind.
+    go to ONNX Runtime too, as a change of runtime would cost more than it gives. What the engine refuses is asked for
+    all nodes at once. Where no cut works, all of the file runs in ONNX Runtime, as it stands. In a forked child the
+    parts are made anew: ONNX Runtime's threads stay behind.
 
     Args:
         model: an `.onnx` or `.sct` file's bytes.
         open_: makes the engine's session of a part.
         threads: of ONNX Runtime; None takes all CPUs.
         error: why the engine refused the whole.
+        shapes: of the inputs that it refused the whole for; None: at opening.
     Raises:
         MissingExtraError: ONNX Runtime is not installed; the message names the nodes. UnsupportedError: neither runtime
-        takes a node.
+        takes the model.
     """
 
-    def __init__(self, model: bytes, open_: Open, threads: int | None, error: UnsupportedError) -> None:
-        self._model, self._open, self._threads = model, open_, threads
-        self._inputs, self._outputs = _native.interface(model)
+    def __init__(
+        self, model: bytes, open_: Open, threads: int | None, error: UnsupportedError, shapes: Shapes | None = None
+    ) -> None:
+        self._model = unpack(model) if _native.is_sct(model) else model
+        self.open, self.threads_asked = open_, threads
+        self._inputs, self._outputs = _native.interface(self._model)
+        self._types: Types | None = None
+        self.computed: dict[str, tuple[int, list[int], bytes]] = {}
+        self._recut = 0
         # An error without a node speaks of an unnamed one, or of the whole model; the parts will say it again.
-        self._plan = self._cut({error.node: str(error)} if error.node else {})
+        refused = {error.node: str(error)} if error.node else {}
+        try:
+            self._plan = self._cut(refused, shapes)
+        except MissingExtraError as missing:
+            handed = _coverage(_native.partition(self._model, refused))["handed_over"]
+            raise MissingExtraError(f"{missing}; {_listed(handed) or error}") from None
+        self._said = self._plan.outputs(self._outputs)
 
-    def _cut(self, refused: Mapping[str, str]) -> _Plan:
-        """The graph cut by what is refused so far; a part that refuses another node starts over without it."""
-        while True:
-            try:
-                return _Plan(self._model, refused, self._open, self._threads)
-            except _Refused as found:
-                refused = self._with(refused, found.error)
+    @property
+    def model(self) -> bytes:
+        """The ONNX file."""
+        return self._model
 
-    def _with(self, refused: Mapping[str, str], error: UnsupportedError) -> dict[str, str]:
-        """`refused` and the error's node; all nodes for an error that speaks of the whole model, such as its opset."""
-        names = [error.node] if error.node else [n for n, _, _ in _native.partition(self._model, {})["nodes"]]
-        more = {name: str(error) for name in names if name not in refused}
+    def types(self) -> Types:
+        """Of the values in the model, for the shapes it declares."""
+        if self._types is None:
+            self._types = inferred(self._model, {})
+        return self._types
+
+    def _cut(self, refused: Mapping[str, str], shapes: Shapes | None) -> _Plan:
+        """The graph cut by what is refused so far; where a part refuses more, it is cut again by all of that."""
+        why = f"it would not do with less after {_ROUNDS} ways to cut it"
+        try:
+            for _ in range(_ROUNDS):
+                try:
+                    return _Plan(self, refused)
+                except _Refused as found:
+                    refused = self._more(refused, found, shapes)
+        except (_Whole, Peer) as reason:
+            why = str(reason)
+        return self._whole(refused, why)
+
+    def _more(self, refused: Mapping[str, str], found: _Refused, shapes: Shapes | None) -> dict[str, str]:
+        names = {name for name, *_ in found.partition["nodes"]}
+        more = dict(found.why)
+        if found.ask:
+            more |= self._refusals(found.partition, shapes)
+        more = {name: why for name, why in more.items() if name in names and name not in refused}
         if not more:
-            raise error
+            raise _Whole(found.message)
         return {**refused, **more}
 
+    def _refusals(self, partition: Mapping[str, Any], shapes: Shapes | None) -> dict[str, str]:
+        """Every node that the engine's parts refuse, with the reason."""
+        parts = [_extract(self, part) for part in partition["parts"] if part[0] and part[3]]
+        why: dict[str, str] = {}
+        for types in self._tables(shapes):
+            try:
+                found = [_native.refusals(part, types) for part in parts]
+            except UnsupportedError as error:  # of no node, but of the model
+                raise _Whole(str(error)) from None
+            for refused, _ in found:
+                why |= refused
+            if all(fits for _, fits in found):
+                break
+        return why
+
+    def _tables(self, shapes: Shapes | None) -> Iterator[Types]:
+        """Types of all values with the inputs' sizes known: those of a run, else guesses until one fits."""
+        given = [shapes] if shapes is not None else _native.guesses(self._model)
+        for sizes in given or [{}]:
+            try:
+                types = inferred(self._model, sizes) if sizes else self.types()
+            except Peer:
+                continue
+            elements = {v.name: v.type.removeprefix("tensor(").removesuffix(")") for v in self._inputs}
+            inputs: Types = {
+                name: (ELEMENTS[elements[name]], list(shape))
+                for name, shape in sizes.items()
+                if elements[name] in ELEMENTS
+            }
+            yield types | inputs
+
+    def _whole(self, refused: Mapping[str, str], why: str) -> _Plan:
+        return _Plan(self, refused, whole=why)
+
     def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
-        """As `InferenceSession.run`. A node that the engine refuses for these shapes is handed over from then on."""
+        """As `InferenceSession.run`. What the engine refuses for these shapes is handed over from then on."""
+        names = self._wanted(output_names)
+        check_feeds(self._inputs, feeds)
         while True:
             plan = self._plan  # another thread may put another one there
             if plan.pid != os.getpid():
                 _left_behind.append(plan)  # destroying its sessions would wait for threads that are not here
-                self._plan = plan = self._cut(plan.refused)
-            values = dict(feeds)
+                self._plan = plan = _Plan(self, plan.refused, whole=plan.whole)
             try:
-                for part in plan.parts:
-                    values.update(zip(part.outputs, part.run(values), strict=True))
+                return plan.run(names, feeds)
             except UnsupportedError as error:
-                self._plan = self._cut(self._with(plan.refused, error))
-                continue
-            except KeyError as error:
-                raise UsageError(f"run(): input {error} is missing from feeds") from None
-            names = [o.name for o in self._outputs] if output_names is None else list(output_names)
-            unknown = [n for n in names if n not in values]
-            if unknown:
-                raise UsageError(f"run(): the model has no output {unknown[0]!r}")
-            return [values[n] for n in names]
+                self._plan = self._after(plan, error, feeds)
+            except (Peer, FormatError, UsageError) as error:
+                return self._as_a_whole(plan, error, names, feeds)
+
+    def _wanted(self, output_names: Sequence[str] | None) -> list[str]:
+        known = [o.name for o in self._outputs]
+        if isinstance(output_names, str):
+            raise UsageError("run(): output names is a str; pass a list of names or None")
+        names = known if output_names is None else list(output_names)
+        unknown = [n for n in names if n not in known]
+        if unknown:
+            raise UsageError(
+                f"run(): the model has no output {unknown[0]!r}; its outputs: {', '.join(map(repr, known))}"
+            )
+        return names
+
+    def _after(self, plan: _Plan, error: UnsupportedError, feeds: Mapping[str, Array]) -> _Plan:
+        """The plan without what a run has refused; all nodes that these shapes refuse go at once."""
+        self._recut += 1
+        if self._recut > _ROUNDS:
+            return self._whole(plan.refused, f"its nodes were refused in {_ROUNDS} runs")
+        shapes = {name: list(value.shape) for name, value in feeds.items() if isinstance(value, np.ndarray)}
+        why = {error.node: str(error)} if error.node else {}
+        try:
+            return self._cut(self._more(plan.refused, _Refused(plan.partition, why, str(error), True), shapes), shapes)
+        except (_Whole, Peer) as reason:
+            return self._whole(plan.refused, str(reason))
+
+    def _as_a_whole(self, plan: _Plan, error: Exception, names: list[str], feeds: Mapping[str, Array]) -> list[Array]:
+        """Parts that do not fit together (their types are inferred, not declared) run as one from then on."""
+        said = (
+            UsageError(f"run(): ONNX Runtime does not take these inputs: {error}") if isinstance(error, Peer) else error
+        )
+        if plan.whole is not None:
+            raise said
+        try:
+            whole = self._whole(plan.refused, f"its parts do not fit together: {error}")
+            found = whole.run(names, feeds)
+        except (Peer, UnsupportedError):
+            raise said from None
+        self._plan = whole
+        return found
 
     def get_inputs(self) -> list[_native.NodeArg]:
         """The model's inputs: name, shape, type."""
@@ -171,7 +198,7 @@ class Parts:
 
     def get_outputs(self) -> list[_native.NodeArg]:
         """The model's outputs."""
-        return self._outputs
+        return self._said
 
     def _explain(self, batch: int, repeats: int) -> list[dict[str, Any]]:
         return [row for part in self._plan.parts for row in part.explain(batch, repeats)]
@@ -182,13 +209,18 @@ class Parts:
         return self._plan.coverage
 
     @property
+    def planned(self) -> bool:
+        """Whether all of the engine's parts are planned."""
+        return all(session.planned for session in self._sessions)
+
+    @property
     def _sessions(self) -> list[_native.Session]:
-        return [part.session for part in self._plan.parts if isinstance(part, _Engine)]
+        return [part.session for part in self._plan.parts if isinstance(part, EnginePart)]
 
     @property
     def threads(self) -> int:
         """Threads of one run."""
-        return self._sessions[0].threads if self._sessions else self._threads or os.cpu_count() or 1
+        return self._sessions[0].threads if self._sessions else self.threads_asked or os.cpu_count() or 1
 
     @property
     def isa(self) -> str:
@@ -204,61 +236,168 @@ class Parts:
 _left_behind: list[_Plan] = []
 
 
-class _Peer(Exception):
-    """What ONNX Runtime says to a model it does not take, on one line."""
+class _Whole(Exception):
+    """Why no cut is left to try."""
 
 
 class _Refused(Exception):
-    def __init__(self, error: UnsupportedError) -> None:
-        super().__init__(str(error))
-        self.error = error
+    """Nodes that another cut has to do without.
+
+    Args:
+        partition: the cut that does not work.
+        why: node -> reason.
+        message: what to say if those nodes are nobody's.
+        ask: whether the engine is to be asked for more of them.
+    """
+
+    def __init__(self, partition: Mapping[str, Any], why: Mapping[str, str], message: str, ask: bool = False) -> None:
+        super().__init__(message)
+        self.partition, self.why, self.message, self.ask = partition, why, message, ask
 
 
 class _Plan:
-    """One way to cut the model. Not changed once made."""
+    """One way to cut the model. Not changed once made.
 
-    def __init__(self, model: bytes, refused: Mapping[str, str], open_: Open, threads: int | None) -> None:
-        found = _native.partition(model, refused)
+    Args:
+        owner: whose model it is.
+        refused: nodes that are not the engine's, with the reason.
+        whole: why no part is the engine's; None: to be seen.
+    """
+
+    def __init__(self, owner: Parts, refused: Mapping[str, str], whole: str | None = None) -> None:
+        self.partition = found = _native.partition(owner.model, refused)
         self.refused, self.pid = refused, os.getpid()
-        self.parts: list[_Part] = []
-        self.coverage = _coverage(found)
-        reasons, parts = found["refused"], found["parts"]
-        own = {name for _, _, _, outputs in parts for name in outputs}
-        inner = sorted({name for _, _, inputs, _ in parts for name in inputs if name in own})
-        nodes = found["nodes"]
-        layers = {nodes[row["index"]][0]: row for row in _native.layers(model)["layers"] if row["n_weights"]}
-        weighed = {outputs[0]: name for name, _, outputs in nodes if name in reasons and name in layers}
-        try:
-            types = _types(model, sorted({*inner, *weighed}))
-            self._build(model, parts, reasons, {name: types[name] for name in inner}, open_, threads)
-        except MissingExtraError as error:
-            raise MissingExtraError(f"{error}; the nodes: {_listed(self.coverage['handed_over'])}") from None
-        except _Peer as error:
-            nodes_left = _listed(self.coverage["handed_over"])
-            raise UnsupportedError(
-                f"neither the engine nor ONNX Runtime takes {nodes_left}; the latter: {error}"
-            ) from None
-        rows = [row for part in self.parts if isinstance(part, _Engine) for row in part.explain(1, 0)]
-        self.coverage["macs"] = {
-            "engine": _sum(row["macs"] for row in rows),
-            "handed_over": _sum(_macs(layers[node], types[value][1]) for value, node in weighed.items()),
-        }
+        self.parts: list[Part] = []
+        self.whole = whole
+        if whole is None and not any(engine for engine, *_ in found["parts"]):
+            self.whole = "no part of it is worth a change of runtime"
+        if self.whole is not None:
+            self._build_whole(owner, found, self.whole)
+            return
+        types = owner.types()
+        self._check(owner, found, types)
+        self._build(owner, found)
+        self.coverage = _coverage(found, self.parts)
+        self.coverage["macs"] = self._macs(owner, found, types)
 
-    def _build(
-        self, model: bytes, parts: Any, reasons: Mapping[str, str], types: Types, open_: Open, threads: int | None
-    ) -> None:
-        for engine, names, inputs, outputs in parts:
+    def _build_whole(self, owner: Parts, found: Mapping[str, Any], why: str) -> None:
+        reasons = {name: found["refused"].get(name, f"the model runs whole: {why}") for name, *_ in found["nodes"]}
+        self.coverage = _coverage({**found, "refused": reasons})
+        inputs, outputs = ([value.name for value in values] for values in _native.interface(owner.model))
+        try:
+            said = "; ".join(dict.fromkeys(reasons.values()))
+            models = [owner.model, _native.rewritten(owner.model)]
+            self.parts = [PeerPart(models, list(reasons), inputs, outputs, owner.threads_asked, said)]
+        except Peer as error:
+            nodes = _listed(self.coverage["handed_over"])
+            raise UnsupportedError(f"neither the engine nor ONNX Runtime takes {nodes}; the latter: {error}") from None
+
+    def _check(self, owner: Parts, found: Mapping[str, Any], types: Types) -> None:
+        """Results must come from a part, and what passes between parts must be an array."""
+        made = {name: i for i, part in enumerate(found["parts"]) for name in part[3]}
+        given = {value.name for value in owner.get_inputs()}
+        outputs = [value.name for value in _native.interface(owner.model)[1]]
+        if any(name not in made and name not in given for name in outputs):
+            raise _Whole("a result of it is a constant")
+        nodes: dict[str, str] = {}
+        for i, (_, _, inputs, _, _) in enumerate(found["parts"]):
+            for value in inputs:
+                if value in made and types.get(value, (0, None))[0] not in BETWEEN:
+                    between = found["parts"][made[value] : i + 1]
+                    why = f"value {value!r} between two parts is not an array"
+                    nodes |= {name: why for engine, names, *_ in between if engine for name in names}
+        if nodes:
+            raise _Refused(found, nodes, "values between its parts are not arrays")
+        for engine, _, _, _, computed in found["parts"]:
+            for value in computed if engine else []:
+                if value not in owner.computed:
+                    owner.computed[value] = _computed(owner, found, value)
+
+    def _build(self, owner: Parts, found: Mapping[str, Any]) -> None:
+        for i, part in enumerate(found["parts"]):
+            engine, names, inputs, outputs, _ = part
             if not outputs:
                 continue
-            extracted = _native.extract(model, names, inputs, outputs, types)
             if engine:
-                try:
-                    self.parts.append(_Engine(extracted, names, inputs, outputs, open_))
-                except UnsupportedError as error:
-                    raise _Refused(error) from error
-            else:
-                why = "; ".join(dict.fromkeys(reasons[name] for name in names))
-                self.parts.append(_OnnxRuntime(extracted, names, inputs, outputs, threads, why))
+                self.parts.append(self._engine_part(owner, found, part))
+                continue
+            why = "; ".join(dict.fromkeys(found["refused"][name] for name in names))
+            models = [_extract(owner, part, ranks) for ranks in ("ranks", "nothing")]
+            try:
+                self.parts.append(PeerPart(models, names, inputs, outputs, owner.threads_asked, why))
+            except Peer as error:
+                beside = found["parts"][max(i - 1, 0) : i + 2]
+                why = f"ONNX Runtime does not take the nodes beside it alone: {error}"
+                raise _Refused(found, {n: why for e, ns, *_ in beside if e for n in ns}, str(error)) from None
+
+    def _engine_part(self, owner: Parts, found: Mapping[str, Any], part: Any) -> EnginePart:
+        def extract(shapes: bool) -> bytes:
+            return _extract(owner, part, "shapes" if shapes else "nothing")
+
+        try:
+            return EnginePart(part[1], part[2], part[3], owner.open, extract)
+        except UnsupportedError as error:
+            why = {error.node: str(error)} if error.node else {}
+            raise _Refused(found, why, str(error), ask=True) from None
+        except FormatError as error:
+            raise _Whole(f"a part of it does not fit together: {error}") from None
+
+    def _macs(self, owner: Parts, found: Mapping[str, Any], types: Types) -> dict[str, int | None]:
+        nodes, reasons = found["nodes"], found["refused"]
+        layers = {nodes[row["index"]][0]: row for row in _native.layers(owner.model)["layers"] if row["n_weights"]}
+        weighed = {outputs[0]: name for name, _, _, outputs in nodes if name in reasons and name in layers}
+        rows = [row for part in self.parts if isinstance(part, EnginePart) for row in part.explain(1, 0)]
+        return {
+            "engine": _sum(row["macs"] for row in rows),
+            "handed_over": _sum(_macs(layers[node], types.get(value, (0, None))[1]) for value, node in weighed.items()),
+        }
+
+    def run(self, names: list[str], feeds: Mapping[str, Any]) -> list[Any]:
+        if self.whole is not None and isinstance(self.parts[0], PeerPart):
+            return self.parts[0].run_for(names, feeds)
+        values = dict(feeds)
+        for part in self.parts:
+            values.update(zip(part.outputs, part.run(values), strict=True))
+        return [values[n] for n in names]
+
+    def outputs(self, declared: list[_native.NodeArg]) -> list[_native.NodeArg]:
+        """The model's outputs; ONNX Runtime knows the types that a file may leave out."""
+        if self.whole is None or not isinstance(self.parts[0], PeerPart):
+            return declared
+        known = {value.name: value for value in self.parts[0].session.get_outputs()}
+        return [known[value.name] if "unknown" in value.type else value for value in declared]
+
+
+def _extract(owner: Parts, part: Any, inputs: str = "shapes") -> bytes:
+    """A part as an ONNX file. `inputs`: what is said of inner values beside their element types, which are sure.
+
+    Inferred sizes can be wrong, ranks hardly ever; but without sizes the engine cannot plan before the first run.
+    """
+    engine, names, values, outputs, computed = part
+    said: Types = {}
+    types = owner.types()
+    for name in values:
+        if name in types:
+            element, shape = types[name]
+            ranks = None if shape is None or inputs == "nothing" else [-1] * len(shape)
+            said[name] = (element, shape if inputs == "shapes" else ranks)
+    given = {name: owner.computed[name] for name in computed} if engine else {}
+    return _native.extract(owner.model, names, values, outputs, said, given)
+
+
+def _computed(owner: Parts, found: Mapping[str, Any], value: str) -> tuple[int, list[int], bytes]:
+    """A constant that the engine reads and refuses to compute, as ONNX Runtime computes it: type, shape, bytes."""
+    try:
+        file = _native.extract(owner.model, [], [], [value], {}, {})
+        array = PeerPart([file], [], [], [value], 1, "").run({})[0]
+        element = numpy_element(array)
+    except Peer:
+        element = 0
+    if element == 0:
+        why = f"constant {value!r} is not an array of numbers"
+        readers = [name for name, _, inputs, _ in found["nodes"] if value in inputs and name not in found["refused"]]
+        raise _Refused(found, dict.fromkeys(readers, why), why)
+    return element, list(array.shape), array.tobytes()
 
 
 def _sum(values: Any) -> int | None:
@@ -277,16 +416,20 @@ def _macs(layer: Mapping[str, Any], output: list[int] | None) -> int | None:
 
 def coverage(model: bytes) -> dict[str, Any]:
     """`InferenceSession.coverage` by operators alone, without planning: no shapes, no ONNX Runtime needed."""
-    return _coverage(_native.partition(model, {}))
+    return _coverage(_native.partition(model, {})) | {"planned": False}
 
 
-def _coverage(found: Mapping[str, Any]) -> dict[str, Any]:
-    ops, reasons = {name: op for name, op, _ in found["nodes"]}, found["refused"]
+def _coverage(found: Mapping[str, Any], parts: Sequence[Part] = ()) -> dict[str, Any]:
+    ops, reasons = {name: op for name, op, *_ in found["nodes"]}, found["refused"]
     return {
         "n_nodes": len(ops),
         "n_engine": len(ops) - len(reasons),
-        "macs": {"engine": None, "handed_over": None if reasons else 0},
-        "handed_over": [{"node": name, "op": ops[name], "why": why} for name, why in reasons.items()],
+        "planned": all(part.session.planned for part in parts if isinstance(part, EnginePart)),
+        "macs": {"engine": None if len(reasons) < len(ops) else 0, "handed_over": None if reasons else 0},
+        "handed_over": [
+            {"node": name, "op": ops[name], "why": why.removeprefix(f"node '{name}' ({ops[name]}): ")}
+            for name, why in reasons.items()
+        ],
     }
 
 
@@ -298,7 +441,8 @@ def share(coverage: Mapping[str, Any]) -> str:
         if ours is not None and rest is not None and ours + rest
         else ""
     )
-    text = f"{coverage['n_engine']} of {coverage['n_nodes']} nodes{macs} run in the engine"
+    unsure = "" if coverage["planned"] or not coverage["n_engine"] else ", as far as can be told before the first run"
+    text = f"{coverage['n_engine']} of {coverage['n_nodes']} nodes{macs} run in the engine{unsure}"
     handed = coverage["handed_over"]
     return f"{text}; ONNX Runtime takes {_listed(handed)}" if handed else text
 
@@ -306,21 +450,3 @@ def share(coverage: Mapping[str, Any]) -> str:
 def _listed(handed: Sequence[Mapping[str, Any]]) -> str:
     named = ", ".join(f"{h['node']!r} ({h['op']}: {h['why']})" for h in handed[:_LISTED])
     return named + (f" and {len(handed) - _LISTED} more" if len(handed) > _LISTED else "")
-
-
-def _types(model: bytes, values: list[str]) -> Types:
-    """Element type and shape of inner values, as ONNX Runtime infers them; free axes are -1."""
-    if not values:
-        return {}
-    session = _onnxruntime_session(_native.expose(model, values), 1, types_only=True)
-    types: Types = {}
-    for value in session.get_outputs():
-        kind = value.type.removeprefix("tensor(").removesuffix(")")
-        if kind not in _TYPES:
-            raise UnsupportedError(f"value {value.name!r} between two parts is a {value.type}")
-        shape = value.shape
-        types[value.name] = (
-            _TYPES[kind],
-            None if shape is None else [d if isinstance(d, int) else -1 for d in shape],
-        )
-    return types

@@ -13,7 +13,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from secateur.engine import _native, plans, timings
-from secateur.engine.mixed import Parts, known_shapes, share
+from secateur.engine.mixed import Parts, share
+from secateur.engine.runtimes import known_shapes
 from secateur.errors import FormatError, HandedOverWarning, UnsupportedError, UsageError
 
 Array = NDArray[Any]
@@ -145,10 +146,8 @@ class InferenceSession:
             raise FormatError(f"{os.fspath(plan or '')}: the plan says nothing of its model")
         whole = self._runs if isinstance(self._runs, _Session) else None
         self._digest = whole.digest if whole else plans.digest(read_model(path_or_bytes))
-        if fallback is not None and not known_shapes(self._runs):
-            self._model = read_model(
-                path_or_bytes
-            )  # whether the engine covers the model is known at the first run only
+        if whole and fallback is not None and not known_shapes(whole):
+            self._model = read_model(path_or_bytes)  # the first run may still show a refusal
         if whole and self._model is None and self._tune == "off":
             # There is nothing to add to its run, and one call more is a twentieth of a small net's time.
             self.__dict__["run"] = whole.run
@@ -186,7 +185,9 @@ class InferenceSession:
             except UnsupportedError as error:
                 if self._model is None:
                     raise
-                runs = Parts(self._model, self._open, self._threads, error)
+                runs = Parts(
+                    self._model, self._open, self._threads, error, {n: list(a.shape) for n, a in feeds.items()}
+                )
             told = 0
         else:
             told = len(runs.coverage["handed_over"])
@@ -254,14 +255,21 @@ class InferenceSession:
     def coverage(self) -> dict[str, Any]:
         """What the engine covers of the file.
 
-        `n_nodes` of the file, `n_engine` of them in the engine, `macs` {engine, handed_over} (dense multiply-adds for
-        one example; None: not known), `handed_over` [{node, op, why}].
+        `n_nodes` of the file, `n_engine` of them in the engine, `planned` (all of these were planned, for guessed sizes
+        where axes are free; False: the first run may show more that must be handed over), `macs` {engine, handed_over}
+        (dense multiply-adds for one example; None: not known), `handed_over` [{node, op, why}].
         """
         if isinstance(self._runs, Parts):
             return self._runs.coverage
         macs = sum(row["macs"] for row in self._runs._explain(1, 0)) if known_shapes(self._runs) else None
         n = self._runs.n_nodes
-        return {"n_nodes": n, "n_engine": n, "macs": {"engine": macs, "handed_over": 0}, "handed_over": []}
+        return {
+            "n_nodes": n,
+            "n_engine": n,
+            "planned": self._runs.planned,
+            "macs": {"engine": macs, "handed_over": 0},
+            "handed_over": [],
+        }
 
     @property
     def known_shapes(self) -> bool:

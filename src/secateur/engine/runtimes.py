@@ -1,0 +1,213 @@
+"""The two runtimes that parts of a model run in, with one face."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateur.engine import _native
+from secateur.errors import FormatError, MissingExtraError, UsageError
+
+Array = NDArray[Any]
+Open = Callable[[bytes], _native.Session]
+Types = dict[str, tuple[int, list[int] | None]]  # of values: ONNX's element type, shape (free axes -1)
+# ONNX's numbers of element types, by ONNX Runtime's words for them.
+ELEMENTS = {
+    "float": 1, "uint8": 2, "int8": 3, "uint16": 4, "int16": 5, "int32": 6, "int64": 7, "string": 8, "bool": 9,
+    "float16": 10, "double": 11, "uint32": 12, "uint64": 13, "bfloat16": 16, "float8e4m3fn": 17,
+    "float8e4m3fnuz": 18, "float8e5m2": 19, "float8e5m2fnuz": 20, "uint4": 21, "int4": 22,
+}  # fmt: skip
+BETWEEN = range(1, 14)  # the element types that NumPy has, so that one runtime's arrays are the other's
+_NUMPY = {"float": "float32", "double": "float64"}
+
+
+def numpy_element(array: Any) -> int:
+    """ONNX's number of an array's element type; 0 for what is no array of numbers."""
+    if not isinstance(array, np.ndarray):
+        return 0
+    return next((n for word, n in ELEMENTS.items() if _NUMPY.get(word, word) == array.dtype.name), 0)
+
+
+class Part(Protocol):
+    """Some nodes in one runtime."""
+
+    inputs: list[str]
+    outputs: list[str]
+
+    def run(self, values: Mapping[str, Array]) -> list[Array]: ...
+    def explain(self, batch: int, repeats: int) -> list[dict[str, Any]]: ...
+
+
+class Peer(Exception):
+    """What ONNX Runtime says to a model or to inputs that it does not take, on one line."""
+
+
+class EnginePart:
+    """One extracted model in the engine.
+
+    Args:
+        extract: the part as an ONNX file, with the shapes that were inferred for its inputs or (False) without them.
+    """
+
+    def __init__(
+        self, names: list[str], inputs: list[str], outputs: list[str], open_: Open, extract: Callable[[bool], bytes]
+    ) -> None:
+        self.names, self.inputs, self.outputs = names, inputs, outputs
+        self._open, self._extract, self._inferred = open_, extract, True
+        try:
+            self.session = open_(extract(True))
+        except FormatError:  # shapes that contradict the part are none of ours
+            self._without_shapes()
+
+    def _without_shapes(self) -> None:
+        self._inferred = False
+        self.session = self._open(self._extract(False))
+
+    def run(self, values: Mapping[str, Array]) -> list[Array]:
+        feeds = {name: values[name] for name in self.inputs}
+        try:
+            return self.session.run(self.outputs, feeds)
+        except UsageError:
+            if not self._inferred:
+                raise
+        self._without_shapes()
+        return self.session.run(self.outputs, feeds)
+
+    def explain(self, batch: int, repeats: int) -> list[dict[str, Any]]:
+        if not known_shapes(self.session):
+            return [_row(self.names, "engine", "chosen at the first run")]
+        return self.session._explain(batch, repeats)
+
+
+class _Planned(Protocol):
+    @property
+    def planned(self) -> bool: ...
+    def get_inputs(self) -> list[_native.NodeArg]: ...
+
+
+def known_shapes(session: _Planned) -> bool:
+    """Whether no axis but the first of any input is free: then the session has planned, and `explain` can tell."""
+    return session.planned and all(isinstance(d, int) for value in session.get_inputs() for d in value.shape[1:])
+
+
+class PeerPart:
+    """One extracted model in ONNX Runtime, or a whole one. It reads the arrays where they are."""
+
+    def __init__(
+        self, models: Sequence[bytes], names: list[str], inputs: list[str], outputs: list[str], threads: int | None,
+        why: str,
+    ) -> None:  # fmt: skip
+        """`models`: ways to say the same, the first that loads is taken."""
+        self.names, self.inputs, self.outputs, self.why = names, inputs, outputs, why
+        for model in models[:-1]:
+            with contextlib.suppress(Peer):
+                self.session = open_peer(model, threads)
+                break
+        else:
+            self.session = open_peer(models[-1], threads)
+
+    def run(self, values: Mapping[str, Array]) -> list[Array]:
+        return self.run_for(self.outputs, {name: values[name] for name in self.inputs})
+
+    def run_for(self, outputs: list[str], feeds: Mapping[str, Any]) -> list[Any]:
+        """These outputs; what is not an array is what ONNX Runtime takes and gives for it."""
+        contiguous = {
+            n: np.ascontiguousarray(v) if isinstance(v, np.ndarray) and v.ndim else v for n, v in feeds.items()
+        }
+        try:
+            found: list[Any] = self.session.run(outputs, contiguous)
+        except Exception as error:  # ONNX Runtime's errors have no common class but this
+            raise _said(error) from None
+        return found
+
+    def explain(self, batch: int, repeats: int) -> list[dict[str, Any]]:
+        return [_row(self.names, "onnxruntime", self.why)]
+
+
+def _row(names: list[str], kernel: str, why: str) -> dict[str, Any]:
+    """A row of `explain` for a part of which no single steps are known."""
+    empty = dict.fromkeys(("input", "output", "weight", "macs", "density", "predicted_us", "time_us"))
+    return {
+        "node": ", ".join(names), "layer": None, "op": "", "kernel": kernel, "why": why, **empty,
+        "n_weights": 0, "nnz": 0, "packed_nbytes": 0, "n_nodes": len(names),
+    }  # fmt: skip
+
+
+def _said(error: Exception) -> Peer:
+    return Peer(" ".join(str(error).split())[:300])
+
+
+def open_peer(model: bytes, threads: int | None, types_only: bool = False) -> Any:
+    """ONNX Runtime's session. Raises Peer, or MissingExtraError where ONNX Runtime is not installed."""
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        raise MissingExtraError(
+            "parts of this model need ONNX Runtime, which is not installed: pip install 'secateur[peers]'"
+        ) from None
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    levels = ort.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_DISABLE_ALL if types_only else levels.ORT_ENABLE_ALL
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise _said(error) from None
+
+
+def inferred(model: bytes, shapes: Mapping[str, Sequence[int]]) -> Types:
+    """Element type and shape of the values in a model, as ONNX Runtime infers them for these shapes of the inputs.
+
+    Free axes are -1; a shape is None where it is not known (ONNX Runtime says the same of scalars). Values that are not
+    tensors are left out. Raises Peer.
+    """
+    session = open_peer(
+        _native.expose(model, {name: list(shape) for name, shape in shapes.items()}), 1, types_only=True
+    )
+    types: Types = {}
+    for value in session.get_outputs():
+        element = value.type.removeprefix("tensor(").removesuffix(")")
+        if element in ELEMENTS:
+            shape = [d if isinstance(d, int) else -1 for d in value.shape]
+            types[value.name] = (ELEMENTS[element], shape or None)
+    return types
+
+
+def check_feeds(inputs: Sequence[_native.NodeArg], feeds: Mapping[str, Any]) -> None:
+    """Raises UsageError for a name, element type or shape that does not fit; looks at tensors of numbers only."""
+    if not isinstance(feeds, Mapping):
+        raise UsageError(f"run(): feeds is a {type(feeds).__name__}; it must be a dict from input name to numpy array")
+    names = [value.name for value in inputs]
+    listed = ", ".join(map(repr, names)) or "none"
+    for name in names:
+        if name not in feeds:
+            raise UsageError(f"run(): input {name!r} is missing from feeds; the model's inputs: {listed}")
+    for name in feeds:
+        if name not in names:
+            raise UsageError(f"run(): feeds has an unknown input {name!r}; the model's inputs: {listed}")
+    for value in inputs:
+        element = value.type.removeprefix("tensor(").removesuffix(")")
+        if ELEMENTS.get(element, 0) in BETWEEN and element != "string":
+            _check_array(value, _NUMPY.get(element, element), feeds[value.name])
+
+
+def _check_array(value: _native.NodeArg, dtype: str, array: Any) -> None:
+    if not isinstance(array, np.ndarray):
+        raise UsageError(
+            f"run(): input {value.name!r} is a {type(array).__name__}; it must be a numpy array of {dtype}"
+        )
+    if array.dtype != dtype:
+        raise UsageError(
+            f"run(): input {value.name!r} has dtype {array.dtype}, expected {dtype}; convert it with .astype({dtype!r})"
+        )
+    fits = len(value.shape) == array.ndim and all(
+        not isinstance(want, int) or want == got for want, got in zip(value.shape, array.shape, strict=True)
+    )
+    if value.shape and not fits:
+        raise UsageError(f"run(): input {value.name!r} has shape {list(array.shape)}, expected {list(value.shape)}")
