@@ -23,6 +23,16 @@ class Message {
     out_.append(s);
   }
   void message(int field, const Message& m) { text(field, m.out_); }
+  // A message whose last field is large: what comes before it, and that field without a copy of its own.
+  void message(int field, const Message& head, int last, std::string_view bytes) {
+    Message prefix;
+    prefix.raw_varint(static_cast<uint64_t>(last) << 3 | 2);
+    prefix.raw_varint(bytes.size());
+    raw_varint(static_cast<uint64_t>(field) << 3 | 2);
+    raw_varint(head.out_.size() + prefix.out_.size() + bytes.size());
+    out_.append(head.out_).append(prefix.out_).append(bytes);
+  }
+  void reserve(size_t n) { out_.reserve(n); }
   void real(int field, float x) {
     raw_varint(static_cast<uint64_t>(field) << 3 | 5);
     raw_float(x);
@@ -53,13 +63,12 @@ constexpr int kTypes[] = {0, 1, 2, 3, 4, 6, 7, 8};
 
 std::string_view text(const Tensor& t) { return {reinterpret_cast<const char*>(t.data.data()), t.data.size()}; }
 
-Message tensor(const Tensor& t) {
-  Message m;
-  m.integers(1, t.dims);
-  m.integer(2, static_cast<int64_t>(t.dtype));
-  if (!t.name.empty()) m.text(8, t.name);
-  m.text(9, text(t));
-  return m;
+void write_tensor(Message& to, int field, const Tensor& t) {
+  Message head;
+  head.integers(1, t.dims);
+  head.integer(2, static_cast<int64_t>(t.dtype));
+  if (!t.name.empty()) head.text(8, t.name);
+  to.message(field, head, 9, text(t));
 }
 
 Message attribute(const std::string& name, const Attribute& a) {
@@ -69,7 +78,7 @@ Message attribute(const std::string& name, const Attribute& a) {
     case 1: m.real(2, std::get<1>(a.value)); break;
     case 2: m.integer(3, std::get<2>(a.value)); break;
     case 3: m.text(4, std::get<3>(a.value)); break;
-    case 4: m.message(5, tensor(*std::get<4>(a.value))); break;
+    case 4: write_tensor(m, 5, *std::get<4>(a.value)); break;
     case 5: m.reals(7, std::get<5>(a.value)); break;
     case 6: m.integers(8, std::get<6>(a.value)); break;
     case 7:
@@ -130,11 +139,12 @@ std::string write_onnx(const Graph& g) {
     throw UnsupportedError("the model's tensors take " + std::to_string(size) + " bytes; one ONNX file holds less than 2 GiB");
   }
   Message graph;
+  graph.reserve(size + (size >> 6) + 65536);  // else it is copied each time it grows
   for (const Node& n : g.nodes) graph.message(1, node(n));
   graph.text(2, g.name.empty() ? "main_graph" : g.name);
   for (const Tensor& t : g.initializers) {
     switch (t.form) {
-      case Tensor::Form::kDense: graph.message(5, tensor(t)); break;
+      case Tensor::Form::kDense: write_tensor(graph, 5, t); break;
       case Tensor::Form::kMessage: graph.text(5, text(t)); break;
       case Tensor::Form::kSparseMessage: graph.text(15, text(t)); break;
     }
@@ -143,6 +153,7 @@ std::string write_onnx(const Graph& g) {
   for (const ValueInfo& v : g.outputs) graph.message(12, value_info(v));
 
   Message model;
+  model.reserve(size + (size >> 6) + 65536);
   model.integer(1, g.ir_version);
   model.text(2, "secateur");
   model.message(7, graph);

@@ -169,7 +169,9 @@ void name_nodes(Graph& graph) {
 }
 
 Partition partition(const Graph& graph, std::map<size_t, std::string> refused) {
-  refused.merge(unsupported_nodes(graph));
+  auto unknown = unsupported_nodes(graph);
+  unknown.merge(refused);
+  refused = std::move(unknown);
   for (;;) {
     Partition result = cut(graph, refused);
     bool again = false;

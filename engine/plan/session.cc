@@ -207,11 +207,22 @@ Refusals refusals(std::span<const uint8_t> bytes, const std::map<std::string, Va
   };
   std::vector<std::optional<Dims>> dims;
   for (const auto& in : graph.inputs) dims.push_back(known_dims(type_of(in.name) ? *type_of(in.name) : in));
+  Refusals result;
+  std::map<std::string, DType> own;
+  for (const Tensor& t : graph.initializers) own[t.name] = t.dtype;
+  for (const auto& in : graph.inputs) own[in.name] = in.dtype;
+  for (const Node& n : graph.nodes) {
+    // Before the passes: what they fuse is refused under one name only.
+    const std::string type = strange_type(n, [&](const std::string& value) {
+      const auto known = own.find(value);
+      return known != own.end() ? known->second : type_of(value) ? type_of(value)->dtype : DType::kUndefined;
+    });
+    if (!type.empty()) result.nodes.emplace(n.name, "node '" + node_label(n) + "' (" + n.op + "): " + type);
+  }
   prepare(graph, notes);
   PackCache cache;
   Lowering L(graph, cache, selected_isa(), 1);
   const Survey found = survey(graph, L, dims, type_of);
-  Refusals result;
   result.fits = found.fits;
   for (const auto& r : found.refused) {
     const bool known = r.layer >= 0 && static_cast<size_t>(r.layer) < names.size();

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "graph/check.h"
+
 namespace secateur {
 namespace {
 
@@ -14,9 +16,9 @@ class Surveyor {
   Surveyor(Lowering& lowering, const TypeOf& type_of) : lowering_(lowering), type_of_(type_of) {}
 
   void visit(const Node& n) {
-    const std::string type = strange_type(n);
+    const std::string type = strange_type(n, [&](const std::string& value) { return dtype_of(value); });
     if (!type.empty()) {
-      refuse(n, "node '" + label(n) + "' (" + n.op + "): " + type + " is not supported");
+      refuse(n, "node '" + node_label(n) + "' (" + n.op + "): " + type);
     } else if (std::any_of(n.inputs.begin(), n.inputs.end(), [&](const auto& in) { return !in.empty() && lowering_.find(in) < 0; })) {
       found_.complete = false;
       skip(n);
@@ -28,18 +30,10 @@ class Surveyor {
   Survey found_;
 
  private:
-  static std::string label(const Node& n) { return n.name.empty() && !n.outputs.empty() ? n.outputs[0] : n.name; }
-
-  std::string strange_type(const Node& n) const {
-    for (const auto* list : {&n.inputs, &n.outputs})
-      for (const auto& name : *list) {
-        if (name.empty()) continue;
-        const int id = list == &n.inputs ? lowering_.find(name) : -1;
-        const ValueInfo* info = id < 0 ? type_of_(name) : nullptr;
-        const DType t = id >= 0 ? lowering_.value(id).dtype : info && info->type.empty() ? info->dtype : DType::kFloat;
-        if (t != DType::kUndefined && no_kernel_reads(t)) return "value '" + name + "' of element type " + dtype_name(t);
-      }
-    return {};
+  DType dtype_of(const std::string& value) const {
+    if (const int id = lowering_.find(value); id >= 0) return lowering_.value(id).dtype;
+    const ValueInfo* info = type_of_(value);
+    return info ? info->dtype : DType::kUndefined;
   }
 
   void lower(const Node& n) {
@@ -87,6 +81,16 @@ Survey survey(const Graph& graph, Lowering& lowering, const std::vector<std::opt
   Surveyor surveyor(lowering, type_of);
   for (const Node& n : graph.nodes) surveyor.visit(n);
   return std::move(surveyor.found_);
+}
+
+std::string strange_type(const Node& n, const std::function<DType(const std::string& value)>& dtype_of) {
+  for (const auto* list : {&n.inputs, &n.outputs})
+    for (const auto& value : *list) {
+      if (value.empty()) continue;
+      const DType t = dtype_of(value);
+      if (t != DType::kUndefined && no_kernel_reads(t)) return "value '" + value + "' of element type " + dtype_name(t) + " is not supported";
+    }
+  return {};
 }
 
 std::optional<Dims> known_dims(const ValueInfo& info) {

@@ -30,6 +30,9 @@ Survey survey(const Graph& graph, Lowering& lowering, const std::vector<std::opt
 // A value's shape, if all of it is known.
 std::optional<Dims> known_dims(const ValueInfo& info);
 
+// The element type of one of the node's values that no kernel computes in, with the value's name; empty if there is none.
+std::string strange_type(const Node& n, const std::function<DType(const std::string& value)>& dtype_of);
+
 // Sizes to try for free axes, one set after the other: of first axes, of all others. None is a promise.
 struct Guess {
   int64_t first, other;

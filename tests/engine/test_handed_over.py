@@ -13,6 +13,7 @@ from engine import handed_over_models as models
 from engine.test_mixed import mixed, without_shapes
 from engine.test_threads import in_child
 from secateur.engine import InferenceSession, _native, inspect
+from secateur.engine import mixed as module
 from secateur.engine.mixed import Parts
 from secateur.errors import FormatError, HandedOverWarning, MissingExtraError, UnsupportedError, UsageError
 
@@ -121,8 +122,8 @@ def test_a_constant_that_the_engine_refuses_is_computed_once() -> None:
 def test_a_net_in_float16_is_refused_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """133 nodes touch float16: they are found in one survey, at opening, though height and width are free."""
     cuts = []
-    partition = _native.partition
-    monkeypatch.setattr(_native, "partition", lambda m, refused: cuts.append(refused) or partition(m, refused))
+    plan = module._Plan
+    monkeypatch.setattr(module, "_Plan", lambda *args, **more: cuts.append(args) or plan(*args, **more))
     model, feeds = models.half_net()
     session = mixed(model)
     assert session.coverage["n_engine"] == 0
@@ -136,8 +137,8 @@ def test_a_net_in_float16_is_refused_all_at_once(monkeypatch: pytest.MonkeyPatch
 
 def test_what_only_a_run_shows_is_found_at_once_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     cuts = []
-    partition = _native.partition
-    monkeypatch.setattr(_native, "partition", lambda m, refused: cuts.append(refused) or partition(m, refused))
+    plan = module._Plan
+    monkeypatch.setattr(module, "_Plan", lambda *args, **more: cuts.append(args) or plan(*args, **more))
     model, feeds = models.half_net()
     model = without_shapes(model)
     session = InferenceSession(model, threads=1)
@@ -153,7 +154,6 @@ def test_what_only_a_run_shows_is_found_at_once_and_kept(monkeypatch: pytest.Mon
 
 def test_wrongly_inferred_sizes_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime's inference is not to be relied on: parts whose shapes turn out otherwise run without them."""
-    from secateur.engine import mixed as module
 
     def wrong(model: bytes, shapes: Any) -> Any:
         return {name: (t, s and [d + 1 for d in s]) for name, (t, s) in inferred(model, shapes).items()}
@@ -168,8 +168,6 @@ def test_wrongly_inferred_sizes_are_given_up(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_wrongly_inferred_ranks_make_it_run_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    from secateur.engine import mixed as module
-
     inferred = module.inferred
     monkeypatch.setattr(
         module, "inferred", lambda m, s: {n: (t, [1, *d] if d else d) for n, (t, d) in inferred(m, s).items()}
@@ -239,7 +237,7 @@ def test_mutations_of_what_is_kept_raw_raise_only_clear_errors() -> None:
             data[at] = int(rng.integers(0, 256))
         try:
             _native.rewritten(bytes(data))
-            _native.partition(bytes(data), {})
+            _native.File(bytes(data)).partition({})
             InferenceSession(bytes(data), threads=1, fallback=None)
         except (FormatError, UnsupportedError, UsageError):
             pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from secateur.formats import unpack
 
 Shapes = Mapping[str, Sequence[int]]  # of the model's inputs
 _LISTED = 8  # nodes named in a message
-_ROUNDS = 5  # ways to cut a model that are tried before all of it is handed over
+_ROUNDS = 8  # ways to cut a model that are tried before all of it is handed over
 
 
 class Parts:
@@ -58,6 +59,7 @@ class Parts:
         self.open, self.threads_asked = open_, threads
         self._inputs, self._outputs = _native.interface(self._model)
         self._types: Types | None = None
+        self._file: _native.File | None = None
         self.computed: dict[str, tuple[int, list[int], bytes]] = {}
         self._recut = 0
         # An error without a node speaks of an unnamed one, or of the whole model; the parts will say it again.
@@ -65,7 +67,7 @@ class Parts:
         try:
             self._plan = self._cut(refused, shapes)
         except MissingExtraError as missing:
-            handed = _coverage(_native.partition(self._model, refused))["handed_over"]
+            handed = _coverage(self.file.partition(refused))["handed_over"]
             raise MissingExtraError(f"{missing}; {_listed(handed) or error}") from None
         self._said = self._plan.outputs(self._outputs)
 
@@ -74,24 +76,39 @@ class Parts:
         """The ONNX file."""
         return self._model
 
+    @property
+    def file(self) -> _native.File:
+        """The model as it is cut."""
+        return self._file or _native.File(self._model)
+
+    @contextlib.contextmanager
+    def _read(self) -> Iterator[None]:
+        """While the model is cut it is read once; afterwards its tensors would only take memory."""
+        outer, self._file = self._file, self.file
+        try:
+            yield
+        finally:
+            self._file = outer
+
     def types(self) -> Types:
         """Of the values in the model, for the shapes it declares."""
         if self._types is None:
-            self._types = inferred(self._model, {})
+            self._types = inferred(self.file, {})
         return self._types
 
     def _cut(self, refused: Mapping[str, str], shapes: Shapes | None) -> _Plan:
         """The graph cut by what is refused so far; where a part refuses more, it is cut again by all of that."""
         why = f"it would not do with less after {_ROUNDS} ways to cut it"
-        try:
-            for _ in range(_ROUNDS):
-                try:
-                    return _Plan(self, refused)
-                except _Refused as found:
-                    refused = self._more(refused, found, shapes)
-        except (_Whole, Peer) as reason:
-            why = str(reason)
-        return self._whole(refused, why)
+        with self._read():
+            try:
+                for _ in range(_ROUNDS):
+                    try:
+                        return _Plan(self, refused)
+                    except _Refused as found:
+                        refused = self._more(refused, found, shapes)
+            except (_Whole, Peer) as reason:
+                why = str(reason)
+            return self._whole(refused, why)
 
     def _more(self, refused: Mapping[str, str], found: _Refused, shapes: Shapes | None) -> dict[str, str]:
         names = {name for name, *_ in found.partition["nodes"]}
@@ -120,10 +137,10 @@ class Parts:
 
     def _tables(self, shapes: Shapes | None) -> Iterator[Types]:
         """Types of all values with the inputs' sizes known: those of a run, else guesses until one fits."""
-        given = [shapes] if shapes is not None else _native.guesses(self._model)
+        given = [shapes] if shapes is not None else self.file.guesses()
         for sizes in given or [{}]:
             try:
-                types = inferred(self._model, sizes) if sizes else self.types()
+                types = inferred(self.file, sizes) if sizes else self.types()
             except Peer:
                 continue
             elements = {v.name: v.type.removeprefix("tensor(").removesuffix(")") for v in self._inputs}
@@ -172,10 +189,12 @@ class Parts:
             return self._whole(plan.refused, f"its nodes were refused in {_ROUNDS} runs")
         shapes = {name: list(value.shape) for name, value in feeds.items() if isinstance(value, np.ndarray)}
         why = {error.node: str(error)} if error.node else {}
-        try:
-            return self._cut(self._more(plan.refused, _Refused(plan.partition, why, str(error), True), shapes), shapes)
-        except (_Whole, Peer) as reason:
-            return self._whole(plan.refused, str(reason))
+        with self._read():
+            try:
+                refused = self._more(plan.refused, _Refused(plan.partition, why, str(error), True), shapes)
+            except (_Whole, Peer) as reason:
+                return self._whole(plan.refused, str(reason))
+            return self._cut(refused, shapes)
 
     def _as_a_whole(self, plan: _Plan, error: Exception, names: list[str], feeds: Mapping[str, Array]) -> list[Array]:
         """Parts that do not fit together (their types are inferred, not declared) run as one from then on."""
@@ -183,7 +202,7 @@ class Parts:
             UsageError(f"run(): ONNX Runtime does not take these inputs: {error}") if isinstance(error, Peer) else error
         )
         if plan.whole is not None:
-            raise said
+            raise said from None
         try:
             whole = self._whole(plan.refused, f"its parts do not fit together: {error}")
             found = whole.run(names, feeds)
@@ -265,7 +284,7 @@ class _Plan:
     """
 
     def __init__(self, owner: Parts, refused: Mapping[str, str], whole: str | None = None) -> None:
-        self.partition = found = _native.partition(owner.model, refused)
+        self.partition = found = owner.file.partition(refused)
         self.refused, self.pid = refused, os.getpid()
         self.parts: list[Part] = []
         self.whole = whole
@@ -286,7 +305,7 @@ class _Plan:
         inputs, outputs = ([value.name for value in values] for values in _native.interface(owner.model))
         try:
             said = "; ".join(dict.fromkeys(reasons.values()))
-            models = [owner.model, _native.rewritten(owner.model)]
+            models = (m() for m in (lambda: owner.model, lambda: _native.rewritten(owner.model)))
             self.parts = [PeerPart(models, list(reasons), inputs, outputs, owner.threads_asked, said)]
         except Peer as error:
             nodes = _listed(self.coverage["handed_over"])
@@ -322,7 +341,7 @@ class _Plan:
                 self.parts.append(self._engine_part(owner, found, part))
                 continue
             why = "; ".join(dict.fromkeys(found["refused"][name] for name in names))
-            models = [_extract(owner, part, ranks) for ranks in ("ranks", "nothing")]
+            models = (_extract(owner, part, said) for said in ("ranks", "nothing"))
             try:
                 self.parts.append(PeerPart(models, names, inputs, outputs, owner.threads_asked, why))
             except Peer as error:
@@ -343,14 +362,14 @@ class _Plan:
             raise _Whole(f"a part of it does not fit together: {error}") from None
 
     def _macs(self, owner: Parts, found: Mapping[str, Any], types: Types) -> dict[str, int | None]:
-        nodes, reasons = found["nodes"], found["refused"]
-        layers = {nodes[row["index"]][0]: row for row in _native.layers(owner.model)["layers"] if row["n_weights"]}
-        weighed = {outputs[0]: name for name, _, _, outputs in nodes if name in reasons and name in layers}
+        weights = owner.file.weights()
+        handed = [
+            _macs(op, weights[inputs[1]], types.get(outputs[0], (0, None))[1])
+            for name, op, inputs, outputs in found["nodes"]
+            if name in found["refused"] and op in ("Conv", "Gemm", "MatMul") and inputs[1:2] and inputs[1] in weights
+        ]
         rows = [row for part in self.parts if isinstance(part, EnginePart) for row in part.explain(1, 0)]
-        return {
-            "engine": _sum(row["macs"] for row in rows),
-            "handed_over": _sum(_macs(layers[node], types.get(value, (0, None))[1]) for value, node in weighed.items()),
-        }
+        return {"engine": _sum(row["macs"] for row in rows), "handed_over": _sum(handed)}
 
     def run(self, names: list[str], feeds: Mapping[str, Any]) -> list[Any]:
         if self.whole is not None and isinstance(self.parts[0], PeerPart):
@@ -382,13 +401,13 @@ def _extract(owner: Parts, part: Any, inputs: str = "shapes") -> bytes:
             ranks = None if shape is None or inputs == "nothing" else [-1] * len(shape)
             said[name] = (element, shape if inputs == "shapes" else ranks)
     given = {name: owner.computed[name] for name in computed} if engine else {}
-    return _native.extract(owner.model, names, values, outputs, said, given)
+    return owner.file.extract(names, values, outputs, said, given)
 
 
 def _computed(owner: Parts, found: Mapping[str, Any], value: str) -> tuple[int, list[int], bytes]:
     """A constant that the engine reads and refuses to compute, as ONNX Runtime computes it: type, shape, bytes."""
     try:
-        file = _native.extract(owner.model, [], [], [value], {}, {})
+        file = owner.file.extract([], [], [value], {}, {})
         array = PeerPart([file], [], [], [value], 1, "").run({})[0]
         element = numpy_element(array)
     except Peer:
@@ -406,17 +425,16 @@ def _sum(values: Any) -> int | None:
     return None if None in known else sum(known)
 
 
-def _macs(layer: Mapping[str, Any], output: list[int] | None) -> int | None:
+def _macs(op: str, n_weights: int, output: list[int] | None) -> int | None:
     """Dense multiply-adds for one example of a layer with constant weights; None where they cannot be told."""
-    if output is None or any(d < 0 for d in output[1:]) or layer["op"] not in ("Conv", "Gemm", "MatMul"):
+    if output is None or any(d < 0 for d in output[1:]):
         return None
-    positions = output[2:] if layer["op"] == "Conv" else output[1:-1]
-    return int(layer["n_weights"]) * math.prod(positions)
+    return n_weights * math.prod(output[2:] if op == "Conv" else output[1:-1])
 
 
 def coverage(model: bytes) -> dict[str, Any]:
     """`InferenceSession.coverage` by operators alone, without planning: no shapes, no ONNX Runtime needed."""
-    return _coverage(_native.partition(model, {})) | {"planned": False}
+    return _coverage(_native.File(model).partition({})) | {"planned": False}
 
 
 def _coverage(found: Mapping[str, Any], parts: Sequence[Part] = ()) -> dict[str, Any]:

@@ -25,7 +25,7 @@ _INTEGER = {"QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInt
 
 def computes_in_integers(model: bytes) -> bool:
     """Whether activations are quantized; quantized weights alone (DequantizeLinear) are not meant."""
-    return any(op in _INTEGER for _, op, _ in _native.partition(model, {})["nodes"])
+    return any(op in _INTEGER for _, op, *_ in _native.File(model).partition({})["nodes"])
 
 
 def static_int8(model: bytes, examples: Sequence[Mapping[str, Array]]) -> bytes:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -98,17 +97,19 @@ class PeerPart:
     """One extracted model in ONNX Runtime, or a whole one. It reads the arrays where they are."""
 
     def __init__(
-        self, models: Sequence[bytes], names: list[str], inputs: list[str], outputs: list[str], threads: int | None,
+        self, models: Iterable[bytes], names: list[str], inputs: list[str], outputs: list[str], threads: int | None,
         why: str,
     ) -> None:  # fmt: skip
         """`models`: ways to say the same, the first that loads is taken."""
         self.names, self.inputs, self.outputs, self.why = names, inputs, outputs, why
-        for model in models[:-1]:
-            with contextlib.suppress(Peer):
+        error = Peer("no way to say it")
+        for model in models:
+            try:
                 self.session = open_peer(model, threads)
-                break
-        else:
-            self.session = open_peer(models[-1], threads)
+                return
+            except Peer as refused:
+                error = refused
+        raise error
 
     def run(self, values: Mapping[str, Array]) -> list[Array]:
         return self.run_for(self.outputs, {name: values[name] for name in self.inputs})
@@ -161,15 +162,17 @@ def open_peer(model: bytes, threads: int | None, types_only: bool = False) -> An
         raise _said(error) from None
 
 
-def inferred(model: bytes, shapes: Mapping[str, Sequence[int]]) -> Types:
+def inferred(file: _native.File, shapes: Mapping[str, Sequence[int]]) -> Types:
     """Element type and shape of the values in a model, as ONNX Runtime infers them for these shapes of the inputs.
 
     Free axes are -1; a shape is None where it is not known (ONNX Runtime says the same of scalars). Values that are not
     tensors are left out. Raises Peer.
     """
-    session = open_peer(
-        _native.expose(model, {name: list(shape) for name, shape in shapes.items()}), 1, types_only=True
-    )
+    sizes = {name: list(shape) for name, shape in shapes.items()}
+    try:
+        session = open_peer(file.expose(sizes, weights=False), 1, types_only=True)
+    except Peer:  # some operators want their weights to be constants
+        session = open_peer(file.expose(sizes, weights=True), 1, types_only=True)
     types: Types = {}
     for value in session.get_outputs():
         element = value.type.removeprefix("tensor(").removesuffix(")")
