@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 from engine import handed_over_models as models
 from engine.test_mixed import mixed, without_shapes
 from engine.test_threads import in_child
-from secateur.engine import InferenceSession, _native, inspect
+from secateur import cli
+from secateur.engine import InferenceSession, _native, bench, inspect
 from secateur.engine import mixed as module
 from secateur.engine.mixed import Parts
 from secateur.errors import FormatError, HandedOverWarning, MissingExtraError, UnsupportedError, UsageError
@@ -248,3 +250,48 @@ def test_more_parts_than_pay_run_as_one() -> None:
     session = mixed(models.other_operators_between_layers()[0])
     assert isinstance(session._runs, Parts)
     assert any("would fall into" in h["why"] for h in session.coverage["handed_over"])
+
+
+def command(*arguments: object) -> int:
+    return cli._main([str(a) for a in arguments])
+
+
+def write(folder: Path, name: str) -> Path:
+    model, feeds = models.MODELS[name]()
+    (folder / "m.onnx").write_bytes(model)
+    np.savez(folder / "x.npz", **{k: v.astype(str) if v.dtype == object else v for k, v in feeds.items()})
+    return folder / "m.onnx"
+
+
+def test_the_command_run_writes_strings_maps_and_sequences(tmp_path: Path) -> None:
+    for name in ("tree_classifier", "strings", "loop_as_a_recurrence"):
+        file = write(tmp_path, name)
+        assert command("run", file, "--input", tmp_path / "x.npz", "--output", tmp_path / "y.npz") == 0
+        model, feeds = models.MODELS[name]()
+        want = dict(zip([o.name for o in peer(model).get_outputs()], peer(model).run(None, feeds), strict=True))
+        with np.load(tmp_path / "y.npz") as found:
+            for key, value in want.items():
+                if key == "p":
+                    assert list(found["p.keys"]) == list(value[0])
+                    assert np.array_equal(found["p"], [list(row.values()) for row in value])
+                elif value.dtype == object:
+                    assert list(found[key]) == list(value)
+                else:
+                    assert np.allclose(found[key], value, atol=1e-5)
+
+
+def test_commands_take_such_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path, "if_with_captures")
+    assert command("inspect", file) == 0
+    assert "'If -> i' (If: operator If is not supported)" in capsys.readouterr().out.replace("\n", "")
+    assert command("pack", file, "-o", tmp_path / "m.sct") in (0, 2)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_bench_compares_what_is_numbers() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HandedOverWarning)
+        found = bench(models.tree_classifier()[0], against=("onnxruntime",), batch=2, seconds=0.02)
+        assert found["checks"][0]["agree"] is True or found["checks"][0]["max_abs_error"] == 0
+        with pytest.raises(UsageError, match=r"'q' is a seq\(tensor\(float\)\)"):
+            bench(models.sequence_in_and_out()[0], against=("onnxruntime",), batch=2, seconds=0.02)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from secateur.cli import _files
 from secateur.errors import FormatError, UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def command(
@@ -20,6 +25,9 @@ def command(
     tune: str | None = typer.Option(None, "--tune", help="Time the best kernels first: off, fast, full."),
 ) -> None:
     """Run a model on arrays from a file and write its outputs.
+
+    An output that is a sequence is written element by element (name.0, name.1, ...); maps with the same keys, as
+    classifiers give them, as their values [row, key] and, under name.keys, the keys.
 
     Example: secateur run model.sct --input x.npy --output y.npz
     """
@@ -43,14 +51,31 @@ def command(
                 feeds = {name: loaded[name] for name in loaded.files}
     except (ValueError, EOFError, OSError) as e:
         raise FormatError(f"--input {input_}: not a readable .npy or .npz file ({e})") from None
-    results = session.run(None, feeds)
-    names = [o.name for o in session.get_outputs()]
+    outputs = zip((o.name for o in session.get_outputs()), session.run(None, feeds), strict=True)
+    results = {key: array for name, value in outputs for key, array in _arrays(name, value)}
     # Not np.savez: an output may be called `file`, which is the name of its first parameter.
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as z:
-        for key, value in zip(names, results, strict=True):
+        for key, value in results.items():
             with z.open(f"{key}.npy", "w") as f:
                 np.lib.format.write_array(f, value, allow_pickle=False)
     _files.write(output, archive.getvalue())
-    for key, value in zip(names, results, strict=True):
+    for key, value in results.items():
         typer.echo(f"{key}: {value.dtype} {list(value.shape)} -> {output}")
+
+
+def _arrays(name: str, value: Any) -> Iterator[tuple[str, NDArray[Any]]]:
+    """What a model gives as arrays that a file can hold without pickling."""
+    import numpy as np
+
+    if isinstance(value, list) and value and all(isinstance(v, dict) and v.keys() == value[0].keys() for v in value):
+        yield name, np.array([list(v.values()) for v in value])
+        yield f"{name}.keys", np.array(list(value[0]))
+    elif isinstance(value, dict):
+        yield from _arrays(name, [value])
+    elif isinstance(value, list):
+        for i, element in enumerate(value):
+            yield from _arrays(f"{name}.{i}", element)
+    elif value is not None:
+        array = np.asarray(value)
+        yield name, array.astype(str) if array.dtype == object else array

@@ -242,6 +242,7 @@ def _feeds(
 
 
 _NUMPY = {"float": "float32", "double": "float64"}
+_DRAWN = {"float", "double", "float16", "bool"} | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
 
 def _draw(node: _native.NodeArg, batch: int, rng: np.random.Generator) -> Array:
@@ -250,6 +251,8 @@ def _draw(node: _native.NodeArg, batch: int, rng: np.random.Generator) -> Array:
         raise UsageError(f"bench: input {node.name!r} has free axes {node.shape}; pass inputs=")
     sizes = [int(d) for d in shape if isinstance(d, int)]
     kind = node.type.removeprefix("tensor(").removesuffix(")")
+    if kind not in _DRAWN:
+        raise UsageError(f"bench: input {node.name!r} is a {node.type}, of which no values are drawn; pass inputs=")
     dtype = np.dtype(_NUMPY.get(kind, kind))
     if dtype.kind == "f":
         return rng.standard_normal(sizes).astype(dtype)

@@ -46,13 +46,16 @@ def openvino(model: bytes, threads: int, shapes: Mapping[str, Sequence[int]]) ->
     except ImportError:
         raise Unavailable("openvino is not installed (pip install 'secateur[peers]')") from None
     core = ov.Core()
-    network = core.read_model(io.BytesIO(model))
-    network.reshape({name: list(shape) for name, shape in shapes.items()})
-    compiled = core.compile_model(
-        network,
-        "CPU",
-        {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"},
-    )
+    try:
+        network = core.read_model(io.BytesIO(model))
+        network.reshape({name: list(shape) for name, shape in shapes.items()})
+        compiled = core.compile_model(
+            network,
+            "CPU",
+            {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"},
+        )
+    except RuntimeError as error:
+        raise Unavailable(f"openvino does not take the model: {' '.join(str(error).split())[:200]}") from None
     request = compiled.create_infer_request()
     n_outputs = len(compiled.outputs)
 
