@@ -4,11 +4,13 @@
 // read a few well-known networks before (prime.inc), so that a usual network costs a few dozen bytes.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <map>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "base/error.h"
@@ -520,8 +522,7 @@ class GraphCoder {
     }
   }
 
-  // Inner values are called t<node>, further outputs t<node>_<i>, with "_" appended while the name is taken; a node is
-  // called as its first initializer up to the last dot, else <op>_<number>.
+  // Inner values are called t<node>, further outputs t<node>_<i>, with "_" appended while the name is taken.
   void remember_name(const std::string& name) { taken_[name] = true; }
   void name_values(Graph& g) {
     std::unordered_map<std::string, std::string> renamed;
@@ -536,16 +537,27 @@ class GraphCoder {
       }
       name = it->second;
     };
-    std::unordered_map<std::string_view, bool> constants;
-    for (const Tensor& t : g.initializers) constants[t.name] = true;
-    for (size_t k = 0; k < g.nodes.size(); ++k) {
-      Node& node = g.nodes[k];
+    for (Node& node : g.nodes) {
       for (auto& name : node.inputs) rename(name);
       for (auto& name : node.outputs) rename(name);
-      for (const auto& name : node.inputs) {
-        if (node.name.empty() && constants.count(name)) node.name = name.substr(0, name.rfind('.'));
-      }
+    }
+    name_nodes(g);
+  }
+
+  // A node is called as its first initializer up to the last dot, else <op>_<number>; the second node that would get a
+  // name (two read one constant) gets it with _<number>, and "_" appended while that is taken: ONNX Runtime refuses
+  // files in which two nodes have one name.
+  void name_nodes(Graph& g) {
+    std::unordered_set<std::string_view> constants;
+    for (const Tensor& t : g.initializers) constants.insert(t.name);
+    std::unordered_set<std::string> used;
+    for (size_t k = 0; k < g.nodes.size(); ++k) {
+      Node& node = g.nodes[k];
+      const auto own = std::find_if(node.inputs.begin(), node.inputs.end(), [&](const auto& name) { return constants.count(name) > 0; });
+      if (own != node.inputs.end()) node.name = own->substr(0, own->rfind('.'));
       if (node.name.empty()) node.name = node.op + "_" + std::to_string(k);
+      if (used.count(node.name)) node.name += "_" + std::to_string(k);
+      while (!used.insert(node.name).second) node.name += "_";
     }
   }
 

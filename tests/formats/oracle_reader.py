@@ -742,13 +742,19 @@ class Graph:
             return names[name]
 
         constants = {t["name"]: t for t in self.constants}
+        used = set()
         for k, node in enumerate(self.nodes):
             node["inputs"] = [new(n) for n in node["inputs"]]
             node["outputs"] = [new(n) for n in node["outputs"]]
             own = [n for n in node["inputs"] if n in constants]
-            node["name"] = own[0].rpartition(".")[0] or own[0] if own else f"{node['op'].split(':')[-1]}_{k}"
-            if own and "." in own[0]:
-                node["name"] = own[0].rpartition(".")[0] or f"{node['op'].split(':')[-1]}_{k}"
+            name = (own[0].rpartition(".")[0] if "." in own[0] else own[0]) if own else ""
+            name = name or f"{node['op'].split(':')[-1]}_{k}"
+            if name in used:
+                name += f"_{k}"
+            while name in used:
+                name += "_"
+            used.add(name)
+            node["name"] = name
             weight = constants.get(node["inputs"][1]) if node["op"] == "Conv" and len(node["inputs"]) > 1 else None
             if weight and len(weight["dims"]) >= 3 and "kernel_shape" not in node["attrs"]:
                 node["attrs"]["kernel_shape"] = (6, weight["dims"][2:])
