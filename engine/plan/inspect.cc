@@ -10,6 +10,7 @@
 
 #include "graph/attrs.h"
 #include "graph/check.h"
+#include "graph/passes/passes.h"
 #include "plan/session.h"
 
 namespace secateur {
@@ -151,14 +152,21 @@ void find_grid(std::vector<float> values, LayerReport& report) {
 std::vector<LayerReport> inspect_layers(const Graph& graph) {
   Graph folded = graph;
   for (size_t i = 0; i < folded.nodes.size(); ++i) folded.nodes[i].attrs["_layer"].value = static_cast<int64_t>(i);
+  std::vector<Node> written = folded.nodes;
   // An operator the engine does not have still has weights worth a look: fold what can be, show the rest as it stands.
+  try {
+    Notes notes;
+    upgrade(folded, notes);
+    written = folded.nodes;
+  } catch (const UnsupportedError&) {
+  }
   fold_constants(folded);
   std::unordered_map<std::string, const Tensor*> constant;
   for (const auto& t : folded.initializers) constant[t.name] = &t;
   std::unordered_map<std::string, const Tensor*> stored;
   for (const auto& t : graph.initializers) stored[t.name] = &t;
   std::unordered_map<std::string, const Node*> maker;
-  for (const auto& n : graph.nodes)
+  for (const auto& n : written)
     for (const auto& out : n.outputs)
       if (!out.empty()) maker[out] = &n;
 
@@ -168,7 +176,7 @@ std::vector<LayerReport> inspect_layers(const Graph& graph) {
     LayerReport report;
     report.index = attr_i(n, "_layer", 0);
     report.name = node_label(n);
-    report.op = n.op;
+    report.op = graph.nodes[static_cast<size_t>(report.index)].op;
     int64_t stored_bits = 0;
     // Constants behind each input, through the constant nodes that make them.
     for (size_t slot = 0; slot < n.inputs.size(); ++slot) {
@@ -225,7 +233,14 @@ std::vector<LayerReport> inspect_layers(const Graph& graph) {
       if (n.op == "Conv" || w->dims.size() == 2) find_structure(m, report.nnz, report);
       find_grid(values, report);
     }
-    reports.push_back(std::move(report));
+    if (reports.empty() || reports.back().index != report.index) {
+      reports.push_back(std::move(report));
+      continue;
+    }
+    // What an old form became: one row for the file's node.
+    report.constants.insert(report.constants.begin(), reports.back().constants.begin(), reports.back().constants.end());
+    report.nbytes += reports.back().nbytes;
+    reports.back() = std::move(report);
   }
   return reports;
 }

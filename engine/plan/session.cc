@@ -22,7 +22,7 @@ namespace secateur {
 namespace {
 
 constexpr size_t kMaxPlans = 8;
-constexpr int64_t kFirstOpset = 11, kLastOpset = 23;
+constexpr int64_t kFirstOpset = 1, kLastOpset = 23;
 
 // Operands that operators have: passes read those that must be there without looking, and take those beyond for a fused
 // bias or residual.
@@ -84,6 +84,7 @@ void prepare(Graph& graph, std::vector<std::string>& notes) {
   }
   std::erase_if(graph.initializers, [](const Tensor& t) { return t.opaque(); });  // nobody reads them
   clean(graph);
+  upgrade(graph, notes);
   expand_qoperators(graph, notes);
   fold_constants(graph, true);
   remove_identities(graph, notes);

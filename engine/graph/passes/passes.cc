@@ -294,8 +294,7 @@ void fuse_epilogues(Graph& graph, Notes& notes) {
         if (has_attr(layer, "_pool") && slope < 0) continue;
         set_f(r, p, "_slope", slope);
       } else {
-        float bound[2] = {attr_f(n, "min", -std::numeric_limits<float>::infinity()),
-                          attr_f(n, "max", std::numeric_limits<float>::infinity())};
+        float bound[2] = {-std::numeric_limits<float>::infinity(), std::numeric_limits<float>::infinity()};
         bool ok = true;
         for (size_t k = 1; k <= 2; ++k) {
           if (!has_input(n, k)) continue;

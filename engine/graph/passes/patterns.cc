@@ -157,8 +157,7 @@ int fuse_gate(Matcher& m, int i) {
     const int clip = m.maker(inside.empty() && later ? gate : inside, "Clip");
     if (!hard && clip >= 0) {
       const Node& c = m.at(clip);
-      const bool bounds = c.inputs.size() == 3 ? m.scalar(c.inputs[1]) == 0.0f && m.scalar(c.inputs[2]) == 6.0f
-                                               : attr_f(c, "min", -1) == 0.0f && attr_f(c, "max", -1) == 6.0f;
+      const bool bounds = c.inputs.size() == 3 && m.scalar(c.inputs[1]) == 0.0f && m.scalar(c.inputs[2]) == 6.0f;
       hard = bounds && m.beside(m.maker(c.inputs[0], "Add"), 3.0) == x;
     }
     if (!hard) continue;

@@ -323,7 +323,6 @@ bool Matcher::match(size_t at) {
     if (is(act, "Relu")) {
       lo = 0;
     } else {
-      lo = attr_f(act, "min", lo), hi = attr_f(act, "max", hi);
       for (size_t k = 1; k <= 2; ++k) {
         if (!has_input(act, k)) continue;
         const Tensor* t = r_.f32(act.inputs[k]);

@@ -321,8 +321,6 @@ void lower_prelu(Lowering& L, const Node& n) {
 void lower_clip(Lowering& L, const Node& n) {
   const int x = L.in_f32(n, 0);
   UnaryArgs args;
-  args.act.lo = attr_f(n, "min", args.act.lo);
-  args.act.hi = attr_f(n, "max", args.act.hi);
   for (size_t i = 1; i <= 2; ++i) {
     const int id = L.in_or(n, i);
     if (id < 0) continue;

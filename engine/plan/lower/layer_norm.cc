@@ -73,6 +73,17 @@ int row_parameter(Lowering& L, const Node& n, size_t i, int64_t count) {
   return id;
 }
 
+// Before opset 21 scale and bias stand per group: each channel has its group's.
+int per_channel(Lowering& L, const Node& n, size_t i, int64_t groups, int64_t channels) {
+  const int id = L.in_f32(n, i);
+  if (n.op != "GroupNormalization" || L.opset() >= 21 || groups == channels || L.value(id).numel() != groups) return id;
+  if (!L.value(id).constant) L.unsupported(n, "scale and bias per group must be constant");
+  std::vector<float> v;
+  for (int64_t c = 0; c < channels; ++c) v.push_back(reinterpret_cast<const float*>(L.value(id).constant)[c / (channels / groups)]);
+  const Node anonymous;
+  return L.constant(anonymous, 0, DType::kFloat, {channels}, v.data());
+}
+
 }  // namespace
 
 // LayerNormalization, RMSNormalization, SimplifiedLayerNormalization (the same, ONNX Runtime's name).
@@ -147,7 +158,7 @@ void lower_group_norm(Lowering& L, const Node& n) {
   const int x = L.in_f32(n, 0);
   const Dims xd = L.dims(x);
   if (xd.size() < 2) L.invalid(n, "input " + dims_text(xd) + " has no channels");
-  GroupNormStep s{norm_kernels(L.isa()).group, {}, x, L.in_f32(n, 1), L.in_f32(n, 2), -1};
+  GroupNormStep s{norm_kernels(L.isa()).group, {}, x, -1, -1, -1};
   s.args.batch = xd[0];
   s.args.channels = xd[1];
   s.args.groups = n.op == "GroupNormalization" ? attr_i(n, "num_groups", 0) : xd[1];
@@ -156,10 +167,9 @@ void lower_group_norm(Lowering& L, const Node& n) {
   s.args.eps = epsilon(L, n);
   if (s.args.groups < 1 || xd[1] % s.args.groups) L.invalid(n, std::to_string(s.args.groups) + " groups of " + dims_text(xd));
   if (L.value(x).numel() == 0) L.unsupported(n, "a mean over no elements");
-  if (L.value(s.scale).numel() != xd[1] || L.value(s.bias).numel() != xd[1]) {
-    if (n.op == "GroupNormalization" && L.opset() < 21) L.unsupported(n, "scale and bias per group, supported: per channel (opset 21)");
+  s.scale = per_channel(L, n, 1, s.args.groups, xd[1]), s.bias = per_channel(L, n, 2, s.args.groups, xd[1]);
+  if (L.value(s.scale).numel() != xd[1] || L.value(s.bias).numel() != xd[1])
     L.invalid(n, "scale " + dims_text(L.dims(s.scale)) + " and bias " + dims_text(L.dims(s.bias)) + " do not fit " + dims_text(xd));
-  }
   s.y = L.out(n, 0, DType::kFloat, xd);
   L.emit(n, s, {x, s.scale, s.bias}, {s.y}, named("group_norm_f32"));
 }

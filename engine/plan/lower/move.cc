@@ -110,15 +110,10 @@ void lower_slice(Lowering& L, const Node& n) {
   const int x = L.in(n, 0);
   const Dims xd = L.dims(x);
   const int rank = L.rank(x);
-  std::vector<int64_t> starts, ends, axes, steps;
-  if (L.has(n, 1)) {
-    starts = L.need_ints(n, 1);
-    ends = L.need_ints(n, 2);
-    if (L.has(n, 3)) axes = L.need_ints(n, 3);
-    if (L.has(n, 4)) steps = L.need_ints(n, 4);
-  } else {
-    starts = attr_is(n, "starts"), ends = attr_is(n, "ends"), axes = attr_is(n, "axes");
-  }
+  const std::vector<int64_t> starts = L.need_ints(n, 1), ends = L.need_ints(n, 2);
+  std::vector<int64_t> axes, steps;
+  if (L.has(n, 3)) axes = L.need_ints(n, 3);
+  if (L.has(n, 4)) steps = L.need_ints(n, 4);
   if (axes.empty())
     for (size_t i = 0; i < starts.size(); ++i) axes.push_back(static_cast<int64_t>(i));
   if (steps.empty()) steps.assign(starts.size(), 1);
@@ -355,7 +350,7 @@ void lower_pad(Lowering& L, const Node& n) {
   const int rank = L.rank(x);
   const std::string mode = attr_s(n, "mode", "constant");
   if (mode != "constant" && mode != "edge" && mode != "reflect" && mode != "wrap") L.invalid(n, "mode '" + mode + "' is not known");
-  const auto given = L.has(n, 1) ? L.need_ints(n, 1) : attr_is(n, "pads");
+  const auto given = L.need_ints(n, 1);
   std::vector<int64_t> axes;
   if (L.has(n, 3)) axes = L.need_ints(n, 3);
   else
@@ -367,10 +362,6 @@ void lower_pad(Lowering& L, const Node& n) {
     if (!L.value(v).constant || L.value(v).numel() != 1 || L.value(v).dtype != L.value(x).dtype)
       L.unsupported(n, "the value must be a constant scalar of the input's dtype");
     std::memcpy(s.value, L.value(v).constant, static_cast<size_t>(s.element));
-  } else if (has_attr(n, "value")) {
-    const float v = attr_f(n, "value", 0);
-    if (L.value(x).dtype != DType::kFloat) L.unsupported(n, "a float value for another dtype");
-    std::memcpy(s.value, &v, 4);
   }
   std::vector<int64_t> begin(xd.size(), 0), end(xd.size(), 0);
   constexpr int64_t kMax = int64_t{1} << 31;

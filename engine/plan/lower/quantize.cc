@@ -48,6 +48,12 @@ QType qtype(Lowering& L, const Node& n, DType t) {
   }
 }
 
+// Attributes of opset 23 that name a type; left out it is the scale's.
+void float32_only(Lowering& L, const Node& n, const char* name) {
+  const auto t = static_cast<DType>(attr_i(n, name, 0));
+  if (t != DType::kUndefined && t != DType::kFloat) L.unsupported(n, std::string(name) + " " + dtype_name(t) + ", supported: float32");
+}
+
 void check_scale(Lowering& L, const Node& n, QuantizeStep& s) {
   const Dims& xd = L.dims(s.x);
   const int64_t count = L.value(s.scale).numel();
@@ -98,6 +104,7 @@ void lower_quantize(Lowering& L, const Node& n) {
   DType t = s.zero >= 0 ? L.value(s.zero).dtype : DType::kUInt8;
   if (const int64_t asked = attr_i(n, "output_dtype", 0); asked != 0 && s.zero < 0) t = static_cast<DType>(asked);
   s.p.type = qtype(L, n, t);
+  float32_only(L, n, "precision");
   if (t == DType::kInt32) L.unsupported(n, "quantized dtype int32");
   check_scale(L, n, s);
   if (const ValueLayout layout = wanted_layout(L, n, L.dims(s.x)); layout != ValueLayout::kPlain) {
@@ -114,6 +121,7 @@ void lower_quantize(Lowering& L, const Node& n) {
 void lower_dequantize(Lowering& L, const Node& n) {
   QuantizeStep s{{}, false, L.in(n, 0), L.in_f32(n, 1), L.in_or(n, 2), -1};
   s.p.type = qtype(L, n, L.value(s.x).dtype);
+  float32_only(L, n, "output_dtype");
   const DType type = L.value(s.x).dtype;
   if (s.zero >= 0 && L.value(s.zero).dtype != type) L.invalid(n, "input and zero point have different dtypes");
   check_scale(L, n, s);

@@ -32,6 +32,7 @@ StepInfo named(const char* kernel) {
 // Where output j of an axis lies on the input's axis (ONNX Resize, coordinate_transformation_mode).
 double coordinate(const std::string& mode, double j, double scale, int64_t in, int64_t out) {
   if (mode == "asymmetric") return j / scale;
+  if (mode == "tf_half_pixel_for_nn") return (j + 0.5) / scale;
   if (mode == "align_corners") {  // of the size before it was rounded down
     const double last = scale * static_cast<double>(in) - 1;
     return last == 0 ? 0.0 : j * static_cast<double>(in - 1) / last;
@@ -62,7 +63,7 @@ void lower_resize(Lowering& L, const Node& n) {
                     rounding = attr_s(n, "nearest_mode", "round_prefer_floor");
   if (mode != "nearest" && mode != "linear" && mode != "cubic") L.invalid(n, "mode '" + mode + "' is not known");
   if (attr_i(n, "antialias", 0) != 0) L.unsupported(n, "antialias");
-  static const char* grids[] = {"half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric"};
+  static const char* grids[] = {"half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric", "tf_half_pixel_for_nn"};
   if (std::find(std::begin(grids), std::end(grids), grid) == std::end(grids))
     L.unsupported(n, "coordinate_transformation_mode '" + grid + "'");
   static const char* roundings[] = {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"};
@@ -104,7 +105,7 @@ void lower_resize(Lowering& L, const Node& n) {
   // Small axes first would do less work; last axis first keeps the long contiguous runs for the later, larger passes.
   std::reverse(todo.begin(), todo.end());
   const double cubic = attr_f(n, "cubic_coeff_a", -0.75f);
-  const bool exclude = attr_i(n, "exclude_outside", 0) != 0;
+  const bool exclude = attr_i(n, "exclude_outside", 0) != 0, ceil_to_shrink = attr_i(n, "_ceil_to_shrink", 0) != 0;
   const int taps = mode == "nearest" ? 1 : mode == "linear" ? 2 : 4;
   int x = x0;
   Dims now = xd;
@@ -118,7 +119,7 @@ void lower_resize(Lowering& L, const Node& n) {
       double w[4] = {1, 0, 0, 0}, total = 0;
       int64_t first;
       if (taps == 1) {
-        first = nearest(rounding, c);
+        first = nearest(ceil_to_shrink && scale[a] < 1 ? "ceil" : rounding, c);
       } else {
         const double low = std::floor(c), f = c - low;
         first = static_cast<int64_t>(low) - (taps == 4);

@@ -82,7 +82,7 @@ class _Session(_native.Session):
 class InferenceSession:
     """A model ready to run on the CPU.
 
-    Reads ONNX (opset 11 to 23) and `.sct`, plans once per set of input shapes, and runs zeros at no cost where that is
+    Reads ONNX (opset 1 to 23) and `.sct`, plans once per set of input shapes, and runs zeros at no cost where that is
     faster. Any number of Python threads may call `run` at the same time; the GIL is released while the network runs.
     A forked child may go on with its parent's sessions.
 
