@@ -30,7 +30,8 @@ bool is_text(const Attribute& a, const char* value) {
   return v && *v == value;
 }
 
-// Defaults of the ONNX standard that hold in every opset from 7 on; an attribute that says no more is left out.
+// Defaults of the ONNX standard that hold in every opset (tests/formats/test_default_attributes.py); an attribute that
+// says no more is left out.
 bool is_default(const Node& node, const std::string& name, const Attribute& a) {
   if (!node.domain.empty()) return false;
   const std::string_view op = node.op;
