@@ -1,6 +1,6 @@
 """Small models in the words of exporters that the tests cannot install: tf2onnx (Keras), skl2onnx, older frameworks.
 
-    python tests/parity/make_exporters.py       # writes tests/parity/exporters/*.onnx, the same bytes every time
+    python -m tests.parity.make_exporters       # writes tests/parity/exporters/*.onnx, the same bytes every time
 
 What is copied of an exporter is how it says things: layouts, paddings, shapes computed while running, constants as
 inputs or attributes, names. The nets are tiny and their weights random.
@@ -12,61 +12,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
+
+from . import old_exporters
+from .exporter_words import Graph
 
 FOLDER = Path(__file__).parent / "exporters"
-OPSETS = (11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23)
-
-
-class Graph:
-    """Nodes in order; where an operator changed with the opset, the way of saying it goes along."""
-
-    def __init__(self, opset: int, seed: int = 0) -> None:
-        self.opset, self.rng = opset, np.random.default_rng(seed)
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-
-    def const(self, value: object, name: str, dtype: type = np.float32) -> str:
-        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
-        return name
-
-    def weight(self, *shape: int, name: str) -> str:
-        fan = int(np.prod(shape[1:])) or 1
-        return self.const(self.rng.standard_normal(shape) / np.sqrt(fan), name)
-
-    def node(self, op: str, inputs: list[str], output: str, **attributes: object) -> str:
-        self.nodes.append(helper.make_node(op, inputs, [output], name=output.split(":")[0], **attributes))
-        return output
-
-    def axes(self, op: str, x: str, axes: list[int], output: str, since: int, **attributes: object) -> str:
-        """Squeeze, Unsqueeze, ReduceMean: axes are an attribute before opset `since`, an input from it on."""
-        if self.opset < since:
-            return self.node(op, [x], output, axes=axes, **attributes)
-        return self.node(op, [x, self.const(axes, f"{output}/axes", np.int64)], output, **attributes)
-
-    def model(self, inputs: dict[str, list[int | str]], outputs: list[str], producer: str) -> bytes:
-        graph = helper.make_graph(
-            self.nodes,
-            producer,
-            [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs.items()],
-            [helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for o in outputs],
-            self.constants,
-        )
-        opsets = [helper.make_opsetid("", self.opset)]
-        made = helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name=producer)
-        return bytes(made.SerializeToString(deterministic=True))
+OPSETS = (7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23)
 
 
 def keras_mobile(opset: int) -> bytes:
     """tf2onnx of a Keras mobile block: NHWC in, Pad and a VALID convolution, depthwise, norm apart, Relu6 as Clip."""
     g = Graph(opset)
     x = g.node("Transpose", ["input_1:0"], "model/conv1/Conv2D__6:0", perm=[0, 3, 1, 2])
-    pads = g.const([0, 0, 0, 0, 0, 0, 1, 1], "model/conv1_pad/Pad/paddings:0", np.int64)
-    x = g.node("Pad", [x, pads], "model/conv1_pad/Pad:0", mode="constant")
+    x = g.pad(x, [0, 0, 0, 0, 0, 0, 1, 1], "model/conv1_pad/Pad:0", "model/conv1_pad/Pad/paddings:0")
     w = g.weight(8, 3, 3, 3, name="model/conv1/Conv2D/ReadVariableOp:0")
     x = g.node("Conv", [x, w], "model/conv1/Conv2D:0", kernel_shape=[3, 3], strides=[2, 2], auto_pad="VALID")
-    low, high = g.const(0.0, "const_zero"), g.const(6.0, "const_six")
+    bounds = g.bounds("const_zero", "const_six")
 
     def norm(x: str, c: int, name: str) -> str:
         names = ("gamma", "beta", "moving_mean")
@@ -74,10 +36,10 @@ def keras_mobile(opset: int) -> bytes:
         parameters.append(g.const(g.rng.uniform(0.5, 2, c), f"{name}/moving_variance"))
         return g.node("BatchNormalization", [x, *parameters], f"{name}/FusedBatchNormV3:0", epsilon=1e-3)
 
-    x = g.node("Clip", [norm(x, 8, "model/conv1_bn"), low, high], "model/conv1_relu/Relu6:0")
+    x = g.clip(norm(x, 8, "model/conv1_bn"), bounds, "model/conv1_relu/Relu6:0")
     w = g.weight(8, 1, 3, 3, name="model/conv_dw_1/depthwise/ReadVariableOp:0")
     x = g.node("Conv", [x, w], "model/conv_dw_1/depthwise:0", kernel_shape=[3, 3], group=8, auto_pad="SAME_UPPER")
-    x = g.node("Clip", [norm(x, 8, "model/conv_dw_1_bn"), low, high], "model/conv_dw_1_relu/Relu6:0")
+    x = g.clip(norm(x, 8, "model/conv_dw_1_bn"), bounds, "model/conv_dw_1_relu/Relu6:0")
     w = g.weight(12, 8, 2, 2, name="model/conv_2/Conv2D/ReadVariableOp:0")
     x = g.node("Conv", [x, w], "model/conv_2:0", kernel_shape=[2, 2], strides=[2, 2], auto_pad="SAME_UPPER")
     x = g.axes("ReduceMean", x, [2, 3], "model/pool/Mean:0", 18, keepdims=1)
@@ -99,8 +61,7 @@ def keras_flatten(opset: int) -> bytes:
     x = g.node("Transpose", [x], "seq/max_pooling2d__12:0", perm=[0, 2, 3, 1])
     shape = g.node("Shape", [x], "seq/flatten/Shape:0")
     shape = g.node("Cast", [shape], "seq/flatten/Shape__13:0", to=TensorProto.INT32)
-    zero, one = g.const([0], "const_starts", np.int64), g.const([1], "const_ends", np.int64)
-    batch = g.node("Slice", [shape, zero, one, zero], "seq/flatten/strided_slice:0")
+    batch = g.first(shape, "seq/flatten/strided_slice:0")
     batch = g.axes("Squeeze", batch, [0], "seq/flatten/strided_slice__14:0", 13)
     batch = g.axes("Unsqueeze", batch, [0], "seq/flatten/Reshape/shape_Unsqueeze__15:0", 13)
     rest = g.const([-1], "const_fold_opt__20", np.int32)
@@ -168,8 +129,7 @@ def paddle_block(opset: int) -> bytes:
     scale, shift = g.weight(1, 8, 1, 1, name="p2o.scale"), g.weight(1, 8, 1, 1, name="p2o.shift")
     x = g.node("Add", [g.node("Mul", [x, scale], "p2o.mul"), shift], "p2o.add")
     clip = g.node("Add", [x, number(3.0, "p2o.three")], "p2o.plus")
-    low, high = g.const(0.0, "p2o.low"), g.const(6.0, "p2o.high")
-    clip = g.node("Clip", [clip, low, high], "p2o.clip")
+    clip = g.clip(clip, g.bounds("p2o.low", "p2o.high"), "p2o.clip")
     x = g.node("Div", [g.node("Mul", [x, clip], "p2o.prod"), number(6.0, "p2o.six")], "hardswish_0.tmp_0")
     gate = g.node("GlobalAveragePool", [x], "pool2d_0.tmp_0")
     gate = g.node("Relu", [g.node("Conv", [gate, g.weight(2, 8, 1, 1, name="se.w_0")], "se.down")], "se.relu")
@@ -187,13 +147,31 @@ MODELS: dict[str, Callable[[int], bytes]] = {
     f.__name__: f for f in (keras_mobile, keras_flatten, keras_resnet, skl_mlp, skl_linear, paddle_block)
 }
 WRITTEN = 13  # the opset of the files
+# Words that did not outlive their time: the opsets of each, the file's first.
+OLD: dict[str, tuple[Callable[[int], bytes], tuple[int, ...]]] = {
+    f.__name__: (f, opsets)
+    for f, opsets in (
+        (old_exporters.caffe2_squeeze, (6, 7, 8, 9, 10)),
+        (old_exporters.coreml_tiny, (7, 8, 9)),
+        (old_exporters.keras2onnx_conv, (9, 7, 8, 10, 11, 12)),
+        (old_exporters.mxnet_face, (8, 6, 7, 9)),
+        (old_exporters.torch_pieces, (9, 7, 8)),
+        (old_exporters.torch_upsample, (9, 7, 8, 10)),
+    )
+}
+
+
+def files() -> dict[str, bytes]:
+    """What stands in the folder."""
+    new = {name: build(WRITTEN) for name, build in MODELS.items()}
+    return new | {name: build(opsets[0]) for name, (build, opsets) in OLD.items()}
 
 
 def main() -> None:
     """Write the files."""
     FOLDER.mkdir(exist_ok=True)
-    for name, build in MODELS.items():
-        (FOLDER / f"{name}.onnx").write_bytes(build(WRITTEN))
+    for name, data in files().items():
+        (FOLDER / f"{name}.onnx").write_bytes(data)
 
 
 if __name__ == "__main__":

@@ -395,10 +395,14 @@ void sum(Upgrade& u, Node& n) {
 // x * scale + bias of its channel: an experiment of opset 1 that stayed in files (CoreML, image networks).
 void image_scaler(Upgrade& u, Node& n) {
   const std::vector<float> bias = attr_fs(n, "bias");
-  const std::string x = need(n, 0), scale = u.number(attr_f(n, "scale", 1.0f));
-  if (bias.empty()) return become(n, "Mul", {x, scale});
-  const std::string shift = u.add(DType::kFloat, {static_cast<int64_t>(bias.size()), 1, 1}, bias.data());
-  become(n, "Add", {u.emit(n, "Mul", {x, scale}), shift});
+  const float scale = attr_f(n, "scale", 1.0f);
+  const std::string x = need(n, 0);
+  if (bias.empty()) return become(n, "Mul", {x, u.number(scale)});
+  const auto vector = [&](const std::vector<float>& v) { return u.add(DType::kFloat, {static_cast<int64_t>(v.size())}, v.data()); };
+  const std::string slope = vector(std::vector<float>(bias.size(), scale)), shift = vector(bias);
+  const std::string zero = vector(std::vector<float>(bias.size(), 0.0f)), one = vector(std::vector<float>(bias.size(), 1.0f));
+  become(n, "BatchNormalization", {x, slope, shift, zero, one});  // which is one step
+  n.attrs["epsilon"].value = 0.0f;
 }
 
 // ---- which of them, and when ----
