@@ -8,6 +8,7 @@
 //   dot(a, x, w) a + sum of the four products, exact in int32.
 //   dot_words(a, x, w)         as dot(), with four s8 weights of its own in every lane of w, a Q
 //   interleave(t0..t3, out)    byte c of t0, t1, t2, t3 for each c: out[v] holds pixels v, v + 4, ..., a word a channel
+//   turn_lanes(q)              q[0..3], sums of out[0..3] of interleave(): q[c] becomes channel c, pixels in order
 //   repeat4(p)                 words p[0..3] again and again, as the channels of interleave(); load_lanes(p) weights, [kWeightWords][4]
 //   rescaled(a, scale)         round(float(a) * scale), lane by lane
 //   join(a, b, zero, lo, hi)   a, b narrow_words of out[0], out[1] and of out[2], out[3]: + zero, saturated to u8, clamped, pixels in order

@@ -193,6 +193,13 @@ SECATEUR_INLINE void interleave(Q t0, Q t1, Q t2, Q t3, Q* out) {
   out[0].v = _mm256_unpacklo_epi16(a, c), out[1].v = _mm256_unpackhi_epi16(a, c);
   out[2].v = _mm256_unpacklo_epi16(b, d), out[3].v = _mm256_unpackhi_epi16(b, d);
 }
+// Of each 128-bit lane, four vectors of four channels become a vector of each channel.
+SECATEUR_INLINE void turn_lanes(Q* q) {
+  const __m256i a = _mm256_unpacklo_epi32(q[0].v, q[1].v), b = _mm256_unpackhi_epi32(q[0].v, q[1].v);
+  const __m256i c = _mm256_unpacklo_epi32(q[2].v, q[3].v), d = _mm256_unpackhi_epi32(q[2].v, q[3].v);
+  q[0].v = _mm256_unpacklo_epi64(a, c), q[1].v = _mm256_unpackhi_epi64(a, c);
+  q[2].v = _mm256_unpacklo_epi64(b, d), q[3].v = _mm256_unpackhi_epi64(b, d);
+}
 SECATEUR_INLINE Q repeat4(const void* p) { return {_mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p)))}; }
 SECATEUR_INLINE W load_lanes(const int32_t* p) { return {repeat4(p).v, repeat4(p + 4).v}; }
 SECATEUR_INLINE Q rescaled(Q a, Q scale) { return {_mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(a.v), _mm256_castsi256_ps(scale.v)))}; }

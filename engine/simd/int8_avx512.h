@@ -186,6 +186,13 @@ SECATEUR_INLINE void interleave(Q t0, Q t1, Q t2, Q t3, Q* out) {
   out[0].v = _mm512_unpacklo_epi16(a, c), out[1].v = _mm512_unpackhi_epi16(a, c);
   out[2].v = _mm512_unpacklo_epi16(b, d), out[3].v = _mm512_unpackhi_epi16(b, d);
 }
+// Of each 128-bit lane, four vectors of four channels become a vector of each channel.
+SECATEUR_INLINE void turn_lanes(Q* q) {
+  const __m512i a = _mm512_unpacklo_epi32(q[0].v, q[1].v), b = _mm512_unpackhi_epi32(q[0].v, q[1].v);
+  const __m512i c = _mm512_unpacklo_epi32(q[2].v, q[3].v), d = _mm512_unpackhi_epi32(q[2].v, q[3].v);
+  q[0].v = _mm512_unpacklo_epi64(a, c), q[1].v = _mm512_unpackhi_epi64(a, c);
+  q[2].v = _mm512_unpacklo_epi64(b, d), q[3].v = _mm512_unpackhi_epi64(b, d);
+}
 SECATEUR_INLINE Q repeat4(const void* p) { return {_mm512_broadcast_i32x4(_mm_loadu_si128(static_cast<const __m128i*>(p)))}; }
 SECATEUR_INLINE W load_lanes(const int32_t* p) {
 #if defined(__AVX512VNNI__)

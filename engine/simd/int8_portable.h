@@ -202,6 +202,14 @@ SECATEUR_INLINE void interleave(Q t0, Q t1, Q t2, Q t3, Q* out) {
     for (int c = 0; c < 4; ++c)
       out[v].v[c] = static_cast<int32_t>(byte_of(t0.v[v], c) | byte_of(t1.v[v], c) << 8 | byte_of(t2.v[v], c) << 16 | byte_of(t3.v[v], c) << 24);
 }
+SECATEUR_INLINE void turn_lanes(Q* q) {
+  for (int i = 0; i < 4; ++i)
+    for (int k = 0; k < i; ++k) {
+      const int32_t t = q[i].v[k];
+      q[i].v[k] = q[k].v[i];
+      q[k].v[i] = t;
+    }
+}
 SECATEUR_INLINE Q repeat4(const void* p) { return Q::load(p); }
 // Weights that differ from lane to lane.
 struct Lanes {

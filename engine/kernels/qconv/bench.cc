@@ -17,6 +17,7 @@ struct Layer {
   bool residual;
   int rows = 0;            // of a linear layer
   bool depthwise = false;
+  bool dynamic = false;    // zero point and scale come with the call, weights are u8 less a zero point, the result is float32
 };
 
 constexpr Layer kLayers[] = {
@@ -36,6 +37,9 @@ constexpr Layer kLayers[] = {
     {"bert.768-768@128", 768, 1, 768, 1, 1, 0, false, 128}, {"bert.768-3072@128", 768, 1, 3072, 1, 1, 0, false, 128},
     {"bert.3072-768@128", 3072, 1, 768, 1, 1, 0, false, 128}, {"mobilenetv2.384@14", 384, 14, 384, 3, 1, 1, false, 0, true},
     {"mobilenetv2.144@56/2", 144, 56, 144, 3, 2, 1, false, 0, true},
+    {"dynamic resnet20.32@16", 32, 16, 32, 3, 1, 1, false, 0, false, true},
+    {"dynamic mobilenet.256@16", 256, 16, 256, 1, 1, 0, false, 0, false, true},
+    {"dynamic mobilenet.384@14", 384, 14, 384, 3, 1, 1, false, 0, true, true},
 };
 
 }  // namespace
@@ -62,6 +66,7 @@ int main(int argc, char** argv) {
     QEpilogue e;
     e.residual = l.residual;
     if (l.rows) s.in_w = l.rows, e.output = QOutput::kF32Rows;
+    if (l.dynamic) e.output = QOutput::kF32, e.dynamic = true;
     Buffer x(size_t(quads(s.in_c)) * 4 * s.in_h * s.in_w), y(size_t(quads(s.out_c)) * 16 * s.conv_h() * s.conv_w()), r(y);
     for (size_t i = 0; i < x.size(); ++i) x.data()[i] = static_cast<uint8_t>(rng.below(256));
     std::vector<float> scale(s.out_c, 0.001f);
@@ -80,15 +85,19 @@ int main(int argc, char** argv) {
               for (int o = first; o < std::min(first + together, s.out_c); ++o)
                 for (int c = q; c < std::min(q + 4, per); ++c) w[(size_t(o) * per + c) * taps + t] = static_cast<int8_t>(1 + rng.below(100));
             }
-        const QWeights qw{w.data(), nullptr, scale.data(), 3};
+        std::vector<int16_t> wide(w.begin(), w.end());
+        for (auto& v : wide) v = static_cast<int16_t>(v ? rng.below(256) - 121 : 0);
+        const QWeights qw{w.data(), nullptr, scale.data(), l.dynamic ? uint8_t{0} : uint8_t{3}, nullptr, l.dynamic ? wide.data() : nullptr};
         const QDensity d = measure_density(s, e, qw);
+        if (d.wide && k.family == QConvFamily::kDense && k.weight_words == 1) break;
         const auto p = k.pack(k, s, e, qw, {});
-        Buffer scratch(p->scratch_bytes_per_thread);
+        Buffer scratch(p->scratch_bytes(1));
         QConvArgs args;
         args.x = x.data();
         args.y = y.data();
         args.residual = r.data();
         args.scratch = scratch.data();
+        args.x_zero = 7;
         const double us = testing::median_us([&] { k.run(*p, args); }, 15);
         std::printf("%-26s %-32s %6.1f %9.2f %9.2f %8.1f  %s\n", l.name, k.name, 100 * density, us, predict_qconv_us(k, s, e, d),
                     4e-3 * double(d.filled) * s.conv_h() * s.conv_w() / us, p->note.c_str());

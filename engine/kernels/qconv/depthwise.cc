@@ -14,7 +14,8 @@ int column_groups(const ConvShape& s) { return (s.kernel_w + 3) / 4; }
 
 bool qconv_depthwise_supports(const ConvShape& s, const QEpilogue& e) {
   return s.groups == s.in_c && s.out_c == s.in_c && s.in_c > 1 && s.dilation_h == 1 && s.dilation_w == 1 && s.stride_w <= 2 &&
-         s.stride_h <= s.kernel_h && s.kernel_h <= 16 && s.kernel_w <= 16 && e.output == QOutput::kU8 && !e.residual && !e.gelu;
+         s.stride_h <= s.kernel_h && s.kernel_h <= 16 && s.kernel_w <= 16 &&
+         (e.output == QOutput::kU8 || e.output == QOutput::kI32 || e.output == QOutput::kF32) && !e.residual && !e.gelu;
 }
 
 // Measured on Zen 4.
@@ -32,18 +33,25 @@ std::unique_ptr<PackedQConv> qconv_depthwise_pack(const QConvKernel& kernel, con
   p->cycles = qconv_depthwise_cycles(kernel, s);
   const int words = kernel.weight_words, groups = column_groups(s);
   const size_t count = static_cast<size_t>(quads(s.in_c)) * s.kernel_h * groups * 4 * words;
-  p->weights = Buffer(count * 4);
+  const bool bytes = words == 1;
+  int parts = 1;
+  for (int64_t i = 0; i < s.weight_count(); ++i)
+    while (parts < kMostParts && weight_part(bytes, w.at(i), parts) != 0) ++parts;
+  p->weights = Buffer(count * 4 * static_cast<size_t>(parts));
   std::memset(p->weights.data(), 0, p->weights.size());
-  for (int c = 0; c < s.in_c; ++c)
-    for (int u = 0; u < s.kernel_h; ++u)
-      for (int g = 0; g < groups; ++g) {
-        int8_t four[4] = {};
-        for (int k = 0; k < 4 && 4 * g + k < s.kernel_w; ++k) four[k] = w.w[(int64_t{c} * s.kernel_h + u) * s.kernel_w + 4 * g + k];
-        int32_t packed[2];
-        put_weights(words, four, packed);
-        const int64_t at = (int64_t{c / 4} * s.kernel_h + u) * groups + g;
-        for (int i = 0; i < words; ++i) p->weights.as<int32_t>()[(at * words + i) * 4 + c % 4] = packed[i];
-      }
+  for (int part = 0; part < parts; ++part)
+    for (int c = 0; c < s.in_c; ++c)
+      for (int u = 0; u < s.kernel_h; ++u)
+        for (int g = 0; g < groups; ++g) {
+          int16_t four[4] = {};
+          for (int k = 0; k < 4 && 4 * g + k < s.kernel_w; ++k)
+            four[k] = static_cast<int16_t>(weight_part(bytes, w.at((int64_t{c} * s.kernel_h + u) * s.kernel_w + 4 * g + k), part));
+          int32_t packed[2];
+          put_weights(words, four, packed);
+          int32_t* to = p->weights.as<int32_t>() + part * count;
+          const int64_t at = (int64_t{c / 4} * s.kernel_h + u) * groups + g;
+          for (int i = 0; i < words; ++i) to[(at * words + i) * 4 + c % 4] = packed[i];
+        }
   QConvView& v = p->view;
   v.in_h = s.in_h, v.in_w = s.in_w;
   v.in_plane = int64_t{s.in_h} * s.in_w;
@@ -52,6 +60,8 @@ std::unique_ptr<PackedQConv> qconv_depthwise_pack(const QConvKernel& kernel, con
   v.out_plane = int64_t{v.rows} * v.cols;
   v.tile_rows = v.rows, v.n_tiles = 1;
   v.weights = p->weights.as<int32_t>();
+  v.n_parts = parts, v.part_words = static_cast<int64_t>(count);
+  p->share_dynamic();
   p->packed_bytes = p->weights.size() + p->bias.size() * 12;
   p->note = "four columns of a kernel a product";
   return p;

@@ -52,13 +52,31 @@ SECATEUR_INLINE Q load(const Column& c, Q zero, const int32_t* line) {
   else return Q::load_even_or(zero, c.even, line + c.at);
 }
 
+// Sums of four channels that stand as a result's bytes do, to the planes of their channels.
+SECATEUR_NOINLINE void store_channels(const QConvView& v, Q* sums, int quad, int64_t pixel, int count, void* y) {
+  turn_lanes(sums);
+  for (int k = 0; k < 4 && 4 * quad + k < v.out_c; ++k) {
+    const int o = 4 * quad + k;
+    const Q q = v.output == kQF32 ? to_float(sums[k], v.scale[o], v.offset[o]) : sums[k];
+    int32_t* to = static_cast<int32_t*>(y) + o * v.out_plane + pixel;
+    if (count == Q::kLanes) {
+      q.store(to);
+    } else {
+      q.store_masked(to, Q::mask(0, count));
+    }
+  }
+}
+
 // One vector of columns of a quad's result, `count` of them stored. kRows, kStride: kernel_h and stride_h, or 0.
 template <int kRows, int kStride, Reach kReach>
-void depthwise_columns(const QConvView& v, const int32_t* x, int32_t* y, const int32_t* weights, Q bias, Q scale, const Columns& columns, int count) {
+void depthwise_columns(const QConvView& v, const int32_t* x, void* all, int quad, int column, const int32_t* weights, Q bias, Q scale,
+                       const Columns& columns, int count) {
   const Q zero = Q::set1(v.x_zero);
   const int kernel_h = kRows ? kRows : v.kernel_h, stride = kRows ? kStride : v.stride_h;
   const int groups = kRows ? 1 : (v.kernel_w + 3) / 4, n_rows = (kDepthRows - 1) * stride + kernel_h;
   const int y_zero = v.zero, lo = v.lo, hi = v.hi, rows = v.rows, in_h = v.in_h, last_columns = v.kernel_w - 4 * (groups - 1);
+  const int n_parts = kRows ? 1 : v.n_parts;
+  int32_t* y = static_cast<int32_t*>(all) + quad * v.out_plane + column;
   for (int row0 = 0; row0 < rows; row0 += kDepthRows, y += int64_t{kDepthRows} * v.cols) {
     Q sums[kDepthRows][4];
     SECATEUR_UNROLL
@@ -84,11 +102,13 @@ void depthwise_columns(const QConvView& v, const int32_t* x, int32_t* y, const i
         for (int r = 0; r < kDepthRows; ++r) {
           const int u = i - r * stride;
           if (u < 0 || u >= kernel_h) continue;
-          const auto w = load_lanes(weights + (int64_t{u} * groups + g) * 4 * kWeightWords);
-          sums[r][0] = dot(sums[r][0], e0, w);
-          sums[r][1] = dot(sums[r][1], e1, w);
-          sums[r][2] = dot(sums[r][2], e2, w);
-          sums[r][3] = dot(sums[r][3], e3, w);
+          for (int part = 0; part < n_parts; ++part) {
+            const auto w = load_lanes(weights + part * v.part_words + (int64_t{u} * groups + g) * 4 * kWeightWords);
+            sums[r][0] = dot(sums[r][0], e0, w);
+            sums[r][1] = dot(sums[r][1], e1, w);
+            sums[r][2] = dot(sums[r][2], e2, w);
+            sums[r][3] = dot(sums[r][3], e3, w);
+          }
         }
       };
       if constexpr (kRows != 0) {
@@ -101,6 +121,11 @@ void depthwise_columns(const QConvView& v, const int32_t* x, int32_t* y, const i
     SECATEUR_UNROLL
     for (int r = 0; r < kDepthRows; ++r) {
       if (row0 + r >= rows) break;
+      if (v.output != kQU8) {
+        Q four[4] = {sums[r][0], sums[r][1], sums[r][2], sums[r][3]};
+        store_channels(v, four, quad, int64_t{row0 + r} * v.cols + column, count, all);
+        continue;
+      }
       const Q q = join(narrow_words(rescaled(sums[r][0], scale), rescaled(sums[r][1], scale)),
                        narrow_words(rescaled(sums[r][2], scale), rescaled(sums[r][3], scale)), y_zero, lo, hi);
       int32_t* to = y + int64_t{r} * v.cols;
@@ -113,7 +138,7 @@ void depthwise_columns(const QConvView& v, const int32_t* x, int32_t* y, const i
   }
 }
 
-using DepthwiseFn = void (*)(const QConvView&, const int32_t*, int32_t*, const int32_t*, Q, Q, const Columns&, int);
+using DepthwiseFn = void (*)(const QConvView&, const int32_t*, void*, int, int, const int32_t*, Q, Q, const Columns&, int);
 
 template <int kRows, int kStride>
 DepthwiseFn depthwise_function(Reach reach) {
@@ -124,7 +149,7 @@ DepthwiseFn depthwise_function(Reach reach) {
 }
 
 inline void depthwise_task(const QConvView& v, const QConvTask& t) {
-  const bool three = v.kernel_h == 3 && v.kernel_w <= 4;
+  const bool three = v.kernel_h == 3 && v.kernel_w <= 4 && v.n_parts == 1;
   for (int j = 0; j < v.cols; j += Q::kLanes) {
     const int count = v.cols - j < Q::kLanes ? v.cols - j : Q::kLanes;
     const Columns columns = columns_of(v, j);
@@ -133,7 +158,7 @@ inline void depthwise_task(const QConvView& v, const QConvTask& t) {
                                                       : depthwise_function<0, 0>(columns.reach);
     for (int quad = t.quad_begin; quad < t.quad_end; ++quad) {
       const int32_t* weights = v.weights + int64_t{quad} * v.kernel_h * ((v.kernel_w + 3) / 4) * 4 * kWeightWords;
-      fn(v, reinterpret_cast<const int32_t*>(t.x) + quad * v.in_plane, static_cast<int32_t*>(t.y) + quad * v.out_plane + j, weights,
+      fn(v, reinterpret_cast<const int32_t*>(t.x) + quad * v.in_plane, t.y, quad, j, weights,
          repeat4(v.bias + 4 * quad), repeat4(v.scale + 4 * quad), columns, count);
     }
   }

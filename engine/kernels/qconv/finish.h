@@ -54,7 +54,7 @@ union Ends {
   alignas(64) float rows[kGroup][kMaxBlock * Q::kLanes];
 };
 
-// Sums as they are.
+// Sums as they are, or floats made of them.
 SECATEUR_NOINLINE void finish_words(const QConvView& v, const Target& to, int o, int vector, int n, const int32_t* sums) {
   if (o >= v.out_c) return;
   int32_t* y = static_cast<int32_t*>(to.t.y) + o * v.out_plane + to.tile_at;
@@ -111,8 +111,13 @@ SECATEUR_NOINLINE void finish_gelu(const QConvView& v, const Target& to, int qua
 // Channel `o`, the k-th of its quad: into `ends`, or words straight into y.
 template <int P>
 SECATEUR_INLINE void finish_channel(const QConvView& v, const Target& to, int o, int vector, const Sums<P>& s, Ends& ends, int k) {
-  if (v.output == 2) return s.store(reinterpret_cast<int32_t*>(ends.rows[o % kGroup]));
-  if (v.output == 3) {
+  if (v.output == kQI32Rows) return s.store(reinterpret_cast<int32_t*>(ends.rows[o % kGroup]));
+  if (v.output == kQF32) {
+    SECATEUR_UNROLL
+    for (int p = 0; p < P; ++p) to_float(s.a[p], v.scale[o], v.offset[o]).store(ends.sums[k] + p * Q::kLanes);
+    return finish_words(v, to, o, vector, P, ends.sums[k]);
+  }
+  if (v.output == kQF32Rows) {
     SECATEUR_UNROLL
     for (int p = 0; p < P; ++p) to_float(s.a[p], v.scale[o], v.offset[o]).store(ends.rows[o % kGroup] + p * Q::kLanes);
     return;
@@ -149,7 +154,7 @@ SECATEUR_NOINLINE void finish_rows(const QConvView& v, const Target& to, int qua
 
 // The four channels of a quad over n vectors, joined and stored.
 SECATEUR_NOINLINE void finish_quad(const QConvView& v, const Target& to, int quad, int vector, int n, const Ends& ends) {
-  if (v.output >= 2) return finish_rows(v, to, quad, vector, n, ends);
+  if (v.output == kQI32Rows || v.output == kQF32Rows) return finish_rows(v, to, quad, vector, n, ends);
   if (v.output != 0) return;
   if (v.residual) return finish_sum(v, to, quad, vector, n, ends);
   if (v.gelu) return finish_gelu(v, to, quad, vector, n, ends);

@@ -60,14 +60,16 @@ class Layout {
   int64_t quad_words_ = 0;
 };
 
-// The block of output o, input quad q, tap (u, v); false when all zero. Channels of other groups are zero.
-bool block_at(const ConvShape& s, const int8_t* w, int o, int quad, int u, int v, int8_t out[4]) {
+// The block of output o, input quad q, tap (u, v) (that part of its weights); false when all zero. Channels of other groups are
+// zero.
+bool block_at(const ConvShape& s, const QWeights& w, int o, int quad, int u, int v, int16_t out[4], bool bytes = false, int part = 0) {
   const int group_in = s.in_c / s.groups, first = o / (s.out_c / s.groups) * group_in;
   bool any = false;
   for (int k = 0; k < 4; ++k) {
     const int c = 4 * quad + k - first;
     const bool inside = c >= 0 && c < group_in && 4 * quad + k < s.in_c;
-    out[k] = inside ? w[((int64_t{o} * group_in + c) * s.kernel_h + u) * s.kernel_w + v] : int8_t{0};
+    const int value = inside ? w.at(((int64_t{o} * group_in + c) * s.kernel_h + u) * s.kernel_w + v) : 0;
+    out[k] = static_cast<int16_t>(w.wide ? weight_part(bytes, value, part) : value);
     any = any || out[k] != 0;
   }
   return any;
@@ -80,13 +82,15 @@ std::pair<int, int> quads_of(const ConvShape& s, int o) {
 }
 
 // Entries of `rows` outputs: 1 or 4.
-void pack_sparse(PackedPanel& p, const QTiling& t, const Layout& layout, const int8_t* w, int rows) {
+void pack_sparse(PackedPanel& p, const QTiling& t, const Layout& layout, const QWeights& w, int rows) {
   const ConvShape& s = p.shape;
   const int weight_words = p.kernel->weight_words, words = 1 + rows * weight_words, out = static_cast<int>(4 * quads(s.out_c));
   const int in_quads = static_cast<int>(quads(s.in_c));
   std::vector<int32_t> entries;
   std::vector<char> used(static_cast<size_t>(layout.n_planes()) * static_cast<size_t>(in_quads), 0);
-  int8_t b[4][4];
+  const bool bytes = weight_words == 1;
+  const int parts = w.wide && bytes ? kMostParts : 1;
+  int16_t b[4][4];
   for (int k = 0; k < t.n_chunks; ++k) {
     const int begin = k * t.chunk_quads, end = std::min(in_quads, begin + t.chunk_quads);
     for (int o = 0; o < out; o += rows) {
@@ -95,11 +99,12 @@ void pack_sparse(PackedPanel& p, const QTiling& t, const Layout& layout, const i
       const auto [lo, hi] = quads_of(s, o);
       for (int q = std::max(lo, begin); q < std::min(hi, end); ++q)
         for (int u = 0; u < s.kernel_h; ++u)
-          for (int v = 0; v < s.kernel_w; ++v) {
+          for (int tap = 0; tap < s.kernel_w * parts; ++tap) {
+            const int v = tap / parts;
             bool any = false;
             for (int r = 0; r < rows; ++r) {
-              if (o + r >= s.out_c) std::memset(b[r], 0, 4);
-              else any = block_at(s, w, o + r, q, u, v, b[r]) || any;
+              if (o + r >= s.out_c) std::memset(b[r], 0, sizeof b[r]);
+              else any = block_at(s, w, o + r, q, u, v, b[r], bytes, tap % parts) || any;
             }
             if (!any) continue;
             entries.resize(entries.size() + words);
@@ -124,7 +129,7 @@ void pack_sparse(PackedPanel& p, const QTiling& t, const Layout& layout, const i
   if (!entries.empty()) std::memcpy(p.weights.data(), entries.data(), entries.size() * 4);
 }
 
-void pack_dense(PackedPanel& p, const QTiling& t, const Layout& layout, const int8_t* w) {
+void pack_dense(PackedPanel& p, const QTiling& t, const Layout& layout, const QWeights& w) {
   const ConvShape& s = p.shape;
   const int out_quads = static_cast<int>(quads(s.out_c)), in_quads = static_cast<int>(quads(s.in_c));
   const int words = p.kernel->weight_words, per_quad = s.kernel_h * s.kernel_w;
@@ -149,7 +154,7 @@ void pack_dense(PackedPanel& p, const QTiling& t, const Layout& layout, const in
         for (int u = 0; u < s.kernel_h; ++u)
           for (int v = 0; v < s.kernel_w; ++v)
             for (int r = 0; r < 4; ++r, to += words) {
-              int8_t b[4];
+              int16_t b[4];
               if (4 * o + r < s.out_c && block_at(s, w, 4 * o + r, q, u, v, b)) put_weights(words, b, to);
             }
     chunk.plane_end = static_cast<int32_t>(p.planes.size());
@@ -174,14 +179,15 @@ QDensity measure_density(const ConvShape& s, const QEpilogue& e, const QWeights&
   d.weights = s.weight_count();
   const int group_in = s.in_c / s.groups;
   const int64_t per_row = int64_t{group_in} * s.kernel_h * s.kernel_w;
-  int8_t b[4];
+  int16_t b[4];
   // Above 2^30 a conversion to int32 could overflow; !(x < y) also finds NaN.
   if (e.residual && !(255.0 * (std::abs(double(e.a)) + std::abs(double(e.b))) < 0x1p30)) d.bounded = false;
   for (int o = 0; o < s.out_c; ++o) {
     double reach = 0;
     for (int64_t k = 0; k < per_row; ++k) {
-      const int v = w.w[o * per_row + k];
+      const int v = w.at(o * per_row + k);
       d.nnz += v != 0;
+      d.wide = d.wide || v < -128 || v > 127;
       reach += 255.0 * std::abs(v);
     }
     if (w.bias) reach += std::abs(double(w.bias[o]));
@@ -189,17 +195,19 @@ QDensity measure_density(const ConvShape& s, const QEpilogue& e, const QWeights&
     // |gelu(v)| <= |v|
     if (e.gelu && !((reach * double(w.scale[o]) + (w.offset ? std::abs(double(w.offset[o])) : 0.0)) * double(e.inverse) < 0x1p30)) d.bounded = false;
   }
+  const int parts = d.wide ? kMostParts : 1;
   for (int o = 0; o < s.out_c; ++o) {
     const auto [lo, hi] = quads_of(s, o);
     for (int q = lo; q < hi; ++q)
       for (int u = 0; u < s.kernel_h; ++u)
-        for (int v = 0; v < s.kernel_w; ++v) {
-          ++d.blocks;
-          d.filled += block_at(s, w.w, o, q, u, v, b);
+        for (int tap = 0; tap < s.kernel_w * parts; ++tap) {
+          const int v = tap / parts, part = tap % parts;
+          d.blocks += part == 0;
+          d.filled += block_at(s, w, o, q, u, v, b, true, part);
           if (o % 4 != 0 || s.groups != 1) continue;
           const auto any = [&](int rows) {
             for (int r = 0; r < rows && o + r < s.out_c; ++r)
-              if (block_at(s, w.w, o + r, q, u, v, b)) return true;
+              if (block_at(s, w, o + r, q, u, v, b, true, part)) return true;
             return false;
           };
           d.filled_quads += any(4);
@@ -217,11 +225,13 @@ void PackedPanel::begin(const QConvKernel& k, const ConvShape& s, const QEpilogu
   bias.assign(out, 0);
   scale.assign(out, 0.0f);
   offset.assign(out, 0.0f);
+  if (e.dynamic) sums.assign(out, 0);
   if (w.offset) std::copy_n(w.offset, s.out_c, offset.begin());
   const int64_t per_row = int64_t{s.in_c / s.groups} * s.kernel_h * s.kernel_w;
   for (int o = 0; o < s.out_c; ++o) {
     int64_t sum = 0;
-    for (int64_t k = 0; k < per_row; ++k) sum += w.w[o * per_row + k];
+    for (int64_t k = 0; k < per_row; ++k) sum += w.at(o * per_row + k);
+    if (e.dynamic) sums[size_t(o)] = static_cast<int32_t>(static_cast<uint32_t>(sum));
     const int64_t folded = (w.bias ? w.bias[o] : 0) - sum * w.x_zero;
     bias[size_t(o)] = static_cast<int32_t>(static_cast<uint32_t>(folded));
     if (w.scale) scale[size_t(o)] = w.scale[o];
@@ -252,9 +262,9 @@ std::unique_ptr<PackedQConv> qconv_panel_pack(const QConvKernel& kernel, const C
   const size_t out = static_cast<size_t>(4 * quads(s.out_c));
   p->begin(kernel, s, e, w);
   if (kernel.family == QConvFamily::kDense) {
-    pack_dense(*p, t, layout, w.w);
+    pack_dense(*p, t, layout, w);
   } else {
-    pack_sparse(*p, t, layout, w.w, kernel.family == QConvFamily::kQuads ? 4 : 1);
+    pack_sparse(*p, t, layout, w, kernel.family == QConvFamily::kQuads ? 4 : 1);
   }
   for (int k = 0; k < t.n_vectors; ++k) {
     const int at = k * kernel.lanes, row = at / t.pitch, col = at % t.pitch;
@@ -291,6 +301,7 @@ std::unique_ptr<PackedQConv> qconv_panel_pack(const QConvKernel& kernel, const C
   v.partial_at = (panel + 15) / 16 * 16;
   const int64_t partial = t.n_chunks > 1 ? int64_t{t.n_vectors} * kernel.lanes * static_cast<int64_t>(out) : 0;
   p->scratch_bytes_per_thread = align_up(static_cast<size_t>(v.partial_at + partial + 16) * 4);
+  p->share_dynamic();
   p->packed_bytes = p->weights.size() + p->planes.size() * sizeof(QPlane) + p->taps.size() * 4 + p->row_begin.size() * 8 + out * 12;
   char text[120];
   std::snprintf(text, sizeof text, "%d tile%s of %dx%d%s, %d chunk%s, %d vectors", t.n_tiles, t.n_tiles > 1 ? "s" : "", t.tile_rows,
@@ -299,13 +310,36 @@ std::unique_ptr<PackedQConv> qconv_panel_pack(const QConvKernel& kernel, const C
   return p;
 }
 
+void PackedPanel::share_dynamic() {
+  if (epilogue.dynamic) scratch_bytes_shared = align_up(bias.size() * 4) + align_up(scale.size() * 4);
+}
+
+namespace {
+
+// The view with the zero point and scale of this call; what they change lies in the shared scratch.
+QConvView dynamic_view(const PackedPanel& p, const QConvArgs& args, int threads) {
+  QConvView v = p.view;
+  auto* bias = reinterpret_cast<int32_t*>(static_cast<uint8_t*>(args.scratch) + p.scratch_bytes_per_thread * static_cast<size_t>(threads));
+  auto* scale = reinterpret_cast<float*>(reinterpret_cast<uint8_t*>(bias) + align_up(p.bias.size() * 4));
+  for (size_t o = 0; o < p.bias.size(); ++o) {
+    const uint32_t sum = o < p.sums.size() ? static_cast<uint32_t>(p.sums[o]) : 0;
+    bias[o] = static_cast<int32_t>(static_cast<uint32_t>(p.bias[o]) - args.x_zero * sum);
+    scale[o] = args.x_scale * p.scale[o];
+  }
+  v.x_zero = static_cast<int32_t>(args.x_zero * 0x01010101u);
+  v.bias = bias, v.scale = scale;
+  return v;
+}
+
+}  // namespace
+
 void qconv_panel_run(const PackedQConv& packed, const QConvArgs& args) {
   const auto& p = static_cast<const PackedPanel&>(packed);
-  const QConvView& v = p.view;
+  const int threads = args.threads ? args.threads->size() : 1;
+  const QConvView v = p.epilogue.dynamic ? dynamic_view(p, args, threads) : p.view;
   const int64_t in_pixels = v.in_plane, out_quads = quads(v.out_c);
   const int64_t x_step = quads(p.shape.in_c) * in_pixels * 4;
   const int64_t y_step = v.output == 0 ? out_quads * v.out_plane * 4 : int64_t{v.out_c} * v.out_plane * 4;
-  const int threads = args.threads ? args.threads->size() : 1;
   const int64_t tiles = args.batch * v.n_tiles;
   const bool parallel = threads > 1 && p.cycles * double(args.batch) > kSerialMicroseconds * kQCyclesPerMicrosecond;
   // Split the output channels too while whole tiles would leave threads idle; each part fills its own panel.

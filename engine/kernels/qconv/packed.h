@@ -17,6 +17,7 @@ struct PackedPanel final : PackedQConv {
   std::vector<QSpan> spans;
   std::vector<int32_t> bias, taps;
   std::vector<float> scale, offset;
+  std::vector<int32_t> sums;   // of an output's weights; dynamic only
   std::vector<QPlane> planes;
   std::vector<int32_t> narrow;
   std::vector<QChunk> chunks;
@@ -25,12 +26,25 @@ struct PackedPanel final : PackedQConv {
 
   // What every kernel needs: sizes, bias with the zero point of x folded in, the epilogue.
   void begin(const QConvKernel& k, const ConvShape& s, const QEpilogue& e, const QWeights& w);
+  // Room for what a call with a zero point and scale of its own computes; last, when the sizes are known.
+  void share_dynamic();
 };
 
+// A weight as the sum of up to three that the kernel multiplies: bytes, or 16 bits that hold all.
+inline constexpr int kMostParts = 3;
+inline int weight_part(bool bytes, int w, int part) {
+  if (!bytes) return part == 0 ? w : 0;
+  for (;; --part) {
+    const int now = w < -128 ? -128 : w > 127 ? 127 : w;
+    if (part == 0) return now;
+    w -= now;
+  }
+}
+
 // Four weights as the kernel multiplies them.
-inline void put_weights(int words, const int8_t w[4], int32_t* to) {
+inline void put_weights(int words, const int16_t w[4], int32_t* to) {
   if (words == 1) {
-    std::memcpy(to, w, 4);
+    for (int k = 0; k < 4; ++k) reinterpret_cast<int8_t*>(to)[k] = static_cast<int8_t>(w[k]);
     return;
   }
   const int16_t pairs[4] = {w[0], w[2], w[1], w[3]};

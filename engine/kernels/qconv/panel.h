@@ -62,7 +62,9 @@ struct QConvView {
   const QChunk* chunks;
   int32_t n_chunks;
   const int32_t* taps;
-  const int32_t* weights;          // dense; depthwise: [quad][kernel row][four columns][weight_words][4 channels]
+  const int32_t* weights;          // dense; depthwise: [part][quad][kernel row][four columns][weight_words][4 channels]
+  int32_t n_parts;                 // depthwise: of a weight, packed.h
+  int64_t part_words;              // same: from a part to the next
   const int64_t* row_begin;        // 1x4: [chunk][4 * quads of outputs + 1] into entries, in words; 4x4: [chunk][quads + 1]
   const int32_t* entries;          // {byte offset into the panel, weight words of one output or of four}
   // scratch, in words: panel | partial sums [output][n_vectors * lanes]
@@ -78,6 +80,9 @@ struct QConvTask {
   int32_t* scratch;
   bool direct;                     // the planes are those of x: no panel
 };
+
+// QConvView::output, as QOutput.
+enum : int32_t { kQU8, kQI32, kQI32Rows, kQF32Rows, kQF32 };
 
 inline constexpr int kQDenseRows = 4;
 

@@ -12,8 +12,13 @@
 //
 // Layout "quads": x, y and r are u8 [batch][ceil(C / 4)][H][W][4]: one 32-bit word holds four channels of a pixel.
 // Channels beyond C have any value in x and the zero point in y. Weights are s8 [O][C/G][kernel_h][kernel_w].
-// Results may instead be stored as int32 (acc), plain [batch][O][H][W] or as rows of features [batch][H][W][O], or as such
-// rows of float32 (float(acc) * scale[o] + offset[o]).
+// Results may instead be stored as int32 (acc) or float32 (float(acc) * scale[o] + offset[o]), plain [batch][O][H][W] or as rows
+// of features [batch][H][W][O].
+//
+// Weights may be wider than s8, -255 to 255: those of u8 less their zero point. Kernels whose products take bytes split such a
+// weight into up to three, each a block of its own; few blocks need it where a zero point is near the middle.
+//
+// Dynamic quantization: the zero point of x and a factor of all scales may come with the call (QEpilogue::dynamic).
 //
 // Alignment is not needed; x may be over-read by 64 bytes; y must not overlap x, r may be y itself.
 #pragma once
@@ -29,7 +34,7 @@
 
 namespace secateur {
 
-enum class QOutput { kU8, kI32, kI32Rows, kF32Rows };
+enum class QOutput { kU8, kI32, kI32Rows, kF32Rows, kF32 };
 
 struct QEpilogue {
   QOutput output = QOutput::kU8;
@@ -39,14 +44,18 @@ struct QEpilogue {
   uint8_t r_zero = 0, sum_zero = 0, sum_lo = 0, sum_hi = 255;
   bool gelu = false;                         // kU8 only, no residual
   float inverse = 1;                         // 1 / scale of y
+  bool dynamic = false;                      // not kU8: x_zero and x_scale of QConvArgs count, the weights' x_zero is 0
 };
 
 struct QWeights {
-  const int8_t* w = nullptr;
+  const int8_t* w = nullptr;                 // this or `wide`
   const int32_t* bias = nullptr;             // [O] or null
   const float* scale = nullptr;              // [O]; unused by int32 results, may then be null
   uint8_t x_zero = 0;
   const float* offset = nullptr;             // [O] or null; of float32 results and of a GELU
+  const int16_t* wide = nullptr;             // -255 to 255
+
+  int at(int64_t i) const { return wide ? wide[i] : w[i]; }
 };
 
 inline int64_t quads(int64_t channels) { return (channels + 3) / 4; }
@@ -64,6 +73,8 @@ class PackedQConv {
   QEpilogue epilogue;
   size_t packed_bytes = 0;
   size_t scratch_bytes_per_thread = 0;
+  size_t scratch_bytes_shared = 0;           // behind those of all threads
+  size_t scratch_bytes(int threads) const { return scratch_bytes_per_thread * static_cast<size_t>(threads) + scratch_bytes_shared; }
   std::string note;                          // tile chosen, for explain()
 };
 
@@ -72,7 +83,9 @@ struct QConvArgs {
   void* y = nullptr;
   const uint8_t* residual = nullptr;         // iff epilogue.residual
   int64_t batch = 1;
-  void* scratch = nullptr;                   // scratch_bytes_per_thread * threads->size(), 64-byte aligned
+  void* scratch = nullptr;                   // scratch_bytes(threads->size()), 64-byte aligned
+  uint8_t x_zero = 0;                        // iff epilogue.dynamic
+  float x_scale = 1;                         // same; scale[o] counts as x_scale * scale[o]
   Threads* threads = nullptr;
 };
 
@@ -103,6 +116,7 @@ struct QDensity {
   int64_t blocks = 0, filled = 0;            // all 1x4 blocks; those with a nonzero
   int64_t filled_quads = 0;                  // 4x4 blocks with a nonzero; 0 for grouped layers
   int64_t filled_rows = 0;                   // 16x4 blocks with a nonzero, of layers with one pixel
+  bool wide = false;                         // a weight beyond s8; blocks above are then those of its bytes
   // Every sum times its scale stays below 2^30, so that a conversion to int32 cannot overflow; wild scales go to the reference.
   bool bounded = true;
 

@@ -11,7 +11,7 @@ namespace secateur {
 namespace {
 
 struct PackedRef final : PackedQConv {
-  std::vector<int8_t> w;
+  std::vector<int16_t> w;
   std::vector<int32_t> bias;
   std::vector<float> scale, offset;
   uint8_t x_zero = 0;
@@ -39,7 +39,7 @@ float gelu(float v) {
   return v * (0.5f + std::copysign(r, v));
 }
 
-int32_t accumulate(const PackedRef& p, const uint8_t* x, int o, int i, int j) {
+int32_t accumulate(const PackedRef& p, uint8_t x_zero, const uint8_t* x, int o, int i, int j) {
   const ConvShape& s = p.shape;
   const int group_in = s.in_c / s.groups, first = o / (s.out_c / s.groups) * group_in;
   auto sum = static_cast<uint32_t>(p.bias[o]);
@@ -49,7 +49,7 @@ int32_t accumulate(const PackedRef& p, const uint8_t* x, int o, int i, int j) {
         const int r = i * s.stride_h + u * s.dilation_h - s.pad_top, q = j * s.stride_w + v * s.dilation_w - s.pad_left;
         if (r < 0 || r >= s.in_h || q < 0 || q >= s.in_w) continue;
         const int channel = first + c;
-        const int value = x[((int64_t{channel / 4} * s.in_h + r) * s.in_w + q) * 4 + channel % 4] - p.x_zero;
+        const int value = x[((int64_t{channel / 4} * s.in_h + r) * s.in_w + q) * 4 + channel % 4] - x_zero;
         sum += static_cast<uint32_t>(value * p.w[((int64_t{o} * group_in + c) * s.kernel_h + u) * s.kernel_w + v]);
       }
   return static_cast<int32_t>(sum);
@@ -65,7 +65,7 @@ std::unique_ptr<PackedQConv> qconv_ref_pack(const QConvKernel& kernel, const Con
   p->kernel = &kernel;
   p->shape = s;
   p->epilogue = e;
-  p->w.assign(w.w, w.w + s.weight_count());
+  for (int64_t i = 0; i < s.weight_count(); ++i) p->w.push_back(static_cast<int16_t>(w.at(i)));
   p->bias.assign(static_cast<size_t>(s.out_c), 0);
   if (w.bias) p->bias.assign(w.bias, w.bias + s.out_c);
   if (w.scale) p->scale.assign(w.scale, w.scale + s.out_c);
@@ -81,6 +81,7 @@ void qconv_ref_run(const PackedQConv& packed, const QConvArgs& args) {
   const auto& p = static_cast<const PackedRef&>(packed);
   const ConvShape& s = p.shape;
   const QEpilogue& e = p.epilogue;
+  const uint8_t x_zero = e.dynamic ? args.x_zero : p.x_zero;
   const int64_t plane = int64_t{s.conv_h()} * s.conv_w();
   const int64_t x_step = quads(s.in_c) * 4 * s.in_h * s.in_w, y_step = quads(s.out_c) * 4 * plane;
   for (int64_t n = 0; n < args.batch; ++n) {
@@ -89,13 +90,14 @@ void qconv_ref_run(const PackedQConv& packed, const QConvArgs& args) {
       for (int i = 0; i < s.conv_h(); ++i)
         for (int j = 0; j < s.conv_w(); ++j) {
           const int64_t pixel = int64_t{i} * s.conv_w() + j, at = n * y_step + (o / 4 * plane + pixel) * 4 + o % 4;
-          const int32_t acc = o < s.out_c ? accumulate(p, x, o, i, j) : 0;
+          const int32_t acc = o < s.out_c ? accumulate(p, x_zero, x, o, i, j) : 0;
           if (e.output != QOutput::kU8) {
             if (o >= s.out_c) continue;
             const int64_t plain = (n * s.out_c + o) * plane + pixel, row = (n * plane + pixel) * s.out_c + o;
-            if (e.output == QOutput::kF32Rows) {
-              const float scaled = static_cast<float>(acc) * p.scale[o];
-              static_cast<float*>(args.y)[row] = scaled + p.offset[o];
+            if (e.output == QOutput::kF32Rows || e.output == QOutput::kF32) {
+              const float scale = e.dynamic ? args.x_scale * p.scale[o] : p.scale[o];
+              const float scaled = static_cast<float>(acc) * scale;
+              static_cast<float*>(args.y)[e.output == QOutput::kF32 ? plain : row] = scaled + p.offset[o];
             } else {
               static_cast<int32_t*>(args.y)[e.output == QOutput::kI32 ? plain : row] = acc;
             }

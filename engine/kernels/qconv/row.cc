@@ -32,16 +32,18 @@ std::unique_ptr<PackedQConv> qconv_row_pack(const QConvKernel& kernel, const Con
   const size_t padded = static_cast<size_t>(groups) * lanes;
   p->bias.resize(padded, 0), p->scale.resize(padded, 0.0f), p->offset.resize(padded, 0.0f);
   std::vector<int8_t> blocks;
+  const int parts = w.wide ? kMostParts : 1;
   for (int g = 0; g < groups; ++g) {
     p->row_begin.push_back(static_cast<int64_t>(p->taps.size()));
-    for (int q = 0; q < in_quads; ++q) {
+    for (int k = 0; k < in_quads * parts; ++k) {
+      const int q = k / parts, part = k % parts;
       const size_t at = blocks.size();
       blocks.resize(at + 4 * static_cast<size_t>(lanes), 0);
       bool any = false;
       for (int i = 0; i < lanes && g * lanes + i < s.out_c; ++i)
-        for (int k = 0; k < 4 && 4 * q + k < s.in_c; ++k) {
-          const int8_t value = w.w[int64_t{g * lanes + i} * s.in_c + 4 * q + k];
-          blocks[at + static_cast<size_t>(4 * i + k)] = value;
+        for (int c = 0; c < 4 && 4 * q + c < s.in_c; ++c) {
+          const int value = weight_part(true, w.at(int64_t{g * lanes + i} * s.in_c + 4 * q + c), part);
+          blocks[at + static_cast<size_t>(4 * i + c)] = static_cast<int8_t>(value);
           any = any || value != 0;
         }
       if (any) {
@@ -59,6 +61,7 @@ std::unique_ptr<PackedQConv> qconv_row_pack(const QConvKernel& kernel, const Con
   v.in_plane = v.out_plane = 1;
   v.in_h = v.in_w = v.rows = v.cols = v.tile_rows = v.n_tiles = 1;
   v.bias = p->bias.data(), v.scale = p->scale.data(), v.offset = p->offset.data();
+  p->share_dynamic();
   v.row_begin = p->row_begin.data();
   v.entries = p->taps.data();
   v.weights = p->weights.as<int32_t>();

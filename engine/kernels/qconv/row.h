@@ -41,7 +41,7 @@ inline void row_task(const QConvView& v, const QConvTask& t) {
     }
     sums.store(words);
     for (int i = 0; i < Q::kLanes && i < n; ++i) {
-      if (v.output <= 2) {
+      if (v.output == kQI32 || v.output == kQI32Rows) {
         static_cast<int32_t*>(t.y)[first + i] = words[i];
       } else {
         const float scaled = static_cast<float>(words[i]) * v.scale[first + i];

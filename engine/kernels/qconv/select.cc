@@ -37,7 +37,10 @@ std::vector<QConvCandidate> qconv_candidates(Isa isa, const ConvShape& s, const 
   const bool can_dense = qconv_dense_supports(s, e);
   return offers(isa, qconv_kernels(), [&](const QConvKernel& k, std::vector<QConvCandidate>& ways) {
     const bool sparse = k.family == QConvFamily::kSparse || k.family == QConvFamily::kQuads;
-    if (!k.supports(s, e) || (sparse && !allow_sparse && can_dense)) return;
+    // The dense kernel has no room for a weight of several bytes; 4x4 blocks are as dense as it.
+    const bool dense = k.family == QConvFamily::kDense;
+    if (!k.supports(s, e) || (dense && d.wide && k.weight_words == 1)) return;
+    if (sparse && !allow_sparse && can_dense && !(d.wide && k.family == QConvFamily::kQuads)) return;
     if (k.family == QConvFamily::kReference || k.family == QConvFamily::kDepthwise || k.family == QConvFamily::kRow) return ways.push_back({&k, {}, predict_qconv_us(k, s, e, d)});
     for (const QTiling& t : qconv_tilings(k, s, e, d, tilings)) ways.push_back({&k, tile_of(t), t.cycles / kQCyclesPerMicrosecond});
   });

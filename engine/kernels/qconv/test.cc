@@ -18,6 +18,7 @@ struct Case {
   double density;       // of 1x4 blocks; negative: exactly one nonzero weight
   int blocks;           // 0: single weights, 1: whole 1x4 blocks, 4: whole 4x4 blocks
   int batch;
+  bool wide = false;    // weights of u8 with zero points
 };
 
 // `n` bytes between guards of a pattern.
@@ -40,11 +41,11 @@ class Bytes {
   Buffer buffer_;
 };
 
-std::vector<int8_t> weights(const Case& c, testing::Random& rng) {
+std::vector<int16_t> weights(const Case& c, testing::Random& rng) {
   const ConvShape& s = c.s;
   const int per = s.in_c / s.groups, taps = s.kernel_h * s.kernel_w;
-  std::vector<int8_t> w(size_t(s.weight_count()), 0);
-  const auto draw = [&] { return static_cast<int8_t>(rng.below(255) - 127); };
+  std::vector<int16_t> w(size_t(s.weight_count()), 0);
+  const auto draw = [&] { return static_cast<int16_t>(c.wide ? rng.below(511) - 255 : rng.below(255) - 127); };
   if (c.density < 0) {
     w[size_t(rng.below(int(w.size())))] = -77;
     return w;
@@ -68,7 +69,8 @@ std::vector<int8_t> weights(const Case& c, testing::Random& rng) {
 
 void run_case(const Case& c, testing::Random& rng) {
   const ConvShape& s = c.s;
-  const auto w = weights(c, rng);
+  const auto wide = weights(c, rng);
+  const std::vector<int8_t> w(wide.begin(), wide.end());
   std::vector<int32_t> bias(s.out_c);
   std::vector<float> scale(s.out_c);
   for (int o = 0; o < s.out_c; ++o) {
@@ -79,7 +81,9 @@ void run_case(const Case& c, testing::Random& rng) {
   }
   std::vector<float> offset(s.out_c);
   for (float& v : offset) v = float(rng.unit()) - 0.5f;
-  const QWeights qw{w.data(), bias.data(), scale.data(), static_cast<uint8_t>(rng.below(256)), offset.data()};
+  const QWeights qw{w.data(), bias.data(), scale.data(), c.e.dynamic ? uint8_t{0} : static_cast<uint8_t>(rng.below(256)), offset.data(),
+                    c.wide ? wide.data() : nullptr};
+  const auto x_zero = static_cast<uint8_t>(rng.below(256));
   Buffer x(size_t(c.batch * quads(s.in_c) * 4) * s.in_h * s.in_w);
   for (size_t i = 0; i < x.size(); ++i) x.data()[i] = static_cast<uint8_t>(rng.below(256));
   const int64_t pixels = int64_t{s.conv_h()} * s.conv_w();
@@ -89,7 +93,7 @@ void run_case(const Case& c, testing::Random& rng) {
   const auto compute = [&](const QConvKernel& k, Threads* threads, const Tile& tile) {
     const auto p = k.pack(k, s, c.e, qw, tile);
     Bytes y(bytes);
-    Bytes scratch(int64_t(p->scratch_bytes_per_thread) * (threads ? threads->size() : 1));
+    Bytes scratch(int64_t(p->scratch_bytes(threads ? threads->size() : 1)));
     QConvArgs args;
     args.x = x.data();
     args.y = y.data();
@@ -97,6 +101,8 @@ void run_case(const Case& c, testing::Random& rng) {
     args.batch = c.batch;
     args.scratch = scratch.data();
     args.threads = threads;
+    args.x_zero = x_zero;
+    args.x_scale = 0.37f;
     k.run(*p, args);
     ++n_checks;
     testing::check(y.intact() && scratch.intact(), std::string(k.name) + " writes outside");
@@ -104,7 +110,7 @@ void run_case(const Case& c, testing::Random& rng) {
   };
   const auto want = compute(*find_qconv_kernel(Isa::kRef, QConvFamily::kReference), nullptr, {});
   const QDensity d = measure_density(s, c.e, qw);
-  testing::check(d.nnz <= 4 * d.filled && d.filled <= d.blocks && (s.groups > 1 || (d.filled <= 4 * d.filled_quads && d.filled_quads <= d.filled)), "density");
+  testing::check(d.nnz <= 4 * d.filled && d.filled <= (d.wide ? 3 : 1) * d.blocks && (s.groups > 1 || (d.filled <= 4 * d.filled_quads && d.filled_quads <= d.filled)), "density");
   if (!d.bounded) {
     testing::check(qconv_candidates(Isa::kVnni, s, c.e, d)[0].kernel->isa == Isa::kRef, "unbounded sums go to the reference");
     return;
@@ -112,6 +118,7 @@ void run_case(const Case& c, testing::Random& rng) {
   static Threads pool(3);
   for (const QConvKernel& k : qconv_kernels()) {
     if (!isa_available(k.isa) || k.family == QConvFamily::kReference || !k.supports(s, c.e)) continue;
+    if (d.wide && k.family == QConvFamily::kDense && k.weight_words == 1) continue;
     // Any of the better ways to cut the layer, not only the one the cost model likes best.
     const auto ways = qconv_tilings(k, s, c.e, d, 40);
     const Tile tile = tile_of(ways[rng.below(static_cast<int>(ways.size()))]);
@@ -214,7 +221,7 @@ int main() {
       shape(5, 13, 33, 5, 5, 2, 2, 1, 5), shape(4, 5, 4, 4, 7, 1, 3, 1, 4)};
   for (const ConvShape& base : shapes) {
     for (double density : {0.0, -1.0, 0.1, 0.4, 1.0}) {
-      for (int kind = 0; kind < 7; ++kind) {
+      for (int kind = 0; kind < 8; ++kind) {
         QEpilogue e;
         e.zero = static_cast<uint8_t>(rng.below(256));
         if (kind == 1) e.lo = e.zero, e.hi = static_cast<uint8_t>(e.zero + (255 - e.zero) / 2);
@@ -224,14 +231,15 @@ int main() {
           e.a = 0.7f, e.b = 0.5f;
           e.r_zero = 100, e.sum_zero = 3, e.sum_lo = 3, e.sum_hi = 200;
         }
-        const QOutput plain[] = {QOutput::kI32, QOutput::kI32Rows, QOutput::kF32Rows};
-        if (kind == 6) {
+        const QOutput plain[] = {QOutput::kI32, QOutput::kI32Rows, QOutput::kF32Rows, QOutput::kF32};
+        if (kind == 7) {
           e.gelu = true;
           e.inverse = 20.0f;
         } else if (kind >= 3) {
           e.output = plain[kind - 3];
+          e.dynamic = rng.below(2) == 0;
         }
-        run_case({base, e, density, std::array{0, 1, 4}[size_t(rng.below(3))], 1 + rng.below(2)}, rng);
+        run_case({base, e, density, std::array{0, 1, 4}[size_t(rng.below(3))], 1 + rng.below(2), rng.below(3) == 0}, rng);
       }
     }
   }
@@ -241,6 +249,7 @@ int main() {
   run_case({shape(128, 28, 28, 32, 3, 1, 1), e, 0.1, 1, 1}, rng);
   run_case({shape(128, 28, 28, 30, 3, 1, 1), e, 0.1, 4, 1}, rng);
   run_case({shape(512, 7, 7, 24, 3, 1, 1), e, 0.2, 1, 1}, rng);
+  run_case({shape(512, 7, 7, 24, 3, 1, 1), e, 1.0, 1, 1, true}, rng);
   run_case({shape(1024, 14, 14, 12, 1, 1, 0), e, 0.1, 0, 1}, rng);
   run_case({shape(32, 56, 56, 20, 3, 1, 1), e, 1.0, 1, 1}, rng);
   // So many channels that no tile's planes keep to the second cache.
