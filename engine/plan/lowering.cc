@@ -220,6 +220,11 @@ void Lowering::check_saved() const {
                      std::to_string(decisions.size()) + "; make the plan again with save_plan()");
 }
 
+void Lowering::plain_loops(const Node& n, double macs, const std::string& why) const {
+  constexpr double kLayer = 0x1p16;  // about 60 microseconds: what a change of runtime costs, and more
+  if (!allow_plain_loops_ && !eager_ && isa_ != Isa::kRef && macs > kLayer) unsupported(n, why + ": there are only plain loops for it");
+}
+
 void Lowering::add_step(const Node& n, void (*run)(const void*, const Exec&) noexcept, std::shared_ptr<const void> state,
                         const std::vector<int>& reads, const std::vector<int>& writes, StepInfo info) {
   bool any = false;
@@ -245,6 +250,7 @@ void Lowering::add_step(const Node& n, void (*run)(const void*, const Exec&) noe
   for (int id : writes) touch(id, true);
   if (info.node.empty()) info.node = node_label(n);
   if (info.op.empty()) info.op = n.op;
+  if (const std::string why = attr_s(n, "_why", ""); !why.empty() && info.n_weights) info.why = why + (info.why.empty() ? "" : "; ") + info.why;
   info.layer = attr_i(n, "_layer", -1);
   if (info.out.empty() && !writes.empty()) info.out = dims(writes[0]);
   if (info.in.empty() && !reads.empty()) info.in = dims(reads[0]);

@@ -92,6 +92,8 @@ class Lowering {
 
   // Who decides beside the cost model (null: nobody), and the saved plan to follow (null: none).
   void set_tuner(Tuner* tuner, const SavedPlan* saved) { tuner_ = tuner, saved_ = saved; }
+  // False: what only plain loops compute is refused, for another runtime to take (plain_loops()).
+  void allow_plain_loops(bool allow) { allow_plain_loops_ = allow; }
   // Binds a graph input to a concrete shape.
   void bind_input(const ValueInfo& info, const Dims& dims);
   // Lowers one node (all its inputs are known by now).
@@ -165,6 +167,9 @@ class Lowering {
              writes, std::move(info));
   }
 
+  // A handler is about to emit a plain loop of so many multiply-adds: an UnsupportedError where another runtime would do a
+  // layer's worth of them better.
+  void plain_loops(const Node& n, double macs, const std::string& why) const;
   [[noreturn]] void unsupported(const Node& n, const std::string& what) const;  // valid, not covered
   [[noreturn]] void invalid(const Node& n, const std::string& what) const;      // the graph contradicts itself
 
@@ -185,7 +190,7 @@ class Lowering {
   int64_t opset_ = 0;
   Isa isa_ = Isa::kRef;
   int threads_ = 1;
-  bool allow_sparse_ = true;
+  bool allow_sparse_ = true, allow_plain_loops_ = true;
   Tuner* tuner_ = nullptr;
   const SavedPlan* saved_ = nullptr;
   size_t folded_bytes_ = 0, may_fold_ = 0;  // of constants computed while planning

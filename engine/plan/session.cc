@@ -88,6 +88,10 @@ void prepare(Graph& graph, std::vector<std::string>& notes) {
   expand_qoperators(graph, notes);
   fold_constants(graph, true);
   remove_identities(graph, notes);
+  // A chain of moves goes one at a time; folding gives the next one its constant. Longer chains than any exporter writes stay.
+  for (int i = 0; i < 8 && move_quantized_constants(graph, notes); ++i) fold_constants(graph, true);
+  canonical_pools(graph);
+  make_tables(graph, notes);
   fuse_quantized(graph, notes);
   fold_constants(graph);
   for (auto& note : run_passes(graph)) notes.push_back(std::move(note));
@@ -141,8 +145,8 @@ Graph read_model(std::span<const uint8_t> bytes) {
   return read_onnx(bytes);
 }
 
-Session::Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse, Tuner tuner)
-    : allow_sparse_(allow_sparse), tuner_(std::move(tuner)) {
+Session::Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse, Tuner tuner, bool allow_plain_loops)
+    : allow_sparse_(allow_sparse), allow_plain_loops_(allow_plain_loops), tuner_(std::move(tuner)) {
   isa_ = selected_isa();
   n_threads_ = threads > 0 ? threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   if (n_threads_ > 1) pool_ = std::make_unique<Threads>(n_threads_);
@@ -192,6 +196,7 @@ bool Session::try_guess(const Guess& guess) {
   std::vector<std::optional<Dims>> dims;
   for (const auto& in : inputs_) dims.emplace_back(guessed_dims(in, guess));
   Lowering L(graph_, cache_, isa_, n_threads_, allow_sparse_);
+  L.allow_plain_loops(allow_plain_loops_);
   const Survey found = survey(graph_, L, dims, [](const std::string&) { return nullptr; });
   if (!found.refused.empty()) throw UnsupportedError(found.refused.front().why, found.refused.front().node);
   planned_ = found.fits && found.complete;
@@ -223,6 +228,7 @@ Refusals refusals(std::span<const uint8_t> bytes, const std::map<std::string, Va
   prepare(graph, notes);
   PackCache cache;
   Lowering L(graph, cache, selected_isa(), 1);
+  L.allow_plain_loops(false);  // who asks has another runtime
   const Survey found = survey(graph, L, dims, type_of);
   result.fits = found.fits;
   for (const auto& r : found.refused) {
@@ -259,6 +265,7 @@ std::shared_ptr<Plan> Session::plan_for(const std::vector<Dims>& input_dims) {
 std::shared_ptr<Plan> Session::make_plan(const std::vector<Dims>& input_dims) {
   Lowering L(graph_, cache_, isa_, n_threads_, allow_sparse_);
   const auto saved = std::find_if(tuner_.saved.begin(), tuner_.saved.end(), [&](const SavedPlan& p) { return p.input_dims == input_dims; });
+  L.allow_plain_loops(allow_plain_loops_);
   L.set_tuner(&tuner_, saved == tuner_.saved.end() ? nullptr : &*saved);
   for (size_t i = 0; i < inputs_.size(); ++i) L.bind_input(inputs_[i], input_dims[i]);
   // The first plan sends away, layer by layer, what it packed; a session that is asked for a second one may be asked for

@@ -38,7 +38,8 @@ class Session {
   // Sniffs .sct or ONNX. `threads` >= 1; 0 = all the CPUs this process may use.
   // `allow_sparse` = false leaves zeros in dense kernels: the yardstick of "never slower than our own dense".
   // `tuner`: its mode, what is known and saved plans, whose shapes are planned at once; the session fills the rest.
-  Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse = true, Tuner tuner = {});
+  // `allow_plain_loops` = false refuses what no kernel computes (Lowering::plain_loops).
+  Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse = true, Tuner tuner = {}, bool allow_plain_loops = true);
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
@@ -99,7 +100,7 @@ class Session {
   Isa isa_ = Isa::kRef;
   size_t n_nodes_ = 0;
   int n_threads_ = 1;
-  bool allow_sparse_ = true;
+  bool allow_sparse_ = true, allow_plain_loops_ = true;
   bool planned_ = false;
   std::unique_ptr<Threads> pool_;       // null with one thread: then runs need no lock
   std::mutex mutex_;                    // plans, frames, pack cache

@@ -70,6 +70,7 @@ std::string choice_text(const std::string& kernel, const Tile& t) {
 
 uint64_t pattern_hash(const float* w, int64_t n) { return hash_nonzeros(w, n); }
 uint64_t pattern_hash(const int8_t* w, int64_t n) { return hash_nonzeros(w, n); }
+uint64_t pattern_hash(const int16_t* w, int64_t n) { return hash_nonzeros(w, n); }
 
 const Choice* Tuner::find(const std::string& key) const {
   const auto it = known.find(key);

@@ -73,5 +73,6 @@ class Tuner {
 // A number for where the nonzeros are.
 uint64_t pattern_hash(const float* w, int64_t n);
 uint64_t pattern_hash(const int8_t* w, int64_t n);
+uint64_t pattern_hash(const int16_t* w, int64_t n);
 
 }  // namespace secateur

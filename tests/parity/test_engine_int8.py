@@ -7,156 +7,17 @@ half, and a layer behind it by as much as one step of its input can move it.
 
 from __future__ import annotations
 
-from itertools import product
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
-from secateur.engine import InferenceSession, _native
+from secateur.engine import InferenceSession, inspect
 from secateur.errors import FormatError, UnsupportedError
 
-F = np.float32
-ISAS = _native.isas()
-
-
-class Net:
-    """A quantized graph and, node by node, what it must compute."""
-
-    def __init__(self, seed: int, s8: bool = False) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-        self.s8 = s8
-        self.n = 0
-
-    def name(self) -> str:
-        self.n += 1
-        return f"v{self.n}"
-
-    def const(self, value: Any, dtype: Any) -> str:
-        name = self.name()
-        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
-        return name
-
-    def node(self, op: str, *inputs: str, **attributes: Any) -> str:
-        name = self.name()
-        self.nodes.append(helper.make_node(op, list(inputs), [name], name=f"n_{name}", **attributes))
-        return name
-
-    def grid(self) -> tuple[np.float32, int]:
-        scale = F(self.rng.uniform(0.01, 0.05))
-        return scale, int(self.rng.integers(-128, 128) if self.s8 else self.rng.integers(0, 256))
-
-    def quantize(self, x: str, scale: np.float32, zero: int) -> str:
-        return self.node("QuantizeLinear", x, self.const(scale, F), self.const(zero, np.int8 if self.s8 else np.uint8))
-
-    def dequantize(self, q: str, scale: np.float32, zero: int) -> str:
-        return self.node(
-            "DequantizeLinear", q, self.const(scale, F), self.const(zero, np.int8 if self.s8 else np.uint8)
-        )
-
-    def model(self, inputs: dict[str, list[Any]], outputs: dict[str, int], domains: tuple[str, ...] = ()) -> bytes:
-        graph = helper.make_graph(
-            self.nodes,
-            "g",
-            [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs.items()],
-            [helper.make_tensor_value_info(n, t, None) for n, t in outputs.items()],
-            self.constants,
-        )
-        opsets = [helper.make_opsetid("", 17), *(helper.make_opsetid(d, 1) for d in domains)]
-        return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
-
-    @property
-    def qtype(self) -> int:
-        return TensorProto.INT8 if self.s8 else TensorProto.UINT8
-
-    @property
-    def bounds(self) -> tuple[int, int]:
-        return (-128, 127) if self.s8 else (0, 255)
-
-
-def rint(x: Any) -> np.ndarray:
-    return np.rint(x).astype(np.int64)
-
-
-def conv_sums(x: np.ndarray, w: np.ndarray, stride: int, pad: int, dilation: int, groups: int) -> np.ndarray:
-    """Integers [N, O, H, W]; x is already less its zero point."""
-    kernel = w.shape[2]
-    x = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-    reach = dilation * (kernel - 1) + 1
-    oh, ow = (x.shape[2] - reach) // stride + 1, (x.shape[3] - reach) // stride + 1
-    y = np.zeros((x.shape[0], w.shape[0], oh, ow), np.int64)
-    per_in, per_out = w.shape[1], w.shape[0] // groups
-    for g, u, v in product(range(groups), range(kernel), range(kernel)):
-        part = x[:, g * per_in : (g + 1) * per_in, u * dilation :, v * dilation :][:, :, ::stride, ::stride][
-            :, :, :oh, :ow
-        ]
-        y[:, g * per_out : (g + 1) * per_out] += np.einsum(
-            "nchw,oc->nohw", part, w[g * per_out : (g + 1) * per_out, :, u, v].astype(np.int64)
-        )
-    return y
-
-
-def on_every_isa(monkeypatch: pytest.MonkeyPatch, model: bytes, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    results = []
-    for isa in ISAS:
-        monkeypatch.setenv("SECATEUR_ISA", isa)
-        for threads in (1, 2):
-            results.append(InferenceSession(model, threads=threads).run(None, feeds))
-    for other in results[1:]:
-        for a, b in zip(results[0], other, strict=True):
-            np.testing.assert_array_equal(a, b)
-    return results[0]
-
-
-def against_onnxruntime(model: bytes, feeds: dict[str, np.ndarray], fuse: bool = True) -> list[np.ndarray]:
-    options = onnxruntime.SessionOptions()
-    if not fuse:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
-    return list(onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"]).run(None, feeds))
-
-
-def layer(
-    net: Net, x: str, x_grid: Any, w: np.ndarray, per_channel: bool, relu: str, bias: str, **attributes: Any
-) -> Any:
-    """Adds DequantizeLinear, Conv, QuantizeLinear. Returns (name, weights scale, int32 bias, y grid, bounds of y)."""
-    scale = net.rng.uniform(0.001, 0.01, w.shape[0] if per_channel else ()).astype(F)
-    wq = net.node(
-        "DequantizeLinear", net.const(w, np.int8), net.const(scale, F), net.const(np.zeros_like(scale), np.int8), axis=0
-    )
-    inputs = [net.dequantize(x, *x_grid), wq]
-    steps = (x_grid[0] * scale) * np.ones(w.shape[0], F)
-    b = net.rng.integers(-3000, 3000, w.shape[0])
-    if bias == "int32":
-        zero = net.const(np.zeros(w.shape[0]), np.int32)
-        inputs.append(net.node("DequantizeLinear", net.const(b, np.int32), net.const(steps, F), zero, axis=0))
-    elif bias == "float":
-        inputs.append(net.const(b.astype(np.float64) * steps, F))
-    else:
-        b = np.zeros_like(b)
-    y_grid = net.grid()
-    lo, hi = net.bounds
-    y = net.node("Conv", *inputs, **attributes)
-    if relu == "relu":
-        y = net.node("Relu", y)
-        lo = y_grid[1]
-    elif relu == "clip":
-        y = net.node("Clip", y, net.const(0, F), net.const(1.5, F))
-        lo = y_grid[1]
-        hi = min(hi, int(rint(F(1.5) / y_grid[0])) + y_grid[1])
-    return net.quantize(y, *y_grid), scale * np.ones(w.shape[0], F), b, y_grid, (lo, hi)
-
-
-def requantized(sums: np.ndarray, b: Any, scale: Any, x_grid: Any, y_grid: Any, bounds: Any) -> np.ndarray:
-    factor = (x_grid[0] * scale / y_grid[0]).astype(F)
-    q = rint((sums + b[:, None, None]).astype(F) * factor[:, None, None]) + y_grid[1]
-    return np.clip(q, *bounds)
-
+from .quant_graphs import F, Net, against_onnxruntime, conv_sums, layer, on_every_isa, requantized, rint
 
 CONVS = [
     # in, size, out, kernel, stride, pad, dilation, groups
@@ -407,35 +268,110 @@ def test_quantizing_plain_tensors_by_vectors(monkeypatch: pytest.MonkeyPatch) ->
         np.testing.assert_array_equal(got[1], (want - zero).astype(F) * scale)
 
 
-def test_what_is_not_covered_runs_in_float32() -> None:
-    """Weights with a zero point or u8, activations quantized per channel, a value that others read unquantized."""
-    for kind in ("zero", "u8", "per_channel", "shared"):
-        net = Net(3)
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_weights_with_zero_points_are_exact(monkeypatch: pytest.MonkeyPatch, dtype: Any, per_channel: bool) -> None:
+    """Less their zero points they are wider than a byte: one convolution, one of two groups, one by channels."""
+    info = np.iinfo(dtype)
+    for groups, out in [(1, 7), (2, 6), (8, 8)]:
+        net = Net(groups)
         grid, y_grid = net.grid(), net.grid()
-        wt = np.uint8 if kind == "u8" else np.int8
-        w = net.rng.integers(0 if kind == "u8" else -127, 127, (6, 4, 3, 3))
-        zero = 3 if kind in ("zero", "u8") else 0
-        wd = net.node("DequantizeLinear", net.const(w, wt), net.const(0.01, F), net.const(zero, wt))
-        if kind == "per_channel":
-            scales, zeros = net.const([0.01, 0.02, 0.03, 0.04], F), net.const([1, 2, 3, 4], np.uint8)
-            xd = net.node(
-                "DequantizeLinear", net.node("QuantizeLinear", "x", scales, zeros, axis=1), scales, zeros, axis=1
-            )
-        else:
-            xd = net.dequantize(net.quantize("x", *grid), *grid)
-        c = net.node("Conv", xd, wd)
-        y = net.dequantize(net.quantize(c, *y_grid), *y_grid)
-        outputs = {y: TensorProto.FLOAT}
-        if kind == "shared":
-            outputs[c] = TensorProto.FLOAT
-        model = net.model({"x": [1, 4, 8, 8]}, outputs)
-        x = net.rng.standard_normal((1, 4, 8, 8)).astype(F)
-        session = InferenceSession(model, threads=1)
-        assert not any(row["kernel"].startswith("qconv_") for row in session.explain(repeats=0)), kind
-        # Its fusion takes scales per channel for one scale and fails.
-        want = against_onnxruntime(model, {"x": x}, fuse=False)
-        got = session.run(None, {"x": x})
-        assert np.max(np.abs(got[0] - want[0])) <= 1.01 * y_grid[0], kind
+        w = net.rng.integers(info.min, int(info.max) + 1, (out, 8 // groups, 3, 3))
+        scale = net.rng.uniform(0.001, 0.01, out if per_channel else ()).astype(F) if per_channel else F(0.004)
+        zero = net.rng.integers(info.min, int(info.max) + 1, out if per_channel else ())
+        constants = [net.const(w, dtype), net.const(scale, F), net.const(zero, dtype)]
+        wd = net.node("DequantizeLinear", *constants, axis=0)
+        y = net.node("Conv", net.dequantize(net.quantize("x", *grid), *grid), wd, pads=[1] * 4, group=groups)
+        q = net.quantize(y, *y_grid)
+        model = net.model({"x": [1, 8, 9, 9]}, {q: net.qtype})
+        x = net.rng.standard_normal((1, 8, 9, 9)).astype(F)
+        n = np.clip(rint(x / grid[0]) + grid[1], *net.bounds) - grid[1]
+        sums = conv_sums(n, w - np.broadcast_to(zero, out)[:, None, None, None], 1, 1, 1, groups)
+        want = requantized(sums, np.zeros(out, int), scale * np.ones(out, F), grid, y_grid, net.bounds)
+        (got,) = on_every_isa(monkeypatch, model, {"x": x})
+        np.testing.assert_array_equal(got, want)
+        monkeypatch.delenv("SECATEUR_ISA")
+        assert any(row["kernel"].startswith("qconv_") for row in InferenceSession(model, threads=1).explain(repeats=0))
+
+
+def test_a_convolution_that_others_read_unquantized(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sums become float32 as a linear layer's do; the bytes of who quantizes it come from that."""
+    net = Net(3)
+    grid, y_grid = net.grid(), net.grid()
+    w, bias = net.rng.integers(-127, 128, (6, 4, 3, 3)), net.rng.standard_normal(6).astype(F)
+    wd = net.node("DequantizeLinear", net.const(w, np.int8), net.const(0.01, F), net.const(0, np.int8))
+    c = net.node("Conv", net.dequantize(net.quantize("x", *grid), *grid), wd, net.const(bias, F))
+    q = net.quantize(c, *y_grid)
+    model = net.model({"x": ["batch", 4, 8, 8]}, {c: TensorProto.FLOAT, q: net.qtype})
+    x = net.rng.standard_normal((2, 4, 8, 8)).astype(F)
+    n = np.clip(rint(x / grid[0]) + grid[1], 0, 255) - grid[1]
+    want = conv_sums(n, w, 1, 0, 1, 1).astype(F) * F(grid[0] * F(0.01)) + bias[:, None, None]
+    got = on_every_isa(monkeypatch, model, {"x": x})
+    np.testing.assert_array_equal(got[0], want)
+    np.testing.assert_array_equal(got[1], np.clip(rint(want / y_grid[0]) + y_grid[1], 0, 255))
+
+
+def why_float(model: bytes) -> str:
+    """What explain() says of the only layer."""
+    (row,) = [r for r in InferenceSession(model, threads=1, fallback=None).explain(repeats=0) if r["n_weights"]]
+    return str(row["why"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("per_channel", "activations are quantized per channel"),
+        ("only_weights", "activations are not quantized"),
+        ("int16", "activations are int16"),
+        ("scales", "scales of weights that are not one per output"),
+        ("bias", "its bias is not one number per output"),
+    ],
+)
+def test_a_layer_in_float32_says_why(kind: str, reason: str) -> None:
+    net = Net(3)
+    grid, y_grid = net.grid(), net.grid()
+    w = net.rng.integers(-127, 127, (4, 4, 3, 3))
+    scale = net.const([0.01, 0.02, 0.01, 0.03] if kind == "scales" else 0.01, F)
+    zero = net.const([0] * 4 if kind == "scales" else 0, np.int8)
+    inputs = [net.node("DequantizeLinear", net.const(w, np.int8), scale, zero, axis=1)]
+    if kind == "per_channel":
+        scales, zeros = net.const([0.01, 0.02, 0.03, 0.04], F), net.const([1, 2, 3, 4], np.uint8)
+        xq = net.node("QuantizeLinear", "x", scales, zeros, axis=1)
+        xd = net.node("DequantizeLinear", xq, scales, zeros, axis=1)
+    elif kind == "int16":
+        constants = net.const(0.001, F), net.const(3, np.int16)
+        xd = net.node("DequantizeLinear", net.node("QuantizeLinear", "x", *constants), *constants)
+    else:
+        xd = "x" if kind == "only_weights" else net.dequantize(net.quantize("x", *grid), *grid)
+    if kind == "bias":
+        inputs.append(net.node("Mul", "b", net.const(1, F)))
+    y = net.dequantize(net.quantize(net.node("Conv", xd, *inputs), *y_grid), *y_grid)
+    shapes: dict[str, list[Any]] = {"x": [1, 4, 8, 8]} | ({"b": [4]} if kind == "bias" else {})
+    model = net.model(shapes, {y: TensorProto.FLOAT})
+    x = {"x": net.rng.standard_normal((1, 4, 8, 8)).astype(F)} | ({"b": np.ones(4, F)} if kind == "bias" else {})
+    if kind == "int16":  # of a later opset
+        proto = onnx.load_model_from_string(model)
+        proto.opset_import[0].version = 21
+        proto.ir_version = 10
+        model = proto.SerializeToString()
+    why = why_float(model)
+    assert why.startswith("computed in float32"), why
+    if kind != "bias":
+        assert reason in why
+    # Its fusion takes scales per channel for one scale and fails.
+    want = against_onnxruntime(model, x, fuse=False)
+    got = InferenceSession(model, threads=1).run(None, x)
+    assert np.max(np.abs(got[0] - want[0])) <= 1.01 * y_grid[0], kind
+
+
+def test_inspect_tells_integer_layers_from_the_others() -> None:
+    """A bias between two steps leaves the layer in integers, its result in float32."""
+    net = Net(1)
+    model, _, _ = _linear(net, np.ones((4, 2)), 50.0, bias=net.const(np.full(2, 0.25), F))
+    (layer,) = [row for row in inspect(model)["layers"] if row["n_weights"]]
+    assert layer["why"].startswith("result in float32: a bias between two steps"), layer["why"]
+    assert layer["arithmetic"] == "int8"
+    assert not layer["plain_loops"]
 
 
 def _linear(net: Net, w: np.ndarray, scale: float, bias: str = "") -> tuple[bytes, Any, Any]:

@@ -14,11 +14,15 @@
 // point; an s8 tensor is held as u8, its zero point moved by 128. `_quads` on them and on a QuantizeLinear: the result
 // stays in the layout of kernels/qconv/qconv.h (1: channels on axis 1, 2: on the last axis); else it is a plain tensor.
 // _x_s8, _a_s8, _b_s8, _r_s8 say that an operand's zero point was s8 in the file; the operand must agree.
-//   QuadConv     x, weight s8, bias int32 or "", scale [O], residual or ""; Conv's attributes; _x_zero, of the result
-//                _q_scale, _q_zero, _lo, _hi; with a residual _r_scale, _r_zero, _sum_scale, _sum_zero, _sum_lo, _sum_hi
-//   QuadLinear   the same, weight [out, in], no residual; with _float the result is float32, scale that of the sums and
-//                inputs[4] an offset [out] or ""; with _gelu the same, but then its GELU is quantized to _q_scale, _q_zero;
-//                with _raw int32 sums: inputs[5] the zero point of x, that comes while running, inputs[6] [out] sums of weights
+//   QuadConv     x, weight s8 (or s16, -255 to 255, of u8 with zero points), bias int32 or "", scale [O], residual or ""; Conv's
+//                attributes; _x_zero, of the result _q_scale, _q_zero, _lo, _hi; with a residual _r_scale, _r_zero, _sum_scale,
+//                _sum_zero, _sum_lo, _sum_hi; with _float the result is float32, scale that of the sums and inputs[4] an offset [O]
+//                or ""; with _raw int32 sums. _dynamic (_raw or _float): zero point and scale of x are inputs[5] and inputs[6] and
+//                come while running ("": 0 and 1)
+//   QuadLinear   the same, weight [out, in], no residual; with _gelu as with _float, but then its GELU is quantized to _q_scale,
+//                _q_zero
+//   QuadTable    x, table [256] of the result's type, by the byte of x as u8
+//   _why         (string, on any layer) why it is not an integer layer, or not wholly: for explain()
 //   QuadAdd      a, b; _a_scale, _a_zero, _b_scale, _b_zero, _scale, _zero, _lo, _hi
 //   QuadAverage, QuadMaxPool, QuadReshape   x and the attributes and further inputs of `_op`; _x_scale, _x_zero, _scale, _zero
 #pragma once
@@ -42,6 +46,12 @@ void upgrade(Graph& graph, Notes& notes);              // forms of opsets before
 
 // Before constants are folded, so that quantized weights are still seen.
 void expand_qoperators(Graph& graph, Notes& notes);    // QLinearConv, ... -> DequantizeLinear, Conv, QuantizeLinear
+// What only moves a dequantized constant (Transpose, Reshape, Slice, ...) moves its integers instead: one move of each chain a
+// call; true when there was one. fold_constants() then makes constants of the moved.
+bool move_quantized_constants(Graph& graph, Notes& notes);
+// Averages over an image that lie between integer layers in the words that fuse_quantized() knows.
+void canonical_pools(Graph& graph);
+void make_tables(Graph& graph, Notes& notes);          // DequantizeLinear, functions of one value, QuantizeLinear -> a table
 void fuse_quantized(Graph& graph, Notes& notes);       // DequantizeLinear, layer, QuantizeLinear -> an integer layer
 
 void fuse_quantized_gelus(Graph& graph);               // last: a QuadLinear takes in the GELU and QuantizeLinear behind it

@@ -1,5 +1,6 @@
 // QLinear operators in the words of QuantizeLinear and DequantizeLinear: one pattern then serves both ways of writing a
-// quantized network, and whatever the patterns do not cover runs in float32 with the same meaning.
+// quantized network, and whatever the patterns do not cover runs in float32 with the same meaning. Fused products of dynamic
+// quantization in the words of MatMulInteger, Cast, Mul and Add.
 #include "base/error.h"
 #include "graph/attrs.h"
 #include "graph/check.h"
@@ -90,6 +91,23 @@ bool expand(std::vector<Node>& to, const Node& n) {
     e.quantize(e.fresh("y"), e.input(3), e.input(4));
     return true;
   }
+  if (n.op == "DynamicQuantizeMatMul" || n.op == "MatMulIntegerToFloat") {
+    const bool dynamic = n.op == "DynamicQuantizeMatMul";
+    check_inputs(n, dynamic ? 3 : 4, dynamic ? 5 : 7);
+    std::string a = e.input(0), a_scale = e.input(2), a_zero = e.input(4);
+    if (dynamic) {
+      Node& quantize = e.add("DynamicQuantizeLinear", {a}, e.fresh("a"));
+      quantize.outputs = {a = e.fresh("a"), a_scale = e.fresh("as"), a_zero = e.fresh("az")};
+    }
+    const auto b_scale = e.input(dynamic ? 2 : 3), b_zero = e.input(dynamic ? 3 : 5), bias = e.input(dynamic ? 4 : 6);
+    const auto sums = e.add("MatMulInteger", {a, e.input(1), a_zero, b_zero}, e.fresh("i")).outputs[0];
+    Node& cast = e.add("Cast", {sums}, e.fresh("f"));
+    cast.attrs["to"].value = static_cast<int64_t>(DType::kFloat);
+    const auto scale = e.product("s", a_scale, b_scale);
+    e.add("Mul", {e.fresh("f"), scale}, bias.empty() ? n.outputs[0] : e.fresh("y"));
+    if (!bias.empty()) e.add("Add", {e.fresh("y"), bias}, n.outputs[0]);
+    return true;
+  }
   if (n.op == "QGemm") {
     check_inputs(n, 6, 9);
     const float alpha = attr_f(n, "alpha", 1.0f);
@@ -123,7 +141,7 @@ void expand_qoperators(Graph& graph, Notes& notes) {
     }
   }
   graph.nodes = std::move(nodes);
-  if (count) notes.push_back("read " + std::to_string(count) + " QLinear operators as dequantize, compute, quantize");
+  if (count) notes.push_back("read " + std::to_string(count) + " fused quantized operators as dequantize, compute, quantize");
 }
 
 }  // namespace secateur

@@ -5,25 +5,26 @@
 #include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <optional>
+#include <map>
 
-#include "graph/attrs.h"
 #include "graph/passes/passes.h"
-#include "graph/passes/rewriter.h"
+#include "graph/passes/quant.h"
 
 namespace secateur {
 namespace {
 
-bool has_input(const Node& n, size_t i) { return i < n.inputs.size() && !n.inputs[i].empty(); }
-bool is(const Node& n, const char* op) { return n.domain.empty() && n.op == op; }
+constexpr float kOpen = std::numeric_limits<float>::infinity();
 
-// A tensor of bytes, per tensor: value = (q - zero) * scale with q as u8; s8 is shifted by 128.
-struct Grid {
-  std::string value;
-  float scale = 1;
-  int64_t zero = 0;
-  bool s8 = false;
-  bool operator==(const Grid& o) const { return scale == o.scale && zero == o.zero; }
+// A layer as it is read from its node.
+struct Layer {
+  Grid x;
+  QuantizedConstant w;
+  bool conv = false, rows = true;          // rows: outputs are the weight's first axis
+  int64_t out = 0;
+  std::vector<double> step;                // of the accumulator, per output
+  std::vector<float> scale;                // of the sums, to the result's step or to float32
+  std::vector<int32_t> bias;               // in steps of the accumulator
+  std::vector<float> offset;               // of a float32 result
 };
 
 class Matcher {
@@ -34,12 +35,14 @@ class Matcher {
   size_t residuals() const { return residuals_; }
 
  private:
-  std::optional<Grid> grid(const Node& n) const;
-  std::optional<Grid> dequantized(const std::string& value) const;
   bool layer(size_t at, size_t layer, const std::string& bias_value, const Grid* y, float lo, float hi);
+  std::string operands(const Node& n, Layer& l) const;
+  std::string scales(const Grid* y, Layer& l) const;
+  std::string bias(const std::string& value, const Grid* y, Layer& l) const;
+  Node build(const Node& n, const Layer& l, const Grid* y, float lo, float hi);
+  void explain();
   bool match(size_t at);
   bool match_float(size_t at);
-  bool match_integer(size_t at);
   std::optional<std::pair<size_t, std::string>> biased(int add);
   void fuse_residuals();
   void place();
@@ -53,184 +56,144 @@ class Matcher {
 
   Rewriter r_;
   Attribute layer_attr_;
+  std::map<size_t, std::string> why_;      // layer -> why it is none of integers, or its result none
   size_t count_ = 0, residuals_ = 0;
 };
 
-void set(Node& n, const char* name, int64_t v) { n.attrs[name].value = v; }
-void set(Node& n, const char* name, float v) { n.attrs[name].value = v; }
-
-// Scale and zero point of a QuantizeLinear or DequantizeLinear, when constant, one for all and of 8 bits.
-std::optional<Grid> Matcher::grid(const Node& n) const {
-  if (n.inputs.size() < 2 || attr_i(n, "block_size", 0) != 0) return std::nullopt;
-  const Tensor* scale = r_.f32(n.inputs[1]);
-  if (!scale || scale->numel() != 1 || scale->dims.size() > 1) return std::nullopt;
-  Grid g;
-  g.scale = scale->f32()[0];
-  if (!(g.scale > 0) || !std::isfinite(g.scale)) return std::nullopt;
-  if (has_input(n, 2)) {
-    const Tensor* zero = r_.constant(n.inputs[2]);
-    if (!zero || zero->numel() != 1) return std::nullopt;
-    if (zero->dtype == DType::kUInt8) {
-      g.zero = zero->data[0];
-    } else if (zero->dtype == DType::kInt8) {
-      g.zero = int64_t{static_cast<int8_t>(zero->data[0])} + 128;
-      g.s8 = true;
-    } else {
-      return std::nullopt;
-    }
-  } else if (attr_i(n, "output_dtype", 0) != 0 || is(n, "DequantizeLinear")) {
-    return std::nullopt;  // the type is not said here
-  }
-  return g;
-}
-
-std::optional<Grid> Matcher::dequantized(const std::string& value) const {
-  const int maker = r_.producer(value);
-  if (maker < 0) return std::nullopt;
-  const Node& n = r_.node(static_cast<size_t>(maker));
-  if (!is(n, "DequantizeLinear") || !has_input(n, 0) || r_.constant(n.inputs[0])) return std::nullopt;
-  auto g = grid(n);
-  if (g) g->value = n.inputs[0];
-  return g;
-}
-
-// The quantized weight behind a value.
-struct Weight {
-  const Tensor* q = nullptr;
-  const Tensor* scale = nullptr;
-  int64_t axis = 1;
-};
-std::optional<Weight> weight_of(const Rewriter& r, const std::string& value, DType dtype) {
-  const int maker = r.producer(value);
-  if (maker < 0) return std::nullopt;
-  const Node& n = r.node(static_cast<size_t>(maker));
-  if (!is(n, "DequantizeLinear") || n.inputs.size() < 2 || attr_i(n, "block_size", 0) != 0) return std::nullopt;
-  Weight w{r.constant(n.inputs[0]), r.f32(n.inputs[1]), attr_i(n, "axis", 1)};
-  if (!w.q || !w.scale || w.q->dtype != dtype || w.scale->dims.size() > 1) return std::nullopt;
-  if (has_input(n, 2)) {
-    const Tensor* zero = r.constant(n.inputs[2]);
-    if (!zero) return std::nullopt;
-    for (uint8_t b : zero->data)
-      if (b != 0) return std::nullopt;  // other zero points: float32
-  }
-  return w;
-}
-
 // Whether no sum of an output can leave int32, whatever the activations are: |q - zero| <= 255.
-bool fits_int32(const Tensor& q, int64_t out, bool rows, const std::vector<int32_t>& bias) {
-  const int64_t per_out = q.numel() / out;
-  if (per_out < (int64_t{1} << 15)) return true;  // 2^15 * 255 * 128 + 2^30 < 2^31
-  const auto* w = reinterpret_cast<const int8_t*>(q.data.data());
-  std::vector<int64_t> reach(static_cast<size_t>(out), 0);
-  for (int64_t i = 0; i < out * per_out; ++i) reach[static_cast<size_t>(rows ? i / per_out : i % out)] += 255 * std::abs(int{w[i]});
-  for (size_t o = 0; o < reach.size(); ++o)
-    if (reach[o] + (bias.empty() ? 0 : std::abs(int64_t{bias[o]})) > std::numeric_limits<int32_t>::max()) return false;
+bool fits_int32(const Layer& l) {
+  const auto out = static_cast<size_t>(l.out), per_out = l.w.q.size() / out;
+  if (per_out < (size_t{1} << 14)) return true;  // 2^14 * 255 * 255 + 2^30 < 2^31
+  std::vector<int64_t> reach(out, 0);
+  for (size_t i = 0; i < l.w.q.size(); ++i) reach[l.rows ? i / per_out : i % out] += 255 * std::abs(int64_t{l.w.q[i]});
+  for (size_t o = 0; o < out; ++o)
+    if (reach[o] + (l.bias.empty() ? 0 : std::abs(int64_t{l.bias[o]})) > std::numeric_limits<int32_t>::max()) return false;
   return true;
 }
 
-// Conv, Gemm or MatMul at `at_layer` whose last value, y of node `at`, is quantized to *y, or is float32 (linear layers only).
-bool Matcher::layer(size_t at, size_t at_layer, const std::string& bias_value, const Grid* y, float lo, float hi) {
-  const Node n = r_.node(at_layer);
-  const bool conv = is(n, "Conv");
-  if (n.inputs.size() < 2 || n.inputs.size() > 3) return false;
-  const auto x = dequantized(n.inputs[0]);
-  const auto w = weight_of(r_, n.inputs[1], DType::kInt8);
-  if (!x || !w || w->q->numel() == 0) return false;
-  const std::vector<int64_t>& dims = w->q->dims;
-  bool rows = true;  // outputs are the weight's first axis
-  if (conv) {
-    if (dims.size() != 3 && dims.size() != 4) return false;
+// A bound of the result in its bytes.
+int64_t bound(float v, const Grid& y, int64_t open) {
+  if (std::isinf(v)) return open;
+  const double b = std::nearbyint(static_cast<double>(v / y.scale)) + static_cast<double>(y.zero);
+  return static_cast<int64_t>(std::fmin(std::fmax(b, 0.0), 255.0));
+}
+
+// The functions below return why a layer is not one of integers; empty: it is.
+std::string Matcher::operands(const Node& n, Layer& l) const {
+  l.conv = is(n, "Conv");
+  if (n.inputs.size() < 2 || n.inputs.size() > 3) return "its operands are not those of a layer";
+  std::string why, why_not_x;
+  const auto x = dequantized(r_, n.inputs[0], &why_not_x);
+  const auto w = constant_of(r_, n.inputs[1], false, &why);
+  if (!w) return why;
+  if (!x) return why_not_x;
+  l.x = *x, l.w = *w;
+  const std::vector<int64_t>& dims = l.w.dims;
+  if (l.w.q.empty() || (l.conv ? dims.size() != 3 && dims.size() != 4 : dims.size() != 2)) return "weights of rank " + std::to_string(dims.size());
+  if (n.op == "Gemm" && (attr_i(n, "transA", 0) != 0 || attr_f(n, "alpha", 1.0f) != 1.0f || attr_f(n, "beta", 1.0f) != 1.0f))
+    return "a Gemm with transA, alpha or beta";
+  l.rows = l.conv || (n.op == "Gemm" && attr_i(n, "transB", 0) != 0);
+  l.out = l.rows ? dims[0] : dims[1];
+  return "";
+}
+
+std::string Matcher::scales(const Grid* y, Layer& l) const {
+  const int64_t n_scales = l.w.scale->numel();
+  if (n_scales != 1 && (n_scales != l.out || l.w.axis != (l.rows ? 0 : 1))) return "scales of weights that are not one per output";
+  l.step.resize(static_cast<size_t>(l.out)), l.scale.resize(static_cast<size_t>(l.out));
+  for (size_t o = 0; o < l.step.size(); ++o) {
+    const float s = l.w.scale->f32()[n_scales == 1 ? 0 : o];
+    if (!(s > 0) || !std::isfinite(s)) return "a scale of its weights is not positive";
+    l.step[o] = static_cast<double>(l.x.scale * s);  // rounded to float32, as the bias's own scale was
+    l.scale[o] = y ? l.x.scale * s / y->scale : l.x.scale * s;
+    if (!std::isfinite(l.scale[o]) || l.step[o] == 0) return "scales whose product is no float32";
+  }
+  return "";
+}
+
+// What an exporter wrote as int32 on the accumulator's grid comes back as it is.
+std::string Matcher::bias(const std::string& value, const Grid* y, Layer& l) const {
+  if (value.empty()) return "";
+  std::vector<double> real;
+  std::string why;
+  if (const auto b = constant_of(r_, value, true, &why)) {
+    const int64_t scales = b->scale->numel();
+    if (static_cast<int64_t>(b->q.size()) != l.out || (scales != 1 && scales != l.out)) return "its bias is not one number per output";
+    for (size_t o = 0; o < b->q.size(); ++o) real.push_back(static_cast<double>(b->q[o]) * static_cast<double>(b->scale->f32()[scales == 1 ? 0 : o]));
+  } else if (const Tensor* f = r_.f32(value)) {
+    if (f->numel() != l.out || (!f->dims.empty() && f->dims.back() != l.out)) return "its bias is not one number per output";
+    real.assign(f->f32(), f->f32() + l.out);
   } else {
-    if (dims.size() != 2) return false;
-    rows = n.op == "Gemm" && attr_i(n, "transB", 0) != 0;
-    if (n.op == "Gemm" && (attr_i(n, "transA", 0) != 0 || attr_f(n, "alpha", 1.0f) != 1.0f || attr_f(n, "beta", 1.0f) != 1.0f)) return false;
+    return r_.constant(value) ? "its bias is no float32" : why;
   }
-  const int64_t out = rows ? dims[0] : dims[1];
-  const int64_t n_scales = w->scale->numel();
-  const int64_t axis = w->axis < 0 ? w->axis + static_cast<int64_t>(dims.size()) : w->axis;
-  if (n_scales != 1 && (n_scales != out || axis != (rows ? 0 : 1))) return false;
-  std::vector<double> step(static_cast<size_t>(out));  // of the accumulator
-  std::vector<float> scale(static_cast<size_t>(out));
-  for (size_t o = 0; o < step.size(); ++o) {
-    const float s = w->scale->f32()[n_scales == 1 ? 0 : o];
-    if (!(s > 0) || !std::isfinite(s)) return false;
-    step[o] = static_cast<double>(x->scale * s);  // rounded to float32, as the bias's own scale was
-    scale[o] = y ? x->scale * s / y->scale : x->scale * s;
-    if (!std::isfinite(scale[o]) || step[o] == 0) return false;
+  if (!y) l.offset.assign(real.begin(), real.end());
+  for (size_t o = 0; y && o < real.size(); ++o) {
+    const double exact = real[o] / l.step[o], v = std::nearbyint(exact);
+    if (!(std::fabs(v) < 0x1p30)) return "a bias that its sums cannot hold";
+    // A float32 bias off that grid may move the result by a small part of its step, no more.
+    if (std::fabs(exact - v) * static_cast<double>(l.scale[o]) > 1.0 / 32) return "a bias between two steps of its sums";
+    l.bias.push_back(static_cast<int32_t>(v));
   }
-  // The bias in steps of the accumulator; what an exporter wrote as int32 on that grid comes back as it is.
-  std::vector<int32_t> bias;
-  std::vector<float> offset;  // of a float32 result
-  if (!bias_value.empty()) {
-    std::vector<double> real;
-    if (const auto b = weight_of(r_, bias_value, DType::kInt32)) {
-      const int64_t count = b->q->numel(), scales = b->scale->numel();
-      if (count != out || (scales != 1 && scales != out)) return false;
-      for (int64_t o = 0; o < count; ++o) {
-        int32_t v;
-        std::memcpy(&v, b->q->data.data() + 4 * o, 4);
-        real.push_back(static_cast<double>(v) * static_cast<double>(b->scale->f32()[scales == 1 ? 0 : o]));
-      }
-    } else if (const Tensor* f = r_.f32(bias_value)) {
-      if (f->numel() != out || (!f->dims.empty() && f->dims.back() != out)) return false;
-      real.assign(f->f32(), f->f32() + out);
-    } else {
-      return false;
-    }
-    if (!y) offset.assign(real.begin(), real.end());
-    for (size_t o = 0; y && o < real.size(); ++o) {
-      const double exact = real[o] / step[o], v = std::nearbyint(exact);
-      if (!(std::fabs(v) < 0x1p30)) return false;
-      // A float32 bias off that grid may move the result by a small part of its step, no more.
-      if (std::fabs(exact - v) * scale[o] > 1.0 / 32) return false;
-      bias.push_back(static_cast<int32_t>(v));
-    }
-  }
-  if (!fits_int32(*w->q, out, rows, bias)) return false;
+  return "";
+}
+
+Node Matcher::build(const Node& n, const Layer& l, const Grid* y, float lo, float hi) {
   Node q;
   q.name = n.name;
-  q.op = conv ? "QuadConv" : "QuadLinear";
-  if (conv) q.attrs = n.attrs;
-  q.outputs = r_.node(at).outputs;
-  Tensor t;
-  if (rows) {
-    t = *w->q;
-  } else {
-    t.dtype = DType::kInt8;
-    t.dims = {dims[1], dims[0]};
-    t.data.resize(w->q->data.size());
-    for (int64_t i = 0; i < dims[0]; ++i)
-      for (int64_t o = 0; o < out; ++o) t.data[static_cast<size_t>(o * dims[0] + i)] = w->q->data[static_cast<size_t>(i * out + o)];
-  }
+  q.op = l.conv ? "QuadConv" : "QuadLinear";
+  if (l.conv) q.attrs = n.attrs;
   const std::string stem = n.outputs[0];
-  q.inputs = {x->value, r_.add(stem + "/weight", std::move(t)), "", "", ""};
-  if (!bias.empty()) {
+  q.inputs = {l.x.value, r_.add(stem + "/weight", layer_weights(l.w.q, l.w.dims, l.rows)), "", "", ""};
+  if (!l.bias.empty()) {
     Tensor b;
     b.dtype = DType::kInt32;
-    b.dims = {out};
-    b.data.resize(bias.size() * 4);
-    std::memcpy(b.data.data(), bias.data(), b.data.size());
+    b.dims = {l.out};
+    b.data.resize(l.bias.size() * 4);
+    std::memcpy(b.data.data(), l.bias.data(), b.data.size());
     q.inputs[2] = r_.add(stem + "/bias", std::move(b));
   }
-  q.inputs[3] = r_.add_f32(stem + "/scale", {out}, scale);
-  set(q, "_x_zero", x->zero), set(q, "_x_s8", int64_t{x->s8});
+  q.inputs[3] = r_.add_f32(stem + "/scale", {l.out}, l.scale);
+  set(q, "_x_zero", l.x.zero), set(q, "_x_s8", int64_t{l.x.s8});
   if (!y) {
-    if (!offset.empty()) q.inputs[4] = r_.add_f32(stem + "/offset", {out}, offset);
+    if (!l.offset.empty()) q.inputs[4] = r_.add_f32(stem + "/offset", {l.out}, l.offset);
     set(q, "_float", int64_t{1});
-    put(at, std::move(q), y);
-    return true;
+    return q;
   }
-  set(q, "_q_scale", y->scale);
-  set(q, "_q_zero", y->zero);
-  const auto bound = [&](float v, int64_t open) {
-    if (std::isinf(v)) return open;
-    const double b = std::nearbyint(static_cast<double>(v / y->scale)) + static_cast<double>(y->zero);
-    return static_cast<int64_t>(std::fmin(std::fmax(b, 0.0), 255.0));
-  };
-  set(q, "_lo", bound(lo, 0));
-  set(q, "_hi", bound(hi, 255));
+  set(q, "_q_scale", y->scale), set(q, "_q_zero", y->zero);
+  set(q, "_lo", bound(lo, *y, 0)), set(q, "_hi", bound(hi, *y, 255));
+  return q;
+}
+
+// Conv, Gemm or MatMul at `at_layer` whose last value, y of node `at`, is quantized to *y, or is float32.
+bool Matcher::layer(size_t at, size_t at_layer, const std::string& bias_value, const Grid* y, float lo, float hi) {
+  const Node n = r_.node(at_layer);
+  Layer l;
+  std::string why = operands(n, l);
+  if (why.empty()) why = scales(y, l);
+  if (why.empty()) why = bias(bias_value, y, l);
+  if (why.empty() && !fits_int32(l)) why = "sums that may leave int32";
+  const std::string before = why_.count(at_layer) ? why_[at_layer] : "";
+  if (!why.empty()) {
+    why_[at_layer] = why;
+    return false;
+  }
+  why_.erase(at_layer);
+  Node q = build(n, l, y, lo, hi);
+  q.outputs = r_.node(at).outputs;
+  if (!y && !before.empty()) q.attrs["_why"].value = "result in float32: " + before;
+  if (n.attrs.count("_layer")) layer_attr_ = n.attrs.at("_layer");  // the file's layer, not the Add of its bias
   put(at, std::move(q), y);
   return true;
+}
+
+// Layers with a quantized operand that stay in float32 say why.
+void Matcher::explain() {
+  for (const auto& [at, why] : why_) {
+    if (r_.dead(at) || !r_.node(at).domain.empty()) continue;
+    bool any = false;
+    for (const auto& in : r_.node(at).inputs) any = any || (r_.producer(in) >= 0 && is(r_.node(static_cast<size_t>(r_.producer(in))), "DequantizeLinear"));
+    if (any) r_.attrs(at)["_why"].value = "computed in float32: " + why;
+  }
 }
 
 // Node `add` adds a bias to a MatMul that nothing else reads: the MatMul and the bias.
@@ -241,77 +204,33 @@ std::optional<std::pair<size_t, std::string>> Matcher::biased(int add) {
     if (product < 0 || r_.only_consumer(n.inputs[side]) != add || !is(r_.node(static_cast<size_t>(product)), "MatMul")) continue;
     // A bias of rank 1 is one of features whatever the product's rank.
     const Tensor* f = r_.f32(n.inputs[1 - side]);
-    const auto b = weight_of(r_, n.inputs[1 - side], DType::kInt32);
-    if ((!f || f->dims.size() != 1) && (!b || b->q->dims.size() != 1)) continue;
+    const auto b = constant_of(r_, n.inputs[1 - side], true);
+    if ((!f || f->dims.size() != 1) && (!b || b->dims.size() != 1)) continue;
     return std::pair(static_cast<size_t>(product), n.inputs[1 - side]);
   }
   return std::nullopt;
 }
 
-// Node `at` is a Gemm or MatMul, or adds a bias to one, and its result is not quantized.
+// Node `at` is a Conv, Gemm or MatMul, or adds a bias to a MatMul, and its result is not quantized.
 bool Matcher::match_float(size_t at) {
   const Node n = r_.node(at);
-  constexpr float kOpen = std::numeric_limits<float>::infinity();
   if (r_.dead(at) || n.outputs.empty()) return false;
   if (n.attrs.count("_layer")) layer_attr_ = n.attrs.at("_layer");
   if (is(n, "Add")) {
     const auto m = biased(static_cast<int>(at));
     return m && layer(at, m->first, m->second, nullptr, -kOpen, kOpen);
   }
-  if (!is(n, "Gemm") && !is(n, "MatMul")) return false;
   return layer(at, at, has_input(n, 2) ? n.inputs[2] : "", nullptr, -kOpen, kOpen);
-}
-
-// Node `at` is a MatMulInteger with u8 activations of one zero point, known or not, and constant s8 weights without one.
-bool Matcher::match_integer(size_t at) {
-  const Node n = r_.node(at);
-  if (r_.dead(at) || n.inputs.size() < 2 || n.outputs.size() != 1) return false;
-  const Tensor* w = r_.constant(n.inputs[1]);
-  if (!w || w->dtype != DType::kInt8 || w->dims.size() != 2 || w->numel() == 0 || r_.constant(n.inputs[0])) return false;
-  if (has_input(n, 3)) {
-    const Tensor* zero = r_.constant(n.inputs[3]);
-    if (!zero || std::any_of(zero->data.begin(), zero->data.end(), [](uint8_t b) { return b != 0; })) return false;
-  }
-  if (!has_input(n, 2)) return false;  // the activations' type is not said
-  const Tensor* x_zero = r_.constant(n.inputs[2]);
-  const int maker = r_.producer(n.inputs[2]);
-  const bool dynamic = maker >= 0 && is(r_.node(static_cast<size_t>(maker)), "DynamicQuantizeLinear") &&
-                       r_.node(static_cast<size_t>(maker)).outputs.size() == 3 && r_.node(static_cast<size_t>(maker)).outputs[2] == n.inputs[2];
-  if (!dynamic && !(x_zero && x_zero->dtype == DType::kUInt8 && x_zero->numel() == 1)) return false;
-  const int64_t in = w->dims[0], out = w->dims[1];
-  Tensor t, sums;
-  t.dtype = DType::kInt8, sums.dtype = DType::kInt32;
-  t.dims = {out, in}, sums.dims = {out};
-  t.data.resize(w->data.size());
-  std::vector<int32_t> sum(static_cast<size_t>(out), 0);
-  for (int64_t i = 0; i < in; ++i)
-    for (int64_t o = 0; o < out; ++o) {
-      const uint8_t b = w->data[static_cast<size_t>(i * out + o)];
-      t.data[static_cast<size_t>(o * in + i)] = b;
-      sum[static_cast<size_t>(o)] = static_cast<int32_t>(static_cast<uint32_t>(sum[static_cast<size_t>(o)]) + static_cast<uint32_t>(static_cast<int8_t>(b)));
-    }
-  sums.data.resize(sum.size() * 4);
-  std::memcpy(sums.data.data(), sum.data(), sums.data.size());
-  Node q;
-  q.name = n.name;
-  q.op = "QuadLinear";
-  q.outputs = n.outputs;
-  const std::string stem = n.outputs[0];
-  q.inputs = {n.inputs[0], r_.add(stem + "/weight", std::move(t)), "", "", "", n.inputs[2], r_.add(stem + "/sums", std::move(sums))};
-  set(q, "_raw", int64_t{1});
-  if (n.attrs.count("_layer")) layer_attr_ = n.attrs.at("_layer");
-  put(at, std::move(q), nullptr);
-  return true;
 }
 
 // Node `at` is a QuantizeLinear.
 bool Matcher::match(size_t at) {
   const Node& quantize = r_.node(at);
-  const auto y = grid(quantize);
+  const auto y = grid_of(r_, quantize);
   if (!y) return false;
   layer_attr_ = quantize.attrs.count("_layer") ? quantize.attrs.at("_layer") : Attribute{};
   std::string value = quantize.inputs[0];
-  float lo = -std::numeric_limits<float>::infinity(), hi = std::numeric_limits<float>::infinity();
+  float lo = -kOpen, hi = kOpen;
   int maker = r_.producer(value);
   if (maker < 0 || r_.only_consumer(value) != static_cast<int>(at)) return false;
   const auto step_up = [&](const std::string& to) {
@@ -338,7 +257,7 @@ bool Matcher::match(size_t at) {
   if (is(n, "Conv") || is(n, "Gemm") || is(n, "MatMul")) return layer(at, static_cast<size_t>(maker), has_input(n, 2) ? n.inputs[2] : "", &*y, lo, hi);
   if (is(n, "Add") && n.inputs.size() == 2) {
     if (const auto m = biased(maker)) return layer(at, m->first, m->second, &*y, lo, hi);
-    const auto a = dequantized(n.inputs[0]), b = dequantized(n.inputs[1]);
+    const auto a = dequantized(r_, n.inputs[0]), b = dequantized(r_, n.inputs[1]);
     if (!a || !b) return false;
     Node q;
     q.name = n.name;
@@ -348,19 +267,14 @@ bool Matcher::match(size_t at) {
     set(q, "_a_scale", a->scale), set(q, "_a_zero", a->zero), set(q, "_a_s8", int64_t{a->s8});
     set(q, "_b_scale", b->scale), set(q, "_b_zero", b->zero), set(q, "_b_s8", int64_t{b->s8});
     set(q, "_scale", y->scale), set(q, "_zero", y->zero);
-    const auto bound = [&](float v, int64_t open) {
-      if (std::isinf(v)) return open;
-      const double s = std::nearbyint(static_cast<double>(v / y->scale)) + static_cast<double>(y->zero);
-      return static_cast<int64_t>(std::fmin(std::fmax(s, 0.0), 255.0));
-    };
-    set(q, "_lo", bound(lo, 0)), set(q, "_hi", bound(hi, 255));
+    set(q, "_lo", bound(lo, *y, 0)), set(q, "_hi", bound(hi, *y, 255));
     put(at, std::move(q), &*y);
     return true;
   }
   if (!std::isinf(lo) || !std::isinf(hi) || n.inputs.empty()) return false;
-  const auto x = dequantized(n.inputs[0]);
+  const auto x = dequantized(r_, n.inputs[0]);
   if (!x) return false;
-  const bool average = is(n, "GlobalAveragePool") || (is(n, "AveragePool") && attr_i(n, "count_include_pad", 0) == 0);
+  const bool average = is(n, "GlobalAveragePool") || (is(n, "AveragePool") && (attr_i(n, "count_include_pad", 0) == 0 || attr_i(n, "ceil_mode", 0) == 0));
   const bool same = is(n, "MaxPool") || is(n, "Flatten") || is(n, "Reshape");
   if (!average && !(same && *x == *y && x->s8 == y->s8)) return false;
   if (n.outputs.size() > 1) return false;
@@ -414,7 +328,7 @@ void Matcher::fuse_gelus() {
   for (size_t i = 0; i < r_.size(); ++i) {
     const Node quantize = r_.node(i);
     if (r_.dead(i) || !is(quantize, "QuantizeLinear")) continue;
-    const auto y = grid(quantize);
+    const auto y = grid_of(r_, quantize);
     const int gelu = r_.producer(quantize.inputs[0]);
     if (!y || gelu < 0 || r_.only_consumer(quantize.inputs[0]) != static_cast<int>(i)) continue;
     const Node& act = r_.node(static_cast<size_t>(gelu));
@@ -422,7 +336,7 @@ void Matcher::fuse_gelus() {
     const int maker = r_.producer(act.inputs[0]);
     if (maker < 0 || r_.only_consumer(act.inputs[0]) != gelu) continue;
     Node layer = r_.node(static_cast<size_t>(maker));
-    if (layer.domain != kQuadsDomain || layer.op != "QuadLinear" || attr_i(layer, "_float", 0) == 0) continue;
+    if (layer.domain != kQuadsDomain || layer.op != "QuadLinear" || attr_i(layer, "_float", 0) == 0 || attr_i(layer, "_dynamic", 0) != 0) continue;
     layer.attrs.erase("_float");
     layer.outputs = quantize.outputs;
     set(layer, "_gelu", int64_t{1});
@@ -441,15 +355,16 @@ void Matcher::place() {
   for (size_t i = 0; i < r_.size(); ++i) {
     const Node& n = r_.node(i);
     const bool ours = n.domain == kQuadsDomain;
-    if (r_.dead(i) || (!ours && !is(n, "QuantizeLinear")) || attr_i(n, "_float", 0) != 0 || attr_i(n, "_raw", 0) != 0) continue;
-    if (!ours && !grid(n)) continue;
+    const bool dynamic = is(n, "DynamicQuantizeLinear");
+    if (r_.dead(i) || (!ours && !dynamic && !is(n, "QuantizeLinear")) || attr_i(n, "_float", 0) != 0 || attr_i(n, "_raw", 0) != 0) continue;
+    if (!ours && !dynamic && !grid_of(r_, n)) continue;
     bool quads = !r_.is_output(n.outputs[0]), any = false, rows = true;
     for (size_t k : r_.consumers(n.outputs[0])) {
       const Node& reader = r_.node(k);
-      const bool integer = reader.domain == kQuadsDomain;
+      const bool integer = reader.domain == kQuadsDomain && !(reader.op == "QuadTable" && reader.inputs[1] == n.outputs[0]);
       any = any || integer;
       if (integer && reader.op != "QuadLinear") rows = false;
-      quads = quads && (integer || (is(reader, "DequantizeLinear") && grid(reader)));
+      quads = quads && (integer || (!dynamic && is(reader, "DequantizeLinear") && grid_of(r_, reader)));
     }
     if (quads && (any || ours)) r_.attrs(i)["_quads"].value = int64_t{any && rows ? 2 : 1};
   }
@@ -460,11 +375,11 @@ size_t Matcher::run() {
     if (is(r_.node(i), "QuantizeLinear")) match(i);
   r_.sweep_dead_code();
   // Sums first: a product alone would take the sum's operand away.
-  for (const char* op : {"Add", "Gemm", "MatMul"})
+  for (const char* op : {"Add", "Gemm", "MatMul", "Conv"})
     for (size_t i = 0; i < r_.size(); ++i)
       if (is(r_.node(i), op) && match_float(i)) r_.sweep_dead_code();
-  for (size_t i = 0; i < r_.size(); ++i)
-    if (is(r_.node(i), "MatMulInteger")) match_integer(i);
+  explain();
+  count_ += fuse_dynamic(r_);
   if (count_ == 0) return 0;
   r_.sweep_dead_code();
   fuse_residuals();

@@ -116,6 +116,9 @@ uint64_t work_of(const std::vector<const char*>& kind, size_t n) {
   const uint64_t before = Rewriter::work();
   Notes notes;
   remove_identities(g, notes);
+  move_quantized_constants(g, notes);
+  canonical_pools(g);
+  make_tables(g, notes);
   fuse_quantized(g, notes);
   run_passes(g);
   return Rewriter::work() - before;
@@ -128,7 +131,8 @@ int main() {
   const std::vector<std::vector<const char*>> kinds = {
       {"Relu"}, {"Identity"}, {"Add"}, {"Mul"}, {"Erf"}, {"Softmax"}, {"Gemm"}, {"Gemm", "Add"}, {"Gemm", "Relu"}, {"MatMul", "Add", "Relu"},
       {"Gemm", "BatchNormalization", "BatchNormalization"}, {"QuantizeLinear", "DequantizeLinear"},
-      {"QuantizeLinear", "DequantizeLinear", "Gemm", "Relu"}, {"Sigmoid", "Mul"}, {"Sqrt"}};
+      {"QuantizeLinear", "DequantizeLinear", "Gemm", "Relu"}, {"QuantizeLinear", "DequantizeLinear", "Sigmoid"},
+      {"QuantizeLinear", "DequantizeLinear", "GlobalAveragePool", "Flatten"}, {"Sigmoid", "Mul"}, {"Sqrt"}};
   for (const auto& kind : kinds) {
     const size_t n = 20'000;
     const uint64_t work = work_of(kind, n);

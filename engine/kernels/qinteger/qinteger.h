@@ -1,5 +1,5 @@
-// MatMulInteger, ConvInteger, DynamicQuantizeLinear with ONNX semantics, plain loops: zero points come while running, so nothing
-// can be packed for a kernel. Sums are int32 and wrap.
+// MatMulInteger and ConvInteger with ONNX semantics, plain loops: of two operands that come while running, so that nothing can be
+// packed for a kernel. Sums are int32 and wrap.
 #pragma once
 
 #include <cstdint>
@@ -21,9 +21,7 @@ struct ByteTensor {
 void matmul_integer_ref(const MatMul& p, const ByteTensor& a, const ByteTensor& b, int32_t* y) noexcept;
 // y [batch][O][H][W]; x and w plain. Padding counts as the zero point.
 void conv_integer_ref(const ConvShape& s, int64_t batch, const ByteTensor& x, const ByteTensor& w, int32_t* y) noexcept;
-// scale = (max(x, 0) - min(x, 0)) / 255, zero = clamp(round(-min / scale)), y = clamp(round(x / scale) + zero).
-void dynamic_quantize_ref(int64_t n, const float* x, uint8_t* y, float* scale, uint8_t* zero) noexcept;
-// Scale and zero point alone.
-void dynamic_range(int64_t n, const float* x, float* scale, uint8_t* zero) noexcept;
+// Scale and zero point of DynamicQuantizeLinear for values from lo <= 0 to hi >= 0: (hi - lo) / 255, clamp(round(-lo / scale)).
+void dynamic_grid(float lo, float hi, float* scale, uint8_t* zero) noexcept;
 
 }  // namespace secateur

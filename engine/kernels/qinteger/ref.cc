@@ -62,27 +62,9 @@ void conv_integer_ref(const ConvShape& s, int64_t batch, const ByteTensor& x, co
         }
 }
 
-void dynamic_range(int64_t n, const float* x, float* scale, uint8_t* zero) noexcept {
-  // Sixteen ranges side by side: vectors even in baseline code. Comparisons skip NaN.
-  float least[16] = {}, most[16] = {};
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16)
-    for (int k = 0; k < 16; ++k) {
-      least[k] = x[i + k] < least[k] ? x[i + k] : least[k];
-      most[k] = x[i + k] > most[k] ? x[i + k] : most[k];
-    }
-  for (; i < n; ++i) {
-    least[0] = x[i] < least[0] ? x[i] : least[0];
-    most[0] = x[i] > most[0] ? x[i] : most[0];
-  }
-  const float lo = *std::min_element(least, least + 16), hi = *std::max_element(most, most + 16);
+void dynamic_grid(float lo, float hi, float* scale, uint8_t* zero) noexcept {
   *scale = (hi - lo) / 255.0f;
   *zero = *scale > 0 ? to_byte(round_even(-lo / *scale)) : uint8_t{0};
-}
-
-void dynamic_quantize_ref(int64_t n, const float* x, uint8_t* y, float* scale, uint8_t* zero) noexcept {
-  dynamic_range(n, x, scale, zero);
-  for (int64_t i = 0; i < n; ++i) y[i] = *scale > 0 ? to_byte(round_even(x[i] / *scale) + static_cast<float>(*zero)) : uint8_t{0};
 }
 
 }  // namespace secateur

@@ -9,6 +9,7 @@ void quads_add_avx2(const QAddArgs& a) { add_quads(a); }
 void quads_max_pool_avx2(const QPoolArgs& a) { max_pool_quads(a); }
 void quads_quantize_run_avx2(const RunArgs& a) { quantize_run(a); }
 void quads_dequantize_run_avx2(const RunArgs& a) { dequantize_run(a); }
+void quads_range_avx2(int64_t n, const float* x, float* lo, float* hi) { range_run(n, x, lo, hi); }
 void quads_turn_avx2(int64_t rows, int64_t words, const uint8_t* x, uint8_t* y) { turn_words(rows, words, x, y); }
 
 }  // namespace secateur

@@ -9,6 +9,7 @@ void quads_add_avx512(const QAddArgs& a) { add_quads(a); }
 void quads_max_pool_avx512(const QPoolArgs& a) { max_pool_quads(a); }
 void quads_quantize_run_avx512(const RunArgs& a) { quantize_run(a); }
 void quads_dequantize_run_avx512(const RunArgs& a) { dequantize_run(a); }
+void quads_range_avx512(int64_t n, const float* x, float* lo, float* hi) { range_run(n, x, lo, hi); }
 void quads_turn_avx512(int64_t rows, int64_t words, const uint8_t* x, uint8_t* y) { turn_words(rows, words, x, y); }
 
 }  // namespace secateur

@@ -119,6 +119,27 @@ inline void dequantize_quads(const DequantizeArgs& a) {
     }
 }
 
+// Least and largest, 0 included. Comparisons skip NaN; side by side, the loops become vectors of any ISA.
+inline void range_run(int64_t n, const float* x, float* lo, float* hi) {
+  constexpr int kSide = 4 * Q::kLanes;
+  float least[kSide] = {}, most[kSide] = {};
+  int64_t i = 0;
+  for (; i + kSide <= n; i += kSide)
+    for (int k = 0; k < kSide; ++k) {
+      least[k] = x[i + k] < least[k] ? x[i + k] : least[k];
+      most[k] = x[i + k] > most[k] ? x[i + k] : most[k];
+    }
+  for (; i < n; ++i) {
+    least[0] = x[i] < least[0] ? x[i] : least[0];
+    most[0] = x[i] > most[0] ? x[i] : most[0];
+  }
+  for (int k = 1; k < kSide; ++k) {
+    least[0] = least[k] < least[0] ? least[k] : least[0];
+    most[0] = most[k] > most[0] ? most[k] : most[0];
+  }
+  *lo = least[0], *hi = most[0];
+}
+
 inline void turn_words(int64_t rows, int64_t words, const uint8_t* x, uint8_t* y) {
   const auto* from = reinterpret_cast<const int32_t*>(x);
   auto* to = reinterpret_cast<int32_t*>(y);

@@ -70,18 +70,25 @@ struct QuadsKernels {
   void (*dequantize_run)(const RunArgs&);
   // x [rows][words] -> y [words][rows], of four bytes: rows of features to quads.
   void (*turn)(int64_t rows, int64_t words, const uint8_t* x, uint8_t* y);
+  // Least and largest of n values and 0; NaN is neither.
+  void (*range)(int64_t n, const float* x, float* lo, float* hi);
 };
 // Those of the best ISA up to `isa`.
 const QuadsKernels& quads_kernels(Isa isa);
 
-// Average of windows that lie inside the image or are padded with nothing (`count_include_pad` false):
-// y = clamp(round(float(sum - count * x_zero) * (scale / count)) + zero, 0, 255), scale = that of x over that of y.
+// Average of the part of a window that lies inside the image, `inside` values:
+// y = clamp(round(float(sum - inside * x_zero) * (scale / count)) + zero, 0, 255), scale = that of x over that of y; count is
+// `inside`, or with include_pad that of the window.
 struct QAverageArgs {
   QPoolArgs p;
   float scale = 1;
   int x_zero = 0, zero = 0;
+  bool include_pad = false;
 };
 void quads_average(const QAverageArgs& a);
+
+// y[i] = table[x[i]]; y may be x.
+void quads_table(int64_t n, const uint8_t* x, const uint8_t table[256], uint8_t* y);
 
 // Bytes of a plain u8 tensor, or of an s8 one (`flip` = 128: the zero point moves along), to quads and back.
 void quads_pack(const QuadsShape& s, const uint8_t* x, uint8_t* y, uint8_t flip);

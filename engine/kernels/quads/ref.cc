@@ -61,7 +61,8 @@ void quads_average(const QAverageArgs& args) {
           count += to - from;
           (a.dilation_w == 1 ? add_bytes<true> : add_bytes<false>)(p + int64_t{from} * a.dilation_w * 4, to - from, a.dilation_w, sum);
         }
-        const float scale = count ? args.scale / static_cast<float>(count) : 0.0f;
+        const int divisor = args.include_pad ? a.kernel_h * a.kernel_w : count;
+        const float scale = divisor ? args.scale / static_cast<float>(divisor) : 0.0f;
         for (int k = 0; k < 4; ++k) {
           const float q = round_even(static_cast<float>(sum[k] - count * args.x_zero) * scale) + static_cast<float>(args.zero);
           const float low = q > 0.0f ? q : 0.0f;
@@ -69,6 +70,10 @@ void quads_average(const QAverageArgs& args) {
         }
       }
   }
+}
+
+void quads_table(int64_t n, const uint8_t* x, const uint8_t table[256], uint8_t* y) {
+  for (int64_t i = 0; i < n; ++i) y[i] = table[x[i]];
 }
 
 // Where plain element (image, channel, pixel) lies.

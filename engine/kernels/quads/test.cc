@@ -1,4 +1,4 @@
-// Borders, sums and pools of quads against formulas written out here, at every ISA.
+// Borders, ranges, sums, pools and tables of quads against formulas written out here, at every ISA.
 #include "kernels/quads/quads.h"
 
 #include <cmath>
@@ -78,6 +78,30 @@ void runs(Isa isa, int64_t n, testing::Random& rng) {
   ++n_checks;
 }
 
+void ranges(Isa isa, int64_t n, testing::Random& rng) {
+  testing::Guarded x(n, 1);
+  for (int64_t i = 0; i < n; ++i) x[i] = rng.normal() + (n % 3 == 0 ? 9.0f : n % 3 == 1 ? -9.0f : 0.0f);
+  if (n > 4) x[n / 2] = std::nanf("");
+  float lo, hi, least = 0, most = 0;
+  quads_kernels(isa).range(n, x.data(), &lo, &hi);
+  for (int64_t i = 0; i < n; ++i)
+    if (!std::isnan(x[i])) least = std::min(least, x[i]), most = std::max(most, x[i]);
+  testing::check(lo == least && hi == most && x.intact(), "range of " + std::to_string(n) + " at " + isa_name(isa));
+  ++n_checks;
+}
+
+void tables(int64_t n, testing::Random& rng) {
+  uint8_t table[256];
+  for (auto& v : table) v = static_cast<uint8_t>(rng.below(256));
+  std::vector<uint8_t> x(n), y(n + 1, 0xee);
+  for (auto& v : x) v = static_cast<uint8_t>(rng.below(256));
+  quads_table(n, x.data(), table, y.data());
+  bool ok = y[n] == 0xee;
+  for (int64_t i = 0; i < n; ++i) ok = ok && y[i] == table[x[i]];
+  testing::check(ok, "table of " + std::to_string(n));
+  ++n_checks;
+}
+
 void sums(Isa isa, int64_t words, testing::Random& rng) {
   std::vector<uint8_t> x0(4 * words), x1(4 * words), y(4 * words + 4, 0xee);
   for (auto& v : x0) v = static_cast<uint8_t>(rng.below(256));
@@ -101,6 +125,7 @@ void pools(Isa isa, QPoolArgs a, testing::Random& rng) {
   average.p = a;
   average.p.y = z.data();
   average.scale = 0.75f, average.x_zero = 100, average.zero = 90;
+  average.include_pad = a.kernel_w % 2 == 0;
   quads_average(average);
   bool ok = y[y.size() - 4] == 0xee, mean = true;
   for (int64_t p = 0; p < a.planes; ++p)
@@ -117,7 +142,7 @@ void pools(Isa isa, QPoolArgs a, testing::Random& rng) {
             }
           const int64_t o = ((p * a.out_h + i) * a.out_w + j) * 4 + k;
           ok = ok && y[o] == best;
-          mean = mean && z[o] == clamped(float(sum) * (0.75f / float(count)), 90, 0, 255);
+          mean = mean && z[o] == clamped(float(sum) * (0.75f / float(average.include_pad ? a.kernel_h * a.kernel_w : count)), 90, 0, 255);
         }
   testing::check(ok, "maximum " + std::to_string(a.kernel_w) + "/" + std::to_string(a.stride_w) + " at " + isa_name(isa));
   testing::check(mean, "average");
@@ -135,6 +160,7 @@ int main() {
     for (int64_t channels : {1, 16, 63, 64, 65, 130})
       for (int64_t rows : {1, 15, 16, 33}) borders(isa, {1, channels, rows, true}, rng);
     for (int64_t n : {1, 3, 4, 7, 8, 9, 15, 16, 17, 33, 68, 100}) runs(isa, n, rng);
+    for (int64_t n : {1, 2, 3, 15, 16, 17, 63, 64, 65, 66, 200}) ranges(isa, n, rng), tables(n, rng);
     for (int64_t words : {1, 7, 8, 16, 31, 32, 33, 200}) sums(isa, words, rng);
     for (int stride : {1, 2, 3})
       for (int kernel : {2, 3})

@@ -17,6 +17,7 @@ void lower_quad_conv(Lowering& L, const Node& n);
 void lower_quad_linear(Lowering& L, const Node& n);
 void lower_quad_max_pool(Lowering& L, const Node& n);
 void lower_quad_reshape(Lowering& L, const Node& n);
+void lower_quad_table(Lowering& L, const Node& n);
 
 // What passes fused into a node: attributes _lo, _hi, _slope.
 Activation fused_activation(const Node& n);

@@ -12,10 +12,17 @@
 namespace secateur {
 namespace {
 
+// Zero point and scale of x that come while running; -1: 0 and 1.
+struct Dynamic {
+  int zero = -1, scale = -1;
+  uint8_t flip = 0;        // of the zero point
+};
+
 struct QConvStep {
   std::shared_ptr<const PackedQConv> packed;
   int64_t batch;
   int x, residual, y, scratch;
+  Dynamic dynamic;
   void run(const Exec& e) const noexcept {
     QConvArgs args;
     args.x = static_cast<const uint8_t*>(e.ptr[x]);
@@ -24,21 +31,9 @@ struct QConvStep {
     args.batch = batch;
     args.scratch = scratch < 0 ? nullptr : e.ptr[scratch];
     args.threads = e.threads;
+    args.x_zero = static_cast<uint8_t>((dynamic.zero < 0 ? 0 : *static_cast<const uint8_t*>(e.ptr[dynamic.zero])) ^ dynamic.flip);
+    args.x_scale = dynamic.scale < 0 ? 1.0f : *e.f32(dynamic.scale);
     packed->kernel->run(*packed, args);
-  }
-};
-
-// y[rows][outputs] -= zero * sums[outputs]; a zero point known only now.
-struct ZeroPointStep {
-  int64_t rows, outputs;
-  int zero, sums, y;
-  void run(const Exec& e) const noexcept {
-    const uint32_t z = *static_cast<const uint8_t*>(e.ptr[zero]);
-    if (z == 0) return;
-    const auto* sum = static_cast<const uint32_t*>(e.ptr[sums]);
-    auto* at = static_cast<uint32_t*>(e.ptr[y]);
-    for (int64_t r = 0; r < rows; ++r, at += outputs)
-      for (int64_t o = 0; o < outputs; ++o) at[o] -= z * sum[o];
   }
 };
 
@@ -59,7 +54,7 @@ std::string key_of(const ConvShape& s, const QEpilogue& e, uint8_t x_zero) {
   std::string key;
   for (int v : {s.in_c, s.in_h, s.in_w, s.out_c, s.kernel_h, s.kernel_w, s.stride_h, s.stride_w, s.pad_top, s.pad_left, s.pad_bottom,
                 s.pad_right, s.dilation_h, s.dilation_w, s.groups, int{e.zero}, int{e.lo}, int{e.hi}, int{e.residual}, int{e.r_zero},
-                int{e.sum_zero}, int{e.sum_lo}, int{e.sum_hi}, int{e.gelu}, int{x_zero}, static_cast<int>(e.output)})
+                int{e.sum_zero}, int{e.sum_lo}, int{e.sum_hi}, int{e.gelu}, int{e.dynamic}, int{x_zero}, static_cast<int>(e.output)})
     key += "," + std::to_string(v);
   char text[96];
   std::snprintf(text, sizeof text, ",%a,%a,%a", double(e.a), double(e.b), double(e.inverse));
@@ -67,14 +62,18 @@ std::string key_of(const ConvShape& s, const QEpilogue& e, uint8_t x_zero) {
 }
 
 // Emits the kernel: x and y are quads (y as e.output says), `residual` too or -1.
-void run_kernel(Lowering& L, const Node& n, const ConvShape& s, const QEpilogue& e, int64_t batch, int x, int residual, int y, const char* op) {
+void run_kernel(Lowering& L, const Node& n, const ConvShape& s, const QEpilogue& e, int64_t batch, int x, int residual, int y, const char* op,
+                const Dynamic& dynamic = {}) {
   const int w = L.in(n, 1), bias = L.in_or(n, 2), scale = L.in_or(n, 3);
   QWeights weights;
-  weights.w = reinterpret_cast<const int8_t*>(L.value(w).constant);
+  const uint8_t* constant = L.value(w).constant;
+  if (L.value(w).dtype == DType::kInt16) weights.wide = reinterpret_cast<const int16_t*>(constant);
+  else weights.w = reinterpret_cast<const int8_t*>(constant);
   weights.bias = bias < 0 ? nullptr : reinterpret_cast<const int32_t*>(L.value(bias).constant);
   if (scale >= 0) weights.scale = reinterpret_cast<const float*>(L.value(scale).constant);
   weights.x_zero = byte(n, "_x_zero", 0);
-  const int offset = e.output == QOutput::kF32Rows || e.gelu ? L.in_or(n, 4) : -1;
+  const bool floats = e.output == QOutput::kF32Rows || e.output == QOutput::kF32;
+  const int offset = floats || e.gelu ? L.in_or(n, 4) : -1;
   if (offset >= 0) weights.offset = reinterpret_cast<const float*>(L.value(offset).constant);
   // Walking all weights for their density is dear beside a plan: once per layer.
   const auto density = L.packed<QDensity>("qdensity/" + key_of(s, e, weights.x_zero), {w, bias, scale, offset},
@@ -85,15 +84,15 @@ void run_kernel(Lowering& L, const Node& n, const ConvShape& s, const QEpilogue&
   const auto choice = choose<PackedQConv>(
       L, n,
       {"qconv/" + key_of(s, e, weights.x_zero), {w, bias, scale, offset}, batch, static_cast<double>(batch), qconv_reason(offered, s, *density),
-       [&] { return pattern_hash(weights.w, s.weight_count()); }},
+       [&] { return weights.wide ? pattern_hash(weights.wide, s.weight_count()) : pattern_hash(weights.w, s.weight_count()); }},
       offered, ways, [&](const QConvCandidate& c) { return c.kernel->pack(*c.kernel, s, e, weights, c.tile); },
-      [&](auto p, int tx, int tr, int ty, int ts) { return QConvStep{std::move(p), batch, tx, tr, ty, ts}; },
+      [&](auto p, int tx, int tr, int ty, int ts) { return QConvStep{std::move(p), batch, tx, tr, ty, ts, {}}; },
       [&](const PackedQConv& p) {
         return Tuner::Memory{L.value(x).nbytes(), y_bytes, e.residual ? y_bytes : 0,
-                             p.scratch_bytes_per_thread * static_cast<size_t>(L.threads()), false};
+                             p.scratch_bytes(L.threads()), false};
       });
   const auto& packed = choice.packed;
-  const size_t bytes = packed->scratch_bytes_per_thread * static_cast<size_t>(L.threads());
+  const size_t bytes = packed->scratch_bytes(L.threads());
   const int scratch = bytes ? L.scratch(bytes) : -1;
   StepInfo info;
   info.op = op;
@@ -102,13 +101,36 @@ void run_kernel(Lowering& L, const Node& n, const ConvShape& s, const QEpilogue&
   info.why = choice.why + (packed->note.empty() ? "" : "; " + packed->note);
   if (residual >= 0) info.why += "; residual fused";
   if (e.gelu) info.why += "; GELU fused";
+  if (dynamic.zero >= 0) info.why += "; zero point of the input comes while running";
   info.in = L.dims(x);
   info.weight = L.dims(w);
   info.n_weights = density->weights;
   info.nnz = density->nnz;
   info.macs = batch * s.weight_count() * s.conv_h() * s.conv_w();
   info.packed_bytes = static_cast<int64_t>(packed->packed_bytes);
-  L.emit(n, QConvStep{packed, batch, x, residual, y, scratch}, {x, residual, scratch}, {y, scratch}, info);
+  if (packed->kernel->family == QConvFamily::kReference) L.plain_loops(n, static_cast<double>(info.macs), choice.why);
+  L.emit(n, QConvStep{packed, batch, x, residual, y, scratch, dynamic}, {x, residual, scratch, dynamic.zero, dynamic.scale}, {y, scratch}, info);
+}
+
+// The input of a layer, in `layout`.
+int quads_in(Lowering& L, const Node& n, ValueLayout layout) {
+  return in_layout(L, n, attr_i(n, "_dynamic", 0) ? L.in(n, 0) : quantized_in(L, n, 0, "_x_s8"), layout);
+}
+
+// What comes while running, of a layer whose input is x.
+Dynamic dynamic_of(Lowering& L, const Node& n, int x) {
+  if (attr_i(n, "_dynamic", 0) == 0) return {};
+  const Dynamic d{L.in_or(n, 5), L.in_or(n, 6), flip_of(L.value(x).dtype)};
+  if (d.zero >= 0 && (L.value(d.zero).dtype != L.value(x).dtype || L.value(d.zero).numel() != 1))
+    L.invalid(n, "a zero point " + dims_text(L.dims(d.zero)) + " of " + dtype_name(L.value(d.zero).dtype) + " for an input of " + dtype_name(L.value(x).dtype));
+  if (d.scale >= 0 && (L.value(d.scale).dtype != DType::kFloat || L.value(d.scale).numel() != 1))
+    L.invalid(n, "a scale " + dims_text(L.dims(d.scale)) + " of " + dtype_name(L.value(d.scale).dtype));
+  return d;
+}
+
+// The result of a layer that leaves quads: int32 sums or float32.
+int plain_out(Lowering& L, const Node& n, const Dims& dims) {
+  return L.out(n, 0, attr_i(n, "_raw", 0) ? DType::kInt32 : DType::kFloat, dims);
 }
 
 }  // namespace
@@ -139,13 +161,21 @@ ConvShape read_conv_shape(Lowering& L, const Node& n, const Dims& xd, const Dims
 }
 
 void lower_quad_conv(Lowering& L, const Node& n) {
-  const int x = in_layout(L, n, quantized_in(L, n, 0, "_x_s8"), ValueLayout::kQuads), w = L.in(n, 1);
+  const int x = quads_in(L, n, ValueLayout::kQuads), w = L.in(n, 1);
   const Dims xd = L.dims(x), wd = L.dims(w);
   const ConvShape s = read_conv_shape(L, n, xd, wd);
   Dims out{xd[0], wd[0]};
   if (xd.size() == 4) out.push_back(s.conv_h());
   out.push_back(s.conv_w());
   QEpilogue e = epilogue(n);
+  const bool raw = attr_i(n, "_raw", 0) != 0;
+  if (raw || attr_i(n, "_float", 0) != 0) {
+    e.output = raw ? QOutput::kI32 : QOutput::kF32;
+    e.dynamic = attr_i(n, "_dynamic", 0) != 0;
+    const int y = plain_out(L, n, out);
+    if (L.value(y).numel() == 0) return;
+    return run_kernel(L, n, s, e, xd[0], x, -1, y, raw ? "ConvInteger" : "Conv", dynamic_of(L, n, x));
+  }
   int residual = L.in_or(n, 4) < 0 ? -1 : quantized_in(L, n, 4, "_r_s8");
   if (residual < 0 || L.dims(residual) == out) {
     if (residual >= 0) {
@@ -180,7 +210,7 @@ void lower_quad_conv(Lowering& L, const Node& n) {
 }
 
 void lower_quad_linear(Lowering& L, const Node& n) {
-  const int x = in_layout(L, n, quantized_in(L, n, 0, "_x_s8"), ValueLayout::kQuadRows), w = L.in(n, 1);
+  const int x = quads_in(L, n, ValueLayout::kQuadRows), w = L.in(n, 1);
   const Dims xd = L.dims(x), wd = L.dims(w);
   if (xd.empty() || xd.back() != wd[1]) L.invalid(n, "shapes " + dims_text(xd) + " and " + dims_text(wd) + " do not multiply");
   Dims out = xd;
@@ -191,23 +221,16 @@ void lower_quad_linear(Lowering& L, const Node& n) {
   ConvShape s;
   s.in_c = to_int(L, n, wd[1]), s.out_c = to_int(L, n, wd[0]), s.in_w = to_int(L, n, rows);
   QEpilogue e = epilogue(n);
-  const bool floats = attr_i(n, "_float", 0) != 0;
+  const bool raw = attr_i(n, "_raw", 0) != 0, floats = attr_i(n, "_float", 0) != 0;
   if (floats) e.output = QOutput::kF32Rows;
+  if (raw) e.output = QOutput::kI32Rows;
+  e.dynamic = attr_i(n, "_dynamic", 0) != 0;
   e.gelu = attr_i(n, "_gelu", 0) != 0;
   if (e.gelu) e.inverse = 1.0f / attr_f(n, "_q_scale", 1);
-  if (attr_i(n, "_raw", 0) != 0) {
-    e.output = QOutput::kI32Rows;
-    const int y = L.out(n, 0, DType::kInt32, out), zero = L.in(n, 5), sums = L.in(n, 6);
-    if (L.value(zero).dtype != DType::kUInt8 || L.value(zero).numel() != 1) L.invalid(n, "a zero point " + dims_text(L.dims(zero)) + " of " + dtype_name(L.value(zero).dtype));
-    if (rows == 0) return;
-    run_kernel(L, n, s, e, 1, x, -1, y, "MatMulInteger");
-    StepInfo info;
-    info.kernel = "subtract_zero_point_s32";
-    return L.emit(n, ZeroPointStep{rows, wd[0], zero, sums, y}, {y, zero, sums}, {y}, info);
-  }
-  const int y = floats ? L.out(n, 0, DType::kFloat, out) : quads_out(L, n, out, ValueLayout::kQuadRows);
-  if (rows > 0) run_kernel(L, n, s, e, 1, x, -1, y, "Gemm");
-  if (!floats) finish_quads(L, n, y);
+  const bool plain = raw || floats;
+  const int y = plain ? plain_out(L, n, out) : quads_out(L, n, out, ValueLayout::kQuadRows);
+  if (rows > 0) run_kernel(L, n, s, e, 1, x, -1, y, raw ? "MatMulInteger" : "Gemm", dynamic_of(L, n, x));
+  if (!plain) finish_quads(L, n, y);
 }
 
 // Rewritten by expand_qoperators() when a model is loaded; other readers of the graph do not run it.

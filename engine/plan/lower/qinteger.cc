@@ -1,4 +1,4 @@
-// ConvInteger, MatMulInteger, DynamicQuantizeLinear: zero points and scales come while running.
+// DynamicQuantizeLinear, and those ConvInteger and MatMulInteger that fuse_quantized() left: both operands come while running.
 #include "kernels/qinteger/qinteger.h"
 
 #include <cstring>
@@ -38,28 +38,37 @@ struct ConvIntegerStep {
   void run(const Exec& e) const noexcept { conv_integer_ref(s, batch, x.at(e), w.at(e), static_cast<int32_t*>(e.ptr[y])); }
 };
 
+// Range, grid and bytes of x; in quads where integer layers read them, else in order.
 struct DynamicQuantizeStep {
-  void (*quantize)(const RunArgs&);
-  int64_t n;
+  const QuadsKernels* kernels;
+  QuadsShape shape;
+  bool quads;
+  int64_t n, bytes;
   int x, y, scale, zero;
   void run(const Exec& e) const noexcept {
     auto* zero_point = static_cast<uint8_t*>(e.ptr[zero]);
-    dynamic_range(n, e.f32(x), e.f32_out(scale), zero_point);
-    RunArgs a;
-    a.n = n, a.x = e.ptr[x], a.y = e.ptr[y];
-    a.scale = e.f32(scale)[0], a.zero = *zero_point;
-    if (a.scale > 0) {
-      quantize(a);
+    auto* to = static_cast<uint8_t*>(e.ptr[y]);
+    float lo, hi;
+    kernels->range(n, e.f32(x), &lo, &hi);
+    dynamic_grid(lo, hi, e.f32_out(scale), zero_point);
+    const float step = e.f32(scale)[0];
+    if (!(step > 0)) {
+      std::memset(to, 0, static_cast<size_t>(bytes));
+    } else if (quads) {
+      kernels->quantize(QuantizeArgs{shape, e.f32(x), to, step, *zero_point});
     } else {
-      std::memset(a.y, 0, static_cast<size_t>(n));
+      kernels->quantize_run(RunArgs{n, e.f32(x), to, step, *zero_point, 0});
     }
   }
 };
 
-StepInfo named(const char* kernel) {
+// Why no kernel takes n.
+std::string why_plain(const Node& n) { return attr_s(n, "_why", "an operand that comes while running is no activation of 8 bits"); }
+
+StepInfo named(const Node& n, const char* kernel) {
   StepInfo info;
   info.kernel = kernel;
-  info.why = "zero points that come while running: plain loops";
+  info.why = "plain loops: " + why_plain(n);
   return info;
 }
 
@@ -110,7 +119,8 @@ void lower_matmul_integer(Lowering& L, const Node& n) {
   if (!vector_b) out.push_back(p.n);
   const Operand a = operand(L, n, 0, 2, p.m), b = operand(L, n, 1, 3, p.n);
   const int y = L.out(n, 0, DType::kInt32, out);
-  L.emit(n, MatMulIntegerStep{p, a, b, y}, {a.id, a.zero, b.id, b.zero}, {y}, named("matmul_integer_ref"));
+  L.plain_loops(n, static_cast<double>(matmul_batches(p)) * static_cast<double>(p.m) * static_cast<double>(p.k) * static_cast<double>(p.n), why_plain(n));
+  L.emit(n, MatMulIntegerStep{p, a, b, y}, {a.id, a.zero, b.id, b.zero}, {y}, named(n, "matmul_integer_ref"));
 }
 
 void lower_conv_integer(Lowering& L, const Node& n) {
@@ -121,16 +131,21 @@ void lower_conv_integer(Lowering& L, const Node& n) {
   if (xd.size() == 4) out.push_back(s.conv_h());
   out.push_back(s.conv_w());
   const int y = L.out(n, 0, DType::kInt32, out);
-  L.emit(n, ConvIntegerStep{s, xd[0], x, w, y}, {x.id, x.zero, w.id, w.zero}, {y}, named("conv_integer_ref"));
+  L.plain_loops(n, static_cast<double>(xd[0]) * static_cast<double>(s.weight_count()) * s.conv_h() * s.conv_w(), why_plain(n));
+  L.emit(n, ConvIntegerStep{s, xd[0], x, w, y}, {x.id, x.zero, w.id, w.zero}, {y}, named(n, "conv_integer_ref"));
 }
 
 void lower_dynamic_quantize(Lowering& L, const Node& n) {
   const int x = L.in_f32(n, 0);
   if (L.value(x).numel() == 0) L.unsupported(n, "a range over no elements");
-  const int y = L.out(n, 0, DType::kUInt8, L.dims(x)), scale = L.out(n, 1, DType::kFloat, {}), zero = L.out(n, 2, DType::kUInt8, {});
+  const ValueLayout layout = wanted_layout(L, n, L.dims(x));
+  const int y = L.out(n, 0, DType::kUInt8, L.dims(x), layout), scale = L.out(n, 1, DType::kFloat, {}), zero = L.out(n, 2, DType::kUInt8, {});
+  DynamicQuantizeStep s{&quads_kernels(L.int8_isa()), {}, layout != ValueLayout::kPlain, L.value(x).numel(), 0, x, y, scale, zero};
+  if (s.quads) s.shape = quads_shape(L.dims(x), layout);
+  s.bytes = static_cast<int64_t>(L.value(y).nbytes());
   StepInfo info;
-  info.kernel = "dynamic_quantize_f32";
-  L.emit(n, DynamicQuantizeStep{quads_kernels(L.int8_isa()).quantize_run, L.value(x).numel(), x, y, scale, zero}, {x}, {y, scale, zero}, info);
+  info.kernel = s.quads ? "dynamic_quantize_quads_f32" : "dynamic_quantize_f32";
+  L.emit(n, s, {x}, {y, scale, zero}, info);
 }
 
 }  // namespace secateur

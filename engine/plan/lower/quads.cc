@@ -2,6 +2,7 @@
 #include "kernels/quads/quads.h"
 
 #include <algorithm>
+#include <array>
 #include <climits>
 #include <cmath>
 #include <cstdio>
@@ -105,6 +106,14 @@ struct AverageStep {
     now.p.y = static_cast<uint8_t*>(e.ptr[y]);
     quads_average(now);
   }
+};
+
+// Eight bits to eight bits.
+struct TableStep {
+  std::array<uint8_t, 256> table;
+  int64_t n;
+  int x, y;
+  void run(const Exec& e) const noexcept { quads_table(n, static_cast<const uint8_t*>(e.ptr[x]), table.data(), static_cast<uint8_t*>(e.ptr[y])); }
 };
 
 // The window of a pool node; out_dims gets the result's shape.
@@ -260,12 +269,32 @@ void lower_quad_average(Lowering& L, const Node& n) {
   args.p = pool_args(L, n, L.dims(x), &dims);
   args.scale = attr_f(n, "_x_scale", 1) / attr_f(n, "_scale", 1);
   args.x_zero = static_cast<int>(attr_i(n, "_x_zero", 0)), args.zero = static_cast<int>(attr_i(n, "_zero", 0));
+  args.include_pad = attr_i(n, "count_include_pad", 0) != 0;
   if (double(args.p.kernel_h) * args.p.kernel_w * 255 > INT_MAX) L.unsupported(n, "a window of so many values");
   const int y = quads_out(L, n, dims, ValueLayout::kQuads);
   StepInfo info = named("average_pool_quads_u8");
   info.op = attr_s(n, "_op", "AveragePool");
   L.emit(n, AverageStep{args, x, y}, {x}, {y}, info);
   finish_quads(L, n, y);
+}
+
+void lower_quad_table(Lowering& L, const Node& n) {
+  const int x = quantized_in(L, n, 0, "_x_s8"), t = L.in(n, 1);
+  const DType type = attr_i(n, "_s8", 0) ? DType::kInt8 : DType::kUInt8;
+  const Dims dims = L.dims(x);
+  if (!L.value(t).constant || L.value(t).numel() != 256 || L.value(t).dtype != type) L.invalid(n, "a table that is none");
+  const ValueLayout wanted = wanted_layout(L, n, dims), own = L.value(x).layout;
+  const ValueLayout layout = own == ValueLayout::kPlain ? wanted : own;
+  // Plain bytes of s8 are not flipped.
+  const bool plain = layout == ValueLayout::kPlain;
+  const uint8_t in_flip = plain ? flip_of(L.value(x).dtype) : uint8_t{0}, out_flip = plain ? uint8_t{0} : flip_of(type);
+  TableStep s{};
+  for (size_t i = 0; i < 256; ++i) s.table[i] = L.value(t).constant[i ^ in_flip] ^ out_flip;
+  s.x = in_layout(L, n, x, layout);
+  s.y = plain ? L.out(n, 0, type, dims) : quads_out(L, n, dims, layout);
+  s.n = static_cast<int64_t>(L.value(s.y).nbytes());
+  L.emit(n, s, {s.x}, {s.y}, named("table_u8", "Table"));
+  if (!plain) finish_quads(L, n, s.y);
 }
 
 // Flatten and Reshape: bytes stay, unless several pixels become features.

@@ -20,7 +20,8 @@ def command(
     """Show every layer: what was found in it, its cost and bytes; the engine's kernel, its time and why.
 
     Times are predicted by the cost model and, with --time, measured; layers measured at more than twice the prediction
-    are marked with an exclamation mark.
+    are marked with an exclamation mark. What only plain loops compute is named so; a quantized layer that is computed
+    in float32 says why.
 
     Example: secateur inspect model.sct --time
     """
@@ -37,7 +38,7 @@ def command(
     run = [_run(layer) for layer in layers if layer["kernel"]]
     if run:
         title = f"the engine: ISA {found['isa']}, 1 thread, batch {batch}, tune {found['tune']}"
-        print_table(title, ["layer", "kernel", "predicted us", "us", "why"], run)
+        print_table(title, ["layer", "kernel", "in", "predicted us", "us", "why"], run)
     totals = found["totals"]
     typer.echo(share(found["coverage"]))
     typer.echo("totals: " + ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in totals.items()))
@@ -61,7 +62,8 @@ def _contents(layer: dict[str, Any]) -> list[Any]:
 
 def _run(layer: dict[str, Any]) -> list[Any]:
     measured = _us(layer["time_us"]) + ("!" if layer["slow"] else "")
-    return [layer["name"], layer["kernel"], _us(layer["predicted_us"]), measured, layer["why"]]
+    kernel = layer["kernel"] + (" (plain loops)" if layer["plain_loops"] else "")
+    return [layer["name"], kernel, layer["arithmetic"] or "-", _us(layer["predicted_us"]), measured, layer["why"]]
 
 
 def _us(time: float | None) -> str:

@@ -25,6 +25,7 @@ class Session:
         saved: Sequence[
             tuple[Sequence[Sequence[int]], Sequence[tuple[str, tuple[str, tuple[int, int, int, int], float, str]]]]
         ] = ...,
+        plain_loops: bool = True,
     ) -> None: ...
     def run(
         self, output_names: Sequence[str] | None, feeds: Mapping[str, np.ndarray[Any, Any]]

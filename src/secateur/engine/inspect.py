@@ -34,11 +34,14 @@ def inspect(
         structure (list of what was found), macs (dense), macs_nonzero, nbytes (of its constants in this file),
         bound_nbytes (.sct only, else None: [log2 C(n, nnz) + nnz H0(values) + codebook bits] / 8, before the format's
         1.03 and 32 bytes a tensor),
-        kernel and why (what the engine chose; "fused" where another layer took it in),
+        kernel and why (what the engine chose; "fused" where another layer took it in; of a quantized layer that is not
+        one of integers also why),
+        arithmetic ("int8" or "float32" of a layer with weights that the engine runs, else None),
+        plain_loops (a layer's worth of work in reference code: no kernel takes it),
         predicted_us (the cost model's; None: it has none), time_us (measured, with what moves data for the layer; None
         without `time`), slow (measured at more than twice the prediction and 1 us).
         `totals`: n_weights, nnz, density, macs, macs_nonzero, constants_nbytes, other_nbytes (graph and names), nbytes,
-        predicted_us (of the layers that have one), time_us (of all), n_slow.
+        predicted_us (of the layers that have one), time_us (of all), n_slow, n_plain_loops.
     Raises:
         UsageError, FormatError: as `InferenceSession`. A node that no runtime takes is not an error but `refused`.
     """
@@ -137,10 +140,20 @@ def _layer(row: dict[str, Any], step: dict[str, Any] | None, coded: dict[str, Se
         "bound_nbytes": None if stored is None else round(sum(s.bound_nbytes for s in stored), 2),
         "kernel": step["kernel"] if step else ("fused" if n_weights == 0 and row["nbytes"] else ""),
         "why": step["why"] if step else "",
+        "arithmetic": _arithmetic(row, step),
+        "plain_loops": bool(step and step["kernel"].endswith("_ref") and step["why"].startswith("plain loops")),
         "predicted_us": predicted,
         "time_us": time,
         "slow": predicted is not None and time is not None and time > 2 * predicted + 1,
     }
+
+
+def _arithmetic(row: dict[str, Any], step: dict[str, Any] | None) -> str | None:
+    if not step or not step["kernel"] or step["kernel"] == "onnxruntime":
+        return None
+    if step["kernel"].startswith("qconv_") or row["op"] in ("ConvInteger", "MatMulInteger"):
+        return "int8"
+    return "float32" if row["n_weights"] else None
 
 
 def _totals(layers: list[dict[str, Any]], nbytes: int) -> dict[str, Any]:
@@ -164,4 +177,5 @@ def _totals(layers: list[dict[str, Any]], nbytes: int) -> dict[str, Any]:
         "predicted_us": microseconds("predicted_us"),
         "time_us": microseconds("time_us"),
         "n_slow": total("slow"),
+        "n_plain_loops": total("plain_loops"),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import mmap
 import os
 import sys
@@ -26,6 +28,15 @@ _LARGE = 8 << 20  # bytes of a file
 def isas() -> tuple[str, ...]:
     """The kernel levels this machine can run, slowest first; `SECATEUR_ISA` takes one of them."""
     return tuple(_native.isas())
+
+
+@functools.cache
+def _onnxruntime_is_there() -> bool:
+    """Whether it is installed, without importing it."""
+    try:
+        return importlib.util.find_spec("onnxruntime") is not None
+    except ImportError:
+        return False
 
 
 def read_model(path_or_bytes: str | os.PathLike[str] | bytes | bytearray | memoryview) -> bytes:
@@ -73,10 +84,16 @@ class _Session(_native.Session):
     """The native half, with the hash of its model."""
 
     def __init__(
-        self, model: bytes | mmap.mmap, threads: int, tune: str, known: timings.Choices, saved: plans.Saved
+        self,
+        model: bytes | mmap.mmap,
+        threads: int,
+        tune: str,
+        known: timings.Choices,
+        saved: plans.Saved,
+        plain_loops: bool,
     ) -> None:
         self.digest = plans.digest(model)
-        super().__init__(model, threads, True, tune, known, saved)
+        super().__init__(model, threads, True, tune, known, saved, plain_loops)
 
 
 class InferenceSession:
@@ -131,6 +148,8 @@ class InferenceSession:
         self._tune = "off" if plan is not None else tune or timings.asked()
         self._threads = threads if self._plan is None else self._plan.threads
         self._model: bytes | None = None
+        # A layer that only plain loops compute is better off in ONNX Runtime, if that is there.
+        self._plain_loops = fallback is None or not _onnxruntime_is_there()
         try:
             self._runs: _native.Session | Parts = self._open(data)
         except FormatError as error:
@@ -140,8 +159,9 @@ class InferenceSession:
         except UnsupportedError as error:
             if fallback is None:
                 raise
-            self._runs = Parts(read_model(path_or_bytes), self._open, threads, error)
-            warnings.warn(share(self.coverage), HandedOverWarning, stacklevel=2)
+            self._runs = self._hand_over(read_model(path_or_bytes), error)
+            if self.coverage["handed_over"]:
+                warnings.warn(share(self.coverage), HandedOverWarning, stacklevel=2)
         if self._plan and isinstance(self._runs, _Session) and self._plan.model not in self._plan.parts:
             raise FormatError(f"{os.fspath(plan or '')}: the plan says nothing of its model")
         whole = self._runs if isinstance(self._runs, _Session) else None
@@ -155,9 +175,27 @@ class InferenceSession:
     def _open(self, model: bytes | mmap.mmap) -> _Session:
         known = timings.read(plans.machine()) if self._tune != "off" else []
         saved = self._plan.parts.get(plans.digest(model), []) if self._plan else []
-        session = _Session(model, self._threads or 0, self._tune, known, saved)
+        session = _Session(model, self._threads or 0, self._tune, known, saved, self._plain_loops)
         self._keep(session)
         return session
+
+    def _hand_over(
+        self, model: bytes, error: UnsupportedError, shapes: Mapping[str, list[int]] | None = None
+    ) -> _native.Session | Parts:
+        """The model in parts; whole with plain loops, where that helps and ONNX Runtime does not.
+
+        `shapes`: of the inputs of the run that was refused.
+        """
+        try:
+            return Parts(model, self._open, self._threads, error, shapes)
+        except UnsupportedError as refused:
+            if self._plain_loops:
+                raise
+            self._plain_loops = True
+            try:
+                return self._open(model)
+            except UnsupportedError:
+                raise refused from None
 
     def _keep(self, session: _native.Session) -> None:
         """What was timed lately goes to the file."""
@@ -185,9 +223,7 @@ class InferenceSession:
             except UnsupportedError as error:
                 if self._model is None:
                     raise
-                runs = Parts(
-                    self._model, self._open, self._threads, error, {n: list(a.shape) for n, a in feeds.items()}
-                )
+                runs = self._hand_over(self._model, error, {n: list(a.shape) for n, a in feeds.items()})
             told = 0
         else:
             told = len(runs.coverage["handed_over"])
