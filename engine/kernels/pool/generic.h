@@ -36,7 +36,8 @@ void planes(const PoolArgs& a, int64_t begin, int64_t end) {
   if (j0 > a.out_w) j0 = a.out_w;
   if (j1 > a.out_w) j1 = a.out_w;
   if (j1 < j0) j1 = j0;
-  const Vec scale = Vec::set1(1.0f / static_cast<float>(a.kernel_h * a.kernel_w));
+  // Divided, as cell() does: what is near the border must not differ from what is not, nor one ISA from another.
+  const Vec count = Vec::set1(static_cast<float>(a.kernel_h * a.kernel_w));
   for (int64_t p = begin; p < end; ++p) {
     const float* x = a.x + p * a.in_h * a.in_w;
     float* y = a.y + p * a.out_h * a.out_w;
@@ -62,7 +63,7 @@ void planes(const PoolArgs& a, int64_t begin, int64_t end) {
             s = kMax ? max(s, value) : s + value;
           }
         }
-        (kMax ? s : s * scale).store_first(y + j, left);
+        (kMax ? s : s / count).store_first(y + j, left);
       }
       for (int j = to > from ? to : from; j < a.out_w; ++j) y[j] = cell<kMax>(a, x, i, j);
     }
@@ -81,18 +82,27 @@ SECATEUR_INLINE bool pool(const PoolArgs& a) {
   return true;
 }
 
+// As global_average_pool_ref(): 32 sums side by side, halved and halved again, whatever the vector.
 SECATEUR_INLINE void global_average(const PoolArgs& a) {
+  constexpr int kVectors = kGlobalSums / kLanes;
   const int n = a.in_h * a.in_w;
   for (int64_t p = 0; p < a.planes; ++p) {
     const float* x = a.x + p * n;
-    Vec s = Vec::zero(), t = Vec::zero();
+    Vec s[kVectors];
+    SECATEUR_UNROLL
+    for (int k = 0; k < kVectors; ++k) s[k] = Vec::zero();
     int i = 0;
-    for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
-      s = s + Vec::load(x + i);
-      t = t + Vec::load(x + i + kLanes);
+    for (; i + kGlobalSums <= n; i += kGlobalSums) {
+      SECATEUR_UNROLL
+      for (int k = 0; k < kVectors; ++k) s[k] = s[k] + Vec::load(x + i + k * kLanes);
     }
-    for (; i < n; i += kLanes) s = s + Vec::load_range(x + i, 0, n - i);
-    a.y[p] = sum(s + t) / static_cast<float>(n);
+    SECATEUR_UNROLL
+    for (int k = 0; k < kVectors; ++k)
+      if (i + k * kLanes < n) s[k] = s[k] + Vec::load_range(x + i + k * kLanes, 0, n - i - k * kLanes);
+    SECATEUR_UNROLL
+    for (int half = kVectors / 2; half > 0; half /= 2)
+      for (int k = 0; k < half; ++k) s[k] = s[k] + s[k + half];
+    a.y[p] = sum(s[0]) / static_cast<float>(n);
   }
 }
 

@@ -3,7 +3,9 @@
 //   max:     y[p][i][j] = max over the window's cells inside the image (-inf when there is none)
 //   average: y[p][i][j] = sum over them / (count_include_pad ? cells inside the padded image : cells inside the image)
 //   window:  rows i*stride_h - pad_top + u*dilation_h, columns likewise
-//   global average: y[p] = mean of the plane
+//   global average: y[p] = mean of the plane: sums of its elements k, k + 32, ..., halved (0 + 16, 1 + 17, ...) until one is left
+//
+// All kernels give the same bits: a pool may stand between integer layers.
 //
 // out_h, out_w are the caller's (ONNX ceil_mode or floor); x and y do not overlap; nothing outside them is touched.
 #pragma once
@@ -14,6 +16,8 @@
 #include "base/threads.h"
 
 namespace secateur {
+
+inline constexpr int kGlobalSums = 32;
 
 struct PoolArgs {
   const float* x = nullptr;

@@ -43,9 +43,11 @@ void average_pool_ref(const PoolArgs& a) {
 void global_average_pool_ref(const PoolArgs& a) {
   const int64_t plane = int64_t{a.in_h} * a.in_w;
   for (int64_t p = 0; p < a.planes; ++p) {
-    float sum = 0;
-    for (int64_t k = 0; k < plane; ++k) sum += a.x[p * plane + k];
-    a.y[p] = sum / float(plane);
+    float sums[kGlobalSums] = {};
+    for (int64_t k = 0; k < plane; ++k) sums[k % kGlobalSums] += a.x[p * plane + k];
+    for (int half = kGlobalSums / 2; half > 0; half /= 2)
+      for (int k = 0; k < half; ++k) sums[k] += sums[k + half];
+    a.y[p] = sums[0] / float(plane);
   }
 }
 
