@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from secateur.engine import InferenceSession, isas
 from secateur.engine.bench import bench
+from secateur.engine.oracle import oracle
 from secateur.engine.quantized import static_int8
 
 
@@ -43,7 +44,8 @@ def check(fp32: bytes, quantized: bytes) -> dict[str, Any]:
 
     Rounding differs by a step here and there and every layer passes that on, so no bound per element is meant: errors
     are Euclidean norms over eight inputs, relative to the float32 result. Agree: engine <= 1.1 ONNX Runtime + 0.01.
-    Nets of integer layers only have the same bits at every ISA; a Transformer's float32 parts do not promise that.
+    ONNX Runtime's int8 products saturate on CPUs without VNNI: `oracle` says who computed `engine_from_oracle`'s other
+    side. Nets of integer layers only have the same bits at every ISA; a Transformer's float32 parts do not promise that.
     """
     x = _examples(fp32, 8, 2)
     sessions = [onnxruntime.InferenceSession(m, providers=["CPUExecutionProvider"]) for m in (fp32, quantized)]
@@ -52,11 +54,15 @@ def check(fp32: bytes, quantized: bytes) -> dict[str, Any]:
     size = float(np.linalg.norm(exact))
     errors = [float(np.linalg.norm(y - exact)) / size for y in (ours, theirs)]
     apart = float(np.linalg.norm(ours - theirs)) / size
+    judge = oracle(quantized)
+    truth = None if judge is None else np.asarray(judge.call({"x": x[0]})[0], np.float64)
     elsewhere = {isa: _run_at(isa, quantized, x[0]) for isa in isas() if isa != "ref"}  # plain loops take minutes
     return {
         "engine_error": errors[0],
         "onnxruntime_error": errors[1],
         "apart": apart,
+        "oracle": None if judge is None else judge.name,
+        "engine_from_oracle": None if truth is None else float(np.linalg.norm(ours[0] - truth) / np.linalg.norm(truth)),
         "same_bits_at": [isa for isa, y in elsewhere.items() if np.array_equal(y, ours[0])],
         "agree": errors[0] <= 1.1 * errors[1] + 0.01,
     }

@@ -8,7 +8,6 @@ units in the last place of the largest output for nets so small that the observe
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,8 @@ from secateur.errors import FormatError, UsageError
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from secateur.engine.oracle import Oracle
 
 SLACK = 8.0
 FLOOR = 32.0
@@ -34,7 +35,9 @@ def outputs_agree(sct: bytes, onnx: bytes, module: nn.Module | None, inputs: Map
         module: the compressed net as an `nn.Module`, or None when it cannot be rebuilt.
         inputs: arrays by ONNX input name, first axis = examples.
     Returns:
-        max_abs_error (largest over all pairs), tolerance, agree, `errors` by pair, and `outputs` by runtime.
+        max_abs_error (largest over all pairs), tolerance, agree, `errors` by pair, `outputs` by runtime, and `oracle`:
+        who stands for ONNX Runtime among them, in words (None: not installed). That is not the deployed ONNX Runtime
+        where the file computes in integers, whose products saturate on some CPUs.
     """
     from secateur.engine import InferenceSession
 
@@ -43,8 +46,9 @@ def outputs_agree(sct: bytes, onnx: bytes, module: nn.Module | None, inputs: Map
         "engine": InferenceSession(sct).run(None, dict(inputs)),
         "engine_onnx": InferenceSession(onnx).run(None, dict(inputs)),
     }
-    if importlib.util.find_spec("onnxruntime") is not None:
-        outputs["onnxruntime"] = _onnxruntime(onnx, inputs)
+    oracle = _oracle(onnx)
+    if oracle is not None:
+        outputs["onnxruntime"] = [np.asarray(y) for y in oracle.call(dict(inputs))]
     rounding = 0.0
     if module is not None:
         outputs["torch"], exact = _torch(module, [inputs[n] for n in names])
@@ -60,16 +64,22 @@ def outputs_agree(sct: bytes, onnx: bytes, module: nn.Module | None, inputs: Map
         "agree": bool(worst <= tolerance),
         "errors": errors,
         "outputs": outputs,
+        "oracle": oracle.name if oracle is not None else None,
     }
 
 
-def _onnxruntime(onnx: bytes, inputs: Mapping[str, Array]) -> list[Array]:
-    import onnxruntime as ort
+def _oracle(onnx: bytes) -> Oracle | None:
+    """ONNX Runtime on a float32 file; on one of integers who computes it as written (`engine/oracle.py`)."""
+    from secateur.engine.oracle import Oracle, oracle
+    from secateur.engine.peers import Unavailable, onnxruntime
+    from secateur.engine.quantized import computes_in_integers
 
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-    return [np.asarray(y) for y in session.run(None, dict(inputs))]
+    if computes_in_integers(onnx):
+        return oracle(onnx)
+    try:
+        return Oracle("ONNX Runtime", onnxruntime(onnx, 0, {})[0])
+    except Unavailable:
+        return None
 
 
 def _torch(module: nn.Module, arrays: list[Array]) -> tuple[list[Array], list[Array]]:
@@ -171,7 +181,7 @@ def _check_outputs(
         f"<= {result['tolerance']:.3g}",
         result["max_abs_error"],
         passed=result["agree"],
-        note=", ".join(f"{k} {v:.2g}" for k, v in result["errors"].items()),
+        note=", ".join(f"{k} {v:.2g}" for k, v in result["errors"].items()) + f"; onnxruntime: {result['oracle']}",
     )
     logits = _session(sct).run(None, feeds)[0]
     metric = report["compressed"]["metric"]

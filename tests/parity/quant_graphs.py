@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from secateur.engine import InferenceSession, _native
+from secateur.engine.oracle import oracle
 
 F = np.float32
 ISAS = _native.isas()
@@ -107,12 +107,12 @@ def on_every_isa(monkeypatch: pytest.MonkeyPatch, model: bytes, feeds: dict[str,
     return results[0]
 
 
-def against_onnxruntime(model: bytes, feeds: dict[str, np.ndarray], fuse: bool = True) -> list[np.ndarray]:
-    options = onnxruntime.SessionOptions()
-    if not fuse:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
-    return list(onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"]).run(None, feeds))
+def against_oracle(model: bytes, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Whoever computes the model as it says: ONNX Runtime optimised is not that (`engine/oracle.py`)."""
+    found = oracle(model)
+    if found is None:
+        pytest.skip("nobody here computes this model without saturating")
+    return [np.asarray(y) for y in found.call(feeds)]
 
 
 def layer(

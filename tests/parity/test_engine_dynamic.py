@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from secateur.engine import InferenceSession
 from secateur.errors import HandedOverWarning, UnsupportedError
 
-from .quant_graphs import F, Net, against_onnxruntime, conv_sums, on_every_isa, rint
+from .quant_graphs import F, Net, against_oracle, conv_sums, on_every_isa, rint
 
 
 def dynamic(net: Net, x: str = "x") -> tuple[str, str, str]:
@@ -179,7 +179,7 @@ def test_fused_products_of_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     got = on_every_isa(monkeypatch, model, {"x": x})
     np.testing.assert_array_equal(got[0], want + bias)
     np.testing.assert_array_equal(got[1], want)
-    for ours, theirs in zip(got, against_onnxruntime(model, {"x": x}), strict=True):
+    for ours, theirs in zip(got, against_oracle(model, {"x": x}), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
     monkeypatch.delenv("SECATEUR_ISA")
     assert not any(k.endswith("integer_ref") for k in kernels(model))
@@ -214,7 +214,7 @@ def test_networks_of_the_dynamic_quantizer(tmp_path: Any, monkeypatch: pytest.Mo
         (got,) = on_every_isa(monkeypatch, model, feed)
         monkeypatch.delenv("SECATEUR_ISA")
         assert not any(k.endswith("integer_ref") for k in kernels(model))
-        (plain,) = against_onnxruntime(model, feed, fuse=False)
+        (plain,) = against_oracle(model, feed)
         # The means before the last layer may differ by a rounding, and move a byte of it by a step.
         np.testing.assert_allclose(got, plain, atol=0.02 * np.abs(plain).max())
 

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from secateur.engine import InferenceSession, inspect
 from secateur.errors import FormatError, UnsupportedError
 
-from .quant_graphs import F, Net, against_onnxruntime, conv_sums, layer, on_every_isa, requantized, rint
+from .quant_graphs import F, Net, against_oracle, conv_sums, layer, on_every_isa, requantized, rint
 
 CONVS = [
     # in, size, out, kernel, stride, pad, dilation, groups
@@ -69,7 +69,7 @@ def test_conv_is_exact(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], 
         want = requantized(conv_sums(qx - grid[1], w, stride, pad, dilation, groups), b, scale, grid, y_grid, bounds)
         (got,) = on_every_isa(monkeypatch, model, {"x": x})
         np.testing.assert_array_equal(got, want)
-        (theirs,) = against_onnxruntime(model, {"x": x})
+        (theirs,) = against_oracle(model, {"x": x})
         assert np.max(np.abs(theirs.astype(int) - want)) <= 1
         session = InferenceSession(model, threads=1)
         assert any(row["kernel"].startswith("qconv_") for row in session.explain(repeats=0))
@@ -123,7 +123,7 @@ def test_block_with_residual_pools_and_head_is_exact(monkeypatch: pytest.MonkeyP
     np.testing.assert_array_equal(got[0], (n7 - g7[1]).astype(F) * g7[0])
     kernels = [row["kernel"] for row in InferenceSession(model, threads=1).explain(repeats=0)]
     assert not any("f32_ref" in k for k in kernels), kernels
-    theirs = against_onnxruntime(model, {"x": x})
+    theirs = against_oracle(model, {"x": x})
     assert np.max(np.abs(theirs[1].astype(int) - n3)) <= 2  # one step of each operand of the sum
     assert np.max(np.abs(theirs[0] - got[0])) <= 3 * g7[0]
 
@@ -170,7 +170,7 @@ def test_linear_whose_result_is_float32(monkeypatch: pytest.MonkeyPatch) -> None
         want = (sums.astype(F) * (grid[0] * scale)).astype(F) + bias
         (got,) = on_every_isa(monkeypatch, model, {"x": x})
         np.testing.assert_array_equal(got, want)
-        (theirs,) = against_onnxruntime(model, {"x": x})
+        (theirs,) = against_oracle(model, {"x": x})
         np.testing.assert_allclose(theirs, want, rtol=1e-5, atol=1e-5)
         assert any(row["kernel"].startswith("qconv_") for row in InferenceSession(model, threads=1).explain(repeats=0))
 
@@ -189,7 +189,7 @@ def test_gelu_between_two_linear_layers(monkeypatch: pytest.MonkeyPatch) -> None
         y = net.node("MatMul", net.dequantize(net.quantize(y, *hidden), *hidden), d2)
         model = net.model({"x": ["batch", *shape[1:]]}, {y: TensorProto.FLOAT})
         x = net.rng.standard_normal(shape).astype(F)
-        (want,) = against_onnxruntime(model, {"x": x}, fuse=False)
+        (want,) = against_oracle(model, {"x": x})
         (got,) = on_every_isa(monkeypatch, model, {"x": x})
         # A GELU near a half may fall a step apart: three of 70 inputs at the largest weight.
         assert np.max(np.abs(got - want)) <= 3 * 127 * 0.002 * hidden[0]
@@ -235,7 +235,7 @@ def test_products_whose_zero_point_comes_while_running(monkeypatch: pytest.Monke
         x = net.rng.standard_normal(shape).astype(F)
         got = on_every_isa(monkeypatch, model, {"x": x})
         np.testing.assert_array_equal(got[0], (got[1].astype(np.int64) - int(got[3])) @ w)
-        for ours, theirs in zip(got, against_onnxruntime(model, {"x": x}), strict=True):
+        for ours, theirs in zip(got, against_oracle(model, {"x": x}), strict=True):
             np.testing.assert_array_equal(ours, theirs)
         monkeypatch.delenv("SECATEUR_ISA")
         rows = InferenceSession(model, threads=1).explain(repeats=0)
@@ -358,8 +358,7 @@ def test_a_layer_in_float32_says_why(kind: str, reason: str) -> None:
     assert why.startswith("computed in float32"), why
     if kind != "bias":
         assert reason in why
-    # Its fusion takes scales per channel for one scale and fails.
-    want = against_onnxruntime(model, x, fuse=False)
+    want = against_oracle(model, x)
     got = InferenceSession(model, threads=1).run(None, x)
     assert np.max(np.abs(got[0] - want[0])) <= 1.01 * y_grid[0], kind
 
@@ -467,7 +466,7 @@ def test_qoperators_agree_with_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> N
     model = net.model({"x": ["batch", 5, 9, 9]}, outputs, (ms,))
     x = net.rng.standard_normal((3, 5, 9, 9)).astype(F)
     got = on_every_isa(monkeypatch, model, {"x": x})
-    want = against_onnxruntime(model, {"x": x})
+    want = against_oracle(model, {"x": x})
     # Each result may be a step off, and pass a step of its input on: two through the sum, little through the others.
     for name, a, b, steps in zip(outputs, got, want, (1, 2, 2, 3, 4), strict=True):
         assert a.dtype == b.dtype

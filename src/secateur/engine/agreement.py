@@ -1,4 +1,4 @@
-"""Whether runtimes that were timed computed the same: in float32 by rounding, in int8 by the distance from float32."""
+"""Whether runtimes that were timed computed the same: in float32 by rounding, in int8 by an oracle and by float32."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.engine import quantized
+from secateur.engine import _native, quantized
+from secateur.engine.oracle import Oracle, oracle
 from secateur.engine.peers import Call
 from secateur.engine.session import InferenceSession
 from secateur.errors import SecateurError, UsageError
@@ -16,6 +17,9 @@ from secateur.errors import SecateurError, UsageError
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
 Outputs = list[Sequence[Array]]  # per feed
+
+JUDGED = 4  # feeds that the oracle computes; it may be slow
+APART = 0.05  # of the oracle's results: steps of a grid that layers behind them pass on
 
 
 def compare(
@@ -27,11 +31,14 @@ def compare(
         calls: (runtime, model) -> call; the runtime "engine" stands in for every model.
     Returns:
         One dict per peer and model: runtime, model, max_abs_error, same_argmax (fraction, None without classes),
-        tolerance (None for int8), agree, and for int8 engine_error and peer_error.
+        tolerance (None for int8), agree, oracle (in words: what was judged by), and for int8 engine_error, peer_error,
+        engine_apart and peer_apart, each where it is known.
 
         float32: agree when the largest difference is within `tolerance`. int8: rounding differs by a step here and
-        there and every layer passes that on, so no bound per element is meant. Errors are Euclidean norms over all
-        feeds relative to the result in float32; agree: engine <= 1.1 peer + 0.01. None where there is no float32 form.
+        there and every layer passes that on, so no bound per element is meant, and a peer may be wrong by itself
+        (`oracle.py`). Distances are Euclidean norms relative to what they are from: errors from the result in float32,
+        over all feeds; `apart` from the oracle's result, over `JUDGED` of them. Agree: engine_error <= 1.1 peer_error
+        + 0.01 and engine_apart <= 1.1 peer_apart + APART, of those that are known; None where neither is.
     Raises:
         UsageError: outputs of different shapes.
     """
@@ -43,18 +50,29 @@ def compare(
         if not others:
             continue
         integers = quantized.computes_in_integers(data)
-        exact = _in_float(which, calls, data, feeds) if integers else None
+        exact, exact_by = _in_float(which, calls, data, feeds) if integers else (None, "")
+        judge = _judge(data, feeds) if integers else None
         tolerance = None if integers else max(_tolerance(call, f, y) for f, y in zip(feeds[:4], ours, strict=False))
         for runtime, other in others.items():
             theirs: Outputs = [_numbers(other(f)) for f in feeds]
             check = {"runtime": runtime, "model": which, **_differences(runtime, ours, theirs), "tolerance": tolerance}
             if tolerance is not None:
-                check["agree"] = bool(check["max_abs_error"] <= tolerance)
-            elif exact is None:
-                check["agree"] = None
-            else:
+                check |= {"agree": bool(check["max_abs_error"] <= tolerance), "oracle": "one another"}
+                checks.append(check)
+                continue
+            near = []
+            if exact is not None:
                 check["engine_error"], check["peer_error"] = relative_error(ours, exact), relative_error(theirs, exact)
-                check["agree"] = bool(check["engine_error"] <= 1.1 * check["peer_error"] + 0.01)
+                near.append(check["engine_error"] <= 1.1 * check["peer_error"] + 0.01)
+            if judge is not None:
+                truth = judge[1]
+                check["engine_apart"], check["peer_apart"] = (
+                    relative_error(found[: len(truth)], truth) for found in (ours, theirs)
+                )
+                near.append(check["engine_apart"] <= 1.1 * check["peer_apart"] + APART)
+            names = [judge[0].name] if judge is not None else []
+            check["oracle"] = " and ".join(names + [exact_by] * (exact is not None)) or "nobody"
+            check["agree"] = all(near) if near else None
             checks.append(check)
     return checks
 
@@ -64,20 +82,44 @@ def _numbers(outputs: Sequence[Any]) -> list[Array]:
     return [a for a in outputs if isinstance(a, np.ndarray) and a.dtype.kind in "fiub"]
 
 
-def _in_float(which: str, calls: Mapping[tuple[str, str], Call], data: bytes, feeds: Sequence[Feeds]) -> Outputs | None:
-    """The float32 results that an int8 model stands for: of the model it was made from, or of its own float form."""
+def _unpacked(data: bytes) -> bytes:
+    if not _native.is_sct(data):
+        return data
+    from secateur.formats import unpack
+
+    return unpack(data)
+
+
+def _judge(data: bytes, feeds: Sequence[Feeds]) -> tuple[Oracle, Outputs] | None:
+    """The oracle of an int8 model and its results for the first feeds."""
+    model = _unpacked(data)
+    found = oracle(model)
+    if found is None:
+        return None
+    names = dict(zip((i.name for i in _native.interface(model)[0]), feeds[0], strict=True))
+    try:
+        return found, [_numbers(found.call({own: f[name] for own, name in names.items()})) for f in feeds[:JUDGED]]
+    except Exception:  # an operator that it lacks shows when it runs; neither oracle has errors of its own
+        return None
+
+
+def _in_float(
+    which: str, calls: Mapping[tuple[str, str], Call], data: bytes, feeds: Sequence[Feeds]
+) -> tuple[Outputs | None, str]:
+    """The float32 results an int8 model stands for, and whose: of the model it was made from, or of its float form."""
     made_from = calls.get(("engine", which.removesuffix("_int8")))
     if which.endswith("_int8") and made_from is not None:
-        return [_numbers(made_from(f)) for f in feeds]
-    plain = quantized.float_form(data)
+        return [_numbers(made_from(f)) for f in feeds], "the float32 net it was made from"
+    plain = quantized.float_form(_unpacked(data))
     if plain is None:
-        return None
+        return None, ""
     try:
         session = InferenceSession(plain, threads=1, fallback=None)
     except SecateurError:
-        return None
+        return None, ""
     names = dict(zip((i.name for i in session.get_inputs()), feeds[0], strict=True))
-    return [_numbers(session.run(None, {own: f[name] for own, name in names.items()})) for f in feeds]
+    run = session.run
+    return [_numbers(run(None, {own: f[name] for own, name in names.items()})) for f in feeds], "its own float32 form"
 
 
 def relative_error(outputs: Outputs, exact: Outputs) -> float:

@@ -186,7 +186,20 @@ def rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[Any]], str]:
         )
     notes = [f"{result['n_inputs']} {result['inputs']} inputs in rotation, turns interleaved"]
     notes += [f"{name} skipped: {why}" for name, why in result["skipped"].items()]
+    notes += [_judged(check) for check in result["checks"] if check["tolerance"] is None]
     return columns, body, "\n".join([*notes, *result["compared"], *result.get("notes", ())])
+
+
+def _judged(check: Mapping[str, Any]) -> str:
+    """How far an int8 model's results are from those they were judged by."""
+    words = {"apart": "from the oracle", "error": "from float32"}
+    distances = [
+        f"{name} {check[f'{who}_{kind}']:.2%} {text}"
+        for kind, text in words.items()
+        for who, name in (("engine", "engine"), ("peer", check["runtime"]))
+        if f"{who}_{kind}" in check
+    ]
+    return f"{check['model']}, {check['runtime']}: judged by {check['oracle']}" + "".join(f"; {d}" for d in distances)
 
 
 _WORDS = {True: "", False: " DIFFERS", None: " (not judged)"}
@@ -196,7 +209,7 @@ def failed(result: Mapping[str, Any]) -> list[str]:
     """The runtimes whose results do not agree with the engine's, in words; empty when all is well."""
     return [
         f"{c['runtime']} on {c['model']}: largest difference {c['max_abs_error']:.3g}"
-        + (f", tolerance {c['tolerance']:.3g}" if c["tolerance"] is not None else "")
+        + (f", tolerance {c['tolerance']:.3g}" if c["tolerance"] is not None else f"; {_judged(c)}")
         for c in result["checks"]
         if c["agree"] is False
     ]
