@@ -45,7 +45,7 @@ def check(fp32: bytes, quantized: bytes) -> dict[str, Any]:
     Rounding differs by a step here and there and every layer passes that on, so no bound per element is meant: errors
     are Euclidean norms over eight inputs, relative to the float32 result. Agree: engine <= 1.1 ONNX Runtime + 0.01.
     ONNX Runtime's int8 products saturate on CPUs without VNNI: `oracle` says who computed `engine_from_oracle`'s other
-    side. Nets of integer layers only have the same bits at every ISA; a Transformer's float32 parts do not promise that.
+    side. Nets of integer layers only have the same bits at every ISA; the float32 parts of a Transformer do not.
     """
     x = _examples(fp32, 8, 2)
     sessions = [onnxruntime.InferenceSession(m, providers=["CPUExecutionProvider"]) for m in (fp32, quantized)]
