@@ -25,10 +25,11 @@ bool folds(Lowering& L, const Node& node) {
 
 }  // namespace
 
-size_t fold_constants(Graph& graph, bool keep_dequantize) {
+size_t fold_constants(Graph& graph, bool keep_dequantize, const Limits& limits) {
   PackCache cache;
   // Reference kernels: what is folded must not depend on the machine.
   Lowering L(graph, cache, Isa::kRef, 1);
+  L.set_limits(limits);
   std::vector<Node> left;
   std::vector<std::string> folded;
   for (Node& node : graph.nodes) {

@@ -1,9 +1,12 @@
 #include "plan/lowering.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <map>
 #include <set>
+
+#include <unistd.h>
 
 #include "graph/check.h"
 
@@ -21,7 +24,27 @@ constexpr size_t kManyValues = 4096;  // comparing each with each: 8 million ste
   throw TooLargeError("node '" + node_label(n) + "' (" + n.op + "): " + what, n.name);
 }
 
+double machine_bytes() { return static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE)); }
+
+std::string amount(double v) {
+  char text[32];
+  std::snprintf(text, sizeof text, v < 1e6 ? "%.0f" : "%.3g", v);
+  return text;
+}
+
 }  // namespace
+
+std::string fault_text(const Faults::Fault& f) {
+  return "index " + std::to_string(f.index) + " (number " + std::to_string(f.at) + " of the indices) is outside the axis, which allows " +
+         std::to_string(-f.axis) + " to " + std::to_string(f.axis - 1);
+}
+
+int64_t product(std::initializer_list<int64_t> factors) {
+  constexpr int64_t kMost = int64_t{1} << 62;
+  int64_t p = 1;
+  for (int64_t f : factors) p = f != 0 && p > kMost / f ? kMost : p * f;
+  return p;
+}
 
 std::string dims_text(const Dims& dims) {
   std::string s = "[";
@@ -35,6 +58,7 @@ Lowering::Lowering(const Graph& graph, PackCache& cache, Isa isa, int threads, b
   opset_ = it == graph.opsets.end() ? 0 : it->second;
   values_.reserve(graph.initializers.size() + graph.nodes.size() * 2);
   may_fold_ = kMaxFolded;
+  set_limits({});
   for (const auto& t : graph.initializers) {
     if (t.opaque()) continue;
     may_fold_ += 4 * t.data.size();
@@ -45,6 +69,12 @@ Lowering::Lowering(const Graph& graph, PackCache& cache, Isa isa, int threads, b
     static const uint8_t nothing = 0;
     if (t.data.empty()) values_[static_cast<size_t>(id)].constant = &nothing;
   }
+}
+
+void Lowering::set_limits(const Limits& limits) {
+  limits_ = limits;
+  if (limits_.nbytes <= 0) limits_.nbytes = 2 * machine_bytes();
+  if (limits_.work <= 0) limits_.work = Limits::kMostWork;
 }
 
 int Lowering::new_value(std::string name, DType dtype, Dims dims) {
@@ -109,8 +139,16 @@ int Lowering::out(const Node& n, size_t i, DType dtype, Dims dims, ValueLayout l
     v.constant = buffer->data();
     ptr_[static_cast<size_t>(id)] = buffer->data();
     v.owner = std::move(buffer);
+  } else {
+    check_nbytes(static_cast<double>(value(id).nbytes()));
   }
   return id;
+}
+
+void Lowering::check_nbytes(double nbytes) const {
+  if (nbytes > limits_.nbytes)
+    throw UsageError("activations of " + amount(nbytes) + " bytes are planned for these input shapes, the limit is " +
+                     amount(limits_.nbytes) + "; run smaller inputs, or raise it with InferenceSession(..., max_nbytes=...)");
 }
 
 int Lowering::temp(DType dtype, Dims dims, ValueLayout layout) {
@@ -118,7 +156,11 @@ int Lowering::temp(DType dtype, Dims dims, ValueLayout layout) {
   return out(anonymous, 0, dtype, std::move(dims), layout);
 }
 
-int Lowering::scratch(size_t nbytes) { return temp(DType::kUInt8, {static_cast<int64_t>(nbytes)}); }
+int Lowering::scratch(size_t nbytes) {
+  const int id = temp(DType::kUInt8, {static_cast<int64_t>(nbytes)});
+  values_[static_cast<size_t>(id)].is_scratch = true;
+  return id;
+}
 
 void Lowering::alias(const Node& n, size_t i, int source, Dims dims) {
   const Value src = value(source);
@@ -193,11 +235,13 @@ std::vector<int64_t> Lowering::need_ints(const Node& n, size_t i) const {
   return *r;
 }
 
-void Lowering::unsupported(const Node& n, const std::string& what) const {
+void Lowering::unsupported(const Node& anyone, const std::string& what) const {
+  const Node& n = named(anyone);
   throw UnsupportedError("node '" + node_label(n) + "' (" + n.op + "): " + what, n.name);
 }
 
-void Lowering::invalid(const Node& n, const std::string& what) const {
+void Lowering::invalid(const Node& anyone, const std::string& what) const {
+  const Node& n = named(anyone);
   throw FormatError("node '" + node_label(n) + "' (" + n.op + "): " + what);
 }
 
@@ -227,12 +271,14 @@ void Lowering::plain_loops(const Node& n, double macs, const std::string& why) c
 
 void Lowering::add_step(const Node& n, void (*run)(const void*, const Exec&) noexcept, std::shared_ptr<const void> state,
                         const std::vector<int>& reads, const std::vector<int>& writes, StepInfo info) {
-  bool any = false;
-  for (int id : writes) any = any || (id >= 0 && value(id).numel() > 0);
-  if (!any) return;  // nothing to compute: kernels need not think of empty outputs
+  const auto is_result = [&](int id) { return id >= 0 && !value(id).is_scratch && value(id).numel() > 0; };
+  if (std::none_of(writes.begin(), writes.end(), is_result)) return;
+  count_work(n, info, reads, writes);
   if (eager_) {
-    const Exec exec{ptr_.data(), nullptr};
+    Faults faults;
+    const Exec exec{ptr_.data(), nullptr, &faults};
     run(state.get(), exec);
+    if (faults.first()) invalid(n, fault_text(*faults.first()));
     return;
   }
   const int at = static_cast<int>(steps.size());
@@ -257,6 +303,31 @@ void Lowering::add_step(const Node& n, void (*run)(const void*, const Exec&) noe
   steps.push_back(Step{run, std::move(state), std::move(info)});
 }
 
+void Lowering::count_work(const Node& n, const StepInfo& info, const std::vector<int>& reads, const std::vector<int>& writes) {
+  double work = std::max(info.work, static_cast<double>(info.macs));
+  for (const auto* ids : {&reads, &writes})
+    for (int id : *ids)
+      if (id >= 0 && !value(id).is_scratch) work = std::max(work, static_cast<double>(value(id).numel()));
+  double& total = eager_ ? folded_work_ : work_;
+  total += work;
+  check_work(n, total);
+}
+
+void Lowering::check_size(const Node& n, const Dims& dims, double work) const {
+  double count = 1;
+  for (int64_t d : dims) count *= static_cast<double>(d);
+  check_work(n, std::max(count, work));
+  if (!eager_) check_nbytes(count * 4);
+}
+
+void Lowering::check_work(const Node& n, double total) const {
+  const double limit = limits_.work * (eager_ ? Limits::kFoldedPart : 1.0);
+  if (total > limit)
+    throw UsageError("node '" + node_label(n) + "' (" + n.op + "): " + amount(total) + " operations are planned " +
+                     (eager_ ? "for constants, while loading" : "up to here for these input shapes") + ", the limit is " + amount(limit) +
+                     "; " + (eager_ ? "" : "run smaller inputs, or ") + "raise it with InferenceSession(..., max_work=" + amount(10 * total * limits_.work / limit) + ")");
+}
+
 void Lowering::lower(const Node& node) {
   const LowerFn fn = find_operator(node.domain, node.op);
   if (!fn)
@@ -271,7 +342,9 @@ void Lowering::lower(const Node& node) {
     all = all && value(id).constant != nullptr;
   }
   eager_ = all;
+  now_ = &node;
   fn(*this, node);
+  now_ = nullptr;
   eager_ = false;
 }
 
@@ -296,6 +369,12 @@ void Lowering::keep_until_end(int id) {
 }
 
 size_t Lowering::plan_memory() {
+  const size_t total = place_values();
+  check_nbytes(static_cast<double>(total));
+  return total;
+}
+
+size_t Lowering::place_values() {
   // Largest first, each at the lowest offset free during its life: within a few percent of optimal on CNNs, and small
   // nets have a handful of values.
   std::vector<int> order;
@@ -303,7 +382,7 @@ size_t Lowering::plan_memory() {
     const Value& v = values_[i];
     if (v.storage == static_cast<int>(i) && !v.constant && (v.last >= 0 || v.is_input)) order.push_back(static_cast<int>(i));
   }
-  if (order.size() > kManyValues) return plan_memory_in_order(std::move(order));
+  if (order.size() > kManyValues) return place_in_order(std::move(order));
   std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return value(a).nbytes() > value(b).nbytes(); });
   std::vector<int> placed;
   size_t total = 0;
@@ -330,7 +409,7 @@ size_t Lowering::plan_memory() {
   return total;
 }
 
-size_t Lowering::plan_memory_in_order(std::vector<int> order) {
+size_t Lowering::place_in_order(std::vector<int> order) {
   // In the order of their first step, each in the smallest hole that is large enough when it begins; n log n.
   std::sort(order.begin(), order.end(), [&](int a, int b) { return std::pair(value(a).first, a) < std::pair(value(b).first, b); });
   const auto need = [&](int id) { return align_up(value(id).nbytes()) + kAlign; };

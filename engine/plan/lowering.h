@@ -3,7 +3,10 @@
 // so that the two cannot disagree.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <string>
@@ -25,10 +28,30 @@ using Dims = std::vector<int64_t>;
 
 std::string dims_text(const Dims& dims);  // "[1, 20, 24, 24]"
 
+// Data that a step cannot follow: an index outside its axis. The step reads a place that exists instead and goes on; who
+// ran it looks here once, after the last step. Steps may report from any thread: the first one stays.
+class Faults {
+ public:
+  struct Fault {
+    const void* step = nullptr;       // the state of the step
+    int64_t index = 0, at = 0, axis = 0;  // index number `at` of the step's indices, which an axis of that size has not
+  };
+  void report(const Fault& fault) noexcept {
+    if (!taken_.test_and_set()) fault_ = fault;
+  }
+  const Fault* first() const { return fault_.step ? &fault_ : nullptr; }
+
+ private:
+  std::atomic_flag taken_ = ATOMIC_FLAG_INIT;
+  Fault fault_;
+};
+std::string fault_text(const Faults::Fault& fault);  // "index 7 (number 3 of the indices) is outside ..."
+
 // What a step sees while it runs. ptr[id] is the memory of value id.
 struct Exec {
   void* const* ptr;
   Threads* threads;
+  Faults* faults = nullptr;  // null: nobody asks
 
   const float* f32(int id) const { return id < 0 ? nullptr : static_cast<const float*>(ptr[id]); }
   float* f32_out(int id) const { return static_cast<float*>(ptr[id]); }
@@ -44,7 +67,19 @@ struct StepInfo {
   int64_t packed_bytes = 0;
   double predicted_us = -1;  // by the cost model, on one thread; -1 = there is none
   int64_t layer = -1;      // index of the file's node this came from
+  double work = 0;         // operations, where they are many more than `macs` and the elements read and written
 };
+
+// What one run may take. A few bytes of a file can ask for any amount; who wants more than this says so.
+struct Limits {
+  double nbytes = 0;       // of activations; 0: twice the machine's memory
+  double work = 0;         // multiply-adds, and elements read and written; 0: kMostWork
+  static constexpr double kMostWork = 1e14;    // half an hour of one core in the fastest kernels
+  static constexpr double kFoldedPart = 1e-3;  // of `work`, for the constants computed while loading
+};
+
+// a * b * ..., at most 2^62: counts of work of a file's sizes overflow.
+int64_t product(std::initializer_list<int64_t> factors);
 
 struct Step {
   void (*run)(const void* state, const Exec& exec) noexcept = nullptr;
@@ -66,6 +101,7 @@ struct Value {
   int first = -1, last = -1;           // steps between which a storage must live; first = -1: before the first step
   size_t offset = 0;
   bool is_input = false;
+  bool is_scratch = false;             // a kernel's own room, not a result
   ValueLayout layout = ValueLayout::kPlain;
 
   int64_t numel() const {
@@ -94,6 +130,7 @@ class Lowering {
   void set_tuner(Tuner* tuner, const SavedPlan* saved) { tuner_ = tuner, saved_ = saved; }
   // False: what only plain loops compute is refused, for another runtime to take (plain_loops()).
   void allow_plain_loops(bool allow) { allow_plain_loops_ = allow; }
+  void set_limits(const Limits& limits);
   // Binds a graph input to a concrete shape.
   void bind_input(const ValueInfo& info, const Dims& dims);
   // Lowers one node (all its inputs are known by now).
@@ -138,6 +175,10 @@ class Lowering {
   std::optional<std::vector<int64_t>> ints(int id) const;
   std::optional<std::vector<double>> numbers(int id) const;
   std::vector<int64_t> need_ints(const Node& n, size_t i) const;
+  // A value of that shape, made by so much work, is within the limits. For handlers that refuse or allocate by a size
+  // before they declare the value: what is beyond all measure is not handed over to another runtime either.
+  void check_size(const Node& n, const Dims& dims, double work = 0) const;
+  bool is_empty(const Dims& dims) const { return std::find(dims.begin(), dims.end(), 0) != dims.end(); }
   int scratch(size_t nbytes);
   int temp(DType dtype, Dims dims, ValueLayout layout = ValueLayout::kPlain);
 
@@ -159,7 +200,7 @@ class Lowering {
     return made;
   }
 
-  // Adds a step. S is a small struct with `void run(const Exec&) const noexcept`.
+  // Adds a step; results without elements need none, so kernels never write nothing. S is a small struct with `void run(const Exec&) const noexcept`.
   template <class S>
   void emit(const Node& n, S state, const std::vector<int>& reads, const std::vector<int>& writes, StepInfo info = {}) {
     auto owned = std::make_shared<const S>(std::move(state));
@@ -180,10 +221,15 @@ class Lowering {
   const std::vector<Value>& values() const { return values_; }
 
  private:
-  size_t plan_memory_in_order(std::vector<int> order);  // of very many values
+  size_t place_values();
+  size_t place_in_order(std::vector<int> order);  // of very many values
+  void check_nbytes(double nbytes) const;
+  void check_work(const Node& n, double total) const;
+  const Node& named(const Node& n) const { return n.op.empty() && now_ ? *now_ : n; }  // temporaries come from no node
   int new_value(std::string name, DType dtype, Dims dims);
   void add_step(const Node& n, void (*run)(const void*, const Exec&) noexcept, std::shared_ptr<const void> state,
                 const std::vector<int>& reads, const std::vector<int>& writes, StepInfo info);
+  void count_work(const Node& n, const StepInfo& info, const std::vector<int>& reads, const std::vector<int>& writes);
 
   PackCache& cache_;
   std::unordered_set<const uint8_t*> packed_, read_;  // constants: by kernels' packing, by steps
@@ -194,6 +240,9 @@ class Lowering {
   Tuner* tuner_ = nullptr;
   const SavedPlan* saved_ = nullptr;
   size_t folded_bytes_ = 0, may_fold_ = 0;  // of constants computed while planning
+  double work_ = 0, folded_work_ = 0;       // of the steps so far
+  Limits limits_;
+  const Node* now_ = nullptr;  // the node being lowered
   bool eager_ = false;  // the node being lowered has constant inputs only: run its steps now
   std::vector<Value> values_;
   std::vector<void*> ptr_;

@@ -73,7 +73,7 @@ void check_support(const Graph& graph) {
 }
 
 // From the file's graph to what is planned.
-void prepare(Graph& graph, std::vector<std::string>& notes) {
+void prepare(Graph& graph, std::vector<std::string>& notes, const Limits& limits = {}) {
   check_support(graph);
   for (const auto& in : graph.inputs) {
     if (!in.type.empty()) throw UnsupportedError("input '" + in.name + "' is a " + type_text(in.type) + ", supported: tensors");
@@ -86,16 +86,16 @@ void prepare(Graph& graph, std::vector<std::string>& notes) {
   clean(graph);
   upgrade(graph, notes);
   expand_qoperators(graph, notes);
-  fold_constants(graph, true);
+  fold_constants(graph, true, limits);
   remove_identities(graph, notes);
   // A chain of moves goes one at a time; folding gives the next one its constant. Longer chains than any exporter writes stay.
-  for (int i = 0; i < 8 && move_quantized_constants(graph, notes); ++i) fold_constants(graph, true);
+  for (int i = 0; i < 8 && move_quantized_constants(graph, notes); ++i) fold_constants(graph, true, limits);
   canonical_pools(graph);
   make_tables(graph, notes);
   fuse_quantized(graph, notes);
-  fold_constants(graph);
+  fold_constants(graph, false, limits);
   for (auto& note : run_passes(graph)) notes.push_back(std::move(note));
-  fold_constants(graph);
+  fold_constants(graph, false, limits);
   fuse_quantized_gelus(graph);
 }
 
@@ -145,8 +145,8 @@ Graph read_model(std::span<const uint8_t> bytes) {
   return read_onnx(bytes);
 }
 
-Session::Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse, Tuner tuner, bool allow_plain_loops)
-    : allow_sparse_(allow_sparse), allow_plain_loops_(allow_plain_loops), tuner_(std::move(tuner)) {
+Session::Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse, Tuner tuner, bool allow_plain_loops, Limits limits)
+    : allow_sparse_(allow_sparse), allow_plain_loops_(allow_plain_loops), tuner_(std::move(tuner)), limits_(limits) {
   isa_ = selected_isa();
   n_threads_ = threads > 0 ? threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   if (n_threads_ > 1) pool_ = std::make_unique<Threads>(n_threads_);
@@ -155,7 +155,7 @@ Session::Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse,
   n_nodes_ = graph_.nodes.size();
   inputs_ = graph_.inputs;
   outputs_ = graph_.outputs;
-  prepare(graph_, notes_);
+  prepare(graph_, notes_, limits_);
   tuner_.pool = pool_.get();
   if (tuner_.mode != Tune::kOff) tuner_.cold = packed_bytes(graph_) > cpu().l2_bytes;
   if (!tuner_.saved.empty()) {
@@ -197,6 +197,7 @@ bool Session::try_guess(const Guess& guess) {
   for (const auto& in : inputs_) dims.emplace_back(guessed_dims(in, guess));
   Lowering L(graph_, cache_, isa_, n_threads_, allow_sparse_);
   L.allow_plain_loops(allow_plain_loops_);
+  L.set_limits(limits_);
   const Survey found = survey(graph_, L, dims, [](const std::string&) { return nullptr; });
   if (!found.refused.empty()) throw UnsupportedError(found.refused.front().why, found.refused.front().node);
   planned_ = found.fits && found.complete;
@@ -266,6 +267,7 @@ std::shared_ptr<Plan> Session::make_plan(const std::vector<Dims>& input_dims) {
   Lowering L(graph_, cache_, isa_, n_threads_, allow_sparse_);
   const auto saved = std::find_if(tuner_.saved.begin(), tuner_.saved.end(), [&](const SavedPlan& p) { return p.input_dims == input_dims; });
   L.allow_plain_loops(allow_plain_loops_);
+  L.set_limits(limits_);
   L.set_tuner(&tuner_, saved == tuner_.saved.end() ? nullptr : &*saved);
   for (size_t i = 0; i < inputs_.size(); ++i) L.bind_input(inputs_[i], input_dims[i]);
   // The first plan sends away, layer by layer, what it packed; a session that is asked for a second one may be asked for
@@ -363,14 +365,21 @@ Session::Lease::~Lease() {
 }
 
 void Session::Lease::run() const {
-  const FlushDenormals guard;
-  const Exec exec{frame_->ptr.data(), session_.pool_.get()};
-  if (exec.threads) {
-    const std::lock_guard<std::mutex> lock(exec.threads->turn());
+  Faults faults;
+  {
+    const FlushDenormals guard;
+    const Exec exec{frame_->ptr.data(), session_.pool_.get(), &faults};
+    std::unique_lock<std::mutex> lock;
+    if (exec.threads) lock = std::unique_lock<std::mutex>(exec.threads->turn());
     for (const Step& step : plan_->steps) step.run(step.state.get(), exec);
-    return;
   }
-  for (const Step& step : plan_->steps) step.run(step.state.get(), exec);
+  if (const Faults::Fault* fault = faults.first()) refuse(*fault);
+}
+
+void Session::Lease::refuse(const Faults::Fault& fault) const {
+  const auto step = std::find_if(plan_->steps.begin(), plan_->steps.end(), [&](const Step& s) { return s.state.get() == fault.step; });
+  const std::string node = step == plan_->steps.end() ? "" : "node '" + step->info.node + "' (" + step->info.op + "): ";
+  throw UsageError("run(): " + node + fault_text(fault) + "; check the values of the inputs");
 }
 
 std::vector<double> Session::Lease::profile(int repeats) const {

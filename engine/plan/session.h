@@ -39,7 +39,9 @@ class Session {
   // `allow_sparse` = false leaves zeros in dense kernels: the yardstick of "never slower than our own dense".
   // `tuner`: its mode, what is known and saved plans, whose shapes are planned at once; the session fills the rest.
   // `allow_plain_loops` = false refuses what no kernel computes (Lowering::plain_loops).
-  Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse = true, Tuner tuner = {}, bool allow_plain_loops = true);
+  // `limits`: what one run may take; more is a UsageError when it is planned.
+  Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse = true, Tuner tuner = {}, bool allow_plain_loops = true,
+          Limits limits = {});
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
@@ -66,11 +68,14 @@ class Session {
     const void* output(size_t i) const { return frame_->ptr[static_cast<size_t>(plan_->output_ids[i])]; }
     const Value& output_value(size_t i) const { return plan_->values[static_cast<size_t>(plan_->output_ids[i])]; }
     const Plan& plan() const { return *plan_; }
+    // UsageError: the data had an index outside its axis. The outputs then are of no use; the session goes on.
     void run() const;
     // Seconds per step, median of `repeats` runs.
     std::vector<double> profile(int repeats) const;
 
    private:
+    void refuse(const Faults::Fault& fault) const;
+
     Session& session_;
     std::shared_ptr<Plan> plan_;
     std::unique_ptr<Plan::Frame> frame_;
@@ -107,12 +112,13 @@ class Session {
   PackCache cache_;
   Away away_;                           // weights that only another plan would read
   Tuner tuner_;
+  Limits limits_;
   std::vector<std::shared_ptr<Plan>> plans_;  // most recently used last
 };
 
 // Replaces nodes that depend on constants only by initializers; drops what nothing reads any more. Returns the number
 // of nodes folded. `keep_dequantize`: DequantizeLinear nodes stay, so that passes still see quantized weights.
-size_t fold_constants(Graph& graph, bool keep_dequantize = false);
+size_t fold_constants(Graph& graph, bool keep_dequantize = false, const Limits& limits = {});
 
 // What a Session would refuse of a model, by name: every node, with the reason. `types`: element types and shapes of values,
 // from elsewhere; those of the inputs count. Parts of the graph whose shapes stay unknown are left out.

@@ -126,7 +126,7 @@ std::optional<Path> follow(Rewriter& r, size_t i) {
     if (!n.domain.empty() || n.inputs.empty() || n.inputs[0] != value) return std::nullopt;
     if (is_conv(n) || is_linear(n)) {
       // The value must be the data operand only, and channels must be where the reader looks for them.
-      if (n.inputs.size() < 2 || !r.f32(n.inputs[1])) return std::nullopt;
+      if (n.inputs.size() < 2 || !r.f32(n.inputs[1]) || r.f32(n.inputs[1])->dims.size() < 2) return std::nullopt;
       if (is_conv(n) && (!from_conv || path.flatten >= 0 || attr_i(n, "group", 1) != 1)) return std::nullopt;
       if (is_linear(n) && ((from_conv && path.flatten < 0) || r.f32(n.inputs[1])->dims.size() != 2)) return std::nullopt;
       if (n.op == "Gemm" && attr_i(n, "transA", 0)) return std::nullopt;

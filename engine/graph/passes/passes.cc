@@ -49,7 +49,7 @@ bool scale_layer(Rewriter& r, size_t i, const std::vector<double>& scale, const 
   std::vector<double> bias(scale.size(), 0.0);
   if (has_input(n, 2)) {
     const Tensor* b = r.f32(n.inputs[2]);
-    if (!b || (b->numel() != channels && b->numel() != 1) || (b->numel() == channels && b->dims.back() != channels)) return false;
+    if (!b || (b->numel() != channels && b->numel() != 1) || (b->numel() == channels && !b->dims.empty() && b->dims.back() != channels)) return false;
     for (size_t c = 0; c < bias.size(); ++c) bias[c] = beta * static_cast<double>(b->f32()[b->numel() == 1 ? 0 : c]);
   }
   std::vector<float> b(scale.size());

@@ -49,6 +49,7 @@ LinearDensity measure_density(const LinearShape& s, const float* weights, bool t
 // their weights at 28 bytes a cycle from L2 and L3 and at 2 from memory; sparse single rows take 0.8 cycles a nonzero.
 double predict_linear_us(const LinearKernel& kernel, const LinearShape& s, int64_t rows, const LinearDensity& d) {
   const int64_t nnz = d.nnz;
+  if (rows <= 0) return 0;  // nothing to compute; per-row costs would divide by it
   if (kernel.family == LinearFamily::kReference) return 0.05 + double(rows) * s.in * s.out / 1e3;
   const double l1 = double(cpu().l1d_bytes), l2 = double(cpu().l2_bytes);
   const double width = kernel.vector_lanes / 16.0, fma = kernel.vector_lanes >= 8 ? 1.0 : 2.2;

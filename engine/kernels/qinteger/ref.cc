@@ -63,7 +63,7 @@ void conv_integer_ref(const ConvShape& s, int64_t batch, const ByteTensor& x, co
 }
 
 void dynamic_grid(float lo, float hi, float* scale, uint8_t* zero) noexcept {
-  *scale = (hi - lo) / 255.0f;
+  *scale = hi > lo ? (hi - lo) / 255.0f : 1.0f;  // of zeros only, and of nothing: 1, as ONNX Runtime has it
   *zero = *scale > 0 ? to_byte(round_even(-lo / *scale)) : uint8_t{0};
 }
 

@@ -54,7 +54,7 @@ void reduce(const Reduce& p, const T* x, T* y) {
         }
       }
     }
-    if (p.op == ReduceOp::kMean && (count != 0 || std::is_floating_point_v<T>)) acc /= static_cast<Acc>(count);
+    if (p.op == ReduceOp::kMean && count != 0) acc /= static_cast<Acc>(count);  // of none: 0, as ONNX Runtime has it
     y[o] = static_cast<T>(acc);
   }
 }

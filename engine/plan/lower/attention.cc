@@ -43,7 +43,6 @@ Operand operand(Lowering& L, const Node& n, size_t i, int64_t heads, bool rows_f
   } else {
     L.unsupported(n, "input " + dims_text(d) + ", supported: rank 3 and 4");
   }
-  if (L.value(L.in(n, i)).numel() == 0) L.unsupported(n, "input " + dims_text(d) + " without elements");
   o.strides.batch = o.heads * o.rows * o.dim;
   o.strides.head = rows_first ? o.dim : o.rows * o.dim;
   o.strides.row = rows_first ? o.heads * o.dim : o.dim;
@@ -61,7 +60,7 @@ struct Request {
 void emit_attention(Lowering& L, const Node& n, const Request& r) {
   const Operand q = operand(L, n, 0, r.heads, r.q_rows_first), k = operand(L, n, 1, r.kv_heads, r.k_rows_first),
                 v = operand(L, n, 2, r.kv_heads, r.v_rows_first);
-  if (q.batch != k.batch || q.batch != v.batch || k.heads != v.heads || k.rows != v.rows || q.dim != k.dim || q.heads % k.heads)
+  if (q.batch != k.batch || q.batch != v.batch || k.heads != v.heads || k.rows != v.rows || q.dim != k.dim || (k.heads == 0 ? q.heads != 0 : q.heads % k.heads != 0))
     L.invalid(n, "shapes " + dims_text(L.dims(L.in(n, 0))) + ", " + dims_text(L.dims(L.in(n, 1))) + " and " +
                      dims_text(L.dims(L.in(n, 2))) + " do not attend");
   Attention p;
@@ -88,6 +87,11 @@ void emit_attention(Lowering& L, const Node& n, const Request& r) {
   const bool flat = L.rank(L.in(n, 0)) == 3, rows_first = flat || r.y_rows_first;
   const Dims out = flat ? Dims{p.batch, p.rows, p.heads * p.dim_v}
                         : rows_first ? Dims{p.batch, p.rows, p.heads, p.dim_v} : Dims{p.batch, p.heads, p.rows, p.dim_v};
+  if (L.is_empty(out)) {
+    L.out(n, 0, DType::kFloat, out);
+    return;
+  }
+  if (p.keys == 0 || p.dim == 0) L.unsupported(n, "keys " + dims_text(L.dims(L.in(n, 1))) + " without elements");
   p.y.batch = p.heads * p.rows * p.dim_v;
   p.y.head = rows_first ? p.dim_v : p.rows * p.dim_v;
   p.y.row = rows_first ? p.heads * p.dim_v : p.dim_v;
@@ -97,7 +101,7 @@ void emit_attention(Lowering& L, const Node& n, const Request& r) {
   StepInfo info;
   info.kernel = kernel.name;
   info.why = "scores stay in cache";
-  info.macs = p.batch * p.heads * p.rows * p.keys * (p.dim + p.dim_v);
+  info.macs = product({p.batch, p.heads, p.rows, p.keys, p.dim + p.dim_v});
   const int iq = L.in(n, 0), ik = L.in(n, 1), iv = L.in(n, 2);
   L.emit(n, AttentionStep{&kernel, p, iq, ik, iv, r.mask, y, scratch}, {iq, ik, iv, r.mask, scratch}, {y, scratch}, info);
 }

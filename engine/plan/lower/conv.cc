@@ -99,6 +99,8 @@ void conv(Lowering& L, const Node& n, int x, int w, int bias, int residual) {
   if (bias >= 0 && L.dims(bias) != Dims{wd[0]}) L.invalid(n, "bias " + dims_text(L.dims(bias)) + " does not fit weight " + dims_text(wd));
   const Window win = read_window(L, n, Dims(xd.begin() + 2, xd.end()), kernel_attr, false);
 
+  L.check_size(n, {xd[0], xd[1], win.in[0] + win.begin[0] + win.end[0], win.in[1] + win.begin[1] + win.end[1]});
+  L.check_size(n, {xd[0], wd[0], win.out[0], win.out[1]}, static_cast<double>(product({xd[0], L.value(w).numel(), win.out[0], win.out[1]})));
   ConvShape s;
   s.in_c = to_int(L, n, xd[1]);
   s.out_c = to_int(L, n, wd[0]);
@@ -120,24 +122,29 @@ void conv(Lowering& L, const Node& n, int x, int w, int bias, int residual) {
   for (int i = 2 - spatial; i < 2; ++i) out.push_back(win.out[static_cast<size_t>(i)]);
   Epilogue e;
   e.act = fused_activation(n);
-  const int64_t in_count = L.value(x).numel();
 
   StepInfo info;
   info.weight = wd;
   info.n_weights = L.value(w).numel();
-  info.macs = xd[0] * s.weight_count() * win.out[0] * win.out[1];
+  info.macs = product({xd[0], s.weight_count(), win.out[0], win.out[1]});
   info.in = xd;
 
-  if (in_count == 0 || L.value(w).numel() == 0) {
-    if (xd[0] != 0) L.unsupported(n, "input " + dims_text(xd) + " without elements");
-    L.out(n, 0, DType::kFloat, out);
+  const bool pooled = attr_i(n, "_pool", 0) != 0;
+  Dims stored = out;
+  if (pooled) {
+    if (spatial != 2 || win.out[0] < 2 || win.out[1] < 2) L.invalid(n, "the 2x2 pool after it does not fit " + dims_text(out));
+    stored[2] = win.out[0] / 2, stored[3] = win.out[1] / 2;
+  }
+  if (L.is_empty(stored)) {
+    const int y = residual >= 0 ? L.temp(DType::kFloat, stored) : L.out(n, 0, DType::kFloat, stored);
+    if (residual >= 0) L.out(n, 0, DType::kFloat, broadcast_dims(L, n, y, residual));
     return;
   }
-  if (!L.value(w).constant || (bias >= 0 && !L.value(bias).constant)) {
-    if (residual >= 0 || attr_i(n, "_pool", 0) != 0) L.unsupported(n, "weights that are not constant");
+  if (!L.value(w).constant || (bias >= 0 && !L.value(bias).constant) || L.value(x).numel() == 0) {
+    if (residual >= 0 || pooled) L.unsupported(n, "weights that are not constant, or an input without elements");
     const int y = L.out(n, 0, DType::kFloat, out);
     info.kernel = "conv_plain_f32_ref";
-    info.why = "the weights are not constant";
+    info.why = L.value(x).numel() == 0 ? "all of the input is padding" : "the weights are not constant";
     L.emit(n, DynamicConvStep{s, e.act, xd[0], x, w, bias, y}, {x, w, bias}, {y}, info);
     return;
   }
@@ -152,7 +159,6 @@ void conv(Lowering& L, const Node& n, int x, int w, int bias, int residual) {
   const auto* b = bias >= 0 ? reinterpret_cast<const float*>(L.value(bias).constant) : nullptr;
   const ConvDensity density = measure_density(s, weights);
   info.nnz = density.nnz;
-  const bool pooled = attr_i(n, "_pool", 0) != 0;
   if (pooled) e.pool = Pool2x2::kMax;
   const auto ways = [&](int tilings) { return conv_candidates(L.isa(), s, e, density, L.allow_sparse(), tilings); };
   auto offered = ways(1);
@@ -174,8 +180,6 @@ void conv(Lowering& L, const Node& n, int x, int w, int bias, int residual) {
       });
   const auto& packed = choice.packed;
 
-  Dims stored = out;
-  if (pooled) stored[2] = win.out[0] / 2, stored[3] = win.out[1] / 2;
   const int y = split_pool ? L.temp(DType::kFloat, out)
                            : broadcast_residual ? L.temp(DType::kFloat, out) : L.out(n, 0, DType::kFloat, stored);
   const size_t bytes = packed->scratch_bytes_per_thread * static_cast<size_t>(L.threads());

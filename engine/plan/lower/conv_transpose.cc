@@ -40,7 +40,7 @@ void lower_conv_transpose(Lowering& L, const Node& n) {
   if (wd.size() != rank || groups < 1 || xd[1] == 0 || wd[0] != xd[1] || wd[0] % groups || wd[1] < 1 || wd[1] > INT_MAX / groups)
     L.invalid(n, "weight " + dims_text(wd) + " with group " + std::to_string(groups) + " does not fit input " + dims_text(xd));
   if (!L.value(w).constant) L.unsupported(n, "weights must be constant");
-  if (L.value(x).numel() == 0 || L.value(w).numel() == 0) L.unsupported(n, "input " + dims_text(xd) + " without elements");
+  if (L.is_empty(Dims(xd.begin() + 2, xd.end())) || L.value(w).numel() == 0) L.unsupported(n, "input " + dims_text(xd) + " or weight " + dims_text(wd) + " without elements");
   const auto list = [&](const char* name, size_t count, int64_t fallback, int64_t least) {
     const auto v = attr_is(n, name, std::vector<int64_t>(count, fallback));
     if (v.size() != count) L.invalid(n, std::string("attribute '") + name + "' has " + std::to_string(v.size()) + " values, expected " + std::to_string(count));
@@ -56,6 +56,10 @@ void lower_conv_transpose(Lowering& L, const Node& n) {
   const bool same = mode == "SAME_UPPER" || mode == "SAME_LOWER";
   Dims spread = xd;
   std::vector<int64_t> outer(2 * spatial), longer(spatial, 0);
+  Dims widest{xd[0], xd[1]};
+  for (size_t i = 0; i < spatial; ++i)
+    widest.push_back(product({xd[i + 2], strides[i]}) + product({dilations[i], wd[i + 2]}) + extra[i] + (wanted.empty() ? 0 : wanted[i]));
+  L.check_size(n, widest);
   for (size_t i = 0; i < spatial; ++i) {
     const int64_t in = xd[i + 2], reach = dilations[i] * (wd[i + 2] - 1) + 1;
     if (in > (1 << 24) || wd[i + 2] > (1 << 24) || reach > (1 << 28) || in * strides[i] > (1 << 28)) L.unsupported(n, "a size out of range");

@@ -1,4 +1,6 @@
 // LayerNormalization and its kin: statistics of the input itself.
+#include <algorithm>
+
 #include "kernels/norm/norm.h"
 #include "plan/lower/handlers.h"
 
@@ -104,7 +106,7 @@ void lower_layer_norm(Lowering& L, const Node& n) {
     (i < axis ? s.args.rows : s.args.n) *= xd[static_cast<size_t>(i)];
     if (i >= axis) stats[static_cast<size_t>(i)] = 1;
   }
-  if (s.args.n == 0) L.unsupported(n, "a mean over no elements");
+  if (s.args.n == 0 && (wanted(n, 1) || wanted(n, 2)) && !L.is_empty(stats)) L.unsupported(n, "a mean over no elements");
   s.scale = row_parameter(L, n, 1, s.args.n);
   s.bias = rms ? -1 : row_parameter(L, n, 2, s.args.n);
   if (L.has(n, 3)) {
@@ -139,8 +141,7 @@ void lower_skip_layer_norm(Lowering& L, const Node& n) {
   s.args.rms = rms;
   s.args.eps = epsilon(L, n);
   s.args.n = xd.back();
-  if (s.args.n == 0) L.unsupported(n, "a mean over no elements");
-  s.args.rows = L.value(x).numel() / s.args.n;
+  s.args.rows = L.value(x).numel() / std::max<int64_t>(s.args.n, 1);
   s.scale = row_parameter(L, n, 2, s.args.n);
   if (!rms) s.bias = row_parameter(L, n, 3, s.args.n);
   if (const int bias = row_parameter(L, n, rms ? 3 : 4, s.args.n); bias >= 0) {
@@ -159,6 +160,10 @@ void lower_group_norm(Lowering& L, const Node& n) {
   const Dims xd = L.dims(x);
   if (xd.size() < 2) L.invalid(n, "input " + dims_text(xd) + " has no channels");
   GroupNormStep s{norm_kernels(L.isa()).group, {}, x, -1, -1, -1};
+  if (L.is_empty(xd)) {
+    L.out(n, 0, DType::kFloat, xd);
+    return;
+  }
   s.args.batch = xd[0];
   s.args.channels = xd[1];
   s.args.groups = n.op == "GroupNormalization" ? attr_i(n, "num_groups", 0) : xd[1];
@@ -166,7 +171,6 @@ void lower_group_norm(Lowering& L, const Node& n) {
   for (size_t i = 2; i < xd.size(); ++i) s.args.plane *= xd[i];
   s.args.eps = epsilon(L, n);
   if (s.args.groups < 1 || xd[1] % s.args.groups) L.invalid(n, std::to_string(s.args.groups) + " groups of " + dims_text(xd));
-  if (L.value(x).numel() == 0) L.unsupported(n, "a mean over no elements");
   s.scale = per_channel(L, n, 1, s.args.groups, xd[1]), s.bias = per_channel(L, n, 2, s.args.groups, xd[1]);
   if (L.value(s.scale).numel() != xd[1] || L.value(s.bias).numel() != xd[1])
     L.invalid(n, "scale " + dims_text(L.dims(s.scale)) + " and bias " + dims_text(L.dims(s.bias)) + " do not fit " + dims_text(xd));
@@ -189,7 +193,9 @@ void lower_lrn(Lowering& L, const Node& n) {
   s.args.beta = attr_f(n, "beta", 0.75f);
   s.args.k = attr_f(n, "bias", 1.0f);
   s.y = L.out(n, 0, DType::kFloat, xd);
-  L.emit(n, s, {x}, {s.y}, named("lrn_f32_ref"));
+  StepInfo info = named("lrn_f32_ref");
+  info.work = static_cast<double>(product({L.value(x).numel(), std::min(s.args.size, s.args.channels)}));
+  L.emit(n, s, {x}, {s.y}, info);
 }
 
 }  // namespace secateur

@@ -44,6 +44,13 @@ struct MatMulStep {
   }
 };
 
+// A product over no elements.
+struct ZeroStep {
+  int64_t n;
+  int y;
+  void run(const Exec& e) const noexcept { std::fill_n(e.f32_out(y), n, 0.0f); }
+};
+
 struct ScaleStep {
   float scale;
   int64_t n;
@@ -65,12 +72,14 @@ StepInfo named(const char* kernel, const char* why = "") {
 }  // namespace
 
 void emit_matmul(Lowering& L, const Node& n, MatMul p, int a, int b, int y) {
+  if (L.value(y).numel() == 0) return;
+  if (p.k == 0) return L.emit(n, ZeroStep{L.value(y).numel(), y}, {}, {y}, named("zero_f32", "nothing to sum"));
   // Many matrices times one: their rows follow one another and make one taller matrix.
   const bool one_b = std::all_of(p.b_batch, p.b_batch + p.rank, [](int64_t s) { return s == 0; });
   int64_t step = p.m * p.k;
   bool in_order = p.a_row == p.k && p.a_col == 1;
   for (int i = p.rank - 1; i >= 0; step *= p.dims[i--]) in_order = in_order && (p.dims[i] == 1 || p.a_batch[i] == step);
-  if (one_b && in_order && L.value(y).numel() > 0) {
+  if (one_b && in_order) {
     p.m = L.value(y).numel() / p.n;
     p.rank = 0;
   }
@@ -78,7 +87,7 @@ void emit_matmul(Lowering& L, const Node& n, MatMul p, int a, int b, int y) {
   const size_t bytes = kernel.scratch_bytes(p, L.threads());
   const int scratch = bytes ? L.scratch(bytes) : -1;
   StepInfo info = named(kernel.name, "both operands are computed");
-  info.macs = L.value(y).numel() * p.k;
+  info.macs = product({L.value(y).numel(), p.k});
   L.emit(n, MatMulStep{&kernel, p, a, b, y, scratch}, {a, b, scratch}, {y, scratch}, info);
 }
 
@@ -91,7 +100,7 @@ bool all_zero(const float* v, size_t n) {
 }
 
 // x [rows..., in] with a constant weight; `transposed`: the weight is stored [out][in] already.
-// bias: id of a constant [out] or -1. residual: any shape or -1.
+// None of them is without elements. bias: id of a constant [out] or -1. residual: any shape or -1.
 void linear(Lowering& L, const Node& n, int x, int w, bool transposed, float alpha, int bias, float beta, int residual,
             const Dims& out_dims) {
   const Dims wd = L.dims(w);
@@ -107,7 +116,7 @@ void linear(Lowering& L, const Node& n, int x, int w, bool transposed, float alp
   const LinearShape shape{static_cast<int>(in), static_cast<int>(out)};
   const LinearDensity density = measure_density(shape, weights, transposed);
   info.nnz = density.nnz;
-  info.macs = rows * in * out;
+  info.macs = product({rows, in, out});
   Epilogue e;
   e.act = fused_activation(n);
   const bool broadcast_residual = residual >= 0 && L.dims(residual) != out_dims;
@@ -191,7 +200,6 @@ void lower_gemm(Lowering& L, const Node& n) {
   const int64_t m = ta ? ad[1] : ad[0], k = ta ? ad[0] : ad[1], out = tb ? bd[0] : bd[1];
   if ((tb ? bd[1] : bd[0]) != k) L.invalid(n, "shapes " + dims_text(ad) + " and " + dims_text(bd) + " do not multiply");
   const Dims out_dims{m, out};
-  if (k == 0 || out == 0) L.unsupported(n, "a matrix without elements");
   if (c >= 0) {
     const Dims sum = broadcast_dims(L, n, c, c);
     const bool fits = L.rank(c) <= 2;
@@ -202,7 +210,7 @@ void lower_gemm(Lowering& L, const Node& n) {
   }
   const bool row_bias = c < 0 || (L.value(c).constant && (L.value(c).numel() == 1 ||
                         (L.value(c).numel() == out && L.dims(c).back() == out)));
-  if (L.value(b).constant && !ta && row_bias) return linear(L, n, a, b, tb, alpha, c, beta, residual, out_dims);
+  if (L.value(b).constant && !ta && row_bias && !L.is_empty({m, k, out})) return linear(L, n, a, b, tb, alpha, c, beta, residual, out_dims);
   // General form: product, scaled, plus beta * C.
   MatMul p;
   p.m = m, p.n = out, p.k = k;
@@ -257,8 +265,7 @@ void lower_matmul(Lowering& L, const Node& n) {
   }
   if (!vector_a) out_dims.push_back(m);
   if (!vector_b) out_dims.push_back(out);
-  if (k == 0) L.unsupported(n, "a matrix without elements");
-  if (L.value(b).constant && L.rank(b) == 2 && out > 0) {
+  if (L.value(b).constant && L.rank(b) == 2 && k > 0 && !L.is_empty(out_dims)) {
     return linear(L, n, a, b, false, 1.0f, bias, 1.0f, residual, out_dims);
   }
   if (bias < 0 && residual < 0 && !has_activation(fused_activation(n))) {

@@ -190,7 +190,7 @@ void lower_top_k(Lowering& L, const Node& n) {
   out[static_cast<size_t>(axis)] = s.args.k;
   s.values = L.out(n, 0, DType::kFloat, out);
   s.indices = L.out(n, 1, DType::kInt64, out);
-  s.scratch = L.temp(DType::kInt64, {s.args.axis});
+  s.scratch = L.scratch(static_cast<size_t>(s.args.axis) * 8);
   L.emit(n, s, {x, s.scratch}, {s.values, s.indices, s.scratch}, named("top_k_ref"));
 }
 

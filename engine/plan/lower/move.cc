@@ -40,9 +40,12 @@ struct GatherStep {
       for (int64_t i = 0; i < n_indices; ++i, dst += inner_bytes) {
         int64_t at = index_type == DType::kInt64 ? static_cast<const int64_t*>(e.ptr[indices])[i]
                                                  : static_cast<const int32_t*>(e.ptr[indices])[i];
+        const int64_t asked = at;
         if (at < 0) at += axis;
-        // An index computed while running may be wrong; it must not read outside.
-        at = std::clamp<int64_t>(at, 0, axis - 1);
+        if (static_cast<uint64_t>(at) >= static_cast<uint64_t>(axis)) [[unlikely]] {
+          if (e.faults) e.faults->report({this, asked, i, axis});
+          at = 0;
+        }
         std::memcpy(dst, src + (o * axis + at) * inner_bytes, static_cast<size_t>(inner_bytes));
       }
     }
@@ -315,7 +318,12 @@ namespace {
 // Pad that repeats what is there: along each axis a gather of the source's rows.
 void pad_by_index(Lowering& L, const Node& n, int x, const std::string& mode, const std::vector<int64_t>& begin, const Dims& out) {
   Dims now = L.dims(x);
-  if (L.value(x).numel() == 0) L.unsupported(n, "input " + dims_text(now) + " without elements");
+  if (L.is_empty(out)) {
+    L.out(n, 0, L.value(x).dtype, out);
+    return;
+  }
+  if (L.is_empty(now)) L.invalid(n, "input " + dims_text(now) + " has nothing to repeat");
+  L.check_size(n, out);
   std::vector<size_t> todo;
   for (size_t a = now.size(); a-- > 0;)
     if (out[a] != now[a] || begin[a] != 0) todo.push_back(a);

@@ -71,9 +71,12 @@ void lower_pool(Lowering& L, const Node& n) {
   a.count_include_pad = attr_i(n, "count_include_pad", 0) != 0;
   Dims out{xd[0], xd[1]};
   for (size_t i = 2 - spatial; i < 2; ++i) out.push_back(w.out[i]);
+  if (L.value(x).numel() == 0 && !L.is_empty(out)) L.invalid(n, "input " + dims_text(xd) + " without elements");
   const int y = L.out(n, 0, DType::kFloat, out);
   const PoolKernels& k = pool_kernels(L.isa());
-  L.emit(n, PoolStep{is_max ? k.max : k.average, a, x, y}, {x}, {y}, named(is_max ? "max_pool_f32" : "average_pool_f32"));
+  StepInfo info = named(is_max ? "max_pool_f32" : "average_pool_f32");
+  info.work = static_cast<double>(product({L.value(y).numel(), w.kernel[0], w.kernel[1]}));
+  L.emit(n, PoolStep{is_max ? k.max : k.average, a, x, y}, {x}, {y}, info);
 }
 
 void lower_global_pool(Lowering& L, const Node& n) {
@@ -86,7 +89,7 @@ void lower_global_pool(Lowering& L, const Node& n) {
     out.push_back(1);
     cells *= xd[i];
   }
-  if (cells == 0 || cells > INT_MAX) L.unsupported(n, "input " + dims_text(xd));
+  if (cells > INT_MAX || (cells == 0 && !L.is_empty(out))) L.unsupported(n, "input " + dims_text(xd));
   const int y = L.out(n, 0, DType::kFloat, out);
   if (n.op == "GlobalMaxPool") {
     GlobalMaxStep s{{}, x, y};

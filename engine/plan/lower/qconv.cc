@@ -64,6 +64,8 @@ std::string key_of(const ConvShape& s, const QEpilogue& e, uint8_t x_zero) {
 // Emits the kernel: x and y are quads (y as e.output says), `residual` too or -1.
 void run_kernel(Lowering& L, const Node& n, const ConvShape& s, const QEpilogue& e, int64_t batch, int x, int residual, int y, const char* op,
                 const Dynamic& dynamic = {}) {
+  if (L.value(y).numel() == 0) return;
+  if (L.value(x).numel() == 0) L.unsupported(n, "input " + dims_text(L.dims(x)) + " without elements");
   const int w = L.in(n, 1), bias = L.in_or(n, 2), scale = L.in_or(n, 3);
   QWeights weights;
   const uint8_t* constant = L.value(w).constant;
@@ -106,7 +108,7 @@ void run_kernel(Lowering& L, const Node& n, const ConvShape& s, const QEpilogue&
   info.weight = L.dims(w);
   info.n_weights = density->weights;
   info.nnz = density->nnz;
-  info.macs = batch * s.weight_count() * s.conv_h() * s.conv_w();
+  info.macs = product({batch, s.weight_count(), s.conv_h(), s.conv_w()});
   info.packed_bytes = static_cast<int64_t>(packed->packed_bytes);
   if (packed->kernel->family == QConvFamily::kReference) L.plain_loops(n, static_cast<double>(info.macs), choice.why);
   L.emit(n, QConvStep{packed, batch, x, residual, y, scratch, dynamic}, {x, residual, scratch, dynamic.zero, dynamic.scale}, {y, scratch}, info);
@@ -145,6 +147,7 @@ ConvShape read_conv_shape(Lowering& L, const Node& n, const Dims& xd, const Dims
   const Dims kernel(wd.begin() + 2, wd.end());
   if (attr_is(n, "kernel_shape", kernel) != kernel) L.invalid(n, "kernel_shape does not agree with the weight " + dims_text(wd));
   const Window win = read_window(L, n, Dims(xd.begin() + 2, xd.end()), kernel, false);
+  L.check_size(n, {xd[0], wd[0], win.out[0], win.out[1]});
   ConvShape s;
   s.in_c = to_int(L, n, xd[1]), s.out_c = to_int(L, n, wd[0]), s.groups = to_int(L, n, groups);
   s.in_h = to_int(L, n, win.in[0]), s.in_w = to_int(L, n, win.in[1]);

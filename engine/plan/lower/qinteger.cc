@@ -119,8 +119,10 @@ void lower_matmul_integer(Lowering& L, const Node& n) {
   if (!vector_b) out.push_back(p.n);
   const Operand a = operand(L, n, 0, 2, p.m), b = operand(L, n, 1, 3, p.n);
   const int y = L.out(n, 0, DType::kInt32, out);
-  L.plain_loops(n, static_cast<double>(matmul_batches(p)) * static_cast<double>(p.m) * static_cast<double>(p.k) * static_cast<double>(p.n), why_plain(n));
-  L.emit(n, MatMulIntegerStep{p, a, b, y}, {a.id, a.zero, b.id, b.zero}, {y}, named(n, "matmul_integer_ref"));
+  StepInfo info = named(n, "matmul_integer_ref");
+  info.macs = product({L.value(y).numel(), p.k});
+  L.plain_loops(n, static_cast<double>(info.macs), why_plain(n));
+  L.emit(n, MatMulIntegerStep{p, a, b, y}, {a.id, a.zero, b.id, b.zero}, {y}, info);
 }
 
 void lower_conv_integer(Lowering& L, const Node& n) {
@@ -131,13 +133,14 @@ void lower_conv_integer(Lowering& L, const Node& n) {
   if (xd.size() == 4) out.push_back(s.conv_h());
   out.push_back(s.conv_w());
   const int y = L.out(n, 0, DType::kInt32, out);
-  L.plain_loops(n, static_cast<double>(xd[0]) * static_cast<double>(s.weight_count()) * s.conv_h() * s.conv_w(), why_plain(n));
-  L.emit(n, ConvIntegerStep{s, xd[0], x, w, y}, {x.id, x.zero, w.id, w.zero}, {y}, named(n, "conv_integer_ref"));
+  StepInfo info = named(n, "conv_integer_ref");
+  info.macs = product({xd[0], s.weight_count(), s.conv_h(), s.conv_w()});
+  L.plain_loops(n, static_cast<double>(info.macs), why_plain(n));
+  L.emit(n, ConvIntegerStep{s, xd[0], x, w, y}, {x.id, x.zero, w.id, w.zero}, {y}, info);
 }
 
 void lower_dynamic_quantize(Lowering& L, const Node& n) {
   const int x = L.in_f32(n, 0);
-  if (L.value(x).numel() == 0) L.unsupported(n, "a range over no elements");
   const ValueLayout layout = wanted_layout(L, n, L.dims(x));
   const int y = L.out(n, 0, DType::kUInt8, L.dims(x), layout), scale = L.out(n, 1, DType::kFloat, {}), zero = L.out(n, 2, DType::kUInt8, {});
   DynamicQuantizeStep s{&quads_kernels(L.int8_isa()), {}, layout != ValueLayout::kPlain, L.value(x).numel(), 0, x, y, scale, zero};

@@ -137,6 +137,7 @@ QPoolArgs pool_args(Lowering& L, const Node& n, const Dims& xd, Dims* out_dims) 
   a.dilation_h = static_cast<int>(w.dilation[0]), a.dilation_w = static_cast<int>(w.dilation[1]);
   *out_dims = {xd[0], xd[1]};
   for (size_t i = 4 - xd.size(); i < 2; ++i) out_dims->push_back(w.out[i]);
+  if (L.is_empty(xd) && !L.is_empty(*out_dims)) L.invalid(n, "input " + dims_text(xd) + " without elements");
   return a;
 }
 

@@ -92,12 +92,17 @@ void lower_resize(Lowering& L, const Node& n) {
     if (policy != "stretch") L.unsupported(n, "keep_aspect_ratio_policy '" + policy + "'");
     for (size_t i = 0; i < axes.size(); ++i) {
       const auto a = static_cast<size_t>(normal_axis(L, n, axes[i], static_cast<int>(rank)));
-      if (sizes[i] < 1 || sizes[i] > 1000000000 || xd[a] == 0) L.invalid(n, "size " + std::to_string(sizes[i]));
       out[a] = sizes[i];
+      if (sizes[i] == 0 && xd[a] == 0) continue;
+      if (sizes[i] < 1 || sizes[i] > 1000000000 || xd[a] == 0) L.invalid(n, "size " + std::to_string(sizes[i]));
       scale[a] = static_cast<double>(sizes[i]) / static_cast<double>(xd[a]);
     }
   }
-  if (L.value(x0).numel() == 0) L.unsupported(n, "input " + dims_text(xd) + " without elements");
+  if (L.is_empty(out)) {
+    L.out(n, 0, DType::kFloat, out);
+    return;
+  }
+  L.check_size(n, out);
   std::vector<size_t> todo;
   for (size_t a = 0; a < rank; ++a)
     if (out[a] != xd[a] || scale[a] != 1.0) todo.push_back(a);
@@ -146,7 +151,9 @@ void lower_resize(Lowering& L, const Node& n) {
     ResampleStep s{{1, xd[a], out[a], 1, taps, index->data(), weight->data()}, index, weight, x, y};
     for (size_t i = 0; i < rank; ++i)
       if (i != a) (i < a ? s.r.outer : s.r.inner) *= now[i];
-    L.emit(n, s, {x}, {y}, named("resample_f32_ref"));
+    StepInfo info = named("resample_f32_ref");
+    info.work = static_cast<double>(product({L.value(y).numel(), taps}));
+    L.emit(n, s, {x}, {y}, info);
     x = y;
   }
 }
@@ -158,7 +165,6 @@ void lower_depth_space(Lowering& L, const Node& n) {
   const int64_t b = attr_i(n, "blocksize", 0);
   const std::string mode = attr_s(n, "mode", "DCR");
   if (d.size() != 4) L.invalid(n, "input " + dims_text(d) + " is not of rank 4");
-  if (L.value(x).numel() == 0) L.unsupported(n, "input " + dims_text(d) + " without elements");
   if (b < 1 || b > 4096) L.invalid(n, "blocksize " + std::to_string(b));
   if (mode != "DCR" && mode != "CRD") L.invalid(n, "mode '" + mode + "' is not known");
   const bool to_space = n.op == "DepthToSpace";

@@ -90,8 +90,11 @@ void lower_reshape(Lowering& L, const Node& n) {
   const int x = L.in(n, 0);
   Dims shape = L.need_ints(n, 1);
   const bool allow_zero = attr_i(n, "allowzero", 0) != 0;
-  int64_t known = 1;
+  // What a 0 copies stays out of both counts, so that an axis without elements leaves -1 its meaning.
+  int64_t known = 1, rest = 1;
   int wildcard = -1;
+  for (size_t i = 0; i < L.dims(x).size(); ++i)
+    if (allow_zero || i >= shape.size() || shape[i] != 0) rest *= L.dims(x)[i];
   for (size_t i = 0; i < shape.size(); ++i) {
     if (shape[i] == -1) {
       if (wildcard >= 0) L.invalid(n, "the shape has two -1");
@@ -101,15 +104,15 @@ void lower_reshape(Lowering& L, const Node& n) {
     if (shape[i] == 0 && !allow_zero) {
       if (i >= L.dims(x).size()) L.invalid(n, "0 in the shape copies an axis that does not exist");
       shape[i] = L.dims(x)[i];
+      continue;
     }
     if (shape[i] < 0) L.invalid(n, "shape " + dims_text(shape) + " has a negative dimension");
     if (shape[i] != 0 && known > (int64_t{1} << 40) / shape[i]) L.invalid(n, "shape " + dims_text(shape) + " is too large");
     known *= shape[i];
   }
   if (wildcard >= 0) {
-    const int64_t total = L.value(x).numel();
-    if (known == 0 || total % known) L.invalid(n, "cannot view " + dims_text(L.dims(x)) + " as " + dims_text(shape));
-    shape[static_cast<size_t>(wildcard)] = total / known;
+    if (known == 0 || rest % known) L.invalid(n, "cannot view " + dims_text(L.dims(x)) + " as " + dims_text(shape));
+    shape[static_cast<size_t>(wildcard)] = rest / known;
   }
   L.alias(n, 0, x, shape);
 }
