@@ -117,8 +117,8 @@ class Source {
 class PySession {
  public:
   PySession(nb::object model, int threads, bool sparse, const std::string& tune, const Known& known, const std::vector<Saved>& saved,
-            bool plain_loops)
-      : PySession(Source(model), threads, sparse, tuner(tune, known, saved), plain_loops) {}
+            bool plain_loops, double max_nbytes, double max_work)
+      : PySession(Source(model), threads, sparse, tuner(tune, known, saved), plain_loops, {max_nbytes, max_work}) {}
 
   const Session& session() const { return session_; }
   Session& session() { return session_; }
@@ -195,8 +195,8 @@ class PySession {
   }
 
  private:
-  PySession(const Source& source, int threads, bool sparse, Tuner tuner, bool plain_loops)
-      : session_(source.bytes(), threads, sparse, std::move(tuner), plain_loops) {
+  PySession(const Source& source, int threads, bool sparse, Tuner tuner, bool plain_loops, Limits limits)
+      : session_(source.bytes(), threads, sparse, std::move(tuner), plain_loops, limits) {
     empty_ = nb::module_::import_("numpy").attr("empty");
     for (const auto& in : session_.inputs()) input_names_.push_back(nb::steal<nb::str>(PyUnicode_InternFromString(in.name.c_str())));
     for (const auto& out : session_.outputs()) {
@@ -362,8 +362,9 @@ void bind_session(nb::module_& m) {
         return "NodeArg(name='" + a.name + "', type='" + a.type + "', shape=" + nb::cast<std::string>(nb::repr(a.shape)) + ")";
       });
   nb::class_<PySession>(m, "Session", "A model ready to run.")
-      .def(nb::init<nb::object, int, bool, const std::string&, const Known&, const std::vector<Saved>&, bool>(), nb::arg("model"), nb::arg("threads") = 0,
-           nb::arg("sparse") = true, nb::arg("tune") = "off", nb::arg("known") = Known(), nb::arg("saved") = std::vector<Saved>(), nb::arg("plain_loops") = true)
+      .def(nb::init<nb::object, int, bool, const std::string&, const Known&, const std::vector<Saved>&, bool, double, double>(),
+           nb::arg("model"), nb::arg("threads") = 0, nb::arg("sparse") = true, nb::arg("tune") = "off", nb::arg("known") = Known(),
+           nb::arg("saved") = std::vector<Saved>(), nb::arg("plain_loops") = true, nb::arg("max_nbytes") = 0.0, nb::arg("max_work") = 0.0)
       .def("run", &PySession::run, nb::arg("output_names").none(), nb::arg("feeds"))
       .def("get_inputs", [](const PySession& s) { return node_args(s.session().inputs()); })
       .def("get_outputs", [](const PySession& s) { return node_args(s.session().outputs()); })

@@ -26,6 +26,8 @@ class Session:
             tuple[Sequence[Sequence[int]], Sequence[tuple[str, tuple[str, tuple[int, int, int, int], float, str]]]]
         ] = ...,
         plain_loops: bool = True,
+        max_nbytes: float = 0.0,
+        max_work: float = 0.0,
     ) -> None: ...
     def run(
         self, output_names: Sequence[str] | None, feeds: Mapping[str, np.ndarray[Any, Any]]

@@ -91,9 +91,10 @@ class _Session(_native.Session):
         known: timings.Choices,
         saved: plans.Saved,
         plain_loops: bool,
+        limits: tuple[float, float],
     ) -> None:
         self.digest = plans.digest(model)
-        super().__init__(model, threads, True, tune, known, saved, plain_loops)
+        super().__init__(model, threads, True, tune, known, saved, plain_loops, *limits)
 
 
 class InferenceSession:
@@ -116,9 +117,13 @@ class InferenceSession:
             ways to cut the layer. None takes SECATEUR_TUNE, else "off". Same results within rounding.
         plan: path of what `save_plan` wrote for this model on this machine: those kernels, nothing timed. Shapes
             that are not in it go by the cost model.
+        max_nbytes: the most memory that the activations of one run may be planned to take; None: twice the machine's.
+        max_work: the most multiply-adds, and elements read and written, of one run; None: 1e14. Constants computed
+            while loading may take a thousandth of it. A few bytes of a damaged or hostile file can ask for any amount.
 
     Raises:
-        UsageError: the file cannot be read, or `threads` is not a positive integer, or the plan is for something else.
+        UsageError: the file cannot be read, or `threads` is not a positive integer, or the plan is for something else,
+            or a run would take more than `max_nbytes` or `max_work`.
         FormatError: the file is damaged, truncated or not a model; `.offset` is the byte where reading stopped.
         UnsupportedError: neither the engine nor the fallback takes the model; the message names the node.
         MissingExtraError: the model needs ONNX Runtime and it is not installed; the message names the nodes.
@@ -132,6 +137,8 @@ class InferenceSession:
         fallback: str | None = "onnxruntime",
         tune: str | None = None,
         plan: str | os.PathLike[str] | None = None,
+        max_nbytes: float | None = None,
+        max_work: float | None = None,
     ) -> None:
         if threads is not None and (
             isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024
@@ -143,6 +150,10 @@ class InferenceSession:
             raise UsageError(f"tune: got {tune!r}; it must be one of {', '.join(timings.MODES)}, or None")
         if plan is not None and tune not in ("off", None):
             raise UsageError(f"tune={tune!r} and plan={os.fspath(plan)!r}: a plan is not timed again; give one of them")
+        for name, limit in (("max_nbytes", max_nbytes), ("max_work", max_work)):
+            if limit is not None and not limit > 0:
+                raise UsageError(f"{name}: got {limit!r}; it must be a positive number, or None")
+        self._limits = (max_nbytes or 0.0, max_work or 0.0)
         data = _read_once(path_or_bytes)
         self._plan = None if plan is None else plans.read(plan, data, threads)
         self._tune = "off" if plan is not None else tune or timings.asked()
@@ -175,7 +186,7 @@ class InferenceSession:
     def _open(self, model: bytes | mmap.mmap) -> _Session:
         known = timings.read(plans.machine()) if self._tune != "off" else []
         saved = self._plan.parts.get(plans.digest(model), []) if self._plan else []
-        session = _Session(model, self._threads or 0, self._tune, known, saved, self._plain_loops)
+        session = _Session(model, self._threads or 0, self._tune, known, saved, self._plain_loops, self._limits)
         self._keep(session)
         return session
 
@@ -210,7 +221,8 @@ class InferenceSession:
         """The outputs named (None: all, in the model's order) for the inputs in `feeds`, as fresh arrays.
 
         Raises:
-            UsageError: names, dtypes or shapes that do not fit the model.
+            UsageError: names, dtypes or shapes that do not fit the model; an index among the values that is outside
+                its axis, or more work than the session's limits allow.
             UnsupportedError: these shapes need something that neither the engine nor the fallback has.
         """
         runs = self._runs
