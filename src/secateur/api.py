@@ -181,15 +181,18 @@ def plan(recipe: Recipe, data_dir: str | Path | None = None) -> dict[str, Any]:
     return found
 
 
-def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
-    """The compressed network of a finished run as a plain module in eval mode. No pickle, no code from the folder.
+def load(folder: str | Path, model: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
+    """The compressed network of a finished run as a plain module in eval mode. No pickle, no code that a file names.
 
     Args:
         folder: with `surgery.json` and `model.safetensors`.
-        model: a fresh instance of the original network (copied, not changed); needed when the run was made from an
-            object rather than from an import path.
+        model: a fresh instance of the original network (copied, not changed); needed unless the run was made from a
+            model of `secateur.zoo`.
+        trust: import and call what `surgery.json` names as the model, whatever it is.
+    Raises:
+        UsageError: not the folder of a finished run, or `model` is needed. FormatError: a file in it is damaged.
     """
-    return written.rebuild(Path(folder), model)
+    return written.rebuild(Path(folder), model, trust)
 
 
 def load_data(name: str, data_dir: str | Path | None = None, batch_size: int | None = None) -> Splits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 import traceback
@@ -13,7 +14,7 @@ from secateur.errors import SecateurError, UsageError
 
 
 def imported(path: str, what: str, example: str) -> Any:
-    """The object at `path`; the working folder is importable, as it is for `python -m`.
+    """The object at `path`; the working folder comes last among the places where it is looked for.
 
     Args:
         what: subject of the messages, such as `model`.
@@ -25,19 +26,32 @@ def imported(path: str, what: str, example: str) -> Any:
     module, colon, attribute = path.partition(":")
     if not (colon and module and attribute):
         raise UsageError(f"{subject}: give package.module:attribute, as {example}")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    _reach(module.partition(".")[0])
     try:
-        found: Any = importlib.import_module(module)
+        loaded = found = importlib.import_module(module)
     except ModuleNotFoundError as e:
         raise UsageError(f"{subject}: no module named {e.name!r}; check the name, the folder and PYTHONPATH") from None
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise UsageError(f"{subject}: importing {module} failed: {told(e)}") from e
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise UsageError(f"{subject}: {module} has no attribute {attribute!r}")
+            where = getattr(loaded, "__file__", None) or "built in"
+            raise UsageError(f"{subject}: {module} ({where}) has no attribute {attribute!r}")
         found = getattr(found, part)
     return found
+
+
+def _reach(package: str) -> None:
+    """Makes the working folder importable, after everything else and only for a name that is nowhere else.
+
+    In front it would let a file there stand in for an installed package: whoever writes to a folder in which somebody
+    runs a command would run code as them.
+    """
+    if package in sys.modules or importlib.util.find_spec(package) is not None:
+        return
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+        importlib.invalidate_caches()
 
 
 def called(made: Any, path: str, what: str) -> Any:
@@ -46,7 +60,7 @@ def called(made: Any, path: str, what: str) -> Any:
         return made()
     except SecateurError:
         raise
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise UsageError(
             f"{what} {path!r}: calling it failed: {told(e)}; a function or class that needs no arguments is needed"
         ) from e

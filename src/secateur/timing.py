@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from secateur import api, engine, record, verify
+from secateur import api, engine, record, verify, written
 from secateur.errors import SecateurError, UsageError
 from secateur.export import onnx
 from secateur.job import first_batch
@@ -27,6 +27,7 @@ def bench_run(
     inputs: Any = None,
     dense: str | Path | None = None,
     data_dir: str | Path | None = None,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """`engine.bench` of a run's folder.
 
@@ -36,6 +37,8 @@ def bench_run(
     Args:
         inputs: examples as for `engine.bench`; None takes the test split of the recipe's data, and random numbers,
             said in `notes`, where that cannot be had.
+        trust: run code outside secateur that the folder names as model or data; else it is done without, said in
+            `notes`.
     Returns:
         The record of `engine.bench`, and `notes`: what could not be had, and why.
     Raises:
@@ -51,12 +54,14 @@ def bench_run(
     recipe = Recipe.from_dict(verify.recipe_keys(folder / "recipe.yaml"))
     module = dense_module = None  # for torch
     try:
-        module = api.load(folder)
+        module = api.load(folder, trust=trust)
     except UsageError as e:
         notes.append(f"torch: {e}")
     names = [i.name for i in engine.InferenceSession(folder / "model.sct").get_inputs()]
     splits = None
     try:
+        if not trust:
+            written.check_ours(folder, data=recipe.data)
         splits = None if recipe.data is None else api.load_data(recipe.data, data_dir)
     except SecateurError as e:
         notes.append(f"random inputs, because the recipe's data cannot be had: {e}")
@@ -70,6 +75,8 @@ def bench_run(
         notes.append("dense net: it is made from the recipe's data, which cannot be had; --dense takes a file")
     else:
         try:
+            if not trust:
+                written.check_ours(folder, model=recipe.model)
             dense_module = api.load_model(recipe, data_dir)
             dense_file = onnx.to_bytes(dense_module, record.few(first_batch(splits.train), 2))
             if recipe.dense is not None or recipe.weights is None:

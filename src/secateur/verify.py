@@ -107,14 +107,16 @@ def _gap(a: list[Array], b: list[Array]) -> float:
     return worst if np.isfinite(worst) else float("inf")
 
 
-def verify(folder: str | Path, data_dir: Path | None = None) -> dict[str, Any]:
+def verify(folder: str | Path, data_dir: Path | None = None, *, trust: bool = False) -> dict[str, Any]:
     """Check a run's folder against its own report.
 
+    Args:
+        trust: run code outside secateur that the folder names as model or data.
     Returns:
         `{"folder", "passed", "checks": [{"name", "passed", "claimed", "found", "note"}]}`. A check that could not be
         made (no data, model given as an object) is listed with `passed` None and says why.
     Raises:
-        UsageError: the folder is not a run's folder. FormatError: a file in it is damaged.
+        UsageError: the folder is not a run's folder, or needs trust. FormatError: a file in it is damaged.
     """
     from secateur import formats
     from secateur.export.onnx import dequantised
@@ -139,7 +141,7 @@ def verify(folder: str | Path, data_dir: Path | None = None) -> dict[str, Any]:
     check("model.sct unpacks and packs again to the same bytes", True, formats.pack(formats.unpack(sct)) == sct)
     check("model.onnx packs to model.sct", True, sct in (formats.pack(onnx), formats.pack(dequantised(onnx))))
     check("nonzeros, counted in the unpacked file", compressed["nnz"], _count_nonzeros(formats.unpack(sct), report))
-    _check_outputs(folder, report, onnx, sct, data_dir, check)
+    _check_outputs(folder, report, onnx, sct, data_dir, check, trust)
     reached = {"nbytes": float(len(sct)), "nnz": float(compressed["nnz"]), "macs": float(compressed["macs"])}
     for row in report["budget"]:
         found = reached.get(row["name"], row["reached"])
@@ -160,17 +162,25 @@ def _count_nonzeros(onnx: bytes, report: dict[str, Any]) -> int:
 
 
 def _check_outputs(
-    folder: Path, report: dict[str, Any], onnx: bytes, sct: bytes, data_dir: Path | None, check: Callable[..., None]
+    folder: Path,
+    report: dict[str, Any],
+    onnx: bytes,
+    sct: bytes,
+    data_dir: Path | None,
+    check: Callable[..., None],
+    trust: bool,
 ) -> None:
-    from secateur import api
+    from secateur import api, written
     from secateur.recipe import Recipe
 
     recipe = Recipe.from_dict(recipe_keys(folder / "recipe.yaml"))
     if recipe.data is None or recipe.model is None:
         check("outputs and metric", None, None, None, "the run was made from Python objects; call Result.verify there")
         return
+    if not trust:
+        written.check_ours(folder, recipe.model, recipe.data)
     splits = api.load_data(recipe.data, data_dir)
-    module = api.load(folder)
+    module = api.load(folder, trust=trust)
     inputs, targets = api.whole_split(splits, "test")
     names = [i.name for i in _session(sct).get_inputs()]
     feeds = dict(zip(names, inputs, strict=True))

@@ -131,11 +131,13 @@ def surgery_json(surgery: Sequence[dict[str, Any]], model: str | None) -> dict[s
     return {"schema": SURGERY, "model": model, "cuts": list(surgery)}
 
 
-def rebuild(folder: Path, model: nn.Module | None = None) -> nn.Module:
+def rebuild(folder: Path, model: nn.Module | None = None, trust: bool = False) -> nn.Module:
     """The compressed module from a run's folder; the caller's `model` is copied, not changed.
 
+    Args:
+        trust: build whatever model the folder names; False builds models of `secateur.zoo` only.
     Raises:
-        UsageError: a file is missing, or the run was made from a model object and none is given.
+        UsageError: a file is missing, or a model is needed and none is given.
         FormatError: a file is damaged or does not fit the model.
     """
     from safetensors import SafetensorError
@@ -151,6 +153,8 @@ def rebuild(folder: Path, model: nn.Module | None = None) -> nn.Module:
             raise UsageError(
                 f"{folder}: the run was made from a model object; pass model=, a fresh instance of the same class"
             )
+        if not trust:
+            check_ours(folder, model=path)
         model = build_model(path)
     else:
         model = copy.deepcopy(model)
@@ -163,6 +167,26 @@ def rebuild(folder: Path, model: nn.Module | None = None) -> nn.Module:
     except (SafetensorError, RuntimeError) as e:
         raise FormatError(f"{folder / 'model.safetensors'}: does not fit the model: {e}") from None
     return model.eval()
+
+
+def check_ours(folder: Path, model: str | None = None, data: str | None = None) -> None:
+    """Refuse what a file in `folder` names as model or data and is code of somebody else's: it would be run.
+
+    Raises:
+        UsageError: `model` is not in `secateur.zoo.MODELS`, `data` is an import path.
+    """
+    from secateur import zoo
+
+    if model is not None and model not in {f"secateur.zoo:{name}" for name in zoo.MODELS}:
+        raise UsageError(
+            f"{folder}: the model of this run, {model[:80]!r}, is code outside secateur; where you trust the folder, "
+            "say so (from Python trust=True, in a command --trust), or pass model= to secateur.load"
+        )
+    if data is not None and ":" in data:
+        raise UsageError(
+            f"{folder}: the data of this run, {data[:80]!r}, is code outside secateur; where you trust the folder, "
+            "say so (from Python trust=True, in a command --trust)"
+        )
 
 
 def build_model(path: str) -> nn.Module:

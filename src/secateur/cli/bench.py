@@ -28,6 +28,7 @@ def command(
     input_: Path | None = typer.Option(None, "--input", help=".npy with real inputs (first axis = examples)."),
     int8: bool = typer.Option(True, "--int8/--no-int8", help="Also the dense net in static int8, calibrated here."),
     data_dir: Path | None = typer.Option(None, "--data-dir", help="Where a run's data set is (or SECATEUR_DATA)."),
+    trust: bool = typer.Option(False, "--trust", help="Run the model and data code that the folder names, if any."),
     out: Path | None = typer.Option(None, "--out", help="Write the JSON record here, and the plots beside it (.html)."),
     plot: Path | None = typer.Option(None, "--plot", help="Write the interactive plots here: one self-contained file."),
     json_: bool = typer.Option(False, "--json", help="One JSON object on stdout."),
@@ -61,7 +62,7 @@ def command(
         need("bench", "compress", "torch", "onnx", "safetensors", "pydantic", "yaml")
         from secateur import timing
 
-        result = timing.bench_run(file, peers, data_dir=data_dir, **common)
+        result = timing.bench_run(file, peers, data_dir=data_dir, trust=trust, **common)
     else:
         result = engine.bench(file, against=peers, **common)
     _write(result, out, plot)

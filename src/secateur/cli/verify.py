@@ -14,6 +14,7 @@ from secateur.errors import CheckError
 def command(
     folder: Path = typer.Argument(..., metavar="DIR", help="A finished run's folder."),
     data_dir: Path | None = typer.Option(None, "--data-dir", help="Where the data sets are (or SECATEUR_DATA)."),
+    trust: bool = typer.Option(False, "--trust", help="Run the model and data code that the folder names, if any."),
     json_: bool = typer.Option(False, "--json", help="One JSON object on stdout."),
 ) -> None:
     """Recompute outputs, metric, bytes, nonzeros and budget from the written files; exit 1 on any mismatch.
@@ -23,7 +24,7 @@ def command(
     need("verify", "compress", "torch", "onnx", "safetensors", "pydantic", "yaml")
     from secateur import verify
 
-    result = verify.verify(folder, data_dir)
+    result = verify.verify(folder, data_dir, trust=trust)
     if json_:
         print_json(result)
     else:

@@ -1,5 +1,0 @@
-"""`python -m secateur.cli`."""
-
-from secateur.cli import main
-
-main()
