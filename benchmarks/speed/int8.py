@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
+from secateur import runtimes
 from secateur.engine import InferenceSession, isas
 from secateur.engine.bench import bench
 from secateur.engine.oracle import oracle
@@ -48,7 +48,9 @@ def check(fp32: bytes, quantized: bytes) -> dict[str, Any]:
     side. Nets of integer layers only have the same bits at every ISA; the float32 parts of a Transformer do not.
     """
     x = _examples(fp32, 8, 2)
-    sessions = [onnxruntime.InferenceSession(m, providers=["CPUExecutionProvider"]) for m in (fp32, quantized)]
+    sessions = [
+        runtimes.onnxruntime().InferenceSession(m, providers=["CPUExecutionProvider"]) for m in (fp32, quantized)
+    ]
     exact, theirs = (np.stack([s.run(None, {"x": a})[0] for a in x]).astype(np.float64) for s in sessions)
     ours = np.stack([InferenceSession(quantized, threads=1).run(None, {"x": a})[0] for a in x]).astype(np.float64)
     size = float(np.linalg.norm(exact))

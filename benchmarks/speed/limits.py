@@ -136,7 +136,8 @@ if runtime == "engine":
     import secateur
     session = secateur.InferenceSession(path, threads=1)
 else:
-    import onnxruntime
+    from secateur import runtimes
+    onnxruntime = runtimes.onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

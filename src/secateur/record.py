@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur
-from secateur import formats, verify, waiting
+from secateur import formats, runtimes, verify, waiting
 from secateur.engine import InferenceSession
 from secateur.job import Candidate, Job, Net, sizes
 from secateur.planning import name_of
@@ -202,7 +202,7 @@ def _verified(best: Candidate, judge: Judge, inputs: Any) -> dict[str, Any]:
         found["note"] = f"evaluate needs the module itself, so only torch is judged by it ({type(e).__name__}: {e})"
         return found
     try:
-        import onnxruntime as ort
+        ort = runtimes.onnxruntime()
     except ImportError:
         return found
     options = ort.SessionOptions()

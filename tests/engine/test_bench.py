@@ -52,7 +52,6 @@ def test_inputs_of_another_shape_are_named_before_any_peer_sees_them() -> None:
 
 def test_torch_and_openvino_take_part() -> None:
     torch = pytest.importorskip("torch")
-    pytest.importorskip("openvino")
     w = np.random.default_rng(0).standard_normal((5, 16)).astype(np.float32)
     n = Net(np.random.default_rng(0))
     model = n.model(n.node("Gemm", n.input((1, 16), declared=("n", 16)), n.const(w), transB=1))
@@ -93,7 +92,6 @@ def conv() -> bytes:
 
 
 def test_int8_stands_beside_and_is_judged_by_its_distance_from_float32() -> None:
-    pytest.importorskip("onnxruntime")
     found = bench(conv(), against=("onnxruntime",), dense=conv(), int8=True, seconds=0.05)
     assert {(r["runtime"], r["model"]) for r in found["runs"]} == {
         (runtime, model) for runtime in ("engine", "onnxruntime") for model in ("model", "dense", "dense_int8")

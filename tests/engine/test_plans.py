@@ -67,7 +67,6 @@ def test_all_shapes_seen_are_in_the_plan_and_others_go_by_the_model(tmp_path: Pa
 
 
 def test_a_plan_of_a_model_with_parts_elsewhere(tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
     n = Net(np.random.default_rng(0))
     x = n.input((1, 16))
     y = n.node("Gemm", x, n.weight(16, 16, density=0.5), transB=1)

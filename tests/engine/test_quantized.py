@@ -4,10 +4,10 @@ import sys
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 
 from parity.engine_graphs import Net
+from secateur import runtimes
 from secateur.engine.agreement import relative_error
 from secateur.engine.peers import Unavailable
 from secateur.engine.quantized import computes_in_integers, float_form, static_int8
@@ -16,6 +16,7 @@ Feeds = dict[str, np.ndarray]
 
 
 def run(model: bytes, feeds: list[Feeds]) -> list[list[np.ndarray]]:
+    ort = runtimes.onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 3
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

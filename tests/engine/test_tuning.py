@@ -97,7 +97,6 @@ def test_tuned_answers_are_right(isa: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_integers_are_the_same_bits_whatever_is_chosen() -> None:
-    pytest.importorskip("onnxruntime")
     from secateur.engine.quantized import static_int8
 
     rng = np.random.default_rng(0)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from secateur import runtimes
 from secateur.export import _canonical as canonical
 from secateur.export import _simplify
 
@@ -37,7 +37,7 @@ def kinds(m: Any) -> list[str]:
 
 
 def same(a: Any, b: Any, *shape: int) -> None:
-    ort = pytest.importorskip("onnxruntime")
+    ort = runtimes.onnxruntime()
     x = np.random.default_rng(0).normal(size=shape).astype(F)
 
     def run(m: Any) -> Any:

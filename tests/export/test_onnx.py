@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from graph.nets import LeNet, Tied, TwoInputs, Vgg, all_nets, shake
-from secateur import formats
+from secateur import formats, runtimes
 from secateur.constraints.both import Both
 from secateur.constraints.topk import TopK
 from secateur.constraints.uniform import Uniform
@@ -30,7 +30,7 @@ def ops(data: bytes) -> list[str]:
 
 
 def run(data: bytes, *inputs: torch.Tensor) -> list[np.ndarray[Any, Any]]:
-    ort = pytest.importorskip("onnxruntime")
+    ort = runtimes.onnxruntime()
     session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
     return session.run(None, {i.name: x.numpy() for i, x in zip(session.get_inputs(), inputs, strict=True)})
 
@@ -188,7 +188,6 @@ def test_weights_off_the_grid_are_refused() -> None:
 
 
 def test_a_wrong_graph_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("onnxruntime")
     right = target._raw_onnx
 
     def wrong(*args: Any) -> Any:

@@ -1,15 +1,16 @@
 """Random nets of the supported operators: the engine and ONNX Runtime agree within what float32 allows."""
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 
+from secateur import runtimes
 from secateur.engine import InferenceSession
 
 from .engine_graphs import random_net, tolerance
 
 
 def run_ort(model: bytes, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    ort = runtimes.onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

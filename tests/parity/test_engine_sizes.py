@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from secateur import runtimes
 from secateur.engine import InferenceSession, _native, isas
 
 from .engine_graphs import EPS
@@ -420,6 +420,7 @@ def dynamic_quantize_linear(k: Case) -> None:
 
 
 def run_ort(model: bytes, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    ort = runtimes.onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from secateur import runtimes
 from secateur.engine import _native
 from secateur.engine.peers import Call, Feeds
 
@@ -59,7 +60,7 @@ def oracle(model: bytes) -> Oracle | None:
 
 def _unoptimised(model: bytes) -> Call | None:
     try:
-        import onnxruntime as ort
+        ort = runtimes.onnxruntime()
     except ImportError:
         return None
     options = ort.SessionOptions()

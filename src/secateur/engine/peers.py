@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from secateur import runtimes
+
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
 Call = Callable[[Feeds], Sequence[Array]]
@@ -25,11 +27,9 @@ class Unavailable(Exception):
 def onnxruntime(model: bytes, threads: int, shapes: Mapping[str, Sequence[int]]) -> tuple[Call, str]:
     """ONNX Runtime's CPU provider, all graph optimisations, `threads` intra-op threads."""
     try:
-        import onnxruntime as ort
+        ort = runtimes.onnxruntime()
     except ImportError:
         raise Unavailable("onnxruntime is not installed (pip install 'secateur[peers]')") from None
-    if hasattr(ort, "disable_telemetry_events"):
-        ort.disable_telemetry_events()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -42,7 +42,7 @@ def onnxruntime(model: bytes, threads: int, shapes: Mapping[str, Sequence[int]])
 def openvino(model: bytes, threads: int, shapes: Mapping[str, Sequence[int]]) -> tuple[Call, str]:
     """OpenVINO's CPU plugin, float32, latency mode, shapes fixed to those measured."""
     try:
-        import openvino as ov
+        ov = runtimes.openvino()
     except ImportError:
         raise Unavailable("openvino is not installed (pip install 'secateur[peers]')") from None
     core = ov.Core()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from secateur import runtimes
 from secateur.engine import _native
 from secateur.engine.peers import Unavailable
 
@@ -42,12 +43,12 @@ def static_int8(model: bytes, examples: Sequence[Mapping[str, Array]]) -> bytes:
     """
     try:
         import onnx
-        import onnxruntime as ort
-        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+        ort, q = runtimes.onnxruntime(), runtimes.onnxruntime("quantization")
     except ImportError as error:
         raise Unavailable(f"{error.name} is not installed (pip install 'secateur[compress,peers]')") from None
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(q.CalibrationDataReader):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             self.left = iter(examples)
 
@@ -67,13 +68,13 @@ def static_int8(model: bytes, examples: Sequence[Mapping[str, Array]]) -> bytes:
             for i, node in enumerate(net.graph.node):
                 node.name = f"n{i}"
             onnx.save(net, folded)
-            quantize_static(
+            q.quantize_static(
                 folded,
                 target,
                 Reader(),
-                quant_format=QuantFormat.QDQ,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
+                quant_format=q.QuantFormat.QDQ,
+                activation_type=q.QuantType.QUInt8,
+                weight_type=q.QuantType.QInt8,
                 per_channel=True,
                 **_options(net),
             )

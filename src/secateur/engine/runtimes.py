@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from secateur import runtimes
 from secateur.engine import _native
 from secateur.errors import FormatError, MissingExtraError, UsageError
 
@@ -145,7 +146,7 @@ def _said(error: Exception) -> Peer:
 def open_peer(model: bytes, threads: int | None, types_only: bool = False) -> Any:
     """ONNX Runtime's session. Raises Peer, or MissingExtraError where ONNX Runtime is not installed."""
     try:
-        import onnxruntime as ort
+        ort = runtimes.onnxruntime()
     except ImportError:
         raise MissingExtraError(
             "parts of this model need ONNX Runtime, which is not installed: pip install 'secateur[peers]'"

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from secateur import runtimes
 from secateur.errors import CheckError, MissingExtraError, UnsupportedError, UsageError
 from secateur.graph.capture import arguments, evaluating, quiet_torch, run_eagerly, user_frame
 
@@ -310,7 +311,7 @@ def _check(
     except Exception as e:
         raise CheckError(f"the exported graph fails the ONNX checker: {e}") from e
     try:
-        import onnxruntime
+        onnxruntime = runtimes.onnxruntime()
     except ImportError:
         return
     session = _session(onnxruntime, data)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from secateur import saving
+from secateur import runtimes, saving
 from secateur.errors import FormatError, UsageError
 from secateur.types import Progress
 
@@ -220,7 +220,7 @@ class Study:
         engine = _scores(InferenceSession(folder / "model.sct"), x).argmax(1)
         found: Json = {"test": float((engine == y).mean()), "n_test": len(y), "same_as_onnxruntime": None}
         try:
-            import onnxruntime as ort
+            ort = runtimes.onnxruntime()
         except ImportError:
             return found
         options = ort.SessionOptions()
