@@ -171,6 +171,8 @@ def test_bench_exits_1_when_results_differ(model: Path, capsys: Capture, monkeyp
         (["pack", "{tmp}", "-o", "{tmp}/a.sct"], "is a folder"),
         (["pack", "{model}", "-o", "{tmp}/no/such/a.sct"], "does not exist"),
         (["unpack", "{model}", "-o", "{tmp}/a.onnx"], ".sct"),
+        (["pack", "{model}", "-o", "{tmp}"], "is a folder; give the name of a file"),
+        (["pack", "/dev/zero", "-o", "{tmp}/a.sct"], "is a device"),
         (["run", "{model}", "--input", "{tmp}/none.npy", "--output", "{tmp}/y.npz"], "no such file"),
         (["run", "{model}", "--input", "{model}", "--output", "{tmp}/y.npz"], "not a readable"),
         (["inspect", "{tmp}/none.sct"], "none.sct"),
@@ -195,6 +197,50 @@ def test_user_mistakes_are_one_line_and_exit_2(
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "a.sct").exists()
     assert not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "pack {model} -o {model}",
+        "pack {model} -o {tmp}/link.onnx",
+        "pack {tmp}/link.onnx -o {model}",
+        "pack {model} -o {tmp}/hard.onnx",
+        "unpack {model} -o {model}",
+        "run {model} --input {tmp}/x.npz --output {tmp}/x.npz",
+        "run {model} --input {tmp}/x.npz --output {model}",
+        "bench {model} --out {model}",
+        "bench {model} --dense {tmp}/x.npz --plot {tmp}/x.npz",
+        "bench {model} --input {tmp}/x.npz --out {tmp}/x.npz",
+        "bench {tmp} --out {tmp}/recipe.yaml",
+        "compress {tmp}/recipe.yaml -o {tmp}",
+        "compress {tmp}/named.yaml -o {tmp}",
+    ],
+)
+def test_an_input_is_never_its_own_output(argv: str, model: Path, tmp_path: Path, capsys: Capture) -> None:
+    np.savez(tmp_path / "x.npz", x=np.zeros((1, 32), np.float32))
+    (tmp_path / "link.onnx").symlink_to(model.name)
+    (tmp_path / "hard.onnx").hardlink_to(model)
+    recipe = "model: secateur.zoo:digits_cnn\ndata: digits\nbudget: {nnz: 100}\n"
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    (tmp_path / "named.yaml").write_text(f"{recipe}weights: {tmp_path}/model.safetensors\n")
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    assert run(*[a.format(tmp=tmp_path, model=model) for a in argv.split()]) == 2
+    assert "is read by this command" in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_record_and_plots_do_not_share_a_file(model: Path, tmp_path: Path, capsys: Capture) -> None:
+    assert run("bench", model, "--out", tmp_path / "speed.html") == 2
+    assert "is where the plots go" in capsys.readouterr().err
+
+
+def test_words_do_not_fall_into_what_goes_to_a_pipe(model: Path, tmp_path: Path, capsys: Capture) -> None:
+    assert run("pack", model, "-o", "/dev/null") == 0
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "smaller" in printed.err
 
 
 def test_damaged_files_exit_2(model: Path, tmp_path: Path, capsys: Capture) -> None:

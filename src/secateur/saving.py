@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,28 +15,81 @@ from typing import Any
 from secateur.errors import EnvironmentFailure, UsageError
 
 Writer = Callable[[Path, bytes], None]
+TEMPORARY = ".secateur-"  # names of files that are being written begin so
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` under a temporary name, flush it to the disk, then rename: never a half-written file.
 
+    A link is followed: the file that it names is written, in its place and with its permissions. What is no regular
+    file (a pipe, a terminal, /dev/null) is written into, never replaced.
+
     Raises:
-        EnvironmentFailure: disk full, folder not writable; the temporary file is gone and an older file untouched.
+        UsageError: a folder, a disk, a socket, a pipe without a reader.
+        EnvironmentFailure: disk full, file or folder not writable; an older file is untouched.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    check_writable(path)
     try:
-        with open(temporary, "wb") as f:
+        if _is_replaced(path):
+            _replace(Path(os.path.realpath(path)), data)
+        else:
+            _write_into(path, data)
+    except OSError as e:
+        raise failure(path, len(data), e) from None
+
+
+def check_writable(path: Path) -> None:
+    """What `write_bytes` would refuse, as far as that can be known before the work. Raises as `write_bytes`."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return
+    except OSError as e:
+        raise failure(path, 0, e) from None
+    for is_kind, kind in ((stat.S_ISDIR, "a folder"), (stat.S_ISBLK, "a disk"), (stat.S_ISSOCK, "a socket")):
+        if is_kind(status.st_mode):
+            raise UsageError(f"{path}: is {kind}; give the name of a file to write")
+    if not os.access(path, os.W_OK):
+        raise failure(path, 0, OSError(errno.EACCES, "it is write-protected"))
+
+
+def _is_replaced(path: Path) -> bool:
+    """A regular file, or none yet; not one that another program holds open for us (/dev/stdout, /dev/fd/3)."""
+    if os.path.realpath(path.parent).startswith(("/dev", "/proc")):
+        return False
+    return path.is_file() or not path.exists()
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        # Made anew, so that no link of that name leads elsewhere.
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as f:
+            if path.exists():
+                os.fchmod(f.fileno(), stat.S_IMODE(path.stat().st_mode))
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    except OSError as e:
-        raise failure(path, len(data), e) from None
     finally:
         with suppress(OSError):
             temporary.unlink()  # gone already where all went well
+
+
+def _write_into(path: Path, data: bytes) -> None:
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK)
+    except OSError as e:
+        if e.errno != errno.ENXIO:
+            raise
+        raise UsageError(f"{path}: is a pipe that nobody reads; start the reader first, or name a file") from None
+    os.set_blocking(handle, True)  # only opening must not wait: it would for ever where no reader comes
+    with os.fdopen(handle, "wb", buffering=0) as f:
+        left = memoryview(data)
+        while left:
+            left = left[f.write(left) :]
 
 
 def failure(path: Path, nbytes: int, error: OSError) -> EnvironmentFailure:
@@ -75,11 +130,12 @@ def make_folder(path: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Hold `folder/.lock`; a second run into the same folder is refused. The system frees it when a process dies.
 
-    A folder that was made here and is empty at the end (the run failed before its first file) is removed.
+    Folders that were made here and are empty at the end (the run failed before its first file) are removed, and so is
+    what a killed run was writing.
     """
     import fcntl
 
-    made = not folder.exists()
+    made = [f for f in (folder, *folder.parents) if not f.exists()]
     make_folder(folder)
     path = folder / ".lock"
     try:
@@ -92,13 +148,16 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError:
             raise UsageError(f"{folder}: another run is using this folder; wait for it or choose another one") from None
         try:
+            for place in (folder, folder / "checkpoint"):
+                for stale in place.glob(f"{TEMPORARY}*.tmp"):
+                    stale.unlink(missing_ok=True)
             yield
         finally:
             with suppress(OSError):
                 path.unlink()
-            if made:
-                with suppress(OSError):  # not empty
-                    folder.rmdir()
+            with suppress(OSError):  # not empty
+                for f in made:
+                    f.rmdir()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from secateur import __version__
+from secateur import __version__, saving
 from secateur.cli import _files
 from secateur.cli._extras import need
 from secateur.cli._output import print_json, print_table
@@ -48,6 +48,7 @@ def command(
     unknown = sorted(set(peers) - {"onnxruntime", "openvino", "torch"})
     if unknown:
         raise UsageError(f"--against: {', '.join(unknown)} unknown; known: onnxruntime, openvino, torch")
+    _check_outputs(file, dense, input_, out, plot)
     inputs = None
     if input_ is not None:
         try:
@@ -75,12 +76,25 @@ def command(
         raise CheckError(f"{file}: results differ, so the timings mean nothing: {'; '.join(wrong)}")
 
 
+def _check_outputs(file: Path, dense: Path | None, input_: Path | None, out: Path | None, plot: Path | None) -> None:
+    """Before the work: neither file that is written is read, nor are both the same."""
+    from secateur.verify import FILES
+
+    inputs = (file, dense, input_, *(file / name for name in FILES))
+    page = plot or (out.with_suffix(".html") if out is not None else None)
+    for path in (out, page):
+        if path is not None:
+            _files.check_output(path, *inputs)
+    if out is not None and page is not None and out.resolve() == page.resolve():
+        raise UsageError(f"--out {out}: is where the plots go; give the record another name, such as {out.stem}.json")
+
+
 def _write(result: dict[str, Any], out: Path | None, plot: Path | None) -> None:
     """The record and its plots; without plotly only plots that were asked for by name are an error."""
     from secateur.report import timings
 
     if out is not None:
-        _files.write(out, (json.dumps(result, indent=1) + "\n").encode())
+        saving.write_bytes(out, (json.dumps(result, indent=1) + "\n").encode())
     try:
         if plot is not None or out is not None:
             timings.write(plot or out.with_suffix(".html"), result, __version__)  # type: ignore[union-attr]

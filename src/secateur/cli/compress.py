@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from secateur.cli import _files
 from secateur.cli._extras import need
 from secateur.cli._output import print_json, progress
 
@@ -28,9 +29,13 @@ def command(
     need("compress", "compress", "torch", "onnx", "safetensors", "pydantic", "yaml")
     from secateur import api
     from secateur.recipe import Recipe
+    from secateur.verify import FILES
 
     overrides = [*set_, *([f"seed={seed}"] if seed is not None else [])]
     checked = Recipe.from_file(recipe, overrides)
+    weights = None if checked.weights is None else Path(checked.weights)
+    for name in FILES:
+        _files.check_apart(out / name, recipe, weights)
     with progress(quiet) as on_progress:
         result = api.run(
             checked, out, resume=resume, on_progress=on_progress, data_dir=data_dir, keep_checkpoint=keep_checkpoint

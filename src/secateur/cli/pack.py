@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from secateur import saving
 from secateur.cli import _files
 from secateur.cli._output import size
 
@@ -21,7 +22,9 @@ def command(
     """
     from secateur import formats
 
+    _files.check_output(out, file)
     model = _files.read(file, "an .onnx file")
     packed = formats.pack(model, exact=exact)
-    _files.write(out, packed)
-    typer.echo(f"{file}: {size(len(model))} -> {out}: {size(len(packed))} ({len(model) / len(packed):.1f}x smaller)")
+    saving.write_bytes(out, packed)
+    said = f"{file}: {size(len(model))} -> {out}: {size(len(packed))} ({len(model) / len(packed):.1f}x smaller)"
+    typer.echo(said, err=not _files.is_apart(out))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from secateur import saving
 from secateur.cli import _files
 from secateur.errors import FormatError, UsageError
 
@@ -35,6 +36,7 @@ def command(
 
     from secateur.engine import InferenceSession
 
+    _files.check_output(output, file, input_)
     session = InferenceSession(file, threads=threads, tune=tune)
     inputs = session.get_inputs()
     if not input_.exists():
@@ -59,9 +61,9 @@ def command(
         for key, value in results.items():
             with z.open(f"{key}.npy", "w") as f:
                 np.lib.format.write_array(f, value, allow_pickle=False)
-    _files.write(output, archive.getvalue())
+    saving.write_bytes(output, archive.getvalue())
     for key, value in results.items():
-        typer.echo(f"{key}: {value.dtype} {list(value.shape)} -> {output}")
+        typer.echo(f"{key}: {value.dtype} {list(value.shape)} -> {output}", err=not _files.is_apart(output))
 
 
 def _arrays(name: str, value: Any) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from secateur import saving
 from secateur.cli import _files
 from secateur.cli._output import size
 
@@ -20,7 +21,8 @@ def command(
     """
     from secateur import formats
 
+    _files.check_output(out, file)
     packed = _files.read(file, "a .sct file")
     model = formats.unpack(packed)
-    _files.write(out, model)
-    typer.echo(f"{file}: {size(len(packed))} -> {out}: {size(len(model))}")
+    saving.write_bytes(out, model)
+    typer.echo(f"{file}: {size(len(packed))} -> {out}: {size(len(model))}", err=not _files.is_apart(out))
