@@ -2,6 +2,7 @@
 
 import json
 import operator
+import os
 import re
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from secateur import cli
 from secateur.errors import MissingExtraError
+from secateur.formats import unpack
 
 Capture = pytest.CaptureFixture[str]
 
@@ -237,7 +239,11 @@ def test_record_and_plots_do_not_share_a_file(model: Path, tmp_path: Path, capsy
 
 
 def test_words_do_not_fall_into_what_goes_to_a_pipe(model: Path, tmp_path: Path, capsys: Capture) -> None:
-    assert run("pack", model, "-o", "/dev/null") == 0
+    reading, writing = os.pipe()
+    assert run("pack", model, "-o", f"/dev/fd/{writing}") == 0
+    os.close(writing)
+    with os.fdopen(reading, "rb") as f:
+        assert unpack(f.read())
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "smaller" in printed.err
@@ -360,7 +366,6 @@ def test_environment_failures_exit_4(
     model: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import errno
-    import os
 
     def full(fd: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "a.sct"))
