@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from secateur.errors import FormatError, UsageError
+from secateur.training import checkpoint
 from secateur.training.checkpoint import Ledger
 
 MODULE = """
@@ -107,9 +109,59 @@ def test_work_is_never_thrown_away_unasked(tmp_path: Path) -> None:
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
-    Ledger(tmp_path).fact("threads", lambda: 2)
-    path = next(tmp_path.glob("*.safetensors"))
-    path.write_bytes(path.read_bytes()[:-7])
+def small_ledger(folder: Path) -> Path:
+    """A folder with one record of two tensors and some facts; its path."""
+    tensors = {"fc.weight": torch.arange(6.0).view(2, 3), "fc.bias": torch.ones(2, dtype=torch.float64)}
+    Ledger(folder).finish("dense", tensors, {"metric": 0.5, "curve": [{"step": 3}]})
+    return next(folder.glob("*.safetensors"))
+
+
+def test_every_flipped_bit_of_a_checkpoint_is_one_clear_sentence(tmp_path: Path) -> None:
+    path = small_ledger(tmp_path)
+    whole = path.read_bytes()
+    ledger = Ledger(tmp_path, resume=True).done("dense")
+    assert ledger is not None
+    assert torch.equal(ledger[0]["fc.weight"], torch.arange(6.0).view(2, 3))
+    for at in range(len(whole)):
+        for bit in (at % 8, (at + 3) % 8):
+            damaged = bytearray(whole)
+            damaged[at] ^= 1 << bit
+            path.write_bytes(damaged)
+            with pytest.raises(FormatError, match=r"0000\.safetensors: damaged checkpoint .*; delete .* to start anew"):
+                Ledger(tmp_path, resume=True)
+
+
+def test_every_truncated_checkpoint_is_named(tmp_path: Path) -> None:
+    path = small_ledger(tmp_path)
+    whole = path.read_bytes()
+    for n in range(len(whole)):
+        path.write_bytes(whole[:n])
+        with pytest.raises(FormatError, match="damaged checkpoint"):
+            Ledger(tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        [],
+        {"version": 1, "key": "k", "stage": "dense", "facts": {}},
+        {"key": "k", "stage": "dense", "facts": {}},
+        {"version": 2, "stage": "dense", "facts": {}},
+        {"version": 2, "key": "k", "facts": {}},
+        {"version": 2, "key": "k", "stage": "dense"},
+        {"version": 2, "key": "k", "stage": 3, "facts": {}},
+    ],
+)
+def test_a_checkpoint_of_another_version_or_kind_is_named(facts: Any, tmp_path: Path) -> None:
+    (tmp_path / "0000.safetensors").write_bytes(checkpoint.encode({}, facts))
+    with pytest.raises(FormatError, match="not a checkpoint that this version reads; delete"):
+        Ledger(tmp_path, resume=True)
+
+
+def test_a_checkpoint_nested_too_deep_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint.json, "dumps", lambda value: "[" * 200_000)
+    raw = checkpoint.encode({}, {})
+    monkeypatch.undo()
+    (tmp_path / "0000.safetensors").write_bytes(raw)
     with pytest.raises(FormatError, match="damaged checkpoint"):
         Ledger(tmp_path, resume=True)

@@ -1,13 +1,16 @@
 """The ledger of a run: finished stages and the state of the one under way, on disk as safetensors with JSON inside.
 
 A stage's record is one file, so tensors and counters can never disagree. A new record replaces the old one by a
-rename; killed at any moment, the folder holds the previous or the next state, whole. No pickle.
+rename; killed at any moment, the folder holds the previous or the next state, whole. Every file carries a checksum of
+all its bytes: a disk that flips a bit must not change a result. No pickle.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+import struct
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,15 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from secateur import saving
 from secateur.errors import FormatError, UsageError
 
 Record = tuple[dict[str, Tensor], dict[str, Any]]
-_VERSION = 1
+_VERSION = 2
+_DIGEST = re.compile(rb'"blake2b":"([0-9a-f]{32})"')  # of the whole file with zeros in its place
+_ZEROS = "0" * 32
 
 
 class Ledger:
@@ -59,7 +64,7 @@ class Ledger:
             )
         for path in records:
             tensors, facts = read(path)
-            if facts.get("key") != self._key:
+            if facts["key"] != self._key:
                 raise UsageError(
                     f"{folder}: the checkpoint belongs to another recipe, model or data set; resume with the same "
                     "ones, choose another folder, or delete it to start anew"
@@ -127,9 +132,12 @@ class Ledger:
 
 
 def encode(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
-    """A safetensors file with the JSON facts in its metadata; tensors that share memory are copied."""
+    """A safetensors file with the JSON facts and a checksum in its metadata; tensors that share memory are copied."""
     plain = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
-    return bytes(save(plain, metadata={"secateur": json.dumps(facts)}))
+    raw = bytes(save(plain, metadata={"blake2b": _ZEROS, "secateur": json.dumps(facts)}))
+    place = _DIGEST.search(raw)
+    assert place is not None, "safetensors writes its metadata as compact JSON"
+    return raw[: place.start(1)] + _digest(raw).encode() + raw[place.end(1) :]
 
 
 def read(path: Path) -> Record:
@@ -139,12 +147,27 @@ def read(path: Path) -> Record:
         FormatError: damaged, truncated or not ours.
     """
     try:
-        with safe_open(path, framework="pt") as f:
-            text = (f.metadata() or {}).get("secateur")
-            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a mapping
-        facts = json.loads(text) if text is not None else None
-    except (SafetensorError, ValueError, OSError) as e:
+        raw = path.read_bytes()
+        _check_digest(raw)
+        tensors = load(raw)
+        (length,) = struct.unpack("<Q", raw[:8])
+        facts = json.loads(json.loads(raw[8 : 8 + length])["__metadata__"]["secateur"])
+    except (SafetensorError, ValueError, OSError, KeyError, RecursionError) as e:
         raise FormatError(f"{path}: damaged checkpoint ({e}); delete {path.parent} to start anew") from None
-    if not isinstance(facts, dict) or facts.get("version", _VERSION) != _VERSION:
+    kinds = {"version": int, "key": str, "stage": str, "facts": dict}
+    ours = isinstance(facts, dict) and all(isinstance(facts.get(k), kind) for k, kind in kinds.items())
+    if not ours or facts["version"] != _VERSION:
         raise FormatError(f"{path}: not a checkpoint that this version reads; delete {path.parent} to start anew")
     return tensors, facts
+
+
+def _check_digest(raw: bytes) -> None:
+    place = _DIGEST.search(raw)
+    if place is None:
+        raise ValueError("no checksum in it")
+    if place[1].decode() != _digest(raw[: place.start(1)] + _ZEROS.encode() + raw[place.end(1) :]):
+        raise ValueError("its bytes do not match its checksum")
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.blake2b(raw, digest_size=16).hexdigest()
