@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import secateur
 from secateur import formats, runtimes, verify, waiting
+from secateur.contracts import Constraint
 from secateur.engine import InferenceSession
 from secateur.job import Candidate, Job, Net, sizes
 from secateur.planning import name_of
@@ -100,6 +101,7 @@ def build(job: Job, answer: Answer, judge: Judge, inputs: Any, facts: Mapping[st
         "compressed": _answer_column(job, judge, best),
         "budget": _budget(job, best),
         "layers": _layers(best, dense_net),
+        "sets": _sets(best),
         "sections": [{"name": s.name, "kind": s.kind, "nbytes": s.nbytes} for s in formats.sections(best.files.sct)],
         "stages": [{k: v for k, v in s.items() if k != "curve"} for s in job.stages],
         "history": _history(job.stages),
@@ -176,6 +178,22 @@ def _layers(best: Candidate, dense: Net) -> list[dict[str, Any]]:
             row |= {k: getattr(section, k) for k in ("layout", "codec", "nbytes", "bound_nbytes")}
         rows.append(row)
     return rows
+
+
+def _sets(best: Candidate) -> list[dict[str, Any]]:
+    """The set that each constrained site of the written net is in, as a recipe says it, and its level there."""
+    return [
+        {"name": t.site.name, "with": settings_of(t.constraint), "level": best.net.levels[t.site.name]}
+        for t in best.net.terms
+    ]
+
+
+def settings_of(constraint: Constraint) -> Any:
+    """What `recipe.build_constraint` makes this set from."""
+    parts = getattr(constraint, "parts", None)
+    if parts:
+        return [settings_of(p) for p in parts]
+    return {"name": name_of(constraint), **{f.name: getattr(constraint, f.name) for f in fields(constraint)}}
 
 
 def _history(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -14,16 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from secateur.errors import FormatError, UsageError
+from secateur.errors import ConstraintError, FormatError, UsageError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from secateur.engine.oracle import Oracle
+    from secateur.data.spec import Splits
+    from secateur.graph import Traced
+    from secateur.recipe import Recipe
 
 SLACK = 8.0
 FLOOR = 32.0
 FILES = ("model.onnx", "model.sct", "model.safetensors", "surgery.json", "report.json", "recipe.yaml")
+TOTAL_NNZ = "nonzeros of the rebuilt module"
+TOTAL_MACS = "multiply-adds of the rebuilt module"
+TENSORS = "tensors of model.safetensors are those of model.sct"
+SETS = "members of their sets"
+OUTPUTS = "engine = ONNX Runtime = PyTorch"
 Array = np.ndarray[Any, Any]
 
 
@@ -110,6 +118,9 @@ def _gap(a: list[Array], b: list[Array]) -> float:
 def verify(folder: str | Path, data_dir: Path | None = None, *, trust: bool = False) -> dict[str, Any]:
     """Check a run's folder against its own report.
 
+    Bytes, nonzeros, multiply-adds, membership of the sets, outputs, metrics and budget are computed anew from the
+    written files and the data; the report only says what is claimed.
+
     Args:
         trust: run code outside secateur that the folder names as model or data.
     Returns:
@@ -118,8 +129,7 @@ def verify(folder: str | Path, data_dir: Path | None = None, *, trust: bool = Fa
     Raises:
         UsageError: the folder is not a run's folder, or needs trust. FormatError: a file in it is damaged.
     """
-    from secateur import formats
-    from secateur.export.onnx import dequantised
+    from secateur.recipe import Recipe
     from secateur.report import records
 
     folder = Path(folder)
@@ -128,78 +138,205 @@ def verify(folder: str | Path, data_dir: Path | None = None, *, trust: bool = Fa
         raise UsageError(
             f"{folder}: {', '.join(missing)} missing; give the folder of a finished `secateur compress` run"
         )
-    report = records.read(folder)
+    report, recipe = records.read(folder), Recipe.from_dict(recipe_keys(folder / "recipe.yaml"))
     onnx, sct = (folder / "model.onnx").read_bytes(), (folder / "model.sct").read_bytes()
-    checks: list[dict[str, Any]] = []
-
-    def check(name: str, claimed: Any, found: Any, passed: bool | None = None, note: str = "") -> None:
-        ok = claimed == found if passed is None and not note else passed
-        checks.append({"name": name, "passed": ok, "claimed": claimed, "found": found, "note": note})
-
-    compressed = report["compressed"]
-    check("bytes of model.sct", compressed["nbytes"], len(sct))
-    check("model.sct unpacks and packs again to the same bytes", True, formats.pack(formats.unpack(sct)) == sct)
-    check("model.onnx packs to model.sct", True, sct in (formats.pack(onnx), formats.pack(dequantised(onnx))))
-    check("nonzeros, counted in the unpacked file", compressed["nnz"], _count_nonzeros(formats.unpack(sct), report))
-    _check_outputs(folder, report, onnx, sct, data_dir, check, trust)
-    reached = {"nbytes": float(len(sct)), "nnz": float(compressed["nnz"]), "macs": float(compressed["macs"])}
-    for row in report["budget"]:
-        found = reached.get(row["name"], row["reached"])
-        check(f"budget {row['name']}", f"<= {row['asked']:g}", found, passed=bool(found <= row["asked"] + 1e-12))
-    passed = all(c["passed"] is not False for c in checks)
-    return {"folder": str(folder), "passed": passed, "checks": checks}
+    checks = _Checks()
+    weights = _check_files(report, onnx, sct, checks)
+    reached = {"nbytes": float(len(sct))}
+    if recipe.data is None or recipe.model is None:
+        why = "the run was made from Python objects; call Result.verify there"
+        for name in (TOTAL_NNZ, TOTAL_MACS, TENSORS, SETS, OUTPUTS):
+            checks.skip(name, why)
+    else:
+        reached |= _check_module(folder, recipe, report, (onnx, sct), weights, data_dir, checks, trust)
+    _check_budget(recipe, report, reached, checks)
+    passed = all(c["passed"] is not False for c in checks.rows)
+    return {"folder": str(folder), "passed": passed, "checks": checks.rows}
 
 
-def _count_nonzeros(onnx: bytes, report: dict[str, Any]) -> int:
-    """Nonzero weights of the layers that the report lists, counted in the ONNX file's initializers."""
+class _Checks:
+    """The list that `verify` answers."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def equal(self, name: str, claimed: Any, found: Any, within: float = 0.0) -> None:
+        """`found` must be what was claimed; numbers may differ by `within`."""
+        numbers = within > 0 and claimed is not None
+        self.add(name, claimed, found, abs(found - claimed) <= within if numbers else claimed == found)
+
+    def add(self, name: str, claimed: Any, found: Any, passed: bool | None, note: str = "") -> None:
+        """One row."""
+        self.rows.append({"name": name, "passed": passed, "claimed": claimed, "found": found, "note": note})
+
+    def nothing_wrong(self, name: str, n: int, wrong: list[str]) -> None:
+        """`n` things were looked at; `wrong` has a sentence for each that is not as claimed."""
+        self.add(name, f"{n} of {n}", f"{n - len(wrong)} of {n}", not wrong, "; ".join(wrong[:3]))
+
+    def skip(self, name: str, why: str, claimed: Any = None) -> None:
+        """A check that could not be made."""
+        self.add(name, claimed, None, None, why)
+
+
+def _check_files(report: dict[str, Any], onnx: bytes, sct: bytes, checks: _Checks) -> dict[str, Array]:
+    """What needs nothing but the two model files; the weights of `model.sct` as float arrays by name."""
+    from secateur import formats
+    from secateur.export.onnx import dequantised
+
+    try:
+        unpacked = formats.unpack(sct)
+    except FormatError as e:
+        raise FormatError(f"model.sct: {e}") from None
+    checks.equal("bytes of model.sct", report["compressed"].get("nbytes"), len(sct))
+    checks.equal("model.sct unpacks and packs again to the same bytes", True, formats.pack(unpacked) == sct)
+    checks.equal("model.onnx packs to model.sct", True, sct in (formats.pack(onnx), formats.pack(dequantised(onnx))))
+    weights = _initializers(dequantised(unpacked))
+    wrong = []
+    for row in report["layers"]:
+        values = weights.get(row["name"])
+        if values is None:
+            continue
+        found = {"nnz": int(np.count_nonzero(values)), "n_values": len(np.unique(values[values != 0]))}
+        wrong += [f"{row['name']}: {k} {row[k]}, found {v}" for k, v in found.items() if k in row and row[k] != v]
+        if sorted(row["shape"]) != sorted(values.shape):
+            wrong.append(f"{row['name']}: shape {row['shape']}, found {list(values.shape)}")
+    known = sum(row["name"] in weights for row in report["layers"])
+    checks.nothing_wrong("nonzeros and values of each layer, counted in the unpacked file", known, wrong)
+    return weights
+
+
+def _initializers(onnx: bytes) -> dict[str, Array]:
+    """Arrays by parameter name; what the export turned lies under `name.T` there and is turned back."""
     import onnx as onnx_package
     from onnx import numpy_helper
 
-    names = {layer["name"] for layer in report["layers"] if layer.get("op") not in ("bias", "norm")}
-    graph = onnx_package.load_model_from_string(onnx).graph
-    counted = {i.name: int(np.count_nonzero(numpy_helper.to_array(i))) for i in graph.initializer}
-    return sum(counted.get(name, 0) for name in names)
+    found: dict[str, Array] = {}
+    for i in onnx_package.load_model_from_string(onnx).graph.initializer:
+        array = numpy_helper.to_array(i)
+        found[i.name.removesuffix(".T")] = array.T if i.name.endswith(".T") else array
+    return found
 
 
-def _check_outputs(
+def _check_module(
     folder: Path,
+    recipe: Recipe,
     report: dict[str, Any],
-    onnx: bytes,
-    sct: bytes,
+    files: tuple[bytes, bytes],
+    weights: Mapping[str, Array],
     data_dir: Path | None,
-    check: Callable[..., None],
+    checks: _Checks,
     trust: bool,
-) -> None:
-    from secateur import api, written
-    from secateur.recipe import Recipe
+) -> dict[str, float]:
+    """What needs the rebuilt module or the data; what the budget's kinds came to."""
+    from secateur import api, graph, record, written
+    from secateur.job import first_batch, sizes
 
-    recipe = Recipe.from_dict(recipe_keys(folder / "recipe.yaml"))
-    if recipe.data is None or recipe.model is None:
-        check("outputs and metric", None, None, None, "the run was made from Python objects; call Result.verify there")
-        return
+    onnx, sct = files
     if not trust:
-        written.check_ours(folder, recipe.model, recipe.data)
-    splits = api.load_data(recipe.data, data_dir)
+        written.check_ours(folder, recipe.model or "", recipe.data or "")
+    splits = api.load_data(recipe.data or "", data_dir)
     module = api.load(folder, trust=trust)
-    inputs, targets = api.whole_split(splits, "test")
+    traced = graph.trace(module, record.few(first_batch(splits.train), 2))
+    counted = sizes(module, traced, len(sct))
+    checks.equal(TOTAL_NNZ, report["compressed"].get("nnz"), counted["nnz"])
+    checks.equal(TOTAL_MACS, report["compressed"].get("macs"), counted["macs"])
+    state = {k: v.numpy() for k, v in module.state_dict().items()}
+    shared = [k for k in weights if k in state]
+    other = [f"{k} differs" for k in shared if not np.array_equal(weights[k], state[k])]
+    checks.nothing_wrong(TENSORS, len(shared), other)
+    _check_sets(report, module, traced, checks)
+    inputs, _ = api.whole_split(splits, "test")
     names = [i.name for i in _session(sct).get_inputs()]
-    feeds = dict(zip(names, inputs, strict=True))
-    few = {k: v[:256] for k, v in feeds.items()}
-    result = outputs_agree(sct, onnx, module, few)
-    check(
-        "engine = ONNX Runtime = PyTorch",
-        f"<= {result['tolerance']:.3g}",
-        result["max_abs_error"],
-        passed=result["agree"],
-        note=", ".join(f"{k} {v:.2g}" for k, v in result["errors"].items()) + f"; onnxruntime: {result['oracle']}",
-    )
-    logits = _session(sct).run(None, feeds)[0]
-    metric = report["compressed"]["metric"]
-    if metric["name"] == "accuracy":
-        found = float((logits.argmax(-1) == targets).mean())
-        check("accuracy on the test split, engine", metric["value"], found, passed=abs(found - metric["value"]) < 1e-9)
-    else:
-        check(f"metric {metric['name']}", metric["value"], None, None, "computed by the user's own function")
+    result = outputs_agree(sct, onnx, module, {k: v[:256] for k, v in zip(names, inputs, strict=True)})
+    errors = ", ".join(f"{k} {v:.2g}" for k, v in result["errors"].items()) + f"; onnxruntime: {result['oracle']}"
+    checks.add(OUTPUTS, f"<= {result['tolerance']:.3g}", result["max_abs_error"], result["agree"], errors)
+    drop = _check_metrics(recipe, report, splits, module, sct, checks)
+    return {"nnz": float(counted["nnz"]), "macs": float(counted["macs"]), "accuracy_drop": drop}
+
+
+def _check_sets(report: dict[str, Any], module: nn.Module, traced: Traced, checks: _Checks) -> None:
+    """Every constrained weight is a member of its set, at the level that the report says."""
+    from secateur import views
+    from secateur.recipe import build_constraint
+
+    if "sets" not in report:
+        checks.skip(SETS, "the report is older than this check")
+        return
+    sites = {s.name: s for s in (*traced.sites, *traced.groups)}
+    params = {k: p.detach() for k, p in module.named_parameters()}
+    outside = []
+    for row in report["sets"]:
+        site = sites.get(row["name"])
+        if site is None:
+            outside.append(f"{row['name']} is not in the model")
+            continue
+        try:
+            constraint = build_constraint(row["with"])
+            inside = constraint.contains(views.matrix(site, constraint.view, params), _level(row["level"]))
+        except (TypeError, ValueError, UsageError, ConstraintError) as e:  # set and level come from a file
+            raise FormatError(f"report.json: sets: {row['name']}: level {row['level']!r:.40} ({e})") from None
+        if not inside:
+            outside.append(f"{row['name']} is no member of {row['with']} at level {row['level']}")
+    checks.nothing_wrong(SETS, len(report["sets"]), outside)
+
+
+def _level(given: Any) -> Any:
+    return tuple(_level(x) for x in given) if isinstance(given, list) else given
+
+
+def _check_metrics(
+    recipe: Recipe, report: dict[str, Any], splits: Splits, module: nn.Module, sct: bytes, checks: _Checks
+) -> float:
+    """The metric on the test split by the engine and on the validation split by PyTorch; the accuracy drop there."""
+    from torch.nn.functional import mse_loss
+
+    from secateur import api
+    from secateur.training import metrics
+
+    claimed = report["compressed"]
+    name = claimed["metric"]["name"]  # a run by name is judged by accuracy or mse
+    make = metrics.accuracy if name == "accuracy" else lambda part: metrics.mean_loss(part, mse_loss)
+
+    def measured(net: nn.Module, part: Any) -> float:
+        with metrics.evaluating(net):
+            return float(make(part)(net))
+
+    def compare(label: str, value: Any, found: float) -> None:
+        checks.equal(label, value, found, within=1e-9 if name == "accuracy" else 1e-5 * abs(found))
+
+    held_out = splits.test if splits.test is not None else splits.valid
+    split = "test" if splits.test is not None else "validation"
+    compare(f"{name} on the {split} split, engine", claimed["metric"]["value"], measured(_engine(sct), held_out))
+    found = measured(module, splits.valid)
+    compare(f"{name} on the validation split, PyTorch", claimed.get("metric_valid"), found)
+    dense = report["dense"].get("metric_valid")
+    if recipe.weights is not None and recipe.dense is None:  # else the dense net is in no file
+        dense, said = measured(api.load_model(recipe), splits.valid), dense
+        compare(f"{name} of the dense net on the validation split", said, dense)
+    drop = dense - found if name == "accuracy" else found - dense
+    checks.equal("drop against the dense net, validation split", claimed.get("drop_valid"), drop, within=1e-5)
+    return float(drop)
+
+
+def _check_budget(recipe: Recipe, report: dict[str, Any], reached: Mapping[str, float], checks: _Checks) -> None:
+    """The report lists what the recipe asks for, and each entry holds for what was found."""
+    asked = {x.kind: x.value for x in recipe.limits()}
+    checks.equal("budget of recipe.yaml", {r["name"]: r["asked"] for r in report["budget"]}, asked)
+    for row in report["budget"]:
+        name, claim = f"budget {row['name']}", f"<= {row['asked']:g}"
+        if row["name"] not in reached:
+            checks.skip(name, "the run was made from Python objects", claim)
+            continue
+        found = reached[row["name"]]
+        same = abs(found - row["reached"]) <= 1e-5 * max(abs(found), 1.0)
+        note = "" if same else f"the report says {row['reached']:g}"
+        checks.add(name, claim, found, bool(same and row["met"] and found <= row["asked"] + 1e-12), note)
+
+
+def _engine(sct: bytes) -> nn.Module:
+    from secateur import record
+
+    return record.Session(_session(sct))
 
 
 def _session(sct: bytes) -> Any:

@@ -30,6 +30,8 @@ _KINDS: dict[str, tuple[str, Any]] = {
     "number": ("a finite number", lambda v: _is_number(v)),
     "amount": ("a finite number >= 0", lambda v: _is_number(v) and v >= 0),
     "flag": ("true or false", lambda v: isinstance(v, bool)),
+    "set": ("a set as in a recipe", lambda v: isinstance(v, dict | list)),
+    "level": ("a level: a number, or a list of them", lambda v: _is_level(v)),
     "shape": ("a list of whole numbers", lambda v: isinstance(v, list) and all(_is_number(s) and s >= 0 for s in v)),
 }
 # key -> kind; a trailing ? = may be absent or null.
@@ -39,6 +41,8 @@ _METRIC = {
     "value": "number?",
     "n_examples": "count?",
     "std_error": "amount?",
+    "difference_std_error": "amount?",
+    "split": "text?",
     "higher_is_better": "flag?",
 }
 _LATENCY = {"median": "amount", "p10": "amount?", "p90": "amount?"}
@@ -60,6 +64,7 @@ _LAYER = {
     "latency_ms": "amount?",
     "note": "text?",
 }
+_SET = {"name": "text", "with": "set", "level": "level?"}
 _SECTION = {"name": "text", "kind": "text?", "nbytes": "count"}
 _STAGE = {"name": "text", "seconds": "amount?"}
 _VERIFY = {
@@ -99,6 +104,9 @@ def check(record: Any, subject: str = NAME) -> Record:
     for key in required:
         if key not in record:
             raise FormatError(f"{subject}: key {key!r} is missing")
+    for key in ("budget", "layers", "stages"):
+        if record[key] is None:
+            raise FormatError(f"{subject}: {key} is None; a list is needed")
     _fields(record, {"model": "text", "data": "text", "seed": "count", "date": "text?", "recipe": "text?"}, subject)
     for name, version in _mapping(record, "versions", subject).items():
         _one(version, "text", f"{subject}: versions.{name}")
@@ -109,6 +117,7 @@ def check(record: Any, subject: str = NAME) -> Record:
             _net(record, net, subject)
     _items(record, "budget", _BUDGET, subject)
     _items(record, "layers", _LAYER, subject)
+    _items(record, "sets", _SET, subject)
     _items(record, "sections", _SECTION, subject)
     _items(record, "stages", _STAGE, subject)
     if record["verify"] is not None:
@@ -221,6 +230,10 @@ def _is_number(value: Any) -> bool:
     return (
         isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63 and math.isfinite(value)
     )
+
+
+def _is_level(value: Any) -> bool:
+    return _is_number(value) or (isinstance(value, list) and all(v is None or _is_number(v) for v in value))
 
 
 def _came(value: Any) -> str:
