@@ -16,6 +16,7 @@ import yaml
 from onnx import numpy_helper
 from tests.training.nets import mlp
 
+import secateur
 from secateur import api, cli, formats, verify
 from secateur.errors import FormatError, UsageError
 from secateur.recipe import Recipe
@@ -285,6 +286,22 @@ def test_the_command_exits_1_and_names_what_failed(run: Run, capsys: pytest.Capt
     capsys.readouterr()
     assert cli._main(["verify", str(run.folder)]) == 1
     assert f"1 of 17 checks failed: {verify.TOTAL_MACS}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"schema": 1, "cuts": ' + "[" * 100_000, "{", "[]", '{"schema": 2}'])
+def test_a_damaged_record_of_the_surgery_is_named(text: str, run: Run) -> None:
+    (run.folder / "surgery.json").write_text(text)
+    with pytest.raises(FormatError, match=r"surgery\.json: (damaged|not a surgery record of schema 1)"):
+        secateur.load(run.folder)
+
+
+@pytest.mark.parametrize("cut", [3, [], {"version": 1, "edits": [[]], "biases": {}, "pads": []}])
+def test_a_cut_that_fits_no_model_is_refused(cut: Any, run: Run) -> None:
+    (run.folder / "surgery.json").write_text(
+        json.dumps({"schema": 1, "model": "secateur.zoo:digits_cnn", "cuts": [cut]})
+    )
+    with pytest.raises(FormatError, match="surgery: "):
+        secateur.load(run.folder)
 
 
 @pytest.mark.parametrize("name", verify.FILES)

@@ -207,7 +207,7 @@ def build_model(path: str) -> nn.Module:
 def _json(path: Path) -> Mapping[str, Any]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as e:
+    except (ValueError, OSError, RecursionError) as e:
         raise FormatError(f"{path}: damaged ({e})") from None
     if not isinstance(facts, dict) or facts.get("schema") != SURGERY or not isinstance(facts.get("cuts"), list):
         raise FormatError(f"{path}: not a surgery record of schema {SURGERY}")

@@ -125,6 +125,10 @@ def lenet5() -> dict[str, Any]:
             }
             for name, op, shape, nnz, bits, size, bound, macs, dense, kernel in layers
         ],
+        "sets": [
+            {"name": layers[0][0], "with": {"name": "topk"}, "level": layers[0][3]},
+            {"name": layers[1][0], "with": [{"name": "topk"}, {"name": "codebook"}], "level": [layers[1][3], 8]},
+        ],
         "sections": [
             {"name": "header", "kind": "header", "nbytes": 34},
             {"name": "checksum", "kind": "checksum", "nbytes": 4},

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import report_sample as sample
+from rich.console import Console
 
 from secateur.errors import EnvironmentFailure, FormatError, UsageError
-from secateur.report import records
+from secateur.report import html, records, tables
 
 
 @pytest.mark.parametrize("make", [sample.lenet5, sample.deep, sample.minimal])
@@ -47,6 +50,13 @@ def _set(record: dict[str, Any], path: str, value: Any) -> None:
         ("schema", 0, "schema is 0"),
         ("layers", KeyError, "key 'layers' is missing"),
         ("layers", {}, "layers is {}; a list is needed"),
+        ("budget", None, "budget is None; a list is needed"),
+        ("layers", None, "layers is None; a list is needed"),
+        ("stages", None, "stages is None; a list is needed"),
+        ("compressed/metric/difference_std_error", "x", r"compressed\.metric\.difference_std_error is 'x'"),
+        ("sets/0/level", {}, r"sets\[0\]\.level is \{\}; a level"),
+        ("sets/1/level", [3, "x"], r"sets\[1\]\.level is \[3, 'x'\]"),
+        ("sets/0/with", "topk", r"sets\[0\]\.with is 'topk'; a set as in a recipe is needed"),
         ("layers/1", [], r"layers\[1\] is \[\]; an object is needed"),
         ("layers/2/nnz", "x", r"layers\[2\]\.nnz is 'x'; a whole number >= 0 is needed"),
         ("layers/2/nnz", -1, r"layers\[2\]\.nnz is -1"),
@@ -80,6 +90,31 @@ def test_wrong_keys_are_named(path: str, value: Any, message: str) -> None:
         record["notes"] = value
     with pytest.raises(FormatError, match=message):
         records.check(record)
+
+
+def _paths(value: Any, at: str = "") -> Iterator[str]:
+    """Every place in a record; of a list, its first two items."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    for key, item in inside:
+        yield f"{at}{key}"
+        yield from _paths(item, f"{at}{key}/")
+
+
+@pytest.mark.parametrize("make", [sample.lenet5, sample.deep])
+@pytest.mark.parametrize("junk", [None, {}, -1, "x"])
+def test_a_record_with_any_field_replaced_is_refused_or_shown(make, junk: Any) -> None:
+    for path in _paths(make()):
+        record = make()
+        _set(record, path, junk)
+        try:
+            records.check(record)
+        except FormatError:
+            continue
+        try:
+            html.render(record)
+            tables.print_summary(record, Console(file=io.StringIO(), width=150))
+        except Exception as error:
+            raise AssertionError(f"{path} = {junk!r} passes the check and is not shown") from error
 
 
 def test_unknown_keys_are_kept() -> None:

@@ -26,7 +26,8 @@ def summary(record: Mapping[str, Any], width: int = 200) -> tuple[list[str], lis
 
     `width` in characters: below 100 the raw one-shot column is left out, below 130 the spread of the latencies.
     """
-    nets = [(key, title) for key, title in COLUMNS if record.get(key) and (width >= 100 or key != "one_shot_raw")]
+    shown = [c for c in COLUMNS if record.get(c[0]) or c[0] == "compressed"]
+    nets = [(key, title) for key, title in shown if width >= 100 or key != "one_shot_raw"]
     rows: list[list[str]] = []
 
     def add(label: str, show: Callable[[Mapping[str, Any]], str], ratio: str = "") -> None:
