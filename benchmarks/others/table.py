@@ -160,7 +160,9 @@ def invented(session: Any, free: int, others: int) -> dict[str, Any]:
 
 def onnxruntime(model: bytes | str, optimized: bool = False) -> Any:
     """A session on one thread."""
-    import onnxruntime as ort
+    from secateur import runtimes
+
+    ort = runtimes.onnxruntime()
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1

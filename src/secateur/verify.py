@@ -19,8 +19,8 @@ from secateur.errors import ConstraintError, FormatError, UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-    from secateur.engine.oracle import Oracle
     from secateur.data.spec import Splits
+    from secateur.engine.oracle import Oracle
     from secateur.graph import Traced
     from secateur.recipe import Recipe
 
