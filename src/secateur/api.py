@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from secateur import graph, interrupts, planning, record, saving, search, writte
 from secateur.compressor import Compressor as Compressor
 from secateur.errors import UsageError
 from secateur.importing import told
-from secateur.job import Job, check_finite, first_batch
+from secateur.job import Job, check_finite, first_batch, left_out, left_out_note
 from secateur.recipe import Recipe
 from secateur.training import metrics, seeds, threads
 from secateur.training.batches import call, example_count, first_tensor, source
@@ -176,8 +177,9 @@ def plan(recipe: Recipe, data_dir: str | Path | None = None) -> dict[str, Any]:
     job = make_job(asked, recipe, Ledger(), None)
     job.settle_dense()  # the teacher, for a saliency that measures gradients
     found = planning.plan(job)
+    found["notes"] = [*filter(None, [left_out_note(found["left_out"])])]
     if recipe.dense is not None and recipe.weights is None:
-        found["notes"] = ["the recipe trains the dense net first: metrics here are those of random weights"]
+        found["notes"].append("the recipe trains the dense net first: metrics here are those of random weights")
     return found
 
 
@@ -318,7 +320,9 @@ def _check_fits(asked: _Asked, job: Job) -> None:
         UsageError, ConstraintError, UnsupportedError: with the layer, or the line of the user's code.
     """
     traced = graph.trace(job.dense, job.example_inputs)
-    job.recipe.build_terms(traced.sites, traced.groups)
+    job.terms_of(traced)
+    if note := left_out_note(left_out(traced)):
+        logging.getLogger("secateur").warning(note)
     first_batch(asked.train)  # says what is wrong with it
     inputs, targets = next(iter(asked.train))
     with metrics.evaluating(job.dense):

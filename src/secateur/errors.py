@@ -47,12 +47,18 @@ class CheckError(SecateurError):
 
 
 class BudgetError(CheckError):
-    """The budget cannot be met. `smallest` is the nearest reachable value, `site` what stands in the way."""
+    """The budget cannot be met. `smallest` is the nearest reachable value of `kind`, `site` what stands in the way.
 
-    def __init__(self, message: str, smallest: float | None = None, site: str | None = None) -> None:
+    `kind` is None where limits that can be met alone cannot be met together.
+    """
+
+    def __init__(
+        self, message: str, smallest: float | None = None, site: str | None = None, kind: str | None = None
+    ) -> None:
         super().__init__(message)
         self.smallest = smallest
         self.site = site
+        self.kind = kind
 
 
 class DivergedError(CheckError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -123,7 +124,27 @@ class Job:
         """The dense net, traced, with the recipe's terms; asked for after the dense training."""
         module = copy.deepcopy(self.dense)
         traced = graph.trace(module, self.example_inputs)
-        return Net(module, traced, self.recipe.build_terms(traced.sites, traced.groups))
+        return Net(module, traced, self.terms_of(traced))
+
+    def terms_of(self, traced: Traced) -> tuple[Term, ...]:
+        """The recipe's terms on a net: on everything that is not frozen.
+
+        Raises:
+            UsageError, ConstraintError: as `Recipe.build_terms`; or all weights are frozen.
+        """
+        sites, groups = traced.free
+        frozen = [s.name for s in traced.sites if s.op not in ("bias", "norm") and s.name in traced.program.frozen]
+        if frozen and not any(s.op not in ("bias", "norm") for s in sites):
+            raise UsageError(
+                f"model: all weights are frozen ({_listed(frozen)}); nothing may be changed, so nothing can be "
+                "compressed; call model.requires_grad_(True), or unfreeze the layers to compress"
+            )
+        try:
+            return self.recipe.build_terms(sites, groups)
+        except UsageError as e:
+            if not frozen:
+                raise
+            raise UsageError(f"{e}; frozen layers are left as they are: {_listed(frozen)}") from None
 
     @cached_property
     def dense_files(self) -> Written:
@@ -215,7 +236,7 @@ class Job:
         before = {t.site.name: t for t in net.terms}
         terms = tuple(
             replace(t, level=before[t.site.name].level) if t.given and t.site.name in before else t
-            for t in self.recipe.build_terms(traced.sites, traced.groups)
+            for t in self.terms_of(traced)
         )
         narrow = Net(small, traced, terms, surgery=[*net.surgery, cut])
         cheaper = self.purse(narrow, purse.limits)
@@ -366,7 +387,8 @@ class Job:
             small = written.smaller(net.module, net.traced, near, net.may_cut)[0]
             return sizes(small, net.traced, self.template.nbytes(small, net.terms) if asks_bytes else 0)
 
-        return Spending(net.terms, limits, costs_of, net.traced.effective)
+        note = left_out_note(left_out(net.traced)) or ""
+        return Spending(net.terms, limits, costs_of, net.traced.effective, left_out=note)
 
     @cached_property
     def _channels_last(self) -> bool:
@@ -538,12 +560,35 @@ def _terms_after_cut(
     return tuple(terms), levels
 
 
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+
+
+def left_out(traced: Traced) -> list[dict[str, Any]]:
+    """Weights that stay as they are whatever the recipe says: name, shape, number, share of all weights, why."""
+    total = sum(math.prod(s) for s in traced.program.shapes.values() if len(s) > 1)
+    return [
+        {"name": x.name, "shape": list(x.shape), "n": x.n, "share": x.n / total, "why": x.why} for x in traced.left_out
+    ]
+
+
+def left_out_note(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """One sentence that names the weights no constraint can act on, with their share; None when there are none."""
+    if not rows:
+        return None
+    named = ", ".join(f"{r['name']} ({100 * r['share']:.1f} %, {r['why']})" for r in rows)
+    return (
+        f"left as they are, no constraint acts on them: {named}; together {sum(r['n'] for r in rows)} weights, "
+        f"{100 * sum(r['share'] for r in rows):.1f} % of all, which every budget counts"
+    )
+
+
 def _name(constraint: Constraint) -> str:
     return type(constraint).__module__.rpartition(".")[2]
 
 
 def sizes(module: nn.Module, traced: Traced, nbytes: int) -> dict[str, Any]:
-    """params, nnz, macs, nbytes of a net. nnz counts weights, not biases or norms; macs are nnz x positions."""
+    """params, nnz, macs, nbytes of a net. nnz counts all weights, not biases or norms; macs are nnz x positions."""
     state = module.state_dict()
     nnz = macs = 0
     for site in traced.sites:
@@ -552,6 +597,12 @@ def sizes(module: nn.Module, traced: Traced, nbytes: int) -> dict[str, Any]:
         kept = int(state[site.name].count_nonzero())
         nnz += kept
         macs += kept * site.positions
+    covered = {s.name for s in traced.sites}
+    for spare in traced.left_out:
+        if spare.name in state and spare.name not in covered:  # frozen sites were counted above
+            kept = int(state[spare.name].count_nonzero())
+            nnz += kept
+            macs += kept * spare.positions
     return {"params": sum(p.numel() for p in module.parameters()), "nnz": nnz, "macs": macs, "nbytes": nbytes}
 
 

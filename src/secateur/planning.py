@@ -8,7 +8,7 @@ import torch
 
 from secateur import feasible, written
 from secateur.contracts import Constraint
-from secateur.job import Job, sizes
+from secateur.job import Job, left_out, sizes
 from secateur.types import Weights
 
 _LEAST_ERROR = 0.02  # training moves the entropy of positions and values by about that much
@@ -59,6 +59,7 @@ def plan(job: Job) -> dict[str, Any]:
         )
     return {
         "layers": layers,
+        "left_out": left_out(net.traced),
         "nbytes": nbytes,
         "nbytes_error": max(_LEAST_ERROR, abs(estimate - nbytes) / nbytes),
         "dense_nbytes": len(job.dense_files.onnx),

@@ -16,7 +16,7 @@ import secateur
 from secateur import formats, runtimes, verify, waiting
 from secateur.contracts import Constraint
 from secateur.engine import InferenceSession
-from secateur.job import Candidate, Job, Net, sizes
+from secateur.job import Candidate, Job, Net, left_out, left_out_note, sizes
 from secateur.planning import name_of
 from secateur.training.batches import map_tensors
 from secateur.written import Written
@@ -102,11 +102,12 @@ def build(job: Job, answer: Answer, judge: Judge, inputs: Any, facts: Mapping[st
         "budget": _budget(job, best),
         "layers": _layers(best, dense_net),
         "sets": _sets(best),
+        "left_out": left_out(dense_net.traced),
         "sections": [{"name": s.name, "kind": s.kind, "nbytes": s.nbytes} for s in formats.sections(best.files.sct)],
         "stages": [{k: v for k, v in s.items() if k != "curve"} for s in job.stages],
         "history": _history(job.stages),
         "frontier": [dict(p) for p in answer.frontier],
-        "notes": [*facts["notes"], *answer.notes],
+        "notes": [*facts["notes"], *filter(None, [left_out_note(left_out(dense_net.traced))]), *answer.notes],
     }
     if baseline is not None:
         if "one_shot" in job.recipe.baselines:

@@ -143,5 +143,5 @@ def _bisect(
 def _warm(job: Job, last: Candidate) -> Net:
     module = last.files.module
     traced = graph.trace(module, job.example_inputs)
-    terms = job.recipe.build_terms(traced.sites, traced.groups)
+    terms = job.terms_of(traced)
     return Net(module, traced, terms, surgery=list(last.files.surgery))

@@ -28,6 +28,12 @@ _FITS = 12
 _LOOSER, _UNSPENT = 5, 0.02  # so often other levels are tried while more than this share of the limit is left
 _SETTLED = 0.005  # the fixed part is known when a round moves it by no more than this share of the whole
 _ALIVE = 0.9  # share of the kept weights that must be able to matter before a small file counts as room
+_SMALLEST = {
+    "nbytes": "the smallest file that these constraints give is about {} bytes",
+    "nnz": "the smallest network that these constraints give keeps {} weights",
+    "macs": "the smallest network that these constraints give takes {} multiply-adds",
+}
+_MORE = {"nbytes": "(biases too: where: '*.bias') "}
 _MARGIN = 0.01  # kept free before the values are trained: their entropy moves by less than that
 
 
@@ -44,6 +50,7 @@ class Spending:
         low, high: the part of the way that tightness 0..1 means now (a solver's leg).
         begin: what the free sites cost under the first limit where the way began (`set_out`); None = what they cost
             dense. It stays when the net is cut on the way, so that the way is the one that was begun.
+        left_out: in words, the weights that no term can act on and that are spent whatever is asked; for refusals.
     """
 
     terms: tuple[Term, ...]
@@ -55,6 +62,7 @@ class Spending:
     low: float = 0.0
     high: float = 1.0
     begin: float | None = None
+    left_out: str = ""
 
     @property
     def asks_bytes(self) -> bool:
@@ -195,6 +203,13 @@ class Spending:
                 if best is None and not smallest:
                     raise
                 site = e.site
+                if best is None and nearly is None:  # the file answers coarsely: the very tightest may still do
+                    levels = self.tightest(e, weights, importance)
+                    costs = {} if costs_at is None else costs_at(levels)
+                    if all(costs[x.kind] <= x.value for x in self.limits):
+                        return levels
+                    missed = {x.kind for x in self.limits if costs[x.kind] > x.value}
+                    smallest = {k: min(smallest.get(k, math.inf), costs[k]) for k in missed}
                 break
             if not self.limits or costs_at is None:
                 return levels
@@ -248,6 +263,7 @@ class Spending:
             "layers or give stronger constraints",
             smallest,
             site,
+            kind,
         )
 
     def expected_nbytes(self, levels: Mapping[str, Level], weights: Weights) -> float:
@@ -266,32 +282,32 @@ class Spending:
         )[1]
 
     def _face(self, error: BudgetError, weights: Weights, importance: Mapping[str, Tensor | None]) -> None:
-        """The estimates refuse the limit: write the smallest file, then refuse with its size or correct them."""
-        limit = self.limit("nbytes")
-        if error.smallest is None or limit is None or error.smallest <= limit:
+        """The estimates refuse a limit: price the tightest network for real, then refuse with that or correct them."""
+        limit = None if error.kind is None else self.limit(error.kind)
+        if error.kind is None or error.smallest is None or limit is None or error.smallest <= limit:
             raise error
-        fixed = self.fixed.get("nbytes", 0.0)
         assert self.costs_of is not None
-        smallest = int(
-            self.costs_of(self._near(self.tightest(error, weights, importance), weights, importance))["nbytes"]
-        )
+        near = self._near(self.tightest(error, weights, importance), weights, importance)
+        smallest = math.ceil(self.costs_of(near)[error.kind])
         if smallest > limit:
             raise BudgetError(
-                f"budget: nbytes <= {limit:g} cannot be met; the smallest file that these constraints give is about "
-                f"{smallest} bytes, and {error.site} holds the largest part; raise the budget, constrain more layers "
-                "(biases too: where: '*.bias') or give stronger constraints",
+                f"budget: {error.kind} <= {limit:g} cannot be met; {_SMALLEST[error.kind].format(smallest)}, and "
+                f"{error.site} holds the largest part; raise the budget, constrain more layers "
+                f"{_MORE.get(error.kind, '')}or give stronger constraints"
+                f"{f'; {self.left_out}' if self.left_out and error.kind != 'nbytes' else ''}",
                 smallest,
                 error.site,
+                error.kind,
             )
-        self.fixed["nbytes"] = smallest - (error.smallest - fixed)
+        self.fixed[error.kind] = smallest - (error.smallest - self.fixed.get(error.kind, 0.0))
 
     def tightest(
         self, error: BudgetError, weights: Weights, importance: Mapping[str, Tensor | None]
     ) -> dict[str, Level]:
-        """The levels of the smallest file that the estimates know, after they refused the limit on bytes."""
-        if error.smallest is None or not self.asks_bytes:
+        """The levels of the cheapest network that the estimates know, after they refused the limit of `error`."""
+        if error.smallest is None or error.kind is None:
             raise error
-        least = Allocator(self.terms, (Limit("nbytes", error.smallest * 1.0001 + 1),), dict(self.fixed))
+        least = Allocator(self.terms, (Limit(error.kind, error.smallest * (1 + 1e-9)),), dict(self.fixed))
         return least(weights, importance, 1.0)
 
     # ---- resume ------------------------------------------------------------------------------------------------

@@ -66,6 +66,26 @@ class Site:
         return math.prod(self.shape)
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A weight of two or more axes on which no constraint can act: it stays as it is, and every budget counts it.
+
+    Attributes:
+        why: in words: frozen, not used by forward, or read by an operation that makes no site.
+        positions: how often each weight is used per example, as far as the operation tells (recurrent cells: steps).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    why: str
+    positions: int = 1
+
+    @property
+    def n(self) -> int:
+        """Number of weights."""
+        return math.prod(self.shape)
+
+
 # What the entropy coder needs of what it may need at most, as measured: a trained fp32 weight takes 24-27.5 bits (its
 # exponent is predictable), a codebook index or grid code about four fifths of log2(number of values).
 _RAW_EXPECTED_BITS = 26.0

@@ -250,6 +250,7 @@ class Allocator:
             f"raise the budget, give {site} a stronger constraint or exclude less",
             smallest,
             site,
+            limit.kind,
         )
 
     def _meters(self) -> tuple[Meter, ...]:

@@ -34,6 +34,8 @@ def command(
     print_table(str(recipe), columns, [[_text(v) for v in row] for row in rows], footer)
     for row in found["budget"]:
         typer.echo(f"budget {row['name']}: asked {row['asked']:g}, predicted {row['predicted']:g}")
+    for note in found["notes"]:
+        typer.echo(note)
 
 
 _KEYS = (

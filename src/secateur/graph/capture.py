@@ -44,6 +44,7 @@ class Program:
         shapes: parameter name -> shape.
         buffer_values: buffer name -> its value when captured.
         kinds: module name -> class, for the calls' owners.
+        frozen: names of the parameters that do not ask for a gradient.
         rebuild: from a list of inputs, in order, to (args, kwargs) of the model's forward.
     """
 
@@ -58,6 +59,7 @@ class Program:
     param_values: dict[str, Tensor]
     buffer_values: dict[str, Tensor]
     kinds: dict[str, type[nn.Module]]
+    frozen: frozenset[str]
     rebuild: Callable[[list[Any]], tuple[tuple[Any, ...], dict[str, Any]]]
 
     @property
@@ -196,6 +198,7 @@ def quiet_torch() -> Iterator[None]:
                 warnings.filterwarnings(
                     "ignore", category=category, module=r"(torch|copyreg|onnxscript|onnx_ir|onnx)(\.|$)"
                 )
+            warnings.filterwarnings("ignore", message="The tensor attributes? .* assigned during export")  # RNN caches
             warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
             yield
     finally:
@@ -324,6 +327,7 @@ def _program(model: nn.Module, exported: torch.export.ExportedProgram, args: Any
         param_values={n: p.detach().clone() for n, p in model.named_parameters()},
         buffer_values={n: b.detach().clone() for n, b in model.named_buffers()},
         kinds={n: type(m) for n, m in model.named_modules()},
+        frozen=frozenset(n for n, p in model.named_parameters() if not p.requires_grad),
         rebuild=rebuild,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -9,12 +10,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from secateur.errors import UnsupportedError
-from secateur.graph.capture import Program, capture
+from secateur.graph.capture import Program, capture, shape_of
 from secateur.graph.coupling import Coupling, couple
 from secateur.graph.flow import Flow, analyse
 from secateur.graph.ops import rule
 from secateur.graph.ops._operator import positions
-from secateur.types import Member, Site, Weights
+from secateur.types import LeftOut, Member, Site, Weights
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,35 @@ class Traced:
     def macs(self) -> dict[str, int]:
         """Dense multiply-adds per example, per convolution and linear weight."""
         return {s.name: s.n * s.positions for s in self.sites if s.op in ("conv", "linear")}
+
+    @cached_property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Weights of two or more axes on which no constraint can act; what they cost is spent whatever is asked."""
+        program, weights = self.program, {s.name for s in self.sites if s.op != "bias"}
+        readers = {
+            program.params[a.name]: n for n in program.calls for a in n.all_input_nodes if a.name in program.params
+        }
+        found = []
+        for name, shape in program.shapes.items():
+            if len(shape) < 2:
+                continue
+            reader = readers.get(name)
+            if name in program.frozen and name in weights:
+                found.append(LeftOut(name, shape, "frozen (requires_grad is False)"))
+            elif name not in weights and reader is None:
+                found.append(LeftOut(name, shape, "not used by forward in evaluation mode"))
+            elif name not in weights:
+                found.append(LeftOut(name, shape, f"read by {_plainly(reader)}", _steps(reader, program)))
+        return tuple(found)
+
+    @property
+    def free(self) -> tuple[tuple[Site, ...], tuple[Site, ...]]:
+        """Sites and groups on which constraints may act: none of their weights is frozen."""
+
+        def moves(site: Site) -> bool:
+            return not any(m.param in self.program.frozen for m in site.members)
+
+        return tuple(filter(moves, self.sites)), tuple(filter(moves, self.groups))
 
     def flow(self, weights: Weights) -> Flow:
         """Masks of influence for these weights."""
@@ -135,6 +165,21 @@ def _sites(program: Program) -> tuple[Site, ...]:
         Site(name, op, program.shapes[name], (Member(name),), uses.get(name, 1), groups.get(name, 1), name in last)
         for name, op in ops.items()
     )
+
+
+def _plainly(call: Any) -> str:
+    """An ATen call's name for messages: `gru`, `conv_transpose2d`."""
+    return str(call.target).removeprefix("aten.").partition(".")[0].strip("_")
+
+
+def _steps(call: Any, program: Program) -> int:
+    """How often each weight of a call that makes no site is used per example: time steps, positions; else once."""
+    kind = _plainly(call)
+    if not kind.startswith(("gru", "lstm", "rnn", "conv_transpose")) or not hasattr(call.args[0], "meta"):
+        return 1
+    shape = shape_of(call.args[0])
+    channels = shape[1] if kind.startswith("conv") else shape[-1]
+    return max(1, math.prod(shape) // channels // max(1, program.batch))
 
 
 def _groups(n: Any) -> int:
