@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from secateur import feasible, record, search, written
-from secateur.errors import BudgetError, UsageError
+from secateur.errors import BudgetError, CheckError, UsageError
 from secateur.job import Candidate, Job, Net, importance_of, plan_phases, sizes, support_terms
+from secateur.membership import Asked
 from secateur.recipe import Recipe
 from secateur.training import metrics, optimizers, seeds
 from secateur.training.checkpoint import Ledger
@@ -75,9 +76,9 @@ class Compressor:
             raise UsageError(f"Compressor: total_steps is {total_steps}; at least 1 is needed")
         self._model, self._optimizer, self._evaluate = model, optimizer, evaluate
         self._inputs, self._total = example_inputs, total_steps
-        self._params = {k: p for k, p in model.named_parameters() if p.requires_grad}
+        self._params = {k: p for k, p in model.named_parameters() if p.is_floating_point()}
         held = {id(p) for g in optimizer.param_groups for p in g["params"]}
-        strangers = [k for k, p in self._params.items() if id(p) not in held]
+        strangers = [k for k, p in self._params.items() if id(p) not in held and p.requires_grad]
         if strangers:
             raise UsageError(
                 f"Compressor: the optimizer does not hold {strangers[0]} and {len(strangers) - 1} others of the model; "
@@ -282,6 +283,9 @@ class Compressor:
         metric = self._evaluate(files.module) if self._evaluate else 0.0
         job = self._job
         job.dense_metric = self._evaluate(job.dense) if self._evaluate else 0.0
+        net.asked = Asked(net.terms, dict(net.levels))
+        if outside := job.outside(net, files):
+            raise CheckError(f"Compressor.finalize: not in the sets that were asked for: {'; '.join(outside[:4])}")
         self._purse.check(sizes(files.module, net.traced, len(files.sct)))
         return Candidate("compressor", net, files, metric, {}, []), job
 

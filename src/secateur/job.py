@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from secateur import catalog, feasible, formats, graph, spending, views, written
+from secateur import catalog, feasible, formats, graph, membership, spending, views, written
 from secateur.contracts import Constraint, Saliency, Solver
-from secateur.errors import BudgetError, ConstraintError, InterruptedRun, UsageError
+from secateur.errors import BudgetError, CheckError, ConstraintError, InterruptedRun, UsageError
+from secateur.membership import Asked
 from secateur.spending import Spending
 from secateur.training import optimizers, seeds
 from secateur.training.batches import call
 from secateur.training.loop import Outcome, Setting, Stage, combined_loss, load_weights, train
 from secateur.training.metrics import evaluating
 from secateur.training.phases import Approach, Held, Phase, Snap
-from secateur.types import Level, Limit, Problem, Term, Weights
+from secateur.types import Level, Limit, Problem, Site, Term, Weights
 from secateur.written import Template, Written
 
 if TYPE_CHECKING:
@@ -36,13 +37,14 @@ _SUPPORTS_THAT_SHRINK = ("topk", "rows")
 
 @dataclass
 class Net:
-    """A network on its way: module, trace, terms with their levels, and the cuts made so far."""
+    """A network on its way: module, trace, terms with their levels, the cuts made so far, and what was asked of it."""
 
     module: nn.Module
     traced: Traced
     terms: tuple[Term, ...]
     levels: dict[str, Level] = field(default_factory=dict)
     surgery: list[dict[str, Any]] = field(default_factory=list)
+    asked: Asked | None = None
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -314,6 +316,8 @@ class Job:
             write_at(levels)
         load_weights(net.module, found["near"])
         net.levels = dict(levels)
+        if net.asked is None:  # trims come later: they tighten terms that a cut has rewritten
+            net.asked = Asked(net.terms, dict(levels), len(net.surgery))
         metric = self._remember(f"{name}.raw", lambda: self.evaluate(found["module"]))
         return {"metric": metric, **found["sizes"]}
 
@@ -331,8 +335,8 @@ class Job:
         small, cut = graph.shrink(net.module, net.traced)
         traced = graph.trace(small, self.example_inputs)
         params = {k: p.detach() for k, p in small.named_parameters()}
-        terms, levels = _terms_after_cut(net, traced, params)
-        return Net(small, traced, terms, levels, [*net.surgery, cut])
+        terms, levels = _terms_after_cut(net, traced, params, cut)
+        return Net(small, traced, terms, levels, [*net.surgery, cut], net.asked)
 
     def _held(self, name: str, net: Net, epochs: float) -> None:
         self._use(net.module)
@@ -350,13 +354,23 @@ class Job:
 
     def _finish(self, name: str, net: Net, purse: Spending, epochs: float) -> tuple[Net, Written]:
         """Write the net; while the file is too big, tighten a little and retrain briefly."""
-        limit = purse.limit("nbytes")
+        limit, over = purse.limit("nbytes"), 0.0
         for trim in range(_TRIMS + 1):
             outside = feasible.contains(net.terms, net.levels, net.weights)
             assert not outside, f"not members after {name}: {outside}"
             files = written.write(
                 net.module, net.traced, self.example_inputs, None, net.surgery, net.may_cut, net.terms
             )
+            outside = self.outside(net, files)
+            if outside and trim < _TRIMS:  # a constant that was folded into a bias moved it off its values
+                net = self._cut(net)
+                self._snap(f"{name}.settle{trim}", net, _TRIM_SHARE * epochs)
+                continue
+            if outside:
+                raise CheckError(
+                    f"the written weights are not in the sets that were asked for: {'; '.join(outside[:4])}; "
+                    "please report this model"
+                )
             if limit is None or len(files.sct) <= limit:
                 purse.check(sizes(files.module, net.traced, len(files.sct)))
                 return net, files
@@ -376,6 +390,12 @@ class Job:
             "raise the budget or constrain more layers",
             len(files.sct),
         )
+
+    def outside(self, net: Net, files: Written) -> list[str]:
+        """Sites that the written file does not hold in the sets the user named, at the levels given or chosen."""
+        named = Asked(tuple(t for t in self.start.terms if t.given), {}, 0)
+        asked = [named] if net.asked is None else [named, net.asked]
+        return [line for a in asked for line in membership.outside(a, files.onnx, files.surgery)]
 
     # ---- shared ------------------------------------------------------------------------------------------------
     def purse(self, net: Net, limits: Sequence[Limit]) -> Spending:
@@ -526,20 +546,25 @@ def importance_of(
 
 
 def _terms_after_cut(
-    net: Net, traced: Traced, params: Mapping[str, Tensor]
+    net: Net, traced: Traced, params: Mapping[str, Tensor], cut: Mapping[str, Any]
 ) -> tuple[tuple[Term, ...], dict[str, Level]]:
     """Terms on the smaller net: what is zero stays zero, value constraints go on at their level."""
     topk = catalog.load("constraints", "topk")()
     sites = {s.name: s for s in traced.sites}
-    values: dict[str, tuple[Constraint, Level]] = {}
     touched: set[str] = set()
+    values: dict[str, tuple[Constraint, Level]] = {}
+    shared: list[tuple[Site, Constraint, Level]] = []  # value sets over several weights, or parts of one
     for t in net.terms:
         touched |= {m.param for m in t.site.members}
         if t.site.op == "channels":
             touched |= {m.param for m in t.site.removes}
         for part, level in t.constraint.split(net.levels[t.site.name]):
-            if part.kind == "values" and level is not None:
-                values[t.site.members[0].param] = (part, level)
+            if part.kind != "values" or level is None:
+                continue
+            if t.site.op != "channels":
+                values[t.site.name] = (part, level)
+            elif (mapped := graph.after_cut(t.site, cut)) is not None:
+                shared.append((mapped, part, level))
     given = {m.param for t in net.terms if t.given for m in t.site.members}
     terms: list[Term] = []
     levels: dict[str, Level] = {}
@@ -557,6 +582,9 @@ def _terms_after_cut(
             constraint = catalog.load("constraints", "both")(parts=(topk, values[name][0]))
             levels[name] = (support, values[name][1])
         terms.append(Term(site, constraint, levels[name] if name in given else None, name in given))
+    for site, part, level in shared:  # given from here on: a last trim lowers supports, which are priced one by one
+        levels[site.name] = level
+        terms.append(Term(site, part, level, True))
     return tuple(terms), levels
 
 

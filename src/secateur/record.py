@@ -17,6 +17,7 @@ from secateur import formats, runtimes, verify, waiting
 from secateur.contracts import Constraint
 from secateur.engine import InferenceSession
 from secateur.job import Candidate, Job, Net, left_out, left_out_note, sizes
+from secateur.membership import Asked
 from secateur.planning import name_of
 from secateur.training.batches import map_tensors
 from secateur.written import Written
@@ -102,6 +103,7 @@ def build(job: Job, answer: Answer, judge: Judge, inputs: Any, facts: Mapping[st
         "budget": _budget(job, best),
         "layers": _layers(best, dense_net),
         "sets": _sets(best),
+        "terms": _terms(best),
         "left_out": left_out(dense_net.traced),
         "sections": [{"name": s.name, "kind": s.kind, "nbytes": s.nbytes} for s in formats.sections(best.files.sct)],
         "stages": [{k: v for k, v in s.items() if k != "curve"} for s in job.stages],
@@ -156,13 +158,13 @@ def _layers(best: Candidate, dense: Net) -> list[dict[str, Any]]:
     """One row per parameter that constraints may touch and per other weight: counts from the written module."""
     sections = {s.name: s for s in formats.sections(best.files.sct)}
     state = best.files.module.state_dict()
-    terms = {t.site.name: t for t in best.net.terms}
+    acting = _acting(best)
     rows = []
     for site in best.net.traced.sites:
         if site.name not in state:
             continue
         w, section = state[site.name], sections.get(site.name)
-        nnz, term = int(w.count_nonzero()), terms.get(site.name)
+        nnz = int(w.count_nonzero())
         values = int(w[w != 0].unique().numel())
         row = {
             "name": site.name,
@@ -171,7 +173,7 @@ def _layers(best: Candidate, dense: Net) -> list[dict[str, Any]]:
             "nnz": nnz,
             "n_values": values,
             "bits": float(np.log2(max(values, 1))) if 0 < values <= 256 else 32.0,
-            "constraint": None if term is None else name_of(term.constraint),
+            "constraint": acting.get(site.name),
             "macs": 0 if site.op in ("bias", "norm") else nnz * site.positions,
             "macs_dense": dense.traced.macs.get(site.name, 0),
         }
@@ -195,6 +197,30 @@ def settings_of(constraint: Constraint) -> Any:
     if parts:
         return [settings_of(p) for p in parts]
     return {"name": name_of(constraint), **{f.name: getattr(constraint, f.name) for f in fields(constraint)}}
+
+
+def _acting(best: Candidate) -> dict[str, str]:
+    """Parameter -> the constraints that were asked for on it."""
+    names: dict[str, list[str]] = {}
+    for t in () if best.net.asked is None else best.net.asked.terms:
+        for param in dict.fromkeys(m.param for m in t.site.members):
+            names.setdefault(param, []).append(name_of(t.constraint))
+    return {param: ", ".join(dict.fromkeys(found)) for param, found in names.items()}
+
+
+def _terms(best: Candidate) -> list[dict[str, Any]]:
+    """What was asked of the written weights and checked in them: site, its weights, constraint, level, who chose it."""
+    asked = best.net.asked or Asked((), {})
+    return [
+        {
+            "site": t.site.name,
+            "weights": list(dict.fromkeys(m.param for m in t.site.members)),
+            "constraint": name_of(t.constraint),
+            "level": asked.level(t),
+            "given": t.given,
+        }
+        for t in asked.terms
+    ]
 
 
 def _history(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -208,8 +208,8 @@ class Spending:
                     costs = {} if costs_at is None else costs_at(levels)
                     if all(costs[x.kind] <= x.value for x in self.limits):
                         return levels
-                    missed = {x.kind for x in self.limits if costs[x.kind] > x.value}
-                    smallest = {k: min(smallest.get(k, math.inf), costs[k]) for k in missed}
+                    over = {x.kind: costs[x.kind] for x in self.limits if costs[x.kind] > x.value}
+                    smallest = {k: min(smallest.get(k, math.inf), cost) for k, cost in over.items()}
                 break
             if not self.limits or costs_at is None:
                 return levels

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from secateur.graph.ops._operator import Labels, argument
 from secateur.graph.ops.convolution import Convolution
 from secateur.graph.ops.linear import Linear
 from secateur.graph.tracing import Traced
-from secateur.types import Weights
+from secateur.types import Member, Site, Weights
 
 Surgery = dict[str, Any]
 _PADS = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)  # the zero pads are their subclasses
@@ -79,6 +79,33 @@ def apply_surgery(model: nn.Module, surgery: Mapping[str, Any]) -> nn.Module:
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:  # the record comes from a file
         raise FormatError(f"surgery: malformed record ({type(e).__name__}: {e})") from e
     return out
+
+
+def after_cut(site: Site, surgery: Mapping[str, Any]) -> Site | None:
+    """A `channels` site on the net that a surgery made: the rows that are left, where they sit now; None = no row."""
+    kept = {(e["tensor"], e["axis"]): e["keep"] for e in surgery["edits"]}
+    sizes = {(e["tensor"], e["axis"]): e["size"] for e in surgery["edits"]}
+    rows, members = site.shape[0], []
+    alive: set[int] = set(range(rows))
+    for m in (*site.members, *site.removes):
+        keep = kept.get((m.param, m.axis))
+        if keep is not None:
+            there = set(keep)
+            index = range(sizes[m.param, m.axis]) if m.index is None else m.index
+            alive -= {i // m.repeat for i, at in enumerate(index) if at not in there}
+    for m in (*site.members, *site.removes):
+        keep = kept.get((m.param, m.axis))
+        if keep is None:
+            members.append(m)
+            continue
+        at_now = {old: new for new, old in enumerate(keep)}
+        order = list(range(sizes[m.param, m.axis]) if m.index is None else m.index)
+        mine = [at_now[order[r * m.repeat + i]] for r in sorted(alive) for i in range(m.repeat)]
+        members.append(Member(m.param, m.axis, m.repeat, None if mine == list(range(len(keep))) else tuple(mine)))
+    n = len(site.members)
+    if not alive:
+        return None
+    return replace(site, shape=(len(alive),), members=tuple(members[:n]), removes=tuple(members[n:]))
 
 
 class _Trial:

@@ -45,8 +45,8 @@ class Setting:
 
     @property
     def params(self) -> dict[str, Tensor]:
-        """The model's trainable parameters by name."""
-        return {k: p for k, p in self.model.named_parameters() if p.requires_grad}
+        """The model's parameters by name; frozen ones too, which get no gradient and so never move in training."""
+        return {k: p for k, p in self.model.named_parameters() if p.is_floating_point()}
 
     def better(self, a: float, b: float | None) -> bool:
         """Is metric `a` better than `b`?"""
