@@ -176,6 +176,13 @@ void bind_partition(nb::module_& m) {
         return nb::make_tuple(why, found.fits);
       },
       nb::arg("model"), nb::arg("types"));
-  // The file as this engine writes it, IR version included.
-  m.def("rewritten", [](const nb::bytes& model) { return bytes_of(read_model(span_of(model))); }, nb::arg("model"));
+  // The file as this engine writes it: nodes in order, each with a name of its own, an IR version that runtimes know.
+  m.def(
+      "rewritten",
+      [](const nb::bytes& model) {
+        Graph g = read_model(span_of(model));
+        name_nodes(g);
+        return bytes_of(std::move(g));
+      },
+      nb::arg("model"));
 }

@@ -61,8 +61,8 @@ struct Node {
   std::vector<std::string> inputs;             // "" = optional input left out
   std::vector<std::string> outputs;
   std::map<std::string, Attribute> attrs;      // sorted: canonical order
-  std::string overload;                        // which of the model's functions of that name
-  std::vector<std::string> captures;           // values of this graph that the node's subgraphs read; sorted, each once
+  std::string overload{};                      // which of the model's functions of that name
+  std::vector<std::string> captures{};         // values of this graph that the node's subgraphs read; sorted, each once
 };
 
 // One axis: a fixed size (>= 0), or -1 with `symbol` (possibly empty) for a free one.
@@ -76,7 +76,7 @@ struct ValueInfo {
   DType dtype = DType::kFloat;
   std::vector<Dim> shape;
   bool has_shape = true;
-  std::string type;                            // a TypeProto, of what is not a tensor: sequence, map, optional, sparse
+  std::string type{};                          // a TypeProto, of what is not a tensor: sequence, map, optional, sparse
 };
 
 // A function that the model brings along: nodes call it as an operator.
@@ -93,7 +93,7 @@ struct Graph {
   std::vector<ValueInfo> outputs;
   std::vector<Tensor> initializers;            // file order
   std::vector<Node> nodes;                     // topological order as in the file
-  std::vector<Function> functions;
+  std::vector<Function> functions{};
 };
 
 }  // namespace secateur

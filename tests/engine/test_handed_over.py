@@ -17,6 +17,7 @@ from secateur.engine import InferenceSession, _native, bench, inspect
 from secateur.engine import mixed as module
 from secateur.engine.mixed import Parts
 from secateur.errors import FormatError, HandedOverWarning, MissingExtraError, UnsupportedError, UsageError
+from secateur.formats import pack
 
 onnxruntime = runtimes.onnxruntime()
 
@@ -251,6 +252,17 @@ def test_more_parts_than_pay_run_as_one() -> None:
     session = mixed(models.other_operators_between_layers()[0])
     assert isinstance(session._runs, Parts)
     assert any("would fall into" in h["why"] for h in session.coverage["handed_over"])
+
+
+@pytest.mark.parametrize("name", ["half_net", "half_weights", "optional", "gru_of_a_speech_net"])
+def test_packed_files_are_handed_over_as_well(name: str) -> None:
+    model, feeds = models.MODELS[name]()
+    assert_same(open_quietly(pack(model)).run(None, feeds), open_quietly(model).run(None, feeds))
+
+
+def test_no_plan_of_what_runs_elsewhere(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nothing of this model runs in the engine"):
+        open_quietly(models.half_net()[0]).save_plan(tmp_path / "plan.json")
 
 
 def command(*arguments: object) -> int:

@@ -158,7 +158,8 @@ def open_peer(model: bytes, threads: int | None, types_only: bool = False) -> An
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_DISABLE_ALL if types_only else levels.ORT_ENABLE_ALL
     try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        # Its own fallback tries the same provider again and prints to stdout.
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:
         raise _said(error) from None
 

@@ -105,7 +105,9 @@ class InferenceSession:
     A forked child may go on with its parent's sessions.
 
     Nodes that the engine does not cover run in ONNX Runtime where that is installed; a warning says so once, and
-    `coverage` lists them.
+    `coverage` lists them. Whatever ONNX Runtime runs, a session runs: control flow, sequences, strings, other opsets
+    and domains; where no part of a model is the engine's, the whole of it is handed over. Inputs and outputs that are
+    no tensors of numbers are what ONNX Runtime takes and gives: lists, dicts, arrays of objects.
 
     Args:
         path_or_bytes: path of an `.onnx` or `.sct` file, or its bytes.
@@ -220,6 +222,8 @@ class InferenceSession:
     def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
         """The outputs named (None: all, in the model's order) for the inputs in `feeds`, as fresh arrays.
 
+        What these shapes show to be none of the engine's is handed over, all at once, from then on.
+
         Raises:
             UsageError: names, dtypes or shapes that do not fit the model; an index among the values that is outside
                 its axis, or more work than the session's limits allow.
@@ -248,7 +252,10 @@ class InferenceSession:
         return found
 
     def get_inputs(self) -> list[_native.NodeArg]:
-        """The model's inputs: name, shape (ints, names of free axes or None), type."""
+        """The model's inputs: name, shape (ints, names of free axes or None), type as ONNX Runtime writes it.
+
+        As "tensor(float)", "seq(map(string,tensor(float)))"; the shape of what is no tensor is empty.
+        """
         return self._runs.get_inputs()
 
     def get_outputs(self) -> list[_native.NodeArg]:
@@ -281,9 +288,12 @@ class InferenceSession:
         takes the same kernels, timing nothing (docs/design/plan-file.md).
 
         Raises:
-            UsageError: nothing is planned yet, since inputs have free axes; run the model once.
+            UsageError: nothing is planned yet, since inputs have free axes: run the model once. Or the whole model runs
+                in ONNX Runtime.
             EnvironmentFailure: the file cannot be written.
         """
+        if not self._sessions:
+            raise UsageError("save_plan(): nothing of this model runs in the engine; there is no plan to write")
         parts = {s.digest: s._decisions() for s in self._sessions if isinstance(s, _Session)}
         if not any(parts.values()):
             raise UsageError("save_plan(): no input shapes are planned yet; run the model once")
