@@ -150,6 +150,12 @@ std::string write_onnx(const Graph& g) {
     }
   }
   for (const ValueInfo& v : g.inputs) graph.message(11, value_info(v));
+  if (g.ir_version < 4)  // where initializers must be inputs as well; the reader takes them out again
+    for (const Tensor& t : g.initializers) {
+      ValueInfo v{t.name, t.dtype, {}, true};
+      for (int64_t d : t.dims) v.shape.push_back({d, ""});
+      graph.message(11, value_info(v));
+    }
   for (const ValueInfo& v : g.outputs) graph.message(12, value_info(v));
 
   Message model;

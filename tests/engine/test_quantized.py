@@ -7,6 +7,8 @@ import onnx
 import pytest
 
 from parity.engine_graphs import Net
+from parity.make_exporters import OLD
+from parity.test_engine_exporters import feeds_of
 from secateur import runtimes
 from secateur.engine.agreement import relative_error
 from secateur.engine.peers import Unavailable
@@ -36,6 +38,16 @@ def normed() -> tuple[bytes, list[Feeds]]:
     y = net.node("Gemm", net.node("Flatten", y), net.weight(5, 288, scale=0.1), transB=1)
     rng = np.random.default_rng(3)
     return net.model(y), [{x: rng.standard_normal((1, 3, 10, 10)).astype(np.float32)} for _ in range(8)]
+
+
+@pytest.mark.parametrize(("name", "opset"), [("torch_upsample", 7), ("torch_upsample", 9), ("keras2onnx_conv", 11)])
+def test_old_opsets_are_brought_to_one_with_scales_per_channel(name: str, opset: int) -> None:
+    model = OLD[name][0](opset)
+    feeds = [feeds_of(model, 1) for _ in range(4)]
+    made = static_int8(model, feeds)
+    assert computes_in_integers(made)
+    assert len(onnx.load_model_from_string(made).graph.input) == 1
+    assert relative_error(run(made, feeds), run(model, feeds)) < 0.05
 
 
 def test_norms_are_folded_activations_u8_and_weights_s8_per_channel() -> None:

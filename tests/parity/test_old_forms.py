@@ -415,6 +415,23 @@ def test_packed_and_back() -> None:
     np.testing.assert_array_equal(run(packed, feeds)[0], run(data, feeds)[0])
 
 
+def test_unpacked_files_of_the_first_ir_versions_are_valid() -> None:
+    """Before IR version 4 every initializer is an input as well; pack leaves that out, unpack puts it back."""
+    x, w = f32(2, 3), f32(3, 4)
+    nodes = [node("MatMul", ["x", "w"], ("m",)), node("Clip", ["m"], min=0.0)]
+    for ir_version in (3, 4):
+        data = model(nodes, 7, {"x": x}, {"w": w}, ir_version=ir_version, typed=True)
+        made = onnx.load_from_string(data)
+        made.graph.output[0].type.tensor_type.shape.dim.extend(
+            [onnx.TensorShapeProto.Dimension(dim_value=d) for d in (2, 4)]
+        )
+        back = unpack(pack(made.SerializeToString()))
+        onnx.checker.check_model(back)
+        assert len(onnx.load_from_string(back).graph.input) == (2 if ir_version < 4 else 1)
+        assert pack(back) == pack(made.SerializeToString())
+        np.testing.assert_array_equal(run_ort(back, {"x": x})[0], run_ort(data, {"x": x})[0])
+
+
 def test_parts_of_an_old_model() -> None:
     """A node that has no new form goes to ONNX Runtime; the engine's parts around it are upgraded on their own."""
     x, w = f32(1, 3, 8, 8), {"w": f32(4, 3, 3, 3), "w2": f32(4, 4, 3, 3)}

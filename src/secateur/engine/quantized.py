@@ -19,6 +19,8 @@ from secateur.engine.peers import Unavailable
 Array = NDArray[Any]
 N_EXAMPLES = 16  # ranges of activations settle; more would only take longer
 
+_SCALES_PER_CHANNEL = 13  # opset
+
 # They write operators that the model's opset need not have.
 _NOT_STANDARD = ["LayerNormFusion", "LayerNormFusionL1", "SimplifiedLayerNormFusion"]
 _INTEGER = {"QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"}
@@ -64,7 +66,7 @@ def static_int8(model: bytes, examples: Sequence[Mapping[str, Array]]) -> bytes:
         options.optimized_model_filepath = str(folded)
         try:
             ort.InferenceSession(model, options, ["CPUExecutionProvider"], disabled_optimizers=_NOT_STANDARD)
-            net = onnx.load(folded)
+            net = _of_scales_per_channel(onnx.load(folded))
             for i, node in enumerate(net.graph.node):
                 node.name = f"n{i}"
             onnx.save(net, folded)
@@ -81,6 +83,19 @@ def static_int8(model: bytes, examples: Sequence[Mapping[str, Array]]) -> bytes:
         except Exception as error:  # the quantizer has no errors of its own
             raise Unavailable(f"ONNX Runtime does not quantize it: {' '.join(str(error).split())[:200]}") from None
         return target.read_bytes()
+
+
+def _of_scales_per_channel(net: Any) -> Any:
+    """In opset 13, the first whose DequantizeLinear has an axis, by ONNX's converter, where it is older."""
+    from onnx import version_converter
+
+    net.ir_version = max(net.ir_version, 4)  # before, initializers had to be inputs too; from it on those may be fed
+    constants = {t.name for t in net.graph.initializer}
+    free = [i for i in net.graph.input if i.name not in constants]
+    del net.graph.input[:]
+    net.graph.input.extend(free)
+    old = any(o.domain in ("", "ai.onnx") and o.version < _SCALES_PER_CHANNEL for o in net.opset_import)
+    return version_converter.convert_version(net, _SCALES_PER_CHANNEL) if old else net
 
 
 def _options(net: Any) -> dict[str, Any]:
