@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from parity.engine_graphs import Net
+from parity.make_exporters import OLD
 from secateur.engine import bench
 from secateur.engine.bench import failed, rows
 from secateur.engine.quantized import static_int8
@@ -72,6 +73,13 @@ def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) 
     assert "not installed" in found["skipped"]["openvino"]
     assert "pip install" in found["skipped"]["openvino"]
     assert [r["runtime"] for r in found["runs"]] == ["engine"]
+
+
+def test_a_peer_that_does_not_load_the_model_is_named() -> None:
+    """Opset 6, of which ONNX Runtime has no Add."""
+    found = bench(OLD["caffe2_squeeze"][0](6), against=("onnxruntime",), seconds=0.05, int8=False)
+    assert "ONNX Runtime does not take the model" in found["skipped"]["onnxruntime"]
+    assert [(r["runtime"], r["model"]) for r in found["runs"]] == [("engine", "model")]
 
 
 def test_a_wrong_result_is_seen() -> None:
