@@ -90,5 +90,6 @@ def test_every_operator_of_the_domain_has_a_case() -> None:
     claimed = set(re.findall(r"SECATEUR_OP\((\w+),", TABLE.read_text()))
     tested = {n.op_type for name in CASES for n in onnx.load_from_string(model_of(name, 17)[0]).graph.node if n.domain}
     # The quantized ones: test_engine_int8.py and test_engine_dynamic.py.
-    quantized = {"QGemm", "QLinearAdd", "QLinearGlobalAveragePool", "QLinearMatMul"}
-    assert claimed == tested | quantized | {"DynamicQuantizeMatMul", "MatMulIntegerToFloat"}
+    linear = ("Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "MatMul", "Mul", "Sigmoid")
+    quantized = {"DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QGemm", *(f"QLinear{op}" for op in linear)}
+    assert claimed == tested | quantized

@@ -474,6 +474,39 @@ def test_qoperators_agree_with_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> N
         assert np.max(np.abs(a.astype(int) - b.astype(int))) <= steps, name
 
 
+def test_more_qoperators_agree_with_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products, joins, pools and functions of bytes: within a step; weights of u8 with zero points of their own."""
+    ms = "com.microsoft"
+    net = Net(9)
+    x_grid = net.const(0.02, F), net.const(120, np.uint8)
+    q = net.node("QuantizeLinear", "x", *x_grid)
+    w, w_zero = net.rng.integers(0, 256, (8, 5, 3, 3)), net.rng.integers(100, 156, 8)
+    w_scale = net.rng.uniform(0.003, 0.006, 8).astype(F)
+    grid = net.const(0.05, F), net.const(100, np.uint8)
+    constants = net.const(w, np.uint8), net.const(w_scale, F), net.const(w_zero, np.uint8)
+    conv = net.node("QLinearConv", q, *x_grid, *constants, *grid, pads=[1] * 4)
+    s_grid = net.const(1 / 256, F), net.const(0, np.uint8)
+    gate = net.node("QLinearSigmoid", conv, *grid, *s_grid, domain=ms)
+    leaky = net.node("QLinearLeakyRelu", conv, *grid, *grid, domain=ms, alpha=0.1)
+    product = net.node("QLinearMul", conv, *grid, gate, *s_grid, *grid, domain=ms)
+    joined = net.node("QLinearConcat", *grid, product, *grid, gate, *s_grid, domain=ms, axis=1)
+    window = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4}
+    pooled = net.node("QLinearAveragePool", joined, *grid, *grid, domain=ms, **window)
+    outputs = dict.fromkeys((conv, gate, leaky, product, joined, pooled), TensorProto.UINT8)
+    model = net.model({"x": ["batch", 5, 9, 9]}, outputs, (ms,))
+    x = net.rng.standard_normal((3, 5, 9, 9)).astype(F)
+    got = on_every_isa(monkeypatch, model, {"x": x})
+    n = np.clip(rint(x / F(0.02)) + 120, 0, 255) - 120
+    sums = conv_sums(n, w - w_zero[:, None, None, None], 1, 1, 1, 1)
+    want = requantized(sums, np.zeros(8, int), w_scale, (F(0.02), 0), (F(0.05), 100), (0, 255))
+    np.testing.assert_array_equal(got[0], want)
+    for name, a, b, steps in zip(outputs, got, against_oracle(model, {"x": x}), (1, 4, 1, 2, 2, 2), strict=True):
+        assert np.max(np.abs(a.astype(int) - b.astype(int))) <= steps, name
+    monkeypatch.delenv("SECATEUR_ISA")
+    rows = InferenceSession(model, threads=1, fallback=None).explain(repeats=0)
+    assert [r["kernel"] for r in rows].count("table_u8") == 2
+
+
 def test_a_file_may_not_name_the_passes_own_nodes() -> None:
     net = Net(0)
     y = net.node("QuadConv", "x", "x", "x", "x", domain="secateur")

@@ -1,6 +1,8 @@
 // QLinear operators in the words of QuantizeLinear and DequantizeLinear: one pattern then serves both ways of writing a
 // quantized network, and whatever the patterns do not cover runs in float32 with the same meaning. Fused products of dynamic
 // quantization in the words of MatMulInteger, Cast, Mul and Add.
+#include <cstring>
+
 #include "base/error.h"
 #include "graph/attrs.h"
 #include "graph/check.h"
@@ -76,19 +78,30 @@ bool expand(std::vector<Node>& to, const Node& n) {
     return true;
   }
   if (!microsoft) return false;
-  if (n.op == "QLinearAdd") {
+  if (n.op == "QLinearAdd" || n.op == "QLinearMul") {
     check_inputs(n, 7, 8);
     const auto a = e.dequantized("a", e.input(0), e.input(1), e.input(2)), b = e.dequantized("b", e.input(3), e.input(4), e.input(5));
-    e.add("Add", {a, b}, e.fresh("y"));
+    e.add(n.op.c_str() + std::strlen("QLinear"), {a, b}, e.fresh("y"));
     e.quantize(e.fresh("y"), e.input(6), e.input(7));
     return true;
   }
-  if (n.op == "QLinearGlobalAveragePool") {
-    check_inputs(n, 5, 5);
+  if (n.op == "QLinearAveragePool" || n.op == "QLinearGlobalAveragePool" || n.op == "QLinearLeakyRelu" || n.op == "QLinearSigmoid") {
+    check_inputs(n, 4, 5);
     if (attr_i(n, "channels_last", 0) != 0)
       throw UnsupportedError("node '" + node_label(n) + "' (" + n.op + "): channels_last, supported: channels on axis 1", n.name);
-    e.add("GlobalAveragePool", {e.dequantized("x", e.input(0), e.input(1), e.input(2))}, e.fresh("y"));
+    Node& f = e.add(n.op.substr(std::strlen("QLinear")), {e.dequantized("x", e.input(0), e.input(1), e.input(2))}, e.fresh("y"));
+    for (const auto& [name, value] : n.attrs)
+      if (name != "channels_last" && name != "_layer") f.attrs[name] = value;
     e.quantize(e.fresh("y"), e.input(3), e.input(4));
+    return true;
+  }
+  if (n.op == "QLinearConcat") {
+    if (n.inputs.size() < 5 || n.inputs.size() % 3 != 2 || n.outputs.size() != 1)
+      throw FormatError("node '" + node_label(n) + "' (" + n.op + ") has " + std::to_string(n.inputs.size()) + " inputs, needed: a scale, a zero point, and three for each operand");
+    std::vector<std::string> parts;
+    for (size_t i = 2; i < n.inputs.size(); i += 3) parts.push_back(e.dequantized("x" + std::to_string(i), e.input(i), e.input(i + 1), e.input(i + 2)));
+    e.add("Concat", parts, e.fresh("y")).attrs["axis"].value = attr_i(n, "axis", 0);
+    e.quantize(e.fresh("y"), e.input(0), e.input(1));
     return true;
   }
   if (n.op == "DynamicQuantizeMatMul" || n.op == "MatMulIntegerToFloat") {

@@ -188,6 +188,8 @@ bool Matcher::layer(size_t at, size_t at_layer, const std::string& bias_value, c
 
 // Layers with a quantized operand that stay in float32 say why.
 void Matcher::explain() {
+  for (size_t i = 0; i < r_.size(); ++i)
+    if (!r_.dead(i) && is(r_.node(i), "ConvTranspose")) why_[i] = "there is no integer kernel for it";
   for (const auto& [at, why] : why_) {
     if (r_.dead(at) || !r_.node(at).domain.empty()) continue;
     bool any = false;

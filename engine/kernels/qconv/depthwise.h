@@ -67,8 +67,9 @@ SECATEUR_NOINLINE void store_channels(const QConvView& v, Q* sums, int quad, int
   }
 }
 
-// One vector of columns of a quad's result, `count` of them stored. kRows, kStride: kernel_h and stride_h, or 0.
-template <int kRows, int kStride, Reach kReach>
+// One vector of columns of a quad's result, `count` of them stored. kRows, kStride: kernel_h and stride_h, or 0. kPlanes: not
+// bytes.
+template <int kRows, int kStride, Reach kReach, bool kPlanes>
 void depthwise_columns(const QConvView& v, const int32_t* x, void* all, int quad, int column, const int32_t* weights, Q bias, Q scale,
                        const Columns& columns, int count) {
   const Q zero = Q::set1(v.x_zero);
@@ -121,7 +122,7 @@ void depthwise_columns(const QConvView& v, const int32_t* x, void* all, int quad
     SECATEUR_UNROLL
     for (int r = 0; r < kDepthRows; ++r) {
       if (row0 + r >= rows) break;
-      if (v.output != kQU8) {
+      if constexpr (kPlanes) {
         Q four[4] = {sums[r][0], sums[r][1], sums[r][2], sums[r][3]};
         store_channels(v, four, quad, int64_t{row0 + r} * v.cols + column, count, all);
         continue;
@@ -140,22 +141,27 @@ void depthwise_columns(const QConvView& v, const int32_t* x, void* all, int quad
 
 using DepthwiseFn = void (*)(const QConvView&, const int32_t*, void*, int, int, const int32_t*, Q, Q, const Columns&, int);
 
-template <int kRows, int kStride>
+template <int kRows, int kStride, bool kPlanes>
 DepthwiseFn depthwise_function(Reach reach) {
-  return reach == Reach::kWhole  ? depthwise_columns<kRows, kStride, Reach::kWhole>
-         : reach == Reach::kPart ? depthwise_columns<kRows, kStride, Reach::kPart>
-         : reach == Reach::kEven ? depthwise_columns<kRows, kStride, Reach::kEven>
-                                 : depthwise_columns<kRows, kStride, Reach::kPartEven>;
+  return reach == Reach::kWhole  ? depthwise_columns<kRows, kStride, Reach::kWhole, kPlanes>
+         : reach == Reach::kPart ? depthwise_columns<kRows, kStride, Reach::kPart, kPlanes>
+         : reach == Reach::kEven ? depthwise_columns<kRows, kStride, Reach::kEven, kPlanes>
+                                 : depthwise_columns<kRows, kStride, Reach::kPartEven, kPlanes>;
+}
+
+template <bool kPlanes>
+DepthwiseFn depthwise_function(const QConvView& v, Reach reach) {
+  const bool three = v.kernel_h == 3 && v.kernel_w <= 4 && v.n_parts == 1;
+  return three && v.stride_h == 1   ? depthwise_function<3, 1, kPlanes>(reach)
+         : three && v.stride_h == 2 ? depthwise_function<3, 2, kPlanes>(reach)
+                                    : depthwise_function<0, 0, kPlanes>(reach);
 }
 
 inline void depthwise_task(const QConvView& v, const QConvTask& t) {
-  const bool three = v.kernel_h == 3 && v.kernel_w <= 4 && v.n_parts == 1;
   for (int j = 0; j < v.cols; j += Q::kLanes) {
     const int count = v.cols - j < Q::kLanes ? v.cols - j : Q::kLanes;
     const Columns columns = columns_of(v, j);
-    const DepthwiseFn fn = three && v.stride_h == 1   ? depthwise_function<3, 1>(columns.reach)
-                           : three && v.stride_h == 2 ? depthwise_function<3, 2>(columns.reach)
-                                                      : depthwise_function<0, 0>(columns.reach);
+    const DepthwiseFn fn = v.output == kQU8 ? depthwise_function<false>(v, columns.reach) : depthwise_function<true>(v, columns.reach);
     for (int quad = t.quad_begin; quad < t.quad_end; ++quad) {
       const int32_t* weights = v.weights + int64_t{quad} * v.kernel_h * ((v.kernel_w + 3) / 4) * 4 * kWeightWords;
       fn(v, reinterpret_cast<const int32_t*>(t.x) + quad * v.in_plane, t.y, quad, j, weights,

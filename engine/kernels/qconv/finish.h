@@ -111,25 +111,21 @@ SECATEUR_NOINLINE void finish_gelu(const QConvView& v, const Target& to, int qua
 // Channel `o`, the k-th of its quad: into `ends`, or words straight into y.
 template <int P>
 SECATEUR_INLINE void finish_channel(const QConvView& v, const Target& to, int o, int vector, const Sums<P>& s, Ends& ends, int k) {
-  if (v.output == kQI32Rows) return s.store(reinterpret_cast<int32_t*>(ends.rows[o % kGroup]));
-  if (v.output == kQF32) {
+  if (v.simple) {
+    int16_t* half = ends.half[k];
     SECATEUR_UNROLL
-    for (int p = 0; p < P; ++p) to_float(s.a[p], v.scale[o], v.offset[o]).store(ends.sums[k] + p * Q::kLanes);
-    return finish_words(v, to, o, vector, P, ends.sums[k]);
-  }
-  if (v.output == kQF32Rows) {
-    SECATEUR_UNROLL
-    for (int p = 0; p < P; ++p) to_float(s.a[p], v.scale[o], v.offset[o]).store(ends.rows[o % kGroup] + p * Q::kLanes);
+    for (int p = 0; p < P; p += 2) narrow(s.a[p], s.a[p + 1 < P ? p + 1 : p], v.scale[o]).store(half + p * Q::kLanes);
     return;
   }
-  if (v.output != 0 || v.residual || v.gelu) {
-    s.store(ends.sums[k]);
-    if (v.output != 0) finish_words(v, to, o, vector, P, ends.sums[k]);
-    return;
+  const bool rows = v.output == kQI32Rows || v.output == kQF32Rows;
+  auto* words = rows ? reinterpret_cast<int32_t*>(ends.rows[o % kGroup]) : ends.sums[k];
+  if (v.output >= kQF32Rows) {
+    SECATEUR_UNROLL
+    for (int p = 0; p < P; ++p) to_float(s.a[p], v.scale[o], v.offset[o]).store(words + p * Q::kLanes);
+  } else {
+    s.store(words);
   }
-  int16_t* half = ends.half[k];
-  SECATEUR_UNROLL
-  for (int p = 0; p < P; p += 2) narrow(s.a[p], s.a[p + 1 < P ? p + 1 : p], v.scale[o]).store(half + p * Q::kLanes);
+  if (v.output != kQU8 && !rows) finish_words(v, to, o, vector, P, words);
 }
 
 // Rows of features, once their group of channels is whole or the task ends.
@@ -154,10 +150,12 @@ SECATEUR_NOINLINE void finish_rows(const QConvView& v, const Target& to, int qua
 
 // The four channels of a quad over n vectors, joined and stored.
 SECATEUR_NOINLINE void finish_quad(const QConvView& v, const Target& to, int quad, int vector, int n, const Ends& ends) {
-  if (v.output == kQI32Rows || v.output == kQF32Rows) return finish_rows(v, to, quad, vector, n, ends);
-  if (v.output != 0) return;
-  if (v.residual) return finish_sum(v, to, quad, vector, n, ends);
-  if (v.gelu) return finish_gelu(v, to, quad, vector, n, ends);
+  if (!v.simple) {
+    if (v.residual) return finish_sum(v, to, quad, vector, n, ends);
+    if (v.gelu) return finish_gelu(v, to, quad, vector, n, ends);
+    if (v.output == kQI32Rows || v.output == kQF32Rows) finish_rows(v, to, quad, vector, n, ends);
+    return;
+  }
   const auto& half = ends.half;
   int32_t* y = static_cast<int32_t*>(to.t.y) + quad * v.out_plane + to.tile_at;
   const int zero = v.zero, lo = v.lo, hi = v.hi;

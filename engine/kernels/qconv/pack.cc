@@ -249,6 +249,7 @@ void PackedPanel::begin(const QConvKernel& k, const ConvShape& s, const QEpilogu
   v.residual = e.residual;
   v.a = e.a, v.b = e.b, v.r_zero = e.r_zero;
   v.gelu = e.gelu, v.inverse = e.inverse;
+  v.simple = e.output == QOutput::kU8 && !e.residual && !e.gelu;
   v.sum_zero = e.sum_zero, v.sum_lo = e.sum_lo, v.sum_hi = e.sum_hi;
 }
 

@@ -46,6 +46,7 @@ struct QConvView {
   int32_t rows, cols, out_c;
   int64_t out_plane;               // pixels
   int32_t output;                  // QOutput
+  bool simple;                     // bytes without residual or GELU: what nearly all layers are
   // epilogue
   const int32_t* bias;             // [4 * quads of outputs], zero point of x folded in
   const float* scale;              // same

@@ -40,8 +40,9 @@ inline void row_task(const QConvView& v, const QConvTask& t) {
       continue;
     }
     sums.store(words);
+    const bool floats = v.output >= kQF32Rows;
     for (int i = 0; i < Q::kLanes && i < n; ++i) {
-      if (v.output == kQI32 || v.output == kQI32Rows) {
+      if (!floats) {
         static_cast<int32_t*>(t.y)[first + i] = words[i];
       } else {
         const float scaled = static_cast<float>(words[i]) * v.scale[first + i];
