@@ -44,7 +44,7 @@ void bind_formats(nb::module_& m) {
     std::vector<uint8_t> out;
     {
       nb::gil_scoped_release free;
-      out = exact ? secateur::pack_exact(view(onnx)) : secateur::pack(secateur::read_onnx(view(onnx)));
+      out = exact ? secateur::pack_exact(view(onnx)) : secateur::pack(view(onnx));
     }
     return to_bytes(out);
   });
@@ -60,7 +60,7 @@ void bind_formats(nb::module_& m) {
     std::vector<secateur::SectionInfo> found;
     {
       nb::gil_scoped_release free;
-      secateur::unpack(view(sct), limit, &found);
+      found = secateur::sections(view(sct), limit);
     }
     nb::list out;
     for (const auto& s : found) out.append(describe(s));
@@ -75,14 +75,15 @@ void bind_formats(nb::module_& m) {
     secateur::sct::CodedTensor coded;
     {
       nb::gil_scoped_release free;
-      coded = secateur::sct::encode_tensor(type, dims, view(data));
+      coded = secateur::sct::encode_tensor(type, dims, view(data), {});
     }
     secateur::SectionInfo s{"", "tensor", secateur::dtype_name(type), dims, coded.report};
     return nb::make_tuple(to_bytes(coded.bytes), describe(s));
   });
   m.def("sct_decode_tensor", [](int dtype, std::vector<int64_t> dims, nb::bytes stream) {
     std::vector<uint8_t> data;
-    const size_t used = secateur::sct::decode_tensor(static_cast<secateur::DType>(dtype), dims, view(stream), data);
+    const secateur::sct::Earlier none;
+    const size_t used = secateur::sct::decode_tensor(static_cast<secateur::DType>(dtype), dims, view(stream), data, &none);
     return nb::make_tuple(to_bytes(data), used);
   });
   m.def("sct_encode_prime", [](const std::vector<nb::bytes>& networks) {

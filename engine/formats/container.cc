@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <unordered_map>
 
 #include "base/error.h"
 #include "formats/checksum.h"
@@ -25,11 +27,12 @@ using Bytes = std::vector<uint8_t>;
 using Span = std::span<const uint8_t>;
 
 constexpr uint8_t kMagic[3] = {'S', 'C', 'T'};
-constexpr int kMajor = 1, kMinor = 0;
+constexpr int kMajor = 2, kMinor = 0;      // written; every version from 1.0 on is read
 constexpr size_t kHeader = 5;
-constexpr uint8_t kSectioned = 1;              // flag: every part has a length and a checksum of its own
+constexpr uint8_t kSectioned = 1;              // flag: streams lie in sections, each with its length and checksum
 constexpr uint8_t kExact = 2;                  // flag: the first part is a skeleton, not a graph
 constexpr size_t kSmallFile = 65536;           // up to here one CRC-32 guards the whole file
+constexpr size_t kSection = 65536;             // a section ends with the stream that brings it to this
 constexpr uint64_t kFreeExpansion = 64 << 20;  // a file may always decode to this many bytes...
 constexpr uint64_t kExpansion = 16384;         // ...and to this many times its own size
 
@@ -51,13 +54,34 @@ void put_varint(Bytes& out, uint64_t x) {
   out.push_back(static_cast<uint8_t>(x));
 }
 
-Bytes assemble(const Bytes& first, const std::vector<Source>& tensors, uint8_t flags) {
+// Codes the tensors one after the other; one that has the bytes of an earlier one points back at it.
+std::vector<Bytes> code_tensors(const std::vector<Source>& tensors) {
+  constexpr size_t kCheap = 64;  // bytes: here the values themselves may be shorter than a reference
   std::vector<Bytes> coded;
-  uint64_t decoded = 0, size = kHeader + first.size() + 4;
+  sct::Earlier earlier;
+  std::unordered_map<std::string_view, size_t> first;
   for (const Source& t : tensors) {
-    coded.push_back(sct::encode_tensor(t.dtype, t.dims, t.data).bytes);
-    decoded += t.data.size();
-    size += coded.back().size();
+    const std::string_view bytes(reinterpret_cast<const char*>(t.data.data()), t.data.size());
+    const auto [known, is_new] = first.try_emplace(bytes, coded.size());
+    Bytes best;
+    if (!is_new && !bytes.empty()) best = sct::encode_same(t.dtype, t.dims, earlier, coded.size() - known->second).bytes;
+    if (best.empty() || bytes.size() <= kCheap) {
+      Bytes own = sct::encode_tensor(t.dtype, t.dims, t.data, earlier).bytes;
+      if (best.empty() || own.size() <= best.size()) best = std::move(own);
+    }
+    known->second = coded.size();
+    coded.push_back(std::move(best));
+    earlier.push_back(t.data);
+  }
+  return coded;
+}
+
+Bytes assemble(const Bytes& first, const std::vector<Source>& tensors, uint8_t flags) {
+  std::vector<Bytes> coded = code_tensors(tensors);
+  uint64_t decoded = 0, size = kHeader + first.size() + 4;
+  for (size_t k = 0; k < tensors.size(); ++k) {
+    decoded += tensors[k].data.size();
+    size += coded[k].size();
   }
   // A reader refuses a file that grows beyond belief; such tensors (gigabytes of one value) stay raw.
   for (size_t k = 0; k < tensors.size() && !plausible(decoded, size); ++k) {
@@ -67,21 +91,30 @@ Bytes assemble(const Bytes& first, const std::vector<Source>& tensors, uint8_t f
     size += coded[k].size();
   }
 
-  const bool sectioned = size > kSmallFile;
   Bytes out(kMagic, kMagic + 3);
   out.push_back(kMajor << 4 | kMinor);
-  out.push_back(flags | (sectioned ? kSectioned : 0));
+  out.push_back(flags);
+  if (size <= kSmallFile) {
+    out.insert(out.end(), first.begin(), first.end());
+    for (const Bytes& c : coded) out.insert(out.end(), c.begin(), c.end());
+    put_u32(out, sct::crc32(out));
+    return out;
+  }
+  out[kHeader - 1] |= kSectioned;
   size_t guarded = 0;  // first byte the next checksum covers
-  const auto part = [&](const Bytes& bytes) {
-    if (sectioned) put_varint(out, bytes.size());
-    out.insert(out.end(), bytes.begin(), bytes.end());
-    if (!sectioned) return;
+  Bytes section = first;
+  const auto close = [&] {
+    put_varint(out, section.size());
+    out.insert(out.end(), section.begin(), section.end());
     put_u32(out, sct::crc32(Span(out).subspan(guarded)));
     guarded = out.size();
+    section.clear();
   };
-  part(first);
-  for (const Bytes& c : coded) part(c);
-  if (!sectioned) put_u32(out, sct::crc32(out));
+  for (const Bytes& c : coded) {
+    if (section.size() >= kSection) close();
+    section.insert(section.end(), c.begin(), c.end());
+  }
+  if (!section.empty()) close();
   return out;
 }
 
@@ -89,34 +122,37 @@ Bytes assemble(const Bytes& first, const std::vector<Source>& tensors, uint8_t f
 
 [[noreturn]] void fail(const std::string& what, size_t at) { throw FormatError(what, static_cast<int64_t>(at)); }
 
-// Hands out the parts of a file after checking what guards them.
+// Hands out the streams of a file after checking what guards them.
 class Parts {
  public:
   explicit Parts(Span bytes) : bytes_(bytes) {
     if (!is_sct(bytes)) fail("not a .sct file: it does not start with 'SCT'", 0);
     if (bytes.size() < kHeader + 4) fail("truncated .sct file: the header is incomplete", bytes.size());
-    const int major = bytes[3] >> 4;
+    major_ = bytes[3] >> 4;
     minor_ = bytes[3] & 15;
-    if (major > kMajor) {
-      fail(".sct version " + std::to_string(major) + "." + std::to_string(minor_) + " is newer than this reader (" + std::to_string(kMajor) +
+    if (major_ > kMajor) {
+      fail(".sct version " + std::to_string(major_) + "." + std::to_string(minor_) + " is newer than this reader (" + std::to_string(kMajor) +
                "." + std::to_string(kMinor) + "); update secateur",
            3);
     }
-    if (major < 1) fail("damaged .sct file: version 0 does not exist", 3);
+    if (major_ < 1) fail("damaged .sct file: version 0 does not exist", 3);
     if (bytes[4] & ~(kSectioned | kExact)) fail("damaged .sct file: unknown flags", 4);
     sectioned_ = bytes[4] & kSectioned;
     exact_ = bytes[4] & kExact;
     end_ = bytes.size() - (sectioned_ ? 0 : 4);
+    stop_ = sectioned_ ? at_ : end_;
     if (!sectioned_ && u32(end_) != sct::crc32(bytes.first(end_))) fail("damaged .sct file: the checksum does not match", end_);
   }
 
+  int major() const { return major_; }
   bool exact() const { return exact_; }
   size_t at() const { return at_; }
 
-  // Calls read(bytes that may be used) -> bytes used, for the next part; errors without a place get this part's.
+  // Calls read(bytes that may be used) -> bytes used, for the next stream; errors without a place get this stream's.
   template <class F>
   void next(F&& read) {
-    const Span span = open();
+    if (at_ == stop_ && sectioned_) open();
+    const Span span = bytes_.subspan(at_, stop_ - at_);
     size_t used = 0;
     try {
       used = read(span);
@@ -124,16 +160,19 @@ class Parts {
       if (e.offset >= 0) throw;
       throw FormatError(e.what(), static_cast<int64_t>(at_));
     }
-    if (used > span.size() || (sectioned_ && used != span.size())) {
+    if (used > span.size() || (sectioned_ && major_ == 1 && used != span.size())) {
       fail("damaged .sct file: a stream and its section differ in length", at_ + std::min(used, span.size()));
     }
     at_ += used;
-    if (sectioned_) guarded_ = at_ += 4;
+    if (at_ == stop_) close();
   }
 
-  // What follows the known parts was added by a newer minor version: skipped, its checksums held all the same.
+  // What follows the known streams was added by a newer minor version: skipped, its checksums held all the same.
   void finish() {
-    if (minor_ == kMinor && at_ != end_) fail("damaged .sct file: bytes after the last tensor", at_);
+    const bool newest = minor_ == (major_ == kMajor ? kMinor : 0);
+    if (newest && at_ != end_) fail("damaged .sct file: bytes after the last tensor", at_);
+    at_ = std::max(at_, stop_);
+    close();
     while (sectioned_ && at_ < end_) next([](Span s) { return s.size(); });
   }
 
@@ -141,8 +180,8 @@ class Parts {
   uint32_t u32(size_t at) const {
     return bytes_[at] | uint32_t{bytes_[at + 1]} << 8 | uint32_t{bytes_[at + 2]} << 16 | uint32_t{bytes_[at + 3]} << 24;
   }
-  Span open() {
-    if (!sectioned_) return bytes_.subspan(at_, end_ - at_);
+  // Reads the length of the section that starts here and checks what guards it.
+  void open() {
     const size_t start = at_;
     uint64_t length = 0;
     for (int shift = 0;; shift += 7) {
@@ -156,17 +195,26 @@ class Parts {
     if (end_ - at_ < 4 || length > end_ - at_ - 4) {
       fail("truncated .sct file: a section of " + std::to_string(length) + " bytes runs past the end", start);
     }
-    if (u32(at_ + length) != sct::crc32(bytes_.subspan(guarded_, at_ + length - guarded_))) {
-      fail("damaged .sct file: a section's checksum does not match", at_ + length);
+    stop_ = at_ + length;
+    if (u32(stop_) != sct::crc32(bytes_.subspan(guarded_, stop_ - guarded_))) {
+      fail("damaged .sct file: a section's checksum does not match", stop_);
     }
-    return bytes_.subspan(at_, length);
+  }
+  // Steps over the checksum of a section that is used up.
+  void close() {
+    if (sectioned_ && stop_ > guarded_ && at_ == stop_) guarded_ = stop_ = at_ += 4;
   }
 
   Span bytes_;
-  int minor_ = 0;
+  int major_ = 0, minor_ = 0;
   bool sectioned_ = false, exact_ = false;
-  size_t at_ = kHeader, guarded_ = 0, end_ = 0;
+  size_t at_ = kHeader;   // next byte
+  size_t stop_ = 0;       // where the open section ends; with none open, where the next begins
+  size_t guarded_ = 0;    // first byte no checksum covered yet
+  size_t end_ = 0;        // behind the last stream
 };
+
+Span as_span(const std::string& s) { return {reinterpret_cast<const uint8_t*>(s.data()), s.size()}; }
 
 void add_section(std::vector<SectionInfo>* sections, const char* kind, size_t nbytes) {
   if (!sections) return;
@@ -189,9 +237,13 @@ void account(uint64_t& decoded, const Tensor& t, uint64_t limit, size_t file, si
   }
 }
 
-void read_tensor(Parts& parts, Tensor& t, std::vector<SectionInfo>* sections) {
+// The next tensor's stream; a tensor without elements has none. `earlier` grows by it.
+void read_tensor(Parts& parts, Tensor& t, sct::Earlier& earlier, std::vector<SectionInfo>* sections) {
   SectionInfo info;
-  parts.next([&](Span span) { return sct::decode_tensor(t.dtype, t.dims, span, t.data, &info.report); });
+  const bool first_version = parts.major() == 1;
+  const auto read = [&](Span span) { return sct::decode_tensor(t.dtype, t.dims, span, t.data, first_version ? nullptr : &earlier, &info.report); };
+  if (first_version || t.numel() > 0) parts.next(read); else read({});
+  earlier.push_back(t.data);
   if (!sections) return;
   info.name = t.name;
   info.kind = "tensor";
@@ -215,7 +267,8 @@ Graph read_graph(Parts& parts, size_t file, uint64_t limit, std::vector<SectionI
     add_section(sections, "graph", used);
     return used;
   });
-  for (Tensor* t : tensors) read_tensor(parts, *t, sections);
+  sct::Earlier earlier;
+  for (Tensor* t : tensors) read_tensor(parts, *t, earlier, sections);
   parts.finish();
   restore_kernel_shapes(g);
   g.name = "main_graph";
@@ -227,37 +280,63 @@ Graph read_graph(Parts& parts, size_t file, uint64_t limit, std::vector<SectionI
   return g;
 }
 
-std::string read_exact(Parts& parts, size_t file, uint64_t limit, std::vector<SectionInfo>* sections) {
-  Bytes skeleton;
+// Where the first stream of an exact file and, of a long skeleton, the second, lead.
+struct Skeleton {
+  Bytes bytes;
   uint64_t full_size = 0;
-  std::vector<sct::Cut> cuts;
+  Tensor rest;  // of a long skeleton of version 2: what lies behind the modelled bytes
+};
+
+Skeleton read_skeleton(Parts& parts, sct::Earlier& earlier, size_t file, uint64_t limit, std::vector<SectionInfo>* sections) {
+  Skeleton s;
   parts.next([&](Span span) {
-    sct::GraphModels models = sct::primed_models();
     sct::Decoder decoder(span);
-    sct::code_skeleton(decoder, models, skeleton, full_size);
+    uint64_t size = 0;
+    sct::code_sizes(decoder, s.full_size, size);
+    if (s.full_size > limit || !plausible(s.full_size, file)) throw FormatError("damaged skeleton: the file would be too large");
+    if (parts.major() == 1) {
+      sct::GraphModels models = sct::primed_models();
+      sct::decode_skeleton_1(decoder, s.bytes, size, models.fields);
+    } else {
+      sct::code_skeleton(decoder, s.bytes, std::min(size, sct::kModelled));
+      s.rest.dims = {static_cast<int64_t>(size - std::min(size, sct::kModelled))};
+    }
     const size_t used = decoder.consumed();
     if (used > span.size()) throw FormatError("truncated: the skeleton's stream ends early");
-    if (full_size > limit || !plausible(full_size, file)) throw FormatError("damaged skeleton: the file would be too large");
-    cuts = sct::find_cuts_in_skeleton(skeleton, full_size);
     add_section(sections, "graph", used);
     return used;
   });
+  if (s.rest.dims.empty() || s.rest.numel() == 0) return s;
+  s.rest.dtype = DType::kUInt8;
+  read_tensor(parts, s.rest, earlier, sections);
+  if (sections) sections->back().name = sections->back().kind = "graph";
+  s.bytes.insert(s.bytes.end(), s.rest.data.begin(), s.rest.data.end());
+  return s;
+}
+
+std::string read_exact(Parts& parts, size_t file, uint64_t limit, std::vector<SectionInfo>* sections) {
+  sct::Earlier earlier;
+  const Skeleton s = read_skeleton(parts, earlier, file, limit, sections);
+  std::vector<sct::Cut> cuts = sct::find_cuts_in_skeleton(s.bytes, s.full_size, parts.major());
   std::string onnx;
-  onnx.reserve(full_size);
+  onnx.reserve(s.full_size);  // never moves: later tensors may look at earlier ones
   size_t from = 0;
+  const auto keep = [&](size_t size) {
+    onnx.append(reinterpret_cast<const char*>(s.bytes.data()) + from, size);
+    from += size;
+  };
   for (sct::Cut& cut : cuts) {
-    const size_t keep = cut.at - onnx.size();
-    onnx.append(reinterpret_cast<const char*>(skeleton.data()) + from, keep);
-    from += keep;
-    read_tensor(parts, cut.tensor, sections);
-    onnx.append(reinterpret_cast<const char*>(cut.tensor.data.data()), cut.tensor.data.size());
+    keep(cut.at - onnx.size());
+    Tensor& t = cut.tensor;
+    read_tensor(parts, t, earlier, sections);
+    onnx.append(reinterpret_cast<const char*>(t.data.data()), t.data.size());
+    earlier.back() = as_span(onnx).last(t.data.size());
+    t.data = {};
   }
-  onnx.append(reinterpret_cast<const char*>(skeleton.data()) + from, skeleton.size() - from);
+  keep(s.bytes.size() - from);
   parts.finish();
   return onnx;
 }
-
-Span as_span(const std::string& s) { return {reinterpret_cast<const uint8_t*>(s.data()), s.size()}; }
 
 }  // namespace
 
@@ -273,42 +352,54 @@ std::vector<uint8_t> pack(const Graph& graph) {
 }
 
 std::vector<uint8_t> pack_exact(std::span<const uint8_t> onnx) {
-  read_onnx(onnx);  // refuses what the engine could not read back
   Bytes skeleton;
   std::vector<Source> sources;
   size_t from = 0;
+  const auto keep = [&](size_t to) { skeleton.insert(skeleton.end(), onnx.begin() + static_cast<ptrdiff_t>(from), onnx.begin() + static_cast<ptrdiff_t>(to)); };
   for (const sct::Cut& cut : sct::find_cuts(onnx)) {
     const size_t size = static_cast<size_t>(cut.tensor.numel()) * dtype_size(cut.tensor.dtype);
-    skeleton.insert(skeleton.end(), onnx.begin() + static_cast<ptrdiff_t>(from), onnx.begin() + static_cast<ptrdiff_t>(cut.at));
+    keep(cut.at);
     sources.push_back({cut.tensor.dtype, cut.tensor.dims, onnx.subspan(cut.at, size)});
     from = cut.at + size;
   }
-  skeleton.insert(skeleton.end(), onnx.begin() + static_cast<ptrdiff_t>(from), onnx.end());
-  sct::GraphModels models = sct::primed_models();
+  keep(onnx.size());
   sct::Encoder encoder;
-  uint64_t full_size = onnx.size();
-  sct::code_skeleton(encoder, models, skeleton, full_size);
+  uint64_t full_size = onnx.size(), size = skeleton.size();
+  sct::code_sizes(encoder, full_size, size);
+  sct::code_skeleton(encoder, skeleton, std::min(size, sct::kModelled));
+  if (size > sct::kModelled) {
+    const Span rest = Span(skeleton).subspan(sct::kModelled);
+    sources.insert(sources.begin(), {DType::kUInt8, {static_cast<int64_t>(rest.size())}, rest});
+  }
   return assemble(encoder.finish(), sources, kExact);
+}
+
+std::vector<uint8_t> pack(std::span<const uint8_t> onnx) {
+  try {
+    return pack(read_onnx(onnx));
+  } catch (const UnsupportedError&) {
+    return pack_exact(onnx);
+  }
 }
 
 bool is_sct(Span bytes) { return bytes.size() >= 3 && std::equal(kMagic, kMagic + 3, bytes.begin()); }
 
-Graph unpack(Span bytes, uint64_t limit, std::vector<SectionInfo>* sections) {
+Graph unpack(Span bytes, uint64_t limit) {
   Parts parts(bytes);
-  add_section(sections, "header", kHeader);
-  Graph g;
-  if (parts.exact()) {
-    const std::string onnx = read_exact(parts, bytes.size(), limit, sections);
-    g = read_onnx(as_span(onnx));
-  } else {
-    g = read_graph(parts, bytes.size(), limit, sections);
-  }
-  if (sections) {
-    size_t known = 0;
-    for (const SectionInfo& s : *sections) known += s.report.nbytes;
-    add_section(sections, "checksum", bytes.size() - known);
-  }
-  return g;
+  if (!parts.exact()) return read_graph(parts, bytes.size(), limit, nullptr);
+  const std::string onnx = read_exact(parts, bytes.size(), limit, nullptr);
+  return read_onnx(as_span(onnx));
+}
+
+std::vector<SectionInfo> sections(Span bytes, uint64_t limit) {
+  std::vector<SectionInfo> all;
+  Parts parts(bytes);
+  add_section(&all, "header", kHeader);
+  if (parts.exact()) read_exact(parts, bytes.size(), limit, &all); else read_graph(parts, bytes.size(), limit, &all);
+  size_t known = 0;
+  for (const SectionInfo& s : all) known += s.report.nbytes;
+  add_section(&all, "checksum", bytes.size() - known);
+  return all;
 }
 
 std::string unpack_onnx(Span bytes, uint64_t limit) {

@@ -14,97 +14,17 @@
 #include <vector>
 
 #include "base/error.h"
-#include "formats/models.h"
+#include "formats/fields.h"
 #include "formats/values.h"
 #include "graph/graph.h"
 
 namespace secateur::sct {
 
-inline constexpr int kMaxContexts = 8;
 inline constexpr uint64_t kMaxDecisions = uint64_t{1} << 26;  // binary decisions of one graph stream
 inline constexpr size_t kMaxString = 1 << 16;
 inline constexpr uint64_t kMaxRank = 16;
 inline constexpr uint64_t kMaxList = 1 << 16;  // nodes' inputs, outputs, attribute lists
 inline constexpr uint64_t kMaxSize = uint64_t{1} << 40;  // one axis
-
-inline uint64_t hash(uint64_t a, uint64_t b) {
-  const uint64_t x = (a ^ b) * 0x9E3779B97F4A7C15ull;
-  return x ^ x >> 29;
-}
-template <class... T>
-uint64_t hash(uint64_t a, uint64_t b, T... rest) {
-  return hash(hash(a, b), static_cast<uint64_t>(rest)...);
-}
-
-// Bits by 64-bit name: open addressing, cheap to copy (every graph starts from a copy of the primed models).
-class SlotTable {
- public:
-  SlotTable() : slots_(1 << 10) {}
-  void reserve(size_t more) {
-    if (2 * (used_ + more) <= slots_.size()) return;
-    std::vector<Slot> old(slots_.size() * 2);
-    old.swap(slots_);
-    for (const Slot& s : old) if (s.name != 0) at(s.name) = s;
-  }
-  // Valid until reserve() is called again.
-  Bit* find(uint64_t name) {
-    if (name == 0) name = 1;
-    Slot& s = at(name);
-    if (s.name == 0) s.name = name, ++used_;
-    return &s.bit;
-  }
-
- private:
-  struct Slot {
-    uint64_t name = 0;
-    Bit bit;
-  };
-  Slot& at(uint64_t name) {
-    size_t h = static_cast<size_t>(name) & (slots_.size() - 1);
-    while (slots_[h].name != 0 && slots_[h].name != name) h = (h + 1) & (slots_.size() - 1);
-    return slots_[h];
-  }
-  std::vector<Slot> slots_;
-  size_t used_ = 0;
-};
-
-// A bit predictor over named contexts.
-class FieldModel {
- public:
-  FieldModel() { weights_.fill(kStart); }
-
-  template <class C>
-  int code(C& c, int bit, const std::array<uint64_t, kMaxContexts>& names, int count, int group) {
-    if (++decisions_ > kMaxDecisions) throw FormatError("damaged graph: too long");
-    std::array<Bit*, kMaxContexts> slot;
-    std::array<int, kMaxContexts> vote;
-    std::array<int64_t*, kMaxContexts> weight;
-    int64_t dot = 0;
-    slots_.reserve(kMaxContexts);
-    for (int j = 0; j < count; ++j) {
-      slot[j] = slots_.find(hash(names[j], static_cast<uint64_t>(j + 1)));
-      vote[j] = slot[j]->n == 0 ? 0 : stretch(slot[j]->probability());
-      weight[j] = &weights_[static_cast<size_t>((group * kMaxContexts + j) * 8 + std::min<int>(slot[j]->n, 7))];
-      dot += vote[j] * *weight[j];
-    }
-    const uint32_t p = squash(dot >> 16);
-    bit = c.bit(bit, p);
-    const int64_t error = (int64_t{bit} << 16) - p;
-    for (int j = 0; j < count; ++j) {
-      *weight[j] = std::clamp<int64_t>(*weight[j] + ((vote[j] * error * kRate) >> 14), -kMost, kMost);
-      slot[j]->update(bit);
-    }
-    return bit;
-  }
-  void restart() { decisions_ = 0; }
-
- private:
-  static constexpr int kGroups = 4;
-  static constexpr int64_t kStart = 22000, kMost = 4 << 16, kRate = 6;
-  SlotTable slots_;
-  std::array<int64_t, kGroups * kMaxContexts * 8> weights_;
-  uint64_t decisions_ = 0;
-};
 
 // What the models remember between graphs: the priming networks pass through one of these.
 struct GraphModels {
@@ -116,7 +36,7 @@ struct GraphModels {
 template <class C>
 class GraphCoder {
  public:
-  GraphCoder(C& c, GraphModels& models) : c_(c), m_(models) { m_.fields.restart(); m_.last_name.clear(); }
+  GraphCoder(C& c, GraphModels& models) : c_(c), m_(models) { m_.last_name.clear(); }
 
   // Encoding reads `g` (canonical: see canonical.h), decoding fills it. Tensors get name, dtype and dims, not data;
   // `tensors` lists them in the order of their streams.
@@ -148,6 +68,7 @@ class GraphCoder {
 
   // ---- binary decisions ----------------------------------------------------------------------------------------------
   int flag(int bit, const std::array<uint64_t, kMaxContexts>& names, int count, int group) {
+    if (++decisions_ > kMaxDecisions) damaged("too long");
     return m_.fields.code(c_, bit, names, count, group);
   }
   // `bits` binary digits, most significant first.
@@ -570,6 +491,7 @@ class GraphCoder {
   int64_t last_rows_ = -1;
   std::string symbol_;
   uint64_t last_size_ = 0;
+  uint64_t decisions_ = 0;
 };
 
 }  // namespace secateur::sct

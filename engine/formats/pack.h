@@ -22,7 +22,11 @@ struct SectionInfo {
 // Throws UnsupportedError (string tensors, texts with zero bytes) or FormatError (an inconsistent graph).
 std::vector<uint8_t> pack(const Graph& graph);
 
-// The same for an ONNX file whose very bytes unpack_onnx() will give back. Throws as read_onnx does.
+// The smallest coding of an ONNX file: of its graph, or of the very bytes where the graph holds what .sct has no words
+// for (subgraphs, functions, strings, types of few bits). Throws FormatError, or UnsupportedError for external data.
+std::vector<uint8_t> pack(std::span<const uint8_t> onnx);
+
+// A coding of an ONNX file whose very bytes unpack_onnx() will give back. Throws the same.
 std::vector<uint8_t> pack_exact(std::span<const uint8_t> onnx);
 
 // The graph as a .sct file carries it: initializers in order of first use, default attributes left out,

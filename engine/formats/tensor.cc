@@ -5,6 +5,7 @@
 #include <optional>
 #include <unordered_map>
 
+#include "formats/study.h"
 #include "formats/tensor_coder.h"
 
 namespace secateur::sct {
@@ -32,142 +33,9 @@ constexpr CodecRow kCodecs[] = {{Codec::kRaw, "raw"},
                                 {Codec::kGrid, "grid"},
                                 {Codec::kFields, "fields"},
                                 {Codec::kInts, "ints"},
-                                {Codec::kSplit, "split"}};
-
-// ---- what the values are -------------------------------------------------------------------------------------------
-
-struct Values {
-  Pattern type;
-  int64_t n = 0, nnz = 0;
-  bool few = false;                   // at most kCodebookMax distinct patterns: then the three below are known
-  std::vector<uint64_t> entries;      // distinct patterns in ascending key order, 0 included when present
-  std::vector<int64_t> counts;        // of each entry
-  std::vector<int32_t> index;         // entry of each element
-  int shift = 0;                      // trailing zero bits of all nonzero patterns
-  bool ints_fit = false;              // whole numbers below 2^61
-  uint32_t scale = 0;                 // every value is float32(q * scale); 0 = no such scale found
-};
-
-// Distinct patterns by open addressing; stops at the limit.
-class Distinct {
- public:
-  Distinct() : slots_(size_t{1} << 18, -1) {}
-  int32_t add(uint64_t x) {
-    size_t h = (x * 0x9E3779B97F4A7C15ull) >> 46;
-    for (;; h = (h + 1) & (slots_.size() - 1)) {
-      const int32_t s = slots_[h];
-      if (s < 0) break;
-      if (values_[static_cast<size_t>(s)] == x) return s;
-    }
-    if (values_.size() > static_cast<size_t>(kCodebookMax)) return -1;
-    slots_[h] = static_cast<int32_t>(values_.size());
-    values_.push_back(x);
-    return slots_[h];
-  }
-  const std::vector<uint64_t>& values() const { return values_; }
-
- private:
-  std::vector<int32_t> slots_;
-  std::vector<uint64_t> values_;
-};
-
-// A scale s with v == float32(q * s) for all values, |q| <= 65536; 0 if none is found. Only for few distinct values.
-uint32_t find_scale(const std::vector<uint64_t>& entries) {
-  std::vector<float> sizes;
-  for (uint64_t e : entries) {
-    const float v = std::bit_cast<float>(static_cast<uint32_t>(e));
-    if (!std::isfinite(v) || (v == 0 && e != 0)) return 0;
-    if (v != 0) sizes.push_back(std::fabs(v));
-  }
-  if (sizes.empty()) return 0;
-  std::sort(sizes.begin(), sizes.end());
-  const float most = sizes.back();
-  std::vector<double> guesses;
-  for (int j = 1; j <= 16; ++j) guesses.push_back(sizes[0] / double(j));
-  double gap = 0;
-  for (size_t i = 1; i < sizes.size(); ++i) {
-    const double d = double(sizes[i]) - sizes[i - 1];
-    if (d > 1e-6 * most && (gap == 0 || d < gap)) gap = d;
-  }
-  if (gap > 0) for (int j = 1; j <= 4; ++j) guesses.push_back(gap / j);
-  for (double guess : guesses) {
-    const double q = std::round(most / guess);
-    if (q < 1 || q > kGridMax) continue;
-    const auto centre = std::bit_cast<uint32_t>(static_cast<float>(most / q));
-    for (int ulp : {0, -1, 1, -2, 2}) {
-      const uint32_t s = centre + static_cast<uint32_t>(ulp);
-      const float value = std::bit_cast<float>(s);
-      if (!(value > 0) || !std::isfinite(value)) continue;
-      bool all = true;
-      for (uint64_t e : entries) {
-        const double ratio = std::bit_cast<float>(static_cast<uint32_t>(e)) / double(value);
-        if (std::fabs(ratio) > kGridMax || scaled(std::llround(ratio), s) != e) {
-          all = false;
-          break;
-        }
-      }
-      if (all) return s;
-    }
-  }
-  return 0;
-}
-
-uint64_t load(const uint8_t* p, int width) {
-  uint64_t x = 0;
-  std::memcpy(&x, p, static_cast<size_t>(width / 8));
-  return x;
-}
-
-Values study(DType dtype, int64_t n, std::span<const uint8_t> data) {
-  Values v;
-  v.type = Pattern::of(dtype);
-  v.n = n;
-  const int width = v.type.width;
-  Distinct distinct;
-  v.few = true;
-  v.index.resize(static_cast<size_t>(n));
-  std::vector<int64_t> counts;
-  uint64_t all = 0;
-  v.ints_fit = !v.type.is_float();
-  for (int64_t i = 0; i < n; ++i) {
-    const uint64_t x = load(data.data() + i * (width / 8), width);
-    all |= x;
-    v.nnz += x != 0;
-    if (v.ints_fit && width == 64) {
-      const auto s = static_cast<int64_t>(x);
-      if (s >= (int64_t{1} << 61) || s <= -(int64_t{1} << 61)) v.ints_fit = false;
-    }
-    if (v.few) {
-      const int32_t at = distinct.add(x);
-      if (at < 0) {
-        v.few = false;
-        v.index.clear();
-        v.index.shrink_to_fit();
-        continue;
-      }
-      if (static_cast<size_t>(at) == counts.size()) counts.push_back(0);
-      ++counts[static_cast<size_t>(at)];
-      v.index[static_cast<size_t>(i)] = at;
-    }
-  }
-  v.shift = all == 0 ? 0 : std::countr_zero(all);
-  if (!v.few) return v;
-  // Renumber in ascending key order.
-  const auto& found = distinct.values();
-  std::vector<int32_t> order(found.size()), rank(found.size());
-  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
-  std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-    return to_key(found[static_cast<size_t>(a)], v.type, 0) < to_key(found[static_cast<size_t>(b)], v.type, 0);
-  });
-  for (size_t i = 0; i < order.size(); ++i) {
-    rank[static_cast<size_t>(order[i])] = static_cast<int32_t>(i);
-    v.entries.push_back(found[static_cast<size_t>(order[i])]);
-    v.counts.push_back(counts[static_cast<size_t>(order[i])]);
-  }
-  for (auto& x : v.index) x = rank[static_cast<size_t>(x)];
-  if (dtype == DType::kFloat && v.entries.size() <= 4096) v.scale = find_scale(v.entries);
-  return v;
-}
+                                {Codec::kSplit, "split"},
+                                {Codec::kMatched, "matched"},
+                                {Codec::kSame, "same"}};
 
 // ---- trying ----------------------------------------------------------------------------------------------------------
 
@@ -179,14 +47,22 @@ struct Best {
 
 class Search {
  public:
-  Search(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data, Values& v,
+  Search(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data, const Earlier& earlier, Values& v,
          double ideal_bits)
-      : dtype_(dtype), dims_(dims), data_(data), v_(v), ideal_bits_(ideal_bits) {}
+      : dtype_(dtype), dims_(dims), data_(data), earlier_(earlier), v_(v), ideal_bits_(ideal_bits) {}
 
   Best run() {
+    independent();
+    matched();
+    return std::move(best_);
+  }
+
+ private:
+  // Codings that look at this tensor's values one by one, or at their neighbours.
+  void independent() {
     if (v_.nnz >= kFastMin) {
       fast();
-      if (best_.any && static_cast<double>(best_.bytes.size()) <= 1.01 / 8 * ideal_bits_) return std::move(best_);
+      if (best_.any && static_cast<double>(best_.bytes.size()) <= 1.01 / 8 * ideal_bits_) return;
     }
     const bool sparse = v_.nnz < v_.n;
     for (Plan& p : codecs()) {
@@ -213,10 +89,75 @@ class Search {
       }
     }
     if (!best_.any || best_.bytes.size() > data_.size()) attempt(Plan{});
-    return std::move(best_);
   }
 
- private:
+  // Repeats, in this tensor or of an earlier one of its size. Large tensors take them only for a real gain: they decode
+  // at a tenth of the speed.
+  void matched() {
+    if (v_.n > kMatchedMax || best_.bytes.size() <= 8) return;
+    const size_t best = best_.bytes.size();
+    most_ = v_.nnz < kFastMin ? best : v_.n <= kMixedMax ? best / 20 * 19 : best / 2;
+    Plan p;
+    p.codec = Codec::kMatched;
+    p.match.shift = splits() ? v_.shift : 0;
+    const std::vector<int64_t> strides = row_lengths();
+    p.match.stride = strides.front();
+    const Hints hints = hints_of(v_, data_, strides.front());
+    p.match.smooth = hints.smooth;
+    if (hints.repeats || hints.smooth) choose(p, strides, hints.smooth && v_.n < kFastMin);
+    after_another(p);
+  }
+
+  // The best row length, and where asked whether distances pay after all.
+  void choose(Plan& p, const std::vector<int64_t>& strides, bool ask) {
+    size_t best = ~size_t{0};
+    const auto better = [&](const Plan& q) {
+      const size_t size = attempt(q, most_);
+      if (size < best) best = size, p = q;
+    };
+    for (Plan q = p; int64_t stride : strides) {
+      q.match.stride = stride;
+      better(q);
+    }
+    if (!ask) return;
+    Plan q = p;
+    q.match.smooth = false;
+    better(q);
+  }
+
+  // The same with an earlier tensor of the size before it, as it is or transposed.
+  void after_another(Plan p) {
+    if (2 * v_.n > kMatchedMax || best_.bytes.size() <= 64) return;
+    int tries = 0;
+    for (uint64_t back = 1; back <= std::min<size_t>(earlier_.size(), kHistories) && tries < 3; ++back) {
+      const auto& before = earlier_[earlier_.size() - back];
+      if (before.size() != data_.size() || !shares_values(v_, data_, before)) continue;
+      p.back = back;
+      attempt(p, most_);
+      if (p.match.stride > 0 && v_.n % p.match.stride == 0) {
+        p.turned = true;
+        attempt(p, most_);
+        p.turned = false;
+      }
+      ++tries;
+    }
+  }
+  static constexpr uint64_t kHistories = 64;
+
+  // Elements from one row to the next, the likeliest first; 0 for a vector.
+  std::vector<int64_t> row_lengths() const {
+    std::vector<int64_t> all;
+    int64_t length = 1;
+    for (size_t a = dims_.size(); a-- > 1;) {
+      length *= dims_[a];
+      if (length > 1 && length < v_.n && length <= kStrideMax && (all.empty() || all.back() != length)) all.push_back(length);
+    }
+    if (all.empty()) return {0};
+    std::swap(all.front(), all.back());
+    all.resize(std::min<size_t>(all.size(), 2));
+    return all;
+  }
+
   // rANS codings, dense and with gaps.
   void fast() {
     const auto both = [&](Plan p) {
@@ -355,16 +296,17 @@ class Search {
     return false;
   }
 
-  size_t attempt(const Plan& plan) {
+  // Takes the plan if it is shorter than the best and than `most`; returns its length.
+  size_t attempt(const Plan& plan, size_t most = ~size_t{0}) {
     Plan p = plan;
     Encoder e;
-    TensorCoder<Encoder> coder(e, dtype_, dims_, const_cast<uint8_t*>(data_.data()));  // read only when encoding
+    TensorCoder<Encoder> coder(e, dtype_, dims_, const_cast<uint8_t*>(data_.data()), &earlier_);  // read only when encoding
     coder.run(p);
     std::vector<uint8_t> bytes = e.finish();
     bytes.insert(bytes.end(), p.tail.begin(), p.tail.end());
     p.tail.clear();
     const size_t size = bytes.size();
-    if (!best_.any || size < best_.bytes.size()) {
+    if (!best_.any || (size < best_.bytes.size() && size < most)) {
       best_.any = true;
       best_.bytes = std::move(bytes);
       p.index.clear();
@@ -376,7 +318,9 @@ class Search {
   DType dtype_;
   const std::vector<int64_t>& dims_;
   std::span<const uint8_t> data_;
+  const Earlier& earlier_;
   Values& v_;
+  size_t most_ = 0;  // bytes a matched coding must stay below
   double ideal_bits_;
   Best best_;
 };
@@ -419,7 +363,7 @@ double log2_choose(int64_t n, int64_t k) {
   return (f(n) - f(k) - f(n - k)) / std::log(2.0);
 }
 
-CodedTensor encode_tensor(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data) {
+CodedTensor encode_tensor(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data, const Earlier& earlier) {
   CodedTensor out;
   const int64_t n = count_elements(dims);
   if (n == 0) {
@@ -429,25 +373,38 @@ CodedTensor encode_tensor(DType dtype, const std::vector<int64_t>& dims, std::sp
   }
   Values v = study(dtype, n, data);
   bound(out.report, v);
-  Best best = Search(dtype, dims, data, v, out.report.bound_bits).run();
+  Best best = Search(dtype, dims, data, earlier, v, out.report.bound_bits).run();
   describe(out.report, best.plan);
   out.report.nbytes = best.bytes.size();
   out.bytes = std::move(best.bytes);
   return out;
 }
 
-CodedTensor encode_tensor_raw(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data) {
+namespace {
+
+CodedTensor encode_as(Plan p, DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data, const Earlier& earlier) {
   CodedTensor out;
-  out.report.layout = "dense";
-  out.report.codec = "raw";
   Encoder e;
-  Plan p;
-  TensorCoder<Encoder>(e, dtype, dims, const_cast<uint8_t*>(data.data())).run(p);
+  TensorCoder<Encoder>(e, dtype, dims, const_cast<uint8_t*>(data.data()), &earlier).run(p);
   out.bytes = e.finish();
   out.bytes.insert(out.bytes.end(), p.tail.begin(), p.tail.end());
+  describe(out.report, p);
   out.report.n = count_elements(dims);
   out.report.nbytes = out.bytes.size();
   return out;
+}
+
+}  // namespace
+
+CodedTensor encode_tensor_raw(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data) {
+  return encode_as(Plan{}, dtype, dims, data, {});
+}
+
+CodedTensor encode_same(DType dtype, const std::vector<int64_t>& dims, const Earlier& earlier, size_t back) {
+  Plan p;
+  p.codec = Codec::kSame;
+  p.back = back;
+  return encode_as(p, dtype, dims, {}, earlier);
 }
 
 void bound_of(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data, TensorReport& report) {
@@ -456,12 +413,12 @@ void bound_of(DType dtype, const std::vector<int64_t>& dims, std::span<const uin
 }
 
 size_t decode_tensor(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> bytes,
-                     std::vector<uint8_t>& data, TensorReport* report) {
+                     std::vector<uint8_t>& data, const Earlier* earlier, TensorReport* report) {
   const int64_t n = count_elements(dims);
   data.assign(static_cast<size_t>(n) * dtype_size(dtype), 0);
   Decoder d(bytes);
   Plan p;
-  TensorCoder<Decoder> coder(d, dtype, dims, data.data());
+  TensorCoder<Decoder> coder(d, dtype, dims, data.data(), earlier);
   coder.run(p);
   size_t used = n == 0 ? 0 : d.consumed();
   if (used > bytes.size()) throw FormatError("truncated: a tensor's stream ends early");

@@ -24,16 +24,22 @@ struct CodedTensor {
   TensorReport report;
 };
 
-// The shortest coding among those tried; `want_report` off saves the entropy count.
-CodedTensor encode_tensor(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data);
+// The tensors of a file before this one, as bytes: what a tensor of version 2 may point back at.
+using Earlier = std::vector<std::span<const uint8_t>>;
+
+// The shortest coding among those tried.
+CodedTensor encode_tensor(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data, const Earlier& earlier);
 
 // The same, without looking for anything: raw elements.
 CodedTensor encode_tensor_raw(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data);
 
+// A tensor that has the bytes of the one `back` before (1: the last).
+CodedTensor encode_same(DType dtype, const std::vector<int64_t>& dims, const Earlier& earlier, size_t back);
+
 // Fills `data` (numel * dtype size bytes) from the stream at the start of `bytes`; returns the stream's length.
-// Throws FormatError. `report`, when given, gets layout, codec and length.
+// `earlier` is null in a file of version 1. Throws FormatError. `report`, when given, gets layout, codec and length.
 size_t decode_tensor(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> bytes,
-                     std::vector<uint8_t>& data, TensorReport* report = nullptr);
+                     std::vector<uint8_t>& data, const Earlier* earlier, TensorReport* report = nullptr);
 
 // Fills n, nnz, n_values and bound_bits of a report from the values.
 void bound_of(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data, TensorReport& report);

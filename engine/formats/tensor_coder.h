@@ -8,20 +8,21 @@
 #include <vector>
 
 #include "base/error.h"
+#include "formats/matched.h"
 #include "formats/mixing.h"
 #include "formats/split.h"
+#include "formats/study.h"
+#include "formats/tensor.h"
 #include "formats/values.h"
 
 namespace secateur::sct {
 
 // Where the kept values sit and how one is written; the numbers are what the file holds.
 enum class Layout : uint8_t { kDense = 0, kSparse = 1, kGaps = 2, kNm = 3 };
-enum class Codec : uint8_t { kRaw = 0, kCodebook = 1, kGrid = 2, kFields = 3, kInts = 4, kSplit = 5 };
+enum class Codec : uint8_t { kRaw = 0, kCodebook = 1, kGrid = 2, kFields = 3, kInts = 4, kSplit = 5, kMatched = 6, kSame = 7 };
 
 inline constexpr int64_t kMixedMax = int64_t{1} << 20;   // elements: mixing costs ~0.1 us each
-inline constexpr int64_t kCodebookMax = 65536;           // entries
 inline constexpr int64_t kMixedCodebookMax = 256;
-inline constexpr int64_t kGridMax = 65536;               // largest whole number on a grid
 inline constexpr int64_t kRowContexts = 65536;           // rows x entries that get a context of their own
 
 struct Plan {
@@ -41,6 +42,9 @@ struct Plan {
   bool fast = false;                     // codebook: indices by rANS, as split values are
   std::vector<uint32_t> frequencies;     // split values: of sign and exponent, or of codebook entries
   uint64_t split_bytes = 0;              // split values: length of the rANS part
+  uint64_t back = 0;                     // same, matched: the tensor this many before (0: none)
+  bool turned = false;                   // matched: that tensor is read transposed
+  MatchedPlan match;
   std::vector<uint8_t> tail;             // encoder: bytes that follow the arithmetic stream (raw, split)
 };
 
@@ -76,8 +80,9 @@ template <class C>
 class TensorCoder {
  public:
   // `data`: numel elements of the dtype; read when encoding, zeros to be filled when decoding.
-  TensorCoder(C& c, DType dtype, const std::vector<int64_t>& dims, uint8_t* data)
-      : c_(c), t_(Pattern::of(dtype)), dtype_(dtype), dims_(dims), data_(data) {
+  // `earlier` is null in files of version 1, which know neither `matched` nor `same`.
+  TensorCoder(C& c, DType dtype, const std::vector<int64_t>& dims, uint8_t* data, const Earlier* earlier)
+      : c_(c), t_(Pattern::of(dtype)), dtype_(dtype), dims_(dims), data_(data), earlier_(earlier) {
     for (int64_t d : dims) n_ *= d;
   }
 
@@ -88,6 +93,8 @@ class TensorCoder {
       if constexpr (kEnc) p.tail.assign(data_, data_ + n_ * (t_.width / 8));
       return;
     }
+    if (p.codec == Codec::kSame) return same(p);
+    if (p.codec == Codec::kMatched) return matched(p);
     values_header(p);
     switch (p.layout) {
       case Layout::kDense:
@@ -130,12 +137,18 @@ class TensorCoder {
     } else {
       p.layout = static_cast<Layout>(c_.bits(static_cast<uint32_t>(p.layout), 2));
       const uint32_t codec = c_.bits(static_cast<uint32_t>(p.codec), 3);
-      if (codec > 5) damaged("unknown codec");
+      if (codec > 5 && !earlier_) damaged("unknown codec");
       p.codec = static_cast<Codec>(codec);
+      // The last code opens room for what comes: 64 further codecs, of which none is given out yet.
+      if (p.codec == Codec::kSame && !c_.bit(1, 57344)) damaged("unknown codec");
       p.mixed = p.layout == Layout::kSparse;
     }
     if (p.codec == Codec::kRaw) {
       if (p.layout != Layout::kDense) damaged("raw values need the dense layout");
+      return;
+    }
+    if (p.codec == Codec::kMatched || p.codec == Codec::kSame) {
+      if (p.layout != Layout::kDense) damaged("matched values need the dense layout");
       return;
     }
     if (p.mixed && n_ > kMixedMax) damaged("a mixed model on a tensor this large");
@@ -167,6 +180,44 @@ class TensorCoder {
     } else {
       p.nnz = n_;
     }
+  }
+
+  // ---- what was there before ---------------------------------------------------------------------------------------
+  std::span<const uint8_t> earlier(uint64_t back) const {
+    if (back > earlier_->size()) damaged("it refers to a tensor before the first");
+    return (*earlier_)[earlier_->size() - back];
+  }
+
+  // The bytes of an earlier tensor, whatever its type and shape.
+  void same(Plan& p) {
+    p.back = small_.code(c_, p.back - 1) + 1;
+    const auto bytes = earlier(p.back);
+    if (bytes.size() != static_cast<size_t>(n_) * static_cast<size_t>(t_.width / 8)) damaged("it refers to a tensor of another size");
+    if constexpr (!kEnc) std::memcpy(data_, bytes.data(), bytes.size());
+  }
+
+  void matched(Plan& p) {
+    MatchedPlan& m = p.match;
+    p.back = small_.code(c_, p.back);
+    m.stride = static_cast<int64_t>(small_.code(c_, static_cast<uint64_t>(m.stride)));
+    m.shift = trailing(m.shift, t_.is_float() ? t_.width - 1 - t_.exponent : 0);
+    m.smooth = c_.bit(m.smooth, 16384);
+    const auto before = p.back == 0 ? std::span<const uint8_t>() : earlier(p.back);
+    const size_t size = static_cast<size_t>(t_.width / 8);
+    const auto known = static_cast<int64_t>(before.size() / size);
+    if (before.size() % size != 0) damaged("it refers to a tensor of another width");
+    if (m.stride >= n_ || m.stride > kStrideMax) damaged("its rows are too long");
+    if (n_ > kMatchedMax - known) damaged("matched values on a tensor this large");
+    if (known == n_ && m.stride > 0 && n_ % m.stride == 0) p.turned = c_.bit(p.turned, 16384); else p.turned = false;
+    std::vector<uint64_t> x(static_cast<size_t>(known + n_));
+    const int64_t rows = p.turned ? n_ / m.stride : 0;
+    for (int64_t i = 0; i < known; ++i) {
+      const int64_t from = p.turned ? i % m.stride * rows + i / m.stride : i;
+      std::memcpy(&x[static_cast<size_t>(i)], before.data() + static_cast<size_t>(from) * size, size);
+    }
+    for (int64_t i = 0; i < n_; ++i) x[static_cast<size_t>(known + i)] = get(i);
+    MatchedCoder<C>(c_, t_, x, known, m).run();
+    for (int64_t i = 0; i < n_; ++i) set(i, x[static_cast<size_t>(known + i)]);
   }
 
   void values_header(Plan& p) {
@@ -539,7 +590,9 @@ class TensorCoder {
       case Codec::kInts:
         return set(i, static_cast<uint64_t>(int_value(v.ints, to_int(get(i)), p.layout == Layout::kDense)) & t_.mask());
       case Codec::kSplit: return set(i, 1);  // a mark; split_read() fills it in
-      case Codec::kRaw: return;
+      case Codec::kRaw:
+      case Codec::kMatched:
+      case Codec::kSame: return;  // whole tensors, never value by value
     }
   }
 
@@ -693,6 +746,7 @@ class TensorCoder {
   DType dtype_;
   const std::vector<int64_t>& dims_;
   uint8_t* data_;
+  const Earlier* earlier_;
   int64_t n_ = 1;
   Uint small_;
 };

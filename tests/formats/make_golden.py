@@ -1,4 +1,4 @@
-"""Makes tests/formats/golden: a few small files that every later reader must still read, byte for byte.
+"""Makes tests/formats/golden/2.0: a few small files that every later reader must still read, byte for byte.
 
 PYTHONPATH=src python tests/formats/make_golden.py      (only for a new version of the format)
 """
@@ -29,18 +29,30 @@ def models() -> dict[str, tuple[bytes, bool]]:
         "grid": (g.integers(-99, 99, 60) * np.float32(0.01)).astype(np.float32), "empty": np.zeros((0, 3), np.float32),
         "n_of_m": np.where(np.arange(4) < 2, g.normal(size=(16, 8, 4)), 0).reshape(16, 32).astype(np.float32),
     }  # fmt: skip
+    angles = 2 * np.pi * np.outer(np.arange(9), np.arange(16)) / 16 + 0.25
+    window = 1 - np.cos(np.arange(16) * np.pi / 8)
+    repeats = {
+        "cos": (np.cos(angles) * window).astype(np.float32), "sin": (np.sin(angles) * window).astype(np.float32),
+        "table": np.arange(40).reshape(5, 8) * 3, "again": np.arange(40).reshape(8, 5) * 3,
+        "turned": np.ascontiguousarray((np.cos(angles) * window).astype(np.float32).T),
+        "smooth": np.sin(np.outer(np.arange(12), [0.1, 0.03])).astype(np.float32),
+        "steps": (np.arange(30)[:, None] ** 2 + [5, 700]).astype(np.int16),
+        "mask": np.tril(np.ones((12, 12), bool)), "rows": np.tile(g.normal(size=(2, 8)), (4, 1)).astype(np.float16),
+    }  # fmt: skip
     return {
         "lenet": (lenet(weights), False),
         "mlp_exact": (mlp(width=12), True),
         "tensors": (model_bytes([], tensors, [], []), False),
         "graph": (random_graph(11), False),
+        "repeats": (model_bytes([], repeats, [], []), False),
+        "repeats_exact": (model_bytes([], repeats, [], []), True),
     }
 
 
 def main() -> None:
     """Writes NAME.sct and the digests of what unpack must give."""
-    folder = Path(__file__).parent / "golden"
-    folder.mkdir(exist_ok=True)
+    folder = Path(__file__).parent / "golden/2.0"
+    folder.mkdir(parents=True, exist_ok=True)
     digests = []
     for name, (onnx, exact) in models().items():
         packed = formats.pack(onnx, exact=exact)

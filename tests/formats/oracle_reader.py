@@ -174,7 +174,10 @@ def zigzag(v):
 
 
 class Tensor:
-    def __init__(self, dtype, dims, data):
+    """One tensor stream; `earlier` lists the bytes of the tensors before it, None in a file of version 1."""
+
+    def __init__(self, dtype, dims, data, earlier=()):
+        self.earlier = earlier
         self.dims, self.n = dims, int(np.prod(dims, dtype=np.int64)) if dims else 1
         self.w, self.E = WIDTH[dtype], EXPONENT.get(dtype, 0)
         self.M = self.w - 1 - self.E
@@ -205,6 +208,11 @@ class Tensor:
             self.mixed = self.layout == 1
         if self.codec == 0:
             return
+        if self.codec > 5:
+            assert self.earlier is not None, "damaged"
+            assert self.layout == 0, "damaged"
+            (self.matched if self.codec == 6 else self.same)()
+            return
         self.columns_first = self.split_rows = False
         self.period = self.side = 1
         if self.mixed:
@@ -228,6 +236,22 @@ class Tensor:
             self.mixed_body()
         else:
             [self.dense, None, self.gaps, self.nm][self.layout]()
+
+    def before(self, back):
+        return np.frombuffer(self.earlier[len(self.earlier) - back], f"<u{self.w // 8}").tolist() if back else []
+
+    def same(self):
+        assert self.c.bit(57344), "a codec of a later version"
+        self.values = self.before(1 + Number().code(self.c))
+        assert len(self.values) == self.n, "damaged"
+
+    def matched(self):
+        S = Number()
+        known, stride, shift = self.before(S.code(self.c)), S.code(self.c), self.c.bits(6)
+        smooth = self.c.bit(16384)
+        if len(known) == self.n and stride and self.n % stride == 0 and self.c.bit(16384):
+            known = [x for r in range(self.n // stride) for x in known[r :: self.n // stride]]
+        self.values = Matched(self, known, stride, shift, smooth).x[len(known) :]
 
     def trailing(self):
         return self.c.bits(6)
@@ -518,6 +542,256 @@ class Tensor:
         return self.rans_length + packed
 
 
+# ---- 4.6 matched elements --------------------------------------------------------------------------------------------
+
+
+class Hashed(dict):
+    """Counters by the top bits of a name."""
+
+    def __init__(self, bits):
+        self.shift = 64 - bits
+
+    def __getitem__(self, name):
+        at = name >> self.shift
+        if at not in self:
+            self[at] = Counter()
+        return self.get(at)
+
+
+class Matched:
+    def __init__(self, t, known, stride, shift, smooth):
+        self.c, self.t, self.x, self.stride, self.shift, self.smooth = t.c, t, list(known), stride, shift, smooth
+        self.errors, self.last_length, self.last_sign = defaultdict(lambda: [0] * 6), 0, 0
+        self.top = 1 << (t.w - 1) if t.E else 0
+        self.key = {8: 4, 16: 3}.get(t.w, 2)
+        total = len(known) + t.n
+        self.models = Models(Hashed(clamp(total.bit_length() + 5, 12, 22)))
+        self.fold = 64 - clamp(total.bit_length(), 4, 22)
+        self.seen = [{}, {}]
+        self.pointers = defaultdict(lambda: [None, 0, 0])  # at, length, flips
+        self.trust = defaultdict(Counter)
+        self.runs = [0] * 8
+        self.won, self.recent = [8] * len(known), 0
+        for i in range(total):
+            self.i = i
+            self.predict()
+            if i >= len(known):
+                self.x.append(self.element())
+            self.learn(i >= len(known))
+
+    def m(self, i):
+        return self.x[i] & ~self.top
+
+    def negative(self, i):
+        return int(bool(self.x[i] & self.top)) if i >= 0 else 2
+
+    def back(self, b):
+        return self.i - b if 0 < b <= self.i else None
+
+    def predict(self):
+        i, s = self.i, self.stride
+        column = i % s if s else 0
+        self.own = [self.pointers[0], self.pointers[1], self.pointers[2, column], self.pointers[3, column]]
+        self.places = [p[0] for p in self.own]
+        self.places += [self.back(s), self.back(s + 1) if s else None, self.back(1), self.back(s - 1)]
+        self.says = [None if p is None else self.m(p) for p in self.places]
+        if not self.top:
+            mask = (1 << self.t.w) - 1
+            if i >= 2:
+                self.says[6] = (2 * self.m(i - 1) - self.m(i - 2)) & mask
+            if self.places[5] is not None and s > 1:
+                self.places[7] = i - 1
+                self.says[7] = (self.m(i - 1) + self.m(i - s) - self.m(i - s - 1)) & mask
+        self.length = [p[1] for p in self.own] + self.runs[4:]
+
+    def winner_of(self, b):
+        return self.won[self.i - b] if 0 < b <= self.i else 8
+
+    def element(self):
+        length, tried, value, winner = self.length, set(), None, 8
+        shapes = 0
+        for j in range(4):
+            n = length[j]
+            shapes = shapes << 2 | (0 if self.places[j] is None else 1 if n == 0 else 2 if n < 8 else 3)
+        for k in range(3):
+            best, most = None, 2048
+            for j in range(8):
+                if self.says[j] is not None and self.says[j] not in tried:
+                    p = self.trust[j, length[j]].probability()
+                    if p > most:
+                        best, most = j, p
+            if best is None:
+                break
+            guess = self.says[best]
+            agree = sum(1 << j for j in range(8) if self.says[j] == guess)
+            names = [h(1, k, best, length[best]), h(2, k, agree), h(3, k, agree, length[best], self.winner_of(1)),
+                     h(4, k, self.recent, agree),
+                     h(5, k, best, self.winner_of(self.stride), self.winner_of(self.stride - 1)),
+                     h(6, k, best, shapes)]  # fmt: skip
+            if self.models.decide(self.c, names, k):
+                value, winner = guess, best
+                break
+            tried.add(guess)
+        signed = None
+        if winner == 8 and self.smooth:
+            signed = self.curve()
+        elif winner == 8:
+            value = self.real() if self.top else self.whole()
+        self.won.append(winner)
+        self.recent = (self.recent << 4 | winner) & 0xFFFF
+        if signed is not None:
+            return signed
+        return value | self.top * self.sign(value, winner) if self.top else value
+
+    def go_on(self, j):
+        step, points = (self.stride if j % 2 else 1), j // 2 + 1
+        if step == 0 or self.i < points * step:
+            return 0
+        at = [self.x[self.i - k * step] for k in range(1, points + 1)]
+        if points == 1:
+            return at[0]
+        if self.t.w == 32 and self.top:
+
+            def plain(x):
+                return x & 0x7FFFFFFF == 0 or 32 <= x >> 23 & 255 < 255
+
+            if not all(plain(x) for x in at):
+                return at[0]
+            f = np.array(at, np.uint32).view(np.float32)
+            with np.errstate(over="ignore"):
+                step = f[0] - f[1]
+                told = f[0] + (step if points == 2 else step + (step - (f[1] - f[2])))
+            told = int(np.float32(told).view(np.uint32))
+            return told if plain(told) else at[0]
+        return (2 * at[0] - at[1] if points == 2 else 3 * at[0] - 3 * at[1] + at[2]) % (1 << self.t.w)
+
+    def ordered(self, x):
+        top = 1 << (self.t.w - 1)
+        if not self.t.signed:
+            return x
+        if not self.t.E:
+            return x ^ top
+        return ~x % (2 * top) if x & top else x | top
+
+    def curve(self):
+        errors = self.errors[self.i % self.stride if self.stride else 0]
+        guess = [self.ordered(self.go_on(j)) for j in range(6)]
+        best = min(range(6), key=lambda j: (errors[j], j))
+        e = 0
+        while e < self.t.w:
+            names = [h(80, e, errors[best] // 4), h(81, e, best, errors[best]), h(82, e, self.last_length), h(83, e)]
+            if not self.models.decide(self.c, names, 3):
+                break
+            e += 1
+        value = guess[best]
+        if e:
+            self.last_sign = self.models.decide(self.c, [h(84, e, best), h(85, self.last_sign, best)], 3)
+            distance = 1 << (e - 1) | self.c.raw(e - 1)
+            value = (value - distance if self.last_sign else value + distance) % (1 << self.t.w)
+        self.last_length = e
+        for j in range(6):
+            errors[j] = (3 * errors[j] + 4 * abs(value - guess[j]).bit_length()) // 4
+        top = 1 << (self.t.w - 1)
+        if not self.t.signed:
+            return value
+        if not self.t.E:
+            return value ^ top
+        return value ^ top if value & top else ~value % (2 * top)
+
+    def sign(self, value, winner):
+        zero, names = int(value == 0), []
+        for j in range(6):
+            if self.says[j] != value:
+                names.append(h(20 + j, 9, zero, winner))
+            else:
+                flips = self.own[j][2] if j < 4 else 0
+                names.append(h(20 + j, self.negative(self.places[j]), flips, zero, int(winner == j)))
+        i, s = self.i, self.stride
+        names.append(h(26, self.negative(i - 1), self.negative(i - 2), zero))
+        names.append(h(27, self.negative(i - s) if s else 2, self.negative(i - 2 * s) if s else 2, zero))
+        return self.models.decide(self.c, names, 3)
+
+    def real(self):
+        M = self.t.M
+        stop = max(M - 3, self.shift)
+        west = self.m(self.i - 1) >> M if self.i else 0
+        north = self.m(self.i - self.stride) >> M if self.back(self.stride) is not None else 0
+        node = 1
+        for _ in range(self.t.w - 1 - stop):
+            names = [h(40, node), h(41, node, west), h(42, node, north), h(43, node, west, north)]
+            node = 2 * node + self.models.decide(self.c, names, 3)
+        top = node - (1 << (self.t.w - 1 - stop))
+        return (top << (stop - self.shift) | self.c.raw(stop - self.shift)) << self.shift
+
+    def whole(self):
+        prefix, s = 0, self.stride
+        for b in range(self.t.w - 8, -1, -8):
+
+            def part(back, b=b, prefix=prefix):
+                at = self.back(back)
+                if at is None:
+                    return 1000
+                v = self.m(at) >> b
+                return v & 255 | (256 if v >> 8 == prefix else 0)
+
+            w, ww, n, nw = part(1), part(2), part(s), part(s + 1)
+            base = [h(60, b), h(61, b, prefix), h(62, b, w), h(63, b, n), h(64, b, w, n), h(65, b, w, ww),
+                    h(66, b, n, nw, w), h(67, b, w, ww, part(3))]  # fmt: skip
+            node = 1
+            for _ in range(8):
+                node = 2 * node + self.models.decide(self.c, [h(x, node) for x in base], 3)
+            prefix = prefix << 8 | node & 255
+        return prefix
+
+    def learn(self, coded):
+        value = self.m(self.i)
+        for j in range(8):
+            if self.says[j] is None:
+                continue
+            hit = self.says[j] == value
+            if coded:
+                self.trust[j, self.length[j]].learn(int(hit))
+            if j >= 4:
+                self.runs[j] = min(self.runs[j] + 1, 15) if hit else 0
+        self.follow(self.own[0], self.own[1], self.seen[0], 1)
+        if self.stride:
+            self.follow(self.own[2], self.own[3], self.seen[1], self.stride)
+
+    def follow(self, forward, mirror, seen, step):
+        i, k = self.i, self.key
+        for p, by in ((forward, step), (mirror, -step)):
+            if p[0] is None:
+                continue
+            if self.m(p[0]) == self.m(i):
+                p[1] = min(p[1] + 1, 15)
+                p[2] = (p[2] << 1 | self.negative(p[0]) ^ self.negative(i)) & 7
+            else:
+                p[1:] = 0, p[2] << 1 & 7
+            p[0] += by
+            if p[0] < 0:
+                p[:] = None, 0, 0
+        reach = (k - 1) * step
+        if i < reach:
+            return
+        last = [self.m(i - j * step) for j in range(k)]
+        ahead, behind = h(1, *reversed(last)) >> self.fold, h(1, *last) >> self.fold
+
+        def alike(at, by):
+            return [self.m(at + j * by) for j in range(k)] == last
+
+        def flips(now, before):
+            a, b = self.negative(i) ^ self.negative(now), self.negative(i - step) ^ self.negative(before)
+            return a | b << 1
+
+        at = seen.get(ahead)
+        if forward[1] == 0 and at is not None and alike(at, -step):
+            forward[:] = at + step, 0, flips(at, at - step)
+        at = seen.get(behind)
+        if mirror[1] == 0 and at is not None and at >= reach + step and alike(at - reach, step):
+            mirror[:] = at - reach - step, 0, flips(at - reach, at - reach + step)
+        seen[ahead] = i
+
+
 # ---- 5. graph ------------------------------------------------------------------------------------------------------
 
 (IR, OPSET, DOMAIN, INPUT, OUTPUT, DTYPE, HASSHAPE, RANK, FREE, SIZE, SYMBOL, MORE, OP, NEWOP, INPUTS, REF, OUTPUTS,
@@ -532,8 +806,8 @@ def h(a, *rest):
 
 
 class Models:
-    def __init__(self):
-        self.counters = defaultdict(Counter)
+    def __init__(self, counters=None):
+        self.counters = defaultdict(Counter) if counters is None else counters
         self.weights = defaultdict(lambda: 22000)
         self.ops, self.attrs = [], []
 
@@ -778,25 +1052,95 @@ def primed(_cache=[]):  # noqa: B006
 # ---- 7. exact files ------------------------------------------------------------------------------------------------
 
 
+# Which fields of a message hold messages that hold tensors.
+FIELDS = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "function": {7: "node", 11: "attribute"},
+}
+FIELDS_1 = {"model": {7: "graph"}, "graph": {5: "tensor"}}
+
+
 class Skeleton:
-    def __init__(self, c, models):
+    def __init__(self, c, major):
+        self.c, self.major, self.data = c, major, bytearray()
         sizes = Number()
-        self.full, size = sizes.code(c), sizes.code(c)
-        self.data, last, word = bytearray(), [0] * 5, 0
-        for i in range(size):
+        self.full, self.size = sizes.code(c), sizes.code(c)
+        if major == 1:
+            self.first_version(primed())
+        else:
+            self.text(Models(), min(self.size, 1 << 20))
+
+    def byte(self, models, names, group, more=None):
+        node = 1
+        for b in range(7, -1, -1):
+            at = [h(n, node) for n in names]
+            if more:
+                at[10] = more(node, b)
+            node = 2 * node + models.decide(self.c, at, group)
+        self.data.append(node - 256)
+
+    def first_version(self, models):
+        last, word = [0] * 5, 0
+        for i in range(self.size):
             if i >= 1 << 20:
-                self.data.append(c.bits(8))
+                self.data.append(self.c.bits(8))
                 continue
             names = [h(100, 0), h(101, last[0]), h(102, *last[:2]), h(103, *last[:3]), h(104, *last[:4]), h(105, *last),
                      h(106, word), h(107, *last[1:3])]  # fmt: skip
-            node = 1
-            for _ in range(8):
-                node = 2 * node + models.decide(c, [h(n, node) for n in names], 3)
-            self.data.append(node - 256)
+            self.byte(models, names, 3)
+            node = 256 + self.data[-1]
             word = h(word, node) if bytes([node - 256]).isalpha() else 0
             last = [node, *last[:4]]
+
+    def text(self, models, size):
+        last, word, words, at, length, seen = [0] * 6, 0, 0, 0, 0, {}
+        data = self.data
+        for i in range(size):
+            expected, near, hit = data[at] + 256 if at else 0, min(length, 32), False
+            if near >= 20:
+                hit = models.decide(self.c, [h(112, near), h(113, expected), h(114, expected, *last[:2])], 3)
+                if hit:
+                    data.append(expected - 256)
+                else:
+                    expected = near = 0
+            if not hit:
+
+                def more(node, b, expected=expected, near=near):
+                    agrees = expected != 0 and expected >> (b + 1) == node
+                    return h(111, 2 + (expected >> b & 1) if agrees else 0, near)
+
+                names = [h(100, 0), h(101, last[0]), h(102, *last[:2]), h(103, *last[:3]), h(104, *last[:4]),
+                         h(105, *last), h(106, word), h(107, *last[1:3]), h(108, expected, near), h(109, word, words),
+                         0, h(110, expected, last[0])]  # fmt: skip
+                self.byte(models, names, 1 if near else 0, more)
+            node = 256 + data[-1]
+            letter = bytes([node - 256]).isalpha()
+            if not letter and word:
+                words = word
+            word = h(word, node) if letter else 0
+            last = [node, *last[:5]]
+            if at and data[at] == data[-1]:
+                at, length = at + 1, length + 1
+            else:
+                at = length = 0
+            if i + 1 < 5:
+                continue
+            key = h(0, *reversed(data[-5:])) >> 46
+            if not at and key in seen:
+                at = seen[key]
+                while length < min(32, at) and data[at - 1 - length] == data[i - length]:
+                    length += 1
+                if length < 5:
+                    at = length = 0
+            seen[key] = i + 1
+
+    def find_cuts(self):
         self.cuts, self.at, self.gone = [], 0, 0
-        self.message(self.full, [7, 5])
+        self.message(self.full, "model", 0)
 
     def varint(self):
         x = shift = 0
@@ -808,86 +1152,119 @@ class Skeleton:
             if b < 128:
                 return x & M64
 
-    def message(self, end, path):
+    def message(self, end, kind, depth):
         dims, dtype, name, done = [], None, "", False
+        tensor = kind == "tensor"
+        inner = (FIELDS_1 if self.major == 1 else FIELDS).get(kind, {})
         while self.at < end:
             key = self.varint()
             field, wire = key >> 3, key & 7
             if wire == 2:
                 length = self.varint()
                 stop = self.at + length
-                if path and field == path[0]:
-                    self.message(stop, path[1:])
-                elif not path and field == 1:
+                if field in inner and depth < 64:
+                    self.message(stop, inner[field], depth + 1)
+                elif tensor and field == 1:
                     while self.at < stop:
                         dims.append(self.varint())
-                elif not path and field == 8:
+                elif tensor and field == 8:
                     name = bytes(self.data[self.at - self.gone : stop - self.gone]).decode()
-                elif not path and field == 9 and dtype in WIDTH and not done:
-                    positive = len(dims) <= 16 and all(0 < d < 1 << 63 for d in dims)
-                    if length and positive and int(np.prod(dims, dtype=object) or 1) * WIDTH[dtype] // 8 == length:
-                        self.cuts.append({"at": self.at, "name": name, "dtype": dtype, "dims": dims})
-                        self.gone += length
-                        done = True
+                elif tensor and dtype is not None and not done:
+                    done = self.cut(field, length, name, dtype, dims)
                 self.at = stop
             elif wire == 0:
                 value = self.varint()
-                if not path and field == 1:
+                if tensor and field == 1:
                     dims.append(value)
-                elif not path and field == 2:
+                elif tensor and field == 2:
                     dtype = value
             else:
                 self.at += 8 if wire == 1 else 4
+
+    def cut(self, field, length, name, dtype, dims):
+        if not (field == 9 or (self.major > 1 and (field, dtype) in ((4, 1), (10, 11)))):
+            return False
+        known = length and dtype in WIDTH and len(dims) <= 16 and all(0 < d < 1 << 63 for d in dims)
+        known = known and int(np.prod(dims, dtype=object) or 1) * WIDTH[dtype] // 8 == length
+        if not known if self.major == 1 else length < 12:
+            return False
+        if not known:
+            dtype = {4: 1, 9: 2, 10: 11}[field]
+            dims = [length * 8 // WIDTH[dtype]]
+        self.cuts.append({"at": self.at, "name": name, "dtype": dtype, "dims": list(dims)})
+        self.gone += length
+        return True
 
 
 # ---- 1. container --------------------------------------------------------------------------------------------------
 
 
-def read(data):
-    assert data[:3] == b"SCT"
-    assert data[3] >> 4 == 1
-    sectioned, exact = data[4] & 1, data[4] & 2
-    at, guarded = 5, 0
-    if not sectioned:
-        assert zlib.crc32(data[:-4]) == int.from_bytes(data[-4:], "little")
-        data = data[:-4]
+class Parts:
+    """Hands each stream the bytes it may use and checks the checksums."""
 
-    def part(decode):
-        nonlocal at, guarded
-        if not sectioned:
-            out, used = decode(data[at:])
-            at += used
-            return out
+    def __init__(self, data):
+        self.data, self.at, self.guarded, self.major = data, 5, 0, data[3] >> 4
+        self.sectioned = data[4] & 1
+        self.end = len(data) if self.sectioned else len(data) - 4
+        self.stop = self.at if self.sectioned else self.end
+        if not self.sectioned:
+            assert zlib.crc32(data[:-4]) == int.from_bytes(data[-4:], "little")
+
+    def open(self):
         length = shift = 0
         while True:
-            b = data[at]
-            at += 1
+            b = self.data[self.at]
+            self.at += 1
             length |= (b & 127) << shift
             shift += 7
             if b < 128:
                 break
-        assert zlib.crc32(data[guarded : at + length]) == int.from_bytes(data[at + length : at + length + 4], "little")
-        out, used = decode(data[at : at + length])
-        assert used == length
-        at = guarded = at + length + 4
+        self.stop = self.at + length
+        crc = int.from_bytes(self.data[self.stop : self.stop + 4], "little")
+        assert zlib.crc32(self.data[self.guarded : self.stop]) == crc
+
+    def next(self, decode):
+        if self.sectioned and self.at == self.stop:
+            self.open()
+        out, used = decode(self.data[self.at : self.stop])
+        self.at += used
+        if self.sectioned and self.at == self.stop:
+            self.at = self.guarded = self.stop = self.at + 4
+        assert self.major > 1 or not self.sectioned or self.at == self.stop
         return out
+
+
+def read(data):
+    assert data[:3] == b"SCT"
+    parts = Parts(data)
+    major, exact = parts.major, data[4] & 2
+    assert major in (1, 2)
+    earlier = None if major == 1 else []
 
     def first(span):
         c = Coder(span)
-        out = (Skeleton if exact else Graph)(c, primed())
+        out = Skeleton(c, major) if exact else Graph(c, primed())
         return out, c.length()
 
     def tensor(dtype, dims):
         def decode(span):
-            t = Tensor(dtype, dims, span)
+            t = Tensor(dtype, dims, span, earlier)
             return t.bytes(), t.used
 
-        return part(decode)
+        empty = major > 1 and 0 in dims
+        out = b"" if empty else parts.next(decode)
+        if earlier is not None:
+            earlier.append(out)
+        return out
 
-    head = part(first)
+    head = parts.next(first)
+    if exact:
+        if major > 1 and head.size > 1 << 20:
+            head.data += tensor(2, [head.size - (1 << 20)])
+        head.find_cuts()
     for t in head.cuts if exact else head.typed:
         t["data"] = tensor(t["dtype"], t["dims"])
-    assert at == len(data), "bytes left over"
+    assert parts.at == parts.end, "bytes left over"
     if not exact:
         return head
     out, taken = bytearray(), 0

@@ -13,7 +13,7 @@ onnx = pytest.importorskip("onnx")
 native = pytest.importorskip("secateur.engine._native")
 from format_nets import lenet, model_bytes, sparse  # noqa: E402
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parent / "golden/2.0"
 
 
 def hostile():

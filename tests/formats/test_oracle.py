@@ -76,6 +76,11 @@ def one_of_four(g):
     return np.where(kept, g.normal(size=(64, 8, 4)), 0).reshape(64, 32).astype(np.float32)
 
 
+def windowed(g):
+    angles = 2 * np.pi * np.outer(np.arange(17), np.arange(32)) / 32
+    return (np.cos(angles) * np.hanning(33)[:-1]).astype(np.float32)
+
+
 # One tensor for every layout and codec that the encoder chooses somewhere.
 CASES = {
     "sparse/codebook": lambda g: sparse(g, (20, 10, 5, 5), 0.05),
@@ -90,6 +95,25 @@ CASES = {
     "gaps/split": lambda g: holes(g, (300, 300), 0.8, g.normal(size=(300, 300))),
     "gaps/codebook": lambda g: np.where(g.random(1_100_000) < 2e-5, 1.5, 0).astype(np.float16),
     "nm/fields": lambda g: one_of_four(g),
+    "dense/matched": windowed,
+}
+
+# What the matched codec is for, at every width: mirrored rows, flipped signs, tiles, masks, tables, curves.
+REPEATS = {
+    "mirror": lambda g: np.concatenate([(w := g.normal(size=(6, 20)).astype(np.float32)), -w[:, ::-1]], axis=1),
+    "tiles": lambda g: np.tile(g.normal(size=(3, 16)).astype(np.float16), (9, 1)),
+    "doubles": lambda g: np.tile(g.normal(size=9), 7),
+    "mask": lambda g: np.where(np.tril(np.ones((40, 40))), 0, -np.inf).astype(np.float32),
+    "plane": lambda g: np.arange(40)[:, None] * 7 + np.arange(30),
+    "bytes": lambda g: np.frombuffer(b"the same words again and again, " * 20 + g.bytes(200), np.uint8).copy(),
+    "steps": lambda g: (np.arange(60)[:, None] ** 2 + g.integers(0, 99, 8)).astype(np.int32),
+    "waves": lambda g: np.sin(np.outer(np.arange(90), [1, 0.3, 0.1, 0.01])).astype(np.float32),
+    "half waves": lambda g: np.sin(np.outer(np.arange(90), [0.1, 0.01])).astype(np.float16),
+    "tiny numbers": lambda g: (np.outer(np.arange(-40, 40), [1, 3]) * 1e-44).astype(np.float32),
+    "infinite": lambda g: np.where(np.indices((90, 2))[0] % 20, np.outer(np.arange(90), [3e36, -1e37]), np.nan).astype(
+        np.float32
+    ),
+    "unsigned": lambda g: np.cumsum(g.integers(0, 5, (50, 4)), axis=0).astype(np.uint16),
 }
 
 
@@ -101,6 +125,34 @@ def test_every_layout_and_codec(name):
     t = oracle.Tensor(ONNX[a.dtype.name], list(a.shape), coded)
     assert t.bytes() == a.tobytes()
     assert t.used == len(coded)
+
+
+@pytest.mark.parametrize("name", REPEATS)
+def test_repeats(name):
+    with np.errstate(over="ignore"):
+        a = np.ascontiguousarray(REPEATS[name](np.random.default_rng(5)))
+    coded, report = stream(a)
+    assert report["codec"] == "matched"
+    assert native.sct_decode_tensor(ONNX[a.dtype.name], list(a.shape), coded)[0] == a.tobytes()
+    t = oracle.Tensor(ONNX[a.dtype.name], list(a.shape), coded)
+    assert t.bytes() == a.tobytes()
+    assert t.used == len(coded)
+
+
+def test_tensors_like_an_earlier_one():
+    g = np.random.default_rng(2)
+    w = g.normal(size=(24, 40)).astype(np.float32)
+    constants = {
+        "a": w, "equal": w.copy(), "other dims": w.reshape(-1, 8), "other type": w.view(np.int32), "empty": w[:0],
+        "negative": -w, "turned": w.T.copy(), "turned back": -w.T.copy().reshape(40, 24), "small": np.float32([1, 2]),
+    }  # fmt: skip
+    model = model_bytes([], constants, [], [])
+    packed = formats.pack(model)
+    agree(packed)
+    codecs = {s.name: (s.codec, s.nbytes) for s in formats.sections(packed) if s.kind == "tensor"}
+    assert {k for k, v in codecs.items() if v[0] == "same"} == {"equal", "other dims", "other type"}
+    assert all(codecs[k][0] == "matched" and codecs[k][1] < 40 for k in ("negative", "turned", "turned back"))
+    assert oracle.read(formats.pack(model, exact=True)) == model
 
 
 def test_fast_codebook():

@@ -54,6 +54,20 @@ def sealed(body):
     return body + struct.pack("<I", zlib.crc32(body))
 
 
+def leb(x):
+    return bytes([x & 127 | 128]) + leb(x >> 7) if x > 127 else bytes([x])
+
+
+def section(data, at):
+    """Length of the section that starts at `at`, and where the next one starts."""
+    size = shift = 0
+    while True:
+        size |= (data[at] & 127) << shift
+        at, shift = at + 1, shift + 7
+        if data[at - 1] < 128:
+            return size, at + size + 4
+
+
 def refused(data, match, offset=None):
     with pytest.raises(FormatError, match=match) as e:
         formats.unpack(data)
@@ -75,7 +89,7 @@ def test_header_cut_off(small):
 
 
 def test_newer_major_version_says_so(small):
-    refused(sealed(small[:3] + b"\x20" + small[4:-4]), "version 2.0 is newer than this reader", 3)
+    refused(sealed(small[:3] + b"\x30" + small[4:-4]), "version 3.0 is newer than this reader", 3)
 
 
 def test_version_zero(small):
@@ -83,7 +97,7 @@ def test_version_zero(small):
 
 
 def test_newer_minor_version_may_append(small, large):
-    newer = sealed(small[:3] + b"\x11" + small[4:-4] + b"something new")
+    newer = sealed(small[:3] + b"\x21" + small[4:-4] + b"something new")
     assert formats.unpack(newer) == formats.unpack(small)
     refused(sealed(small[:-4] + b"something new"), "bytes after the last tensor")
     # Sectioned: the first section's checksum covers the header, so it is renewed as well.
@@ -93,7 +107,7 @@ def test_newer_minor_version_may_append(small, large):
         at, shift = at + 1, shift + 7
         if large[at - 1] < 128:
             break
-    body = large[:3] + b"\x11" + large[4 : at + size]
+    body = large[:3] + b"\x21" + large[4 : at + size]
     extra = b"\x03new"
     rest = large[at + size + 4 :]
     newer = sealed(body) + rest + sealed(extra)
@@ -144,13 +158,13 @@ def test_section_checksum(large):
     refused(bytes(flipped), "section's checksum")
 
 
-def test_section_longer_than_its_stream(large):
-    # The last tensor's section, one byte longer and sealed again.
-    last = len(formats.pack(model({"b": np.arange(9)}))) and formats.sections(large)[-2].nbytes
-    start = len(large) - 4 - last - 1
-    assert large[start] == last
-    part = bytes([last + 1]) + large[start + 1 : -4] + b"\x00"
-    refused(large[:start] + sealed(part), "differ in length")
+def test_section_longer_than_its_streams(large):
+    # The last section, one byte longer and sealed again: what is left in it is no tensor.
+    _, at = section(large, 5)
+    size, after = section(large, at)
+    assert after == len(large)
+    grown = leb(size + 1) + large[after - 4 - size : -4] + b"\x00"
+    refused(large[:at] + sealed(grown), "bytes after the last tensor")
 
 
 def test_decompression_bomb_is_bounded():
@@ -169,8 +183,6 @@ def test_unbelievable_growth_is_refused():
 
 
 def test_refused_when_packing():
-    with pytest.raises(UnsupportedError, match="string"):
-        formats.pack(model({"s": np.array(["a", "b"], object)}))
     with pytest.raises(FormatError):
         formats.pack(b"\x00\x01\x02")
     node = helper.make_node("Relu", ["nowhere"], ["y"])
@@ -207,9 +219,11 @@ def test_mutations_end_in_a_model_or_a_format_error(small, large):
             formats.unpack(sealed(body) if not data[4] & 1 else body, limit=2**26)
 
 
-def test_golden_files_still_read():
-    folder = Path(__file__).parents[1] / "formats/golden"
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_golden_files_still_read(version):
+    folder = Path(__file__).parents[1] / "formats/golden" / version
     lines = folder.joinpath("SHA256").read_text().split()
+    assert lines
     for name, digest in zip(lines[::2], lines[1::2], strict=True):
         onnx_bytes = formats.unpack(folder.joinpath(f"{name}.sct").read_bytes())
         assert hashlib.sha256(onnx_bytes).hexdigest() == digest, name
