@@ -234,8 +234,6 @@ void broadcast(Upgrade& u, Node& n) {
   if (asked && placed) align(u, n, 1, axis);  // without an axis the last ones meet, as today
 }
 
-void gemm(Upgrade&, Node& n) { n.attrs.erase("broadcast"); }
-
 // One slope per channel stood on axis 1.
 void prelu(Upgrade& u, Node& n) {
   const int x = u.rank(need(n, 0)), slope = u.rank(need(n, 1));
@@ -413,6 +411,7 @@ struct Rule {
   void (*rewrite)(Upgrade& u, Node& n);
 };
 
+// Of two for one operator the first goes first.
 constexpr Rule kRules[] = {
     {"Add", 1, 7, broadcast},
     {"And", 1, 7, broadcast},
@@ -426,7 +425,6 @@ constexpr Rule kRules[] = {
     {"Dropout", 1, 7, test_mode},
     {"Dropout", 7, kEver, unread_outputs},
     {"Equal", 1, 7, broadcast},
-    {"Gemm", 1, 7, gemm},
     {"Greater", 1, 7, broadcast},
     {"ImageScaler", 1, kEver, image_scaler},
     {"Less", 1, 7, broadcast},
