@@ -330,6 +330,7 @@ void Lowering::check_work(const Node& n, double total) const {
 
 void Lowering::lower(const Node& node) {
   const LowerFn fn = find_operator(node.domain, node.op);
+  if (!fn && has_attr(node, "_refused")) throw UnsupportedError(attr_s(node, "_refused", ""), node.name);
   if (!fn)
     throw UnsupportedError("node '" + node_label(node) + "': operator " +
                                (node.domain.empty() ? node.op : node.domain + "." + node.op) +

@@ -206,6 +206,18 @@ def test_training_is_refused_and_named(opset: int, op: str) -> None:
         assert caught.value.node == f"the {op}"
 
 
+def test_no_pass_takes_a_refused_node_for_the_new_one_of_its_name() -> None:
+    """A norm or Dropout in training behind a convolution is not folded into it; `inspect` shows both."""
+    x, p = f32(1, 3, 6, 6), batch_norm((3,))
+    for op, inputs in (("BatchNormalization", ["c", *p]), ("Dropout", ["c"])):
+        nodes = [node("Conv", ["x", "w"], ("c",)), node(op, inputs, ("n",)), node("Relu", ["n"])]
+        data = model(nodes, 6, {"x": x}, {"w": f32(3, 3, 3, 3), **p})
+        with pytest.raises(UnsupportedError, match=f"{op} of n.*training"):
+            run(data, {"x": x})
+        shown = [row["op"] for row in inspect(data)["layers"]]  # of those without weights not all are
+        assert shown == (["Conv", op] if op == "BatchNormalization" else ["Conv"])
+
+
 def test_outputs_that_nobody_reads() -> None:
     """A mask, indices and statistics that are only named; BatchNormalization of opset 7 to 13 trains by naming them."""
     x, p = f32(2, 3, 8, 8), batch_norm((3,))

@@ -7,6 +7,7 @@
 //   _pool                int 1 (Conv): 2x2 max pool, stride 2, after the activation
 //   LayerNormalization   inputs[3] residual, added to the input before
 //   _rows_first          string (Attention): those of q, k, v, y that stand as [batch, rows, heads, dim]
+//   _refused             string (of kRefusedDomain): why lowering will refuse the node
 //   _ceil_to_shrink      int 1 (Resize, nearest): axes that get smaller round up, as in opset 10
 //   _spatial             int (Flatten): elements per channel the consumer's weights were rearranged for; checked
 //
@@ -37,11 +38,12 @@ namespace secateur {
 using Notes = std::vector<std::string>;
 
 inline constexpr const char* kQuadsDomain = "secateur";
+inline constexpr const char* kRefusedDomain = "secateur.refused";
 
 // All of them, in order.
 Notes run_passes(Graph& graph);
 
-// First of all. An UnsupportedError names the node whose old form has no new one; the graph is then as it was.
+// First of all. A node whose old form has no new one goes to kRefusedDomain, the reason in `_refused`.
 void upgrade(Graph& graph, Notes& notes);              // forms of opsets before 11; Sum, Mean, ImageScaler
 
 // Before constants are folded, so that quantized weights are still seen.

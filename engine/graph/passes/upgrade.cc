@@ -75,7 +75,7 @@ void become(Node& n, const char* op, Strings inputs) {
   n.inputs = std::move(inputs);
 }
 
-// The graph as it will be; nothing changes in the old one before all of it has a new form.
+// The graph as it will be; nothing changes in the old one before all of it was read.
 class Upgrade {
  public:
   explicit Upgrade(const Graph& graph) : graph_(graph) {
@@ -459,6 +459,22 @@ Rules rules_of(int64_t opset) {
   return rules;
 }
 
+// In its new form; without one it is an operator of nobody, which no pass takes for the new one of its name, and lowering
+// says why.
+Node rewritten(Upgrade& u, const Node& old, const std::vector<const Rule*>& rules) {
+  const size_t before = u.nodes.size();
+  Node n = old;
+  try {
+    for (const Rule* rule : rules) rule->rewrite(u, n);
+  } catch (const UnsupportedError& error) {
+    u.nodes.resize(before);
+    n = old;
+    n.domain = kRefusedDomain;
+    n.attrs["_refused"].value = std::string(error.what());
+  }
+  return n;
+}
+
 // One that has nothing to do: no copy of the graph for each MaxPool.
 bool idle(const std::vector<const Rule*>& rules, const Node& n) {
   return rules.size() == 1 && rules[0]->rewrite == unread_outputs && n.outputs.size() < 2;
@@ -479,10 +495,8 @@ void upgrade(Graph& graph, Notes& notes) {
     Upgrade u(graph);
     u.nodes.reserve(graph.nodes.size());
     for (const Node& old : graph.nodes) {
-      Node n = old;
-      if (const auto* found = of(old))
-        for (const Rule* rule : *found) rule->rewrite(u, n);
-      u.push(std::move(n));
+      const auto* found = of(old);
+      u.push(found ? rewritten(u, old, *found) : old);
     }
     graph.nodes = std::move(u.nodes);
     for (Tensor& t : u.added) graph.initializers.push_back(std::move(t));
