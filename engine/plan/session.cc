@@ -198,7 +198,7 @@ bool Session::try_guess(const Guess& guess) {
   Lowering L(graph_, cache_, isa_, n_threads_, allow_sparse_);
   L.allow_plain_loops(allow_plain_loops_);
   L.set_limits(limits_);
-  const Survey found = survey(graph_, L, dims, [](const std::string&) { return nullptr; });
+  const Survey found = survey(graph_, L, dims, [](const std::string&) { return nullptr; }, false);
   if (!found.refused.empty()) throw UnsupportedError(found.refused.front().why, found.refused.front().node);
   planned_ = found.fits && found.complete;
   return found.fits;
@@ -230,7 +230,7 @@ Refusals refusals(std::span<const uint8_t> bytes, const std::map<std::string, Va
   PackCache cache;
   Lowering L(graph, cache, selected_isa(), 1);
   L.allow_plain_loops(false);  // who asks has another runtime
-  const Survey found = survey(graph, L, dims, type_of);
+  const Survey found = survey(graph, L, dims, type_of, true);
   result.fits = found.fits;
   for (const auto& r : found.refused) {
     const bool known = r.layer >= 0 && static_cast<size_t>(r.layer) < names.size();

@@ -13,10 +13,10 @@ bool no_kernel_reads(DType t) { return dtype_size(t) == 0 || t == DType::kFloat1
 
 class Surveyor {
  public:
-  Surveyor(Lowering& lowering, const TypeOf& type_of) : lowering_(lowering), type_of_(type_of) {}
+  Surveyor(Lowering& lowering, const TypeOf& type_of, bool by_type) : lowering_(lowering), type_of_(type_of), by_type_(by_type) {}
 
   void visit(const Node& n) {
-    const std::string type = strange_type(n, [&](const std::string& value) { return dtype_of(value); });
+    const std::string type = by_type_ ? strange_type(n, [&](const std::string& value) { return dtype_of(value); }) : "";
     if (!type.empty()) {
       refuse(n, "node '" + node_label(n) + "' (" + n.op + "): " + type);
     } else if (std::any_of(n.inputs.begin(), n.inputs.end(), [&](const auto& in) { return !in.empty() && lowering_.find(in) < 0; })) {
@@ -39,6 +39,8 @@ class Surveyor {
   void lower(const Node& n) {
     try {
       lowering_.lower(n);
+    } catch (const TooLargeError&) {  // for these shapes; they may be a guess
+      contradict(n);
     } catch (const UnsupportedError& e) {
       refuse(n, e.what());
     } catch (const FormatError&) {
@@ -71,14 +73,15 @@ class Surveyor {
 
   Lowering& lowering_;
   const TypeOf& type_of_;
+  bool by_type_;
 };
 
 }  // namespace
 
-Survey survey(const Graph& graph, Lowering& lowering, const std::vector<std::optional<Dims>>& inputs, const TypeOf& type_of) {
+Survey survey(const Graph& graph, Lowering& lowering, const std::vector<std::optional<Dims>>& inputs, const TypeOf& type_of, bool by_type) {
   for (size_t i = 0; i < graph.inputs.size(); ++i)
     if (inputs[i]) lowering.bind_input(graph.inputs[i], *inputs[i]);
-  Surveyor surveyor(lowering, type_of);
+  Surveyor surveyor(lowering, type_of, by_type);
   for (const Node& n : graph.nodes) surveyor.visit(n);
   return std::move(surveyor.found_);
 }

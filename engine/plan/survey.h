@@ -24,8 +24,9 @@ struct Survey {
 // The element type and shape of a value behind a refused node; null or free axes where they are not known.
 using TypeOf = std::function<const ValueInfo*(const std::string& value)>;
 
-// `graph`: after the passes. `inputs`: one shape per graph input, empty optional where it is not known.
-Survey survey(const Graph& graph, Lowering& lowering, const std::vector<std::optional<Dims>>& inputs, const TypeOf& type_of);
+// `graph`: after the passes. `inputs`: one shape per graph input, empty optional where it is not known. `by_type`: refuse
+// what touches float16 without asking the handlers, so that it needs no shapes.
+Survey survey(const Graph& graph, Lowering& lowering, const std::vector<std::optional<Dims>>& inputs, const TypeOf& type_of, bool by_type);
 
 // A value's shape, if all of it is known.
 std::optional<Dims> known_dims(const ValueInfo& info);

@@ -156,6 +156,35 @@ def test_what_only_a_run_shows_is_found_at_once_and_kept(monkeypatch: pytest.Mon
     assert len(cuts) == n
 
 
+def test_float16_that_is_only_moved_stays_in_the_engine() -> None:
+    """Guessed sizes refuse what a plan would refuse, not more."""
+    x = models.info("x", models.H, ["n", "t", 4])
+    y = models.info("y", models.H, ["t", "n", 4])
+    model = models.build([models.node("Transpose", ["x"], ["y"], perm=[1, 0, 2])], [x], [y])
+    session = InferenceSession(model, threads=1, fallback=None)
+    assert session.coverage["planned"]
+    feed = models.floats(2, 3, 4).astype(np.float16)
+    assert np.array_equal(session.run(None, {"x": feed})[0], feed.transpose(1, 0, 2))
+
+
+def test_guessed_sizes_that_ask_too_much_refuse_nothing() -> None:
+    """A grid whose size is the square of a free axis: too large a constant for every size guessed but the last."""
+    nodes, w = models.layer("x", "h")
+    grid = [
+        models.node("Shape", ["h"], ["s"], start=1, end=2),
+        models.node("Concat", ["s", "s", "k"], ["ss"], axis=0),
+        models.node("ConstantOfShape", ["ss"], ["c"]),
+        models.node("ReduceSum", ["c"], ["r"], keepdims=0),
+        models.node("Add", ["h", "r"], ["y"]),
+    ]
+    x = models.info("x", models.F, [1, "t", 8])
+    model = models.build([*nodes, *grid], [x], [models.info("y", models.F, [1, "t", 8])], w | {"k": np.array([200000])})
+    session = InferenceSession(model, threads=1)
+    assert session.coverage["handed_over"] == []
+    (got,) = session.run(None, {"x": models.floats(1, 3, 8)})
+    assert_same([got], peer(model).run(None, {"x": models.floats(1, 3, 8)}))
+
+
 def test_wrongly_inferred_sizes_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime's inference is not to be relied on: parts whose shapes turn out otherwise run without them."""
 

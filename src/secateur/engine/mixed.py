@@ -62,6 +62,7 @@ class Parts:
         self._file: _native.File | None = None
         self.computed: dict[str, tuple[int, list[int], bytes]] = {}
         self._recut = 0
+        self._spare: _Plan | None = None  # the whole model in ONNX Runtime, once a run has failed in parts
         # An error without a node speaks of an unnamed one, or of the whole model; the parts will say it again.
         refused = {error.node: str(error)} if error.node else {}
         try:
@@ -204,11 +205,12 @@ class Parts:
         if plan.whole is not None:
             raise said from None
         try:
-            whole = self._whole(plan.refused, f"its parts do not fit together: {error}")
-            found = whole.run(names, feeds)
+            if self._spare is None or self._spare.pid != os.getpid():
+                self._spare = self._whole(plan.refused, f"its parts do not fit together: {error}")
+            found = self._spare.run(names, feeds)
         except (Peer, UnsupportedError):
             raise said from None
-        self._plan = whole
+        self._plan = self._spare
         return found
 
     def get_inputs(self) -> list[_native.NodeArg]:
