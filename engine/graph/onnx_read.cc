@@ -267,6 +267,41 @@ Dim read_dim(Wire w) {
   return dim;
 }
 
+void read_tensor_type(Wire tensor, ValueInfo& info) {
+  while (tensor.next()) {
+    if (tensor.field == 1) {
+      info.dtype = data_type(tensor.integer("element type"), "value '" + info.name + "'");
+    } else if (tensor.field == 2) {
+      info.has_shape = true;
+      Wire shape = tensor.message("shape");
+      while (shape.next()) {
+        if (shape.field == 1)
+          info.shape.push_back(read_dim(shape.message("dimension")));
+        else
+          shape.skip();
+      }
+      if (info.shape.size() > 64) shape.fail("value '" + info.name + "' has more than 64 dimensions");
+    } else {
+      tensor.skip();
+    }
+  }
+}
+
+void read_type(Wire type, ValueInfo& info) {
+  const Wire whole = type;
+  while (type.next()) {
+    if (type.field == 1) {
+      read_tensor_type(type.message("tensor type"), info);
+    } else if (type.field == 4 || type.field == 5 || type.field == 8 || type.field == 9) {
+      info.type = std::string(whole.rest());
+      type_text(info.type);  // says now if it is damaged
+      type.skip();
+    } else {
+      type.skip();
+    }
+  }
+}
+
 ValueInfo read_value_info(Wire w) {
   ValueInfo info;
   info.dtype = DType::kUndefined;
@@ -279,37 +314,7 @@ ValueInfo read_value_info(Wire w) {
       default: w.skip();
     }
   }
-  for (Wire type : types) {
-    const Wire whole = type;
-    while (type.next()) {
-      if (type.field == 1) {
-        Wire tensor = type.message("tensor type");
-        while (tensor.next()) {
-          if (tensor.field == 1) {
-            info.dtype = data_type(tensor.integer("element type"), "value '" + info.name + "'");
-          } else if (tensor.field == 2) {
-            info.has_shape = true;
-            Wire shape = tensor.message("shape");
-            while (shape.next()) {
-              if (shape.field == 1)
-                info.shape.push_back(read_dim(shape.message("dimension")));
-              else
-                shape.skip();
-            }
-            if (info.shape.size() > 64) shape.fail("value '" + info.name + "' has more than 64 dimensions");
-          } else {
-            tensor.skip();
-          }
-        }
-      } else if (type.field == 4 || type.field == 5 || type.field == 8 || type.field == 9) {
-        info.type = std::string(whole.rest());
-        type_text(info.type);  // says now if it is damaged
-        type.skip();
-      } else {
-        type.skip();
-      }
-    }
-  }
+  for (const Wire& type : types) read_type(type, info);
   if (!info.type.empty()) {
     info.dtype = DType::kUndefined;
     info.shape.clear();

@@ -78,10 +78,10 @@ struct Closure {
   }
 };
 
-Partition cut(const Graph& g, const std::map<size_t, std::string>& refused) {
-  Partition result;
-  result.refused = refused;
-  const Constants constants(g);
+// Nodes and values in parts: all that is ready of one side, then all of the other, so that every part is as large as the
+// order of values allows.
+std::vector<Part> take_turns(const Graph& g, const Constants& constants, const std::map<size_t, std::string>& refused) {
+  std::vector<Part> parts;
   // Inputs that a node still waits for, and who waits for a value.
   std::vector<size_t> missing(g.nodes.size(), 0);
   std::unordered_map<std::string, std::vector<size_t>> waiting;
@@ -100,7 +100,6 @@ Partition cut(const Graph& g, const std::map<size_t, std::string>& refused) {
     }
     if (missing[i] == 0) ready[side(i)].push(i);
   }
-  // Take all that is ready of one side, then all of the other: every part is as large as the order of values allows.
   int engine = 1;
   for (int idle = 0; left > 0 && idle < 2; engine = 1 - engine) {
     Part part;
@@ -120,30 +119,41 @@ Partition cut(const Graph& g, const std::map<size_t, std::string>& refused) {
     }
     std::sort(part.nodes.begin(), part.nodes.end());
     idle = part.nodes.empty() ? idle + 1 : 0;
-    if (!part.nodes.empty()) result.parts.push_back(std::move(part));
+    if (!part.nodes.empty()) parts.push_back(std::move(part));
   }
+  return parts;
+}
+
+// What every part reads from outside, and what others or the caller read of it.
+void connect(const Graph& g, const Constants& constants, std::vector<Part>& parts) {
   Names wanted;
   for (const auto& out : g.outputs) wanted.insert(out.name);
   std::unordered_map<std::string, size_t> made_in;
-  for (size_t p = 0; p < result.parts.size(); ++p)
-    for (size_t i : result.parts[p].nodes)
+  for (size_t p = 0; p < parts.size(); ++p)
+    for (size_t i : parts[p].nodes)
       for (const auto& out : g.nodes[i].outputs)
         if (!out.empty()) made_in[out] = p;
-  for (size_t p = 0; p < result.parts.size(); ++p) {
+  for (size_t p = 0; p < parts.size(); ++p) {
     Names seen;
-    for (size_t i : result.parts[p].nodes)
+    for (size_t i : parts[p].nodes)
       for (const auto& in : reads(g.nodes[i])) {
         if (constants.has(in)) continue;
         const auto made = made_in.find(in);
         if (made != made_in.end() && made->second == p) continue;
         if (made != made_in.end()) wanted.insert(in);
-        if (seen.insert(in).second) result.parts[p].inputs.push_back(in);
+        if (seen.insert(in).second) parts[p].inputs.push_back(in);
       }
   }
-  for (Part& part : result.parts)
+  for (Part& part : parts)
     for (size_t i : part.nodes)
       for (const auto& out : g.nodes[i].outputs)
         if (wanted.count(out)) part.outputs.push_back(out);
+}
+
+Partition cut(const Graph& g, const std::map<size_t, std::string>& refused) {
+  const Constants constants(g);
+  Partition result{take_turns(g, constants, refused), refused};
+  connect(g, constants, result.parts);
   for (Part& part : result.parts) {
     if (!part.engine) continue;
     const Closure behind(g, constants, part, [&](const std::string& value) {
