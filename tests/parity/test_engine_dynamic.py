@@ -275,6 +275,80 @@ def test_a_range_of_nothing_but_zero_and_one_with_nan(monkeypatch: pytest.Monkey
     assert got[1] == quantized(np.nan_to_num(x))[1]
 
 
+@pytest.mark.parametrize("kind", ["relu", "clip", "clip from -1"])
+def test_a_relu_before_the_range_is_part_of_it(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Bytes saturate where it would have cut; one that cuts elsewhere, or that others read, stays."""
+    net = Net(25)
+    if kind == "relu":
+        cut = net.node("Relu", "x")
+    else:
+        cut = net.node("Clip", "x", net.const(0 if kind == "clip" else -1, F), net.const(1.5, F))
+    q, scale, zero = dynamic(net, cut)
+    w = net.rng.integers(-127, 128, (8, 6))
+    y = net.node("MatMulInteger", q, net.const(w, np.int8), zero)
+    types = {y: TensorProto.INT32, scale: TensorProto.FLOAT, zero: TensorProto.UINT8}
+    model = net.model({"x": ["n", 8]}, types)
+    for top in (1.0, 3.0):
+        x = (net.rng.random((33, 8)) * 2 * top - top).astype(F)
+        x[0, 0] = top
+        real = np.maximum(x, 0) if kind == "relu" else np.clip(x, F(0 if kind == "clip" else -1), F(1.5))
+        qx, step, x0 = quantized(real)
+        got = on_every_isa(monkeypatch, model, {"x": x})
+        np.testing.assert_array_equal(got[0], (qx - x0) @ w)
+        assert (got[1], got[2]) == (step, x0)
+    monkeypatch.delenv("SECATEUR_ISA")
+    session = InferenceSession(model, threads=1)
+    session.run(None, {"x": x})
+    whys = [r["why"] for r in session.explain(batch=33, repeats=0)]
+    assert any("Relu fused" in why for why in whys) == (kind != "clip from -1")
+
+
+def test_no_rows_give_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Net(26)
+    q, scale, zero = dynamic(net)
+    y = net.node("MatMulInteger", q, net.const(net.rng.integers(-127, 128, (8, 6)), np.int8), zero)
+    y = net.node("Mul", net.node("Cast", y, to=TensorProto.FLOAT), scale)
+    model = net.model({"x": ["n", 8]}, {y: TensorProto.FLOAT})
+    (got,) = on_every_isa(monkeypatch, model, {"x": np.zeros((0, 8), F)})
+    assert got.shape == (0, 6)
+    net = Net(27)
+    q, scale, zero = dynamic(net)
+    y = net.node("ConvInteger", q, net.const(net.rng.integers(0, 256, (5, 4, 3, 3)), np.uint8), zero, pads=[1] * 4)
+    model = net.model({"x": ["n", 4, 6, 6]}, {y: TensorProto.INT32})
+    (got,) = on_every_isa(monkeypatch, model, {"x": np.zeros((0, 4, 6, 6), F)})
+    assert got.shape == (0, 5, 6, 6)
+
+
+def test_scales_beyond_int32_are_handed_over() -> None:
+    """Sums times their scale leave int32: no kernel takes that."""
+    net = Net(28)
+    grid = (F(0.01), 0)
+    w = net.node(
+        "DequantizeLinear", net.const(np.full((16, 16, 3, 3), 9), np.int8), net.const(F(1e9), F), net.const(0, np.int8)
+    )
+    y = net.node("Conv", net.dequantize(net.quantize("x", *grid), *grid), w, pads=[1] * 4)
+    model = net.model({"x": [1, 16, 12, 12]}, {net.quantize(y, F(1e-6), 0): TensorProto.UINT8})
+    x = {"x": net.rng.random((1, 16, 12, 12)).astype(F)}
+    with pytest.warns(HandedOverWarning, match="plain loops"):
+        (got,) = InferenceSession(model, threads=1).run(None, x)
+    np.testing.assert_array_equal(got, InferenceSession(model, threads=1, fallback=None).run(None, x)[0])
+
+
+def test_inspect_marks_plain_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Handed over where it can be; named where it cannot."""
+    from secateur.engine import inspect, session
+
+    model, _ = two_activations(64)
+    found = inspect(model)
+    assert [row["kernel"] for row in found["layers"]] == ["onnxruntime"]
+    assert found["totals"]["n_plain_loops"] == 0
+    monkeypatch.setattr(session, "_onnxruntime_is_there", lambda: False)
+    found = inspect(model)
+    assert [row["kernel"] for row in found["layers"]] == ["matmul_integer_ref"]
+    assert found["totals"]["n_plain_loops"] == 1
+    assert found["layers"][0]["why"].startswith("plain loops: its second operand is no constant")
+
+
 def test_onnx_is_the_definition() -> None:
     """The same sums as ONNX's reference evaluator, with zero points everywhere."""
     reference = pytest.importorskip("onnx.reference")

@@ -23,6 +23,7 @@
 //   QuadLinear   the same, weight [out, in], no residual; with _gelu as with _float, but then its GELU is quantized to _q_scale,
 //                _q_zero
 //   QuadTable    x, table [256] of the result's type, by the byte of x as u8
+//   _most        (float, on a DynamicQuantizeLinear) x counts as min(max(x, 0), _most)
 //   _why         (string, on any layer) why it is not an integer layer, or not wholly: for explain()
 //   QuadAdd      a, b; _a_scale, _a_zero, _b_scale, _b_zero, _scale, _zero, _lo, _hi
 //   QuadAverage, QuadMaxPool, QuadReshape   x and the attributes and further inputs of `_op`; _x_scale, _x_zero, _scale, _zero

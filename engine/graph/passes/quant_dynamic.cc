@@ -1,6 +1,8 @@
 // Dynamic quantization: ConvInteger and MatMulInteger with constant weights become integer layers whose zero point comes
 // while running, and the Cast, Mul by the scales and Add of a bias behind one become its float32 result.
 #include <algorithm>
+#include <limits>
+#include <optional>
 
 #include "graph/passes/passes.h"
 #include "graph/passes/quant.h"
@@ -107,10 +109,41 @@ void take_float(Rewriter& r, size_t at) {
   r.replace(last, std::move(layer));
 }
 
+// The upper bound of a Relu, or of a Clip from 0; nothing for other nodes.
+std::optional<float> upper_bound(const Rewriter& r, const Node& n) {
+  constexpr float kOpen = std::numeric_limits<float>::infinity();
+  if (is(n, "Relu") && n.inputs.size() == 1) return kOpen;
+  if (!is(n, "Clip") || !has_input(n, 0)) return std::nullopt;
+  float bounds[] = {attr_f(n, "min", -kOpen), attr_f(n, "max", kOpen)};
+  for (size_t k = 1; k <= 2; ++k) {
+    if (!has_input(n, k)) continue;
+    const Tensor* t = r.f32(n.inputs[k]);
+    if (!t || t->numel() != 1) return std::nullopt;
+    bounds[k - 1] = t->f32()[0];
+  }
+  return bounds[0] == 0 && bounds[1] > 0 ? std::optional(bounds[1]) : std::nullopt;
+}
+
+// A Relu that only a DynamicQuantizeLinear reads bounds its range: bytes saturate where the Relu would have cut.
+void take_relus(Rewriter& r) {
+  for (size_t i = 0; i < r.size(); ++i) {
+    if (r.dead(i) || !is(r.node(i), "DynamicQuantizeLinear") || !has_input(r.node(i), 0)) continue;
+    const int maker = r.producer(r.node(i).inputs[0]);
+    if (maker < 0 || r.only_consumer(r.node(i).inputs[0]) != static_cast<int>(i)) continue;
+    const auto most = upper_bound(r, r.node(static_cast<size_t>(maker)));
+    if (!most) continue;
+    const std::string x = r.node(static_cast<size_t>(maker)).inputs[0];
+    r.attrs(i)["_most"].value = *most;
+    r.kill(static_cast<size_t>(maker));
+    r.set_input(i, 0, x);
+  }
+}
+
 }  // namespace
 
 size_t fuse_dynamic(Rewriter& r) {
   size_t count = 0;
+  take_relus(r);
   for (size_t i = 0; i < r.size(); ++i) {
     if (r.dead(i) || (!is(r.node(i), "ConvInteger") && !is(r.node(i), "MatMulInteger"))) continue;
     if (const std::string why = make_layer(r, i); !why.empty()) {

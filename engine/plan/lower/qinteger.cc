@@ -45,11 +45,14 @@ struct DynamicQuantizeStep {
   bool quads;
   int64_t n, bytes;
   int x, y, scale, zero;
+  bool relu = false;       // x counts as min(max(x, 0), most)
+  float most = 0;
   void run(const Exec& e) const noexcept {
     auto* zero_point = static_cast<uint8_t*>(e.ptr[zero]);
     auto* to = static_cast<uint8_t*>(e.ptr[y]);
     float lo, hi;
     kernels->range(n, e.f32(x), &lo, &hi);
+    if (relu) lo = 0, hi = hi < most ? hi : most;
     dynamic_grid(lo, hi, e.f32_out(scale), zero_point);
     const float step = e.f32(scale)[0];
     if (!(step > 0)) {
@@ -143,11 +146,14 @@ void lower_dynamic_quantize(Lowering& L, const Node& n) {
   const int x = L.in_f32(n, 0);
   const ValueLayout layout = wanted_layout(L, n, L.dims(x));
   const int y = L.out(n, 0, DType::kUInt8, L.dims(x), layout), scale = L.out(n, 1, DType::kFloat, {}), zero = L.out(n, 2, DType::kUInt8, {});
-  DynamicQuantizeStep s{&quads_kernels(L.int8_isa()), {}, layout != ValueLayout::kPlain, L.value(x).numel(), 0, x, y, scale, zero};
+  DynamicQuantizeStep s{&quads_kernels(L.int8_isa()), {}, layout != ValueLayout::kPlain, L.value(x).numel(), 0, x, y, scale, zero, false, 0};
   if (s.quads) s.shape = quads_shape(L.dims(x), layout);
   s.bytes = static_cast<int64_t>(L.value(y).nbytes());
+  s.relu = has_attr(n, "_most");
+  s.most = attr_f(n, "_most", 0);
   StepInfo info;
   info.kernel = s.quads ? "dynamic_quantize_quads_f32" : "dynamic_quantize_f32";
+  if (s.relu) info.why = "Relu fused";
   L.emit(n, s, {x}, {y, scale, zero}, info);
 }
 

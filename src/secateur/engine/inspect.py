@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from secateur.engine import _native
@@ -80,16 +81,24 @@ def _is_sct(data: bytes) -> bool:
 
 def _session(model: bytes, tune: str | None) -> tuple[InferenceSession | None, str | None]:
     """A session if any runtime takes the model, and why the engine alone does not."""
+    alone, refused = None, None
     try:
-        return InferenceSession(model, threads=1, fallback=None, tune=tune), None
+        alone = InferenceSession(model, threads=1, fallback=None, tune=tune)
     except UnsupportedError as error:
         refused = str(error)
+    if alone is not None and not any(map(_plain_loops, alone.explain(repeats=0) if alone.known_shapes else [])):
+        return alone, None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", HandedOverWarning)  # told in `coverage`
             return InferenceSession(model, threads=1, tune=tune), refused
     except (UnsupportedError, MissingExtraError):
-        return None, refused
+        return alone, refused
+
+
+def _plain_loops(step: Mapping[str, Any]) -> bool:
+    """Whether the step is a layer for which there is no kernel."""
+    return bool(step["kernel"].endswith("_ref") and step["why"].startswith("plain loops"))
 
 
 def _steps(session: InferenceSession, batch: int, repeats: int) -> dict[int | str, dict[str, Any]]:
@@ -141,7 +150,7 @@ def _layer(row: dict[str, Any], step: dict[str, Any] | None, coded: dict[str, Se
         "kernel": step["kernel"] if step else ("fused" if n_weights == 0 and row["nbytes"] else ""),
         "why": step["why"] if step else "",
         "arithmetic": _arithmetic(row, step),
-        "plain_loops": bool(step and step["kernel"].endswith("_ref") and step["why"].startswith("plain loops")),
+        "plain_loops": bool(step and _plain_loops(step)),
         "predicted_us": predicted,
         "time_us": time,
         "slow": predicted is not None and time is not None and time > 2 * predicted + 1,
