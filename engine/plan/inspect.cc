@@ -11,6 +11,7 @@
 #include "graph/attrs.h"
 #include "graph/check.h"
 #include "graph/passes/passes.h"
+#include "graph/passes/quant.h"
 #include "plan/session.h"
 
 namespace secateur {
@@ -147,6 +148,27 @@ void find_grid(std::vector<float> values, LayerReport& report) {
   report.structure.emplace_back(text);
 }
 
+// The constant weights of an operator of integers, less their zero points; without dimensions when there are none.
+Tensor integer_weights(const Node& n, const std::unordered_map<std::string, const Tensor*>& constant) {
+  const bool linear = n.op == "QLinearConv" || n.op == "QLinearMatMul", conv = n.op == "QLinearConv" || n.op == "ConvInteger";
+  Tensor t;
+  if (!n.domain.empty() || (!linear && n.op != "ConvInteger" && n.op != "MatMulInteger")) return t;
+  const auto value = [&](size_t slot) {
+    const auto it = slot < n.inputs.size() ? constant.find(n.inputs[slot]) : constant.end();
+    return it == constant.end() ? nullptr : it->second;
+  };
+  const Tensor *w = value(linear ? 3 : 1), *zero = value(linear ? 5 : 3);
+  if (!w || w->dims.size() < 2 || (w->dtype != DType::kInt8 && w->dtype != DType::kUInt8)) return t;
+  const size_t axis = conv ? 0 : w->dims.size() - 1;
+  if (zero && (zero->dtype != w->dtype || (zero->numel() != 1 && zero->numel() != w->dims[axis]))) zero = nullptr;
+  const auto values = less_zeros(*w, zero, axis);
+  t.dtype = DType::kFloat;
+  t.dims = w->dims;
+  t.data.resize(values.size() * 4);
+  for (size_t i = 0; i < values.size(); ++i) reinterpret_cast<float*>(t.data.data())[i] = static_cast<float>(values[i]);
+  return t;
+}
+
 }  // namespace
 
 std::vector<LayerReport> inspect_layers(const Graph& graph) {
@@ -209,7 +231,9 @@ std::vector<LayerReport> inspect_layers(const Graph& graph) {
       }
     }
     const bool weighted = n.domain.empty() && n.inputs.size() > 1 && (n.op == "Conv" || n.op == "Gemm" || n.op == "MatMul");
-    const Tensor* w = weighted && constant.count(n.inputs[1]) ? constant[n.inputs[1]] : nullptr;
+    const Tensor integers = integer_weights(n, constant);
+    const Tensor* w = weighted && constant.count(n.inputs[1]) ? constant[n.inputs[1]] : integers.dims.empty() ? nullptr : &integers;
+    if (w == &integers) stored_bits = 8;
     if (w && w->dtype == DType::kFloat && w->dims.size() >= 2) {
       report.shape = w->dims;
       report.n_weights = w->numel();
@@ -225,12 +249,13 @@ std::vector<LayerReport> inspect_layers(const Graph& graph) {
       const bool few = report.n_values <= 256 && report.n_values * 4 <= report.nnz;
       report.bits = few ? std::max<int64_t>(1, log2_ceil(report.n_values + zero)) : stored_bits ? stored_bits : 32;
       Matrix m{w->f32(), w->dims[0], w->dims[1], 1, false};
-      if (n.op == "Conv") {
+      const bool conv = n.op == "Conv" || n.op == "ConvInteger" || n.op == "QLinearConv";
+      if (conv) {
         for (size_t i = 2; i < w->dims.size(); ++i) m.cell *= w->dims[i];
-      } else if (n.op == "MatMul" || attr_i(n, "transB", 0) == 0) {
+      } else if (n.op != "Gemm" || attr_i(n, "transB", 0) == 0) {
         m.rows = w->dims[1], m.cols = w->dims[0], m.transposed = true;
       }
-      if (n.op == "Conv" || w->dims.size() == 2) find_structure(m, report.nnz, report);
+      if (conv || w->dims.size() == 2) find_structure(m, report.nnz, report);
       find_grid(values, report);
     }
     if (reports.empty() || reports.back().index != report.index) {

@@ -334,6 +334,20 @@ def test_scales_beyond_int32_are_handed_over() -> None:
     np.testing.assert_array_equal(got, InferenceSession(model, threads=1, fallback=None).run(None, x)[0])
 
 
+def test_inspect_sees_the_weights_of_integer_operators() -> None:
+    """Less their zero points: shape, density, bits, multiply-adds; int8 arithmetic."""
+    from secateur.engine import inspect
+
+    net = Net(29)
+    q, _, zero = dynamic(net)
+    w = np.where(net.rng.random((8, 4, 3, 3)) < 0.25, net.rng.integers(0, 256, (8, 4, 3, 3)), 77)
+    y = net.node("ConvInteger", q, net.const(w, np.uint8), zero, net.const(77, np.uint8), pads=[1] * 4)
+    found = inspect(net.model({"x": [1, 4, 6, 6]}, {y: TensorProto.INT32}))
+    (layer,) = [row for row in found["layers"] if row["op"] == "ConvInteger"]
+    assert (layer["shape"], layer["n_weights"], layer["nnz"]) == ([8, 4, 3, 3], 288, np.count_nonzero(w != 77))
+    assert (layer["macs"], layer["bits"], layer["arithmetic"]) == (288 * 36, 8, "int8")
+
+
 def test_inspect_marks_plain_loops(monkeypatch: pytest.MonkeyPatch) -> None:
     """Handed over where it can be; named where it cannot."""
     from secateur.engine import inspect, session

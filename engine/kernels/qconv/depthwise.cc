@@ -19,10 +19,12 @@ bool qconv_depthwise_supports(const ConvShape& s, const QEpilogue& e) {
 }
 
 // Measured on Zen 4.
-double qconv_depthwise_cycles(const QConvKernel& kernel, const ConvShape& s) {
+double qconv_depthwise_cycles(const QConvKernel& kernel, const ConvShape& s, bool wide) {
   const double product = kernel.isa == Isa::kVnni ? 1 : kernel.isa == Isa::kAvx512 ? 4.4 : kernel.isa == Isa::kAvx2 ? 2.4 : 16;
   const double vectors = double(s.conv_h()) * ((s.conv_w() + kernel.lanes - 1) / kernel.lanes);
-  const double row = column_groups(s) * (s.kernel_h * 4 * product * 1.1 + 10.0 * s.stride_w);
+  // Weights of several bytes: more products, and loops whose length is not known.
+  const double parts = wide && kernel.weight_words == 1 ? 2.5 : 1;
+  const double row = column_groups(s) * (s.kernel_h * 4 * product * parts * 1.1 + 10.0 * s.stride_w);
   return 300 + double(quads(s.in_c)) * (vectors * (row + (kernel.isa == Isa::kPortable ? 250 : 12)) + 20);
 }
 
@@ -30,13 +32,13 @@ std::unique_ptr<PackedQConv> qconv_depthwise_pack(const QConvKernel& kernel, con
                                                   const Tile&) {
   auto p = std::make_unique<PackedPanel>();
   p->begin(kernel, s, e, w);
-  p->cycles = qconv_depthwise_cycles(kernel, s);
   const int words = kernel.weight_words, groups = column_groups(s);
   const size_t count = static_cast<size_t>(quads(s.in_c)) * s.kernel_h * groups * 4 * words;
   const bool bytes = words == 1;
   int parts = 1;
   for (int64_t i = 0; i < s.weight_count(); ++i)
     while (parts < kMostParts && weight_part(bytes, w.at(i), parts) != 0) ++parts;
+  p->cycles = qconv_depthwise_cycles(kernel, s, parts > 1);
   p->weights = Buffer(count * 4 * static_cast<size_t>(parts));
   std::memset(p->weights.data(), 0, p->weights.size());
   for (int part = 0; part < parts; ++part)

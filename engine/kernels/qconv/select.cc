@@ -26,7 +26,7 @@ const QConvKernel* find_qconv_kernel(Isa isa, QConvFamily family) {
 
 double predict_qconv_us(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QDensity& d) {
   if (kernel.family == QConvFamily::kReference) return double(s.weight_count()) * s.conv_h() * s.conv_w() / 1e3;
-  if (kernel.family == QConvFamily::kDepthwise) return qconv_depthwise_cycles(kernel, s) / kQCyclesPerMicrosecond;
+  if (kernel.family == QConvFamily::kDepthwise) return qconv_depthwise_cycles(kernel, s, d.wide) / kQCyclesPerMicrosecond;
   if (kernel.family == QConvFamily::kRow) return qconv_row_cycles(kernel, s, d) / kQCyclesPerMicrosecond;
   return plan_qconv(kernel, s, e, d).cycles / kQCyclesPerMicrosecond;
 }

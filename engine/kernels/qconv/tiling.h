@@ -36,7 +36,7 @@ std::vector<QTiling> qconv_tilings(const QConvKernel& kernel, const ConvShape& s
 Tile tile_of(const QTiling& t);
 
 // Of one image.
-double qconv_depthwise_cycles(const QConvKernel& kernel, const ConvShape& s);
+double qconv_depthwise_cycles(const QConvKernel& kernel, const ConvShape& s, bool wide);
 double qconv_row_cycles(const QConvKernel& kernel, const ConvShape& s, const QDensity& d);
 
 inline constexpr double kQCyclesPerMicrosecond = 3500;
