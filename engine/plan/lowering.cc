@@ -17,6 +17,7 @@ namespace {
 // could else ask for all memory (ConstantOfShape). All of them together may take that and four times the file's constants.
 constexpr size_t kMaxFolded = size_t{1} << 30;
 constexpr int64_t kMaxElements = int64_t{1} << 40;
+constexpr size_t kMostAxes = 8;       // kernels/generic/generic.h's kMaxRank
 constexpr size_t kManyValues = 4096;  // comparing each with each: 8 million steps
 
 // As Lowering::unsupported.
@@ -95,7 +96,22 @@ int Lowering::find(const std::string& name) const {
   return it == by_name_.end() ? -1 : it->second;
 }
 
+// Axes beside an empty one count as well: strides are products of any of them.
+void Lowering::check_dims(const Node& n, const Dims& dims) const {
+  int64_t count = 1;
+  for (int64_t d : dims) {
+    if (d < 0) invalid(n, "computed shape " + dims_text(dims) + " has a negative dimension");
+    if (d > 1 && count > kMaxElements / d) invalid(n, "computed shape " + dims_text(dims) + " is too large");
+    count *= std::max<int64_t>(d, 1);
+  }
+  if (dims.size() > kMostAxes) unsupported(n, "rank " + std::to_string(dims.size()) + ", supported: up to " + std::to_string(kMostAxes));
+}
+
 void Lowering::bind_input(const ValueInfo& info, const Dims& dims) {
+  Node input;
+  input.op = "input";
+  input.name = info.name;
+  check_dims(input, dims);
   const int id = new_value(info.name, info.dtype, dims);
   values_[static_cast<size_t>(id)].is_input = true;
 }
@@ -104,6 +120,8 @@ int Lowering::in_or(const Node& n, size_t i) const {
   if (!has(n, i)) return -1;
   const int id = find(n.inputs[i]);
   if (id < 0) invalid(n, "input '" + n.inputs[i] + "' is not defined");
+  if (value(id).dims.size() > kMostAxes)  // an initializer's
+    unsupported(n, "input '" + n.inputs[i] + "' has rank " + std::to_string(value(id).dims.size()) + ", supported: up to " + std::to_string(kMostAxes));
   return id;
 }
 
@@ -121,13 +139,7 @@ int Lowering::in_f32(const Node& n, size_t i) const {
 
 int Lowering::out(const Node& n, size_t i, DType dtype, Dims dims, ValueLayout layout) {
   const std::string name = i < n.outputs.size() ? n.outputs[i] : std::string();
-  int64_t count = 1;
-  for (int64_t d : dims) {
-    if (d < 0) invalid(n, "computed shape " + dims_text(dims) + " has a negative dimension");
-    if (d != 0 && count > kMaxElements / d) invalid(n, "computed shape " + dims_text(dims) + " is too large");
-    count *= d;
-  }
-  if (dims.size() > 8) unsupported(n, "rank " + std::to_string(dims.size()) + ", supported: up to 8");
+  check_dims(n, dims);
   const int id = new_value(name, dtype, std::move(dims));
   values_[static_cast<size_t>(id)].layout = layout;
   if (eager_) {
@@ -165,14 +177,9 @@ int Lowering::scratch(size_t nbytes) {
 void Lowering::alias(const Node& n, size_t i, int source, Dims dims) {
   const Value src = value(source);
   const std::string name = i < n.outputs.size() ? n.outputs[i] : std::string();
-  int64_t count = 1;
-  for (int64_t d : dims) {
-    if (d < 0 || (d != 0 && count > kMaxElements / d)) invalid(n, "computed shape " + dims_text(dims) + " is not possible");
-    count *= d;
-  }
-  if (count != src.numel()) invalid(n, "cannot view " + dims_text(src.dims) + " as " + dims_text(dims));
-  if (dims.size() > 8) unsupported(n, "rank " + std::to_string(dims.size()) + ", supported: up to 8");
+  check_dims(n, dims);
   const int id = new_value(name, src.dtype, std::move(dims));
+  if (value(id).numel() != src.numel()) invalid(n, "cannot view " + dims_text(src.dims) + " as " + dims_text(value(id).dims));
   Value& v = values_[static_cast<size_t>(id)];
   v.constant = src.constant;
   v.owner = src.owner;

@@ -223,6 +223,7 @@ class Lowering {
  private:
   size_t place_values();
   size_t place_in_order(std::vector<int> order);  // of very many values
+  void check_dims(const Node& n, const Dims& dims) const;
   void check_nbytes(double nbytes) const;
   void check_work(const Node& n, double total) const;
   const Node& named(const Node& n) const { return n.op.empty() && now_ ? *now_ : n; }  // temporaries come from no node

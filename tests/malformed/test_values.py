@@ -120,8 +120,8 @@ GIANT = {
     "a tile": image("Tile", {"r": np.array([1, 1, 2**20, 2**16], np.int64)}),
     "an expand": image("Expand", {"s": np.array([2**20, 2**16, 8, 8], np.int64)}),
     "a resize": image("Resize", {"roi": np.zeros(0, np.float32), "s": np.array([1, 1, 1e6, 1e6], np.float32)}),
-    "a product": image("MatMul", {"w": np.ones((8, 2), np.float32)}, shape=(2**20, 2**18, 1, 8)),
-    "an einsum": image("Einsum", equation="abcd->ba", shape=(2**20, 2**20, 1, 1)),
+    "a product": image("MatMul", {"w": np.ones((8, 2), np.float32)}, shape=(2**20, 2**15, 1, 8)),
+    "an einsum": image("Einsum", equation="abcd->ba", shape=(2**19, 2**19, 1, 1)),
 }
 
 

@@ -224,6 +224,7 @@ void fuse_pads(Graph& graph, Notes& notes) {
     auto own = mode == "VALID" ? none : attr_is(conv, "pads", none);
     bool ok = own.size() == 2 * spatial && pads[0] == 0 && pads[1] == 0 && pads[rank] == 0 && pads[rank + 1] == 0;
     for (int64_t v : pads) ok = ok && v >= 0 && v < (1 << 20);
+    for (int64_t v : own) ok = ok && v >= 0 && v < (1 << 28);
     if (!ok) continue;
     for (size_t k = 0; k < spatial; ++k) {
       own[k] += pads[2 + k];

@@ -1,11 +1,24 @@
 #include "kernels/reduce/reduce.h"
 
 #include <algorithm>
+#include <compare>
 #include <limits>
 #include <type_traits>
 
 namespace secateur {
 namespace {
+
+// An int64 whose sums and products wrap, as they do elsewhere.
+struct Wrapping {
+  int64_t v = 0;
+  Wrapping() = default;
+  explicit Wrapping(int64_t x) : v(x) {}
+  explicit operator int64_t() const { return v; }
+  void operator+=(Wrapping o) { v = static_cast<int64_t>(static_cast<uint64_t>(v) + static_cast<uint64_t>(o.v)); }
+  void operator*=(Wrapping o) { v = static_cast<int64_t>(static_cast<uint64_t>(v) * static_cast<uint64_t>(o.v)); }
+  void operator/=(Wrapping o) { v = o.v == -1 ? static_cast<int64_t>(0 - static_cast<uint64_t>(v)) : v / o.v; }
+  auto operator<=>(const Wrapping&) const = default;
+};
 
 // Walks the kept axes; for each of their positions walks the reduced ones. Acc is the type sums are carried in.
 template <class T, class Acc>
@@ -32,9 +45,9 @@ void reduce(const Reduce& p, const T* x, T* y) {
     }
     Acc acc = p.op == ReduceOp::kProd ? Acc(1) : Acc(0);
     if (p.op == ReduceOp::kMax)
-      acc = std::is_floating_point_v<T> ? -std::numeric_limits<Acc>::infinity() : static_cast<Acc>(std::numeric_limits<T>::lowest());
+      acc = std::is_floating_point_v<T> ? static_cast<Acc>(-std::numeric_limits<T>::infinity()) : static_cast<Acc>(std::numeric_limits<T>::lowest());
     if (p.op == ReduceOp::kMin)
-      acc = std::is_floating_point_v<T> ? std::numeric_limits<Acc>::infinity() : static_cast<Acc>(std::numeric_limits<T>::max());
+      acc = std::is_floating_point_v<T> ? static_cast<Acc>(std::numeric_limits<T>::infinity()) : static_cast<Acc>(std::numeric_limits<T>::max());
     const int64_t inner = n_red ? red[0] : 1, inner_stride = n_red ? red_stride[0] : 0;
     const int64_t outer = inner ? count / inner : 0;
     for (int64_t r = 0; r < outer; ++r) {
@@ -62,6 +75,6 @@ void reduce(const Reduce& p, const T* x, T* y) {
 }  // namespace
 
 void reduce_f32_ref(const Reduce& p, const float* x, float* y) noexcept { reduce<float, double>(p, x, y); }
-void reduce_i64_ref(const Reduce& p, const int64_t* x, int64_t* y) noexcept { reduce<int64_t, int64_t>(p, x, y); }
+void reduce_i64_ref(const Reduce& p, const int64_t* x, int64_t* y) noexcept { reduce<int64_t, Wrapping>(p, x, y); }
 
 }  // namespace secateur

@@ -188,6 +188,7 @@ void lower_range(Lowering& L, const Node& n) {
     L.unsupported(n, "start, limit and delta must be constant scalars");
   if ((*delta)[0] == 0) L.invalid(n, "delta is zero");
   const double count = std::max(0.0, std::ceil(((*limit)[0] - (*start)[0]) / (*delta)[0]));
+  L.check_size(n, {}, count);
   if (!(count < 1e8)) L.unsupported(n, "a range of " + std::to_string(count) + " values");
   const auto m = static_cast<size_t>(count);
   if (t == DType::kFloat) {
@@ -197,10 +198,12 @@ void lower_range(Lowering& L, const Node& n) {
     return;
   }
   if (t != DType::kInt64 && t != DType::kInt32) L.unsupported(n, "dtype, supported: float32, int32, int64");
+  if (L.value(L.in(n, 2)).dtype != t || L.value(L.in(n, 1)).dtype != t) L.invalid(n, "start, limit and delta have different dtypes");
   std::vector<int64_t> v(m);
   std::vector<int32_t> w(m);
+  const auto first = static_cast<uint64_t>((*L.ints(L.in(n, 0)))[0]), step = static_cast<uint64_t>((*L.ints(L.in(n, 2)))[0]);
   for (size_t i = 0; i < m; ++i) {
-    v[i] = static_cast<int64_t>((*start)[0]) + static_cast<int64_t>(i) * static_cast<int64_t>((*delta)[0]);
+    v[i] = static_cast<int64_t>(first + i * step);
     w[i] = static_cast<int32_t>(v[i]);
   }
   L.constant(n, 0, t, {static_cast<int64_t>(m)}, t == DType::kInt64 ? static_cast<const void*>(v.data()) : w.data());
