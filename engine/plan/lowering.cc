@@ -101,7 +101,7 @@ void Lowering::check_dims(const Node& n, const Dims& dims) const {
   int64_t count = 1;
   for (int64_t d : dims) {
     if (d < 0) invalid(n, "computed shape " + dims_text(dims) + " has a negative dimension");
-    if (d > 1 && count > kMaxElements / d) invalid(n, "computed shape " + dims_text(dims) + " is too large");
+    if (d > 1 && count > kMaxElements / d) invalid(n, "shape " + dims_text(dims) + " is too large");
     count *= std::max<int64_t>(d, 1);
   }
   if (dims.size() > kMostAxes) unsupported(n, "rank " + std::to_string(dims.size()) + ", supported: up to " + std::to_string(kMostAxes));

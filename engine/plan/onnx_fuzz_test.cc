@@ -81,13 +81,16 @@ bool try_file(std::span<const uint8_t> bytes, int threads) {
 
 // As the Python half does with ONNX Runtime: cut around what is refused, open the engine's parts.
 void try_parts(Graph g, std::mt19937& rng) {
+  for (Node& n : g.nodes)
+    if (rng() % 4 == 0) n.name = "one of many";
   name_nodes(g);
   std::map<size_t, std::string> without;
   for (size_t i = 0; i < g.nodes.size(); ++i)
     if (rng() % 8 == 0) without.emplace(i, "the fuzzer");
   std::map<std::string, ValueInfo> types;
   for (const Node& n : g.nodes)
-    for (const auto& out : n.outputs) types[out] = {out, DType::kFloat, {{2, ""}, {4, ""}}, rng() % 2 == 0};
+    for (const auto& out : n.outputs)
+      if (rng() % 16) types[out] = {out, DType::kFloat, {{2, ""}, {4, ""}}, rng() % 2 == 0};
   for (const Part& part : partition(g, without).parts)
     refused([&] {
       const Graph cut = extract(g, part, types);

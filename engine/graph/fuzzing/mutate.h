@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <random>
+#include <utility>
 
 #include "graph/graph.h"
 
@@ -20,7 +22,11 @@ class Mutator {
       switch (below(8)) {
         case 0: if (!g.initializers.empty()) reshape(pick(g.initializers)); break;
         case 1: if (!g.initializers.empty()) revalue(pick(g.initializers)); break;
-        case 2: if (!g.inputs.empty()) redeclare(pick(g.inputs)); break;
+        case 2:
+          if (!g.inputs.empty()) redeclare(pick(g.inputs));
+          if (!g.inputs.empty() && below(32) == 0) g.inputs.push_back(ValueInfo(pick(g.inputs)));
+          if (!g.inputs.empty() && below(32) == 0) pick(g.inputs).shape.assign(66, Dim{1, ""});
+          break;
         case 3:
         case 4: if (!g.nodes.empty()) reattribute(pick(g.nodes)); break;
         case 5:
@@ -68,6 +74,7 @@ class Mutator {
   }
   void reshape(Tensor& t) {
     static const DType types[] = {DType::kFloat, DType::kInt64, DType::kInt32, DType::kInt8, DType::kUInt8, DType::kDouble, DType::kBool, DType::kFloat16, DType::kUInt16};
+    if (below(32) == 0) t.dims.assign(66, 1);
     const uint32_t how = below(6);
     if (how == 0) t.dtype = types[below(std::size(types))];
     else if (how == 1) t.dims.clear();
@@ -100,7 +107,8 @@ class Mutator {
     for (int64_t d : dims) info.shape.push_back({std::max<int64_t>(d, -1), d < 0 ? "k" : ""});
   }
   Attribute any_value() {
-    switch (below(6)) {
+    switch (below(7)) {
+      case 6: return {std::vector<std::string>{"a", ""}};
       case 0: return {real()};
       case 1: return {number()};
       case 2: return {std::string(below(2) ? "SAME_LOWER" : "")};

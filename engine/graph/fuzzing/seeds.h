@@ -247,6 +247,71 @@ inline Graph integer_operators_seed() {
   return n.graph;
 }
 
+// Constants of every type, as initializers and as attributes, for readers; and what few nets have of attributes.
+inline Graph constants_seed() {
+  Net n;
+  auto v = n.input({2, 3});
+  for (DType t : {DType::kDouble, DType::kInt64, DType::kInt32, DType::kInt16, DType::kInt8, DType::kUInt8, DType::kUInt16, DType::kUInt32, DType::kUInt64, DType::kBool}) {
+    v = n.op("Add", {v, n.op("Cast", {n.codes(t, {3})}, {{"to", num(1)}})});
+    const auto tensor = std::make_shared<Tensor>(n.graph.initializers.back());
+    for (uint8_t& b : n.graph.initializers.back().data) b &= 1;  // a bool's
+    v = n.op("Add", {v, n.op("Cast", {n.op("Constant", {}, {{"value", {tensor}}})}, {{"to", num(1)}})});
+  }
+  const auto mode = n.codes(DType::kBool, {});
+  n.graph.initializers.back().data[0] = 0;
+  const auto no = std::make_shared<Tensor>(n.graph.initializers.back());
+  v = n.op("Dropout", {n.op("Clip", {v}, {{"min", real(0)}, {"max", real(6)}}), n.f(0.5f), mode}, {{"seed", num(1)}, {"names", {std::vector<std::string>{"a", "b"}}}});
+  n.result(n.op("Identity", {n.op("Where", {n.op("Constant", {}, {{"value", {no}}}), v, v})}));
+  return n.graph;
+}
+
+// More of the float passes: other forms of the same patterns, and forms that they must leave alone.
+inline Graph variants_seed() {
+  Net n(17);
+  const auto x = n.input({2, 4, 8, 8});
+  const Net::Attrs pool{{"kernel_shape", list({2, 2})}, {"strides", list({2, 2})}, {"auto_pad", text("VALID")}};
+  auto v = n.op("Conv", {n.op("Pad", {x, n.i({0, 0, 1, 1, 0, 0, 1, 1}), n.f(0)}), n.w({4, 4, 3, 3}), n.w({4})}, {{"auto_pad", text("VALID")}});
+  v = n.op("LeakyRelu", {n.op("MaxPool", {n.op("LeakyRelu", {v}, {{"alpha", real(-0.5f)}})}, pool)});
+  v = n.op("Add", {n.op("Conv", {v, n.w({4, 4, 1, 1})}), n.w({1, 4, 1, 1})});
+  v = n.op("LeakyRelu", {n.op("MaxPool", {n.op("Conv", {v, n.w({4, 4, 1, 1})})}, pool)}, {{"alpha", real(-1)}});
+  v = n.op("MaxPool", {n.op("Conv", {v, n.w({4, 4, 1, 1})})}, {{"kernel_shape", list({2, 2})}, {"auto_pad", text("SAME_UPPER")}});
+  const auto dead = n.op("Clip", {n.op("Conv", {v, n.f(0, {4, 4, 1, 1})}), n.f(1), n.f(2)});
+  v = n.op("Gemm", {n.op("Flatten", {n.op("Conv", {dead, n.w({4, 4, 1, 1})})}), n.w({16, 4})}, {{"alpha", real(0.5f)}, {"beta", real(2)}});
+  v = n.op("Add", {n.op("Gemm", {v, n.w({4, 4}), n.w({4})}, {{"alpha", real(0.5f)}}), n.w({1, 4})});
+  v = n.op("BatchNormalization", {n.op("MatMul", {v, n.w({4, 4})}), n.w({4}), n.w({4}), n.w({4}), n.f(1, {4})});
+  v = n.op("Mul", {v, n.op("Mul", {n.op("Clip", {n.op("Add", {v, n.f(3)})}, {{"min", real(0)}, {"max", real(6)}}), n.f(1.0f / 6)})});
+  const auto cube = n.op("Mul", {n.op("Mul", {v, v}), v});
+  const auto inner = n.op("Mul", {n.op("Add", {n.op("Mul", {cube, n.f(0.044715f)}), v}), n.f(0.79788456f)});
+  v = n.op("Mul", {n.op("Mul", {v, n.op("Add", {n.f(1), n.op("Tanh", {inner})})}), n.f(0.5f)});
+  v = n.op("Relu", {n.op("Gemm", {v, n.f(0, {4, 4})}, {{"transA", num(0)}, {"transB", num(1)}})});
+  n.result(n.op("Identity", {x}));
+  n.result(n.op("Identity", {n.op("Gemm", {v, n.w({2, 3})}, {{"transA", num(1)}})}));
+  return n.graph;
+}
+
+// Sums that may leave int32, and dynamic integers with a constant zero point.
+inline Graph long_sums_seed() {
+  Net n;
+  const Grid g{n.f(0.0625f), n.byte(DType::kUInt8, 3)};
+  const auto w = n.codes(DType::kInt8, {1 << 15, 2});
+  const auto x = through(n, n.op("Expand", {n.input({2, 1}), n.i({1, 1 << 15})}), g);
+  const auto y = n.op("MatMul", {x, n.op("DequantizeLinear", {w, g.scale, n.byte(DType::kInt8, 0)})});
+  const auto q = n.op("QuantizeLinear", {y, g.scale, g.zero});
+  const auto sum = n.op("MatMulInteger", {q, n.codes(DType::kInt8, {2, 3}), g.zero, n.byte(DType::kInt8, 0)});
+  n.result(n.op("Cast", {sum}, {{"to", num(1)}}));
+  return n.graph;
+}
+
+// More changes of side than a cut may have.
+inline Graph many_parts_seed() {
+  Net n;
+  auto v = n.input({2, 2});
+  const auto w = n.w({2, 2});
+  for (int k = 0; k < 70; ++k) v = n.op("MatMul", {n.op("Sinh", {v}), w});
+  n.result(v);
+  return n.graph;
+}
+
 // Nodes that the engine refuses, with layers around them: what partition() cuts.
 inline Graph refused_seed() {
   Net n;
@@ -261,7 +326,8 @@ inline Graph refused_seed() {
 inline std::vector<Graph> seeds() {
   return {elementwise_seed(), logic_seed(), shape_seed(),         lookup_seed(),      image_seed(), products_seed(),
           norms_seed(),       gates_seed(), convolutions_seed(), dead_channels_seed(), written_norms_seed(), attention_seed(),
-          integers_seed(DType::kUInt8), integers_seed(DType::kInt8), integer_operators_seed(), refused_seed()};
+          integers_seed(DType::kUInt8), integers_seed(DType::kInt8), integer_operators_seed(), refused_seed(),
+          constants_seed(), variants_seed(), long_sums_seed(), many_parts_seed()};
 }
 
 }  // namespace secateur::fuzzing

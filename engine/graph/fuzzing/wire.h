@@ -159,7 +159,7 @@ class WireMutator {
     }
     std::erase_if(m.fields, [](const Field& f) { return f.number == 9; });
     const size_t size = code == 1 || code == 6 || code == 12 ? 4 : code == 7 || code == 11 || code == 13 ? 8 : code == 4 || code == 5 || code == 10 || code == 16 ? 2 : 1;
-    const uint64_t number = code == 1 ? 4 : code == 11 ? 10 : code == 7 ? 7 : code == 12 || code == 13 ? 11 : 5;
+    const uint64_t number = below(8) == 0 ? 4 + below(8) : code == 1 ? 4 : code == 11 ? 10 : code == 7 ? 7 : code == 12 || code == 13 ? 11 : 5;
     const bool fixed = code == 1 || code == 11, is_signed = code == 3 || code == 5 || code == 6, packed = below(2) != 0;
     Field all{number, 2, 0, "", {}};
     for (size_t at = 0; at + size <= raw.size(); at += size) {
