@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from secateur import graph, interrupts, planning, record, saving, search, written
 from secateur.compressor import Compressor as Compressor
-from secateur.errors import UsageError
+from secateur.errors import InterruptedRun, UsageError
 from secateur.importing import told
 from secateur.job import Job, check_finite, first_batch, left_out, left_out_note
 from secateur.recipe import Recipe
@@ -149,7 +150,7 @@ def run(
     Killed at any point and called again with `resume`, it ends in the same bytes.
     """
     out = Path(out)
-    with saving.locked(out):
+    with saving.locked(out), _resumable(out / "checkpoint"):
         asked = _by_name(recipe, data_dir)
         if not resume and any((out / "checkpoint").glob("*.safetensors")):
             raise UsageError(
@@ -231,6 +232,17 @@ def load_model(recipe: Recipe, data_dir: str | Path | None = None) -> nn.Module:
     return model.eval()
 
 
+@contextmanager
+def _resumable(checkpoint: Path) -> Iterator[None]:
+    """An interrupt outside the training loop says whether something was kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not any(checkpoint.glob("*.safetensors")):
+            raise
+        raise InterruptedRun(f"{checkpoint.parent}: interrupted; --resume goes on from the last checkpoint") from None
+
+
 # ---- inside ----------------------------------------------------------------------------------------------------
 @dataclass
 class _Asked:
@@ -304,6 +316,7 @@ def _compress(asked: _Asked, recipe: Recipe, ledger: Ledger, on_progress: Report
             "threads": n_threads,
             "notes": asked.notes,
         }
+    with seeds.isolated(n_threads):  # the training is safe in the ledger: no need to wait for a step's end
         report = record.build(job, answer, asked.judge, asked.inputs, facts)
     best = answer.best
     resolved = recipe.to_yaml(

@@ -10,8 +10,9 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from secateur import interrupts
 from secateur.errors import EnvironmentFailure, UsageError
 
 Writer = Callable[[Path, bytes], None]
@@ -62,6 +63,11 @@ def _is_replaced(path: Path) -> bool:
 
 
 def _replace(path: Path, data: bytes) -> None:
+    with interrupts.held():
+        _replace_at_once(path, data)
+
+
+def _replace_at_once(path: Path, data: bytes) -> None:
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         # Made anew, so that no link of that name leads elsewhere.
@@ -136,28 +142,35 @@ def locked(folder: Path) -> Iterator[None]:
     import fcntl
 
     made = [f for f in (folder, *folder.parents) if not f.exists()]
-    make_folder(folder)
-    path = folder / ".lock"
+    path, ours = folder / ".lock", False
     try:
-        handle = open(path, "a+")  # noqa: SIM115 - held as long as the run
-    except OSError as e:
-        raise failure(path, 0, e) from None
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageError(f"{folder}: another run is using this folder; wait for it or choose another one") from None
-        try:
+        make_folder(folder)
+        with _opened(path) as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UsageError(
+                    f"{folder}: another run is using this folder; wait for it or choose another one"
+                ) from None
+            ours = True
             for place in (folder, folder / "checkpoint"):
                 for stale in place.glob(f"{TEMPORARY}*.tmp"):
                     stale.unlink(missing_ok=True)
             yield
-        finally:
-            with suppress(OSError):
-                path.unlink()
+    finally:
+        with interrupts.held():
+            if ours:
+                path.unlink(missing_ok=True)
             with suppress(OSError):  # not empty
                 for f in made:
                     f.rmdir()
+
+
+def _opened(path: Path) -> IO[str]:
+    try:
+        return open(path, "a+")
+    except OSError as e:
+        raise failure(path, 0, e) from None
 
 
 def _sync_folder(folder: Path) -> None:

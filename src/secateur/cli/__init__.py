@@ -10,30 +10,28 @@ import errno
 import importlib
 import os
 import sys
-import tempfile
-import traceback
-import warnings
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from secateur import __version__, waiting
-from secateur.errors import HandedOverWarning, SecateurError
+from secateur import __version__, interrupts, waiting
+from secateur.errors import HandedOverWarning, InterruptedRun, SecateurError
 from secateur.importing import place, told
+
+if TYPE_CHECKING:
+    import typer
 
 COMMANDS = ("compress", "inspect", "plan", "bench", "verify", "run", "pack", "unpack", "report", "methods", "reproduce")
 
 
-def _version(shown: bool) -> None:
-    if shown:
-        typer.echo(f"secateur {__version__}")
-        raise typer.Exit
-
-
 def build() -> typer.Typer:
     """The typer application with every sub-command of this folder."""
+    import typer
+
+    def show_version(shown: bool) -> None:
+        if shown:
+            typer.echo(f"secateur {__version__}")
+            raise typer.Exit
+
     app = typer.Typer(
         name="secateur",
         help="Compress neural networks so that they are really smaller and really faster, with proof.",
@@ -45,7 +43,9 @@ def build() -> typer.Typer:
 
     @app.callback()
     def _root(
-        version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+        version: bool = typer.Option(
+            False, "--version", callback=show_version, is_eager=True, help="Print the version."
+        ),
     ) -> None:
         pass
 
@@ -57,40 +57,65 @@ def build() -> typer.Typer:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point. Every failure is one clear message on stderr and the pinned exit code."""
+    interrupts.catch()  # before anything large is imported
     waiting.passive()  # before any command imports torch
     sys.exit(_main(sys.argv[1:] if argv is None else argv))
 
 
 def _main(argv: list[str]) -> int:
+    failed: BaseException | None = None
+    code = 0
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", HandedOverWarning)
-            warnings.showwarning = _say(warnings.showwarning)
-            build()(args=argv, standalone_mode=False, prog_name="secateur")
-        sys.stdout.flush()
-        return 0
-    except SecateurError as e:
-        return _fail(str(e), e.exit_code)
-    except KeyboardInterrupt:
+        code = _run(argv)
+    except BaseException as e:
+        failed = e
+    if interrupts.came() or code == _SIGINT:
+        failed = failed if isinstance(failed, InterruptedRun) else KeyboardInterrupt()
+    interrupts.ignore()
+    return code if failed is None else _answer(failed)
+
+
+_SIGINT = 130  # what typer returns for an interrupt
+
+
+def _run(argv: list[str]) -> int:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", HandedOverWarning)
+        warnings.showwarning = _say(warnings.showwarning)
+        code = build()(args=argv, standalone_mode=False, prog_name="secateur")
+    sys.stdout.flush()
+    return code if isinstance(code, int) else 0
+
+
+def _answer(error: BaseException) -> int:
+    """The exit code of what ended a command, and its message on stderr."""
+    if isinstance(error, SecateurError):
+        return _fail(str(error), error.exit_code)
+    if isinstance(error, KeyboardInterrupt):
         return _fail("interrupted", 3)
-    except MemoryError:
+    if isinstance(error, MemoryError):
         return _fail("out of memory; use a smaller model, batch or thread count", 4)
-    except BrokenPipeError:
+    if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
-            return _fail(f"{e.filename or 'writing'}: {e.strerror}; free some space or choose another folder", 4)
-        if e.errno in (errno.EACCES, errno.EPERM):
-            return _fail(f"{e.filename}: {e.strerror}; check the permissions or choose another folder", 4)
-        if e.errno in (errno.ENOENT, errno.EISDIR, errno.ENOTDIR):
-            return _fail(f"{e.filename}: {e.strerror}; give the path of an existing file", 2)
-        return _bug()
-    except Exception as e:
-        code = _usage(e)
-        if code is None and place(e):
-            return _fail(f"your own code failed: {told(e)}; the model and the data must work without secateur", 2)
-        return _bug() if code is None else code
+    if isinstance(error, OSError):
+        return _answer_os(error)
+    code = _usage(error)
+    if code is None and place(error):
+        return _fail(f"your own code failed: {told(error)}; the model and the data must work without secateur", 2)
+    return _bug(error) if code is None else code
+
+
+def _answer_os(e: OSError) -> int:
+    if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+        return _fail(f"{e.filename or 'writing'}: {e.strerror}; free some space or choose another folder", 4)
+    if e.errno in (errno.EACCES, errno.EPERM):
+        return _fail(f"{e.filename}: {e.strerror}; check the permissions or choose another folder", 4)
+    if e.errno in (errno.ENOENT, errno.EISDIR, errno.ENOTDIR):
+        return _fail(f"{e.filename}: {e.strerror}; give the path of an existing file", 2)
+    return _bug(e)
 
 
 def _say(show: Callable[..., None]) -> Callable[..., None]:
@@ -107,7 +132,7 @@ def _say(show: Callable[..., None]) -> Callable[..., None]:
     return line
 
 
-def _usage(error: Exception) -> int | None:
+def _usage(error: BaseException) -> int | None:
     """Exit code of typer's own errors (wrong options, --help's Exit), or None when it is none of them."""
     if type(error).__name__ in ("Exit", "Abort") and hasattr(error, "exit_code"):
         return int(error.exit_code)
@@ -126,9 +151,13 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _bug() -> int:
+def _bug(error: BaseException) -> int:
+    import tempfile
+    import traceback
+
+    text = "".join(traceback.format_exception(error))
     handle, name = tempfile.mkstemp(prefix="secateur-", suffix=".log")
-    with os.fdopen(handle, "w", encoding="utf-8") as log:
-        log.write(f"secateur {__version__}, arguments {sys.argv[1:]}\n\n{traceback.format_exc()}")
-    last = traceback.format_exc().strip().splitlines()[-1]
-    return _fail(f"internal error, this is our bug: {last}; the traceback is in {Path(name)}, please report it", 70)
+    with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as log:
+        log.write(f"secateur {__version__}, arguments {sys.argv[1:]}\n\n{text}")
+    last = text.strip().splitlines()[-1]
+    return _fail(f"internal error, this is our bug: {last}; the traceback is in {name}, please report it", 70)
