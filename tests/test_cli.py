@@ -1,17 +1,22 @@
 """The command line: exit codes and one clear message for every mistake; nothing half-written stays."""
 
+import io
 import json
 import operator
 import os
+import pickle
 import re
+import signal
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from secateur import cli
+from secateur import cli, interrupts
 from secateur.errors import MissingExtraError
 from secateur.formats import unpack
 
@@ -247,6 +252,79 @@ def test_words_do_not_fall_into_what_goes_to_a_pipe(model: Path, tmp_path: Path,
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "smaller" in printed.err
+
+
+def _zipped(name: str) -> bytes:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as z:
+        z.writestr(name, b"x")
+    return archive.getvalue()
+
+
+FOREIGN = {
+    "PyTorch file; export it first: torch.onnx.export": _zipped("archive/data.pkl"),
+    "PyTorch file; export": pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2) + b"rest",
+    "Python pickle": pickle.dumps({"a": 1}),
+    "zip archive; unpack it": _zipped("model.onnx"),
+    "NumPy arrays": _zipped("x.npy"),
+    "HTML page": b"\n <!DOCTYPE html><html><body>404</body></html>",
+    "pointer to a large file, not the file; run `git lfs pull`": b"version https://git-lfs.github.com/spec/v1\noid 1\n",
+    "gzip": b"\x1f\x8b\x08" + bytes(40),
+    "HDF5": b"\x89HDF\r\n\x1a\n" + bytes(40),
+    "tensors only": (2).to_bytes(8, "little") + b'{"}',
+    "XML": b"<?xml version='1.0'?><net/>",
+    "field number out of range": bytes(99),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_files_of_other_kinds_are_named_with_their_path(
+    kind: str, model: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    file = tmp_path / "given.onnx"
+    file.write_bytes(FOREIGN[kind])
+    np.save(tmp_path / "x.npy", np.zeros((1, 32), np.float32))
+    for argv in (
+        ("pack", file, "-o", tmp_path / "o.sct"),
+        ("inspect", file),
+        ("run", file, "--input", tmp_path / "x.npy", "--output", tmp_path / "y.npz"),
+        ("bench", file, "--against", "", "--seconds", "0.1"),
+    ):
+        assert run(*argv) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"secateur: {file}: ")
+        assert kind in line
+    if "field number" not in kind:
+        assert run("unpack", file, "-o", tmp_path / "o.onnx") == 2
+        assert kind in capsys.readouterr().err
+        assert run("bench", model, "--dense", file, "--against", "") == 2
+        assert f"{file}: " in capsys.readouterr().err
+
+
+def test_names_that_the_terminal_lacks_are_written_in_escapes(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = onnx.load(model)
+    net.graph.node[0].name = "schön-层"
+    odd = tmp_path / os.fsdecode("m\u00f6dell-\u5c42".encode() + b"-\xff.onnx")  # not all names of files are text
+    onnx.save(net, tmp_path / "net.onnx")
+    (tmp_path / "net.onnx").rename(odd)
+    handlers = [signal.getsignal(s) for s in interrupts.SIGNALS]
+    for argv, code in ((["inspect", str(odd)], 0), (["inspect", f"{odd}x"], 2)):
+        out, err = (io.TextIOWrapper(io.BytesIO(), "ascii") for _ in range(2))
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "stdout", out)
+            patched.setattr(sys, "stderr", err)
+            patched.setattr(sys, "unraisablehook", sys.unraisablehook)
+            with pytest.raises(SystemExit) as ended:
+                cli.main(argv)
+        assert ended.value.code == code
+        for stream in (out, err):
+            stream.flush()
+        words = (err if code else out).buffer.getvalue()
+        assert b"\\xf6" in words
+    for number, handler in zip(interrupts.SIGNALS, handlers, strict=True):
+        signal.signal(number, handler)
 
 
 def test_damaged_files_exit_2(model: Path, tmp_path: Path, capsys: Capture) -> None:

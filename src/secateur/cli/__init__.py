@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -59,6 +60,9 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point. Every failure is one clear message on stderr and the pinned exit code."""
     interrupts.catch()  # before anything large is imported
     waiting.passive()  # before any command imports torch
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks is no error
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(_main(sys.argv[1:] if argv is None else argv))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from secateur import __version__, saving
-from secateur.cli import _files
+from secateur.cli import _files, _foreign
 from secateur.cli._extras import need
 from secateur.cli._output import print_json, print_table
 from secateur.errors import CheckError, MissingExtraError, UsageError
@@ -65,7 +65,10 @@ def command(
 
         result = timing.bench_run(file, peers, data_dir=data_dir, trust=trust, **common)
     else:
-        result = engine.bench(file, against=peers, **common)
+        if dense is not None:
+            _foreign.check(dense)
+        with _foreign.model(file):
+            result = engine.bench(file, against=peers, **common)
     _write(result, out, plot)
     if json_:
         print_json(result)

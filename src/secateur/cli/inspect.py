@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from secateur.cli import _foreign
 from secateur.cli._output import print_json, print_table, size
 
 
@@ -28,7 +29,8 @@ def command(
     from secateur import engine
     from secateur.engine.mixed import share
 
-    found = engine.inspect(file, batch, time=time, tune=tune)
+    with _foreign.model(file):
+        found = engine.inspect(file, batch, time=time, tune=tune)
     if json_:
         print_json(found)
         return

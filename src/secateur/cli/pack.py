@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from secateur import saving
-from secateur.cli import _files
+from secateur.cli import _files, _foreign
 from secateur.cli._output import size
 
 
@@ -24,7 +24,8 @@ def command(
 
     _files.check_output(out, file)
     model = _files.read(file, "an .onnx file")
-    packed = formats.pack(model, exact=exact)
+    with _foreign.model(file):
+        packed = formats.pack(model, exact=exact)
     saving.write_bytes(out, packed)
     said = f"{file}: {size(len(model))} -> {out}: {size(len(packed))} ({len(model) / len(packed):.1f}x smaller)"
     typer.echo(said, err=not _files.is_apart(out))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from secateur import saving
-from secateur.cli import _files
+from secateur.cli import _files, _foreign
 from secateur.errors import FormatError, UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def command(
     from secateur.engine import InferenceSession
 
     _files.check_output(output, file, input_)
-    session = InferenceSession(file, threads=threads, tune=tune)
+    with _foreign.model(file):
+        session = InferenceSession(file, threads=threads, tune=tune)
     inputs = session.get_inputs()
     if not input_.exists():
         raise UsageError(f"--input {input_}: no such file; give an .npy or .npz file")

@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from secateur import saving
-from secateur.cli import _files
+from secateur.cli import _files, _foreign
 from secateur.cli._output import size
 
 
@@ -23,6 +23,7 @@ def command(
 
     _files.check_output(out, file)
     packed = _files.read(file, "a .sct file")
-    model = formats.unpack(packed)
+    with _foreign.model(file):
+        model = formats.unpack(packed)
     saving.write_bytes(out, model)
     typer.echo(f"{file}: {size(len(packed))} -> {out}: {size(len(model))}", err=not _files.is_apart(out))

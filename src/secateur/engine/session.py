@@ -113,9 +113,9 @@ class InferenceSession:
         path_or_bytes: path of an `.onnx` or `.sct` file, or its bytes.
         threads: threads of one run, >= 1; None takes all CPUs the process may use. Layers below some 20 microseconds
             run on the caller's thread whatever is asked.
-        fallback: "onnxruntime", or None to refuse what the engine does not cover. Layers that the engine has plain loops
-            for but no kernel (products of two integer operands that come while running) go there as well; with None,
-            or where it is not installed or refuses them too, they run.
+        fallback: "onnxruntime", or None to refuse what the engine does not cover. Layers that the engine has plain
+            loops for but no kernel (products of two integer operands that come while running) go there as well; with
+            None, or where it is not installed or refuses them too, they run.
         tune: "off": the cost model chooses the kernels, always the same ones. "fast": the two or three best of a layer
             are timed on its weights, some ms each, once per machine (`timings.path()`). "full": more kernels, and other
             ways to cut the layer. None takes SECATEUR_TUNE, else "off". Same results within rounding.
