@@ -15,6 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from secateur import errors
+from secateur.limits import quoted
 
 ROOMS = ("constraints", "saliencies", "solvers", "objectives", "budget.meters", "formats.layouts", "formats.codecs")
 
@@ -33,9 +34,9 @@ def load(room: str, name: str) -> type:
     if name in outside:
         return outside[name].load()  # type: ignore[no-any-return]
     if name not in names(room):
-        near = get_close_matches(name, names(room), n=1)
+        near = get_close_matches(name[:80], names(room), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise errors.UsageError(f"{room}: no method named {name!r}; known: {', '.join(names(room))}{hint}")
+        raise errors.UsageError(f"{room}: no method named {quoted(name)}; known: {', '.join(names(room))}{hint}")
     module = importlib.import_module(f"secateur.{room}.{name}")
     classes = [
         c

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.errors import SecateurError, UsageError
+from secateur.limits import quoted
 
 
 def imported(path: str, what: str, example: str) -> Any:
@@ -22,7 +23,7 @@ def imported(path: str, what: str, example: str) -> Any:
     Raises:
         UsageError: not an import path, nothing there, or the user's own code failed (with the file and line).
     """
-    subject = f"{what} {path!r}"
+    subject = f"{what} {quoted(path)}"
     module, colon, attribute = path.partition(":")
     if not (colon and module and attribute):
         raise UsageError(f"{subject}: give package.module:attribute, as {example}")
@@ -62,7 +63,8 @@ def called(made: Any, path: str, what: str) -> Any:
         raise
     except (Exception, SystemExit) as e:
         raise UsageError(
-            f"{what} {path!r}: calling it failed: {told(e)}; a function or class that needs no arguments is needed"
+            f"{what} {quoted(path)}: calling it failed: {told(e)}; "
+            "a function or class that needs no arguments is needed"
         ) from e
 
 

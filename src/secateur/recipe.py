@@ -7,19 +7,22 @@ One pydantic model per section; unknown keys are refused with the nearest known 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
-from secateur import catalog
+from secateur import catalog, schedules
 from secateur.contracts import Constraint, Objective, Saliency, Solver
 from secateur.errors import ConstraintError, UsageError
+from secateur.limits import QUOTED, check_values, quoted, read_yaml
 from secateur.types import Limit, Site, Term
 
 T = TypeVar("T")
@@ -28,8 +31,11 @@ _BYTES = {"B": 1, "KB": 1000, "MB": 10**6, "GB": 10**9, "KIB": 1024, "MIB": 2**2
 _COUNTS = {"": 1, "K": 1000, "M": 10**6, "G": 10**9}
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Constrain(_Section):
@@ -46,7 +52,7 @@ class Training(_Section):
 
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = Field(1e-3, gt=0)
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Beta, Beta] = (0.9, 0.99)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     batch_size: int = Field(128, ge=1)
@@ -55,16 +61,22 @@ class Training(_Section):
     average: float = Field(0.0, ge=0, lt=1)
     augment: str | None = None
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    threads: int | Literal["auto"] = "auto"
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     checkpoint_seconds: float = Field(30.0, ge=0)
+
+    @field_validator("schedule")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        schedules.get(name)
+        return name
 
 
 class Bench(_Section):
     """Which runtimes the report times the nets in, and for how long (seconds per net)."""
 
-    against: list[str] = ["onnxruntime", "torch"]
+    against: list[Literal["onnxruntime", "openvino", "torch"]] = ["onnxruntime", "torch"]
     seconds: float = Field(2.0, gt=0)
-    threads: int = Field(1, ge=1)
+    threads: int = Field(1, ge=1, le=1024)
 
 
 class Recipe(BaseModel):
@@ -80,8 +92,8 @@ class Recipe(BaseModel):
     constrain: list[Constrain] = [Constrain.model_validate({"with": "topk"})]
     solver: dict[str, Any] = {"name": "gradual", "epochs": 10}
     saliency: dict[str, Any] = {"name": "abs_v_power"}  # docs/design/default-saliency.md
-    objective: list[dict[str, Any]] = [{"name": "task"}]
-    polish_objective: list[dict[str, Any]] = [{"name": "task"}]
+    objective: list[dict[str, Any]] = Field([{"name": "task"}], min_length=1)
+    polish_objective: list[dict[str, Any]] = Field([{"name": "task"}], min_length=1)
     training: Training = Training()
     polish_training: dict[str, Any] = {}
     snap_training: dict[str, Any] = {}
@@ -107,8 +119,8 @@ class Recipe(BaseModel):
     def from_text(cls, text: str, overrides: Iterable[str] = (), subject: str = "recipe") -> Recipe:
         """Read YAML text (the safe subset: no tags, no code)."""
         try:
-            raw = yaml.safe_load(text)
-        except yaml.YAMLError as e:
+            raw = read_yaml(text)
+        except ValueError as e:
             raise UsageError(f"{subject}: not valid YAML: {e}") from None
         if raw is None:
             raise UsageError(f"{subject}: is empty; write model, data, budget and constrain, as the README shows")
@@ -121,16 +133,21 @@ class Recipe(BaseModel):
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any], subject: str = "recipe") -> Recipe:
         """Check a mapping of recipe keys."""
+        if not isinstance(raw, Mapping):
+            raise UsageError(f"{subject}: {quoted(raw)}; a mapping of recipe keys is needed")
         try:
+            check_values(raw)
             return cls.model_validate(dict(raw))
         except ValidationError as e:
             raise UsageError(_explain(e, subject)) from None
+        except ValueError as e:
+            raise UsageError(f"{subject}: {e}") from None
 
     @field_validator("budget", mode="before")
     @classmethod
     def _parse_budget(cls, raw: Any) -> dict[str, float]:
         if not isinstance(raw, Mapping):
-            raise ValueError(f"a mapping such as {{nbytes: 6KB}} is needed, got {raw!r}")
+            raise ValueError(f"a mapping such as {{nbytes: 6KB}} is needed, got {quoted(raw)}")
         return {str(k): parse_limit(str(k), v) for k, v in raw.items()}
 
     @field_serializer("budget")
@@ -193,8 +210,13 @@ class Recipe(BaseModel):
         settings = {k: v for k, v in self.solver.items() if k not in self._PHASE_KEYS}
         for key in self._PHASE_KEYS:
             value = self.solver.get(key, 1)
-            if not isinstance(value, int | float) or value < 0 or (key != "epochs" and value > 1):
-                raise UsageError(f"solver.{key}: {value!r}; a number >= 0 is needed (polish and snap: at most 1)")
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or value < 0
+                or (key != "epochs" and value > 1)
+            ):
+                raise UsageError(f"solver.{key}: {quoted(value)}; a number >= 0 is needed (polish and snap: at most 1)")
         if self.polish + self.snap > 1:
             raise UsageError(
                 f"solver: polish {self.polish} + snap {self.snap} exceed 1; they are fractions of the epochs"
@@ -217,8 +239,8 @@ class Recipe(BaseModel):
             return None
         settings = dict(self.dense)
         epochs = settings.pop("epochs", None)
-        if not isinstance(epochs, int | float) or epochs <= 0:
-            raise UsageError(f"dense.epochs: {epochs!r}; a number > 0 is needed: for how long to train the dense net")
+        if not _is_number(epochs) or epochs <= 0:
+            raise UsageError(f"dense.epochs: {quoted(epochs)}; a number > 0 is needed: how long to train the dense net")
         return float(epochs), self._merged(settings, "dense")
 
     def training_of(self, phase: Literal["polish", "snap"]) -> Training:
@@ -260,7 +282,7 @@ class Recipe(BaseModel):
                 if entry.level is not None:
                     try:
                         level = constraint.parse_level(entry.level, _view_shape(site))
-                    except ConstraintError as e:
+                    except (ConstraintError, TypeError, ValueError, KeyError) as e:
                         raise UsageError(f"constrain[{i}].level at {site.name} {list(site.shape)}: {e}") from None
                 chosen[site.name] = Term(site, constraint, level, given)
         order = {s.name: i for i, s in enumerate([*sites, *groups])}
@@ -285,7 +307,12 @@ def build(room: str, settings: Mapping[str, Any], subject: str, kind: type[T], a
     known = {f.name: f for f in dataclasses.fields(cls)}
     for key in options:
         if key not in known:
-            raise UsageError(f"{subject}: {name} has no option {key!r}{_near(key, [*known, *also])}")
+            raise UsageError(f"{subject}: {name} has no option {quoted(key)}{_near(key, [*known, *also])}")
+    hints = get_type_hints(cls)
+    for key, value in options.items():
+        if not _is_a(value, hints[key]):
+            wanted = str(known[key].type).replace(" | None", " or null")
+            raise UsageError(f"{subject}.{key}: {quoted(value)}; {name} needs {wanted} there")
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     try:
         made = cls(**values)
@@ -320,27 +347,30 @@ def parse_limit(kind: str, value: Any) -> float:
     (6144.0, 0.001, 1750.0)
     """
     if kind not in LIMITS:
-        raise ValueError(f"budget key {kind!r} is unknown{_near(kind, LIMITS)}")
+        raise ValueError(f"budget key {quoted(kind)} is unknown{_near(kind, LIMITS)}")
     match = re.fullmatch(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*([A-Za-z%]*)\s*", str(value))
     if not match or isinstance(value, bool):
-        raise ValueError(f"budget.{kind}: {value!r} is not a number with a unit")
-    number, unit = float(match[1]), match[2]
+        raise ValueError(f"budget.{kind}: {quoted(value)} is not a number with a unit")
+    try:
+        number, unit = float(match[1]), match[2]
+    except ValueError:  # 1.2.3
+        raise ValueError(f"budget.{kind}: {quoted(value)} is not a number with a unit") from None
     if kind == "nbytes":
         if unit.upper() not in _BYTES:
             raise ValueError(
-                f"budget.nbytes: {value!r} needs a unit, one of B, KB, MB, GB (1000) or KiB, MiB, GiB (1024)"
+                f"budget.nbytes: {quoted(value)} needs a unit, one of B, KB, MB, GB (1000) or KiB, MiB, GiB (1024)"
             )
         number *= _BYTES[unit.upper()]
     elif kind == "accuracy_drop":
         if unit not in ("pt", "%"):
-            raise ValueError(f"budget.accuracy_drop: {value!r} needs the unit pt (percentage points), as 0.1pt")
+            raise ValueError(f"budget.accuracy_drop: {quoted(value)} needs the unit pt (percentage points), as 0.1pt")
         number /= 100
     elif unit.upper() not in _COUNTS:
-        raise ValueError(f"budget.{kind}: {value!r}; a count is needed, optionally with K, M or G")
+        raise ValueError(f"budget.{kind}: {quoted(value)}; a count is needed, optionally with K, M or G")
     else:
         number *= _COUNTS[unit.upper()]
-    if number < 0 or (number == 0 and kind != "accuracy_drop"):
-        raise ValueError(f"budget.{kind}: {value!r}; a positive value is needed")
+    if not math.isfinite(number) or (number == 0 and kind != "accuracy_drop"):
+        raise ValueError(f"budget.{kind}: {quoted(value)}; a positive value is needed")
     return number
 
 
@@ -352,7 +382,7 @@ def _match(entry: Constrain, pool: Sequence[Site], subject: str) -> list[Site]:
         if not any(_fits(s, pattern) for s in pool):
             known = [s.name for s in sorted(pool, key=lambda s: s.op in ("bias", "norm"))]  # weights first
             raise UsageError(
-                f"{subject}: pattern {pattern!r} matches no layer{_near(pattern, known)}; "
+                f"{subject}: pattern {quoted(pattern)} matches no layer{_near(pattern, known)}; "
                 f"the model has {', '.join(known[:12])}{', ...' if len(known) > 12 else ''}"
             )
     for site in pool:
@@ -360,7 +390,8 @@ def _match(entry: Constrain, pool: Sequence[Site], subject: str) -> list[Site]:
         if named and not any(_fits(site, p) for p in out):
             hit.append(site)
     if not hit:
-        raise UsageError(f"{subject}: where {entry.where!r} minus exclude {entry.exclude!r} leaves no layer")
+        where, exclude = quoted(entry.where), quoted(entry.exclude)
+        raise UsageError(f"{subject}: where {where} minus exclude {exclude} leaves no layer")
     return hit
 
 
@@ -381,7 +412,7 @@ def _view_shape(site: Site) -> tuple[int, int]:
 def _override(raw: dict[str, Any], item: str) -> None:
     key, eq, value = item.partition("=")
     if not eq or not key:
-        raise UsageError(f"--set {item!r}: give key=value, as --set solver.epochs=5")
+        raise UsageError(f"--set {quoted(item)}: give key=value, as --set solver.epochs=5")
     at: Any = raw
     *path, last = key.split(".")
     for part in path:
@@ -392,9 +423,9 @@ def _override(raw: dict[str, Any], item: str) -> None:
                 at[part] = {}
             at = at[part]
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as e:
-        raise UsageError(f"--set {item!r}: the value is not valid YAML: {e}") from None
+        parsed = read_yaml(value)
+    except ValueError as e:
+        raise UsageError(f"--set {quoted(item)}: the value is not valid YAML: {e}") from None
     if isinstance(at, list):
         _element(at, last, item)
         at[int(last)] = parsed
@@ -404,27 +435,43 @@ def _override(raw: dict[str, Any], item: str) -> None:
 
 def _element(items: list[Any], part: str, item: str) -> Any:
     if not part.isdigit() or int(part) >= len(items):
-        raise UsageError(f"--set {item!r}: {part!r} is not an index below {len(items)}")
+        raise UsageError(f"--set {quoted(item)}: {quoted(part)} is not an index below {len(items)}")
     return items[int(part)]
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    """Whether a recipe's value is of the plain type that an option declares; other types check for themselves."""
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if not set(options) <= {int, float, str, bool, NoneType}:
+        return not isinstance(value, Mapping)
+    if isinstance(value, bool):
+        return bool in options
+    if isinstance(value, int):
+        return int in options or float in options
+    return type(value) in options
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _near(key: str, known: Iterable[str]) -> str:
     known = sorted(known)
-    near = get_close_matches(key, known, n=1, cutoff=0.5)
+    near = get_close_matches(key[:QUOTED], known, n=1, cutoff=0.5)
     if near:
-        return f"; did you mean {near[0]!r}?"
+        return f"; did you mean {quoted(near[0])}?"
     return f"; known: {', '.join(known[:20])}" if known else "; it has none"
 
 
 def _explain(error: ValidationError, subject: str) -> str:
     lines = []
     for e in error.errors():
-        where = ".".join(str(p) for p in e["loc"] if not str(p).startswith(("function-", "list[", "dict[")))
+        where = ".".join(str(p)[:QUOTED] for p in e["loc"] if not str(p).startswith(("function-", "list[", "dict[")))
         if e["type"] == "extra_forbidden":
             sections: dict[str, type[BaseModel]] = {"constrain": Constrain, "training": Training, "bench": Bench}
             section = sections.get(str(e["loc"][0]), Recipe) if len(e["loc"]) > 1 else Recipe
             known = [f.alias or n for n, f in section.model_fields.items()]
-            lines.append(f"unknown key {where!r}{_near(str(e['loc'][-1]), known)}")
+            lines.append(f"unknown key {quoted(where)}{_near(str(e['loc'][-1]), known)}")
         else:
             message = e["msg"].removeprefix("Value error, ")
             lines.append(f"{where}: {message}" if where and not message.startswith(where) else message)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from secateur.errors import UsageError
+from secateur.limits import quoted
 
 Schedule = Callable[[float], float]
 
@@ -55,5 +56,5 @@ _NAMED: dict[str, Schedule] = {
 def get(name: str) -> Schedule:
     """The schedule of that name; UsageError lists the known ones."""
     if name not in _NAMED:
-        raise UsageError(f"schedule {name!r} is unknown; known: {', '.join(sorted(_NAMED))}")
+        raise UsageError(f"schedule {quoted(name)} is unknown; known: {', '.join(sorted(_NAMED))}")
     return _NAMED[name]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from secateur.errors import ConstraintError, FormatError, UsageError
+from secateur.limits import read_yaml
 
 if TYPE_CHECKING:
     from torch import nn
@@ -347,13 +348,11 @@ def _session(sct: bytes) -> Any:
 
 def recipe_keys(path: Path) -> dict[str, Any]:
     """The recipe keys of a resolved recipe.yaml (it also records sites and versions)."""
-    import yaml
-
     from secateur.recipe import Recipe
 
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raw = read_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as e:
         raise FormatError(f"{path}: not valid YAML ({e})") from None
     if not isinstance(raw, dict):
         raise FormatError(f"{path}: not a recipe")

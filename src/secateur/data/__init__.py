@@ -16,6 +16,7 @@ from secateur.data.spec import Spec, Splits, as_splits, check_batches
 from secateur.data.tensors import TensorData
 from secateur.errors import UsageError
 from secateur.importing import called, imported
+from secateur.limits import quoted
 
 NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar10_pretrained")
 
@@ -37,10 +38,11 @@ def load(
     if ":" in name:
         return as_splits(_import(name), name)
     if name not in NAMES:
-        near = get_close_matches(name, NAMES, n=1)
+        near = get_close_matches(name[:80], NAMES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UsageError(
-            f"data: no set named {name!r}; known: {', '.join(NAMES)}, or your own as package.module:function{hint}"
+            f"data: no set named {quoted(name)}; known: {', '.join(NAMES)}, "
+            f"or your own as package.module:function{hint}"
         )
     if download is None:
         download = os.environ.get("SECATEUR_DOWNLOAD") == "1"

@@ -1,0 +1,92 @@
+"""What a text file may hold before anything is made of it, and how much of it a message repeats."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping
+from typing import Any
+
+QUOTED = 80  # characters of what came that a message repeats
+SIZE, DEPTH = 200_000, 40  # values with all aliases written out, and how deep they may sit: more than any recipe
+_LENGTH = 4_000_000  # characters
+
+
+def quoted(value: Any) -> str:
+    """`repr`, at most QUOTED characters of it; never walks a large, deep or self-containing value."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother, short.maxlong = 3, QUOTED, QUOTED, QUOTED
+    try:
+        text = short.repr(value)
+    except Exception:  # an integer of thousands of digits, somebody's __repr__
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= QUOTED else text[: QUOTED - 3] + "..."
+
+
+def read_yaml(text: str) -> Any:
+    """The value of YAML text, the safe subset: no tags that run code.
+
+    The events are looked at before values are made, so that a few lines of aliases do not become gigabytes.
+
+    Raises:
+        ValueError: not valid YAML, or too large, too deep, or containing itself; the text is one line.
+    """
+    import yaml
+
+    try:
+        _check_events(yaml, text)
+        return yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        mark = getattr(e, "problem_mark", None)
+        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else ""
+        problem = getattr(e, "problem", None) or str(e).partition("\n")[0]
+        raise ValueError(f"{problem[: 2 * QUOTED]}{where}") from None
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as e:
+        # The constructors of YAML's types check little: the date 2026-99-99, an integer of 5,000 digits.
+        raise ValueError(f"a value that cannot be read: {str(e)[: 2 * QUOTED]}") from None
+
+
+def _check_events(yaml: Any, text: str) -> None:
+    if len(text) > _LENGTH:
+        raise yaml.YAMLError(f"{len(text)} characters; at most {_LENGTH} are read")
+    sizes: dict[str, int] = {}  # of what an anchor names, aliases written out
+    open_: list[tuple[str | None, int]] = []  # anchor, and the count where it began
+    count = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in open_):
+                raise yaml.YAMLError(f"the value of the anchor {quoted(event.anchor)} contains itself")
+            count += sizes.get(event.anchor, 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            count += 1
+            if event.anchor is not None:
+                sizes[event.anchor] = 1
+        elif isinstance(event, yaml.CollectionStartEvent):
+            open_.append((event.anchor, count))
+            count += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, began = open_.pop()
+            if anchor is not None:
+                sizes[anchor] = count - began
+        if count > SIZE or len(open_) > DEPTH:
+            raise yaml.YAMLError(f"more than {SIZE} values, aliases written out, or nested deeper than {DEPTH}")
+
+
+def check_values(value: Any) -> None:
+    """Refuse what no recipe means: infinities and NaN, huge integers, values that contain themselves.
+
+    Raises:
+        ValueError: with the key's place.
+    """
+    left = SIZE
+    stack: list[tuple[str, Any, int]] = [("", value, 0)]
+    while stack:
+        where, at, depth = stack.pop()
+        left -= 1
+        if left < 0 or depth > DEPTH:
+            raise ValueError(f"{where[:QUOTED]}: nested too deeply, too large, or it contains itself")
+        if isinstance(at, Mapping):
+            stack += [(f"{where}.{str(k)[:QUOTED]}".lstrip("."), v, depth + 1) for k, v in at.items()]
+        elif isinstance(at, list | tuple):
+            stack += [(f"{where}[{i}]", v, depth + 1) for i, v in enumerate(at)]
+        elif isinstance(at, int | float) and not abs(at) < 2**63:
+            raise ValueError(f"{where}: {quoted(at)}; a finite number below 2^63 is needed")
