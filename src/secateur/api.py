@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +19,23 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from secateur import graph, interrupts, planning, record, saving, search, written
 from secateur.compressor import Compressor as Compressor
-from secateur.errors import InterruptedRun, UsageError
+from secateur.errors import (
+    EnvironmentFailure,
+    InterruptedRun,
+    RecordError,
+    SecateurError,
+    UnsupportedError,
+    UsageError,
+)
 from secateur.importing import told
-from secateur.job import Job, check_finite, first_batch, left_out, left_out_note
+from secateur.job import Candidate, Job, check_finite, first_batch, left_out, left_out_note
 from secateur.recipe import Recipe
 from secateur.training import metrics, seeds, threads
-from secateur.training.batches import call, example_count, first_tensor, source
+from secateur.training.batches import call, example_count, first_tensor, pair, source, tensors
 from secateur.training.checkpoint import Ledger
 from secateur.training.loop import Setting
 from secateur.types import Progress
+from secateur.unwrapping import plain, unwrapped
 from secateur.written import Written
 
 if TYPE_CHECKING:
@@ -36,6 +45,7 @@ Loss = Callable[[Any, Any], Tensor]
 Report = Callable[[Progress], None]
 _EXAMPLES = 256  # real inputs for the comparison of runtimes and for the timing
 FILES = ("model.onnx", "model.sct", "model.safetensors", "surgery.json", "recipe.yaml", "report.json")
+_REHEARSAL = {"bench": {"seconds": 0.001}}
 
 
 @dataclass(frozen=True)
@@ -60,18 +70,8 @@ class Result:
         Raises:
             EnvironmentFailure: disk full or not writable.
         """
-        folder = Path(folder)
-        saving.make_folder(folder)
-        contents = {
-            "model.onnx": self.files.onnx,
-            "model.sct": self.files.sct,
-            "model.safetensors": self.files.tensors,
-            "surgery.json": saving.to_json(written.surgery_json(self.files.surgery, _model_path(self.report))),
-            "recipe.yaml": self.recipe.encode(),
-            "report.json": saving.to_json(self.report),
-        }
-        for name in FILES:
-            write(folder / name, contents[name])
+        folder = _save_network(self.files, self.recipe, self.report["model"], Path(folder), write)
+        write(folder / "report.json", saving.to_json(self.report))
         return folder
 
 
@@ -108,7 +108,12 @@ def compress(
         UnsupportedError: see the message. DivergedError: the loss became NaN.
     """
     resolved = resolve(recipe, budget, seed)
-    notes = []
+    notes: list[str] = []
+    if valid is not None and iter(valid) is valid:
+        raise UsageError(
+            f"valid: {type(valid).__name__} can be iterated only once; give a re-iterable such as a list of batches or "
+            "a DataLoader"
+        )
     if valid is None:
         valid = train
         if evaluate is None:
@@ -127,8 +132,8 @@ def compress(
         higher_is_better=higher_is_better,
         example_inputs=example_inputs,
         judge=record.Judge(name, evaluate, "validation", _count(valid) if name != "metric" else None, higher_is_better),
-        inputs=first_batch(valid),
-        model_name=type(model).__name__,
+        inputs=first_batch(valid, "valid"),
+        model_name=type(unwrapped(model)[0]).__name__ if isinstance(model, nn.Module) else "",
         data_name="given as objects",
         notes=notes,
     )
@@ -159,8 +164,8 @@ def run(
             )
         key = recipe.to_yaml(data_shape=[list(first_tensor(asked.inputs).shape[1:])])
         ledger = Ledger(out / "checkpoint", key, recipe.training.checkpoint_seconds, write, resume)
-        result = _compress(asked, recipe, ledger, on_progress)
-        result.save(out, write=write)
+        result = _compress(asked, recipe, ledger, on_progress, out, write)
+        write(out / "report.json", saving.to_json(result.report))
         _write_page(out, result)
         if not keep_checkpoint:
             ledger.remove()
@@ -174,7 +179,6 @@ def plan(recipe: Recipe, data_dir: str | Path | None = None) -> dict[str, Any]:
         BudgetError: the budget cannot be met; `smallest` is the nearest reachable size.
     """
     asked = _by_name(recipe, data_dir)
-    check_finite(asked.model)
     job = make_job(asked, recipe, Ledger(), None)
     job.settle_dense()  # the teacher, for a saliency that measures gradients
     found = planning.plan(job)
@@ -212,7 +216,7 @@ def whole_split(splits: Splits, name: str) -> tuple[list[Any], Any]:
         part = splits.valid
     inputs, targets = [], []
     for x, y in part:
-        inputs.append([x] if isinstance(x, Tensor) else list(x.values()) if isinstance(x, dict) else list(x))
+        inputs.append(tensors(x))
         targets.append(y)
     columns = [torch.cat(parts).numpy() for parts in zip(*inputs, strict=True)]
     return columns, torch.cat(targets).numpy()
@@ -293,37 +297,106 @@ def _by_name(recipe: Recipe, data_dir: str | Path | None) -> _Asked:
     )
 
 
-def _compress(asked: _Asked, recipe: Recipe, ledger: Ledger, on_progress: Report | None) -> Result:
-    check_finite(asked.model)
+def _compress(
+    asked: _Asked,
+    recipe: Recipe,
+    ledger: Ledger,
+    on_progress: Report | None,
+    out: Path | None = None,
+    write: saving.Writer = saving.write_bytes,
+) -> Result:
+    """The whole run; the network is in `out` (where given) before its record is begun."""
     seeds.keep_memory()
     job = make_job(asked, recipe, ledger, on_progress)
     _check_fits(asked, job)
     n_threads = ledger.fact("threads", lambda: threads.choose(job.step_once, recipe.training.threads))
     with seeds.isolated(n_threads), interrupts.watched() as interrupted:
         job.setting.interrupted = interrupted
+        ledger.fact("rehearsal", lambda: _rehearse(asked, job))
         dense = recipe.dense_training()
         if dense is not None:
             job.train_dense(*dense)
         job.settle_dense()
         job.dense_metric = ledger.fact("dense.metric", lambda: job.evaluate(job.dense))
         answer = search.solve(job)
-        facts = {
-            "model": asked.model_name,
-            "data": asked.data_name,
-            "seed": recipe.seed,
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "recipe": recipe.to_yaml(),
-            "threads": n_threads,
-            "notes": asked.notes,
-        }
     with seeds.isolated(n_threads):  # the training is safe in the ledger: no need to wait for a step's end
-        report = record.build(job, answer, asked.judge, asked.inputs, facts)
-    best = answer.best
-    resolved = recipe.to_yaml(
-        sites=[{"name": t.site.name, "constraint": planning.name_of(t.constraint)} for t in job.start.terms],
-        versions=record.versions(),
-    )
-    return Result(best.files.module, json.loads(json.dumps(report)), best.files, resolved)
+        files = answer.best.files
+        resolved = recipe.to_yaml(
+            sites=[{"name": t.site.name, "constraint": planning.name_of(t.constraint)} for t in job.start.terms],
+            versions=record.versions(),
+        )
+        if out is not None:
+            _save_network(files, resolved, asked.model_name, out, write)
+        facts = _facts(asked, recipe, n_threads)
+        try:
+            report = json.loads(json.dumps(record.build(job, answer, asked.judge, asked.inputs, facts)))
+        except (InterruptedRun, EnvironmentFailure):
+            raise
+        except Exception as e:
+            where = out or _save_network(files, resolved, asked.model_name, Path(tempfile.mkdtemp(prefix="secateur-")))
+            raise RecordError(
+                f"the network is finished and saved in {where} (secateur.load rebuilds it), but its record could not "
+                f"be made: {told(e)}",
+                Result(files.module, {}, files, resolved),
+            ) from e
+    return Result(files.module, report, files, resolved)
+
+
+def _facts(asked: _Asked, recipe: Recipe, n_threads: int) -> dict[str, Any]:
+    return {
+        "model": asked.model_name,
+        "data": asked.data_name,
+        "seed": recipe.seed,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "recipe": recipe.to_yaml(),
+        "threads": n_threads,
+        "notes": asked.notes,
+    }
+
+
+def _rehearse(asked: _Asked, job: Job) -> bool:
+    """What comes after the training, on the dense net and one example: what fails there fails now, before any work.
+
+    Written, packed, run in the engine and its peers, compared, timed and recorded; the metric is asked of the module.
+
+    Raises:
+        SecateurError: with the reason.
+    """
+    setting = replace(job.setting, ledger=Ledger(), on_progress=None)
+    bench = {**job.recipe.bench.model_dump(), **_REHEARSAL["bench"]}
+    trial = replace(job, recipe=job.recipe.replace(bench=bench), setting=setting, stages=[])
+    metric = 0.0
+    try:
+        metric = float(asked.judge.evaluate(trial.start.module))
+        candidate = Candidate("rehearsal", trial.start, trial.dense_files, metric, {}, [])
+        judge = replace(asked.judge, evaluate=lambda module: metric)
+        facts = _facts(asked, trial.recipe, 1)
+        json.dumps(record.build(trial, search.Answer(candidate, None), judge, record.few(asked.inputs, 1), facts))
+    except SecateurError:
+        raise
+    except Exception as e:
+        raise UnsupportedError(
+            f"{asked.model_name}: the dense network cannot be evaluated, written or recorded, so no training was "
+            f"begun: {told(e)}"
+        ) from e
+    return True
+
+
+def _save_network(
+    files: Written, recipe: str, model: str, folder: Path, write: saving.Writer = saving.write_bytes
+) -> Path:
+    """All files of a run but its report."""
+    saving.make_folder(folder)
+    contents = {
+        "model.onnx": files.onnx,
+        "model.sct": files.sct,
+        "model.safetensors": files.tensors,
+        "surgery.json": saving.to_json(written.surgery_json(files.surgery, model if ":" in model else None)),
+        "recipe.yaml": recipe.encode(),
+    }
+    for name, content in contents.items():
+        write(folder / name, content)
+    return folder
 
 
 def _check_fits(asked: _Asked, job: Job) -> None:
@@ -337,7 +410,7 @@ def _check_fits(asked: _Asked, job: Job) -> None:
     if note := left_out_note(left_out(traced)):
         logging.getLogger("secateur").warning(note)
     first_batch(asked.train)  # says what is wrong with it
-    inputs, targets = next(iter(asked.train))
+    inputs, targets = pair(next(iter(asked.train)), "train")
     with metrics.evaluating(job.dense):
         outputs = call(job.dense, inputs)
     try:
@@ -346,6 +419,16 @@ def _check_fits(asked: _Asked, job: Job) -> None:
         raise UsageError(
             f"loss: fails on a batch of the training data, outputs {_shapes(outputs)}, targets {_shapes(targets)}: "
             f"{told(e)}; give a model, data and loss= that belong together"
+        ) from e
+    try:
+        with seeds.isolated():
+            trial = copy.deepcopy(job.dense).train()
+            asked.loss(call(trial, inputs), targets).backward()
+    except Exception as e:
+        raise UsageError(
+            f"training: a step on the first batch fails, inputs {_shapes(inputs)}: {told(e)}; the model must train on "
+            "the batches as they are (batch statistics need two examples; a part that runs in training mode only must "
+            "suit loss=)"
         ) from e
 
 
@@ -362,7 +445,9 @@ def _shapes(value: Any) -> str:
 
 def make_job(asked: _Asked, recipe: Recipe, ledger: Ledger, on_progress: Report | None) -> Job:
     """The job with its working copy of the model."""
-    dense = copy.deepcopy(asked.model).eval()
+    dense, said = plain(asked.model)
+    check_finite(dense.eval())
+    asked.notes += [f"model: {note}" for note in said]
     inputs = asked.example_inputs
     if inputs is None:
         inputs = record.few(first_batch(asked.train), 2)
@@ -399,11 +484,7 @@ def resolve(
 
 def _count(batches: Any) -> int:
     known = getattr(batches, "n_examples", None)
-    return int(known) if known is not None else sum(example_count(y, x) for x, y in batches)
-
-
-def _model_path(report: Mapping[str, Any]) -> str | None:
-    return report["model"] if ":" in report["model"] else None
+    return int(known) if known is not None else sum(example_count(y, x) for x, y in (pair(b, "valid") for b in batches))
 
 
 def _write_page(out: Path, result: Result) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ from secateur.training.checkpoint import Ledger
 from secateur.training.loop import Setting, load_weights, weights_of
 from secateur.training.phases import Approach, Held, Phase, Snap
 from secateur.types import Problem
+from secateur.unwrapping import plain, reparametrized, unwrapped
 
 if TYPE_CHECKING:
     from secateur.api import Result
@@ -70,6 +70,12 @@ class Compressor:
         from secateur.api import resolve
 
         self._recipe = resolve(recipe, budget, None)
+        model = unwrapped(model)[0]
+        if computed := reparametrized(model):
+            raise UsageError(
+                f"Compressor: {computed[0]} is computed from other parameters (a mask or a parametrization); make it "
+                "plain first: torch.nn.utils.prune.remove, parametrize.remove_parametrizations"
+            )
         if any(x.kind == "accuracy_drop" for x in self._recipe.limits()):
             raise UsageError("Compressor: accuracy_drop needs several trainings; use compress(), or give a size")
         if total_steps < 1:
@@ -84,7 +90,7 @@ class Compressor:
                 f"Compressor: the optimizer does not hold {strangers[0]} and {len(strangers) - 1} others of the model; "
                 "give it model.parameters() of this very model"
             )
-        dense, judge = copy.deepcopy(model).eval(), evaluate or (lambda m: 0.0)
+        dense, judge = plain(model)[0].eval(), evaluate or (lambda m: 0.0)
         setting = Setting(dense, _NoBatches(), lambda o, t: o, judge, True, self._recipe.seed, Ledger())
         self._job = Job(self._recipe, setting, dense, example_inputs, tuple(self._recipe.limits()))
         traced, terms = self._job.start.traced, self._job.start.terms

@@ -61,6 +61,14 @@ class BudgetError(CheckError):
         self.kind = kind
 
 
+class RecordError(CheckError):
+    """The network is finished and saved, its record could not be made. `result` holds the network and its files."""
+
+    def __init__(self, message: str, result: object) -> None:
+        super().__init__(message)
+        self.result = result
+
+
 class DivergedError(CheckError):
     """Training produced NaN or infinite values."""
 

@@ -18,7 +18,7 @@ from secateur.errors import BudgetError, CheckError, ConstraintError, Interrupte
 from secateur.membership import Asked
 from secateur.spending import Spending
 from secateur.training import optimizers, seeds
-from secateur.training.batches import call
+from secateur.training.batches import call, pair
 from secateur.training.loop import Outcome, Setting, Stage, combined_loss, load_weights, train
 from secateur.training.metrics import evaluating
 from secateur.training.phases import Approach, Held, Phase, Snap
@@ -645,10 +645,8 @@ def check_finite(model: nn.Module) -> None:
             )
 
 
-def first_batch(train_data: Any) -> Any:
+def first_batch(data: Any, subject: str = "train") -> Any:
     """Inputs of the first batch."""
-    for batch in train_data:
-        if isinstance(batch, tuple | list) and len(batch) == 2:
-            return batch[0]
-        raise UsageError(f"train: a batch is {type(batch).__name__}; a pair (inputs, targets) is needed")
-    raise UsageError("train: no batches; at least one (inputs, targets) is needed")
+    for batch in data:
+        return pair(batch, subject)[0]
+    raise UsageError(f"{subject}: no batches; at least one (inputs, targets) is needed")

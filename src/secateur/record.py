@@ -16,10 +16,12 @@ import secateur
 from secateur import formats, runtimes, verify, waiting
 from secateur.contracts import Constraint
 from secateur.engine import InferenceSession
+from secateur.importing import told
 from secateur.job import Candidate, Job, Net, left_out, left_out_note, sizes
 from secateur.membership import Asked
 from secateur.planning import name_of
-from secateur.training.batches import map_tensors
+from secateur.training.batches import call, constants, map_tensors, tensors
+from secateur.training.metrics import evaluating
 from secateur.written import Written
 
 if TYPE_CHECKING:
@@ -55,26 +57,54 @@ class Judge:
 
 
 class Session(nn.Module):
-    """Any session with ONNX Runtime's `run` as a module: tensors in, tensors out."""
+    """Any session with ONNX Runtime's `run` as a module: tensors in, tensors out, nested as `like` is."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, like: Any = None) -> None:
         super().__init__()
-        self._session = session
-        self._names = [i.name for i in session.get_inputs()]
+        self._session, self._like = session, like
+        self.names = [i.name for i in session.get_inputs()]
 
-    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
-        arrays = feeds(self._names, named or inputs)
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        arrays = feeds(self.names, named or inputs)
         outputs = [torch.from_numpy(np.ascontiguousarray(y)) for y in self._session.run(None, arrays)]
-        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+        places, structure = torch.utils._pytree.tree_flatten(self._like)
+        if len(tensors(self._like)) != len(outputs):
+            return outputs[0] if len(outputs) == 1 else tuple(outputs)
+        rest = iter(outputs)
+        return torch.utils._pytree.tree_unflatten(
+            [next(rest) if isinstance(p, Tensor) else p for p in places], structure
+        )
+
+
+class Flat(nn.Module):
+    """A module called with one tensor per name of the written graph: nests and constants are put back around them."""
+
+    def __init__(self, module: nn.Module, inputs: Any, names: Sequence[str]) -> None:
+        super().__init__()
+        self.module, self._names = module, tuple(names)
+        self._by_name = _by_name(names, inputs)
+        self._inputs = map_tensors(inputs, lambda t: t[:1] if t.dim() else t)
+
+    def forward(self, *given: Tensor) -> Any:
+        if self._by_name:
+            inputs = {**self._inputs, **dict(zip(self._names, given, strict=True))}
+        else:
+            places, structure = torch.utils._pytree.tree_flatten(self._inputs)
+            rest = iter(given)
+            inputs = torch.utils._pytree.tree_unflatten(
+                [next(rest) if isinstance(p, Tensor) else p for p in places], structure
+            )
+        return tuple(tensors(call(self.module, inputs)))
 
 
 def feeds(names: Sequence[str], inputs: Any) -> dict[str, Array]:
-    """Arrays by input name from a tensor, a tuple (in order) or a dict (by name)."""
-    if isinstance(inputs, Tensor):
-        inputs = (inputs,)
-    if isinstance(inputs, Mapping):
-        return {k: np.ascontiguousarray(v.detach().cpu().numpy()) for k, v in inputs.items() if k in names}
-    return {k: np.ascontiguousarray(v.detach().cpu().numpy()) for k, v in zip(names, inputs, strict=True)}
+    """Arrays by input name: from a flat dict by its keys, from any other nest in order; constants are left out."""
+    found = [(n, inputs[n]) for n in names] if _by_name(names, inputs) else zip(names, tensors(inputs), strict=True)
+    return {k: np.ascontiguousarray(v.detach().cpu().numpy()) for k, v in found}
+
+
+def _by_name(names: Sequence[str], inputs: Any) -> bool:
+    return isinstance(inputs, Mapping) and all(isinstance(inputs.get(n), Tensor) for n in names)
 
 
 def build(job: Job, answer: Answer, judge: Judge, inputs: Any, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +139,12 @@ def build(job: Job, answer: Answer, judge: Judge, inputs: Any, facts: Mapping[st
         "stages": [{k: v for k, v in s.items() if k != "curve"} for s in job.stages],
         "history": _history(job.stages),
         "frontier": [dict(p) for p in answer.frontier],
-        "notes": [*facts["notes"], *filter(None, [left_out_note(left_out(dense_net.traced))]), *answer.notes],
+        "notes": [
+            *facts["notes"],
+            *_constant_notes(inputs),
+            *filter(None, [left_out_note(left_out(dense_net.traced))]),
+            *answer.notes,
+        ],
     }
     if baseline is not None:
         if "one_shot" in job.recipe.baselines:
@@ -131,6 +166,11 @@ def build(job: Job, answer: Answer, judge: Judge, inputs: Any, facts: Mapping[st
     where = {"name": bench["cpu"], "isa": bench["isa"]}
     record["cpu"] = where | {"threads": facts["threads"], "waiting": waiting.told()}
     return record
+
+
+def _constant_notes(inputs: Any) -> list[str]:
+    values = [v for v in constants(inputs) if v != "None"]
+    return [f"inputs that are no tensors are constants of the written graph: {', '.join(values)}"] if values else []
 
 
 def _column(judge: Judge, files: Written, net: Net) -> dict[str, Any]:
@@ -236,8 +276,11 @@ def _history(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _verified(best: Candidate, judge: Judge, inputs: Any) -> dict[str, Any]:
     """Engine, ONNX Runtime and torch on the same inputs, and the metric by each of them."""
-    engine = Session(InferenceSession(best.files.sct))
-    found = verify.outputs_agree(best.files.sct, best.files.onnx, best.files.module, feeds(engine._names, inputs))
+    with evaluating(best.files.module):
+        like = call(best.files.module, few(inputs, 1))
+    engine = Session(InferenceSession(best.files.sct), like)
+    module = Flat(best.files.module, inputs, engine.names)
+    found = verify.outputs_agree(best.files.sct, best.files.onnx, module, feeds(engine.names, inputs))
     found.pop("outputs")
     found["metric_torch"] = float(judge.evaluate(best.files.module))
     found["metric_engine"] = found["metric_onnxruntime"] = None
@@ -248,12 +291,14 @@ def _verified(best: Candidate, judge: Judge, inputs: Any) -> dict[str, Any]:
         return found
     try:
         ort = runtimes.onnxruntime()
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        session = ort.InferenceSession(best.files.onnx, options, providers=["CPUExecutionProvider"])
+        found["metric_onnxruntime"] = float(judge.evaluate(Session(session, like)))
     except ImportError:
-        return found
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(best.files.onnx, options, providers=["CPUExecutionProvider"])
-    found["metric_onnxruntime"] = float(judge.evaluate(Session(session)))
+        pass
+    except Exception as e:  # a peer's failure never loses a run
+        found["note"] = f"ONNX Runtime could not be judged ({told(e)})"
     return found
 
 
@@ -262,14 +307,15 @@ def _latencies(job: Job, dense: Written, answer: Answer, inputs: Any) -> dict[st
     from secateur.engine.bench import bench
 
     asked, best = job.recipe.bench, answer.best
-    arrays = feeds(_input_names(best.files.sct), inputs)
+    names = _input_names(best.files.sct)
+    arrays = feeds(names, inputs)
     common: dict[str, Any] = {"threads": asked.threads, "inputs": arrays, "seconds": asked.seconds}
     found = bench(
         best.files.sct,
         against=asked.against,
         dense=dense.onnx,
-        module=best.files.module,
-        dense_module=dense.module,
+        module=Flat(best.files.module, inputs, names),
+        dense_module=Flat(dense.module, inputs, names),
         **common,
     )
     times = {"compressed": found["latency_ms"]["model"], "dense": found["latency_ms"]["dense"]}
@@ -295,4 +341,4 @@ def versions() -> dict[str, str]:
 
 def few(inputs: Any, n: int) -> Any:
     """The first `n` examples."""
-    return map_tensors(inputs, lambda t: t[:n])
+    return map_tensors(inputs, lambda t: t[:n] if t.dim() else t)

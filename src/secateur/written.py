@@ -17,6 +17,7 @@ from secateur.errors import FormatError, UsageError
 from secateur.export import onnx as onnx_export
 from secateur.importing import called, imported
 from secateur.types import Term, Weights
+from secateur.unwrapping import plain
 
 if TYPE_CHECKING:
     from torch import nn
@@ -156,8 +157,7 @@ def rebuild(folder: Path, model: nn.Module | None = None, trust: bool = False) -
         if not trust:
             check_ours(folder, model=path)
         model = build_model(path)
-    else:
-        model = copy.deepcopy(model)
+    model = plain(model)[0]  # as the run began
     assert isinstance(facts["cuts"], list)
     for cut in facts["cuts"]:
         model = graph.apply_surgery(model, cut)

@@ -299,12 +299,18 @@ def _runners(
                     if which not in modules:
                         continue  # torch has no int8 form of these files
                     call, version = peers.torch(modules[which], threads, list(names))
+                    call(feeds[0])
                     runners.append(Runner(peer, which, version, call))
                     continue
                 call, version = getattr(peers, peer)(onnx, threads, shapes)
+                call(_named(feeds[0], names))  # a peer that cannot run it fails here, not half-way
                 runners.append(Runner(peer, which, version, lambda f, c=call, n=names: c(_named(f, n))))  # type: ignore[misc]
             except peers.Unavailable as reason:
                 skipped[peer] = str(reason)
+            except Exception as e:  # somebody else's failure is no reason to lose this measurement
+                skipped[peer] = f"fails on {which}: {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"[
+                    :200
+                ]
     return runners
 
 

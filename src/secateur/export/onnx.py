@@ -6,6 +6,7 @@ optimiser is faithful; its optimiser folds batch-norm into convolutions, which m
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from secateur import runtimes
 from secateur.errors import CheckError, MissingExtraError, UnsupportedError, UsageError
-from secateur.graph.capture import arguments, evaluating, quiet_torch, run_eagerly, user_frame
+from secateur.graph.capture import arguments, evaluating, plain_bags, quiet_torch, run_eagerly, user_frame
 
 OPSET = 18  # the exporter's native set; ONNX Runtime 1.14 and OpenVINO 2023.0 and later run it
 
@@ -68,6 +69,11 @@ def to_bytes(
         _check_names(model, input_names, output_names, len(_leaves((args, kwargs))), len(_leaves(answer)), quantised)
         exported = _capture(model, args, kwargs, dynamic_batch)
         raw, exported = _raw_onnx(model, exported)
+    if _has_subgraphs(raw.graph):
+        data = _as_exported(model, raw, input_names, output_names, answer)
+        if check:
+            _check(model, args, kwargs, data, raw, exported, dynamic_batch)
+        return data
     params = _parameter_names(model, raw)
     names = frozenset(params.values())
     with_shapes = onnx.shape_inference.infer_shapes(raw, data_prop=True)
@@ -85,7 +91,7 @@ def to_bytes(
     canonical.shorten_names(g)
     canonical.name_free_axis(g, "batch")
     made = canonical.assemble(g)
-    data: bytes = made.SerializeToString(deterministic=True)
+    data = bytes(made.SerializeToString(deterministic=True))
     if check:
         _check(model, args, kwargs, data, raw, exported, dynamic_batch)
     return data
@@ -104,23 +110,20 @@ def _capture(model: nn.Module, args: Any, kwargs: Any, dynamic: bool) -> torch.e
             lambda t: torch.cat((t, t)) if isinstance(t, Tensor) and t.dim() and t.shape[0] == 1 else t, (args, kwargs)
         )
         spec = torch.utils._pytree.tree_map(free, (tuple(args), kwargs))
-        shapes = _by_name(model, args, spec[0], spec[1]) if kwargs else spec[0]
+        shapes = dict(inspect.signature(model.forward).bind(*spec[0], **spec[1]).arguments)
     try:
         with quiet_torch():
-            return torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+            exported = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+            plain_bags(exported.graph)
+            return exported
+    except UnsupportedError:
+        raise
     except Exception as e:
         first = next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)[:300]
         hint = (
             "export with dynamic_batch=False, or take the batch size from the input" if dynamic else "see torch.export"
         )
         raise UnsupportedError(f"{type(model).__name__} cannot be exported: {first}{user_frame(e)}; {hint}") from e
-
-
-def _by_name(model: nn.Module, args: Any, positional: Any, keyword: Any) -> dict[str, Any]:
-    import inspect
-
-    names = list(inspect.signature(model.forward).parameters)
-    return {**dict(zip(names, positional, strict=False)), **keyword}
 
 
 def _raw_onnx(model: nn.Module, exported: torch.export.ExportedProgram) -> tuple[Any, torch.export.ExportedProgram]:
@@ -190,12 +193,7 @@ def _check_names(
 def _name_ends(g: Any, input_names: Sequence[str] | None, output_names: Sequence[str] | None, answer: Any) -> None:
     from secateur.export import _canonical as canonical
 
-    if output_names is None:
-        if isinstance(answer, Mapping) and len(answer) == len(g.outputs):
-            output_names = [str(k) for k in answer]
-        else:
-            n = len(g.outputs)
-            output_names = ["output"] if n == 1 else [f"output_{i}" for i in range(n)]
+    output_names = _output_names(answer, len(g.outputs), output_names)
     for what, ends, names in (("input", g.inputs, input_names), ("output", g.outputs, output_names)):
         if names is None:
             continue
@@ -211,6 +209,59 @@ def _name_ends(g: Any, input_names: Sequence[str] | None, output_names: Sequence
                     g.constants[f"{name}//inner"] = g.constants.pop(name)
             canonical.rename(g, end.name, name)
             end.name = name
+
+
+def _has_subgraphs(graph: Any) -> bool:
+    return any(a.type in (a.GRAPH, a.GRAPHS) for n in graph.node for a in n.attribute)
+
+
+def _as_exported(
+    model: nn.Module, raw: Any, input_names: Sequence[str] | None, output_names: Sequence[str] | None, answer: Any
+) -> bytes:
+    """Graphs with If, Loop or Scan stay as torch wrote them but for names: values may be read inside a branch."""
+    import onnx
+
+    made = onnx.ModelProto()
+    made.CopyFrom(raw)
+    new = {old: name for old, name in _parameter_names(model, raw).items() if old != name}
+    for ends, names in (
+        (made.graph.input, input_names),
+        (made.graph.output, _output_names(answer, len(made.graph.output), output_names)),
+    ):
+        for end, name in zip(ends, names or [e.name for e in ends], strict=True):
+            new[end.name] = name
+    taken = set(new.values())
+    names_of_values = {o for n in made.graph.node for o in n.output} - new.keys()
+    new |= {name: f"{name}//inner" for name in names_of_values & taken}
+    _rename_all(made.graph, new)
+    kept = {t.name: t for t in reversed(made.graph.initializer)}  # shared weights are one initializer
+    del made.graph.initializer[:]
+    made.graph.initializer.extend(reversed(kept.values()))
+    del made.graph.value_info[:], made.metadata_props[:]
+    return bytes(made.SerializeToString(deterministic=True))
+
+
+def _rename_all(graph: Any, new: Mapping[str, str]) -> None:
+    """Values by their new names, in branches too: ONNX forbids that an inner name hides an outer one."""
+    for thing in (*graph.input, *graph.output, *graph.initializer):
+        thing.name = new.get(thing.name, thing.name)
+    for n in graph.node:
+        n.doc_string = ""
+        del n.metadata_props[:]
+        for names in (n.input, n.output):
+            for i, name in enumerate(names):
+                names[i] = new.get(name, name)
+        for a in n.attribute:
+            for inner in (*a.graphs, *([a.g] if a.type == a.GRAPH else [])):
+                _rename_all(inner, new)
+
+
+def _output_names(answer: Any, n: int, given: Sequence[str] | None) -> Sequence[str]:
+    if given is not None:
+        return given
+    if isinstance(answer, Mapping) and len(answer) == n:
+        return [str(k) for k in answer]
+    return ["output"] if n == 1 else [f"output_{i}" for i in range(n)]
 
 
 def with_weights(data: bytes, weights: Mapping[str, Any]) -> bytes:
@@ -255,6 +306,8 @@ def quantised(data: bytes, scales: Mapping[str, Any]) -> bytes:
     from secateur.export import _canonical as canonical
 
     model = onnx.load_model_from_string(data)
+    if _has_subgraphs(model.graph):
+        return data  # its weights may be read inside a branch
     g = canonical.take_apart(model, frozenset(t.name for t in model.graph.initializer))
     _quantise(g, scales)
     return _reassembled(g)

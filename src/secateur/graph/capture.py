@@ -161,7 +161,10 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             exported = torch.export.export(model, args, kwargs, strict=False)
             if _writes_into_views(exported.graph):
                 exported = exported.run_decompositions({})
+            plain_bags(exported.graph)
         return exported
+    except UnsupportedError:
+        raise
     except Exception as e:
         what = _first_line(e)
         if "data-dependent" in str(e) or "GuardOnDataDependent" in type(e).__name__:
@@ -243,6 +246,58 @@ def _writes_into_views(graph: torch.fx.Graph) -> bool:
             if written.op == "placeholder" or str(written.target) in moving.Move.targets or viewed:
                 return True
     return False
+
+
+def plain_bags(graph: torch.fx.Graph) -> None:
+    """EmbeddingBag on indices [batch, bag] becomes a look-up and a reduction, which everything downstream knows.
+
+    Torch's own ONNX form of it is a loop over sequences, on which ONNX Runtime (1.27) crashes the process.
+
+    Raises:
+        UnsupportedError: bags of other kinds (offsets of their own, padding).
+    """
+    aten = torch.ops.aten
+    reductions = {0: aten.sum.dim_IntList, 1: aten.mean.dim, 2: aten.amax.default}
+    for n in [n for n in graph.nodes if n.op == "call_function" and str(n.target).startswith("aten.embedding_bag.")]:
+        weight, flat, offsets, _, mode, _, scale, last, padding = (*n.args, *[None] * 9)[:9]
+        indices, factors = _unflattened(flat), _unflattened(scale)
+        steps = str(offsets.target) == "aten.arange.start_step" and offsets.args[2]
+        regular = indices is not None and steps == indices.meta["val"].shape[1] and not last
+        if not regular or padding not in (None, -1) or (scale is not None and factors is None):
+            raise UnsupportedError(
+                f"EmbeddingBag at {owner(n) or 'forward'}: offsets or padding are not covered; give it indices of "
+                "shape [batch, bag], or use Embedding and a mean",
+                n.name,
+            )
+        with graph.inserting_before(n):
+            made = _computed(graph, n, aten.embedding.default, weight, indices)
+            if factors is not None:
+                made = _computed(
+                    graph, n, aten.mul.Tensor, made, _computed(graph, n, aten.unsqueeze.default, factors, -1)
+                )
+            made = _computed(graph, n, reductions[mode], made, [1])
+        for user in list(n.users):
+            if user.args[1] == 0:
+                user.replace_all_uses_with(made)
+            graph.erase_node(user)
+        graph.erase_node(n)
+    graph.eliminate_dead_code()
+
+
+def _unflattened(node: Call) -> Call | None:
+    """The matrix behind x.reshape(-1)."""
+    kind = str(getattr(node, "target", "")).split(".")[1:2]
+    if kind not in (["reshape"], ["view"]) or list(node.args[1]) != [-1] or node.args[0].meta["val"].dim() != 2:
+        return None
+    return node.args[0]
+
+
+def _computed(graph: torch.fx.Graph, like: Call, target: Any, *args: Any) -> Call:
+    """A new call in the place of `like`, with the value that the tracer would have noted."""
+    made = graph.call_function(target, args)
+    made.meta = {k: v for k, v in like.meta.items() if k != "val"}
+    made.meta["val"] = target(*torch.fx.node.map_arg(args, lambda a: a.meta["val"]))
+    return made
 
 
 def _make_functional(graph: torch.fx.Graph) -> None:

@@ -120,6 +120,7 @@ class _Trial:
         except (RuntimeError, TypeError, ValueError):
             self.dtype = None  # the code insists on its own types
             self.wanted = self._settle()
+        self.trained = self._in_training(_as(_copy(masked), self.dtype))
 
     def _settle(self) -> list[Tensor]:
         """Choose the inputs to compare on: the example's batch, and batches of 1 and 3 where the code takes them."""
@@ -174,7 +175,20 @@ class _Trial:
             bound = (1e-9 if self.dtype is not None else 1e-4) * max(1e-3, float(finite.max()) if len(finite) else 0.0)
             if y.shape != w.shape or not torch.allclose(y, w, rtol=0.0, atol=bound, equal_nan=True):
                 return None
+        if self.trained is not None and self._in_training(exact) != self.trained:
+            return None  # a part that runs in training mode only reads channels that are gone
         return self._make(folded, surgery, None), surgery
+
+    def _in_training(self, model: nn.Module) -> list[torch.Size] | None:
+        """The shapes that `model` answers in training mode, None when it does not run; `model` is used up."""
+        inputs = self._example(3)
+        args, kwargs = self.program.rebuild([inputs.get(n) for n in self.program.inputs])
+        try:
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                answer = model.train()(*args, **kwargs)
+        except Exception:  # whatever the user's code throws at sizes it does not expect
+            return None
+        return [t.shape for t in torch.utils._pytree.tree_leaves(answer) if isinstance(t, Tensor)]
 
     def _make(self, folded: _Folded, surgery: Surgery, dtype: torch.dtype | None) -> nn.Module:
         small = _as(_copy(self.masked), dtype)

@@ -58,4 +58,4 @@ def _pairs(student: Any, teacher: Any) -> list[tuple[Tensor, Tensor]]:
         return [p for k in student for p in _pairs(student[k], teacher[k])]
     if isinstance(student, list | tuple):
         return [p for s, t in zip(student, teacher, strict=True) for p in _pairs(s, t)]
-    return [(student, teacher)]
+    return [(student, teacher)] if hasattr(student, "flatten") else []  # None and numbers say nothing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -70,7 +70,7 @@ class Loader:
                 f"train: {type(source).__name__} can be iterated only once; give a re-iterable such as a list of "
                 "batches or a DataLoader"
             )
-        self._n = len(source) if isinstance(source, Sized) else sum(1 for _ in source)
+        self._n = length(source)
         if self._n == 0:
             raise UsageError("train: no batches; at least one (inputs, targets) is needed")
 
@@ -78,44 +78,100 @@ class Loader:
         return self._n
 
     def epoch(self, *key: int | str, skip: int = 0) -> Iterator[Batch]:
-        """Batches of one pass, the first `skip` read and dropped."""
+        """Batches of one pass, the first `skip` read and dropped.
+
+        A batch of one example after larger ones (the rest of a data set) is joined to the one before it, as batch
+        statistics of one example do not exist.
+        """
         seeds.seed_global(*key, "order")
         batches = iter(self._source)
+        before: Batch | None = None
+        first: list[str] = []
         for i in range(self._n):
             seeds.seed_global(*key, "batch", i)
             try:
-                batch = next(batches)
+                batch = pair(next(batches), "train")
             except StopIteration:
                 raise UsageError(f"train: the pass ended after {i} of {self._n} batches; each needs the same") from None
-            if not isinstance(batch, tuple | list) or len(batch) != 2:
-                raise UsageError(f"train: a batch is {type(batch).__name__}; a pair (inputs, targets) is needed")
+            now = constants(batch[0])
+            if i and now != first:
+                raise UsageError(
+                    f"train: inputs of batch {i} hold {', '.join(now) or 'tensors only'} where the first batch has "
+                    f"{', '.join(first) or 'tensors only'}; what is no tensor is a constant of the written network, "
+                    "so give it as a tensor"
+                )
+            first = now
+            if before is not None and _examples(batch) == 1 < _examples(before):
+                batch = joined(before, batch)
+            before = batch
             if i >= skip:
-                yield batch[0], batch[1]
+                yield batch
+
+
+def length(source: Iterable[Any]) -> int:
+    """Number of batches of one pass; counted where it is not known (a DataLoader over an IterableDataset)."""
+    try:
+        return len(source)  # type: ignore[arg-type]
+    except TypeError:
+        return sum(1 for _ in source)
+
+
+def pair(batch: Any, subject: str) -> Batch:
+    """A batch as (inputs, targets); UsageError when it is something else."""
+    if isinstance(batch, tuple | list) and len(batch) == 2:
+        return batch[0], batch[1]
+    what, hint = f"a {type(batch).__name__}", ""
+    if isinstance(batch, tuple | list):
+        what += f" of {len(batch)}"
+        hint = "; weights belong to the targets: (inputs, (targets, weights)) and a loss= that takes them"
+    elif isinstance(batch, Mapping):
+        what += f" of {', '.join(map(str, list(batch)[:4]))}"
+    raise UsageError(f"{subject}: a batch is {what}; a pair (inputs, targets) is needed{hint}")
+
+
+def joined(a: Batch, b: Batch) -> Batch:
+    """Two batches as one: tensors with an example axis one after the other, everything else as `a` has it."""
+    n, m = _examples(a), _examples(b)
+
+    def one(x: Any, y: Any) -> Any:
+        both = isinstance(x, Tensor) and isinstance(y, Tensor) and x.dim() and len(x) == n and len(y) == m
+        return torch.cat((x, y)) if both else x
+
+    made: Batch = torch.utils._pytree.tree_map(one, a, b)
+    return made
+
+
+def _examples(batch: Batch) -> int:
+    found = [t for t in tensors(batch) if t.dim()]
+    return len(found[0]) if found else 0
+
+
+def tensors(value: Any) -> list[Tensor]:
+    """All tensors inside a nest of tuples, named tuples, lists and dicts, in order."""
+    return [t for t in torch.utils._pytree.tree_leaves(value) if isinstance(t, Tensor)]
+
+
+def constants(inputs: Any) -> list[str]:
+    """What is no tensor among inputs, in order, as text."""
+    return [f"{t!r:.40}" for t in torch.utils._pytree.tree_leaves(inputs) if not isinstance(t, Tensor)]
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
-    """The same structure (tensor, tuple, list, dict) with `change` applied to every tensor."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, dict):
-        return {k: map_tensors(v, change) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(map_tensors(v, change) for v in value)
-    return value
+    """The same structure (nested tuples, named tuples, lists, dicts) with `change` applied to every tensor."""
+    return torch.utils._pytree.tree_map(lambda t: change(t) if isinstance(t, Tensor) else t, value)
 
 
 def first_tensor(value: Any) -> Tensor:
-    """The first tensor inside a tensor, tuple, list or dict."""
-    if isinstance(value, Tensor):
-        return value
-    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
-        return first_tensor(part)
-    raise UsageError(f"inputs: {type(value).__name__}; a tensor, or a tuple or dict of tensors, is needed")
+    """The first tensor inside a nest of tuples, lists and dicts."""
+    found = tensors(value)
+    if not found:
+        raise UsageError(f"inputs: {type(value).__name__}; a tensor, or a tuple or dict of tensors, is needed")
+    return found[0]
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
     """`model(x)`, `model(*tuple)` or `model(**dict)`."""
-    if isinstance(inputs, dict):
+    if isinstance(inputs, Mapping):
         return model(**inputs)
     if isinstance(inputs, list | tuple):
         return model(*inputs)
@@ -124,7 +180,8 @@ def call(model: nn.Module, inputs: Any) -> Any:
 
 def example_count(targets: Any, inputs: Any) -> int:
     """Number of examples in a batch."""
-    return len(first_tensor(targets if isinstance(targets, Tensor) else inputs))
+    known = first_tensor(targets if isinstance(targets, Tensor) and targets.dim() else inputs)
+    return len(known) if known.dim() else 1
 
 
 def source(train: Any) -> Batches:

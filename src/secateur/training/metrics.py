@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
-from secateur.training.batches import Batch, call, example_count
+from secateur.training.batches import Batch, call, example_count, pair
 
 Evaluate = Callable[[nn.Module], float]
 
@@ -34,7 +34,7 @@ def accuracy(batches: Iterable[Batch]) -> Evaluate:
     def measure(model: nn.Module) -> float:
         right = seen = 0
         with evaluating(model):
-            for inputs, targets in batches:
+            for inputs, targets in (pair(batch, "valid") for batch in batches):
                 outputs = call(model, inputs)
                 if not isinstance(outputs, Tensor) or outputs.dim() < 2 or targets.is_floating_point():
                     raise UsageError(
@@ -56,7 +56,7 @@ def mean_loss(batches: Iterable[Batch], loss: Callable[[Any, Any], Tensor]) -> E
     def measure(model: nn.Module) -> float:
         total, seen = 0.0, 0
         with evaluating(model):
-            for inputs, targets in batches:
+            for inputs, targets in (pair(batch, "valid") for batch in batches):
                 n = example_count(targets, inputs)
                 total += float(loss(call(model, inputs), targets)) * n
                 seen += n

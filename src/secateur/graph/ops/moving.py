@@ -80,6 +80,8 @@ def _run(node: Call, see: Callable[[Any], Tensor]) -> Any:
             return torch.nn.functional.pad(args[0], args[1])
         moved = torch.nn.functional.pad(args[0].to(torch.float64), args[1], mode=mode)
         return moved.to(args[0].dtype)
+    if name in ("view", "_unsafe_view") and len(args) == 2:
+        return args[0].reshape(args[1])  # masks and labels need not lie in memory as the activations do
     return node.target(*args, **kwargs)
 
 
