@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from secateur.search import Answer
 
 Array = np.ndarray[Any, Any]
+_UNSPENT = 0.05  # more of a limit than this is not left over without a reason
 _HISTORY = 400  # rows kept of the training curves
 _VERSIONS = ("torch", "numpy", "onnx", "onnxruntime", "openvino", "safetensors")
 
@@ -168,6 +169,14 @@ def build(job: Job, answer: Answer, judge: Judge, inputs: Any, facts: Mapping[st
     return record
 
 
+def _unspent_notes(job: Job, best: Candidate) -> list[str]:
+    return [
+        f"budget: {row['name']} <= {row['asked']:g} was met with {row['reached']:g}: {row['unspent']}"
+        for row in _budget(job, best)
+        if "unspent" in row
+    ]
+
+
 def _constant_notes(inputs: Any) -> list[str]:
     values = [v for v in constants(inputs) if v != "None"]
     return [f"inputs that are no tensors are constants of the written graph: {', '.join(values)}"] if values else []
@@ -188,10 +197,26 @@ def _answer_column(job: Job, judge: Judge, candidate: Candidate) -> dict[str, An
 
 def _budget(job: Job, best: Candidate) -> list[dict[str, Any]]:
     reached = {**sizes(best.files.module, best.net.traced, best.nbytes), "accuracy_drop": job.drop(best.metric)}
-    return [
-        {"name": x.kind, "asked": x.value, "reached": reached[x.kind], "met": bool(reached[x.kind] <= x.value + 1e-12)}
-        for x in job.limits
-    ]
+    rows = []
+    for x in job.limits:
+        got = reached[x.kind]
+        row = {"name": x.kind, "asked": x.value, "reached": got, "met": bool(got <= x.value + 1e-12)}
+        if x.kind != "accuracy_drop" and got < (1 - _UNSPENT) * x.value:
+            row["unspent"] = _why_unspent(job, x.kind, x.value)
+        rows.append(row)
+    return rows
+
+
+def _why_unspent(job: Job, kind: str, asked: float) -> str:
+    dense = job.dense_cost(kind)
+    if dense <= asked:
+        return f"the dense network itself takes {dense:g}"
+    others = [x.kind for x in job.limits if x.kind != kind]
+    if others:
+        return f"another limit binds: {', '.join(others)}"
+    if not any(not t.given for t in job.start.terms):
+        return "all levels are given, none is left to the budget"
+    return "the next levels of these sets did not fit, or what they keep can no longer matter to an output"
 
 
 def _layers(best: Candidate, dense: Net) -> list[dict[str, Any]]:

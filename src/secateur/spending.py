@@ -26,6 +26,7 @@ _PROBE_AT = 0.8  # the file is measured once on the way, when most dead units ar
 _ROUNDS = 4
 _FITS = 12
 _LOOSER, _UNSPENT = 5, 0.02  # so often other levels are tried while more than this share of the limit is left
+_COARSE, _TOP_UPS = 0.05, 12  # a larger share than this is not left unspent before so many single steps were tried
 _SETTLED = 0.005  # the fixed part is known when a round moves it by no more than this share of the whole
 _ALIVE = 0.9  # share of the kept weights that must be able to matter before a small file counts as room
 _SMALLEST = {
@@ -73,10 +74,22 @@ class Spending:
         """Today's allocator."""
         return Allocator(self.terms, self.limits, dict(self.fixed))
 
-    def levels(self, weights: Weights, importance: Mapping[str, Tensor | None], tightness: float) -> dict[str, Level]:
-        """Full levels, joint sets whole."""
+    def levels(
+        self, weights: Weights, importance: Mapping[str, Tensor | None], tightness: float, strict: bool = False
+    ) -> dict[str, Level]:
+        """Full levels, joint sets whole.
+
+        Args:
+            strict: raise BudgetError when the estimates see no way; else the tightest levels are the answer then, where
+                the written file is measured at the end.
+        """
         plain, t = self.low + (self.high - self.low) * tightness, self._way(weights, tightness)
-        found = self.allocator()(weights, importance, t)
+        try:
+            found = self.allocator()(weights, importance, t)
+        except BudgetError as e:
+            if strict or self.costs_of is None:
+                raise
+            found = self.tightest(e, weights, importance)  # the file of the end will tell, estimates on the way do not
         for term in self.terms if t > plain else ():  # a net that is sparse already is no reason to hurry given levels
             if term.given:
                 shape = views.shape(term.site, term.constraint.view, weights)
@@ -198,14 +211,14 @@ class Spending:
         used, tries, push, site = 0.0, 0, 1.05, None
         for _ in range(_FITS):
             try:
-                levels = self.levels(weights, importance, 1.0)
+                levels = self.levels(weights, importance, 1.0, strict=True)
             except BudgetError as e:
-                if best is None and not smallest:
+                if costs_at is None:
                     raise
                 site = e.site
                 if best is None and nearly is None:  # the file answers coarsely: the very tightest may still do
                     levels = self.tightest(e, weights, importance)
-                    costs = {} if costs_at is None else costs_at(levels)
+                    costs = costs_at(levels)
                     if all(costs[x.kind] <= x.value for x in self.limits):
                         return levels
                     over = {x.kind: costs[x.kind] for x in self.limits if costs[x.kind] > x.value}
@@ -243,7 +256,33 @@ class Spending:
         if found is None:
             kind = next(iter(smallest))
             raise self._missed(kind, smallest[kind], site)
+        if best is not None and costs_at is not None and used < 1 - _COARSE:
+            found = self._topped_up(found, used, costs_at, weights)
         return found
+
+    def _topped_up(
+        self,
+        levels: dict[str, Level],
+        used: float,
+        costs_at: Callable[[dict[str, Level]], Costs],
+        weights: Weights,
+    ) -> dict[str, Level]:
+        """One unit more here and there, where units are coarse or the last ones cannot matter: what fits is taken."""
+        open_terms, tries = [t for t in self.terms if not t.given], 0
+        while open_terms and tries < _TOP_UPS and used < 1 - _COARSE:
+            for term in list(open_terms):
+                more = _one_more(term, levels[term.site.name], weights)
+                trial = {**levels, term.site.name: more}
+                tries += more is not None
+                costs = {} if more is None else costs_at(trial)
+                now = max((costs[x.kind] / x.value for x in self.limits), default=0.0) if costs else 0.0
+                if costs and now > used and all(costs[x.kind] <= _allowed(x) for x in self.limits):
+                    levels, used = trial, now
+                else:
+                    open_terms.remove(term)
+                if tries >= _TOP_UPS or used >= 1 - _COARSE:
+                    break
+        return levels
 
     def check(self, sizes: Mapping[str, float]) -> None:
         """Raise BudgetError when a finished answer misses a metered limit."""
@@ -287,9 +326,15 @@ class Spending:
         if error.kind is None or error.smallest is None or limit is None or error.smallest <= limit:
             raise error
         assert self.costs_of is not None
-        near = self._near(self.tightest(error, weights, importance), weights, importance)
-        smallest = math.ceil(self.costs_of(near)[error.kind])
+        booked = self.fixed.get(error.kind, 0.0)
+        if error.kind == "nbytes" or any(t.site.op == "channels" for t in self.terms):
+            near = self._near(self.tightest(error, weights, importance), weights, importance)
+            smallest = math.ceil(self.costs_of(near)[error.kind])
+        else:  # a net of one weight a layer is mostly dead, which is no way to meet a limit: what is fixed is counted
+            smallest = math.ceil(error.smallest - booked + self._beyond(error.kind, weights))
         if smallest > limit:
+            if error.kind == "nbytes":  # training moves the entropy of positions and values
+                smallest = math.ceil(smallest * (1 + 2 * _MARGIN)) + 4
             raise BudgetError(
                 f"budget: {error.kind} <= {limit:g} cannot be met; {_SMALLEST[error.kind].format(smallest)}, and "
                 f"{error.site} holds the largest part; raise the budget, constrain more layers "
@@ -299,7 +344,16 @@ class Spending:
                 error.site,
                 error.kind,
             )
-        self.fixed[error.kind] = smallest - (error.smallest - self.fixed.get(error.kind, 0.0))
+        self.fixed[error.kind] = smallest - (error.smallest - booked)
+
+    def _beyond(self, kind: str, weights: Weights) -> float:
+        """What the net costs now beside the weights of the terms."""
+        assert self.costs_of is not None
+        meter, own = catalog.load("budget.meters", kind)(), 0.0
+        for t in self.terms:
+            matrix = views.matrix(t.site, t.constraint.view, weights)
+            own += meter.cost(t.site, Packing(matrix.numel(), int(matrix.count_nonzero())))
+        return max(float(self.costs_of(weights)[kind]) - own, 0.0)
 
     def tightest(
         self, error: BudgetError, weights: Weights, importance: Mapping[str, Tensor | None]
@@ -324,6 +378,17 @@ def _any_number(term: Term, shape: tuple[int, int]) -> bool:
     """Does the support part of the term's set offer every count of kept weights?"""
     supports = [part for part, _ in term.constraint.split(None) if part.kind == "support"]
     return [part.levels(shape) for part in supports] == [range(shape[0] * shape[1] + 1)]
+
+
+def _one_more(term: Term, level: Level, weights: Weights) -> Level:
+    """The next level of the support part, None where there is none."""
+    where = level[0] if isinstance(level, tuple) else level
+    supports = [part for part, _ in term.constraint.split(None) if part.kind == "support"]
+    if not supports or not isinstance(where, int):
+        return None
+    menu = supports[0].levels(views.shape(term.site, term.constraint.view, weights))
+    more = next((x for x in menu if isinstance(x, int) and x > where), None)
+    return None if more is None else (more, *level[1:]) if isinstance(level, tuple) else more
 
 
 def _kept(term: Term, weights: Weights) -> int:

@@ -238,10 +238,11 @@ class Allocator:
         smallest = fixed + sum(least.values())
         site = max(least, key=lambda name: least[name])
         if joint:
+            wider = self._together(matrices_of, budgets)
             raise BudgetError(
-                f"budget: {', '.join(f'{x.kind} <= {x.value:g}' for x in self.limits)} cannot be met together "
-                f"(each alone can); raise one of them",
-                smallest,
+                f"budget: {_listed(self.limits)} cannot be met together (each alone can); "
+                f"{f'{_listed(wider)} can' if wider else 'raise one of them'}",
+                None,
                 site,
             )
         raise BudgetError(
@@ -253,8 +254,30 @@ class Allocator:
             limit.kind,
         )
 
+    def _together(self, matrices_of: _Matrices, budgets: NDArray[np.float64]) -> tuple[Limit, ...]:
+        """The same limits, wider by one factor (to 5 %), that can be met together; none when not by any factor."""
+        meters = self._meters()
+        sites = [
+            options(t, *matrices_of[t.site.name], meters, self.at_least, self.relative)
+            for t in self.terms
+            if not t.given
+        ]
+        scale = 1.0
+        while scale < 1e4:
+            scale *= 1.05
+            if pareto.choose(sites, np.maximum(budgets * scale, 1e-9)) is not None:
+                return tuple(
+                    Limit(x.kind, float(math.ceil(x.value + b * (scale - 1))))
+                    for x, b in zip(self.limits, budgets, strict=True)
+                )
+        return ()
+
     def _meters(self) -> tuple[Meter, ...]:
         return tuple(_meter(limit.kind) for limit in self.limits)
+
+
+def _listed(limits: Sequence[Limit]) -> str:
+    return ", ".join(f"{x.kind} <= {x.value:g}" for x in limits)
 
 
 @cache
