@@ -73,6 +73,15 @@ class Constraint(ABC):
         """The same set with 0 added free of charge where it has none; for a set of values in a joint set."""
         return self
 
+    @property
+    def trials(self) -> tuple[tuple[int, int], ...]:
+        """Shapes for the conformance tests, tiny and each of at least five units that the set keeps or drops whole.
+
+        A unit is a weight here; a set of rows, groups or blocks says which shapes hold five of those. With fewer a
+        wrong score may choose the same units as the right one.
+        """
+        return ((1, 8), (2, 4))
+
     def grid(self, weight: Tensor) -> Tensor | None:
         """Scales, one or one a row, with weight == scale * (a code that fits int8) exactly; None: on no such grid.
 

@@ -37,6 +37,12 @@ def test_unimportant_weights_do_not_shape_the_codebook() -> None:
     assert Codebook().project(w, 2, h).tolist() == [[1.0, 2.0, 2.0]]
 
 
+def test_halfway_goes_to_the_lower_value() -> None:
+    weight = torch.tensor([[-1.0, 1.0, 0.0]])
+    h = torch.tensor([[1.0, 1.0, 0.0]])
+    assert Codebook(min_entries=1).project(weight, 2, h).tolist() == [[-1.0, 1.0, -1.0]]
+
+
 def test_half_precision_values() -> None:
     w = torch.linspace(-1, 1, 40).reshape(4, 10)
     z = Codebook(value_format="float16").project(w, 5)

@@ -4,8 +4,9 @@ Each mutant is the real class with one thing wrong: an off-by-one count, an igno
 a local instead of the global optimum, a change in place, ... The suite must notice every one of them.
 """
 
+import itertools
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from secateur.constraints.rows import Rows
 from secateur.constraints.topk import TopK
 from secateur.constraints.uniform import Uniform
 from secateur.contracts import Constraint
+from secateur.errors import ConstraintError
 from secateur.testing.constraints import check_constraint
 from secateur.types import Packing
 
@@ -111,6 +113,16 @@ def never_a_member(contains: Any, self: Any, w: Tensor, level: Any) -> bool:
     return False
 
 
+def always_a_member(contains: Any, self: Any, w: Tensor, level: Any) -> bool:
+    return True
+
+
+def accepts_one_negative_importance(
+    project: Project, self: Any, w: Tensor, level: Any, h: Tensor | None = None
+) -> Tensor:
+    return project(w, level, None if h is None or h.shape != w.shape or (h < 0).all() else h.clamp(min=0))
+
+
 GENERAL = [
     ("project", f)
     for f in (
@@ -121,6 +133,7 @@ GENERAL = [
         accepts_nan,
         random_each_time,
         everything_to_zero,
+        accepts_one_negative_importance,
     )
 ] + [
     ("distance", flat_curve),
@@ -129,6 +142,7 @@ GENERAL = [
     ("packing", promises_too_little),
     ("packing", prices_too_dear),
     ("contains", never_a_member),
+    ("contains", always_a_member),
 ]
 
 
@@ -304,6 +318,93 @@ def wakes_zeros(project: Project, self: Any, w: Tensor, level: Any, h: Tensor | 
     woken = z.clone()
     woken[w == 0] = z[z != 0][0]
     return woken if self.contains(woken, level) else z
+
+
+# A set of somebody else's: blocks ----------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Blocks(Constraint):
+    """{Z : at most k nonzero blocks of 2 x 2}."""
+
+    def levels(self, shape: tuple[int, int]) -> range:
+        if shape[0] % 2 or shape[1] % 2:
+            raise ConstraintError(f"blocks: {shape} is no multiple of 2 x 2")
+        return range(shape[0] * shape[1] // 4 + 1)
+
+    def parse_level(self, given: Any, shape: tuple[int, int]) -> int:
+        return lv.count("blocks", *lv.only_key("blocks", given, ("blocks",)), len(self.levels(shape)) - 1)
+
+    def score(self, gains: Tensor) -> Tensor:
+        return gains.sum(1)
+
+    def project(self, weight: Tensor, level: Any, importance: Tensor | None = None) -> Tensor:
+        lv.checked("blocks", weight, importance)
+        if level is None:
+            return weight.clone()
+        lv.on_menu("blocks", weight.shape, level, self.levels(tuple(weight.shape)))
+        kept = lv.keep_largest(self.score(self.blocks(lv.gains(weight, importance))), level)
+        return lv.without(weight, ~self.spread(kept, weight))
+
+    def contains(self, weight: Tensor, level: Any) -> bool:
+        return level is None or int((self.blocks(weight) != 0).any(1).sum()) <= level
+
+    def freeze(self, weight: Tensor, level: Any) -> Any:
+        return Free() if level is None else Support(self.spread((self.blocks(weight) != 0).any(1), weight))
+
+    def packing(self, shape: tuple[int, int], level: Any) -> Packing:
+        n = shape[0] * shape[1]
+        return Packing(n, n if level is None else 4 * level)
+
+    @property
+    def trials(self) -> tuple[tuple[int, int], ...]:
+        return ((10, 2), (4, 6))
+
+    @staticmethod
+    def blocks(matrix: Tensor) -> Tensor:
+        r, c = matrix.shape
+        return matrix.reshape(r // 2, 2, c // 2, 2).transpose(1, 2).reshape(-1, 4)
+
+    @staticmethod
+    def spread(kept: Tensor, weight: Tensor) -> Tensor:
+        r, c = weight.shape
+        return kept.view(r // 2, 1, c // 2, 1).expand(r // 2, 2, c // 2, 2).reshape(r, c)
+
+
+def blocks_oracle(constraint: Any, weight: Any, level: int, h: Any) -> float:
+    """By trying every choice of blocks."""
+    gains = Blocks.blocks(torch.from_numpy(h * weight**2)).sum(1).numpy()
+    return float(min(gains.sum() - sum(kept) for kept in itertools.combinations(gains.tolist(), level)))
+
+
+def test_a_set_of_blocks_passes_with_shapes_of_its_own() -> None:
+    check_constraint(Blocks(), oracle=blocks_oracle)
+
+
+def block_l1(score: Any, self: Any, gains: Tensor) -> Tensor:
+    return gains.sqrt().sum(1)
+
+
+def block_max(score: Any, self: Any, gains: Tensor) -> Tensor:
+    return gains.amax(1)
+
+
+def block_mean_of_kept(score: Any, self: Any, gains: Tensor) -> Tensor:
+    return gains.sum(1) / (gains != 0).sum(1).clamp(min=1)
+
+
+@pytest.mark.parametrize("fault", [block_l1, block_max, block_mean_of_kept])
+def test_a_wrong_norm_of_a_block_is_noticed(fault: Callable[..., Any]) -> None:
+    with pytest.raises(AssertionError, match=r"brute force|lies at|distance\(\) says"):
+        check_constraint(mutant(Blocks(), "score", fault), oracle=blocks_oracle)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "said"),
+    [(((1, 8), (2, 4)), "does not fit"), (((2, 4),), "has 2 units, 5 are needed"), ((), "gives no shapes")],
+)
+def test_a_set_whose_shapes_hold_too_few_units_is_refused(shapes: Any, said: str) -> None:
+    few = type("Blocks", (Blocks,), {"trials": property(lambda self: shapes)})()
+    with pytest.raises(AssertionError, match=said):
+        check_constraint(few, oracle=blocks_oracle)
 
 
 SUPPORT = [one_less, one_more, higher_index_stays, smallest_stay]

@@ -95,6 +95,10 @@ class NM(Constraint):
 
         return curve
 
+    @property
+    def trials(self) -> tuple[tuple[int, int], ...]:
+        return ((5, self.m), (1, 5 * self.m))
+
     def at_tightness(self, shape: tuple[int, int], level: Level, tightness: float) -> Level:
         """m^(1-t) n^t, rounded up."""
         assert level is None or isinstance(level, int)

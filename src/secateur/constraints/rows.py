@@ -79,6 +79,10 @@ class Rows(Constraint):
         lv.checked("rows", weight, importance)
         return Tail(lv.gains(weight, importance).sum(dim=1).cpu().numpy())
 
+    @property
+    def trials(self) -> tuple[tuple[int, int], ...]:
+        return ((5, 2), (6, 2))
+
     def at_tightness(self, shape: tuple[int, int], level: Level, tightness: float) -> Level:
         """rows^(1-t) k^t, rounded up."""
         assert level is None or isinstance(level, int)

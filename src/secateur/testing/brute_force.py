@@ -63,7 +63,17 @@ _RULES = {"TopK": _topk_rule, "NM": _nm_rule, "Rows": _rows_rule}
 
 def _support(constraint: Any, weight: Floats, level: int, h: Floats) -> float | None:
     masks = best_masks(constraint, weight, level, h)
-    return None if masks is None else float((h * weight**2).sum() - masks[0] @ (h * weight**2).ravel())
+    if masks is None:
+        return None
+    gains = (h * weight**2).ravel()
+    return float((~masks @ gains).min())  # what is dropped, added up: the difference of two sums loses the small ones
+
+
+def _groups(constraint: Any, weight: Floats, level: int, h: Floats) -> float | None:
+    """N:M is a product over its groups: the sum of their own smallest distances."""
+    pairs = zip(weight.reshape(-1, 1, constraint.m), h.reshape(-1, 1, constraint.m), strict=True)
+    found = [_support(constraint, w, level, g) for w, g in pairs]
+    return None if None in found else float(sum(d for d in found if d is not None))
 
 
 def _codes(constraint: Any, level: int) -> NDArray[np.int64]:
@@ -126,7 +136,7 @@ def _both(constraint: Any, weight: Floats, level: tuple[Any, Any], h: Floats) ->
 
 _ORACLES: dict[str, Callable[..., float | None]] = {
     "TopK": _support,
-    "NM": _support,
+    "NM": _groups,
     "Rows": _support,
     "Uniform": _uniform,
     "Codebook": _codebook,

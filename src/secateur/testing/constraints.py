@@ -24,7 +24,8 @@ from secateur.errors import ConstraintError, SecateurError
 from secateur.testing import brute_force
 from secateur.types import Level, Packing, log2_choose
 
-SHAPES = ((2, 4), (5, 1), (1, 8), (4, 2), (1, 1))
+EDGES = ((2, 4), (5, 1), (4, 2), (1, 1))  # few units, one column, one weight; beside `Constraint.trials`
+_UNITS = 5  # at least so many units in a set's own shapes
 _NEAR = 1 / 3  # estimates are means over trained nets; the codes of normal weights take up to a fifth more
 
 
@@ -94,15 +95,15 @@ def check_constraint(
         n_cases += 1
         for law in LAWS:
             law(case)
-    assert n_cases, f"{constraint}: fits none of the shapes {SHAPES}"
-    for whole in (_refuses_bad_input, _size, _menus):
+    assert n_cases, f"{constraint}: fits none of the shapes {_shapes(constraint)}"
+    for whole in (_trials, _refuses_bad_input, _size, _menus):
         whole(constraint, seed)
 
 
 def cases(constraint: Constraint, seed: int, oracle: brute_force.Oracle | None = None) -> Iterator[Case]:
     """Matrices (random, ties, zeros, clusters, all equal) x importances x levels, three dtypes."""
     g = torch.Generator().manual_seed(seed)
-    for shape in SHAPES if constraint.kind != "joint" else SHAPES[::3]:
+    for shape in _shapes(constraint):
         try:
             levels = _levels(constraint, shape)
         except ConstraintError:
@@ -119,6 +120,32 @@ def cases(constraint: Constraint, seed: int, oracle: brute_force.Oracle | None =
                 if label == "random":
                     for dtype in (torch.float32, torch.float16):
                         yield Case(constraint, weight.to(dtype), h.float(), level, f"{label} {dtype}", oracle)
+
+
+def _shapes(constraint: Constraint) -> tuple[tuple[int, int], ...]:
+    """The set's own shapes and the edges; of a joint set, whose menus are products, those that its oracle bears."""
+    if constraint.kind == "joint":
+        return EDGES[0], EDGES[-1]
+    return tuple(dict.fromkeys((*constraint.trials, *EDGES)))
+
+
+def _trials(constraint: Constraint, seed: int) -> None:
+    """A set's own shapes fit it, and hold enough units for a wrong score to show."""
+    assert constraint.trials, f"{constraint}: gives no shapes for its tests"
+    for shape in constraint.trials if constraint.kind != "joint" else ():
+        assert _fits(constraint, shape), f"{constraint}: does not fit {list(shape)}, which it gives for its tests"
+        if constraint.kind == "support":
+            n = _n_units(constraint, shape, seed)
+            assert n >= _UNITS, f"{constraint}: {list(shape)} has {n} units, {_UNITS} are needed; override `trials`"
+
+
+def _n_units(constraint: Constraint, shape: tuple[int, int], seed: int) -> int:
+    """Sets of weights that are kept and dropped together, as far as some random matrices tell."""
+    g = torch.Generator().manual_seed(seed)
+    draws = [torch.randn(shape, generator=g, dtype=torch.float64) for _ in range(8)]
+    levels = _levels(constraint, shape)
+    masks = torch.stack([(constraint.project(w, level) != 0).flatten() for w in draws for level in levels])
+    return int(masks.unique(dim=1).shape[1])
 
 
 def _levels(constraint: Constraint, shape: tuple[int, int]) -> list[Level]:
@@ -190,6 +217,19 @@ def nearest(case: Case) -> None:
         if case.constraint.contains(other, case.level):
             d = math.sqrt(case.distance(other))
             assert reached <= d + case.slack() + 1e-9 * case.norm(), f"{reached}, a member lies at {d}: {case}"
+
+
+def tight(case: Case) -> None:
+    """What is nearer than the nearest member is no member: the projection with its worst weight put back."""
+    z, square = case.z, case.h * (case.weight.double() - case.z.double()).square()
+    worst = int(square.argmax())
+    total, gap = float(square.sum()), float(square.flatten()[worst])
+    gained = math.sqrt(total) - math.sqrt(max(total - gap, 0.0))
+    if not case.constraint.exact or gained <= case.slack() + 1e-7 * case.norm():
+        return
+    nearer = z.clone()
+    nearer.view(-1)[worst] = case.weight.flatten()[worst]
+    assert not case.constraint.contains(nearer, case.level), f"{nearer.tolist()} is called a member: {case}"
 
 
 def ties(case: Case) -> None:
@@ -274,6 +314,7 @@ LAWS: tuple[Callable[[Case], None], ...] = (
     membership,
     idempotence,
     nearest,
+    tight,
     ties,
     joint,
     curve,
@@ -283,15 +324,17 @@ LAWS: tuple[Callable[[Case], None], ...] = (
 
 
 def _refuses_bad_input(constraint: Constraint, seed: int) -> None:
-    shape = next(s for s in SHAPES if _fits(constraint, s))
+    shape = next(s for s in _shapes(constraint) if _fits(constraint, s))
     good = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     level = constraint.levels(shape)[0]
     ones = torch.ones(shape)
+    minus = ones.clone()
+    minus[-1, -1] = -1.0
     bad: dict[str, tuple[Any, Any, Any]] = {
         "NaN": (good.clone().fill_(math.nan), level, None),
         "infinity": (good.clone().fill_(math.inf), level, None),
         "a NaN importance": (good, level, ones * math.nan),
-        "a negative importance": (good, level, -ones),
+        "a negative importance": (good, level, minus),
         "an importance of another shape": (good, level, torch.ones(shape[0] + 1, shape[1])),
         "a level off the menu": (good, _off_menu(level), None),
         "a vector": (good.flatten(), level, None),
@@ -324,7 +367,7 @@ def _off_menu(level: Level) -> Level:
 
 def _menus(constraint: Constraint, seed: int) -> None:
     """Levels on the way stay on the menu and reach the target; distances fall along a menu of counts."""
-    for shape in SHAPES:
+    for shape in _shapes(constraint):
         if not _fits(constraint, shape):
             continue
         menu = constraint.levels(shape)
