@@ -165,3 +165,18 @@ def test_a_checkpoint_nested_too_deep_is_named(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "0000.safetensors").write_bytes(raw)
     with pytest.raises(FormatError, match="damaged checkpoint"):
         Ledger(tmp_path, resume=True)
+
+
+@pytest.mark.slow
+def test_killed_in_training_and_in_the_final_writing(tmp_path: Path) -> None:
+    """Four moments of `tests/kills.py`, which can be run longer by hand."""
+    script = Path(__file__).with_name("kills.py")
+    for kind in ("admm", "rows_macs"):
+        done = subprocess.run(
+            [sys.executable, str(script), "--only", kind, "--moments", "2"],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
