@@ -69,8 +69,12 @@ def _lagrange(sites: Sequence[Options], budgets: Floats) -> list[int] | None:
     choice = _pick(sites, multipliers)
     if (_spent(sites, choice) <= budgets).all():
         return choice
-    frugal = [int((o.cost / budgets).sum(axis=1).argmin()) for o in sites]
-    return frugal if (_spent(sites, frugal) <= budgets).all() else None
+    # The multipliers may swing between two limits: the options that take the least of both, or of the scarcer one.
+    for least in (np.sum, np.max):
+        frugal = [int(least(o.cost / budgets, axis=1).argmin()) for o in sites]
+        if (_spent(sites, frugal) <= budgets).all():
+            return frugal
+    return None
 
 
 def _bisect(sites: Sequence[Options], budgets: Floats, multipliers: Floats, which: int) -> float:
