@@ -120,6 +120,52 @@ def test_rows_are_removed_physically(trained: nn.Module) -> None:
     assert result.report["compressed"]["metric"]["value"] > 0.9
 
 
+def test_distillation_learns_from_the_dense_net_itself(trained: nn.Module) -> None:
+    """Every target is the class 0: only a teacher that knows better keeps the net right."""
+    x, y = blobs(512)
+    wrong = TensorData(x, torch.zeros_like(y), batch_size=32)
+    settings = recipe(objective=[{"name": "distillation"}], solver={"name": "gradual", "epochs": 8, "every": 5})
+    result = secateur.compress(trained, wrong, valid=data(256, 1), recipe=settings, budget={"nnz": "40"})
+    x, _ = blobs(256, 5)
+    with torch.no_grad():
+        agree = (result.model(x).argmax(1) == trained(x).argmax(1)).float().mean()
+    assert agree > 0.95
+
+
+def error_of(net: nn.Module) -> float:
+    """Share of wrong answers: lower is better."""
+    x, y = blobs(256, 1)
+    with torch.no_grad():
+        return float((net(x).argmax(1) != y).float().mean())
+
+
+def test_an_error_that_may_rise_so_much_is_a_limit_too(trained: nn.Module) -> None:
+    settings = recipe(solver={"name": "gradual", "epochs": 1, "every": 5})
+    asked: dict[str, Any] = {"evaluate": error_of, "higher_is_better": False, "recipe": settings}
+    result = secateur.compress(trained, data(), budget={"accuracy_drop": "3pt"}, **asked)
+    (row,) = result.report["budget"]
+    assert row["reached"] == pytest.approx(error_of(result.model) - error_of(trained))
+    assert row["met"]
+    assert row["reached"] <= 0.03
+    assert result.report["compressed"]["drop_valid"] == row["reached"]
+    assert result.report["compressed"]["nbytes"] < result.report["dense"]["nbytes_sct"]
+
+
+def test_an_error_that_rose_too_much_is_refused(trained: nn.Module) -> None:
+    settings = recipe(solver={"name": "gradual", "epochs": 0.2, "every": 1}, training={**TRAIN, "lr": 1e-9})
+    with pytest.raises(BudgetError, match=r"accuracy_drop <= 1 pt was missed with \d\d\.\d\d pt") as caught:
+        secateur.compress(
+            trained,
+            data(),
+            evaluate=error_of,
+            higher_is_better=False,
+            recipe=settings,
+            budget={"nnz": "4", "accuracy_drop": "1pt"},
+        )
+    assert caught.value.smallest is not None
+    assert caught.value.smallest > 0.1
+
+
 def test_an_infeasible_budget_names_the_smallest_reachable_size(trained: nn.Module) -> None:
     with pytest.raises(
         BudgetError, match=r"nbytes <= 40 cannot be met; the smallest file .* about \d+ bytes"
