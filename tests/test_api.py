@@ -121,15 +121,18 @@ def test_rows_are_removed_physically(trained: nn.Module) -> None:
 
 
 def test_distillation_learns_from_the_dense_net_itself(trained: nn.Module) -> None:
-    """Every target is the class 0: only a teacher that knows better keeps the net right."""
+    """Every target is the class 0, in training and in validation: only a teacher that knows better keeps the net right.
+
+    (Validated on right targets the first point would be kept, whatever the teacher.)
+    """
     x, y = blobs(512)
     wrong = TensorData(x, torch.zeros_like(y), batch_size=32)
     settings = recipe(objective=[{"name": "distillation"}], solver={"name": "gradual", "epochs": 8, "every": 5})
-    result = secateur.compress(trained, wrong, valid=data(256, 1), recipe=settings, budget={"nnz": "40"})
+    result = secateur.compress(trained, wrong, valid=wrong, recipe=settings, budget={"nnz": "40"})
     x, _ = blobs(256, 5)
     with torch.no_grad():
         agree = (result.model(x).argmax(1) == trained(x).argmax(1)).float().mean()
-    assert agree > 0.95
+    assert agree > 0.9
 
 
 def error_of(net: nn.Module) -> float:

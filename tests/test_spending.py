@@ -216,3 +216,11 @@ def test_weights_that_no_term_covers_count() -> None:
     report = secateur.compress(small_cnn(), data, valid=data, budget={"nnz": 2000}, recipe=recipe).report
     assert report["compressed"]["nnz"] <= 2000
     assert report["compressed"]["nnz"] > 1950
+
+
+def test_a_finished_answer_one_above_a_limit_is_refused() -> None:
+    purse = Spending((), (Limit("nnz", 10.0), Limit("nbytes", 100.0)))
+    purse.check({"nnz": 10, "nbytes": 100})
+    for sizes in ({"nnz": 11, "nbytes": 100}, {"nnz": 10, "nbytes": 101}):
+        with pytest.raises(BudgetError, match="was missed"):
+            purse.check(sizes)

@@ -90,7 +90,11 @@ def test_a_file_comes_back_and_its_parts_add_up():
     by_name = {i.name: onnx.numpy_helper.to_array(i) for i in onnx.load_from_string(model).graph.initializer}
     for p in parts:
         if p.kind == "tensor":
-            assert p.nbytes == formats.measure(by_name[p.name]).nbytes
+            values = by_name[p.name]
+            m = formats.measure(values)
+            assert (p.nbytes, p.layout, p.codec, p.nnz, p.n_values) == (m.nbytes, m.layout, m.codec, m.nnz, m.n_values)
+            assert p.bound_nbytes == pytest.approx(m.bound_nbytes)
+            assert (p.shape, p.dtype, p.nnz) == (values.shape, values.dtype.name, np.count_nonzero(values))
     assert formats.unpack(formats.pack(model, exact=True)) == model
 
 

@@ -1,0 +1,583 @@
+"""The faults of `mutation.py`: one wrong thing each, and the tests that must notice it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`old`, which stands once in `file`, becomes `new`; `tests` are pytest's arguments."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+    @property
+    def compiled(self) -> bool:
+        """Is it in C++, so that the module must be built?"""
+        return self.file.endswith((".cc", ".h"))
+
+
+def _room(folder: str, default: tuple[str, ...], *faults: tuple[str, ...]) -> list[Fault]:
+    """Faults of one room: (name, file, old, new, tests...); without tests of its own a fault takes the default ones."""
+    return [Fault(f"{folder}: {n}", f"src/secateur/{f}", a, b, tuple(t) or default) for n, f, a, b, *t in faults]
+
+
+def _laws(*names: str) -> tuple[str, ...]:
+    return tuple(f"tests/constraints/test_conformance.py::test_laws[{n}]" for n in names)
+
+
+_VERIFY, _SPENDING, _ADMM = "tests/test_verify.py", "tests/test_spending.py", "tests/solvers/test_admm.py"
+_LOOP, _STEPS = "tests/training/test_loop.py", "tests/solvers/test_steps.py"
+
+CONSTRAINTS = _room(
+    "constraints",
+    (),
+    (
+        "top-k keeps one less",
+        "constraints/topk.py",
+        "lv.keep_largest(lv.scores(weight, importance).flatten(), level)",
+        "lv.keep_largest(lv.scores(weight, importance).flatten(), max(level - 1, 0))",
+        *_laws("topk-0"),
+    ),
+    (
+        "top-k contains one more",
+        "constraints/topk.py",
+        "int(weight.count_nonzero()) <= level",
+        "int(weight.count_nonzero()) <= level + 1",
+        *_laws("topk-0"),
+    ),
+    (
+        "top-k promises one less",
+        "constraints/topk.py",
+        "return Packing(n, n if level is None else level)",
+        "return Packing(n, n if level is None else max(level - 1, 0))",
+        *_laws("topk-0"),
+    ),
+    (
+        "N:M keeps one more",
+        "constraints/nm.py",
+        "order[:, level:], True",
+        "order[:, level + 1 :], True",
+        *_laws("nm-0"),
+    ),
+    (
+        "N:M is content with one good group",
+        "constraints/nm.py",
+        "(self._groups(weight).count_nonzero(dim=1) <= level).all()",
+        "(self._groups(weight).count_nonzero(dim=1) <= level).any()",
+        *_laws("nm-0"),
+    ),
+    (
+        "N:M curve is one level off",
+        "constraints/nm.py",
+        "float(dropped[self.m - level])",
+        "float(dropped[max(self.m - level - 1, 0)])",
+        *_laws("nm-0"),
+    ),
+    (
+        "rows by the sum of magnitudes",
+        "constraints/rows.py",
+        "mask = lv.keep_largest(lv.gains(weight, importance).sum(dim=1), level)",
+        "mask = lv.keep_largest(lv.scores(weight, importance).sum(dim=1), level)",
+        *_laws("rows-0"),
+    ),
+    (
+        "rows with one zero do not count",
+        "constraints/rows.py",
+        "int((weight != 0).any(dim=1).sum()) <= level",
+        "int((weight != 0).all(dim=1).sum()) <= level",
+        *_laws("rows-0"),
+    ),
+    (
+        "a kept row's zeros are frozen",
+        "constraints/rows.py",
+        "Support((weight != 0).any(dim=1, keepdim=True).expand_as(weight))",
+        "Support(weight != 0)",
+        "tests/constraints/test_rows.py",
+    ),
+    (
+        "score h |w|",
+        "constraints/_levels.py",
+        "size * importance.detach().double().sqrt()",
+        "size * importance.detach().double()",
+        *_laws("topk-0"),
+    ),
+    (
+        "ties: the higher index stays",
+        "constraints/_levels.py",
+        "mask[ties[: k - int(mask.sum())]] = True",
+        "mask[ties[ties.numel() - (k - int(mask.sum())) :]] = True",
+        *_laws("topk-0"),
+    ),
+    (
+        "negative zeros stay",
+        "constraints/_levels.py",
+        "weight.masked_fill(dropped, 0.0).add_(0.0)",
+        "weight.masked_fill(dropped, 0.0)",
+        *_laws("topk-0"),
+    ),
+    (
+        "one negative importance passes",
+        "constraints/_levels.py",
+        "if bool((importance < 0).any()):",
+        "if bool((importance < 0).all()):",
+        *_laws("topk-0"),
+    ),
+    (
+        "uniform rounds down",
+        "constraints/uniform.py",
+        "codes = np.clip(np.ceil(ratio - 0.5)",
+        "codes = np.clip(np.floor(ratio)",
+        *_laws("uniform-0"),
+    ),
+    (
+        "uniform has a code too many",
+        "constraints/uniform.py",
+        'return (1 << (level - 1)) - (self.zero == "level")',
+        "return 1 << (level - 1)",
+        *_laws("uniform-0"),
+        "tests/constraints/test_uniform.py",
+    ),
+    (
+        "change points at whole codes",
+        "constraints/_scale.py",
+        "np.argsort(-(a[j] / (t - 0.5))",
+        "np.argsort(-(a[j] / t)",
+        *_laws("uniform-0"),
+    ),
+    (
+        "large tensors: range of scales cut short",
+        "constraints/_scale.py",
+        "            x = self.top * alpha\n",
+        "            x = 0.5 * self.top * alpha\n",
+        "tests/constraints/test_uniform.py",
+    ),
+    (
+        "codebook contains one value more",
+        "constraints/codebook.py",
+        "values.numel()) <= self._on_menu",
+        "values.numel() - 1) <= self._on_menu",
+        *_laws("codebook-0"),
+    ),
+    (
+        "halfway goes to the higher value",
+        "constraints/_kmeans.py",
+        'x, side="left")',
+        'x, side="right")',
+        *_laws("codebook-0"),
+        "tests/constraints/test_codebook.py",
+    ),
+    (
+        "k-means looks at one cut only",
+        "constraints/_kmeans.py",
+        "high = np.maximum(np.minimum(high, i), low)",
+        "high = low",
+        *_laws("codebook-0"),
+    ),
+    (
+        "a cluster's value is its first",
+        "constraints/_pieces.py",
+        "out[kept] = (start + total / sizes)[labels]",
+        "out[kept] = start[labels]",
+        *_laws("codebook-0"),
+    ),
+    (
+        "following holds the old scale",
+        "constraints/_pieces.py",
+        "            scale = self._scale(matrix, codes)\n",
+        "",
+        "tests/constraints/test_uniform.py",
+    ),
+    (
+        "joint: quantise then prune is not tried",
+        "constraints/both.py",
+        "        starts.append(self._regain(weight, where, importance, values.project(weight, what, importance)))\n",
+        "",
+        *_laws("both-0", "both-1"),
+        "tests/constraints/test_both.py",
+    ),
+    (
+        "joint: one part is enough",
+        "constraints/both.py",
+        "return all(p.contains(weight, part)",
+        "return any(p.contains(weight, part)",
+        *_laws("both-0"),
+    ),
+)
+
+SOLVERS = _room(
+    "solvers",
+    (_ADMM,),
+    ("dual with the wrong sign", "solvers/admm.py", "self.u[k] + w - z[k]", "self.u[k] - w + z[k]"),
+    (
+        "dual is not rescaled",
+        "solvers/admm.py",
+        "self.u[k] * (self.rho[k] / rho) if",
+        "self.u[k] if",
+    ),
+    (
+        "pull without its denominator",
+        "solvers/admm.py",
+        "w.lerp_(target, a / (1.0 + a))",
+        "w.lerp_(target, min(a, 1.0))",
+    ),
+    ("target Z + U", "solvers/admm.py", "copy_(self.z[k] - self.u[k])", "copy_(self.z[k] + self.u[k])"),
+    ("rho never reaches its end", "solvers/admm.py", "** (r / (n - 1)) if", "** (r / n) if", _ADMM, _STEPS),
+    ("penalty twice as strong", "solvers/admm.py", "total + 0.5 * self.rho[k]", "total + self.rho[k]"),
+    ("resume forgets the round", "solvers/admm.py", 'int(facts["n"]), int(facts["round"])', 'int(facts["n"]), 0'),
+    (
+        "ramp over the whole stage",
+        "solvers/gradual.py",
+        "end = max(min(round(self.ramp * stage.length), stage.length - 1), 1)",
+        "end = max(stage.length - 1, 1)",
+        _STEPS,
+    ),
+    (
+        "pruned weights come back",
+        "solvers/gradual.py",
+        "            state.frozen.apply_(state.live())\n",
+        "            pass\n",
+        _STEPS,
+    ),
+    (
+        "gradual ends short of its target",
+        "solvers/gradual.py",
+        "        state.prune(1.0)\n",
+        "        state.prune(state.tightness)\n",
+        _STEPS,
+    ),
+    (
+        "one-shot does not hold its support",
+        "solvers/one_shot.py",
+        "        state.frozen.apply_({k: p.data for k, p in state.problem.params.items()})\n",
+        "",
+        _STEPS,
+    ),
+    (
+        "stages all begin dense",
+        "solvers/_stages.py",
+        "        at, low = stop, end\n",
+        "        at = stop\n",
+        _STEPS,
+    ),
+    ("cubic is square", "schedules.py", "(1.0 - clamp(progress)) ** 3", "(1.0 - clamp(progress)) ** 2", _STEPS),
+    (
+        "the living are called dead",
+        "feasible.py",
+        "useless = (w != 0) & ~alive[name]",
+        "useless = (w != 0) & alive[name]",
+        _STEPS,
+    ),
+    ("two masks: the later one wins", "feasible.py", "self.masks[name] * same_strides if", "same_strides if", _STEPS),
+)
+
+TRAINING = _room(
+    "training",
+    (_LOOP,),
+    (
+        "snap never freezes",
+        "training/phases.py",
+        "if self.n > self.freeze_at:",
+        "if self.n > self.total_steps:",
+        _LOOP,
+        _STEPS,
+    ),
+    (
+        "average of the last step only",
+        "training/average.py",
+        "(1 + self.n) / (10 + self.n)",
+        "0.0 * self.n",
+        _LOOP,
+        _STEPS,
+    ),
+    ("the last point is the best", "training/loop.py", "elif self.s.better(metric, self.metric):", "else:"),
+    (
+        "better is worse",
+        "training/loop.py",
+        "a > b if self.higher_is_better else a < b",
+        "a > b",
+        "tests/test_api.py::test_a_regression_with_two_inputs",
+    ),
+    ("temperature unsquared", "objectives/distillation.py", "self.temperature**2 * kl", "self.temperature * kl"),
+    (
+        "teacher of random weights",
+        "job.py",
+        "            self.setting.teacher = self.dense\n",
+        "            self.setting.teacher = copy.deepcopy(self.dense)\n"
+        "            for m in self.setting.teacher.modules():\n"
+        "                getattr(m, 'reset_parameters', int)()\n",
+        "tests/test_api.py::test_distillation_learns_from_the_dense_net_itself",
+    ),
+    (
+        "an error that rises is a gain",
+        "job.py",
+        "return gap if self.setting.higher_is_better else -gap",
+        "return gap",
+        "tests/test_api.py::test_an_error_that_rose_too_much_is_refused",
+    ),
+    (
+        "every drop is accurate enough",
+        "search.py",
+        "return job.drop_limit is None or job.drop(candidate.metric) <= job.drop_limit + _SLACK",
+        "return True",
+        "tests/test_api.py::test_an_error_that_rose_too_much_is_refused",
+    ),
+    (
+        "checkpoints unchecked",
+        "training/checkpoint.py",
+        "        _check_digest(raw)\n",
+        "",
+        "tests/test_resume.py::test_every_flipped_bit_of_a_checkpoint_is_one_clear_sentence",
+    ),
+    (
+        "any recipe takes up a checkpoint",
+        "training/checkpoint.py",
+        'if facts["key"] != self._key:',
+        'if facts["key"] == "":',
+        "tests/test_resume.py::test_another_recipe_may_not_take_up_a_checkpoint",
+    ),
+)
+
+_ALLOCATE, _MENUS = "tests/budget/test_allocate.py", "tests/budget/test_menus.py"
+_PARETO = "tests/budget/test_pareto.py"
+BUDGET = _room(
+    "budget",
+    (_PARETO, _ALLOCATE, _MENUS),
+    (
+        "one unit too few",
+        "budget/one_pool.py",
+        "int(budget / paying.pop() + 1e-9)",
+        "int(budget / paying.pop() - 1e-9)",
+    ),
+    ("left-over goes by gain alone", "budget/one_pool.py", "following[i] / prices[i], -i", "following[i], -i"),
+    (
+        "ties to the later site",
+        "budget/one_pool.py",
+        "extra = min(left, int((p == threshold).sum()))",
+        "extra = min(left, int((p == threshold).sum())) if i else 0",
+    ),
+    (
+        "given sites are free",
+        "budget/allocate.py",
+        "                target -= priced(t, shape, t.level, meters)\n",
+        "                pass\n",
+    ),
+    (
+        "straight way to the target",
+        "budget/allocate.py",
+        "dense ** (1.0 - tightness) * target**tightness",
+        "dense * (1.0 - tightness) + target * tightness",
+    ),
+    (
+        "the fixed part is free",
+        "budget/allocate.py",
+        "limit.value - self.fixed.get(limit.kind, 0.0) for limit",
+        "limit.value for limit",
+        _ALLOCATE,
+        _SPENDING,
+    ),
+    ("MACs without positions", "budget/meters/macs.py", "float(packing.nnz) * site.positions", "float(packing.nnz)"),
+    (
+        "no dense fallback",
+        "budget/meters/nbytes.py",
+        "min(packing.estimate, 4.0 * packing.n + 2.0)",
+        "packing.estimate",
+    ),
+    (
+        "one limit held is enough",
+        "budget/pareto.py",
+        "(better > 0) & (extra <= left).all(axis=1)",
+        "(better > 0) & (extra <= left).any(axis=1)",
+    ),
+    (
+        "five per cent over is within",
+        "budget/pareto.py",
+        "over = _spent(sites, choice) > budgets",
+        "over = _spent(sites, choice) > 1.05 * budgets",
+    ),
+    ("nothing is filled up", "budget/pareto.py", "in range(64 + 8 * len(sites)):", "in range(0):"),
+    ("layers may be cut off", "budget/menus.py", "menu[min(at_least, len(menu) - 1) :] if", "menu if"),
+    ("no margin for trained values", "spending.py", "limit.value * (1 - _MARGIN) if", "limit.value if", _SPENDING),
+    (
+        "the emptiest answer is best",
+        "spending.py",
+        "if best is None or now > used:",
+        "if best is None or now < used:",
+        _SPENDING,
+    ),
+    (
+        "a missed budget is met",
+        "spending.py",
+        "if sizes[limit.kind] > limit.value:",
+        "if sizes[limit.kind] > 2 * limit.value:",
+        _SPENDING,
+    ),
+    ("dead weights are room", "spending.py", "alive and (kind", "(kind", _SPENDING),
+)
+
+FORMATS = _room(
+    "formats",
+    ("tests/formats/test_formats.py",),
+    (
+        "the size law without its constant",
+        "formats/container.py",
+        "math.ceil(1.03 * self.bound_nbytes) + 32",
+        "math.ceil(1.03 * self.bound_nbytes)",
+    ),
+    ("int8 arrays measured as uint8", "formats/container.py", '"int8": 3', '"int8": 2'),
+    (
+        "sections in bits",
+        "formats/container.py",
+        'bound_nbytes=s["bound_bits"] / 8, shape',
+        'bound_nbytes=s["bound_bits"], shape',
+        "tests/formats",
+    ),
+    (
+        "the longer of two codings",
+        "written.py",
+        "min(packed, key=len), [*surgery",
+        "max(packed, key=len), [*surgery",
+        "tests/test_api.py::test_uniform_levels_are_int8_in_the_onnx_file_and_cost_no_byte_more",
+    ),
+    (
+        "the limit on what a file decodes to is dropped",
+        "formats/container.py",
+        "sct_unpack(bytes(sct), limit)",
+        "sct_unpack(bytes(sct), LIMIT)",
+        "tests/malformed/test_sct.py",
+    ),
+)
+
+VERIFY = _room(
+    "verify",
+    (_VERIFY,),
+    (
+        "always passes",
+        "verify.py",
+        'passed = all(c["passed"] is not False for c in checks.rows)',
+        "passed = True",
+        f"{_VERIFY}::test_a_claimed_size_that_is_not_the_files",
+    ),
+    (
+        "tolerance a thousandfold",
+        "verify.py",
+        "tolerance = SLACK * rounding + FLOOR",
+        "tolerance = 1e3 * SLACK * rounding + 1e3 * FLOOR",
+        f"{_VERIFY}::test_the_tolerance_is_a_few_roundings_of_the_net",
+    ),
+    (
+        "tolerance tenfold",
+        "verify.py",
+        "tolerance = SLACK * rounding + FLOOR",
+        "tolerance = 10 * SLACK * rounding + 10 * FLOOR",
+        f"{_VERIFY}::test_the_tolerance_is_a_few_roundings_of_the_net",
+    ),
+    (
+        "outputs not judged",
+        "verify.py",
+        'result["max_abs_error"], result["agree"], errors',
+        'result["max_abs_error"], True, errors',
+        f"{_VERIFY}::test_outputs_are_judged_and_not_by_a_thousandfold_tolerance",
+    ),
+    (
+        "nonzeros not counted",
+        "verify.py",
+        "int(np.count_nonzero(values))",
+        'row["nnz"]',
+        f"{_VERIFY}::test_one_nonzero_more",
+    ),
+    (
+        "total read from the report",
+        "verify.py",
+        'report["compressed"].get("nnz"), counted["nnz"]',
+        'report["compressed"].get("nnz"), report["compressed"].get("nnz")',
+        f"{_VERIFY}::test_counts_are_taken_anew_and_not_from_the_report",
+    ),
+    (
+        "MACs read from the report",
+        "verify.py",
+        'report["compressed"].get("macs"), counted["macs"]',
+        'report["compressed"].get("macs"), report["compressed"].get("macs")',
+        f"{_VERIFY}::test_counts_are_taken_anew_and_not_from_the_report",
+    ),
+    (
+        "drop read from the report",
+        "verify.py",
+        "    return float(drop)\n",
+        '    return float(claimed["drop_valid"])\n',
+        f"{_VERIFY}::test_the_accuracy_drop_is_measured_anew",
+    ),
+    (
+        "sets not judged",
+        "verify.py",
+        "        if not inside:\n",
+        "        if not constraint:\n",
+        f"{_VERIFY}::test_a_layer_that_left_its_codebook",
+    ),
+    (
+        "tensors not compared",
+        "verify.py",
+        "if not np.array_equal(weights[k], state[k])",
+        "if weights[k].shape != state[k].shape",
+        f"{_VERIFY}::test_one_last_bit_of_a_tensor",
+    ),
+    (
+        "any budget holds",
+        "verify.py",
+        'row["met"] and found <= row["asked"] + 1e-12',
+        'row["met"]',
+        f"{_VERIFY}::test_budget_entries_that_do_not_hold",
+    ),
+    (
+        "NaN agrees with everything",
+        "verify.py",
+        'return worst if np.isfinite(worst) else float("inf")',
+        "return worst if np.isfinite(worst) else 0.0",
+        f"{_VERIFY}::test_runtimes_that_give_other_shapes_or_nan_do_not_agree",
+    ),
+)
+
+_NODES = ("tests/parity/test_engine_nodes.py", "tests/parity/test_engine_operators.py")
+ENGINE = [
+    Fault(
+        "engine: checksum not compared",
+        "engine/formats/container.cc",
+        "u32(end_) != sct::crc32(bytes.first(end_))",
+        "u32(end_) > 0xffffffffu",
+        ("tests/malformed/test_sct.py",),
+    ),
+    Fault(
+        "engine: average pool counts the padding the other way round",
+        "engine/plan/lower/pool.cc",
+        'attr_i(n, "count_include_pad", 0) != 0',
+        'attr_i(n, "count_include_pad", 0) == 0',
+        _NODES,
+    ),
+    Fault(
+        "engine: left padding of a convolution is its top",
+        "engine/plan/lower/conv.cc",
+        "s.pad_left = to_int(L, n, win.begin[1])",
+        "s.pad_left = to_int(L, n, win.begin[0])",
+        _NODES,
+    ),
+    Fault(
+        "engine: Gemm without alpha",
+        "engine/plan/lower/linear.cc",
+        "= alpha * (transposed ?",
+        "= (transposed ?",
+        _NODES,
+    ),
+    Fault(
+        "engine: Gemm without beta",
+        "engine/plan/lower/linear.cc",
+        "= beta * c[scalar ? 0 : o]",
+        "= c[scalar ? 0 : o]",
+        _NODES,
+    ),
+]
+
+FAULTS = [*CONSTRAINTS, *SOLVERS, *TRAINING, *BUDGET, *FORMATS, *VERIFY, *ENGINE]
