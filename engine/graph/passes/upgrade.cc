@@ -83,7 +83,10 @@ class Upgrade {
     for (const auto& in : graph.inputs)
       if (in.has_shape) rank_[in.name] = static_cast<int>(in.shape.size());
     for (const auto& out : graph.outputs) read_.insert(out.name);
-    for (const auto& n : graph.nodes) read_.insert(n.inputs.begin(), n.inputs.end());
+    for (const auto& n : graph.nodes) {
+      read_.insert(n.inputs.begin(), n.inputs.end());
+      read_.insert(n.captures.begin(), n.captures.end());
+    }
   }
 
   std::vector<Node> nodes;
