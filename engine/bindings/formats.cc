@@ -75,7 +75,7 @@ void bind_formats(nb::module_& m) {
     secateur::sct::CodedTensor coded;
     {
       nb::gil_scoped_release free;
-      coded = secateur::sct::encode_tensor(type, dims, view(data), {});
+      coded = secateur::sct::encode_tensor(type, dims, view(data));
     }
     secateur::SectionInfo s{"", "tensor", secateur::dtype_name(type), dims, coded.report};
     return nb::make_tuple(to_bytes(coded.bytes), describe(s));

@@ -11,6 +11,7 @@
 #include "formats/pack.h"
 #include "formats/prime.h"
 #include "formats/skeleton.h"
+#include "formats/study.h"
 #include "formats/tensor.h"
 #include "formats/unpack.h"
 #include "graph/check.h"
@@ -58,20 +59,23 @@ void put_varint(Bytes& out, uint64_t x) {
 std::vector<Bytes> code_tensors(const std::vector<Source>& tensors) {
   constexpr size_t kCheap = 64;  // bytes: here the values themselves may be shorter than a reference
   std::vector<Bytes> coded;
-  sct::Earlier earlier;
+  sct::Past past;
   std::unordered_map<std::string_view, size_t> first;
   for (const Source& t : tensors) {
     const std::string_view bytes(reinterpret_cast<const char*>(t.data.data()), t.data.size());
     const auto [known, is_new] = first.try_emplace(bytes, coded.size());
     Bytes best;
-    if (!is_new && !bytes.empty()) best = sct::encode_same(t.dtype, t.dims, earlier, coded.size() - known->second).bytes;
+    sct::Sketch sketch;
+    if (!is_new && !bytes.empty()) best = sct::encode_same(t.dtype, t.dims, past.tensors, coded.size() - known->second).bytes;
     if (best.empty() || bytes.size() <= kCheap) {
-      Bytes own = sct::encode_tensor(t.dtype, t.dims, t.data, earlier).bytes;
+      sketch = sct::sketch_of(t.dtype, t.data);
+      Bytes own = sct::encode_tensor(t.dtype, t.dims, t.data, past, sketch).bytes;
       if (best.empty() || own.size() <= best.size()) best = std::move(own);
     }
     known->second = coded.size();
     coded.push_back(std::move(best));
-    earlier.push_back(t.data);
+    past.tensors.push_back(t.data);
+    past.sketches.push_back(std::move(sketch));
   }
   return coded;
 }

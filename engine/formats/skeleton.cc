@@ -138,6 +138,7 @@ class Walker {
       }
       if (t.dims.size() > 1024) fail("a tensor has too many axes");
     }
+    if (done) cuts_.back().tensor.name = t.name;  // float_data stands before the name
   }
 
   // raw_data; float_data and double_data are, where they are packed, the same bytes.

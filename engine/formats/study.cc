@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
+#include <set>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "formats/fields.h"
@@ -131,11 +134,25 @@ Values study(DType dtype, int64_t n, std::span<const uint8_t> data) {
   return v;
 }
 
+namespace {
+
+// Entropy of the nonzero magnitudes.
+double bits_of_a_magnitude(const Values& v, uint64_t sign) {
+  std::unordered_map<uint64_t, int64_t> counts;
+  for (size_t k = 0; k < v.entries.size(); ++k) if (v.entries[k] & ~sign) counts[v.entries[k] & ~sign] += v.counts[k];
+  double total = 0, bits = 0;
+  for (const auto& [value, count] : counts) total += static_cast<double>(count);
+  for (const auto& [value, count] : counts) bits += static_cast<double>(count) / total * std::log2(total / static_cast<double>(count));
+  return bits;
+}
+
 // Counts, among groups of neighbouring nonzero magnitudes, those seen before in this order or the other. A group holds
 // about 40 bits, so that chance gives none. Groups are sampled by their content: equal ones are sampled together.
 bool groups_return(const Values& v, std::span<const uint8_t> data, uint64_t sign) {
-  const double bits = v.few ? std::log2(static_cast<double>(std::max<size_t>(v.entries.size(), 2))) : v.type.width - 8;
-  const auto length = static_cast<size_t>(std::clamp(std::ceil(40 / bits), 2.0, 40.0));
+  const double bits = v.few ? bits_of_a_magnitude(v, sign) : v.type.width;
+  if (bits < 1) return false;  // too few values: any group comes again
+  // 40 bits of wide values; where a row may hold far less than the whole tensor, longer.
+  const auto length = static_cast<size_t>(std::clamp(std::ceil((bits < 8 ? 120 : 40) / bits), 2.0, 120.0));
   const int sample = std::max(0, static_cast<int>(std::bit_width(static_cast<uint64_t>(v.nnz))) - 16);
   std::vector<uint64_t> ring(length);
   std::unordered_set<uint64_t> seen;
@@ -159,20 +176,22 @@ bool groups_return(const Values& v, std::span<const uint8_t> data, uint64_t sign
     ++groups;
     again += !seen.insert(sum).second;
   }
-  return again * 10 > groups;
+  return again * 4 > groups;
 }
 
 // How often is an element other than the commonest told by the one above, the one up and left, or by going on as the row
-// or plane did?
+// or plane did, beyond chance?
 bool neighbours_tell(const Values& v, std::span<const uint8_t> data, int64_t stride) {
   const auto x = [&](int64_t i) { return load(data.data() + i * (v.type.width / 8), v.type.width); };
   uint64_t common = 0;
   if (v.few) common = v.entries[static_cast<size_t>(std::max_element(v.counts.begin(), v.counts.end()) - v.counts.begin())];
   int64_t asked = 0, told[4] = {};
+  double chance = 0;
   const int64_t first = std::max<int64_t>(stride + 1, 2), step = std::max<int64_t>(1, v.n / 50000) | 1;
   for (int64_t i = first; i < v.n; i += step) {
     if (x(i) == common && v.few && v.entries.size() > 1) continue;
     ++asked;
+    if (v.few) chance += static_cast<double>(v.counts[static_cast<size_t>(v.index[static_cast<size_t>(i)])]) / static_cast<double>(v.n);
     if (stride > 0) {
       told[0] += x(i) == x(i - stride);
       told[1] += x(i) == x(i - stride - 1);
@@ -180,7 +199,8 @@ bool neighbours_tell(const Values& v, std::span<const uint8_t> data, int64_t str
     }
     told[3] += x(i) == ((2 * x(i - 1) - x(i - 2)) & v.type.mask());
   }
-  return *std::max_element(told, told + 4) * 2 > asked;
+  const auto most = static_cast<double>(*std::max_element(told, told + 4));
+  return most - chance > 0.5 * (static_cast<double>(asked) - chance);
 }
 
 // Lines through the last two, in the row or in the column, come nearer than a bit pattern's width less a quarter.
@@ -199,35 +219,49 @@ bool lines_tell(const Values& v, std::span<const uint8_t> data, int64_t stride) 
   return asked > 16 && std::min(bits[0], stride > 0 ? bits[1] : bits[0]) < asked * v.type.width * 3 / 5;
 }
 
+// Nearly every magnitude is there once.
+bool all_differ(const Values& v, uint64_t sign) {
+  if (!v.few || static_cast<int64_t>(v.entries.size()) * 4 < v.nnz) return false;
+  std::unordered_set<uint64_t> magnitudes;
+  for (uint64_t e : v.entries) magnitudes.insert(e & ~sign);
+  return static_cast<int64_t>(magnitudes.size()) * 10 > v.nnz * 9;
+}
+
+}  // namespace
+
 Hints hints_of(const Values& v, std::span<const uint8_t> data, int64_t stride) {
   constexpr int64_t kJustTry = 2048;
+  const uint64_t sign = v.type.is_float() ? uint64_t{1} << (v.type.width - 1) : 0;
   Hints h;
   h.smooth = lines_tell(v, data, stride);
+  if (v.type.is_float() && all_differ(v, sign)) return h;
   if (v.n <= kJustTry) {
     h.repeats = v.n > 4;
     return h;
   }
-  const uint64_t sign = v.type.is_float() ? uint64_t{1} << (v.type.width - 1) : 0;
   h.repeats = neighbours_tell(v, data, stride) || groups_return(v, data, sign);
   return h;
 }
 
-bool shares_values(const Values& v, std::span<const uint8_t> data, std::span<const uint8_t> other) {
-  if (v.type.width < 32) return false;
-  const uint64_t sign = v.type.is_float() ? uint64_t{1} << (v.type.width - 1) : 0;
-  const auto size = static_cast<size_t>(v.type.width / 8);
-  const uint64_t sample = (uint64_t{1} << std::max(0, static_cast<int>(std::bit_width(static_cast<uint64_t>(v.n))) - 14)) - 1;
-  std::unordered_set<uint64_t> there;
-  const auto each = [&](std::span<const uint8_t> bytes, auto&& take) {
-    for (size_t at = 0; at + size <= bytes.size(); at += size) {
-      const uint64_t x = load(bytes.data() + at, v.type.width) & ~sign, h = hash(x, 1);
-      if (x != 0 && (h >> 32 & sample) == 0) take(h);
-    }
-  };
-  each(other, [&](uint64_t h) { there.insert(h); });
-  size_t asked = 0, found = 0;
-  each(data, [&](uint64_t h) { ++asked, found += there.count(h); });
-  return found * 4 > asked;
+Sketch sketch_of(DType dtype, std::span<const uint8_t> data) {
+  const Pattern type = Pattern::of(dtype);
+  if (type.width < 32) return {};
+  const uint64_t sign = type.is_float() ? uint64_t{1} << (type.width - 1) : 0;
+  const auto size = static_cast<size_t>(type.width / 8);
+  std::set<uint64_t> least;
+  for (size_t at = 0; at + size <= data.size(); at += size) {
+    const uint64_t x = load(data.data() + at, type.width) & ~sign, h = hash(x, 1) * 0xD6E8FEB86659FD93ull;
+    if (x == 0 || (least.size() == kSketch && h >= *least.rbegin())) continue;
+    least.insert(h);
+    if (least.size() > kSketch) least.erase(std::prev(least.end()));
+  }
+  return {least.begin(), least.end()};
+}
+
+bool alike(const Sketch& a, const Sketch& b) {
+  size_t both = 0;
+  for (uint64_t h : a) both += std::binary_search(b.begin(), b.end(), h);
+  return both * 4 > std::max<size_t>(a.size(), 8);
 }
 
 }  // namespace secateur::sct

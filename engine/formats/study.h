@@ -35,8 +35,11 @@ struct Hints {
 };
 Hints hints_of(const Values& v, std::span<const uint8_t> data, int64_t stride);
 
-// Are most magnitudes among those of the other tensor, and few enough of all patterns that this is no chance?
-bool shares_values(const Values& v, std::span<const uint8_t> data, std::span<const uint8_t> other);
+// The magnitudes with the least hashes, sorted: tensors that share values share these. Empty for narrow types.
+using Sketch = std::vector<uint64_t>;
+inline constexpr size_t kSketch = 32;
+Sketch sketch_of(DType dtype, std::span<const uint8_t> data);
+bool alike(const Sketch& a, const Sketch& b);
 
 inline uint64_t load(const uint8_t* p, int width) {
   uint64_t x = 0;

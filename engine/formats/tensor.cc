@@ -47,9 +47,9 @@ struct Best {
 
 class Search {
  public:
-  Search(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data, const Earlier& earlier, Values& v,
+  Search(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data, const Past& past, const Sketch& own, Values& v,
          double ideal_bits)
-      : dtype_(dtype), dims_(dims), data_(data), earlier_(earlier), v_(v), ideal_bits_(ideal_bits) {}
+      : dtype_(dtype), dims_(dims), data_(data), past_(past), own_(own), v_(v), ideal_bits_(ideal_bits) {}
 
   Best run() {
     independent();
@@ -129,9 +129,9 @@ class Search {
   void after_another(Plan p) {
     if (2 * v_.n > kMatchedMax || best_.bytes.size() <= 64) return;
     int tries = 0;
-    for (uint64_t back = 1; back <= std::min<size_t>(earlier_.size(), kHistories) && tries < 3; ++back) {
-      const auto& before = earlier_[earlier_.size() - back];
-      if (before.size() != data_.size() || !shares_values(v_, data_, before)) continue;
+    const size_t known = past_.tensors.size();
+    for (uint64_t back = 1; back <= known && tries < 3; ++back) {
+      if (past_.tensors[known - back].size() != data_.size() || !alike(own_, past_.sketches[known - back])) continue;
       p.back = back;
       attempt(p, most_);
       if (p.match.stride > 0 && v_.n % p.match.stride == 0) {
@@ -142,7 +142,6 @@ class Search {
       ++tries;
     }
   }
-  static constexpr uint64_t kHistories = 64;
 
   // Elements from one row to the next, the likeliest first; 0 for a vector.
   std::vector<int64_t> row_lengths() const {
@@ -300,7 +299,7 @@ class Search {
   size_t attempt(const Plan& plan, size_t most = ~size_t{0}) {
     Plan p = plan;
     Encoder e;
-    TensorCoder<Encoder> coder(e, dtype_, dims_, const_cast<uint8_t*>(data_.data()), &earlier_);  // read only when encoding
+    TensorCoder<Encoder> coder(e, dtype_, dims_, const_cast<uint8_t*>(data_.data()), &past_.tensors);  // read only when encoding
     coder.run(p);
     std::vector<uint8_t> bytes = e.finish();
     bytes.insert(bytes.end(), p.tail.begin(), p.tail.end());
@@ -318,7 +317,8 @@ class Search {
   DType dtype_;
   const std::vector<int64_t>& dims_;
   std::span<const uint8_t> data_;
-  const Earlier& earlier_;
+  const Past& past_;
+  const Sketch& own_;
   Values& v_;
   size_t most_ = 0;  // bytes a matched coding must stay below
   double ideal_bits_;
@@ -363,7 +363,8 @@ double log2_choose(int64_t n, int64_t k) {
   return (f(n) - f(k) - f(n - k)) / std::log(2.0);
 }
 
-CodedTensor encode_tensor(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data, const Earlier& earlier) {
+CodedTensor encode_tensor(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data, const Past& past,
+                          const std::vector<uint64_t>& own) {
   CodedTensor out;
   const int64_t n = count_elements(dims);
   if (n == 0) {
@@ -373,7 +374,7 @@ CodedTensor encode_tensor(DType dtype, const std::vector<int64_t>& dims, std::sp
   }
   Values v = study(dtype, n, data);
   bound(out.report, v);
-  Best best = Search(dtype, dims, data, earlier, v, out.report.bound_bits).run();
+  Best best = Search(dtype, dims, data, past, own, v, out.report.bound_bits).run();
   describe(out.report, best.plan);
   out.report.nbytes = best.bytes.size();
   out.bytes = std::move(best.bytes);

@@ -27,8 +27,15 @@ struct CodedTensor {
 // The tensors of a file before this one, as bytes: what a tensor of version 2 may point back at.
 using Earlier = std::vector<std::span<const uint8_t>>;
 
-// The shortest coding among those tried.
-CodedTensor encode_tensor(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data, const Earlier& earlier);
+// What the writer knows of the tensors before.
+struct Past {
+  Earlier tensors;
+  std::vector<std::vector<uint64_t>> sketches;  // of each: see sketch_of()
+};
+
+// The shortest coding among those tried. `own` is the tensor's sketch; empty: like no earlier one.
+CodedTensor encode_tensor(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data, const Past& past = {},
+                          const std::vector<uint64_t>& own = {});
 
 // The same, without looking for anything: raw elements.
 CodedTensor encode_tensor_raw(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data);
