@@ -186,12 +186,19 @@ void Session::plan_ahead() {
       if (fixed) throw;
     }
   }
-  for (const Guess& guess : sizes)
-    if (try_guess(guess)) return;
+  // A refusal may be one of these sizes only: what no guess is free of is said.
+  std::optional<UnsupportedError> refused;
+  for (const Guess& guess : sizes) {
+    try {
+      if (try_guess(guess)) return;
+    } catch (const UnsupportedError& e) {
+      if (!refused) refused = e;
+    }
+  }
+  if (refused) throw *refused;
 }
 
-// Whether these sizes fit. What is packed stays for the plans of the shapes to come; what is refused of one node is not
-// for its sizes, but for its element types and attributes: it will be refused of the others, too.
+// Whether these sizes fit. What is packed stays for the plans of the shapes to come.
 bool Session::try_guess(const Guess& guess) {
   std::vector<std::optional<Dims>> dims;
   for (const auto& in : inputs_) dims.emplace_back(guessed_dims(in, guess));

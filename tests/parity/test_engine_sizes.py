@@ -128,6 +128,8 @@ for _op in ["Add", "Sub", "Mul", "Div", "Min", "Max"]:
     simple(f"{_op}_vector", lambda k, op=_op: k.op(op, k.x("n", 3), k.w(3)))
     simple(f"{_op}_column", lambda k, op=_op: k.op(op, k.x("n", 3), k.x("n", 1)))
     simple(f"{_op}_int64", lambda k, op=_op: k.op(op, k.x("n", 3, dtype=np.int64), k.c([[1, 2, 3]])))
+for _op in ["Sum", "Mean"]:
+    simple(_op, lambda k, op=_op: k.op(op, k.x("n", 3), k.x("n", 1), k.w(3)))
 simple("Pow", lambda k: k.op("Pow", k.op("Abs", k.x("n", 3)), k.x("n", 1)))
 for _op in ["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"]:
     simple(_op, lambda k, op=_op: k.op(op, k.x("n", 3), k.x("n", 1)))
@@ -410,6 +412,18 @@ def qgemm(k: Case) -> None:
     k.step = 1
     w = (k.c(k.rng.integers(-9, 9, (3, 5)), np.int8), k.c(0.01, F), k.c(0, np.int8))
     k.op("QGemm", k.x("n", 5, dtype=np.uint8), *grid(k), *w, "", *grid(k, 0.02), transB=1, domain="com.microsoft")
+
+
+@case("Upsample")
+def upsample(k: Case) -> None:
+    k.opset = 9
+    k.op("Upsample", k.x("n", 1, 2, 2), k.c([1, 1, 2, 3], F), mode="nearest")
+
+
+@case("ImageScaler")
+def image_scaler(k: Case) -> None:
+    k.opset = 9
+    k.op("ImageScaler", k.x("n", 2, 2, 1), scale=0.5, bias=[0.25, -1.0])
 
 
 @case("DynamicQuantizeLinear")
