@@ -253,6 +253,7 @@ def _sets(best: Candidate) -> list[dict[str, Any]]:
     return [
         {"name": t.site.name, "with": settings_of(t.constraint), "level": best.net.levels[t.site.name]}
         for t in best.net.terms
+        if t.site.name in best.net.levels  # a rehearsal has none yet
     ]
 
 

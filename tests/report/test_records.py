@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import json
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,8 @@ def _set(record: dict[str, Any], path: str, value: Any) -> None:
         ("layers/2/nnz", True, r"layers\[2\]\.nnz is True"),
         ("layers/2/nnz", 10**400, r"layers\[2\]\.nnz is 1000"),
         ("layers/0/name", None, r"layers\[0\]\.name is missing; text is needed"),
+        ("layers/0/shape", [5e-324], r"layers\[0\]\.shape is .*; a list of whole numbers is needed"),
+        ("compressed/metric/difference_std_error", "x", r"difference_std_error is 'x'; a finite number >= 0 is needed"),
         ("layers/0/shape", [1, "a"], r"layers\[0\]\.shape is .*; a list of whole numbers is needed"),
         ("dense", None, "dense is None; an object is needed"),
         ("one_shot", 3, "one_shot is 3"),
@@ -189,3 +193,40 @@ def test_written_files_have_the_users_permissions(tmp_path: Path) -> None:
     (tmp_path / "plain").write_bytes(b"")
     path = records.write(tmp_path, sample.minimal())
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_no_damaged_value_ends_in_another_error(tmp_path: Path) -> None:
+    """Every value of a record, in turn, replaced by what damage or another writer may leave there."""
+    odd = [None, 0, -1, 1.5, True, "", "x" * 300, [], {}, [[]], {"a": 1}, 2**62, 1e308, 5e-324, "\ud800", KeyError]
+    rng = random.Random(0)
+    base = sample.lenet5()
+    for key in ("history", "frontier", "sections"):
+        base[key] = base.get(key, [])[:3]
+    for place in [*_places(base)] * 4:
+        record = copy.deepcopy(base)
+        value = rng.choice(odd)
+        _set(record, place, value)
+        path = tmp_path / "report.json"
+        path.write_text(json.dumps(record))
+        try:
+            found = records.read(path)
+            with contextlib.redirect_stdout(io.StringIO()):
+                tables.print_summary(found)
+        except FormatError:
+            continue
+        except Exception as e:
+            raise AssertionError(f"{place} = {value!r:.40}") from e
+
+
+def _places(value: Any, at: str = "") -> Iterator[str]:
+    if at:
+        yield at.lstrip("/")
+    items = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    for key, below in items:
+        yield from _places(below, f"{at}/{key}")
+
+
+def test_a_page_of_a_record_without_figures_of_the_compressed_net() -> None:
+    record = sample.lenet5()
+    record["compressed"] = {}
+    assert "</html>" in html.render(record)

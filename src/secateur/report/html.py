@@ -135,7 +135,7 @@ def _before_after(record: Mapping[str, Any], figures: Mapping[str, Figure]) -> s
     titles, rows = summary(record)
     if not rows:
         return ""
-    strong = titles.index("compressed")
+    strong = titles.index("compressed") if "compressed" in titles else -1  # a record without any figure of it
     head = "".join(f'<th scope="col"{_class(i == strong, "strong")}>{escape(t)}</th>' for i, t in enumerate(titles))
     lines = []
     for row in rows:

@@ -32,7 +32,10 @@ _KINDS: dict[str, tuple[str, Any]] = {
     "flag": ("true or false", lambda v: isinstance(v, bool)),
     "set": ("a set as in a recipe", lambda v: isinstance(v, dict | list)),
     "level": ("a level: a number, or a list of them", lambda v: _is_level(v)),
-    "shape": ("a list of whole numbers", lambda v: isinstance(v, list) and all(_is_number(s) and s >= 0 for s in v)),
+    "shape": (
+        "a list of whole numbers",
+        lambda v: isinstance(v, list) and all(_is_size(s) for s in v),
+    ),
 }
 # key -> kind; a trailing ? = may be absent or null.
 _NET = {"params": "count?", "nnz": "count?", "macs": "count?", "nbytes": "count?", "weight_bits": "amount?"}
@@ -147,6 +150,8 @@ def read(folder: str | Path) -> Record:
         raise FormatError(f"{path}: larger than {_LIMIT} bytes, which no report is")
     try:
         record = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+        if b"\\ud" in raw.lower():  # half a surrogate pair is a character that no page can hold
+            json.dumps(record, ensure_ascii=False).encode("utf-8")
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise FormatError(f"{path}: not readable as JSON ({error})") from error
     return check(record, str(path))
@@ -234,6 +239,10 @@ def _is_number(value: Any) -> bool:
 
 def _is_level(value: Any) -> bool:
     return _is_number(value) or (isinstance(value, list) and all(v is None or _is_number(v) for v in value))
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and _is_number(value) and value >= 0
 
 
 def _came(value: Any) -> str:
