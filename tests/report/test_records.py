@@ -51,6 +51,7 @@ def _set(record: dict[str, Any], path: str, value: Any) -> None:
         ("schema", True, "schema is True"),
         ("schema", 0, "schema is 0"),
         ("layers", KeyError, "key 'layers' is missing"),
+        ("budget", None, "budget is None; a list is needed"),
         ("layers", {}, "layers is {}; a list is needed"),
         ("budget", None, "budget is None; a list is needed"),
         ("layers", None, "layers is None; a list is needed"),
@@ -200,9 +201,9 @@ def test_no_damaged_value_ends_in_another_error(tmp_path: Path) -> None:
     odd = [None, 0, -1, 1.5, True, "", "x" * 300, [], {}, [[]], {"a": 1}, 2**62, 1e308, 5e-324, "\ud800", KeyError]
     rng = random.Random(0)
     base = sample.lenet5()
-    for key in ("history", "frontier", "sections"):
-        base[key] = base.get(key, [])[:3]
-    for place in [*_places(base)] * 4:
+    for key in ("history", "frontier", "sections", "layers"):
+        base[key] = base.get(key, [])[:2]
+    for place in _places(base):
         record = copy.deepcopy(base)
         value = rng.choice(odd)
         _set(record, place, value)
