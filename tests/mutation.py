@@ -115,16 +115,15 @@ def _rebuilt(tree: Path, fault: Fault) -> int:
 
 
 def _build_command(tree: Path) -> list[str]:
-    configured = (tree / "build" / "CMakeCache.txt").exists()
-    configure = [] if configured else ["cmake", "-S", str(tree), "-B", str(tree / "build"), "-G", "Ninja"]
-    if not configured:
-        import nanobind
+    folder = tree / "build" / "py"  # as deep as a developer's own, so that ccache finds its relative paths again
+    build = f"cmake --build {folder} -j2 --target _native"
+    if (folder / "CMakeCache.txt").exists():
+        return ["sh", "-c", build]
+    import nanobind
 
-        configure += ["-DCMAKE_BUILD_TYPE=Release", f"-DPython_EXECUTABLE={sys.executable}"]
-        configure += [f"-Dnanobind_ROOT={nanobind.cmake_dir()}"]
-        configure += ["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []
-    build = ["cmake", "--build", str(tree / "build"), "-j2", "--target", "_native"]
-    return ["sh", "-c", " && ".join(" ".join(c) for c in (configure, build) if c)]
+    options = f"-DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE={sys.executable} -Dnanobind_ROOT={nanobind.cmake_dir()}"
+    cached = " -DCMAKE_CXX_COMPILER_LAUNCHER=ccache" if shutil.which("ccache") else ""
+    return ["sh", "-c", f"cmake -S {tree} -B {folder} -G Ninja {options}{cached} && {build}"]
 
 
 def warm_up() -> None:

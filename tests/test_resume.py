@@ -169,14 +169,13 @@ def test_a_checkpoint_nested_too_deep_is_named(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.slow
 def test_killed_in_training_and_in_the_final_writing(tmp_path: Path) -> None:
-    """Four moments of `tests/kills.py`, which can be run longer by hand."""
+    """Two moments of `tests/kills.py`, which can be run longer by hand."""
     script = Path(__file__).with_name("kills.py")
-    for kind in ("admm", "rows_macs"):
-        done = subprocess.run(
-            [sys.executable, str(script), "--only", kind, "--moments", "2"],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+    done = subprocess.run(
+        [sys.executable, str(script), "--only", "admm", "--moments", "2"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

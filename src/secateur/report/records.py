@@ -2,7 +2,8 @@
 
 Required: `model, data, seed, versions, cpu, dense, compressed, budget, layers, verify, stages` (DESIGN 3.3);
 `one_shot` may be null where no baseline was run. Optional and shown where present: `date`, `recipe` (YAML text),
-`one_shot_raw` and `control` (nets like `dense`), `sections` (bytes per part of the packed file), `history` (training
+`one_shot_raw` and `control` (nets like `dense`), `sets` (which set each constrained weight is in, at which level:
+what `verify` holds the files to), `sections` (bytes per part of the packed file), `history` (training
 curves), `frontier` (sizes a search went through, with their accuracy drop), `outcome`, `notes` (sentences). Unknown
 keys are kept and ignored.
 """
