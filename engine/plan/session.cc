@@ -172,7 +172,7 @@ Session::Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse,
 }
 
 // A model that cannot run says so now: planned at once where the shapes are known (or only the batch is free), tried with
-// guessed sizes where they are not.
+// guessed sizes where they are not. A node that is refused for all of them is not refused for its sizes.
 void Session::plan_ahead() {
   const auto sizes = guesses(inputs_);
   const bool fixed = sizes.empty() && std::all_of(inputs_.begin(), inputs_.end(), [](const auto& in) { return in.has_shape; });
@@ -186,29 +186,26 @@ void Session::plan_ahead() {
       if (fixed) throw;
     }
   }
-  // A refusal may be one of these sizes only: what no guess is free of is said.
-  std::optional<UnsupportedError> refused;
+  std::optional<Survey::Refusal> refused;
   for (const Guess& guess : sizes) {
-    try {
-      if (try_guess(guess)) return;
-    } catch (const UnsupportedError& e) {
-      if (!refused) refused = e;
+    const Survey found = try_guess(guess);
+    if (found.refused.empty() && found.fits) {
+      planned_ = found.complete;
+      return;
     }
+    if (!found.refused.empty() && !refused) refused = found.refused.front();
   }
-  if (refused) throw *refused;
+  if (refused) throw UnsupportedError(refused->why, refused->node);
 }
 
-// Whether these sizes fit. What is packed stays for the plans of the shapes to come.
-bool Session::try_guess(const Guess& guess) {
+// What is packed stays for the plans of the shapes to come.
+Survey Session::try_guess(const Guess& guess) {
   std::vector<std::optional<Dims>> dims;
   for (const auto& in : inputs_) dims.emplace_back(guessed_dims(in, guess));
   Lowering L(graph_, cache_, isa_, n_threads_, allow_sparse_);
   L.allow_plain_loops(allow_plain_loops_);
   L.set_limits(limits_);
-  const Survey found = survey(graph_, L, dims, [](const std::string&) { return nullptr; }, false);
-  if (!found.refused.empty()) throw UnsupportedError(found.refused.front().why, found.refused.front().node);
-  planned_ = found.fits && found.complete;
-  return found.fits;
+  return survey(graph_, L, dims, [](const std::string&) { return nullptr; }, false);
 }
 
 Refusals refusals(std::span<const uint8_t> bytes, const std::map<std::string, ValueInfo>& types) {

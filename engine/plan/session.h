@@ -95,7 +95,7 @@ class Session {
  private:
   friend class Lease;
   void plan_ahead();
-  bool try_guess(const Guess& guess);
+  Survey try_guess(const Guess& guess);
   std::shared_ptr<Plan> plan_for(const std::vector<Dims>& input_dims);  // lock held
   std::shared_ptr<Plan> make_plan(const std::vector<Dims>& input_dims);
 

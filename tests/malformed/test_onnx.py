@@ -83,6 +83,16 @@ def test_nodes_out_of_order_are_sorted() -> None:
 
 ADD_W = node("Add", ["x", "w"], ["y"])
 F4 = struct.pack("<4f", 1, 2, 3, 4)
+
+
+def sequences(depth: int) -> bytes:
+    """A sequence of sequences and so on, as a type."""
+    inner = b""
+    for _ in range(depth):
+        inner = field(4, field(1, inner))
+    return inner
+
+
 DAMAGED = {
     "empty file": (b"", "empty"),
     "not protobuf": (b"\x89PNG\r\n\x1a\n" + bytes(40), "ONNX"),
@@ -121,6 +131,10 @@ DAMAGED = {
             graph(node("If", ["x"], ["y"], field(5, field(1, b"b") + field(6, graph(node("Relu", ["nope"], ["y"]))))))
         ),
         "reads 'nope'",
+    ),
+    "types within one another": (
+        model(graph(RELU, extra=field(11, field(1, b"s") + field(2, sequences(40))))),
+        "nested deeper",
     ),
     "undefined input": (model(graph(node("Relu", ["nope"], ["y"]))), "reads 'nope'"),
     "values made of one another": (
