@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from secateur import formats
+from secateur import formats, runtimes
 from secateur.engine import InferenceSession
 
 onnx = pytest.importorskip("onnx")
-ort = pytest.importorskip("onnxruntime")
 pytest.importorskip("secateur.engine._native")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
@@ -22,6 +21,7 @@ EXPORTERS = sorted(Path(__file__).parents[1].joinpath("parity/exporters").glob("
 
 
 def run(model: bytes, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    ort = runtimes.onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

@@ -14,6 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from secateur import runtimes
 from secateur.engine import InferenceSession
 from secateur.errors import HandedOverWarning, UnsupportedError
 
@@ -187,7 +188,7 @@ def test_fused_products_of_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_networks_of_the_dynamic_quantizer(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What quantize_dynamic writes: no plain loop, and ONNX Runtime's results where its products do not saturate."""
-    quantization = pytest.importorskip("onnxruntime.quantization")
+    quantization = runtimes.onnxruntime("quantization")
     net = Net(21)
     x, c = "x", 3
     for out, stride, groups in [(8, 2, 1), (8, 1, 8), (16, 1, 1)]:

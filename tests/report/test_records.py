@@ -53,7 +53,6 @@ def _set(record: dict[str, Any], path: str, value: Any) -> None:
         ("layers", KeyError, "key 'layers' is missing"),
         ("budget", None, "budget is None; a list is needed"),
         ("layers", {}, "layers is {}; a list is needed"),
-        ("budget", None, "budget is None; a list is needed"),
         ("layers", None, "layers is None; a list is needed"),
         ("stages", None, "stages is None; a list is needed"),
         ("compressed/metric/difference_std_error", "x", r"compressed\.metric\.difference_std_error is 'x'"),
