@@ -9,7 +9,7 @@ CMAKE = $(abspath $(BIN))/cmake
 BUILD := build/tests
 PAR ?= 2
 
-.PHONY: help setup demo test lint format types unit ctest sanitize coverage tables wheel bench clean
+.PHONY: help setup demo test lint format types unit ctest sanitize fuzz-coverage coverage tables wheel bench clean
 
 help:
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,7 +55,14 @@ ctest: $(STAMP)  ## the engine's own tests, at every ISA this machine has
 sanitize: $(STAMP)  ## readers' fuzzers under AddressSanitizer and UBSan, time-boxed
 	PATH="$(abspath $(BIN)):$$PATH" cmake -S . -B build/sanitize -G Ninja -DCMAKE_BUILD_TYPE=Debug -DSECATEUR_BUILD_FUZZERS=ON -DSECATEUR_BUILD_PYTHON=OFF -DSECATEUR_SANITIZE=address,undefined -DSECATEUR_PORTABLE=ON >/dev/null
 	PATH="$(abspath $(BIN)):$$PATH" cmake --build build/sanitize -j$(PAR)
-	PATH="$(abspath $(BIN)):$$PATH" ctest --test-dir build/sanitize --output-on-failure -R fuzz
+	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PATH="$(abspath $(BIN)):$$PATH" ctest --test-dir build/sanitize --output-on-failure -R fuzz
+
+SECONDS_OF_FUZZ ?= 600
+fuzz-coverage: $(STAMP)  ## what the model fuzzer reaches of readers and passes, with clang and llvm-cov
+	PATH="$(abspath $(BIN)):$$PATH" cmake -S . -B build/coverage -G Ninja -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_CXX_FLAGS="-O1 -fprofile-instr-generate -fcoverage-mapping" -DSECATEUR_BUILD_FUZZERS=ON -DSECATEUR_BUILD_PYTHON=OFF >/dev/null
+	PATH="$(abspath $(BIN)):$$PATH" cmake --build build/coverage -j$(PAR) --target plan_onnx_fuzz_test
+	cd build/coverage && SECATEUR_FUZZ_SECONDS=$(SECONDS_OF_FUZZ) LLVM_PROFILE_FILE=fuzz.profraw engine/plan_onnx_fuzz_test && llvm-profdata merge fuzz.profraw -o fuzz.profdata
+	cd build/coverage && llvm-cov report engine/plan_onnx_fuzz_test -instr-profile=fuzz.profdata $(filter-out %test.cc,$(wildcard $(CURDIR)/engine/graph/*.cc $(CURDIR)/engine/graph/passes/*.cc)) $(CURDIR)/engine/plan/partition.cc
 
 tables: $(STAMP)  ## regenerate the README's table of methods
 	$(BIN)/python docs/tables.py
