@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from secateur.engine import InferenceSession
-from secateur.errors import FormatError, UsageError
+from secateur.errors import FormatError, UnsupportedError, UsageError
 
 TABLE = np.arange(12, dtype=np.float32).reshape(4, 3)
 
@@ -187,3 +187,32 @@ def test_the_limit_of_what_is_computed_while_loading() -> None:
 def test_limits_that_are_none(limits: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="must be a positive number, or None"):
         InferenceSession(chain(1, [1]), **limits)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("layer", ["Conv", "MatMul", "Gemm"])
+def test_a_scalar_weight_behind_another_layer(layer: str) -> None:
+    first = helper.make_node("Conv", ["x", "w"], ["a"])
+    nodes = [first, helper.make_node("Relu", ["a"], ["r"]), helper.make_node(layer, ["r", "s"], ["y"], name="last")]
+    constants = {"w": np.zeros((4, 2, 3, 3), np.float32), "s": np.float32(1)}
+    with pytest.raises(FormatError, match="'last'"):
+        InferenceSession(model(nodes, {"x": (TensorProto.FLOAT, [1, 2, 5, 5])}, constants))
+
+
+def test_ranks_that_no_kernel_walks() -> None:
+    slice_ = helper.make_node("Slice", ["x", "a", "b"], ["y"], name="cut")
+    one = np.array([1], np.int64)
+    for rank in (9, 40):
+        with pytest.raises(UnsupportedError, match=f"rank {rank}"):
+            InferenceSession(
+                model([slice_], {"x": (TensorProto.FLOAT, [2] * rank)}, {"a": one, "b": one}), fallback=None
+            )
+    add = helper.make_node("Add", ["x", "w"], ["y"], name="sum")
+    net = model([add], {"x": (TensorProto.FLOAT, [1])}, {"w": np.ones([1] * 12, np.float32)})
+    with pytest.raises(UnsupportedError, match="rank 12"):
+        InferenceSession(net, fallback=None)
+
+
+def test_sizes_beside_an_empty_axis() -> None:
+    net = model([helper.make_node("Transpose", ["x"], ["y"])], {"x": (TensorProto.FLOAT, [0, 2**40, 2**40])}, {})
+    with pytest.raises(FormatError, match="too large"):
+        InferenceSession(net)
