@@ -216,3 +216,12 @@ def test_sizes_beside_an_empty_axis() -> None:
     net = model([helper.make_node("Transpose", ["x"], ["y"])], {"x": (TensorProto.FLOAT, [0, 2**40, 2**40])}, {})
     with pytest.raises(FormatError, match="too large"):
         InferenceSession(net)
+
+
+def test_a_bool_is_any_byte() -> None:
+    nodes = [helper.make_node("Where", ["c", "a", "b"], ["w"]), helper.make_node("Cast", ["c"], ["f"], to=1)]
+    nodes.append(helper.make_node("Add", ["w", "f"], ["y"]))
+    constants = {"a": np.float32([10]), "b": np.float32([20])}
+    session = InferenceSession(model(nodes, {"c": (TensorProto.BOOL, ["n"])}, constants))
+    odd = np.array([0, 1, 2, 156], np.uint8).view(bool)
+    assert session.run(None, {"c": odd})[0].tolist() == [20, 11, 11, 11]

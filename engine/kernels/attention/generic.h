@@ -33,7 +33,7 @@ SECATEUR_INLINE size_t attention_scratch(const Attention& p, int threads) {
 }
 
 // score[0..keys) -> exp(score + mask - top); returns 1 / their sum, 0 when every key is hidden.
-SECATEUR_INLINE float soften(const Attention& p, const float* mask, const bool* seen, int64_t visible, float* score) {
+SECATEUR_INLINE float soften(const Attention& p, const float* mask, const uint8_t* seen, int64_t visible, float* score) {
   if (mask) {
     if (p.mask_col == 1) {
       for (int64_t j = 0; j < p.keys; j += kLanes) {
@@ -93,7 +93,7 @@ SECATEUR_INLINE void head(const Attention& p, const AttentionArgs& args, int64_t
     for (int64_t i = 0; i < m; ++i) {
       const int64_t at = b * p.mask.batch + h * p.mask.head + (row + i) * p.mask.row;
       const float* mask = args.mask && !p.mask_is_bool ? static_cast<const float*>(args.mask) + at : nullptr;
-      const bool* seen = args.mask && p.mask_is_bool ? static_cast<const bool*>(args.mask) + at : nullptr;
+      const uint8_t* seen = args.mask && p.mask_is_bool ? static_cast<const uint8_t*>(args.mask) + at : nullptr;
       inverse[i] = soften(p, mask, seen, p.causal ? row + i + p.past + 1 : p.keys, score + i * l.pitch);
     }
     float* y = args.y + b * p.y.batch + h * p.y.head + row * p.y.row;

@@ -25,7 +25,7 @@ void attention_ref(const Attention& p, const AttentionArgs& args) {
           if (args.mask) {
             const int64_t at = b * p.mask.batch + h * p.mask.head + i * p.mask.row + j * p.mask_col;
             if (!p.mask_is_bool) s += static_cast<const float*>(args.mask)[at];
-            else if (!static_cast<const bool*>(args.mask)[at]) s = -std::numeric_limits<float>::infinity();
+            else if (!static_cast<const uint8_t*>(args.mask)[at]) s = -std::numeric_limits<float>::infinity();
           }
           if (p.causal && j > i + p.past) s = -std::numeric_limits<float>::infinity();
           score[j] = s;

@@ -49,10 +49,10 @@ void compare_ref(const Walk& w, Relation op, const T* a, const T* b, bool* y) {
   }
 }
 
-// Elements of T's size, whatever they mean. Operands: condition, a, b.
+// Elements of T's size, whatever they mean. Operands: condition (a caller's bytes: not zero is true), a, b.
 template <class T>
-void where_ref(const Walk& w, const bool* c, const T* a, const T* b, T* y) {
-  walk(w, [&](int64_t i, int64_t j, int64_t k) { *y++ = c[i] ? a[j] : b[k]; });
+void where_ref(const Walk& w, const uint8_t* c, const T* a, const T* b, T* y) {
+  walk(w, [&](int64_t i, int64_t j, int64_t k) { *y++ = c[i] != 0 ? a[j] : b[k]; });
 }
 
 }  // namespace secateur

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #include "kernels/eltwise/eltwise.h"
 #include "kernels/generic/generic.h"
@@ -150,9 +151,11 @@ struct CastStep {
       with_number(to, [&](auto t) {
         using F = decltype(f);
         using T = decltype(t);
-        const F* a = static_cast<const F*>(e.ptr[x]);
+        // A bool of a caller or a file is any byte; not zero is true.
+        using Stored = std::conditional_t<std::is_same_v<F, bool>, uint8_t, F>;
+        const auto* a = static_cast<const Stored*>(e.ptr[x]);
         T* b = static_cast<T*>(e.ptr[y]);
-        for (int64_t i = 0; i < n; ++i) b[i] = convert<T>(a[i]);
+        for (int64_t i = 0; i < n; ++i) b[i] = convert<T>(static_cast<F>(a[i]));
       });
     });
   }

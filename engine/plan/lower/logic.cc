@@ -49,7 +49,7 @@ struct WhereStep {
   int c, a, b, y;
   template <class T>
   void as(const Exec& e) const {
-    where_ref(w, static_cast<const bool*>(e.ptr[c]), static_cast<const T*>(e.ptr[a]), static_cast<const T*>(e.ptr[b]),
+    where_ref(w, static_cast<const uint8_t*>(e.ptr[c]), static_cast<const T*>(e.ptr[a]), static_cast<const T*>(e.ptr[b]),
               static_cast<T*>(e.ptr[y]));
   }
   void run(const Exec& e) const noexcept {
