@@ -128,6 +128,7 @@ void find_structure(const Matrix& m, int64_t nnz, LayerReport& report) {
 // All values k * step with integer k: the grid of uniform quantization.
 void find_grid(std::vector<float> values, LayerReport& report) {
   if (values.size() < 2 || static_cast<int64_t>(values.size()) >= 4096) return;
+  if (!std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); })) return;  // NaN has no order
   values.push_back(0.0f);
   std::sort(values.begin(), values.end());
   double step = INFINITY;
