@@ -147,14 +147,16 @@ def test_final_writing_is_interrupted_and_resumed(
     from secateur import api
     from secateur.written import Written
 
-    def trained(asked: Any, recipe: Any, ledger: Any, on_progress: Any) -> api.Result:
+    def trained(asked: Any, recipe: Any, ledger: Any, on_progress: Any, folder: Path, write: Any) -> api.Result:
         ledger.fact("trained", lambda: True)
-        return api.Result(nn.Linear(1, 1), {"model": "m"}, Written(nn.Linear(1, 1), b"onnx", b"sct", []), "")
+        files = Written(nn.Linear(1, 1), b"onnx", b"sct", [])
+        api._save_network(files, "", "m", folder, write)
+        return api.Result(nn.Linear(1, 1), {"model": "m"}, files, "")
 
-    write = saving._replace_at_once
+    replace = saving._replace_at_once
 
     def interrupted(path: Path, data: bytes) -> None:
-        write(path, data)
+        replace(path, data)
         if path.name == "model.sct":
             interrupt(signal.SIGTERM)
 
