@@ -55,6 +55,11 @@ void put_varint(Bytes& out, uint64_t x) {
   out.push_back(static_cast<uint8_t>(x));
 }
 
+bool is_one_value(const Source& t) {
+  const size_t size = dtype_size(t.dtype);
+  return t.data.size() > size && std::equal(t.data.begin() + static_cast<ptrdiff_t>(size), t.data.end(), t.data.begin());
+}
+
 // Codes the tensors one after the other; one that has the bytes of an earlier one points back at it.
 std::vector<Bytes> code_tensors(const std::vector<Source>& tensors) {
   constexpr size_t kCheap = 64;  // bytes: here the values themselves may be shorter than a reference
@@ -67,7 +72,7 @@ std::vector<Bytes> code_tensors(const std::vector<Source>& tensors) {
     Bytes best;
     sct::Sketch sketch;
     if (!is_new && !bytes.empty()) best = sct::encode_same(t.dtype, t.dims, past.tensors, coded.size() - known->second).bytes;
-    if (best.empty() || bytes.size() <= kCheap) {
+    if (best.empty() || bytes.size() <= kCheap || is_one_value(t)) {
       sketch = sct::sketch_of(t.dtype, t.data);
       Bytes own = sct::encode_tensor(t.dtype, t.dims, t.data, past, sketch).bytes;
       if (best.empty() || own.size() <= best.size()) best = std::move(own);

@@ -167,6 +167,153 @@ def test_section_longer_than_its_streams(large):
     refused(large[:at] + sealed(grown), "bytes after the last tensor")
 
 
+class Writer:
+    """The coder of docs/format.md, section 2, for streams no writer would make."""
+
+    def __init__(self):
+        self.low, self.range, self.out = 0, 1 << 56, 0  # `out`: the digits shifted out, as one number
+        self.shifted, self.counters = 0, {}
+
+    def _renew(self):
+        while self.range < 1 << 48:
+            self.low, self.range, self.shifted = self.low << 8, self.range << 8, self.shifted + 1
+
+    def bit(self, bit, p=32768):
+        ones = (self.range >> 16) * p
+        self.low, self.range = (self.low, ones) if bit else (self.low + ones, self.range - ones)
+        self._renew()
+        return self
+
+    def bits(self, value, n):
+        self.range >>= n
+        self.low += value * self.range
+        self._renew()
+        return self
+
+    def number(self, value):
+        """By the header's own number S, whose counters live on."""
+        e = (value + 1).bit_length() - 1
+
+        def digit(name, bit):
+            p, n = self.counters.get(name, (1 << 21, 0))
+            self.bit(bit, min(max(p >> 6, 1), 65535))
+            self.counters[name] = (p + ((((bit << 22) - p) * (131072 // (2 * n + 3))) >> 16), n + 1)
+
+        for i in range(e):
+            digit(i, 1)
+        digit(e, 0)
+        node, left = 1, e
+        while left > max(e - 3, 0):
+            left -= 1
+            bit = (value + 1) >> left & 1
+            digit((e, node), bit)
+            node = 2 * node + bit
+        while left > 0:
+            take = min(left, 16)
+            left -= take
+            self.bits((value + 1) >> left & (1 << take) - 1, take)
+        return self
+
+    def bytes(self):
+        return (self.low + self.range // 2 >> 8).to_bytes(self.shifted + 6, "big")
+
+
+def with_last(stream, arrays=None):
+    """A file of two tensors whose second one's stream is another."""
+    g = np.random.default_rng(0)
+    arrays = arrays or {"a": g.normal(size=(6, 8)).astype(np.float32), "b": g.normal(size=(8, 6)).astype(np.float32)}
+    packed = formats.pack(model(arrays))
+    assert not packed[4] & 1
+    last = formats.sections(packed)[-2]
+    assert last.kind == "tensor"
+    return sealed(packed[: -4 - last.nbytes] + stream)
+
+
+def same(back):
+    return Writer().bit(0, 49152).bits(0, 2).bits(7, 3).bit(1, 57344).number(back - 1)
+
+
+def matched(back=0, stride=6, shift=0, layout=0):
+    return Writer().bit(0, 49152).bits(layout, 2).bits(6, 3).number(back).number(stride).bits(shift, 6)
+
+
+def test_a_reference_by_hand_is_read():
+    data = formats.unpack(with_last(same(1).bytes()[:2]))
+    a, b = onnx.load_from_string(data).graph.initializer
+    assert a.raw_data == b.raw_data
+
+
+def test_reference_to_no_tensor():
+    for back in (2, 3, 1000, 2**40):
+        refused(with_last(same(back).bytes()), "before the first")
+
+
+def test_reference_to_a_tensor_of_another_size():
+    small = {"a": np.arange(7, dtype=np.float32), "b": np.random.default_rng(1).normal(size=9).astype(np.float32)}
+    refused(with_last(same(1).bytes(), small), "another size")
+
+
+def test_reference_of_another_layout():
+    refused(with_last(Writer().bit(0, 49152).bits(1, 2).bits(7, 3).bit(1, 57344).number(0).bytes()), "dense layout")
+    refused(with_last(matched(layout=2).bytes()), "dense layout")
+
+
+def test_codec_of_a_later_version():
+    refused(with_last(Writer().bit(0, 49152).bits(0, 2).bits(7, 3).bit(0, 57344).bytes()), "unknown codec")
+
+
+def test_matched_codecs_do_not_exist_in_version_1():
+    for stream in (same(1).bytes(), matched().bytes()):
+        data = bytearray(with_last(stream))
+        data[3] = 0x10
+        refused(sealed(bytes(data[:-4])), "unknown codec")
+
+
+def test_matched_history_that_is_none():
+    refused(with_last(matched(back=2).bytes()), "before the first")
+    odd = {"a": np.arange(3, dtype=np.int16) * 999, "b": np.random.default_rng(1).normal(size=9).astype(np.float32)}
+    refused(with_last(matched(back=1, stride=3).bit(0, 16384).bytes(), odd), "another width")
+
+
+def test_matched_rows_longer_than_the_tensor():
+    for stride in (48, 49, 2**20 + 1, 2**62):
+        refused(with_last(matched(stride=stride).bytes()), "rows are too long")
+
+
+def test_matched_shift_beyond_the_mantissa():
+    refused(with_last(matched(shift=24).bytes()), "trailing zero bits")
+
+
+def test_matched_tensor_too_large():
+    packed = formats.pack(model({"w": np.full((2**24 + 2), 3, np.uint8)}))
+    last = formats.sections(packed)[-2]
+    refused(sealed(packed[: -4 - last.nbytes] + matched(stride=0).bit(0, 16384).bytes()), "this large")
+
+
+def nested(depth):
+    """A tensor inside `depth` subgraphs."""
+    inner = helper.make_node("Constant", [], ["k"], value=numpy_helper.from_array(np.arange(40.0), "deep"))
+    graph = helper.make_graph([inner], "g", [], [helper.make_tensor_value_info("k", 11, None)])
+    for _ in range(depth):
+        node = helper.make_node("If", ["c"], ["k"], then_branch=graph, else_branch=graph)
+        graph = helper.make_graph([node], "g", [], [helper.make_tensor_value_info("k", 11, None)])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+
+
+def test_subgraphs_are_looked_into_as_far_as_the_bound():
+    shallow = nested(6).SerializeToString()
+    packed = formats.pack(shallow, exact=True)
+    assert formats.unpack(packed) == shallow
+    assert len(packed) < 700
+    # Protobuf's own writer stops at a hundred messages; by hand it goes on.
+    deep = b"\x0a\x02xx"
+    for _ in range(3000):
+        for field in (6, 5, 1):  # attribute.g, node.attribute, graph.node
+            deep = bytes([field << 3 | 2]) + leb(len(deep)) + deep
+    deep = b"\x3a" + leb(len(deep)) + deep
+    assert formats.unpack(formats.pack(deep, exact=True)) == deep
+
+
 def test_decompression_bomb_is_bounded():
     ones = model({f"w{i}": np.ones((512, 1024), np.float32) for i in range(2)})
     packed = formats.pack(ones)
@@ -195,12 +342,14 @@ def test_refused_when_packing():
 def test_mutations_end_in_a_model_or_a_format_error(small, large):
     """Two seconds of random damage behind a good checksum, exact and sectioned files included."""
     exact = formats.pack(formats.unpack(small), exact=True)
+    golden = Path(__file__).parents[1] / "formats/golden"
+    others = [f.read_bytes() for f in sorted(golden.glob("*/*.sct"))] + [formats.pack(nested(2).SerializeToString())]
     seed = random.randrange(2**32)
     r = random.Random(seed)
     print("seed", seed)
     end = time.monotonic() + 2
     while time.monotonic() < end:
-        data = bytearray(r.choice([small, small, exact, large]))
+        data = bytearray(r.choice([small, exact, large, *others]))
         for _ in range(r.randrange(1, 4)):
             at = r.randrange(5, len(data))
             how = r.randrange(4)
