@@ -32,8 +32,8 @@ class Measured:
     """The exact size of one tensor in a `.sct` file, found by writing it to memory.
 
     Attributes:
-        nbytes: length of the tensor's stream in bytes: the same in every file that holds the tensor. Name, shape and
-            dtype are part of the graph and not counted here.
+        nbytes: length of the tensor's stream in bytes in a file that holds nothing like it before; after an equal or
+            similar tensor it is shorter, never longer. Name, shape and dtype are part of the graph, not counted here.
         layout: where the kept values sit (a file of `formats/layouts`).
         codec: how one value is written (a file of `formats/codecs`).
         bound_nbytes: [log2 C(n, nnz) + nnz * H0(values) + bits of the codebook] / 8; nbytes <= 1.03 of this + 32.
@@ -92,12 +92,13 @@ def pack(onnx: bytes, exact: bool = False) -> bytes:
     Args:
         onnx: a serialized ModelProto; not changed.
         exact: keep the file itself, so that `unpack` gives the very same bytes (names of inner values, doc strings,
-            metadata, value_info and default attributes included).
+            metadata, value_info and default attributes included). A model with what the graph coder has no words for
+            (subgraphs, functions, strings, types of few bits) is stored so without being asked.
     Returns:
         The file. The same input gives the same bytes on every machine.
     Raises:
         FormatError: the model is damaged (with the byte offset).
-        UnsupportedError: string tensors, subgraphs, external data and the like; names the node.
+        UnsupportedError: tensors whose data lies in other files (external data).
     """
     return bytes(_native().sct_pack(bytes(onnx), exact))
 
