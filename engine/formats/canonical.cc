@@ -118,6 +118,7 @@ void check_storable(const Graph& g) {
       check_text(name, "an attribute name", &n);
       if (std::holds_alternative<Raw>(a.value)) refuse("attribute '" + name + "' is a subgraph, a type or strings, which .sct does not store", &n);
       if (name.empty()) refuse("an attribute without a name", &n);
+      if (a.value.index() > 7) refuse("attribute '" + name + "' is of a kind the graph stream has no code for", &n);
       if (const auto* s = std::get_if<std::string>(&a.value)) check_text(*s, "an attribute's text", &n);
       if (const auto* t = std::get_if<std::shared_ptr<Tensor>>(&a.value)) {
         if (!*t) refuse("an empty tensor attribute", &n);
