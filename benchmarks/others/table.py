@@ -17,6 +17,7 @@ Exit code 1 when any file crashed, hung, was refused though ONNX Runtime runs it
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import lzma
 import re
@@ -229,6 +230,17 @@ def same(a: Any, b: Any, exact: bool = False, steps: bool = False) -> bool:
     )
 
 
+def distance(a: Any, b: Any) -> float:
+    """Euclidean distance relative to b; infinite where shapes or types differ or values are not finite."""
+    import numpy as np
+
+    a, b = np.asarray(a), np.asarray(b)
+    if a.shape != b.shape or a.dtype != b.dtype or a.dtype.kind != "f":
+        return 0.0 if same(a, b, exact=True) else float("inf")
+    gap, size = np.linalg.norm(a.astype(np.float64) - b), np.linalg.norm(b.astype(np.float64))
+    return float(gap / size) if np.isfinite(gap) and size else float("inf")
+
+
 def median_ms(run: Any) -> float:
     """Median wall time of a call."""
     times = []
@@ -273,9 +285,17 @@ def check(case: Mapping[str, Any]) -> dict[str, Any]:
         session = secateur.InferenceSession(data, threads=1)
         row[f"{key}_open_ms"] = round(1e3 * (time.perf_counter() - began), 2)
         got = session.run(None, feeds)
-        if not same(got, want, steps=bool(QUANTIZED.search(model))):
+        if not same(got, want, steps=bool(QUANTIZED.search(model))) and not apart(got) <= 2 * spread():
             raise AssertionError("other values than ONNX Runtime's")
         return session
+
+    def apart(got: Any) -> float:
+        return max((distance(a, b) for a, b in zip(got, want, strict=True)), default=0.0)
+
+    @functools.cache
+    def spread() -> float:
+        """How far ONNX Runtime with its optimizations is from itself without: made-up inputs may be ill-conditioned."""
+        return apart(onnxruntime(model, optimized=True).run(None, feeds))
 
     session = attempt(row, "run", lambda: ours(model, "onnx"))
     if session is not None:

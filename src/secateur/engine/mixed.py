@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from secateur.engine import _native
-from secateur.engine.runtimes import (
+from secateur.engine.parts import (
     BETWEEN,
     ELEMENTS,
     Array,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from secateur.engine import _native, plans, timings
 from secateur.engine.mixed import Parts, share
-from secateur.engine.runtimes import known_shapes
+from secateur.engine.parts import known_shapes
 from secateur.errors import FormatError, HandedOverWarning, UnsupportedError, UsageError
 
 Array = NDArray[Any]
