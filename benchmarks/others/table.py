@@ -387,6 +387,20 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def record(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is kept: counts of every source, and the rows of real nets and of whatever failed."""
+    sources: dict[str, dict[str, int]] = {}
+    for row in rows:
+        counts = sources.setdefault(row["source"], defaultdict(int))
+        counts["files"] += 1
+        counts["onnxruntime_runs"] += bool(row["onnxruntime_runs"])
+        counts["failed"] += bool(row["problems"])
+        for key in ("n_nodes", "n_engine"):
+            counts[key] += row.get(key, 0)
+    shown = [r for r in rows if r["problems"] or not r["source"].startswith("onnx ")]
+    return {"sources": sources, "rows": [{k: v for k, v in r.items() if k not in ("path", "data")} for r in shown]}
+
+
 def main() -> int:
     """Fetch, check, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -421,8 +435,7 @@ def main() -> int:
 
         from secateur import saving
 
-        kept = [{k: v for k, v in r.items() if k not in ("path", "data")} for r in rows]
-        saving.write_bytes(args.out, saving.to_json({"rows": kept, "provenance": run.provenance()}))
+        saving.write_bytes(args.out, saving.to_json(record(rows) | {"provenance": run.provenance()}))
     return int(any(row["problems"] for row in rows))
 
 

@@ -73,7 +73,7 @@ bool refused(F f) {
 
 bool try_file(std::span<const uint8_t> bytes, int threads) {
   return !refused([&] {
-    Session session(bytes, threads, true, {}, kLimits);
+    Session session(bytes, threads, true, {}, threads == 1, kLimits);
     for (int64_t free : {2, 0}) refused([&] { run_once(session, free, 2); });  // 0x0202... is no index
     run_once(session, 1, 0);
   });
@@ -158,7 +158,7 @@ bool check_seeds(const std::vector<Graph>& seeds) {
   for (size_t i = 0; i < seeds.size(); ++i) {
     try {
       const std::string file = write_onnx(seeds[i]);
-      Session session(span_of(file), 1, true, {}, kLimits);
+      Session session(span_of(file), 1, true, {}, true, kLimits);
       run_once(session, 2, 0);
     } catch (const UnsupportedError& e) {
       if (std::string(e.what()).find("Sinh") == std::string::npos) std::printf("seed %zu: %s\n", i, e.what()), good = false;

@@ -302,6 +302,40 @@ inline Graph long_sums_seed() {
   return n.graph;
 }
 
+// What quantizers of one runtime make of whole stretches: gates, joins and pools of bytes, products that quantize their input.
+inline Graph fused_integers_seed() {
+  Net n;
+  const char* ms = "com.microsoft";
+  const auto s = n.f(0.0625f), z = n.byte(DType::kUInt8, 3);
+  const auto x = n.op("QuantizeLinear", {n.input({2, 4, 4, 4}), s, z});
+  const auto gate = n.op("QLinearSigmoid", {n.op("QLinearLeakyRelu", {x, s, z, s, z}, {{"alpha", real(0.1f)}}, 1, ms), s, z, s, z}, {}, 1, ms);
+  const auto product = n.op("QLinearMul", {x, s, z, gate, s, z, s, z}, {}, 1, ms);
+  auto v = n.op("QLinearConcat", {s, z, product, s, z, gate, s, z}, {{"axis", num(1)}}, 1, ms);
+  v = n.op("QLinearAveragePool", {v, s, z, s, z}, {{"kernel_shape", list({2, 2})}, {"strides", list({2, 2})}}, 1, ms);
+  n.result(n.op("DequantizeLinear", {v, s, z}));
+  const auto y = n.input({2, 8}), w = n.codes(DType::kInt8, {8, 3}), step = n.f(0.01f), none = n.byte(DType::kInt8, 0);
+  n.result(n.op("DynamicQuantizeMatMul", {y, w, step, none, n.w({3})}, {}, 1, ms));
+  const auto q = n.op("DynamicQuantizeLinear", {y}, {}, 3);
+  const auto q_scale = n.out(1), q_zero = n.out(2);
+  n.result(n.op("MatMulIntegerToFloat", {q, w, q_scale, step, q_zero, none}, {}, 1, ms));
+  return n.graph;
+}
+
+// Forms of opsets before 11, which become new ones.
+inline Graph old_seed() {
+  Net n(9);
+  const auto x = n.input({2, 2, 4, 4});
+  auto v = n.op("Upsample", {n.op("ImageScaler", {x}, {{"scale", real(0.5f)}, {"bias", {std::vector<float>{0.25f, -1}}}}), n.w({4})}, {{"mode", text("nearest")}});
+  const float scales[] = {1, 1, 2, 1.5f};
+  std::memcpy(n.graph.initializers.back().data.data(), scales, sizeof scales);
+  v = n.op("Slice", {n.op("Pad", {v}, {{"pads", list({0, 0, 1, 0, 0, 0, 1, 0})}})}, {{"starts", list({0, 0})}, {"ends", list({2, 8})}, {"axes", list({1, 2})}});
+  v = n.op("Dropout", {n.op("Clip", {v}, {{"min", real(-1)}, {"max", real(1)}})}, {{"ratio", real(0.5f)}});
+  v = n.op("Sum", {v, n.op("Mean", {v, n.w({2, 1, 1}), n.f(1)}), n.f(2)});
+  v = n.op("Unsqueeze", {n.op("ReduceSum", {v}, {{"axes", list({2, 3})}, {"keepdims", num(0)}})}, {{"axes", list({0})}});
+  n.result(n.op("TopK", {n.op("Squeeze", {v}, {{"axes", list({0})}})}, {{"k", num(1)}, {"axis", num(1)}}, 2));
+  return n.graph;
+}
+
 // More changes of side than a cut may have.
 inline Graph many_parts_seed() {
   Net n;
@@ -327,7 +361,7 @@ inline std::vector<Graph> seeds() {
   return {elementwise_seed(), logic_seed(), shape_seed(),         lookup_seed(),      image_seed(), products_seed(),
           norms_seed(),       gates_seed(), convolutions_seed(), dead_channels_seed(), written_norms_seed(), attention_seed(),
           integers_seed(DType::kUInt8), integers_seed(DType::kInt8), integer_operators_seed(), refused_seed(),
-          constants_seed(), variants_seed(), long_sums_seed(), many_parts_seed()};
+          constants_seed(), variants_seed(), long_sums_seed(), many_parts_seed(), fused_integers_seed(), old_seed()};
 }
 
 }  // namespace secateur::fuzzing
