@@ -12,6 +12,7 @@ from torch import nn
 import secateur
 from secateur.data.tensors import TensorData
 from secateur.job import Candidate, Job
+from secateur.types import Progress
 
 
 def trained() -> nn.Module:
@@ -58,3 +59,23 @@ def test_one_shot_that_is_better_on_validation_is_the_answer(monkeypatch: pytest
     x, _ = blobs(64, 5)
     torch.testing.assert_close(result.model(x), one_shot.files.module(x), rtol=0, atol=0)
     assert not torch.equal(result.model(x), main.files.module(x))
+
+
+def test_no_stage_is_silent() -> None:
+    """Prices, projections, values, files, comparison and timing are told as they begin, in the order of the run."""
+    g = torch.Generator().manual_seed(0)
+    data = [(torch.randn(32, 8, generator=g), torch.randint(0, 3, (32,), generator=g)) for _ in range(3)]
+    seen: list[Progress] = []
+    recipe = {
+        "constrain": [{"where": "*", "with": ["topk", "codebook"]}],
+        "solver": {"name": "gradual", "epochs": 2},
+        "bench": {"seconds": 0.01, "against": []},
+    }
+    net = nn.Sequential(nn.Linear(8, 24), nn.ReLU(), nn.Linear(24, 3))
+    secateur.compress(net, data, valid=data, budget={"nbytes": "600B"}, recipe=recipe, on_progress=seen.append)
+    stages = list(dict.fromkeys(p.stage for p in seen))
+    own = [s for s in stages if not s.endswith((".approach", ".polish", ".snap"))]
+    after = ["prices", "fit", "snap.values", "write"]
+    assert own == [*(f"main.{s}" for s in after), *(f"one_shot.{s}" for s in after), "comparison", "timing"]
+    assert all(0 <= p.done <= p.total for p in seen)
+    assert all(max(p.done / p.total for p in seen if p.stage == s) == 1 for s in own if not s.endswith("prices"))

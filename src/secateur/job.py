@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,7 +23,7 @@ from secateur.training.batches import call, pair
 from secateur.training.loop import Outcome, Setting, Stage, combined_loss, load_weights, train
 from secateur.training.metrics import evaluating
 from secateur.training.phases import Approach, Held, Phase, Snap
-from secateur.types import Level, Limit, Problem, Site, Term, Weights
+from secateur.types import Level, Limit, Problem, Progress, Site, Term, Weights
 from secateur.written import Template, Written
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ class Job:
     limits: tuple[Limit, ...]
     dense_metric: float = 0.0
     stages: list[dict[str, Any]] = field(default_factory=list)
+
+    _pulses: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     # ---- small questions ---------------------------------------------------------------------------------------
     def drop(self, metric: float) -> float:
@@ -202,8 +205,9 @@ class Job:
         """
         log_from = len(self.stages)
         net = replace(start, module=copy.deepcopy(start.module), surgery=list(start.surgery))
-        purse = self.purse(net, limits)
+        purse = self.purse(net, limits, f"{name}.prices")
         plan = plan_phases(self.recipe, solver, net.terms)
+        self.pulse(f"{name}.prices")
         h = self.importance(net, name)
         purse.set_out(net.weights)
         purse.probe(net.weights, h)
@@ -241,7 +245,7 @@ class Job:
             for t in self.terms_of(traced)
         )
         narrow = Net(small, traced, terms, surgery=[*net.surgery, cut])
-        cheaper = self.purse(narrow, purse.limits)
+        cheaper = self.purse(narrow, purse.limits, "narrow.prices")
         cheaper.fixed, cheaper.probed = dict(purse.fixed), purse.probed
         cheaper.begin = purse.begin or purse.free_cost(net.weights)
         return narrow, cheaper
@@ -303,6 +307,7 @@ class Job:
 
         def write_at(levels: Mapping[str, Level]) -> spending.Costs:
             self._check()
+            self.pulse(f"{name}.fit")
             near = self.project(net, levels, weights, h)
             full = {**weights, **near}
             full |= feasible.project(net.terms, levels, full)
@@ -318,6 +323,7 @@ class Job:
         net.levels = dict(levels)
         if net.asked is None:  # trims come later: they tighten terms that a cut has rewritten
             net.asked = Asked(net.terms, dict(levels), len(net.surgery))
+        self.pulse(f"{name}.fit", last=True)
         metric = self._remember(f"{name}.raw", lambda: self.evaluate(found["module"]))
         return {"metric": metric, **found["sizes"]}
 
@@ -347,6 +353,7 @@ class Job:
 
     def _snap(self, name: str, net: Net, epochs: float) -> None:
         self._use(net.module)
+        self.pulse(f"{name}.values", last=True)
         with torch.no_grad():
             phase = Snap(net.terms, net.levels, self.setting.params, self.steps(epochs))
         outcome = self._train(Stage(name, phase, self.recipe.training_of("snap"), self._polish_objectives()))
@@ -358,6 +365,7 @@ class Job:
         for trim in range(_TRIMS + 1):
             outside = feasible.contains(net.terms, net.levels, net.weights)
             assert not outside, f"not members after {name}: {outside}"
+            self.pulse(f"{name}.write", last=True)
             files = written.write(
                 net.module, net.traced, self.example_inputs, None, net.surgery, net.may_cut, net.terms
             )
@@ -398,12 +406,26 @@ class Job:
         return [line for a in asked for line in membership.outside(a, files.onnx, files.surgery)]
 
     # ---- shared ------------------------------------------------------------------------------------------------
-    def purse(self, net: Net, limits: Sequence[Limit]) -> Spending:
+    def pulse(self, stage: str, last: bool = False) -> None:
+        """Tell that a piece of work begins which is no step of a training: a projection, a price, a file.
+
+        How many there will be is not known: the total is one more than is done, until the last.
+        """
+        if self.setting.on_progress is None:
+            return
+        began, done = self._pulses.get(stage, (time.monotonic(), 0))
+        done += last
+        self.setting.on_progress(Progress(stage, done, done + (not last), time.monotonic() - began))
+        self._pulses[stage] = (began, done + (not last))
+
+    def purse(self, net: Net, limits: Sequence[Limit], name: str = "prices") -> Spending:
+        """The budget's prices on `net`; `name` is what their progress is called."""
         limits = spending.metered(limits)
         asks_bytes = any(x.kind == "nbytes" for x in limits)
 
         def costs_of(near: Weights) -> spending.Costs:
             self._check()
+            self.pulse(name)
             small = written.smaller(net.module, net.traced, near, net.may_cut)[0]
             return sizes(small, net.traced, self.template.nbytes(small, net.terms) if asks_bytes else 0)
 

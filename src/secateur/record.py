@@ -155,9 +155,11 @@ def build(job: Job, answer: Answer, judge: Judge, inputs: Any, facts: Mapping[st
             **{k: v for k, v in baseline.raw.items() if k != "metric"},
         }
         record["one_shot_raw"]["metric"].pop("n_examples", None)
+    job.pulse("comparison", last=True)
     record["verify"] = _verified(best, judge, inputs)
     if record["verify"]["metric_engine"] is not None:
         record["compressed"]["metric"]["value"] = record["verify"]["metric_engine"]
+    job.pulse("timing", last=True)
     timed = job.setting.ledger.fact("bench", lambda: _latencies(job, dense, answer, inputs))
     for column, times in timed["latency_ms"].items():
         if record[column] is not None:

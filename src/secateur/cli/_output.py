@@ -72,10 +72,11 @@ class _Plain:
         if not (first or last or now >= self._next):
             return
         self._stage, self._next = event.stage, now + PLAIN_SECONDS
-        rate = event.done / event.seconds if event.seconds > 0 else 0.0
-        left = f", {(event.total - event.done) / rate:.0f} s left" if rate and not last else ""
+        rate = event.done / event.seconds if event.seconds > 0.1 else 0.0
+        left = f", {rate:.1f}/s" if rate else ""
+        left += f", {(event.total - event.done) / rate:.0f} s left" if rate and not last else ""
         extra = "".join(f", {k} {v:.4g}" for k, v in event.metrics.items())
-        print(f"{event.stage}: {event.done}/{event.total}, {rate:.1f}/s{left}{extra}", file=sys.stderr, flush=True)
+        print(f"{event.stage}: {event.done}/{event.total}{left}{extra}", file=sys.stderr, flush=True)
 
 
 class _Bar:
@@ -87,8 +88,8 @@ class _Bar:
     def __call__(self, event: Event) -> None:
         if event.stage not in self._tasks:
             self._tasks[event.stage] = self._progress.add_task(event.stage, total=event.total, note="")
-        rate = event.done / event.seconds if event.seconds > 0 else 0.0
-        note = f"{rate:.1f}/s  " + "  ".join(f"{k} {v:.4g}" for k, v in event.metrics.items())
+        rate = event.done / event.seconds if event.seconds > 0.1 else 0.0
+        note = (f"{rate:.1f}/s  " if rate else "") + "  ".join(f"{k} {v:.4g}" for k, v in event.metrics.items())
         self._progress.update(self._tasks[event.stage], completed=event.done, total=event.total, note=note)
 
 
