@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 from typing import Any
 
@@ -104,9 +105,10 @@ def test_one_unit_more_is_taken_where_it_fits() -> None:
 
 
 @pytest.mark.slow
-def test_fifty_random_budgets_are_met_or_refused_with_a_value_that_is() -> None:
+def test_random_budgets_are_met_or_refused_with_a_value_that_is() -> None:
+    """Eight of them; SECATEUR_BUDGETS=50 before a release (four minutes)."""
     rng = random.Random(0)
-    for _ in range(50):
+    for _ in range(int(os.environ.get("SECATEUR_BUDGETS", "8"))):
         chosen, solver = rng.choice(SETS), rng.choice(SOLVERS)
         kind = rng.choice(["nnz", "macs", "nbytes"])
         value = float(rng.randint(200, 2200) if kind == "nbytes" else rng.randint(1, 380))

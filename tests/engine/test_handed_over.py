@@ -215,16 +215,16 @@ def test_wrongly_inferred_ranks_make_it_run_whole(monkeypatch: pytest.MonkeyPatc
 
 def test_a_part_that_onnxruntime_does_not_load_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     """First with the parts beside it, at last as the whole file; the reason is told."""
-    from secateur.engine import runtimes
+    from secateur.engine import parts
 
-    open_peer = runtimes.open_peer
+    open_peer = parts.open_peer
 
     def picky(model: bytes, threads: int | None, types_only: bool = False) -> Any:
         if not types_only and b"MatMul" not in model:
-            raise runtimes.Peer("it is lonely")
+            raise parts.Peer("it is lonely")
         return open_peer(model, threads, types_only)
 
-    monkeypatch.setattr(runtimes, "open_peer", picky)
+    monkeypatch.setattr(parts, "open_peer", picky)
     for name in ("custom_contrib_operator", "if_with_captures", "wrong_declared_output"):
         model, feeds = models.MODELS[name]()
         session = mixed(model)
@@ -234,12 +234,12 @@ def test_a_part_that_onnxruntime_does_not_load_is_joined(monkeypatch: pytest.Mon
 
 
 def test_what_no_runtime_takes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from secateur.engine import runtimes
+    from secateur.engine import parts
 
     def nobody(model: bytes, threads: int | None, types_only: bool = False) -> Any:
-        raise runtimes.Peer("not today")
+        raise parts.Peer("not today")
 
-    monkeypatch.setattr(runtimes, "open_peer", nobody)
+    monkeypatch.setattr(parts, "open_peer", nobody)
     with pytest.raises(UnsupportedError, match=r"neither the engine nor ONNX Runtime takes .*BiasGelu.*not today"):
         InferenceSession(models.custom_contrib_operator()[0], threads=1)
 

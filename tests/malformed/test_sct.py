@@ -297,6 +297,7 @@ def nested(depth):
     for _ in range(depth):
         node = helper.make_node("If", ["c"], ["k"], then_branch=graph, else_branch=graph)
         graph = helper.make_graph([node], "g", [], [helper.make_tensor_value_info("k", 11, None)])
+    graph.input.append(helper.make_tensor_value_info("c", 9, []))
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
 
 
