@@ -179,6 +179,10 @@ bool groups_return(const Values& v, std::span<const uint8_t> data, uint64_t sign
   return again * 4 > groups;
 }
 
+// Zeros equal their neighbours and lie on lines, and cost less elsewhere: nine of ten make a pruned layer look full of
+// repeats. A small tensor may be tried for nothing, a large one costs a second.
+constexpr int64_t kSureOfZeros = 65536;
+
 // How often is an element other than the commonest told by the one above, the one up and left, or by going on as the row
 // or plane did, beyond chance?
 bool neighbours_tell(const Values& v, std::span<const uint8_t> data, int64_t stride) {
@@ -189,7 +193,7 @@ bool neighbours_tell(const Values& v, std::span<const uint8_t> data, int64_t str
   double chance = 0;
   const int64_t first = std::max<int64_t>(stride + 1, 2), step = std::max<int64_t>(1, v.n / 50000) | 1;
   for (int64_t i = first; i < v.n; i += step) {
-    if (x(i) == common && v.few && v.entries.size() > 1) continue;
+    if (x(i) == common && (v.few ? v.entries.size() > 1 : v.n > kSureOfZeros)) continue;
     ++asked;
     if (v.few) chance += static_cast<double>(v.counts[static_cast<size_t>(v.index[static_cast<size_t>(i)])]) / static_cast<double>(v.n);
     if (stride > 0) {
@@ -203,13 +207,15 @@ bool neighbours_tell(const Values& v, std::span<const uint8_t> data, int64_t str
   return most - chance > 0.5 * (static_cast<double>(asked) - chance);
 }
 
-// Lines through the last two, in the row or in the column, come nearer than a bit pattern's width less a quarter.
+// Lines through the last two, in the row or in the column, come nearer than three fifths of a bit pattern.
 bool lines_tell(const Values& v, std::span<const uint8_t> data, int64_t stride) {
   if (v.type.width < 16 || v.n < 32) return false;
   const auto key = [&](int64_t i) { return to_key(load(data.data() + i * (v.type.width / 8), v.type.width), v.type, 0); };
   int64_t asked = 0, bits[2] = {};
   const int64_t first = std::max<int64_t>(2 * stride, 2), step = std::max<int64_t>(1, v.n / 20000) | 1;
-  for (int64_t i = first; i < v.n; i += step, ++asked) {
+  for (int64_t i = first; i < v.n; i += step) {
+    if (v.n > kSureOfZeros && (load(data.data() + i * (v.type.width / 8), v.type.width) == 0 || key(i) == key(i - 1))) continue;
+    ++asked;
     for (int j = 0; j < 2; ++j) {
       const int64_t s = j ? stride : 1;
       const auto off = static_cast<int64_t>(key(i) - 2 * key(i - s) + key(i - 2 * s));
