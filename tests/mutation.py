@@ -52,6 +52,9 @@ def copied(folder: Path) -> Path:
     for path in ROOT.iterdir():
         if path.is_file():
             shutil.copy(path, tree / path.name)
+    ask = "from secateur.engine import _native; print(_native.__file__)"
+    built = Path(subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout.strip())
+    shutil.copy(built, tree / "src/secateur/engine" / built.name)
     return tree
 
 
@@ -82,6 +85,8 @@ def _tested(tree: Path, fault: Fault) -> int:
     import pytest
 
     os.chdir(tree)
+    # An editable install finds the original tree before any path does: its faults would all survive.
+    sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != "ScikitBuildRedirectingFinder"]
     sys.path[:0] = [str(tree / "src"), str(tree)]
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
     silence = os.open(os.devnull, os.O_WRONLY)
