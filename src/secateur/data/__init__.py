@@ -1,6 +1,6 @@
 """Data sets by name, and the in-memory batches that training reads.
 
-`load("mnist")` gives `Splits(train, valid, test)`: normalised float32 inputs, int64 labels, split once and for all.
+`load("mnist")` gives `Splits(train, valid, test)`: normalised float32 inputs (word numbers for text), int64 labels, split once and for all.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from secateur.errors import UsageError
 from secateur.importing import called, imported
 from secateur.limits import quoted
 
-NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar10_pretrained")
+NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar10_pretrained", "fsdd", "sst2")
 
 
 def load(

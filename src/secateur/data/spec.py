@@ -16,13 +16,13 @@ from secateur.errors import FormatError, UsageError
 
 @dataclass(frozen=True)
 class Spec:
-    """Facts about a data set: image shape [C, H, W], class names, and how stored values become inputs.
+    """Facts about a data set: shape of an example ([C, H, W] for images), class names, and how stored values become inputs.
 
     Inputs are (stored / full_scale - mean) / std per channel, float32.
     """
 
     name: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
