@@ -1,6 +1,7 @@
 """Data sets by name, and the in-memory batches that training reads.
 
-`load("mnist")` gives `Splits(train, valid, test)`: normalised float32 inputs (word numbers for text), int64 labels, split once and for all.
+`load("mnist")` gives `Splits(train, valid, test)`: normalised float32 inputs (word numbers for text), int64 labels,
+split once and for all.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from secateur.errors import FormatError, UsageError
 
 @dataclass(frozen=True)
 class Spec:
-    """Facts about a data set: shape of an example ([C, H, W] for images), class names, and how stored values become inputs.
+    """Facts about a data set: an example's shape ([C, H, W] for images), class names, how stored values become inputs.
 
     Inputs are (stored / full_scale - mean) / std per channel, float32.
     """
