@@ -206,7 +206,7 @@ def load_data(name: str, data_dir: str | Path | None = None, batch_size: int | N
     """The splits of a data set by name or import path."""
     from secateur import data
 
-    return data.load(name, data_dir, batch_size=None if ":" in name else batch_size)
+    return data.load(name, data_dir, batch_size=None if data.is_path(name) else batch_size)
 
 
 def whole_split(splits: Splits, name: str) -> tuple[list[Any], Any]:

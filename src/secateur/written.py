@@ -176,13 +176,14 @@ def check_ours(folder: Path, model: str | None = None, data: str | None = None) 
         UsageError: `model` is not in `secateur.zoo.MODELS`, `data` is an import path.
     """
     from secateur import zoo
+    from secateur.data import is_path
 
     if model is not None and model not in {f"secateur.zoo:{name}" for name in zoo.MODELS}:
         raise UsageError(
             f"{folder}: the model of this run, {model[:80]!r}, is code outside secateur; where you trust the folder, "
             "say so (from Python trust=True, in a command --trust), or pass model= to secateur.load"
         )
-    if data is not None and ":" in data:
+    if data is not None and is_path(data):
         raise UsageError(
             f"{folder}: the data of this run, {data[:80]!r}, is code outside secateur; where you trust the folder, "
             "say so (from Python trust=True, in a command --trust)"

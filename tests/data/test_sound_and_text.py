@@ -153,3 +153,80 @@ def test_the_real_sets_have_their_published_sizes() -> None:
     assert abs(float(sound.train.inputs.mean())) < 0.01
     assert abs(float(sound.train.inputs.std()) - 1) < 0.01
     assert int(text.train.inputs.max()) == sst2.WORDS - 1
+
+
+def write_graph(folder: Path, **changes: np.ndarray) -> None:
+    """Five nodes of three words in a row, two labelled for training."""
+    arrays = {
+        "num_nodes": np.int64(5),
+        "num_features": np.int64(3),
+        "feat_indptr": np.array([0, 2, 3, 4, 5, 6], np.int32),
+        "feat_indices": np.array([0, 1, 2, 0, 1, 2], np.int16),
+        "feat_data": np.ones(6, np.float32),
+        "labels": np.array([0, 1, 2, 3, -1], np.int8),
+        "edges": np.array([[0, 1], [1, 2], [2, 3]], np.int32),
+        "train_idx": np.array([0, 1], np.int32),
+        "val_idx": np.array([2], np.int32),
+        "test_idx": np.array([3], np.int32),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "cora.npz", **{**arrays, **changes})
+
+
+def test_a_graph_is_one_batch_whose_other_nodes_are_ignored(tmp_path: Path) -> None:
+    write_graph(tmp_path / "planetoid")
+    splits = data.load("planetoid:cora", tmp_path)
+    (x, adjacency), labels = splits.valid[0]
+    assert labels.tolist() == [-100, -100, 2, -100, -100]
+    assert x[0].tolist() == [0.5, 0.5, 0.0]  # rows of sum 1
+    assert torch.equal(adjacency, adjacency.T)
+    assert adjacency[0, 1] == pytest.approx((1 / 2) ** 0.5 * (1 / 3) ** 0.5)
+    assert adjacency[4].tolist() == [0, 0, 0, 0, 1]  # a node by itself
+    assert len(splits.train) == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_nodes": np.int64(2_000_000)}, "at most"),
+        ({"feat_indptr": np.array([0, 9, 3, 4, 5, 6], np.int32)}, "do not fit together"),
+        ({"feat_indices": np.array([0, 1, 7, 0, 1, 2], np.int16)}, "feature index"),
+        ({"edges": np.array([[0, -1]], np.int32)}, "edge index"),
+        ({"test_idx": np.array([5], np.int32)}, "part index"),
+        ({"test_idx": np.array([4], np.int32)}, "label -1"),
+    ],
+)
+def test_a_damaged_graph_is_one_error(tmp_path: Path, change: dict, message: str) -> None:
+    write_graph(tmp_path, **change)
+    with pytest.raises(FormatError, match=message):
+        data.load("planetoid:cora", tmp_path)
+
+
+@pytest.mark.parametrize("pack", [None, lzma.compress])
+def test_a_text_is_windows_whose_targets_are_one_further(tmp_path: Path, pack) -> None:
+    text = bytes(np.random.default_rng(0).integers(97, 123, 20_000, dtype=np.uint8))
+    (tmp_path / f"tiny_shakespeare.txt{'.xz' if pack else ''}").write_bytes(pack(text) if pack else text)
+    splits = data.load("text:tiny_shakespeare", tmp_path)
+    assert splits.spec.classes == tuple("abcdefghijklmnopqrstuvwxyz")
+    x, y = splits.train.inputs, splits.train.targets
+    assert torch.equal(x[:, 1:], y[:, :-1])
+    assert torch.equal(x[1:, 0], y[:-1, -1])
+    assert bytes((x[0] + 97).tolist()) == text[:64]
+    assert [p.n_examples for p in (splits.train, splits.valid, splits.test)] == [281, 15, 15]
+
+
+def test_unusable_texts_and_members_are_named(tmp_path: Path) -> None:
+    (tmp_path / "war_and_peace.txt").write_bytes(b"short")
+    with pytest.raises(FormatError, match="5 characters"):
+        data.load("text:war_and_peace", tmp_path)
+    (tmp_path / "tiny_shakespeare.txt.xz").write_bytes(b"not xz")
+    with pytest.raises(FormatError, match="damaged"):
+        data.load("text:tiny_shakespeare", tmp_path)
+    with pytest.raises(UsageError, match="planetoid:cora"):
+        data.load("planetoid:pubmed", tmp_path)
+
+
+def test_families_of_sets_are_no_code_of_others() -> None:
+    assert not data.is_path("planetoid:cora")
+    assert not data.is_path("text:anything")
+    assert data.is_path("os:abort")

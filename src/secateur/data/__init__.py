@@ -19,7 +19,10 @@ from secateur.errors import UsageError
 from secateur.importing import called, imported
 from secateur.limits import quoted
 
-NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar10_pretrained", "fsdd", "sst2")
+NAMES = (
+    *("digits", "mnist", "fashion_mnist", "cifar10", "cifar10_pretrained", "fsdd", "sst2"),
+    *("planetoid:cora", "planetoid:citeseer", "text:tiny_shakespeare", "text:war_and_peace"),
+)
 
 
 def load(
@@ -36,7 +39,7 @@ def load(
     Raises:
         UsageError: unknown name, nothing there. FormatError: files that are damaged or of another layout.
     """
-    if ":" in name:
+    if is_path(name):
         return as_splits(_import(name), name)
     if name not in NAMES:
         near = get_close_matches(name[:80], NAMES, n=1)
@@ -48,14 +51,20 @@ def load(
     if download is None:
         download = os.environ.get("SECATEUR_DOWNLOAD") == "1"
     options: dict[str, Any] = {} if batch_size is None else {"batch_size": batch_size}
-    loader = importlib.import_module(f"secateur.data.{name}").load
-    return loader(data_dir, download=download, **options)  # type: ignore[no-any-return]
+    room, _, member = name.partition(":")
+    loader = importlib.import_module(f"secateur.data.{room}").load
+    return loader(*filter(None, [member]), data_dir, download=download, **options)  # type: ignore[no-any-return]
+
+
+def is_path(name: str) -> bool:
+    """Is it `package.module:function`, which names code, and no set of ours such as `text:war_and_peace`?"""
+    return ":" in name and name.partition(":")[0] not in {n.partition(":")[0] for n in NAMES}
 
 
 def spec(name: str) -> Spec:
-    """The facts about a known set: shape, classes, normalisation."""
-    if name not in NAMES:
-        raise UsageError(f"data: no set named {name!r}; known: {', '.join(NAMES)}")
+    """The facts about a set with one form: shape, classes, normalisation."""
+    if name not in NAMES or ":" in name:
+        raise UsageError(f"data: no set named {name!r}; known: {', '.join(n for n in NAMES if ':' not in n)}")
     return importlib.import_module(f"secateur.data.{name}").SPEC  # type: ignore[no-any-return]
 
 
@@ -65,4 +74,15 @@ def _import(path: str) -> Any:
     return called(found, path, "data") if callable(found) and not isinstance(found, Splits) else found
 
 
-__all__ = ["NAMES", "Spec", "Splits", "TensorData", "as_splits", "check_batches", "data_folder", "load", "spec"]
+__all__ = [
+    "NAMES",
+    "Spec",
+    "Splits",
+    "TensorData",
+    "as_splits",
+    "check_batches",
+    "data_folder",
+    "is_path",
+    "load",
+    "spec",
+]
