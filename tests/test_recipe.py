@@ -52,6 +52,9 @@ def test_biases_only_when_named() -> None:
     [
         ("nbytes", "6KB", 6000),
         ("nbytes", "6KiB", 6144),
+        ("nbytes", 12_345, 12_345),
+        ("nbytes", 637_056 / 15, 42_470),
+        ("nbytes", 1e16, 1e16),
         ("nnz", 1750, 1750),
         ("macs", "2M", 2e6),
         ("accuracy_drop", "0.5pt", 0.005),
@@ -65,7 +68,9 @@ def test_units(kind: str, text: object, value: float) -> None:
     ("raw", "said"),
     [
         ({"budgett": {}}, "did you mean 'budget'"),
-        ({"budget": {"nbytes": 6000}}, "needs a unit"),
+        ({"budget": {"nbytes": "6000"}}, "needs a unit"),
+        ({"budget": {"nbytes": 0.5}}, "a positive value"),
+        ({"budget": {"nbytes": True}}, "not a number"),
         ({"budget": {"nbites": "6KB"}}, "did you mean 'nbytes'"),
         ({"budget": {"accuracy_drop": 0.1}}, "pt"),
         ({"budget": {"nnz": "-5"}}, "not a number"),

@@ -341,14 +341,18 @@ def build_constraint(given: str | Mapping[str, Any] | Sequence[str | Mapping[str
 
 
 def parse_limit(kind: str, value: Any) -> float:
-    """A budget value in base units: `6KB` -> 6000, `0.1pt` -> 0.001, `1.5K` -> 1500.
+    """A budget value in base units: `6KB` -> 6000, `0.1pt` -> 0.001, `1.5K` -> 1500. A number of bytes needs no unit.
+
+    A fraction of a byte is dropped, which changes nothing: sizes of files are whole.
 
     >>> parse_limit("nbytes", "6KiB"), parse_limit("accuracy_drop", "0.1pt"), parse_limit("nnz", "1.75K")
     (6144.0, 0.001, 1750.0)
+    >>> parse_limit("nbytes", 637_056 / 15)
+    42470.0
     """
     if kind not in LIMITS:
         raise ValueError(f"budget key {quoted(kind)} is unknown{_near(kind, LIMITS)}")
-    match = re.fullmatch(r"\s*([0-9.]+(?:e-?[0-9]+)?)\s*([A-Za-z%]*)\s*", str(value))
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([A-Za-z%]*)\s*", str(value))
     if not match or isinstance(value, bool):
         raise ValueError(f"budget.{kind}: {quoted(value)} is not a number with a unit")
     try:
@@ -356,11 +360,13 @@ def parse_limit(kind: str, value: Any) -> float:
     except ValueError:  # 1.2.3
         raise ValueError(f"budget.{kind}: {quoted(value)} is not a number with a unit") from None
     if kind == "nbytes":
-        if unit.upper() not in _BYTES:
+        if unit.upper() not in _BYTES and isinstance(value, str):
             raise ValueError(
-                f"budget.nbytes: {quoted(value)} needs a unit, one of B, KB, MB, GB (1000) or KiB, MiB, GiB (1024)"
+                f"budget.nbytes: {quoted(value)} needs a unit, one of B, KB, MB, GB (1000) or KiB, MiB, GiB (1024); "
+                "a plain number is bytes"
             )
-        number *= _BYTES[unit.upper()]
+        number *= _BYTES.get(unit.upper(), 1)
+        number = float(math.floor(round(number, 6))) if math.isfinite(number) else number
     elif kind == "accuracy_drop":
         if unit not in ("pt", "%"):
             raise ValueError(f"budget.accuracy_drop: {quoted(value)} needs the unit pt (percentage points), as 0.1pt")
