@@ -15,7 +15,7 @@ BOTTOM = {
 # Root modules that tie rooms together; rooms never import them (but reproduce and cli do).
 TIES = {
     *("api", "job", "search", "spending", "written", "record", "compressor", "planning", "timing"),
-    *("recipe", "verify", "cli", "reproduce", "testing", "__main__"),
+    *("recipe", "verify", "progress", "cli", "reproduce", "testing", "__main__"),
 }
 ALLOWED = {
     "budget": {"formats", "engine"},

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from secateur import graph, interrupts, planning, record, saving, search, written
+from secateur import graph, interrupts, planning, progress, record, saving, search, written
 from secateur.compressor import Compressor as Compressor
 from secateur.errors import (
     EnvironmentFailure,
@@ -87,7 +87,7 @@ def compress(
     budget: Mapping[str, Any] | None = None,
     example_inputs: Any = None,
     seed: int | None = None,
-    on_progress: Report | None = None,
+    on_progress: Report | bool | None = None,
 ) -> Result:
     """Compress a trained network under a budget, in our training loop.
 
@@ -100,12 +100,16 @@ def compress(
             loss on `valid` (lower is better).
         valid: validation batches; default: `train` itself, which the report says.
         recipe: a Recipe, a mapping of its keys, or the path of a YAML file.
-        budget: overrides the recipe's budget, as `{"nbytes": "6KB"}`.
+        budget: overrides the recipe's budget, as `{"nbytes": "6KB"}`; a plain number is bytes: `{"nbytes": 12_345}`.
         example_inputs: inputs for tracing; default: the first two examples of `train`.
         seed: overrides the recipe's seed.
+        on_progress: None shows a bar with rate and time left on a terminal (stderr) and a line in a notebook; elsewhere
+            each training is one line of the logger `secateur` at INFO, which Python shows only where it is asked to
+            (`logging.basicConfig(level="INFO")`). False is silence. A callable gets `secateur.types.Progress` events.
     Raises:
         BudgetError: the budget cannot be met (with the nearest reachable value). UsageError, ConstraintError,
-        UnsupportedError: see the message. DivergedError: the loss became NaN.
+        UnsupportedError: see the message. DivergedError: the loss became NaN. InterruptedRun: Ctrl-C; a call has no
+        folder to keep its work in, a recipe's run (`secateur compress RECIPE -o DIR`) can be resumed.
     """
     resolved = resolve(recipe, budget, seed)
     notes: list[str] = []
@@ -137,7 +141,18 @@ def compress(
         data_name="given as objects",
         notes=notes,
     )
-    return _compress(asked, resolved, Ledger(), on_progress)
+    with progress.shown(on_progress, baselines_note(resolved)) as report:
+        return _compress(asked, resolved, Ledger(), report)
+
+
+def baselines_note(recipe: Recipe) -> str:
+    """One line: what the baselines cost, and how to leave them out; empty where they cost no training."""
+    if "one_shot" not in recipe.baselines or recipe.build_solver().instant:
+        return ""
+    return (
+        f"baseline: one-shot pruning is retrained for {recipe.epochs:g} epochs after the run's own {recipe.epochs:g}, "
+        "to show what the solver gains; `baselines: []` in the recipe leaves it out"
+    )
 
 
 def run(

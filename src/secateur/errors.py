@@ -74,7 +74,7 @@ class DivergedError(CheckError):
 
 
 class InterruptedRun(SecateurError):
-    """The run was interrupted (Ctrl-C, SIGTERM) after a checkpoint was written; `--resume` goes on."""
+    """The run was interrupted (Ctrl-C, SIGTERM); the message says whether a checkpoint lets it go on."""
 
     exit_code = 3
 

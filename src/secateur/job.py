@@ -459,7 +459,7 @@ class Job:
 
     def _check(self) -> None:
         if self.setting.interrupted():
-            raise InterruptedRun("interrupted between two stages; --resume goes on from the last checkpoint")
+            raise InterruptedRun(f"interrupted between two stages; {self.setting.ledger.going_on}")
 
     def _remember(self, name: str, make: Callable[[], Any]) -> Any:
         return self.setting.ledger.fact(name, make)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import typer
 
+from secateur import progress
 from secateur.cli import _files
 from secateur.cli._extras import need
-from secateur.cli._output import print_json, progress
+from secateur.cli._output import print_json
 
 
 def command(
@@ -36,7 +37,7 @@ def command(
     weights = None if checked.weights is None else Path(checked.weights)
     for name in FILES:
         _files.check_apart(out / name, recipe, weights)
-    with progress(quiet) as on_progress:
+    with progress.shown(False if quiet else None, api.baselines_note(checked), "lines") as on_progress:
         result = api.run(
             checked, out, resume=resume, on_progress=on_progress, data_dir=data_dir, keep_checkpoint=keep_checkpoint
         )

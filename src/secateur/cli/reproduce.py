@@ -6,8 +6,9 @@ from pathlib import Path
 
 import typer
 
+from secateur import progress
 from secateur.cli._extras import need
-from secateur.cli._output import print_json, progress
+from secateur.cli._output import print_json
 from secateur.errors import UsageError
 
 
@@ -37,7 +38,7 @@ def command(
         return
     if name is None:
         raise UsageError(f"reproduce: needs a NAME, one of {', '.join(reproduce.names())}; --list tells what they are")
-    with progress() as on_progress:
+    with progress.shown(otherwise="lines") as on_progress:
         record = reproduce.run(
             name, seed=seed, out=out or Path("runs") / name, resume=resume, on_progress=on_progress, data_dir=data_dir
         )

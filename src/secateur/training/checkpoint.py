@@ -76,6 +76,16 @@ class Ledger:
 
     _current: tuple[str, Record] | None = None
 
+    @property
+    def going_on(self) -> str:
+        """What somebody can do who interrupted the run, for the message that says so."""
+        if self._folder is not None:
+            return "--resume goes on from the last checkpoint"
+        return (
+            "nothing was kept, since a Python call has no folder to keep it in; a recipe's run (`secateur compress "
+            "RECIPE -o DIR`) writes checkpoints and can be resumed, and so can your own loop with secateur.Compressor"
+        )
+
     def done(self, stage: str) -> Record | None:
         """The record of a finished stage, or None."""
         return self._done.get(stage)

@@ -153,8 +153,7 @@ class _Run:
                 if self.s.interrupted():
                     self._save()
                     raise InterruptedRun(
-                        f"{self.stage.name}: interrupted at step {self.step} of {total}; a checkpoint was written, "
-                        "--resume goes on from here"
+                        f"{self.stage.name}: interrupted at step {self.step} of {total}; {self.s.ledger.going_on}"
                     )
                 if self.s.ledger.due():
                     self._save()
