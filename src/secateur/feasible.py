@@ -7,11 +7,12 @@ the later one must keep the earlier one's structure, which support sets do becau
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from secateur import views
 from secateur.contracts import Constraint, Piece
-from secateur.types import Level, Term, Weights
+from secateur.types import Level, Member, Term, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +55,8 @@ def contains(terms: Sequence[Term], levels: Levels, weights: Weights) -> list[st
 
 
 def grids(terms: Sequence[Term], weights: Weights) -> dict[str, Tensor]:
-    """Scales (one, or one a row) of the parameters that a term's set holds on an integer grid of int8 codes.
+    """Scales of the parameters that a term's set holds on an integer grid of int8 codes: one, or one a row, shaped to
+    multiply the parameter.
 
     Parameters that are gone or that something (a fold into the bias) has moved off the grid are not listed.
     """
@@ -62,7 +64,11 @@ def grids(terms: Sequence[Term], weights: Weights) -> dict[str, Tensor]:
     for term in terms:
         for name in (m.param for m in term.site.members if m.param in weights):
             w = weights[name].detach()
-            scale = term.constraint.grid(w.reshape(w.shape[0] if w.dim() > 1 else 1, -1))
+            own = replace(term.site, op="linear") if term.site.op == "channels" else term.site
+            alone = replace(own, members=(Member(name),))
+            scale = term.constraint.grid(views.matrix(alone, "oc", {name: w}))
+            if scale is not None and scale.numel() > 1:
+                scale = views.spread(alone, scale, w)
             if scale is not None:
                 found[name] = scale
     return found

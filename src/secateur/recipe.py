@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
-from secateur import catalog, schedules
+from secateur import catalog, schedules, views
 from secateur.contracts import Constraint, Objective, Saliency, Solver
 from secateur.errors import ConstraintError, UsageError
 from secateur.limits import QUOTED, check_values, quoted, read_yaml
@@ -262,8 +262,9 @@ class Recipe(BaseModel):
     def build_terms(self, sites: Sequence[Site], groups: Sequence[Site] = ()) -> tuple[Term, ...]:
         """Resolve `constrain` against the sites found. Later entries override earlier ones on the same site.
 
-        `where: "*"` means conv, linear and embedding weights; biases and norms only when a pattern other than a bare
-        star names them. A constraint whose view is `channels` acts on the coupled groups instead.
+        `where: "*"` means all weights; biases and norms only when a pattern other than a bare
+        star names them. A constraint whose view is `channels` acts on the coupled groups instead, and on the weights
+        of which nothing can be removed physically: there whole rows become zero in place.
 
         Raises:
             UsageError: a pattern matches nothing (with the nearest names), or a level does not fit.
@@ -271,7 +272,7 @@ class Recipe(BaseModel):
         chosen: dict[str, Term] = {}
         for i, entry in enumerate(self.constrain):
             constraint = build_constraint(entry.with_)
-            pool = list(groups) if constraint.view == "channels" else list(sites)
+            pool = [*groups, *_in_place(sites)] if constraint.view == "channels" else list(sites)
             matched = _match(entry, pool, f"constrain[{i}]")
             for site in matched:
                 level, given = None, entry.level is not None
@@ -409,10 +410,16 @@ def _fits(site: Site, pattern: str) -> bool:
     return site.op not in ("bias", "norm") and fnmatchcase(layer, pattern)
 
 
+def _in_place(sites: Sequence[Site]) -> list[Site]:
+    """Weights whose rows no group holds: gates of recurrent cells, words of an embedding, parameters of the code."""
+    kinds = ("recurrent", "embedding", "conv_transpose", "matmul")
+    return [s for s in sites if s.op in kinds and not s.last]
+
+
 def _view_shape(site: Site) -> tuple[int, int]:
     if site.op == "channels" or len(site.shape) < 2:
         return (site.shape[0], 1) if site.op == "channels" else (1, site.n)
-    return site.shape[0], site.n // site.shape[0]
+    return views.shape(site, "oc", {})
 
 
 def _override(raw: dict[str, Any], item: str) -> None:

@@ -40,15 +40,21 @@ class Site:
     Attributes:
         name: the parameter's dotted name (`conv1.weight`); for a coupled group the name of its first producer,
             with the suffix `.channels`.
-        op: conv | linear | bias | norm | embedding | channels.
+        op: conv | conv_transpose | linear | matmul | recurrent | embedding | bias | norm | channels. `matmul` is a
+            parameter that the code multiplies itself (`x @ self.w`, einsum, bilinear forms); `embedding` one that is
+            looked up or added (position embeddings); `bias` and `norm` also vectors with axes of length one.
         shape: the parameter's shape (for `channels`: (rows,)).
         members: the parameters that are written by a projection. One for ordinary sites. For `channels`: the
             producers whose rows are zeroed together.
-        positions: how often each weight is used per example (output positions); macs = nnz * positions.
+        positions: how often each weight is multiplied per example (output positions, time steps; 0 for what is
+            looked up or added); macs = nnz * positions.
         groups: convolution groups.
         last: the layer makes a model output.
         removes: for `channels`: further parameters from which a removed row disappears physically (norms, biases,
             the consumers' input axes).
+        rows: the parameter's axes that run over outputs, the rows of its matrix (`views.py`); the other axes are summed
+            over. A layer keeps its outputs on axis 0, `x @ w` on axis 1, a transposed convolution on axis 1 of each
+            group's part of axis 0.
     """
 
     name: str
@@ -59,6 +65,7 @@ class Site:
     groups: int = 1
     last: bool = False
     removes: tuple[Member, ...] = ()
+    rows: tuple[int, ...] = (0,)
 
     @property
     def n(self) -> int:
@@ -71,8 +78,8 @@ class LeftOut:
     """A weight of two or more axes on which no constraint can act: it stays as it is, and every budget counts it.
 
     Attributes:
-        why: in words: frozen, not used by forward, or read by an operation that makes no site.
-        positions: how often each weight is used per example, as far as the operation tells (recurrent cells: steps).
+        why: in words: frozen, not used by forward, or handed to an output as it is.
+        positions: how often each weight is multiplied per example.
     """
 
     name: str

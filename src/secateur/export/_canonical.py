@@ -142,6 +142,7 @@ def _free(taken: set[str]) -> str:
 def quantise(g: Canonical, name: str, scale: Array) -> None:
     """A weight of uniform levels as int8 codes and DequantizeLinear; ValueError when the values are not on the grid.
 
+    `scale`: one number, one for each index of axis 0, or an array that multiplies the codes along one axis.
     Weights that a MatMul reads stay as they are: ONNX Runtime (1.31 at least) fuses DequantizeLinear and MatMul into an
     operator that rounds the activations to 8 bits, 1 % of the output away from what the network computes.
     """
@@ -149,7 +150,8 @@ def quantise(g: Canonical, name: str, scale: Array) -> None:
         return
     value = g.constants[name]
     per_row = scale.size > 1
-    spread = scale.reshape((-1, *[1] * (value.ndim - 1)) if per_row else ()).astype(np.float32)
+    at = scale.shape.index(scale.size) if per_row and scale.ndim == value.ndim else 0
+    spread = scale.reshape([-1 if a == at else 1 for a in range(value.ndim)] if per_row else ()).astype(np.float32)
     codes = np.rint(value.astype(np.float64) / np.where(spread != 0, spread, 1))
     if np.abs(codes).max(initial=0) > 127:
         raise ValueError(f"{name}: codes up to {np.abs(codes).max():g} do not fit into int8")
@@ -166,7 +168,7 @@ def quantise(g: Canonical, name: str, scale: Array) -> None:
     g.constants[scale_name] = spread.reshape(-1 if per_row else ())
     g.params |= {name, scale_name}
     first = next(i for i, n in enumerate(g.nodes) if dense in n.input)
-    axis = {"axis": 0} if per_row else {}
+    axis = {"axis": at} if per_row else {}
     g.nodes.insert(first, helper.make_node("DequantizeLinear", [name, scale_name], [dense], **axis))
 
 

@@ -47,9 +47,9 @@ def to_bytes(
         dynamic_batch: leave axis 0 of all inputs free (called `batch`); every tensor input must then have one.
         fold_norms: fold batch-norm into the convolution before it. Rounds weights, so snapped values and codebooks
             are lost; off by default, engines fold at load time anyway.
-        quantised: parameter name -> scale, a number or one per row, for weights of uniform levels w = scale * code,
-            |code| <= 127: stored as int8 codes and DequantizeLinear, except where a MatMul reads them (see
-            `_canonical.quantise`).
+        quantised: parameter name -> scale, for weights of uniform levels w = scale * code, |code| <= 127: stored as
+            int8 codes and DequantizeLinear, except where a MatMul reads them (see `_canonical.quantise`). One number,
+            one per row, or one along another axis (shaped to multiply the weight).
         check: run the checker and, where onnxruntime is installed, compare with torch on batches of 1 and 3.
     Raises:
         UsageError: the model does not run on the inputs, or wrong names.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -10,11 +10,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from secateur.errors import UnsupportedError
-from secateur.graph.capture import Program, capture, shape_of
+from secateur.graph import loose
+from secateur.graph.capture import Call, Program, capture
 from secateur.graph.coupling import Coupling, couple
 from secateur.graph.flow import Flow, analyse
 from secateur.graph.ops import rule
-from secateur.graph.ops._operator import positions
+from secateur.graph.ops._operator import Use
 from secateur.types import LeftOut, Member, Site, Weights
 
 
@@ -48,27 +49,25 @@ class Traced:
 
     @cached_property
     def macs(self) -> dict[str, int]:
-        """Dense multiply-adds per example, per convolution and linear weight."""
-        return {s.name: s.n * s.positions for s in self.sites if s.op in ("conv", "linear")}
+        """Dense multiply-adds per example, per weight that multiplies; biases and norms are not counted."""
+        return {s.name: s.n * s.positions for s in self.sites if s.positions and s.op not in ("bias", "norm")}
 
     @cached_property
     def left_out(self) -> tuple[LeftOut, ...]:
         """Weights of two or more axes on which no constraint can act; what they cost is spent whatever is asked."""
-        program, weights = self.program, {s.name for s in self.sites if s.op != "bias"}
-        readers = {
-            program.params[a.name]: n for n in program.calls for a in n.all_input_nodes if a.name in program.params
-        }
+        program, sites = self.program, {s.name: s for s in self.sites}
+        returned = {program.params[a.name] for a in program.output.all_input_nodes if a.name in program.params}
         found = []
         for name, shape in program.shapes.items():
-            if len(shape) < 2:
+            site = sites.get(name)
+            if len(shape) < 2 or (site is not None and name not in program.frozen):
                 continue
-            reader = readers.get(name)
-            if name in program.frozen and name in weights:
-                found.append(LeftOut(name, shape, "frozen (requires_grad is False)"))
-            elif name not in weights and reader is None:
+            if site is not None:
+                found.append(LeftOut(name, shape, "frozen (requires_grad is False)", site.positions))
+            elif name in returned:
+                found.append(LeftOut(name, shape, "handed to an output as it is"))
+            else:
                 found.append(LeftOut(name, shape, "not used by forward in evaluation mode"))
-            elif name not in weights:
-                found.append(LeftOut(name, shape, f"read by {_plainly(reader)}", _steps(reader, program)))
         return tuple(found)
 
     @property
@@ -140,55 +139,38 @@ def trace(model: nn.Module, example_inputs: Any) -> Traced:
     sites = _sites(program)
     if not sites:
         raise UnsupportedError(
-            f"{type(model).__name__}: no weight found that could be compressed; "
-            "Linear, Conv1d/2d/3d and BatchNorm layers are covered, also in functional form"
+            f"{type(model).__name__}: no weight found that could be compressed; its forward multiplies, adds or looks "
+            "up no parameter (torch.nn.Parameter, not a buffer)"
         )
     return Traced(program, sites)
 
 
 def _sites(program: Program) -> tuple[Site, ...]:
-    last = _last(program)
-    ops: dict[str, str] = {}
-    uses: dict[str, int] = {}
-    groups: dict[str, int] = {}
-    for n in program.calls:
-        kind = rule(n, program)
-        for name, op in kind.sites(n, program).items():
-            ops.setdefault(name, op)
-            out = n.meta["val"]
-            channels = program.shapes[name][0] if op != "embedding" else program.shapes[name][-1]
-            if isinstance(out, Tensor):
-                uses[name] = uses.get(name, 0) + positions(n, channels, program)
-            if op == "conv":
-                groups[name] = int(n.meta["val"].shape[1] and _groups(n))
-    return tuple(
-        Site(name, op, program.shapes[name], (Member(name),), uses.get(name, 1), groups.get(name, 1), name in last)
-        for name, op in ops.items()
-    )
+    made = _made(program)
+    last = _last(program, made)
+    uses: dict[str, list[Use]] = {}
+    for call in made.values():
+        for name, use in call:
+            uses.setdefault(name, []).append(use)
+    sites = []
+    for name, found in uses.items():
+        own = next((u for u in found if u.multiplies), found[0])
+        often = sum(u.positions for u in found)
+        shape = program.shapes[name]
+        sites.append(Site(name, own.op, shape, (Member(name),), often, own.groups, name in last, rows=own.rows))
+    return tuple(sites)
 
 
-def _plainly(call: Any) -> str:
-    """An ATen call's name for messages: `gru`, `conv_transpose2d`."""
-    return str(call.target).removeprefix("aten.").partition(".")[0].strip("_")
+def _made(program: Program) -> dict[Call, list[tuple[str, Use]]]:
+    """What every call does with parameters: with those its kind claims, and with those nobody claims."""
+    claims = {n: rule(n, program).sites(n, program) for n in program.calls}
+    rest = loose.readers(program, {name for found in claims.values() for name in found})
+    return {
+        n: [*found.items(), *((r[1], loose.use(n, r, program)) for r in rest.get(n, ()))] for n, found in claims.items()
+    }
 
 
-def _steps(call: Any, program: Program) -> int:
-    """How often each weight of a call that makes no site is used per example: time steps, positions; else once."""
-    kind = _plainly(call)
-    if not kind.startswith(("gru", "lstm", "rnn", "conv_transpose")) or not hasattr(call.args[0], "meta"):
-        return 1
-    shape = shape_of(call.args[0])
-    channels = shape[1] if kind.startswith("conv") else shape[-1]
-    return max(1, math.prod(shape) // channels // max(1, program.batch))
-
-
-def _groups(n: Any) -> int:
-    from secateur.graph.ops._operator import argument
-
-    return int(argument(n, "groups"))
-
-
-def _last(program: Program) -> set[str]:
+def _last(program: Program, made: Mapping[Call, list[tuple[str, Use]]]) -> set[str]:
     """Parameters of the calls whose result reaches an output through no further weight."""
     found: set[str] = set()
     todo, seen = list(program.output.all_input_nodes), set()
@@ -197,8 +179,7 @@ def _last(program: Program) -> set[str]:
         if n in seen or n.op != "call_function":
             continue
         seen.add(n)
-        made = rule(n, program).sites(n, program)
-        found |= made.keys()
-        if not any(op in ("conv", "linear") for op in made.values()):
+        found |= {name for name, _ in made[n]}
+        if not any(use.multiplies for _, use in made[n]):
             todo.extend(n.all_input_nodes)
     return found

@@ -35,6 +35,28 @@ class View:
     is_param: Callable[[Any], bool]  # a parameter placeholder
 
 
+@dataclass(frozen=True)
+class Use:
+    """What a call does with a parameter; several uses of one parameter make one site.
+
+    Attributes:
+        op: as `Site.op`.
+        positions: how often it multiplies each weight per example.
+        rows: the parameter's axes that run over outputs, as `Site.rows`.
+        groups: of a convolution.
+    """
+
+    op: str
+    positions: int = 0
+    rows: tuple[int, ...] = (0,)
+    groups: int = 1
+
+    @property
+    def multiplies(self) -> bool:
+        """Is it a weight that inputs are multiplied with, one layer's own?"""
+        return self.op not in ("bias", "norm", "embedding")
+
+
 @dataclass
 class Labels:
     """Union-find over channel labels. Label 0: no channel (padding). Label PIN: may never be removed."""
@@ -119,8 +141,8 @@ class Operator(ABC):
         """Which entries of parameters that do not multiply a live channel (biases, norms) still matter."""
         return {}
 
-    def sites(self, node: Call, program: Program) -> dict[str, str]:
-        """Parameter name -> op name, for the sites made by this call."""
+    def sites(self, node: Call, program: Program) -> dict[str, Use]:
+        """Parameter name -> what this call does with it, for the sites it makes."""
         return {}
 
 
@@ -153,5 +175,5 @@ def argument(node: Call, name: str, default: Any = None) -> Any:
 
 
 def positions(node: Call, channels: int, program: Program) -> int:
-    """How often each weight of a call is used per example."""
+    """How many vectors of `channels` numbers a value holds per example: so often its maker uses each weight."""
     return max(1, math.prod(shape_of(node)) // channels // max(1, program.batch))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from secateur.graph.capture import Call, Program, shape_of
-from secateur.graph.ops._operator import Labels, Operator, View, argument, reduce_to
+from secateur.graph.ops._operator import Labels, Operator, Use, View, argument, reduce_to
 from secateur.graph.ops.linear import absorbable, produce, weight_sites
 
 
@@ -57,8 +57,8 @@ class Convolution(Operator):
             labels.pin(made)
         return made.reshape(1, -1, *([1] * (len(out) - 2))).expand(out).clone()
 
-    def sites(self, node: Call, program: Program) -> dict[str, str]:
-        return weight_sites(node, program, "conv")
+    def sites(self, node: Call, program: Program) -> dict[str, Use]:
+        return weight_sites(node, program, "conv", int(argument(node, "groups")))
 
 
 def is_depthwise(node: Call, program: Program) -> bool:

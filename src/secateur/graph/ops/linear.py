@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.graph.capture import Call, Program, owner, shape_of
-from secateur.graph.ops._operator import Labels, Operator, View, argument, reduce_to
+from secateur.graph.ops._operator import Labels, Operator, Use, View, argument, positions, reduce_to
 
 
 class Linear(Operator):
@@ -40,7 +40,7 @@ class Linear(Operator):
         made = produce(node, weight, labels, program)
         return made.expand(out).clone()
 
-    def sites(self, node: Call, program: Program) -> dict[str, str]:
+    def sites(self, node: Call, program: Program) -> dict[str, Use]:
         return weight_sites(node, program, "linear")
 
 
@@ -56,12 +56,13 @@ def produce(node: Call, weight: str, labels: Labels, program: Program) -> Tensor
     return made
 
 
-def weight_sites(node: Call, program: Program, op: str) -> dict[str, str]:
-    """The weight and the bias of a linear or convolution call."""
-    found = {program.params[node.args[1].name]: op}
+def weight_sites(node: Call, program: Program, op: str, groups: int = 1) -> dict[str, Use]:
+    """The weight and the bias of a linear or convolution call, outputs along the weight's axis 0."""
+    weight = program.params[node.args[1].name]
+    found = {weight: Use(op, positions(node, program.shapes[weight][0], program), groups=groups)}
     bias = program.params.get(getattr(argument(node, "bias"), "name", ""))
     if bias:
-        found[bias] = "bias"
+        found[bias] = Use("bias")
     return found
 
 

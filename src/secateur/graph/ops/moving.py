@@ -51,10 +51,10 @@ class Move(Operator):
     targets: ClassVar[frozenset[str]] = frozenset(f"aten.{n}.{o}" for n in _NAMES.split() for o in _OVERLOADS)
 
     def positive(self, node: Call, view: View) -> Any:
-        return _run(node, view.mask)
+        return moved(node, view.mask)
 
     def label(self, node: Call, see: Callable[[Any], Tensor], labels: Labels, program: Program) -> Any:
-        out = _run(node, see)
+        out = moved(node, see)
         name = str(node.target).split(".")[1]
         if name in ("pad", "constant_pad_nd"):
             out = _pad_labels(node, see(node.args[0]), out, labels, program)
@@ -63,7 +63,8 @@ class Move(Operator):
         return out
 
 
-def _run(node: Call, see: Callable[[Any], Tensor]) -> Any:
+def moved(node: Call, see: Callable[[Any], Tensor]) -> Any:
+    """What the call gives when each of its inputs is the tensor that `see` shows."""
     args = fx.node.map_arg(node.args, see)
     kwargs = fx.node.map_arg(node.kwargs, see)
     name = str(node.target).split(".")[1]

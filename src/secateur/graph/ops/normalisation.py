@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from secateur.graph.capture import Call, Program
-from secateur.graph.ops._operator import Labels, Operator, View, argument, reduce_to
+from secateur.graph.ops._operator import Labels, Operator, Use, View, argument, reduce_to
 
 _PARTS = ("weight", "bias", "running_mean", "running_var")
 
@@ -46,6 +46,6 @@ class BatchNorm(Operator):
                 labels.pin(x)
         return (x, x, x) if "native" in str(node.target) else x
 
-    def sites(self, node: Call, program: Program) -> dict[str, str]:
+    def sites(self, node: Call, program: Program) -> dict[str, Use]:
         names = [program.params.get(getattr(argument(node, k), "name", "")) for k in ("weight", "bias")]
-        return {n: "norm" for n in names if n}
+        return {n: Use("norm") for n in names if n}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from secateur.graph.capture import Call, Program
-from secateur.graph.ops._operator import Labels, Operator, View
+from secateur.graph.ops._operator import Labels, Operator, Use, View
 
 _NORMS = ("layer_norm", "group_norm", "instance_norm", "rms_norm")
 
@@ -30,7 +30,8 @@ class Opaque(Operator):
         )
 
     def affine(self, node: Call, need: Tensor, program: Program) -> dict[str, Tensor]:
-        any_need = bool(need.any())
+        # `need` is that of the first result; a call with several may be needed for another one.
+        any_need = bool(need.any()) or not isinstance(node.meta["val"], Tensor)
         found = {}
         for source in node.all_input_nodes:
             name = program.params.get(source.name)
@@ -49,15 +50,13 @@ class Opaque(Operator):
             node.meta["val"],
         )
 
-    def sites(self, node: Call, program: Program) -> dict[str, str]:
+    def sites(self, node: Call, program: Program) -> dict[str, Use]:
         kind = str(node.target).split(".")[1] if "." in str(node.target) else ""
         found = {}
         for source in node.all_input_nodes:
             name = program.params.get(source.name)
-            if name and kind == "embedding":
-                found[name] = "embedding"
-            elif name and any(kind.endswith(n) for n in _NORMS):
-                found[name] = "norm"
+            if name and any(kind.endswith(n) for n in _NORMS):
+                found[name] = Use("norm")
             elif name and len(program.shapes[name]) == 1:
-                found[name] = "bias"
+                found[name] = Use("bias")
         return found

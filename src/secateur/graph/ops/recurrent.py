@@ -1,0 +1,42 @@
+"""LSTM, GRU and Elman networks, and their cells: every weight is used once a time step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from secateur.graph.capture import Call, Program, shape_of
+from secateur.graph.ops._operator import Labels, Operator, Use, View
+from secateur.graph.ops.opaque import Opaque
+
+_CAREFUL = Opaque()
+_CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+
+
+class Recurrent(Operator):
+    """Weights stack their gates along axis 0 (LSTM: input, forget, cell, output; GRU: reset, update, new).
+
+    Careful: a state feeds every gate of the next step, so all weights may matter while anything does.
+    """
+
+    targets: ClassVar[frozenset[str]] = frozenset(
+        {f"aten.{c}.{kind}" for c in _CELLS for kind in ("input", "data")} | {f"aten.{c}_cell.default" for c in _CELLS}
+    )
+
+    def positive(self, node: Call, view: View) -> Any:
+        return _CAREFUL.positive(node, view)
+
+    def affine(self, node: Call, need: Tensor, program: Program) -> dict[str, Tensor]:
+        return _CAREFUL.affine(node, need, program)
+
+    def label(self, node: Call, see: Callable[[Any], Tensor], labels: Labels, program: Program) -> Any:
+        return _CAREFUL.label(node, see, labels, program)
+
+    def sites(self, node: Call, program: Program) -> dict[str, Use]:
+        x = shape_of(node.args[0])  # [steps, batch, inputs], batch first or not, or a cell's [batch, inputs]
+        steps = max(1, math.prod(x[:-1]) // max(1, program.batch))
+        names = [program.params[a.name] for a in node.all_input_nodes if a.name in program.params]
+        return {n: Use("recurrent", steps) if len(program.shapes[n]) > 1 else Use("bias") for n in names}
