@@ -144,13 +144,13 @@ def test_final_writing_is_interrupted_and_resumed(
 ) -> None:
     from torch import nn, zeros
 
-    from secateur import api
+    from secateur import api, result
     from secateur.written import Written
 
     def trained(asked: Any, recipe: Any, ledger: Any, on_progress: Any, folder: Path, write: Any) -> api.Result:
         ledger.fact("trained", lambda: True)
         files = Written(nn.Linear(1, 1), b"onnx", b"sct", [])
-        api._save_network(files, "", "m", folder, write)
+        result.save_network(files, "", "m", folder, write)
         return api.Result(nn.Linear(1, 1), {"model": "m"}, files, "")
 
     replace = saving._replace_at_once
@@ -162,7 +162,7 @@ def test_final_writing_is_interrupted_and_resumed(
 
     monkeypatch.setattr(api, "_by_name", lambda *args: SimpleNamespace(inputs=zeros(1, 1)))
     monkeypatch.setattr(api, "_compress", trained)
-    monkeypatch.setattr(api, "_write_page", lambda *args: None)
+    monkeypatch.setattr(api, "write_page", lambda *args: None)
     recipe, out = tmp_path / "r.yaml", tmp_path / "out"
     recipe.write_text("constrain: [{with: topk, level: {sparsity: 0.95}}]\n")
     with monkeypatch.context() as patched:

@@ -16,17 +16,17 @@ _WHERE = {
     "InferenceSession": "secateur.engine",
     "compress": "secateur.api",
     "Compressor": "secateur.api",
-    "Result": "secateur.api",
+    "Result": "secateur.result",
     "load": "secateur.api",
 }
 __all__ = ["Compressor", "InferenceSession", "Result", "__version__", "compress", "load"]
 
 if TYPE_CHECKING:
     from secateur.api import Compressor as Compressor
-    from secateur.api import Result as Result
     from secateur.api import compress as compress
     from secateur.api import load as load
     from secateur.engine import InferenceSession as InferenceSession
+    from secateur.result import Result as Result
 
 
 def __getattr__(name: str) -> Any:

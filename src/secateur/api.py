@@ -8,7 +8,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,49 +30,22 @@ from secateur.errors import (
 from secateur.importing import told
 from secateur.job import Candidate, Job, check_finite, first_batch, left_out, left_out_note
 from secateur.recipe import Recipe
+from secateur.result import Result as Result
+from secateur.result import save_network, write_page
 from secateur.training import metrics, seeds, threads
 from secateur.training.batches import call, example_count, first_tensor, pair, source, tensors
 from secateur.training.checkpoint import Ledger
 from secateur.training.loop import Setting
 from secateur.types import Progress
 from secateur.unwrapping import plain, unwrapped
-from secateur.written import Written
 
 if TYPE_CHECKING:
     from secateur.data.spec import Splits
 
 Loss = Callable[[Any, Any], Tensor]
 Report = Callable[[Progress], None]
-_EXAMPLES = 256  # real inputs for the comparison of runtimes and for the timing
 FILES = ("model.onnx", "model.sct", "model.safetensors", "surgery.json", "recipe.yaml", "report.json")
 _REHEARSAL = {"bench": {"seconds": 0.001}}
-
-
-@dataclass(frozen=True)
-class Result:
-    """What `compress` answers.
-
-    Attributes:
-        model: a plain `nn.Module` in eval mode: no wrappers, zeros in place, removed channels gone.
-        report: the record of DESIGN's `report.json`.
-        files: the written forms of the model (`onnx`, `sct` bytes, ...).
-        recipe: the resolved recipe as YAML.
-    """
-
-    model: nn.Module
-    report: dict[str, Any]
-    files: Written = field(repr=False)
-    recipe: str = field(repr=False)
-
-    def save(self, folder: str | Path, *, write: saving.Writer = saving.write_bytes) -> Path:
-        """Write the run's files, each whole or not at all; the folder is made when missing.
-
-        Raises:
-            EnvironmentFailure: disk full or not writable.
-        """
-        folder = _save_network(self.files, self.recipe, self.report["model"], Path(folder), write)
-        write(folder / "report.json", saving.to_json(self.report))
-        return folder
 
 
 def compress(
@@ -181,7 +154,7 @@ def run(
         ledger = Ledger(out / "checkpoint", key, recipe.training.checkpoint_seconds, write, resume)
         result = _compress(asked, recipe, ledger, on_progress, out, write)
         write(out / "report.json", saving.to_json(result.report))
-        _write_page(out, result)
+        write_page(out, result.report, write)
         if not keep_checkpoint:
             ledger.remove()
     return result
@@ -341,20 +314,28 @@ def _compress(
             versions=record.versions(),
         )
         if out is not None:
-            _save_network(files, resolved, asked.model_name, out, write)
+            save_network(files, resolved, asked.model_name, out, write)
         facts = _facts(asked, recipe, n_threads)
         try:
             report = json.loads(json.dumps(record.build(job, answer, asked.judge, asked.inputs, facts)))
         except (InterruptedRun, EnvironmentFailure):
             raise
+        except KeyboardInterrupt:
+            if out is not None:
+                raise  # the folder's checkpoint goes on from here
+            kept = save_network(files, resolved, asked.model_name, Path(tempfile.mkdtemp(prefix="secateur-")))
+            raise InterruptedRun(
+                f"interrupted while the finished network was compared and timed; it is saved in {kept} "
+                "(secateur.load rebuilds it), without a report"
+            ) from None
         except Exception as e:
-            where = out or _save_network(files, resolved, asked.model_name, Path(tempfile.mkdtemp(prefix="secateur-")))
+            where = out or save_network(files, resolved, asked.model_name, Path(tempfile.mkdtemp(prefix="secateur-")))
             raise RecordError(
                 f"the network is finished and saved in {where} (secateur.load rebuilds it), but its record could not "
                 f"be made: {told(e)}",
                 Result(files.module, {}, files, resolved),
             ) from e
-    return Result(files.module, report, files, resolved)
+    return Result(files.module, report, files, resolved, asked.inputs, job.example_inputs)
 
 
 def _facts(asked: _Asked, recipe: Recipe, n_threads: int) -> dict[str, Any]:
@@ -395,23 +376,6 @@ def _rehearse(asked: _Asked, job: Job) -> bool:
             f"begun: {told(e)}"
         ) from e
     return True
-
-
-def _save_network(
-    files: Written, recipe: str, model: str, folder: Path, write: saving.Writer = saving.write_bytes
-) -> Path:
-    """All files of a run but its report."""
-    saving.make_folder(folder)
-    contents = {
-        "model.onnx": files.onnx,
-        "model.sct": files.sct,
-        "model.safetensors": files.tensors,
-        "surgery.json": saving.to_json(written.surgery_json(files.surgery, model if ":" in model else None)),
-        "recipe.yaml": recipe.encode(),
-    }
-    for name, content in contents.items():
-        write(folder / name, content)
-    return folder
 
 
 def _check_fits(asked: _Asked, job: Job) -> None:
@@ -500,9 +464,3 @@ def resolve(
 def _count(batches: Any) -> int:
     known = getattr(batches, "n_examples", None)
     return int(known) if known is not None else sum(example_count(y, x) for x, y in (pair(b, "valid") for b in batches))
-
-
-def _write_page(out: Path, result: Result) -> None:
-    from secateur.report import html
-
-    html.write(out, result.report)

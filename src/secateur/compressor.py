@@ -24,7 +24,7 @@ from secateur.types import Problem
 from secateur.unwrapping import plain, reparametrized, unwrapped
 
 if TYPE_CHECKING:
-    from secateur.api import Result
+    from secateur.result import Result
 
 _JUDGED = 20  # evaluations in the feasible phases
 _TRIMS = 4  # times that the levels are tightened when the file is too big at the end
@@ -140,7 +140,7 @@ class Compressor:
         Raises:
             BudgetError: the file is larger than allowed; `smallest` is the smallest size that was reached.
         """
-        from secateur.api import Result
+        from secateur.result import Result
 
         live = weights_of(self._model)
         try:
@@ -162,7 +162,8 @@ class Compressor:
             "notes": [] if self._evaluate else ["no evaluate was given: metrics are not measured"],
         }
         report = record.build(job, search.Answer(best, None), judge, self._inputs, facts)
-        return Result(best.files.module, json.loads(json.dumps(report)), best.files, self._recipe.to_yaml())
+        facts = json.loads(json.dumps(report))
+        return Result(best.files.module, facts, best.files, self._recipe.to_yaml(), self._inputs, self._inputs)
 
     # ---- exact resume ------------------------------------------------------------------------------------------
     def state_dict(self) -> State:

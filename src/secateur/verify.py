@@ -9,6 +9,7 @@ units in the last place of the largest output for nets so small that the observe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,10 @@ import numpy as np
 from secateur.errors import ConstraintError, FormatError, UsageError
 from secateur.importing import told
 from secateur.limits import read_yaml
+from secateur.showing import Shown, table
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from torch import nn
 
     from secateur.data.spec import Splits
@@ -35,6 +38,23 @@ TENSORS = "tensors of model.safetensors are those of model.sct"
 SETS = "members of their sets"
 OUTPUTS = "engine = ONNX Runtime = PyTorch"
 Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a run of Python objects is checked with, since its folder names neither model nor data.
+
+    Attributes:
+        module: the compressed network.
+        inputs: a batch for the comparison of runtimes, in the form that the module takes.
+        example_inputs: for tracing.
+        evaluate: the metric on the validation data; None = metrics are not checked.
+    """
+
+    module: nn.Module
+    inputs: Any
+    example_inputs: Any
+    evaluate: Callable[[nn.Module], float] | None = None
 
 
 def outputs_agree(sct: bytes, onnx: bytes, module: nn.Module | None, inputs: Mapping[str, Array]) -> dict[str, Any]:
@@ -121,7 +141,9 @@ def _gap(a: list[Array], b: list[Array]) -> float:
     return worst if np.isfinite(worst) else float("inf")
 
 
-def verify(folder: str | Path, data_dir: Path | None = None, *, trust: bool = False) -> dict[str, Any]:
+def verify(
+    folder: str | Path, data_dir: Path | None = None, *, trust: bool = False, given: Given | None = None
+) -> Shown:
     """Check a run's folder against its own report.
 
     Bytes, nonzeros, multiply-adds, membership of the sets, outputs, metrics and budget are computed anew from the
@@ -129,9 +151,10 @@ def verify(folder: str | Path, data_dir: Path | None = None, *, trust: bool = Fa
 
     Args:
         trust: run code outside secateur that the folder names as model or data.
+        given: the network and inputs of a run that was made from Python objects (`Result.verify` knows them).
     Returns:
-        `{"folder", "passed", "checks": [{"name", "passed", "claimed", "found", "note"}]}`. A check that could not be
-        made (no data, model given as an object) is listed with `passed` None and says why.
+        `{"folder", "passed", "checks": [{"name", "passed", "claimed", "found", "note"}]}`; prints as a table. A check
+        that could not be made (no data, model given as an object) is listed with `passed` None and says why.
     Raises:
         UsageError: the folder is not a run's folder, or needs trust. FormatError: a file in it is damaged.
     """
@@ -149,7 +172,9 @@ def verify(folder: str | Path, data_dir: Path | None = None, *, trust: bool = Fa
     checks = _Checks()
     weights = _check_files(report, onnx, sct, checks)
     reached = {"nbytes": float(len(sct))}
-    if recipe.data is None or recipe.model is None:
+    if given is not None:
+        reached |= _check_given(given, report, (onnx, sct), weights, checks)
+    elif recipe.data is None or recipe.model is None:
         why = "the run was made from Python objects; call Result.verify there"
         for name in (TOTAL_NNZ, TOTAL_MACS, TENSORS, SETS, OUTPUTS):
             checks.skip(name, why)
@@ -157,7 +182,13 @@ def verify(folder: str | Path, data_dir: Path | None = None, *, trust: bool = Fa
         reached |= _check_module(folder, recipe, report, (onnx, sct), weights, data_dir, checks, trust)
     _check_budget(recipe, report, reached, checks)
     passed = all(c["passed"] is not False for c in checks.rows)
-    return {"folder": str(folder), "passed": passed, "checks": checks.rows}
+    return Shown({"folder": str(folder), "passed": passed, "checks": checks.rows}, _show)
+
+
+def _show(found: Mapping[str, Any], console: Console) -> None:
+    words = {True: "ok", False: "MISMATCH", None: "not checked"}
+    rows = [[words[c["passed"]], c["name"], str(c["claimed"]), str(c["found"]), c["note"]] for c in found["checks"]]
+    console.print(table(found["folder"], ["", "check", "claimed", "found", "note"], rows))
 
 
 class _Checks:
@@ -234,15 +265,69 @@ def _check_module(
     trust: bool,
 ) -> dict[str, float]:
     """What needs the rebuilt module or the data; what the budget's kinds came to."""
-    from secateur import api, graph, record, written
-    from secateur.job import first_batch, sizes
+    from secateur import api, record, written
+    from secateur.job import first_batch
 
-    onnx, sct = files
+    sct = files[1]
     if not trust:
         written.check_ours(folder, recipe.model or "", recipe.data or "")
     splits = api.load_data(recipe.data or "", data_dir)
     module = api.load(folder, trust=trust)
-    traced = graph.trace(module, record.few(first_batch(splits.train), 2))
+    inputs, _ = api.whole_split(splits, "test")
+    names = [i.name for i in _session(sct).get_inputs()]
+    fed = {k: v[:256] for k, v in zip(names, inputs, strict=True)}
+    examples = record.few(first_batch(splits.train), 2)
+    reached = _check_network(module, examples, (module, fed), report, files, weights, checks)
+    drop = _check_metrics(recipe, report, splits, module, sct, checks)
+    return {**reached, "accuracy_drop": drop}
+
+
+def _check_given(
+    given: Given, report: dict[str, Any], files: tuple[bytes, bytes], weights: Mapping[str, Array], checks: _Checks
+) -> dict[str, float]:
+    """The same for a run of Python objects."""
+    from secateur import record
+    from secateur.training import metrics
+    from secateur.training.batches import call
+
+    session = _session(files[1])
+    names = [i.name for i in session.get_inputs()]
+    fed, flat = record.feeds(names, given.inputs), record.Flat(given.module, given.inputs, names)
+    reached = _check_network(given.module, given.example_inputs, (flat, fed), report, files, weights, checks)
+    claimed, label = report["compressed"].get("metric_valid"), "metric on the validation data"
+    if given.evaluate is None:
+        checks.skip(label, "no evaluate was given", claimed)
+        return reached
+    with metrics.evaluating(given.module):
+        found = float(given.evaluate(given.module))
+        like = call(given.module, given.inputs)
+    checks.equal(f"{label}, PyTorch", claimed, found, within=1e-5 * abs(found))
+    if (by_engine := report["verify"].get("metric_engine")) is not None:
+        engine = float(given.evaluate(record.Session(session, like)))
+        checks.equal(f"{label}, engine", by_engine, engine, within=1e-5 * abs(engine))
+    drop = report["dense"]["metric_valid"] - found
+    return {**reached, "accuracy_drop": drop if report["compressed"]["metric"]["higher_is_better"] else -drop}
+
+
+def _check_network(
+    module: nn.Module,
+    examples: Any,
+    asked: tuple[nn.Module, Mapping[str, Array]],
+    report: dict[str, Any],
+    files: tuple[bytes, bytes],
+    weights: Mapping[str, Array],
+    checks: _Checks,
+) -> dict[str, float]:
+    """Counts, tensors, sets and outputs of the module; its nonzeros and multiply-adds.
+
+    Args:
+        asked: the module as it is called with arrays by name, and these.
+    """
+    from secateur import graph
+    from secateur.job import sizes
+
+    onnx, sct = files
+    traced = graph.trace(module, examples)
     counted = sizes(module, traced, len(sct))
     checks.equal(TOTAL_NNZ, report["compressed"].get("nnz"), counted["nnz"])
     checks.equal(TOTAL_MACS, report["compressed"].get("macs"), counted["macs"])
@@ -251,16 +336,13 @@ def _check_module(
     other = [f"{k} differs" for k in shared if not np.array_equal(weights[k], state[k])]
     checks.nothing_wrong(TENSORS, len(shared), other)
     _check_sets(report, module, traced, checks)
-    inputs, _ = api.whole_split(splits, "test")
-    names = [i.name for i in _session(sct).get_inputs()]
-    result = outputs_agree(sct, onnx, module, {k: v[:256] for k, v in zip(names, inputs, strict=True)})
+    result = outputs_agree(sct, onnx, *asked)
     errors = ", ".join(f"{k} {v:.2g}" for k, v in result["errors"].items()) + f"; onnxruntime: {result['oracle']}"
     if result["failed"]:
         errors += f" failed ({result['failed']})"
     passed = result["agree"] and not result["failed"]
     checks.add(OUTPUTS, f"<= {result['tolerance']:.3g}", result["max_abs_error"], passed, errors)
-    drop = _check_metrics(recipe, report, splits, module, sct, checks)
-    return {"nnz": float(counted["nnz"]), "macs": float(counted["macs"]), "accuracy_drop": drop}
+    return {"nnz": float(counted["nnz"]), "macs": float(counted["macs"])}
 
 
 def _check_sets(report: dict[str, Any], module: nn.Module, traced: Traced, checks: _Checks) -> None:
@@ -334,7 +416,7 @@ def _check_budget(recipe: Recipe, report: dict[str, Any], reached: Mapping[str, 
     for row in report["budget"]:
         name, claim = f"budget {row['name']}", f"<= {row['asked']:g}"
         if row["name"] not in reached:
-            checks.skip(name, "the run was made from Python objects", claim)
+            checks.skip(name, "the run was made from Python objects; Result.verify(evaluate=) checks it", claim)
             continue
         found = reached[row["name"]]
         same = abs(found - row["reached"]) <= 1e-5 * max(abs(found), 1.0)

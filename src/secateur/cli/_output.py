@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+
+from secateur.showing import Shown, table
 
 
 def print_json(value: Any) -> None:
@@ -24,26 +25,17 @@ def _plain(value: Any) -> Any:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], footer: str = "") -> None:
     """A table for people on stdout; numbers right-aligned, full width when piped."""
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    table = Table(title=title, title_justify="left", caption=footer or None, caption_justify="left")
-    for i, column in enumerate(columns):
-        numeric = all(isinstance(r[i], int | float) or _looks_numeric(str(r[i])) for r in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(v) for v in row))
-    console.print(table)
+    _console().print(table(title, columns, rows, footer))
 
 
-def _looks_numeric(text: str) -> bool:
-    return text in ("", "-") or text[0].isdigit()
+def print_shown(found: Shown) -> None:
+    """A record as it shows itself, on stdout."""
+    found.show(_console())
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _console() -> Console:
+    """Standard output: as wide as the terminal, 160 characters when piped."""
+    return Console(width=None if sys.stdout.isatty() else 160)
 
 
 def size(nbytes: float) -> str:

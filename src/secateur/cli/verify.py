@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from secateur.cli._extras import need
-from secateur.cli._output import print_json, print_table
+from secateur.cli._output import print_json, print_shown
 from secateur.errors import CheckError
 
 
@@ -28,11 +28,7 @@ def command(
     if json_:
         print_json(result)
     else:
-        words = {True: "ok", False: "MISMATCH", None: "not checked"}
-        rows = [
-            [words[c["passed"]], c["name"], str(c["claimed"]), str(c["found"]), c["note"]] for c in result["checks"]
-        ]
-        print_table(str(folder), ["", "check", "claimed", "found", "note"], rows)
+        print_shown(result)
     failed = [c["name"] for c in result["checks"] if c["passed"] is False]
     if failed:
         raise CheckError(f"{folder}: {len(failed)} of {len(result['checks'])} checks failed: {', '.join(failed)}")

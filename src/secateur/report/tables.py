@@ -80,14 +80,22 @@ def print_summary(record: Mapping[str, Any], console: Console | None = None) -> 
     cpu = record["cpu"]
     facts = [cpu.get("name"), cpu.get("isa"), f"{cpu['threads']} thread(s)" if cpu.get("threads") else None]
     out.print(Text("; ".join([", ".join(str(f) for f in facts if f), "ratio: dense / compressed"])))
-    for item in record["budget"]:
-        met = {True: "[green]met[/]", False: "[red]NOT MET[/]"}.get(item.get("met"), "")  # type: ignore[call-overload]
-        asked, reached = (escape(words.amount(item["name"], item.get(k))) for k in ("asked", "reached"))
-        out.print(f"budget {escape(item['name'])}: asked {asked}, reached {reached} {met}")
+    for row, said in zip(record["budget"], budget_lines(record), strict=True):
+        out.print(Text(said, style={True: "green", False: "red"}.get(row.get("met"), "")))  # type: ignore[call-overload]
     style = {"won": ("+", "green"), "not_won": ("-", "yellow"), "failed": ("!", "red")}
     for finding in findings(record):
         sign, colour = style[finding.kind]
         out.print(f"[{colour}]{sign}[/] {escape(finding.text)}")
+
+
+def budget_lines(record: Mapping[str, Any]) -> list[str]:
+    """One line for each limit: asked, reached, met."""
+    said = {True: " met", False: " NOT MET"}
+    return [
+        f"budget {row['name']}: asked {words.amount(row['name'], row['asked'])}, "
+        f"reached {words.amount(row['name'], row.get('reached'))}{said.get(row.get('met'), '')}"  # type: ignore[call-overload]
+        for row in record["budget"]
+    ]
 
 
 def _table(record: Mapping[str, Any], width: int) -> Table:
