@@ -18,14 +18,16 @@ _WHERE = {
     "Compressor": "secateur.api",
     "Result": "secateur.result",
     "load": "secateur.api",
+    "sites": "secateur.naming",
 }
-__all__ = ["Compressor", "InferenceSession", "Result", "__version__", "compress", "load"]
+__all__ = ["Compressor", "InferenceSession", "Result", "__version__", "compress", "load", "sites"]
 
 if TYPE_CHECKING:
     from secateur.api import Compressor as Compressor
     from secateur.api import compress as compress
     from secateur.api import load as load
     from secateur.engine import InferenceSession as InferenceSession
+    from secateur.naming import sites as sites
     from secateur.result import Result as Result
 
 

@@ -224,6 +224,12 @@ def load_model(recipe: Recipe, data_dir: str | Path | None = None) -> nn.Module:
     return model.eval()
 
 
+def model_and_inputs(recipe: Recipe, data_dir: str | Path | None = None) -> tuple[nn.Module, Any]:
+    """The recipe's model and two examples of its data, for what looks at the network alone."""
+    job = make_job(_by_name(recipe, data_dir), recipe, Ledger(), None)
+    return job.dense, job.example_inputs
+
+
 @contextmanager
 def _resumable(checkpoint: Path) -> Iterator[None]:
     """An interrupt outside the training loop says whether something was kept."""

@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -19,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
-from secateur import catalog, schedules, views
+from secateur import catalog, naming, schedules
 from secateur.contracts import Constraint, Objective, Saliency, Solver
 from secateur.errors import ConstraintError, UsageError
 from secateur.limits import QUOTED, check_values, quoted, read_yaml
@@ -262,9 +261,9 @@ class Recipe(BaseModel):
     def build_terms(self, sites: Sequence[Site], groups: Sequence[Site] = ()) -> tuple[Term, ...]:
         """Resolve `constrain` against the sites found. Later entries override earlier ones on the same site.
 
-        `where: "*"` means all weights; biases and norms only when a pattern other than a bare
-        star names them. A constraint whose view is `channels` acts on the coupled groups instead, and on the weights
-        of which nothing can be removed physically: there whole rows become zero in place.
+        `where: "*"` means all weights; biases and norms only when a pattern other than a bare star names them. A
+        constraint whose view is `channels` acts on the coupled groups instead, by the same names (`naming`), and on
+        the weights of which nothing can be removed physically: there whole rows become zero in place.
 
         Raises:
             UsageError: a pattern matches nothing (with the nearest names), or a level does not fit.
@@ -272,17 +271,16 @@ class Recipe(BaseModel):
         chosen: dict[str, Term] = {}
         for i, entry in enumerate(self.constrain):
             constraint = build_constraint(entry.with_)
-            pool = [*groups, *_in_place(sites)] if constraint.view == "channels" else list(sites)
-            matched = _match(entry, pool, f"constrain[{i}]")
-            for site in matched:
+            pool = naming.pool_of(constraint.view, sites, groups)
+            for site in naming.match(entry.where, entry.exclude, pool, [*sites, *groups], f"constrain[{i}]"):
                 level, given = None, entry.level is not None
                 try:
-                    constraint.levels(_view_shape(site))  # does the set fit the shape at all?
+                    constraint.levels(naming.view_shape(site))  # does the set fit the shape at all?
                 except ConstraintError as e:
                     raise ConstraintError(f"constrain[{i}] at {site.name} {list(site.shape)}: {e}") from None
                 if entry.level is not None:
                     try:
-                        level = constraint.parse_level(entry.level, _view_shape(site))
+                        level = constraint.parse_level(entry.level, naming.view_shape(site))
                     except (ConstraintError, TypeError, ValueError, KeyError) as e:
                         raise UsageError(f"constrain[{i}].level at {site.name} {list(site.shape)}: {e}") from None
                 chosen[site.name] = Term(site, constraint, level, given)
@@ -379,47 +377,6 @@ def parse_limit(kind: str, value: Any) -> float:
     if not math.isfinite(number) or (number == 0 and kind != "accuracy_drop"):
         raise ValueError(f"budget.{kind}: {quoted(value)}; a positive value is needed")
     return number
-
-
-def _match(entry: Constrain, pool: Sequence[Site], subject: str) -> list[Site]:
-    patterns = [entry.where] if isinstance(entry.where, str) else entry.where
-    out = [entry.exclude] if isinstance(entry.exclude, str) else entry.exclude or []
-    hit: list[Site] = []
-    for pattern in [*patterns, *out]:
-        if not any(_fits(s, pattern) for s in pool):
-            known = [s.name for s in sorted(pool, key=lambda s: s.op in ("bias", "norm"))]  # weights first
-            raise UsageError(
-                f"{subject}: pattern {quoted(pattern)} matches no layer{_near(pattern, known)}; "
-                f"the model has {', '.join(known[:12])}{', ...' if len(known) > 12 else ''}"
-            )
-    for site in pool:
-        named = any(_fits(site, p) and (p != "*" or site.op not in ("bias", "norm")) for p in patterns)
-        if named and not any(_fits(site, p) for p in out):
-            hit.append(site)
-    if not hit:
-        where, exclude = quoted(entry.where), quoted(entry.exclude)
-        raise UsageError(f"{subject}: where {where} minus exclude {exclude} leaves no layer")
-    return hit
-
-
-def _fits(site: Site, pattern: str) -> bool:
-    # "fc3" names the layer, i.e. its weight; biases and norms must be named in full ("fc3.bias", "*.bias").
-    if fnmatchcase(site.name, pattern):
-        return True
-    layer = site.name.rpartition(".")[0]
-    return site.op not in ("bias", "norm") and fnmatchcase(layer, pattern)
-
-
-def _in_place(sites: Sequence[Site]) -> list[Site]:
-    """Weights whose rows no group holds: gates of recurrent cells, words of an embedding, parameters of the code."""
-    kinds = ("recurrent", "embedding", "conv_transpose", "matmul")
-    return [s for s in sites if s.op in kinds and not s.last]
-
-
-def _view_shape(site: Site) -> tuple[int, int]:
-    if site.op == "channels" or len(site.shape) < 2:
-        return (site.shape[0], 1) if site.op == "channels" else (1, site.n)
-    return views.shape(site, "oc", {})
 
 
 def _override(raw: dict[str, Any], item: str) -> None:

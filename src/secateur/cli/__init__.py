@@ -21,7 +21,10 @@ from secateur.importing import place, told
 if TYPE_CHECKING:
     import typer
 
-COMMANDS = ("compress", "inspect", "plan", "bench", "verify", "run", "pack", "unpack", "report", "methods", "reproduce")
+COMMANDS = (
+    *("compress", "plan", "sites", "verify", "inspect", "bench", "run"),
+    *("pack", "unpack", "report", "methods", "reproduce"),
+)
 
 
 def build() -> typer.Typer:
