@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import secateur
 from secateur import cli, graph, naming
-from secateur.errors import UsageError
+from secateur.errors import ConstraintError, UsageError
 from secateur.recipe import Recipe
 from secateur.types import Member, Site
 
@@ -37,9 +37,25 @@ class Residual(nn.Module):
 IMAGES = torch.zeros(2, 1, 6, 6)
 
 
-def named(pattern: str, method: str, exclude: str | None = None) -> set[str]:
-    """The weights of `Residual` on which a set acts."""
-    traced = graph.trace(Residual().eval(), IMAGES)
+class Words(nn.Module):
+    """Weights of other kinds: looked up, recurrent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.cell, self.head = nn.Embedding(12, 4), nn.LSTM(4, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.cell(self.words(x))[0][:, -1])
+
+
+SENTENCES = torch.zeros(2, 3, dtype=torch.int64)
+
+
+def named(
+    pattern: str, method: str, exclude: str | None = None, net: type[nn.Module] = Residual, x: Tensor = IMAGES
+) -> set[str]:
+    """The weights on which a set acts."""
+    traced = graph.trace(net().eval(), x)
     entry = {"where": pattern, "with": method, "exclude": exclude}
     terms = Recipe.from_dict({"constrain": [entry]}).build_terms(*traced.free)
     return {m.param for t in terms for m in t.site.members}
@@ -127,12 +143,17 @@ def test_sites_lists_names_costs_and_sets() -> None:
     assert all(name in text for name in (*rows, "frozen.weight", "not used by forward"))
 
 
-def test_every_set_that_is_listed_can_be_asked_for() -> None:
-    found = secateur.sites(Residual(), IMAGES)
-    assert {m for s in found["sites"] for m in s["sets"]} == {"topk", "nm", "uniform", "codebook", "rows"}
+@pytest.mark.parametrize(("net", "x"), [(Residual, IMAGES), (Words, SENTENCES)])
+def test_every_set_that_is_listed_can_be_asked_for_and_no_other(net: type[nn.Module], x: Tensor) -> None:
+    methods = {"topk", "nm", "uniform", "codebook", "rows"}
+    found = secateur.sites(net(), x)
+    assert {m for s in found["sites"] for m in s["sets"]} == methods
     for site in found["sites"]:
         for method in site["sets"]:
-            assert site["name"] in named(site["name"], method)
+            assert site["name"] in named(site["name"], method, net=net, x=x)
+        for method in methods - set(site["sets"]):
+            with pytest.raises((UsageError, ConstraintError)):
+                named(site["name"], method, net=net, x=x)
 
 
 def run(*argv: object) -> int:

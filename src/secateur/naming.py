@@ -123,8 +123,8 @@ def sites(model: nn.Module, example_inputs: Any) -> Shown:
         example_inputs: a tensor, a tuple (positional inputs) or a dict (keyword inputs), with a leading batch axis.
     Returns:
         `{"sites", "channels", "left_out"}`; prints as tables. A site: name, op, shape, n weights, nbytes as they are,
-        positions (multiplications with each weight per example), macs, and `sets`: the constraints that may act there. `channels`:
-        what `rows` removes together: name, number, the weights that make them, what goes with them.
+        positions (multiplications with each weight per example), macs, and `sets`: the constraints that may act there.
+        `channels`: what `rows` removes together: name, number, the weights that make them, what goes with them.
     Raises:
         UsageError, UnsupportedError: the model does not run on the inputs, or cannot be traced.
     """
@@ -151,7 +151,7 @@ def listed(traced: Traced, width: Mapping[str, int]) -> Shown:
                 "n": site.n,
                 "nbytes": site.n * width.get(site.name, 4),
                 "positions": site.positions,
-                "macs": 0 if site.op in _SMALL else site.n * site.positions,
+                "macs": traced.macs.get(site.name, 0),
                 "sets": _sets(site, groups),
             }
         )
