@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any
 
 import numpy as np
+import onnx.defs
 from onnx import helper, numpy_helper
 
 Array = np.ndarray[Any, Any]
@@ -112,8 +113,17 @@ def shorten_names(g: Canonical) -> None:
                 names[i] = new.get(name, name)
     used = Counter(i for n in g.nodes for i in n.input)
     for n in g.nodes:
-        while len(n.output) > 1 and not used[n.output[-1]] and n.output[-1] not in g.output_names:
+        least = _least_outputs(n, g.opset)
+        while len(n.output) > least and not used[n.output[-1]] and n.output[-1] not in g.output_names:
             del n.output[-1]
+
+
+def _least_outputs(node: Any, opset: int) -> int:
+    """How many outputs an operator must name, read or not (two of TopK); 1 for operators that ONNX does not define."""
+    try:
+        return max(1, int(onnx.defs.get_schema(node.op_type, opset, node.domain).min_output))
+    except onnx.defs.SchemaError:
+        return 1
 
 
 def name_free_axis(g: Canonical, name: str) -> None:

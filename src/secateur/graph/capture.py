@@ -15,13 +15,18 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from secateur.contracts import check_finite
 from secateur.errors import UnsupportedError, UsageError
+from secateur.graph.cleaning import drop_assertions, make_concrete
+from secateur.types import Weights
+
+if TYPE_CHECKING:
+    from secateur.graph.example import Example
 
 # A torch.fx.Node. Its own argument types are unions of everything, of no use to a type checker.
 Call: TypeAlias = Any
@@ -39,8 +44,9 @@ class Program:
         buffers: placeholder name -> buffer name.
         static: placeholder or attribute name -> tensor that is neither (constants of the code).
         inputs: placeholder names of the model's inputs, in order.
-        example: the tensors given for them (one example where the batch could be cut to one).
-        batch: size of the first axis of the first input.
+        example: the tensors given for them (a single example where rows are examples).
+        batched: are rows along the inputs' first axes examples?
+        batch: how many examples the inputs hold.
         shapes: parameter name -> shape.
         buffer_values: buffer name -> its value when captured.
         kinds: module name -> class, for the calls' owners.
@@ -55,6 +61,7 @@ class Program:
     inputs: tuple[str, ...]
     example: dict[str, Tensor]
     batch: int
+    batched: bool
     shapes: dict[str, tuple[int, ...]]
     param_values: dict[str, Tensor]
     buffer_values: dict[str, Tensor]
@@ -66,6 +73,14 @@ class Program:
     def calls(self) -> tuple[Call, ...]:
         """Only the computing nodes."""
         return tuple(n for n in self.nodes if n.op == "call_function")
+
+    def given(self, node: Call, weights: Weights | None = None) -> Any:
+        """The tensor behind a placeholder or attribute; parameters and buffers from `weights` where it has them."""
+        name = self.params.get(node.name) or self.buffers.get(node.name)
+        if name is None:
+            return self.static.get(node.name, self.example.get(node.name))
+        own = self.param_values if node.name in self.params else self.buffer_values
+        return (weights or {}).get(name, own[name])
 
     @property
     def output(self) -> Call:
@@ -86,7 +101,9 @@ def arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Inside: every module in eval mode, no gradients. Afterwards modes, buffers and the random state are as before."""
     modes = [(m, m.training) for m in model.modules()]
-    slots = [(m, dict(m._buffers)) for m in model.modules()]  # a forward may also put a new tensor in place
+    scripted = torch.jit.ScriptModule  # has no dictionary of its own
+    # A forward may also put a new tensor in place.
+    slots = [(m, dict(m._buffers)) for m in model.modules() if not isinstance(m, scripted)]
     buffers = [(b, b.detach().clone()) for b in model.buffers()]
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     try:
@@ -105,11 +122,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
                     b.copy_(value)
 
 
-def capture(model: nn.Module, example_inputs: Any) -> Program:
-    """Run the model once on the example inputs, then trace it.
+def capture(model: nn.Module, example: Example) -> Program:
+    """Trace the model, on a single example where rows are examples.
 
     Raises:
-        UsageError: the model does not run on the example inputs.
         UnsupportedError: the model runs but cannot be traced (control flow that depends on values, ...).
         ConstraintError: a parameter or a running statistic holds NaN or infinity.
     """
@@ -117,20 +133,16 @@ def capture(model: nn.Module, example_inputs: Any) -> Program:
     for name, tensor in [*model.named_parameters(), *statistics]:  # other buffers (attention masks) may hold -inf
         if tensor.is_floating_point():
             check_finite(tensor.detach(), name)
-    args, kwargs = arguments(example_inputs)
-    tensors = [t for t in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-    if not tensors:
-        raise UsageError("example_inputs hold no tensor; give one tensor, a tuple (positions) or a dict (keywords)")
+    exported = None
     with evaluating(model):
-        run_eagerly(model, args, kwargs)
-        one = _one_example(args, kwargs, tensors)
-        exported = None
-        if one is not None:
+        if example.batched:
+            args, kwargs = arguments(example.one)
             with contextlib.suppress(UnsupportedError):
-                exported, (args, kwargs) = _export(model, *one), one
+                exported = _export(model, args, kwargs)
         if exported is None:
+            args, kwargs = arguments(example.inputs)
             exported = _export(model, args, kwargs)
-    return _program(model, exported, args, kwargs)
+    return _program(model, exported, args, kwargs, example.batched)
 
 
 def run_eagerly(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -142,17 +154,9 @@ def run_eagerly(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
             str(list(t.shape)) for t in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)
         )
         raise UsageError(
-            f"{type(model).__name__} does not run on example_inputs {given}: {_first_line(e)}{user_frame(e)}; "
+            f"{type(model).__name__} does not run on example_inputs {given}: {first_line(e)}{user_frame(e)}; "
             "give inputs as one batch of the training data has them"
         ) from e
-
-
-def _one_example(args: Any, kwargs: Any, tensors: list[Tensor]) -> tuple[Any, Any] | None:
-    sizes = {t.shape[0] if t.dim() else 0 for t in tensors}
-    if len(sizes) != 1 or sizes == {0} or sizes == {1}:
-        return None
-    cut: tuple[Any, Any] = torch.utils._pytree.tree_map(lambda t: t[:1] if isinstance(t, Tensor) else t, (args, kwargs))
-    return cut
 
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
@@ -166,13 +170,26 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     except UnsupportedError:
         raise
     except Exception as e:
-        what = _first_line(e)
-        if "data-dependent" in str(e) or "GuardOnDataDependent" in type(e).__name__:
-            what = "the code branches on a tensor's value"
-        raise UnsupportedError(
-            f"{type(model).__name__} cannot be traced: {what}{user_frame(e)}; "
-            "make the forward pass independent of the values (torch.where instead of if), or compress the part that is"
-        ) from e
+        what, instead = _untraced(e)
+        raise UnsupportedError(f"{type(model).__name__} cannot be traced: {what}{user_frame(e)}; {instead}") from e
+
+
+def _untraced(e: BaseException) -> tuple[str, str]:
+    """What is in the way of a trace, and what to do about it."""
+    frames = [f.f_locals.values() for f, _ in traceback.walk_tb(e.__traceback__)]
+    if any(isinstance(v, nn.utils.rnn.PackedSequence) for values in frames for v in values):
+        return (
+            "packed sequences (pack_padded_sequence) have a length that depends on the values",
+            "give the padded batch to the layer and take each sequence's last step, or mask its mean",
+        )
+    if any(isinstance(v, torch.jit.ScriptFunction | torch.jit.ScriptModule) for values in frames for v in values):
+        return "a part is scripted (TorchScript)", "give the nn.Module it was made from"
+    if "data-dependent" in str(e) or "GuardOnDataDependent" in type(e).__name__:
+        what = "the code branches on a tensor's value"
+        return what, "make the forward pass independent of the values (torch.where instead of if, no assert on them)"
+    if "numpy()" in str(e):
+        return "NumPy is used inside forward", "use torch's functions there"
+    return first_line(e), "change that line, or compress the part of the model that can be traced"
 
 
 @contextlib.contextmanager
@@ -220,7 +237,18 @@ def user_frame(e: BaseException) -> str:
     return f" ({Path(f.filename).name}:{f.lineno}, in {f.name}: {code})"
 
 
-def _first_line(e: BaseException) -> str:
+def _place(node: Call) -> str:
+    """` (file.py:12)` of the line that made a call, of its first user where it notes none."""
+    for n in (node, *node.users):
+        lines = [x for x in str(n.meta.get("stack_trace") or "").splitlines() if x.strip().startswith("File ")]
+        if lines:
+            file, line = lines[-1].split('"')[1], lines[-1].split("line ")[1].split(",")[0]
+            return f" ({Path(file).name}:{line})"
+    return ""
+
+
+def first_line(e: BaseException) -> str:
+    """The first line of an error's text that says something, or its kind."""
     lines = [line for line in str(e).splitlines() if line.strip()]
     return lines[0].strip()[:300] if lines else type(e).__name__
 
@@ -313,9 +341,12 @@ def _make_functional(graph: torch.fx.Graph) -> None:
         written.replace_all_uses_with(n, delete_user_cb=lambda u, n=n: u is not n and order[u] > order[n])
 
 
-def _program(model: nn.Module, exported: torch.export.ExportedProgram, args: Any, kwargs: Any) -> Program:
+def _program(
+    model: nn.Module, exported: torch.export.ExportedProgram, args: Any, kwargs: Any, batched: bool
+) -> Program:
     graph = exported.graph_module.graph
     _make_functional(graph)
+    drop_assertions(graph)
     by_id: dict[int, str] = {}
     for name, p in model.named_parameters(remove_duplicate=False):
         by_id.setdefault(id(p), name)
@@ -350,9 +381,10 @@ def _program(model: nn.Module, exported: torch.export.ExportedProgram, args: Any
             for part in str(n.target).split("."):
                 value = getattr(value, part)
             if not isinstance(value, Tensor):
+                kind = " ".join(str(user.target) for user in n.users).removeprefix("wrap_with_")
                 raise UnsupportedError(
-                    f"{type(model).__name__} cannot be traced flat: {n.name} is a sub-program "
-                    "(torch.no_grad, torch.cond or autocast inside forward); move it out of the forward pass"
+                    f"{type(model).__name__} cannot be traced flat: {kind} inside forward is a program of its own"
+                    f"{_place(n)}; move it out of the forward pass (autocast around the call is fine)"
                 )
             static[n.name] = value.detach()
     given, structure = torch.utils._pytree.tree_flatten((args, kwargs))
@@ -369,15 +401,16 @@ def _program(model: nn.Module, exported: torch.export.ExportedProgram, args: Any
         rebuilt: tuple[tuple[Any, ...], dict[str, Any]] = torch.utils._pytree.tree_unflatten(full, structure)
         return rebuilt
 
-    batches = [t.shape[0] for t in example.values() if t.dim()]
-    return Program(
+    rows = [t.shape[0] for t in example.values() if t.dim() and batched]
+    program = Program(
         nodes=tuple(graph.nodes),
         params=params,
         buffers=buffers,
         static=static,
         inputs=tuple(inputs),
         example=example,
-        batch=batches[0] if batches else 1,
+        batch=rows[0] if rows else 1,
+        batched=batched,
         shapes={n: tuple(p.shape) for n, p in model.named_parameters()},
         param_values={n: p.detach().clone() for n, p in model.named_parameters()},
         buffer_values={n: b.detach().clone() for n, b in model.named_buffers()},
@@ -385,6 +418,8 @@ def _program(model: nn.Module, exported: torch.export.ExportedProgram, args: Any
         frozen=frozenset(n for n, p in model.named_parameters() if not p.requires_grad),
         rebuild=rebuild,
     )
+    make_concrete(program.nodes, program.given)
+    return program
 
 
 def owner(node: Call) -> str:

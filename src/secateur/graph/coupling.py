@@ -13,7 +13,7 @@ from torch import Tensor
 from secateur.graph.capture import Call, Program
 from secateur.graph.flow import loose_params
 from secateur.graph.ops import rule
-from secateur.graph.ops._operator import Labels
+from secateur.graph.ops._operator import Labels, shaped
 from secateur.graph.ops.convolution import Convolution
 from secateur.graph.ops.linear import Linear
 from secateur.types import Member, Site
@@ -55,11 +55,16 @@ def couple(program: Program) -> Coupling:
         else:
             for a in n.all_input_nodes:
                 for part in torch.utils._pytree.tree_leaves(env[a]):
-                    labels.pin(part)
+                    if isinstance(part, Tensor):
+                        labels.pin(part)
     for name in loose_params(program):
         for axis, size in enumerate(program.shapes[name]):
             labels.attach(name, axis, torch.full((size,), labels.PIN))
-    elements = {n: torch.utils._pytree.tree_map(labels.roots, v) for n, v in env.items() if v is not None}
+    elements = {
+        n: torch.utils._pytree.tree_map(lambda t: labels.roots(t) if isinstance(t, Tensor) else t, v)
+        for n, v in env.items()
+        if v is not None
+    }
     axes = {k: labels.roots(torch.from_numpy(v)).numpy() for k, v in labels.axes.items()}
     pads = {k: labels.roots(torch.from_numpy(v)).numpy() for k, v in labels.pads.items()}
     suspects = {k: {labels.find(x) for x in v} - {labels.PIN} for k, v in labels.suspects.items()}
@@ -70,9 +75,7 @@ def _label(n: Call, see: Any, labels: Labels, program: Program) -> Any:
     if all(
         a.name in program.params or a.name in program.buffers or a.name in program.static for a in n.all_input_nodes
     ):
-        return torch.utils._pytree.tree_map(
-            lambda v: torch.zeros(tuple(v.shape), dtype=torch.int64) if isinstance(v, Tensor) else v, n.meta["val"]
-        )
+        return shaped(n.meta["val"], lambda shape: torch.zeros(shape, dtype=torch.int64))
     return rule(n, program).label(n, see, labels, program)
 
 

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, fx
 
 from secateur.graph.capture import Call, Program
+from secateur.graph.doubled import in_double
 from secateur.graph.ops import rule
-from secateur.graph.ops._operator import View
+from secateur.graph.ops._operator import View, shaped
 from secateur.types import Weights
 
 Masks = dict[Call, Any]  # a bool tensor, or a tuple of them, per node
@@ -67,7 +68,8 @@ def analyse(program: Program, weights: Weights) -> Flow:
 def run(program: Program, weights: Weights) -> dict[Call, Any]:
     """Every node's value on the example inputs; in double, or as the code is when it insists on its own types."""
     try:
-        return _run_as(program, weights, torch.float64)
+        with in_double():
+            return _run_as(program, weights, torch.float64)
     except (RuntimeError, TypeError):
         return _run_as(program, weights, None)
 
@@ -80,28 +82,10 @@ def _run_as(program: Program, weights: Weights, dtype: torch.dtype | None) -> di
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         for n in program.nodes:
             if n.op in ("placeholder", "get_attr"):
-                env[n] = cast(given(program, weights, n))
+                env[n] = cast(program.given(n, weights))
             elif n.op == "call_function":
-                args = fx.node.map_arg(n.args, lambda a: env[a])
-                kwargs = fx.node.map_arg(n.kwargs, lambda a: env[a])
-                if (
-                    dtype is not None
-                    and isinstance(kwargs.get("dtype"), torch.dtype)
-                    and kwargs["dtype"].is_floating_point
-                ):
-                    kwargs = {**kwargs, "dtype": dtype}
-                env[n] = cast(n.target(*args, **kwargs))
+                env[n] = n.target(*fx.node.map_arg(n.args, env.get), **fx.node.map_arg(n.kwargs, env.get))
     return env
-
-
-def given(program: Program, weights: Weights, node: Call) -> Any:
-    """The tensor behind a placeholder."""
-    name = node.name
-    if name in program.params:
-        return weights[program.params[name]]
-    if name in program.buffers:
-        return weights[program.buffers[name]]
-    return program.static.get(name, program.example.get(name))
 
 
 def loose_params(program: Program) -> set[str]:
@@ -124,7 +108,7 @@ def _view(flow: Flow, masks: Callable[[Call], Tensor], weight: Callable[[Call], 
 
 
 def _weight(flow: Flow, node: Call) -> Tensor:
-    kept: Tensor = given(flow.program, flow.weights, node) != 0
+    kept: Tensor = flow.program.given(node, flow.weights) != 0
     return kept.to(torch.float32)
 
 
@@ -133,7 +117,7 @@ def _forward(flow: Flow) -> None:
     view = _view(flow, lambda n: flow.live[n].to(torch.float32), lambda n: _weight(flow, n))
     for n in program.nodes:
         if n.op in ("placeholder", "get_attr"):
-            value = given(program, flow.weights, n)
+            value = program.given(n, flow.weights)
             if isinstance(value, Tensor):
                 flow.live[n] = torch.full(value.shape, n.name in program.inputs, device=value.device)
         elif n.op == "call_function":
@@ -157,9 +141,9 @@ def _backward(flow: Flow) -> None:
         flow.effective[name][...] = True
     for masks in (flow.reach, flow.need):
         for n, live in flow.live.items():
-            masks[n] = torch.utils._pytree.tree_map(lambda t: torch.zeros_like(t, dtype=torch.bool), live)
+            masks[n] = _filled(live, False)
         for n in program.output.all_input_nodes:
-            masks[n] = torch.utils._pytree.tree_map(lambda t: torch.ones_like(t, dtype=torch.bool), masks[n])
+            masks[n] = _filled(masks[n], True)
     for n in reversed(program.calls):
         if _is_getitem(n):
             for masks in (flow.reach, flow.need):
@@ -239,8 +223,10 @@ def _any(masks: Any) -> bool:
 
 def _like(n: Call, value: bool, flow: Flow) -> Any:
     device = next(iter(flow.program.example.values())).device
+    return shaped(n.meta.get("val"), lambda shape: torch.full(shape, value, device=device))
 
-    def mask(v: Any) -> Any:
-        return torch.full(tuple(int(s) for s in v.shape), value, device=device) if isinstance(v, Tensor) else v
 
-    return torch.utils._pytree.tree_map(mask, n.meta.get("val"))
+def _filled(masks: Any, value: bool) -> Any:
+    return torch.utils._pytree.tree_map(
+        lambda t: torch.full_like(t, value, dtype=torch.bool) if isinstance(t, Tensor) else t, masks
+    )

@@ -6,6 +6,7 @@ whose removal the code does not bear (sizes written into the forward pass) are g
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from secateur.errors import FormatError, UnsupportedError
 from secateur.graph.capture import Program, evaluating, owner
+from secateur.graph.doubled import in_double
 from secateur.graph.flow import Flow
 from secateur.graph.ops import rule
 from secateur.graph.ops._operator import Labels, argument
@@ -125,7 +127,7 @@ class _Trial:
     def _settle(self) -> list[Tensor]:
         """Choose the inputs to compare on: the example's batch, and batches of 1 and 3 where the code takes them."""
         model, self.inputs, wanted = _as(self.masked, self.dtype), [], []
-        for batch in (None, 1, 3):
+        for batch in (None, 1, 3) if self.program.batched else (None,):
             inputs = self._example(batch)
             try:
                 wanted += self._answer(model, inputs)
@@ -184,7 +186,11 @@ class _Trial:
         inputs = self._example(3)
         args, kwargs = self.program.rebuild([inputs.get(n) for n in self.program.inputs])
         try:
-            with torch.random.fork_rng(devices=[]), torch.no_grad():
+            with (
+                torch.random.fork_rng(devices=[]),
+                torch.no_grad(),
+                in_double() if self.dtype is not None else contextlib.nullcontext(),
+            ):
                 answer = model.train()(*args, **kwargs)
         except Exception:  # whatever the user's code throws at sizes it does not expect
             return None
@@ -200,7 +206,7 @@ class _Trial:
 
     def _answer(self, model: nn.Module, inputs: dict[str, Tensor]) -> list[Tensor]:
         args, kwargs = self.program.rebuild([inputs.get(n) for n in self.program.inputs])
-        with evaluating(model):
+        with evaluating(model), in_double() if self.dtype is not None else contextlib.nullcontext():
             answer = model(*args, **kwargs)
         return [t.double() for t in torch.utils._pytree.tree_leaves(answer) if isinstance(t, Tensor)]
 
@@ -210,7 +216,7 @@ class _Trial:
         made = {}
         for name, t in self.program.example.items():
             rows = t
-            if batch is not None and t.dim() and t.shape[0] == self.program.batch:
+            if batch is not None and self.program.batched and t.dim():
                 rows = t[torch.arange(batch, device=t.device) % t.shape[0]]
             if t.is_floating_point():
                 noise = torch.randn(rows.shape, generator=generator, dtype=torch.float64).to(t.device)

@@ -13,6 +13,7 @@ from secateur.errors import UnsupportedError
 from secateur.graph import loose
 from secateur.graph.capture import Call, Program, capture
 from secateur.graph.coupling import Coupling, couple
+from secateur.graph.example import Example, settle
 from secateur.graph.flow import Flow, analyse
 from secateur.graph.ops import rule
 from secateur.graph.ops._operator import Use
@@ -129,13 +130,15 @@ def trace(model: nn.Module, example_inputs: Any) -> Traced:
 
     Args:
         model: any module that `torch.export` can capture; it is not changed. Tied parameters are one site.
-        example_inputs: a tensor, a tuple (positional inputs) or a dict (keyword inputs), with a leading batch axis.
+        example_inputs: a tensor, a tuple (positional inputs) or a dict (keyword inputs), in which `settle` finds out
+            whether rows are examples; or the `Example` that it made.
     Raises:
         UsageError: the model does not run on the example inputs, or has no weight.
         UnsupportedError: the model runs but cannot be traced; the message names the place in the user's code.
         ConstraintError: a parameter or a running statistic holds NaN or infinity.
     """
-    program = capture(model, example_inputs)
+    example = example_inputs if isinstance(example_inputs, Example) else settle(model, example_inputs)
+    program = capture(model, example)
     sites = _sites(program)
     if not sites:
         raise UnsupportedError(

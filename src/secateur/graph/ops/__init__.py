@@ -6,9 +6,14 @@ import importlib
 import inspect
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from secateur.graph.capture import Call, Program, shape_of
-from secateur.graph.ops._operator import Operator
+from secateur.graph.ops._operator import Labels, Operator, View, shaped
 from secateur.graph.ops.opaque import Opaque
 
 
@@ -27,13 +32,49 @@ _OPAQUE = Opaque()
 
 
 def rule(node: Call, program: Program) -> Operator:
-    """The operator kind that covers a call; Opaque when none does, or when a weight is not a parameter itself."""
+    """The operator kind that covers a call; Opaque when none does, or when the one that should does not fit the call.
+
+    Kinds run calls on masks and labels in place of values; a call that they do not bear (indices, numbers taken from
+    values, an option nobody thought of) is left to the careful default.
+    """
+    known = node.meta.get("kind")
+    if isinstance(known, Operator):
+        return known
     kind = _table().get(str(node.target), _OPAQUE)
-    if "aten.conv" in str(node.target) and len(shape_of(node.args[0])) != len(shape_of(node.args[1])):
-        return _OPAQUE  # one example without a batch axis
-    if (
-        str(node.target).startswith(("aten.linear", "aten.conv"))
-        and getattr(node.args[1], "name", "") not in program.params
-    ):
-        return _OPAQUE  # a weight computed from others (weight norm, a slice)
+    if kind is not _OPAQUE and not (_plain_weight(node, program) and _fits(kind, node, program)):
+        kind = _OPAQUE
+    node.meta["kind"] = kind
     return kind
+
+
+def _plain_weight(node: Call, program: Program) -> bool:
+    name = str(node.target)
+    if "aten.conv" in name and len(shape_of(node.args[0])) != len(shape_of(node.args[1])):
+        return False  # one example without a batch axis
+    # A weight may also be computed from others (weight norm, a slice).
+    return not name.startswith(("aten.linear", "aten.conv")) or getattr(node.args[1], "name", "") in program.params
+
+
+def _fits(kind: Operator, node: Call, program: Program) -> bool:
+    """Do both questions get answers of the call's own shape?"""
+
+    def ones(a: Call) -> Any:
+        return shaped(a.meta["val"], torch.ones)
+
+    def pinned(a: Call) -> Any:
+        label = Labels.PIN if a.name in program.inputs or a.op == "call_function" else 0
+        return shaped(a.meta["val"], lambda shape: torch.full(shape, label))
+
+    if any(not isinstance(v, Tensor) for a in node.all_input_nodes for v in tree_leaves(a.meta.get("val"))):
+        return False
+    view = View(ones, ones, ones, ones, lambda a: getattr(a, "name", "") in program.params)
+    wanted = _shapes(node.meta["val"])
+    try:
+        answers = kind.positive(node, view), kind.label(node, pinned, Labels(), program)
+    except Exception:  # whatever torch throws at masks where it expected indices
+        return False
+    return all(_shapes(answer) == wanted for answer in answers)
+
+
+def _shapes(answer: Any) -> list[tuple[int, ...]]:
+    return [tuple(t.shape) for t in tree_leaves(answer) if isinstance(t, Tensor)]

@@ -151,6 +151,15 @@ def active(labels: Tensor) -> bool:
     return bool((labels > Labels.PIN).any())
 
 
+def shaped(value: Any, make: Callable[[tuple[int, ...]], Any]) -> Any:
+    """What a call answers, each tensor replaced by `make` of its shape; numbers count as tensors without axes."""
+
+    def one(v: Any) -> Any:
+        return None if v is None else make(tuple(int(s) for s in v.shape) if isinstance(v, Tensor) else ())
+
+    return torch.utils._pytree.tree_map(one, value)
+
+
 def reduce_to(mask: Tensor, axis: int) -> Tensor:
     """any() over all axes but one."""
     return mask.movedim(axis, 0).reshape(mask.shape[axis], -1).any(dim=1)

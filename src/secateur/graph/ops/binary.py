@@ -47,14 +47,34 @@ class Binary(Operator):
         la = see(a)
         if b is None:
             return la.expand(shape)
-        lb = see(b)
-        _pin_static(la, lb, b, labels, program)
-        _pin_static(lb, la, a, labels, program)
-        la, lb = la.expand(shape), lb.expand(shape)
-        labels.union(la, lb)
-        # A channel that meets padding: sizes in the code may depend on it.
-        labels.suspect(node.name, torch.cat((la[lb == 0], lb[la == 0])))
-        return torch.where(la != 0, la, lb)
+        return met(node, la, see(b), labels)
+
+
+def met(node: Call, la: Tensor, lb: Tensor, labels: Labels) -> Tensor:
+    """Labels of the elements where two tensors meet."""
+    shape = torch.broadcast_shapes(la.shape, lb.shape)
+    if _spread_over(lb, la, labels):
+        return la.expand(shape)
+    if _spread_over(la, lb, labels):
+        return lb.expand(shape)
+    _pin_static(la, lb, labels)
+    _pin_static(lb, la, labels)
+    la, lb = la.expand(shape), lb.expand(shape)
+    labels.union(la, lb)
+    # A channel that meets padding: sizes in the code may depend on it.
+    labels.suspect(node.name, torch.cat((la[lb == 0], lb[la == 0])))
+    return torch.where(la != 0, la, lb)
+
+
+def _spread_over(one: Tensor, many: Tensor, labels: Labels) -> bool:
+    """Is `one` a single value (per example, per position) beside all channels in `many`? It binds none of them."""
+    if bool((one != one.reshape(-1)[:1]).any()) or not bool((many > Labels.PIN).any()):
+        return False
+    rank = max(one.dim(), many.dim())
+    sizes = [1] * (rank - one.dim()) + list(one.shape)
+    roots = labels.roots(many).reshape([1] * (rank - many.dim()) + list(many.shape))
+    varies = [bool((roots != roots.narrow(axis, 0, 1)).any()) for axis in range(rank)]
+    return any(varies) and all(size == 1 for size, differs in zip(sizes, varies, strict=True) if differs)
 
 
 def _operands(node: Call) -> tuple[Call, Call | None]:
@@ -64,7 +84,7 @@ def _operands(node: Call) -> tuple[Call, Call | None]:
     return a, b if isinstance(b, fx.Node) else None
 
 
-def _pin_static(mine: Tensor, theirs: Tensor, other: Call, labels: Labels, program: Program) -> None:
+def _pin_static(mine: Tensor, theirs: Tensor, labels: Labels) -> None:
     """A tensor of fixed size along a channel axis (a learned scale, a constant of the code) keeps the channels."""
     if bool((theirs != 0).any()) or not bool((mine > Labels.PIN).any()):
         return

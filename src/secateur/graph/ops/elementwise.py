@@ -14,7 +14,9 @@ _NAMES = (
     "relu relu6 leaky_relu elu selu celu gelu silu mish sigmoid tanh hardtanh hardswish hardsigmoid softplus softsign "
     "logsigmoid threshold tanhshrink hardshrink softshrink exp log log1p expm1 sqrt rsqrt square abs neg sign sin cos "
     "erf reciprocal dropout feature_dropout alpha_dropout clone contiguous detach alias to _to_copy clamp clamp_min "
-    "clamp_max pow round floor ceil rrelu native_dropout log_sigmoid hardsigmoid float"
+    "clamp_max pow round floor ceil trunc frac rrelu native_dropout log_sigmoid hardsigmoid float logical_not "
+    "bitwise_not isnan isinf isfinite nan_to_num sgn erfc erfinv tan asin acos atan sinh cosh asinh acosh atanh exp2 "
+    "log2 log10 sinc digamma lgamma logit type_as lift_fresh_copy lift_fresh"
 )
 _OVERLOADS = ("default", "Tensor_Scalar", "dtype", "dtype_layout", "device", "other", "decimals")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from secateur.graph.capture import Call, Program
-from secateur.graph.ops._operator import Labels, Operator, Use, View
+from secateur.graph.ops._operator import Labels, Operator, Use, View, shaped
 
 _NORMS = ("layer_norm", "group_norm", "instance_norm", "rms_norm")
 
@@ -21,13 +21,11 @@ class Opaque(Operator):
 
     def positive(self, node: Call, view: View) -> Any:
         total = torch.zeros(())
+        # A parameter's own derivative must see influence from all live inputs, so masks are summed, not multiplied.
         for source in node.all_input_nodes:
-            part = view.weight(source) if view.is_param(source) else view.mask(source)
-            # A parameter's own derivative must see influence from all live inputs, so masks are summed, not multiplied.
-            total = total.to(part.device) + (part.sum() if not view.is_param(source) else 0.0)
-        return torch.utils._pytree.tree_map(
-            lambda v: total.expand(tuple(int(s) for s in v.shape)) if isinstance(v, Tensor) else v, node.meta["val"]
-        )
+            for part in [] if view.is_param(source) else _tensors(view.mask(source)):
+                total = total.to(part.device) + part.sum()
+        return shaped(node.meta["val"], total.expand)
 
     def affine(self, node: Call, need: Tensor, program: Program) -> dict[str, Tensor]:
         # `need` is that of the first result; a call with several may be needed for another one.
@@ -41,14 +39,12 @@ class Opaque(Operator):
 
     def label(self, node: Call, see: Callable[[Any], Tensor], labels: Labels, program: Program) -> Any:
         for source in node.all_input_nodes:
-            labels.pin(see(source))
+            for part in _tensors(see(source)):
+                labels.pin(part)
             name = program.params.get(source.name)
             for axis in range(len(program.shapes[name]) if name else 0):
                 labels.attach(str(name), axis, torch.full((program.shapes[str(name)][axis],), Labels.PIN))
-        return torch.utils._pytree.tree_map(
-            lambda v: torch.full(tuple(int(s) for s in v.shape), Labels.PIN) if isinstance(v, Tensor) else v,
-            node.meta["val"],
-        )
+        return shaped(node.meta["val"], lambda shape: torch.full(shape, Labels.PIN))
 
     def sites(self, node: Call, program: Program) -> dict[str, Use]:
         kind = str(node.target).split(".")[1] if "." in str(node.target) else ""
@@ -60,3 +56,7 @@ class Opaque(Operator):
             elif name and len(program.shapes[name]) == 1:
                 found[name] = Use("bias")
         return found
+
+
+def _tensors(masks: Any) -> list[Tensor]:
+    return [m for m in torch.utils._pytree.tree_leaves(masks) if isinstance(m, Tensor)]
