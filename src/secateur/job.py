@@ -27,7 +27,7 @@ from secateur.types import Level, Limit, Problem, Progress, Site, Term, Weights
 from secateur.written import Template, Written
 
 if TYPE_CHECKING:
-    from secateur.graph import Traced
+    from secateur.graph import Example, Traced
     from secateur.recipe import Recipe
 
 _CALIBRATION_BATCHES = 20
@@ -87,12 +87,13 @@ class Job:
 
     Attributes:
         dense: the dense net, teacher and start of every attempt; not changed.
+        example_inputs: what the net is traced and written on.
     """
 
     recipe: Recipe
     setting: Setting
     dense: nn.Module
-    example_inputs: Any
+    example_inputs: Example
     limits: tuple[Limit, ...]
     dense_metric: float = 0.0
     stages: list[dict[str, Any]] = field(default_factory=list)
@@ -443,7 +444,7 @@ class Job:
         trial = copy.deepcopy(self.dense).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         try:
             with evaluating(trial):
-                call(trial, self.example_inputs)
+                call(trial, self.example_inputs.inputs)
         except RuntimeError:
             return False
         return True

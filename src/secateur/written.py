@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from secateur import feasible, formats, graph
-from secateur.errors import FormatError, UsageError
+from secateur.errors import CheckError, FormatError, UnsupportedError, UsageError
 from secateur.export import onnx as onnx_export
 from secateur.importing import called, imported
 from secateur.types import Term, Weights
@@ -22,7 +22,7 @@ from secateur.unwrapping import plain
 if TYPE_CHECKING:
     from torch import nn
 
-    from secateur.graph import Traced
+    from secateur.graph import Example, Traced
 
 SURGERY = 1  # schema of surgery.json
 
@@ -66,7 +66,7 @@ def smaller(
 def write(
     model: nn.Module,
     traced: Traced,
-    example_inputs: Any,
+    example: Example,
     weights: Weights | None = None,
     surgery: Sequence[dict[str, Any]] = (),
     may_cut: bool = True,
@@ -79,6 +79,7 @@ def write(
     the codes win by far).
 
     Args:
+        example: what is exported on; one example where the file has a fixed batch.
         weights: parameter name -> values to write; the model's own when left out.
         surgery: cuts that were already made on the way to `model`.
         may_cut: False keeps every channel (see `smaller`).
@@ -87,9 +88,28 @@ def write(
     small, cut = smaller(model, traced, weights, may_cut)
     small.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     scales = feasible.grids(terms, dict(small.named_parameters()))
-    exported = onnx_export.to_bytes(small, example_inputs, quantised=scales)
+    exported = _exported(small, example, scales)
     packed = [formats.pack(exported)] + ([formats.pack(onnx_export.dequantised(exported))] if scales else [])
     return Written(small, exported, min(packed, key=len), [*surgery, cut])
+
+
+def _exported(module: nn.Module, example: Example, scales: Mapping[str, Any]) -> bytes:
+    """The ONNX file, its batch axis free where that is asked for, or where torch's exporter can."""
+    if example.dynamic is not False:
+        try:
+            return onnx_export.to_bytes(module, example.inputs, quantised=scales)
+        except (UnsupportedError, CheckError):
+            if example.dynamic:
+                raise
+    return onnx_export.to_bytes(module, example.one, dynamic_batch=False, quantised=scales)
+
+
+def fixed_batch(onnx: bytes) -> int | None:
+    """The only size of the first input's first axis that an ONNX file takes; None when it is free."""
+    import onnx as onnx_package
+
+    shape = onnx_package.load_model_from_string(onnx).graph.input[0].type.tensor_type.shape.dim
+    return int(shape[0].dim_value) if shape and shape[0].HasField("dim_value") else None
 
 
 @dataclass(frozen=True)

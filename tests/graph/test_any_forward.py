@@ -44,6 +44,7 @@ def answers(net: nn.Module, inputs: Any) -> list[Tensor]:
     return [t for t in tree_leaves(found) if isinstance(t, Tensor)]
 
 
+@pytest.mark.filterwarnings("ignore::secateur.errors.HandedOverWarning")
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_traced_cut_written_and_run(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     net, inputs = made(name)

@@ -95,7 +95,8 @@ def test_every_weight_of_a_recurrent_layer_is_used_once_a_step(
     found = assert_all_are_sites(net, torch.randn(2, steps, 3))
     weights = {n: s for n, s in found.items() if "weight" in n}
     assert {s.op for s in weights.values()} == {"recurrent"}
-    assert {s.positions for s in weights.values()} == {steps}
+    # With time in front the first axis is no batch axis: the two steps of all sequences are one example.
+    assert {s.positions for s in weights.values()} == {steps if batch_first else 2 * steps}
     gates = {nn.LSTM: 4, nn.GRU: 3, nn.RNN: 1}[kind]
     assert views.shape(weights["layer.weight_ih_l0"], "oc", {}) == (4 * gates, 3)
 
