@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from secateur import graph, interrupts, planning, progress, record, saving, search, written
+from secateur import graph, interrupts, named_inputs, planning, progress, record, saving, search, written
 from secateur.compressor import Compressor as Compressor
 from secateur.errors import (
     EnvironmentFailure,
@@ -59,6 +59,7 @@ def compress(
     recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
     budget: Mapping[str, Any] | None = None,
     example_inputs: Any = None,
+    dynamic_batch: bool | None = None,
     seed: int | None = None,
     on_progress: Report | bool | None = None,
 ) -> Result:
@@ -74,7 +75,11 @@ def compress(
         valid: validation batches; default: `train` itself, which the report says.
         recipe: a Recipe, a mapping of its keys, or the path of a YAML file.
         budget: overrides the recipe's budget, as `{"nbytes": "6KB"}`; a plain number is bytes: `{"nbytes": 12_345}`.
-        example_inputs: inputs for tracing; default: the first two examples of `train`.
+        example_inputs: what the network is traced and written on: a tensor, a tuple (positions) or a dict (keywords),
+            or the name of such inputs as the recipe's key of that name. Default: the first two examples of `train`;
+            the whole first batch where rows are no examples (a graph's nodes, time in front), which the report says.
+        dynamic_batch: True: the written network takes any batch, or the run is refused; False: only that of the
+            example; default: any batch where the network and torch's exporter permit it, else one example at a time.
         seed: overrides the recipe's seed.
         on_progress: None shows a bar with rate and time left on a terminal (stderr) and a line in a notebook; elsewhere
             each training is one line of the logger `secateur` at INFO, which Python shows only where it is asked to
@@ -108,6 +113,7 @@ def compress(
         evaluate=evaluate,
         higher_is_better=higher_is_better,
         example_inputs=example_inputs,
+        dynamic_batch=dynamic_batch,
         judge=record.Judge(name, evaluate, "validation", _count(valid) if name != "metric" else None, higher_is_better),
         inputs=first_batch(valid, "valid"),
         model_name=type(unwrapped(model)[0]).__name__ if isinstance(model, nn.Module) else "",
@@ -252,6 +258,7 @@ class _Asked:
     evaluate: metrics.Evaluate
     higher_is_better: bool
     example_inputs: Any
+    dynamic_batch: bool | None
     judge: record.Judge
     inputs: Any
     model_name: str
@@ -283,6 +290,7 @@ def _by_name(recipe: Recipe, data_dir: str | Path | None) -> _Asked:
         evaluate=make(splits.valid),
         higher_is_better=classes,
         example_inputs=None,
+        dynamic_batch=None,
         judge=judge,
         inputs=first_batch(held_out),
         model_name=recipe.model or "",
@@ -373,7 +381,9 @@ def _rehearse(asked: _Asked, job: Job) -> bool:
         candidate = Candidate("rehearsal", trial.start, trial.dense_files, metric, {}, [])
         judge = replace(asked.judge, evaluate=lambda module: metric)
         facts = _facts(asked, trial.recipe, 1)
-        json.dumps(record.build(trial, search.Answer(candidate, None), judge, record.few(asked.inputs, 1), facts))
+        json.dumps(
+            record.build(trial, search.Answer(candidate, None), judge, job.example_inputs.few(asked.inputs, 1), facts)
+        )
     except SecateurError:
         raise
     except Exception as e:
@@ -433,9 +443,8 @@ def make_job(asked: _Asked, recipe: Recipe, ledger: Ledger, on_progress: Report 
     dense, said = plain(asked.model)
     check_finite(dense.eval())
     asked.notes += [f"model: {note}" for note in said]
-    inputs = asked.example_inputs
-    if inputs is None:
-        inputs = record.few(first_batch(asked.train), 2)
+    example = example_of(dense, asked.train, recipe, asked.example_inputs, asked.dynamic_batch)
+    asked.notes += filter(None, [example.note])
     setting = Setting(
         model=dense,
         batches=source(asked.train),
@@ -446,7 +455,18 @@ def make_job(asked: _Asked, recipe: Recipe, ledger: Ledger, on_progress: Report 
         ledger=ledger,
         on_progress=on_progress,
     )
-    return Job(recipe, setting, dense, inputs, tuple(recipe.limits()))
+    return Job(recipe, setting, dense, example, tuple(recipe.limits()))
+
+
+def example_of(
+    model: nn.Module, train: Any, recipe: Recipe, given: Any = None, dynamic: bool | None = None
+) -> graph.Example:
+    """What was given in the call, else in the recipe, else examples of the training data."""
+    dynamic = recipe.dynamic_batch if dynamic is None else dynamic
+    given = recipe.example_inputs if given is None else given
+    if given is None:
+        return graph.settle(model, first_batch(train), dynamic, cut=2)
+    return graph.settle(model, named_inputs.read(given) if isinstance(given, str) else given, dynamic)
 
 
 def resolve(

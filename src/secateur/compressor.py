@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from secateur import feasible, record, search, written
+from secateur import feasible, graph, record, search, written
 from secateur.errors import BudgetError, CheckError, UsageError
 from secateur.job import Candidate, Job, Net, importance_of, plan_phases, sizes, support_terms
 from secateur.membership import Asked
@@ -48,11 +48,12 @@ class Compressor:
     Args:
         model: the live model that the user trains; `finalize` leaves it as trained and returns a new one.
         recipe: a Recipe, a mapping or a path; its training keys, `dense` and `baselines` are the user's business here.
-        example_inputs: inputs for tracing.
+        example_inputs: what the network is traced and written on: a tensor, a tuple (positions) or a dict (keywords).
         optimizer: the user's optimizer over the model's parameters.
         total_steps: optimizer steps that the loop will make.
         evaluate: `model -> metric` (higher is better), asked some twenty times in the feasible phases; the best point
             is kept. Without it the last point is the answer.
+        dynamic_batch: as of `compress`.
         budget: overrides the recipe's budget; `accuracy_drop` cannot be steered from here and is refused.
     """
 
@@ -66,6 +67,7 @@ class Compressor:
         total_steps: int,
         evaluate: Callable[[nn.Module], float] | None = None,
         budget: Mapping[str, Any] | None = None,
+        dynamic_batch: bool | None = None,
     ) -> None:
         from secateur.api import resolve
 
@@ -81,7 +83,7 @@ class Compressor:
         if total_steps < 1:
             raise UsageError(f"Compressor: total_steps is {total_steps}; at least 1 is needed")
         self._model, self._optimizer, self._evaluate = model, optimizer, evaluate
-        self._inputs, self._total = example_inputs, total_steps
+        self._total = total_steps
         self._params = {k: p for k, p in model.named_parameters() if p.is_floating_point()}
         held = {id(p) for g in optimizer.param_groups for p in g["params"]}
         strangers = [k for k, p in self._params.items() if id(p) not in held and p.requires_grad]
@@ -91,8 +93,10 @@ class Compressor:
                 "give it model.parameters() of this very model"
             )
         dense, judge = plain(model)[0].eval(), evaluate or (lambda m: 0.0)
+        free = self._recipe.dynamic_batch if dynamic_batch is None else dynamic_batch
+        self._example = graph.settle(dense, example_inputs, free)
         setting = Setting(dense, _NoBatches(), lambda o, t: o, judge, True, self._recipe.seed, Ledger())
-        self._job = Job(self._recipe, setting, dense, example_inputs, tuple(self._recipe.limits()))
+        self._job = Job(self._recipe, setting, dense, self._example, tuple(self._recipe.limits()))
         traced, terms = self._job.start.traced, self._job.start.terms
         self._net = Net(model, traced, terms)
         self._stats = optimizers.Statistics(self._params)
@@ -159,11 +163,14 @@ class Compressor:
             "date": None,
             "recipe": self._recipe.to_yaml(),
             "threads": torch.get_num_threads(),
-            "notes": [] if self._evaluate else ["no evaluate was given: metrics are not measured"],
+            "notes": [
+                *filter(None, [self._example.note]),
+                *([] if self._evaluate else ["no evaluate was given: metrics are not measured"]),
+            ],
         }
-        report = record.build(job, search.Answer(best, None), judge, self._inputs, facts)
+        report = record.build(job, search.Answer(best, None), judge, self._example.inputs, facts)
         facts = json.loads(json.dumps(report))
-        return Result(best.files.module, facts, best.files, self._recipe.to_yaml(), self._inputs, self._inputs)
+        return Result(best.files.module, facts, best.files, self._recipe.to_yaml(), self._example.inputs, self._example)
 
     # ---- exact resume ------------------------------------------------------------------------------------------
     def state_dict(self) -> State:
@@ -308,7 +315,7 @@ class Compressor:
         """
         net, limit, smallest, site = self._net, self._purse.limit("nbytes"), math.inf, None
         for trim in range(_TRIMS + 1):
-            files = written.write(net.module, net.traced, self._inputs, may_cut=net.may_cut, terms=net.terms)
+            files = written.write(net.module, net.traced, self._example, may_cut=net.may_cut, terms=net.terms)
             if limit is None or len(files.sct) <= limit:
                 return files
             smallest = min(smallest, len(files.sct))

@@ -86,6 +86,8 @@ class Recipe(BaseModel):
     model: str | None = None
     weights: str | None = None
     data: str | None = None
+    example_inputs: str | None = None  # a file or an import path, `named_inputs.py`; null: taken from the data
+    dynamic_batch: bool | None = None  # null: free where the network permits it
     budget: dict[str, float] = {}
     minimise: Literal["nbytes", "nnz", "macs", "loss"] | None = None
     constrain: list[Constrain] = [Constrain.model_validate({"with": "topk"})]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import secateur
-from secateur import formats, runtimes, verify, waiting
+from secateur import formats, runtimes, verify, waiting, written
 from secateur.contracts import Constraint
 from secateur.engine import InferenceSession
 from secateur.importing import told
@@ -58,16 +58,19 @@ class Judge:
 
 
 class Session(nn.Module):
-    """Any session with ONNX Runtime's `run` as a module: tensors in, tensors out, nested as `like` is."""
+    """Any session with ONNX Runtime's `run` as a module: tensors in, tensors out, nested as `like` is.
 
-    def __init__(self, session: Any, like: Any = None) -> None:
+    `rows`: the only batch that the written network takes; larger ones are run piece by piece. None: any batch.
+    """
+
+    def __init__(self, session: Any, like: Any = None, rows: int | None = None) -> None:
         super().__init__()
-        self._session, self._like = session, like
+        self._session, self._like, self._rows = session, like, rows
         self.names = [i.name for i in session.get_inputs()]
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         arrays = feeds(self.names, named or inputs)
-        outputs = [torch.from_numpy(np.ascontiguousarray(y)) for y in self._session.run(None, arrays)]
+        outputs = [torch.from_numpy(np.ascontiguousarray(y)) for y in self._run(arrays)]
         places, structure = torch.utils._pytree.tree_flatten(self._like)
         if len(tensors(self._like)) != len(outputs):
             return outputs[0] if len(outputs) == 1 else tuple(outputs)
@@ -75,6 +78,18 @@ class Session(nn.Module):
         return torch.utils._pytree.tree_unflatten(
             [next(rest) if isinstance(p, Tensor) else p for p in places], structure
         )
+
+    def _run(self, arrays: dict[str, Array]) -> list[Array]:
+        rows, n = self._rows, max((len(a) for a in arrays.values() if a.ndim), default=0)
+        if rows is None or n == rows:
+            return list(self._session.run(None, arrays))
+        parts = []
+        for start in range(0, n, rows):
+            at = np.arange(start, start + rows) % n  # the last piece is filled up with the first rows
+            parts.append(self._session.run(None, {k: a[at] if a.ndim else a for k, a in arrays.items()}))
+        return [
+            np.concatenate(ys)[: len(ys[0]) // rows * n] if ys[0].ndim else ys[0] for ys in zip(*parts, strict=True)
+        ]
 
 
 class Flat(nn.Module):
@@ -143,6 +158,7 @@ def build(job: Job, answer: Answer, judge: Judge, inputs: Any, facts: Mapping[st
         "notes": [
             *facts["notes"],
             *_constant_notes(inputs),
+            *_batch_notes(job),
             *filter(None, [left_out_note(left_out(dense_net.traced))]),
             *answer.notes,
         ],
@@ -156,7 +172,7 @@ def build(job: Job, answer: Answer, judge: Judge, inputs: Any, facts: Mapping[st
         }
         record["one_shot_raw"]["metric"].pop("n_examples", None)
     job.pulse("comparison", last=True)
-    record["verify"] = _verified(best, judge, inputs)
+    record["verify"] = _verified(job, best, judge, inputs)
     if record["verify"]["metric_engine"] is not None:
         record["compressed"]["metric"]["value"] = record["verify"]["metric_engine"]
     job.pulse("timing", last=True)
@@ -182,6 +198,13 @@ def _unspent_notes(job: Job, best: Candidate) -> list[str]:
 def _constant_notes(inputs: Any) -> list[str]:
     values = [v for v in constants(inputs) if v != "None"]
     return [f"inputs that are no tensors are constants of the written graph: {', '.join(values)}"] if values else []
+
+
+def _batch_notes(job: Job) -> list[str]:
+    rows = written.fixed_batch(job.dense_files.onnx)
+    if rows is None or not job.example_inputs.batched or job.example_inputs.dynamic is False:
+        return []
+    return [f"the written network takes a batch of {rows}: torch's exporter cannot leave its batch axis free"]
 
 
 def _column(judge: Judge, files: Written, net: Net) -> dict[str, Any]:
@@ -302,13 +325,15 @@ def _history(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows[::stride]
 
 
-def _verified(best: Candidate, judge: Judge, inputs: Any) -> dict[str, Any]:
+def _verified(job: Job, best: Candidate, judge: Judge, inputs: Any) -> dict[str, Any]:
     """Engine, ONNX Runtime and torch on the same inputs, and the metric by each of them."""
+    example, rows = job.example_inputs, _only_batch(job, best.files)
     with evaluating(best.files.module):
-        like = call(best.files.module, few(inputs, 1))
-    engine = Session(InferenceSession(best.files.sct), like)
+        like = call(best.files.module, example.few(inputs, 1))
+    engine = Session(InferenceSession(best.files.sct), like, rows)
     module = Flat(best.files.module, inputs, engine.names)
-    found = verify.outputs_agree(best.files.sct, best.files.onnx, module, feeds(engine.names, inputs))
+    given = inputs if rows is None else example.few(inputs, rows)
+    found = verify.outputs_agree(best.files.sct, best.files.onnx, module, feeds(engine.names, given))
     found.pop("outputs")
     found["metric_torch"] = float(judge.evaluate(best.files.module))
     found["metric_engine"] = found["metric_onnxruntime"] = None
@@ -322,12 +347,17 @@ def _verified(best: Candidate, judge: Judge, inputs: Any) -> dict[str, Any]:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         session = ort.InferenceSession(best.files.onnx, options, providers=["CPUExecutionProvider"])
-        found["metric_onnxruntime"] = float(judge.evaluate(Session(session, like)))
+        found["metric_onnxruntime"] = float(judge.evaluate(Session(session, like, rows)))
     except ImportError:
         pass
     except Exception as e:  # a peer's failure never loses a run
         found["note"] = f"ONNX Runtime could not be judged ({told(e)})"
     return found
+
+
+def _only_batch(job: Job, files: Written) -> int | None:
+    """The batch that a written network of single examples is fixed to; None where it takes any, or inputs whole."""
+    return written.fixed_batch(files.onnx) if job.example_inputs.batched else None
 
 
 def _latencies(job: Job, dense: Written, answer: Answer, inputs: Any) -> dict[str, Any]:
@@ -337,7 +367,13 @@ def _latencies(job: Job, dense: Written, answer: Answer, inputs: Any) -> dict[st
     asked, best = job.recipe.bench, answer.best
     names = _input_names(best.files.sct)
     arrays = feeds(names, inputs)
-    common: dict[str, Any] = {"threads": asked.threads, "inputs": arrays, "seconds": asked.seconds}
+    common: dict[str, Any] = {
+        "threads": asked.threads,
+        "inputs": arrays,
+        "seconds": asked.seconds,
+        "batch": _only_batch(job, best.files) or 1,
+        "whole": not job.example_inputs.batched,
+    }
     found = bench(
         best.files.sct,
         against=asked.against,

@@ -31,7 +31,7 @@ class Result:
         files: the written forms of the model (`onnx`, `sct` bytes, ...).
         recipe: the resolved recipe as YAML.
         inputs: real inputs, a batch as the model takes it, on which `verify` compares the runtimes.
-        example_inputs: the inputs that the model was traced with.
+        example_inputs: the `graph.Example` that the model was traced on.
     """
 
     model: nn.Module

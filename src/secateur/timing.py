@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from secateur import api, engine, record, verify, written
+from secateur import api, engine, verify, written
 from secateur.errors import SecateurError, UsageError
-from secateur.export import onnx
-from secateur.job import first_batch
 from secateur.recipe import Recipe
 
 _EXAMPLES = 64  # calls' worth of inputs in rotation
@@ -78,7 +76,8 @@ def bench_run(
             if not trust:
                 written.check_ours(folder, model=recipe.model)
             dense_module = api.load_model(recipe, data_dir)
-            dense_file = onnx.to_bytes(dense_module, record.few(first_batch(splits.train), 2))
+            example = api.example_of(dense_module, splits.train, recipe)
+            dense_file = written.exported_bytes(dense_module, example)
             if recipe.dense is not None or recipe.weights is None:
                 notes.append(
                     "dense net: the recipe's model with fresh weights (the run's own was not kept): speed only"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from secateur.data.spec import Splits
     from secateur.engine.oracle import Oracle
-    from secateur.graph import Traced
+    from secateur.graph import Example, Traced
     from secateur.recipe import Recipe
 
 SLACK = 8.0
@@ -47,13 +47,13 @@ class Given:
     Attributes:
         module: the compressed network.
         inputs: a batch for the comparison of runtimes, in the form that the module takes.
-        example_inputs: for tracing.
+        example: what the network was traced on.
         evaluate: the metric on the validation data; None = metrics are not checked.
     """
 
     module: nn.Module
     inputs: Any
-    example_inputs: Any
+    example: Example
     evaluate: Callable[[nn.Module], float] | None = None
 
 
@@ -265,20 +265,24 @@ def _check_module(
     trust: bool,
 ) -> dict[str, float]:
     """What needs the rebuilt module or the data; what the budget's kinds came to."""
-    from secateur import api, record, written
+    from secateur import api, written
     from secateur.job import first_batch
+    from secateur.training.batches import tensors
 
-    sct = files[1]
+    onnx, sct = files
     if not trust:
         written.check_ours(folder, recipe.model or "", recipe.data or "")
     splits = api.load_data(recipe.data or "", data_dir)
     module = api.load(folder, trust=trust)
-    inputs, _ = api.whole_split(splits, "test")
-    names = [i.name for i in _session(sct).get_inputs()]
-    fed = {k: v[:256] for k, v in zip(names, inputs, strict=True)}
-    examples = record.few(first_batch(splits.train), 2)
-    reached = _check_network(module, examples, (module, fed), report, files, weights, checks)
-    drop = _check_metrics(recipe, report, splits, module, sct, checks)
+    example = api.example_of(module, splits.train, recipe)
+    rows = written.fixed_batch(onnx) if example.batched else None
+    if example.batched:
+        arrays = [a[: rows or 256] for a in api.whole_split(splits, "test")[0]]
+    else:
+        arrays = [t.numpy() for t in tensors(first_batch(splits.valid if splits.test is None else splits.test))]
+    fed = dict(zip([i.name for i in _session(sct).get_inputs()], arrays, strict=True))
+    reached = _check_network(module, example, (module, fed), report, files, weights, checks)
+    drop = _check_metrics(recipe, report, splits, module, _engine(sct, rows), checks)
     return {**reached, "accuracy_drop": drop}
 
 
@@ -286,14 +290,16 @@ def _check_given(
     given: Given, report: dict[str, Any], files: tuple[bytes, bytes], weights: Mapping[str, Array], checks: _Checks
 ) -> dict[str, float]:
     """The same for a run of Python objects."""
-    from secateur import record
+    from secateur import record, written
     from secateur.training import metrics
     from secateur.training.batches import call
 
     session = _session(files[1])
     names = [i.name for i in session.get_inputs()]
-    fed, flat = record.feeds(names, given.inputs), record.Flat(given.module, given.inputs, names)
-    reached = _check_network(given.module, given.example_inputs, (flat, fed), report, files, weights, checks)
+    rows = written.fixed_batch(files[0]) if given.example.batched else None
+    some = given.inputs if rows is None else given.example.few(given.inputs, rows)
+    fed, flat = record.feeds(names, some), record.Flat(given.module, given.inputs, names)
+    reached = _check_network(given.module, given.example, (flat, fed), report, files, weights, checks)
     claimed, label = report["compressed"].get("metric_valid"), "metric on the validation data"
     if given.evaluate is None:
         checks.skip(label, "no evaluate was given", claimed)
@@ -303,7 +309,7 @@ def _check_given(
         like = call(given.module, given.inputs)
     checks.equal(f"{label}, PyTorch", claimed, found, within=1e-5 * abs(found))
     if (by_engine := report["verify"].get("metric_engine")) is not None:
-        engine = float(given.evaluate(record.Session(session, like)))
+        engine = float(given.evaluate(record.Session(session, like, rows)))
         checks.equal(f"{label}, engine", by_engine, engine, within=1e-5 * abs(engine))
     drop = report["dense"]["metric_valid"] - found
     return {**reached, "accuracy_drop": drop if report["compressed"]["metric"]["higher_is_better"] else -drop}
@@ -311,7 +317,7 @@ def _check_given(
 
 def _check_network(
     module: nn.Module,
-    examples: Any,
+    example: Example,
     asked: tuple[nn.Module, Mapping[str, Array]],
     report: dict[str, Any],
     files: tuple[bytes, bytes],
@@ -327,7 +333,7 @@ def _check_network(
     from secateur.job import sizes
 
     onnx, sct = files
-    traced = graph.trace(module, examples)
+    traced = graph.trace(module, example)
     counted = sizes(module, traced, len(sct))
     checks.equal(TOTAL_NNZ, report["compressed"].get("nnz"), counted["nnz"])
     checks.equal(TOTAL_MACS, report["compressed"].get("macs"), counted["macs"])
@@ -376,7 +382,7 @@ def _level(given: Any) -> Any:
 
 
 def _check_metrics(
-    recipe: Recipe, report: dict[str, Any], splits: Splits, module: nn.Module, sct: bytes, checks: _Checks
+    recipe: Recipe, report: dict[str, Any], splits: Splits, module: nn.Module, engine: nn.Module, checks: _Checks
 ) -> float:
     """The metric on the test split by the engine and on the validation split by PyTorch; the accuracy drop there."""
     from torch.nn.functional import mse_loss
@@ -397,7 +403,7 @@ def _check_metrics(
 
     held_out = splits.test if splits.test is not None else splits.valid
     split = "test" if splits.test is not None else "validation"
-    compare(f"{name} on the {split} split, engine", claimed["metric"]["value"], measured(_engine(sct), held_out))
+    compare(f"{name} on the {split} split, engine", claimed["metric"]["value"], measured(engine, held_out))
     found = measured(module, splits.valid)
     compare(f"{name} on the validation split, PyTorch", claimed.get("metric_valid"), found)
     dense = report["dense"].get("metric_valid")
@@ -424,10 +430,10 @@ def _check_budget(recipe: Recipe, report: dict[str, Any], reached: Mapping[str, 
         checks.add(name, claim, found, bool(same and row["met"] and found <= row["asked"] + 1e-12), note)
 
 
-def _engine(sct: bytes) -> nn.Module:
+def _engine(sct: bytes, rows: int | None) -> nn.Module:
     from secateur import record
 
-    return record.Session(_session(sct))
+    return record.Session(_session(sct), rows=rows)
 
 
 def _session(sct: bytes) -> Any:

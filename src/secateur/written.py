@@ -88,12 +88,12 @@ def write(
     small, cut = smaller(model, traced, weights, may_cut)
     small.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     scales = feasible.grids(terms, dict(small.named_parameters()))
-    exported = _exported(small, example, scales)
+    exported = exported_bytes(small, example, scales)
     packed = [formats.pack(exported)] + ([formats.pack(onnx_export.dequantised(exported))] if scales else [])
     return Written(small, exported, min(packed, key=len), [*surgery, cut])
 
 
-def _exported(module: nn.Module, example: Example, scales: Mapping[str, Any]) -> bytes:
+def exported_bytes(module: nn.Module, example: Example, scales: Mapping[str, Any] | None = None) -> bytes:
     """The ONNX file, its batch axis free where that is asked for, or where torch's exporter can."""
     if example.dynamic is not False:
         try:

@@ -16,6 +16,7 @@ def command(
     name: str | None = typer.Argument(None, help="Which result; see --list."),
     list_: bool = typer.Option(False, "--list", help="List the results that can be reproduced."),
     seed: int | None = typer.Option(None, "--seed", min=0, help="One seed only; default: all of the result's seeds."),
+    cells: str | None = typer.Option(None, "--cells", help="Only cells whose name matches, as 'gru' or '*net'."),
     out: Path | None = typer.Option(None, "-o", "--out", help="Folder; default runs/NAME."),
     resume: bool = typer.Option(False, "--resume", help="Keep finished parts of an earlier run in that folder."),
     data_dir: Path | None = typer.Option(None, "--data-dir", help="Where the data sets are (or SECATEUR_DATA)."),
@@ -40,7 +41,13 @@ def command(
         raise UsageError(f"reproduce: needs a NAME, one of {', '.join(reproduce.names())}; --list tells what they are")
     with progress.shown(otherwise="lines") as on_progress:
         record = reproduce.run(
-            name, seed=seed, out=out or Path("runs") / name, resume=resume, on_progress=on_progress, data_dir=data_dir
+            name,
+            cells=cells,
+            seed=seed,
+            out=out or Path("runs") / name,
+            resume=resume,
+            on_progress=on_progress,
+            data_dir=data_dir,
         )
     if json_:
         print_json(record)

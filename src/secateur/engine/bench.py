@@ -48,6 +48,7 @@ def bench(
     module: Any = None,
     dense_module: Any = None,
     seed: int = 0,
+    whole: bool = False,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Any]:
     """Median, 10th and 90th percentile of one call's time, for every runtime and model, and ratios with their spread.
@@ -68,6 +69,7 @@ def bench(
         tune: as of `InferenceSession`, for the engine's sessions.
         module, dense_module: the networks as `nn.Module`, for torch.
         seed: of the order of turns and of drawn inputs.
+        whole: `inputs` are those of one call, as they are: their first axes do not count examples.
         clock: `time.process_time` on a machine that others use too: the CPU's time of one thread, without waits.
     Returns:
         Models are called model, dense, and dense_int8 or model_int8.
@@ -89,7 +91,7 @@ def bench(
     if dense is not None:
         models["dense"] = read_model(dense)
     sessions = {name: InferenceSession(data, threads=threads, tune=tune) for name, data in models.items()}
-    feeds, drawn = _feeds(sessions, batch, inputs, rng)
+    feeds, drawn = _feeds(sessions, batch, inputs, rng, whole)
     kind = "random" if drawn else "given"
     skipped: dict[str, str] = {}
     calibration = None
@@ -228,11 +230,12 @@ def _feeds(
     batch: int,
     inputs: Array | Mapping[str, Array] | None,
     rng: np.random.Generator,
+    whole: bool = False,
 ) -> tuple[list[dict[str, Array]], bool]:
     """At least `N_INPUTS` feeds of the model's inputs (fewer if fewer examples came), and whether they were drawn."""
     nodes = sessions["model"].get_inputs()
     names = [n.name for n in nodes]
-    for node in nodes:
+    for node in [] if whole else nodes:
         if node.shape and isinstance(node.shape[0], int) and node.shape[0] != batch:
             raise UsageError(
                 f"bench: input {node.name!r} is fixed to a first axis of {node.shape[0]}; pass batch={node.shape[0]}"
@@ -245,6 +248,8 @@ def _feeds(
         inputs = {names[0]: inputs}
     if set(inputs) != set(names):
         raise UsageError(f"inputs: got {', '.join(map(repr, inputs))}; the model has {', '.join(map(repr, names))}")
+    if whole:
+        return [{name: np.array(a, order="C") for name, a in inputs.items()}], False
     n_examples = min(len(a) for a in inputs.values())
     if n_examples < batch:
         raise UsageError(f"inputs: {n_examples} examples are fewer than the batch of {batch}")

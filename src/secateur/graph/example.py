@@ -6,6 +6,7 @@ first axis of nodes, a recurrent layer's may be time, and code may be written fo
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,21 +70,35 @@ def settle(model: nn.Module, inputs: Any, dynamic: bool | None = None, *, cut: i
     tensors = tensors_of(inputs)
     if not tensors:
         raise UsageError("example_inputs hold no tensor; give one tensor, a tuple (positions) or a dict (keywords)")
-    with evaluating(model):
-        first, second = (run_eagerly(model, *arguments(inputs)) for _ in range(2))
-    if not all(map(_alike, tensors_of(first), tensors_of(second))):
-        raise UnsupportedError(
-            f"{type(model).__name__} keeps state or draws random numbers in eval mode: it answers the same inputs "
-            "differently the second time; set state anew at the start of forward, and let dropout follow self.training"
-        )
     why, runs = _no_axis(tensors), False
     if why and dynamic:
         raise UsageError(f"dynamic_batch: the inputs share no batch axis, {why}; leave dynamic_batch out")
     if not why:
-        why, runs = _tried(model, inputs)
+        why, runs = _tried(_copied(model), inputs)
     free = dynamic if runs else dynamic or False
     example = Example(inputs, not why, free, why)
-    return example if cut is None else replace(example, inputs=example.few(inputs, cut))
+    example = example if cut is None else replace(example, inputs=example.few(inputs, cut))
+    _check_answers(model, example.inputs)
+    return example
+
+
+def _check_answers(model: nn.Module, inputs: Any) -> None:
+    """The model runs, and answers the same twice."""
+    with evaluating(model):
+        first, second = (tensors_of(run_eagerly(model, *arguments(inputs))) for _ in range(2))
+    if not all(map(_alike, first, second)):
+        raise UnsupportedError(
+            f"{type(model).__name__} keeps state or draws random numbers in eval mode: it answers the same inputs "
+            "differently the second time; set state anew at the start of forward, and let dropout follow self.training"
+        )
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy to try sizes on, as a model may keep tensors of the size it saw last; itself where it has none."""
+    try:
+        return copy.deepcopy(model)
+    except Exception:  # whoever needs a copy says so in words
+        return model
 
 
 def _no_axis(tensors: list[Tensor]) -> str:
