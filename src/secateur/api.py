@@ -258,12 +258,12 @@ class _Asked:
     evaluate: metrics.Evaluate
     higher_is_better: bool
     example_inputs: Any
-    dynamic_batch: bool | None
     judge: record.Judge
     inputs: Any
     model_name: str
     data_name: str
     notes: list[str]
+    dynamic_batch: bool | None = None
 
 
 def _by_name(recipe: Recipe, data_dir: str | Path | None) -> _Asked:
@@ -290,7 +290,6 @@ def _by_name(recipe: Recipe, data_dir: str | Path | None) -> _Asked:
         evaluate=make(splits.valid),
         higher_is_better=classes,
         example_inputs=None,
-        dynamic_batch=None,
         judge=judge,
         inputs=first_batch(held_out),
         model_name=recipe.model or "",

@@ -122,6 +122,8 @@ def _torch(module: nn.Module, arrays: list[Array]) -> tuple[list[Array], list[Ar
 
     import torch
 
+    from secateur.graph.doubled import in_double
+
     def run(net: nn.Module, cast: Callable[[torch.Tensor], torch.Tensor]) -> list[Array]:
         with torch.no_grad():
             y = net(*[cast(torch.from_numpy(np.ascontiguousarray(a))) for a in arrays])
@@ -130,7 +132,8 @@ def _torch(module: nn.Module, arrays: list[Array]) -> tuple[list[Array], list[Ar
 
     net = copy.deepcopy(module).eval()
     single = run(net, lambda t: t)
-    return single, run(net.double(), lambda t: t.double() if t.is_floating_point() else t)
+    with in_double():
+        return single, run(net.double(), lambda t: t.double() if t.is_floating_point() else t)
 
 
 def _gap(a: list[Array], b: list[Array]) -> float:

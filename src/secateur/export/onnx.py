@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from secateur import runtimes
 from secateur.errors import CheckError, MissingExtraError, UnsupportedError, UsageError
 from secateur.graph.capture import arguments, evaluating, first_line, plain_bags, quiet_torch, run_eagerly, user_frame
+from secateur.graph.doubled import in_double
 
 OPSET = 18  # the exporter's native set; ONNX Runtime 1.14 and OpenVINO 2023.0 and later run it
 
@@ -488,9 +489,11 @@ def _tolerance(model: nn.Module, args: Any, kwargs: Any, wanted: list[Any]) -> f
         a, k = torch.utils._pytree.tree_map(
             lambda t: t.double() if isinstance(t, Tensor) and t.is_floating_point() else t, (args, kwargs)
         )
+        with in_double():
+            answers = _leaves(exact(*a, **k))
         rounding = max(
             float(np.abs(w - y.cpu().numpy()).max(initial=0))
-            for w, y in zip(wanted, _leaves(exact(*a, **k)), strict=True)
+            for w, y in zip(wanted, answers, strict=True)
         )
     except (RuntimeError, TypeError, ValueError):  # code that insists on float32
         rounding = 1e-5 * scale
