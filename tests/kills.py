@@ -146,7 +146,7 @@ def warm_up() -> None:
     """
     torch.set_num_threads(1)
     net, x = build().eval(), torch.zeros(2, 8)
-    written.write(net, graph.trace(net, x), x)
+    written.write(net, graph.trace(net, x), graph.settle(net, x))
 
 
 def timeless(value: Any) -> Any:

@@ -110,7 +110,7 @@ def test_verify_checks_everything_but_the_metric(result: secateur.Result) -> Non
         by_name
     )
     assert "MISMATCH" not in str(found)
-    assert verify.OUTPUTS in str(found)
+    assert "ONNX" in str(found)  # the check's name; a narrow terminal wraps it
 
 
 def test_verify_rebuilds_the_module_from_the_files_of_a_fresh_model(result: secateur.Result) -> None:

@@ -326,7 +326,7 @@ def test_the_tolerance_is_a_few_roundings_of_the_net() -> None:
 
     net = mlp()
     x = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
-    files = written.write(net, graph.trace(net, x), x)
+    files = written.write(net, graph.trace(net, x), graph.settle(net, x))
     feeds = {files_input(files.sct): x.numpy()}
     found = verify.outputs_agree(files.sct, files.onnx, files.module, feeds)
     largest = float(net(x).detach().abs().max())

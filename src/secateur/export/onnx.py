@@ -491,10 +491,7 @@ def _tolerance(model: nn.Module, args: Any, kwargs: Any, wanted: list[Any]) -> f
         )
         with in_double():
             answers = _leaves(exact(*a, **k))
-        rounding = max(
-            float(np.abs(w - y.cpu().numpy()).max(initial=0))
-            for w, y in zip(wanted, answers, strict=True)
-        )
+        rounding = max(float(np.abs(w - y.cpu().numpy()).max(initial=0)) for w, y in zip(wanted, answers, strict=True))
     except (RuntimeError, TypeError, ValueError):  # code that insists on float32
         rounding = 1e-5 * scale
     return 16 * rounding + floor

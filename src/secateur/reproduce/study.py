@@ -152,7 +152,7 @@ class Study:
             outcome = train(setting, Stage(part, phase, training, [Task()]))
         model.eval().to(memory_format=contiguous_format)  # type: ignore[call-overload]
         example = self.splits.train.batch(0)[0][:2]
-        files = written.write(model, graph.trace(model, example), example)
+        files = written.write(model, graph.trace(model, example), graph.settle(model, example))
         saving.make_folder(folder)
         for name, content in (("model.onnx", files.onnx), ("model.sct", files.sct)):
             saving.write_bytes(folder / name, content)
