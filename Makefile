@@ -9,7 +9,7 @@ CMAKE = $(abspath $(BIN))/cmake
 BUILD := build/tests
 PAR ?= 2
 
-.PHONY: help setup demo test lint format types unit ctest sanitize fuzz-coverage coverage tables wheel bench clean
+.PHONY: help setup demo test lint format types unit ctest sanitize fuzz-coverage coverage tables docs notebook wheel bench clean
 
 help:
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,8 +64,20 @@ fuzz-coverage: $(STAMP)  ## what the model fuzzer reaches of readers and passes,
 	cd build/coverage && SECATEUR_FUZZ_SECONDS=$(SECONDS_OF_FUZZ) LLVM_PROFILE_FILE=fuzz.profraw engine/plan_onnx_fuzz_test && llvm-profdata merge fuzz.profraw -o fuzz.profdata
 	cd build/coverage && llvm-cov report engine/plan_onnx_fuzz_test -instr-profile=fuzz.profdata $(filter-out %test.cc,$(wildcard $(CURDIR)/engine/graph/*.cc $(CURDIR)/engine/graph/passes/*.cc)) $(CURDIR)/engine/plan/partition.cc
 
-tables: $(STAMP)  ## regenerate the README's table of methods
+tables: $(STAMP)  ## regenerate the pages that are made from code: docs/methods.md, docs/design/index.md
 	$(BIN)/python docs/tables.py
+
+$(VENV)/.docs: requirements-docs.lock $(STAMP)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-docs.lock
+	@touch $@
+
+docs: $(VENV)/.docs  ## the documentation as a site in build/site; a link that leads nowhere fails
+	$(BIN)/python docs/tables.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo build/site/index.html
+
+notebook: $(VENV)/.docs  ## run the tutorial's notebook again and keep what comes out
+	$(BIN)/python docs/notebook.py
 
 wheel: $(STAMP)  ## build a wheel into dist/
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip wheel -q --disable-pip-version-check --no-build-isolation --no-deps -w dist .
