@@ -23,7 +23,7 @@ ALLOWED = {
     "export": {"graph"},
     "engine": {"formats"},
     "formats": {"engine"},  # the native module lives in engine/; it holds the coder
-    "training": {"solvers", "objectives"},
+    "training": {"solvers", "objectives", "engine"},  # the native module: how many CPUs there are
     "zoo": {"data"},
 }
 

@@ -12,6 +12,7 @@
 #include <tuple>
 #include <utility>
 
+#include "base/cpus.h"
 #include "bindings/bindings.h"
 #include "graph/once.h"
 #include "graph/onnx_raw.h"
@@ -425,6 +426,7 @@ void bind_session(nb::module_& m) {
     return false;
 #endif
   });
+  m.def("usable_cpus", []() { return usable_cpus(); });
   m.def("isas", []() {
     std::vector<std::string> names;
     for (Isa i : available_isas()) names.emplace_back(isa_name(i));

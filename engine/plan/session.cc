@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <thread>
 #include <unordered_map>
 
+#include "base/cpus.h"
 #include "graph/check.h"
 #include "graph/once.h"
 #include "graph/onnx_raw.h"
@@ -148,7 +148,7 @@ Graph read_model(std::span<const uint8_t> bytes) {
 Session::Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse, Tuner tuner, bool allow_plain_loops, Limits limits)
     : allow_sparse_(allow_sparse), allow_plain_loops_(allow_plain_loops), tuner_(std::move(tuner)), limits_(limits) {
   isa_ = selected_isa();
-  n_threads_ = threads > 0 ? threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  n_threads_ = threads > 0 ? threads : usable_cpus();
   if (n_threads_ > 1) pool_ = std::make_unique<Threads>(n_threads_);
   graph_ = read_model(bytes);
   ReadOnce::done();

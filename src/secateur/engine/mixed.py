@@ -241,7 +241,7 @@ class Parts:
     @property
     def threads(self) -> int:
         """Threads of one run."""
-        return self._sessions[0].threads if self._sessions else self.threads_asked or os.cpu_count() or 1
+        return self._sessions[0].threads if self._sessions else self.threads_asked or _native.usable_cpus()
 
     @property
     def isa(self) -> str:

@@ -152,7 +152,7 @@ def open_peer(model: bytes, threads: int | None, types_only: bool = False) -> An
             "parts of this model need ONNX Runtime, which is not installed: pip install 'secateur[peers]'"
         ) from None
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or 0
+    options.intra_op_num_threads = threads or _native.usable_cpus()
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     levels = ort.GraphOptimizationLevel

@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 import torch
 import torch.utils.deterministic as det
 
+from secateur.engine import usable_cpus
+
 
 def derive(*parts: int | str) -> int:
     """A 63-bit seed from the parts; equal parts give equal seeds on every machine."""
@@ -48,6 +50,7 @@ def keep_memory() -> None:
 def isolated(threads: int | None = None) -> Iterator[None]:
     """Deterministic algorithms and a thread count inside; the caller's generators, threads and flags come back after.
 
+    `threads` None: torch's number, but no more than the process may use (`engine.usable_cpus`).
     `use_deterministic_algorithms` warns instead of raising where torch has no deterministic kernel: on the CPU all
     kernels that training here uses are deterministic for a fixed thread count.
     """
@@ -59,8 +62,8 @@ def isolated(threads: int | None = None) -> Iterator[None]:
         torch.use_deterministic_algorithms(True, warn_only=True)
         # Memory is filled only to expose reads of uninitialised tensors; it costs an extra pass over every `empty`.
         fill, det.fill_uninitialized_memory = det.fill_uninitialized_memory, False  # type: ignore[attr-defined]
-        if threads is not None:
-            torch.set_num_threads(threads)
+        # Torch's own number knows the affinity mask and nothing of a quota of CPU time, as containers have it.
+        torch.set_num_threads(min(n_threads, usable_cpus()) if threads is None else threads)
         try:
             yield
         finally:

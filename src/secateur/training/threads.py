@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable
 from typing import Literal
 
 import torch
+
+from secateur.engine import usable_cpus
 
 _ROUNDS = 5
 _GAIN = 1.15  # more threads must be that much faster: a near tie goes to fewer
@@ -19,11 +20,12 @@ def choose(step: Callable[[], None], asked: int | Literal["auto"]) -> int:
 
     Args:
         step: one forward and backward pass.
-        asked: a count, or `auto`: 1, 2, 4, ... up to the CPUs of this process are timed, interleaved.
+        asked: a count, or `auto`: 1, 2, 4, ... up to the CPUs that this process may use (`engine.usable_cpus`) are
+            timed, interleaved.
     """
     if asked != "auto":
         return int(asked)
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpus = usable_cpus()
     counts = [n for n in (1, 2, 4, 8, 16) if n <= cpus]
     if len(counts) == 1:
         return 1
