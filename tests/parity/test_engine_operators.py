@@ -342,6 +342,54 @@ def mul_of_one_input_twice(net: Net) -> str:
     return net.node("Mul", x, x)
 
 
+@case
+def triangle_far_outside_of_the_matrix(net: Net) -> str:
+    x = net.input((2, 3, 5))
+    far = [net.node("Trilu", x, net.const(np.int64(k)), upper=u) for k in (-(2**62), -9, 9, 2**62) for u in (0, 1)]
+    return net.node("Concat", *far, axis=0)
+
+
+@case
+def triangle_of_every_diagonal(net: Net) -> str:
+    x = net.input((3, 5))
+    parts = [net.node("Trilu", x, net.const(np.int64(k)), upper=u) for k in range(-4, 6) for u in (0, 1)]
+    return net.node("Concat", *parts, net.node("Trilu", x), axis=0)
+
+
+@case
+def triangle_of_minus_infinity_as_a_causal_mask(net: Net) -> str:
+    full = net.node("Expand", net.const(np.float32(-np.inf)), ints(net, 6, 6))
+    mask = net.node("Trilu", full, net.const(np.int64(1)))
+    return net.node("Softmax", net.node("Add", net.input((2, 6, 6)), mask))
+
+
+@case
+def log_sum_exp_of_large_and_of_hidden_values(net: Net) -> str:
+    x = net.node("Mul", net.input((4, 7)), net.const(np.float32(300)))
+    hidden = net.node("Add", x, net.const(np.array([0, -np.inf, 0, 0, -np.inf, 0, 0], np.float32)))
+    return net.node("ReduceLogSumExp", hidden, axes=[1])
+
+
+@case
+def norms_over_two_axes(net: Net) -> str:
+    x = net.input((3, 4, 5))
+    parts = [net.node(op, x, axes=[0, -1]) for op in ("ReduceL1", "ReduceL2", "ReduceSumSquare")]
+    return net.node("Concat", *parts, axis=0)
+
+
+@case
+def cast_like_bool_and_back(net: Net) -> str:
+    x = net.input((2, 3))
+    positive = net.node("Greater", x, net.const(np.float32(0)))
+    return net.node("Add", net.node("CastLike", positive, x), net.node("CastLike", net.node("Size", x), x))
+
+
+@case
+def not_a_number_is_found_and_replaced(net: Net) -> str:
+    x = net.node("Sqrt", net.input((5, 9)))
+    return net.node("Where", net.node("IsNaN", x), net.const(np.float32(0)), x)
+
+
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_operator_agrees_with_onnxruntime(name: str) -> None:
     net = Net(np.random.default_rng(7))

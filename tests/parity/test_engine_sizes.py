@@ -137,6 +137,11 @@ for _op in ["And", "Or", "Xor"]:
     simple(_op, lambda k, op=_op: k.op(op, k.x("n", 3, dtype=bool), k.x(3, dtype=bool)))
 for _op in ["ReduceMax", "ReduceMin", "ReduceProd"]:
     simple(_op, lambda k, op=_op: k.op(op, k.x("n", 3, 2), k.c([1])))
+for _op in ["ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"]:
+    simple(
+        _op,
+        lambda k, op=_op: k.op(op, k.op("Abs", k.x("n", 3, 2)) if op == "ReduceLogSum" else k.x("n", 3, 2), k.c([1])),
+    )
 for _op in ["ArgMax", "ArgMin"]:
     simple(_op, lambda k, op=_op: k.op(op, k.x("n", 3), axis=1))
 for _op in ["Softmax", "LogSoftmax"]:
@@ -146,6 +151,8 @@ for _op in ["Softmax", "LogSoftmax"]:
 simple("Not", lambda k: k.op("Not", k.x("n", 3, dtype=bool)))
 simple("Clip", lambda k: k.op("Clip", k.x("n", 3), k.c(-0.5, F), k.c(0.5, F)))
 simple("Cast", lambda k: k.op("Cast", k.x("n", 3), to=TensorProto.INT64))
+simple("CastLike", lambda k: k.op("CastLike", k.x("n", 3), k.x(1, dtype=np.int64)))
+simple("IsNaN", lambda k: k.op("IsNaN", k.op("Log", k.x("n", 3))))
 simple("Dropout", lambda k: k.op("Dropout", k.x("n", 3)))
 simple("Mod", lambda k: k.op("Mod", k.x("n", 3, dtype=np.int64), k.c([2])))
 simple("PRelu", lambda k: k.op("PRelu", k.x("n", 3), k.w(3)))
@@ -160,6 +167,7 @@ simple(
     ),
 )
 simple("Shape", lambda k: k.op("Shape", k.x("n", 3)))
+simple("Size", lambda k: k.op("Size", k.x("n", 3)))
 simple("Range", lambda k: k.op("Range", k.c(0), k.op("Squeeze", k.op("Shape", k.x("n", 3), end=1)), k.c(1)))
 simple("Expand", lambda k: k.op("Expand", k.x("n", 1), k.c([1, 4])))
 simple("Expand_to_rows", lambda k: k.op("Expand", k.w(1, 3), k.op("Shape", k.x("n", 3))))
@@ -168,6 +176,8 @@ simple("Reshape", lambda k: k.op("Reshape", k.x("n", 2, 3), k.c([-1, 6])))
 simple("Squeeze", lambda k: k.op("Squeeze", k.x("n", 1, 3), k.c([1])))
 simple("Unsqueeze", lambda k: k.op("Unsqueeze", k.x("n", 3), k.c([1])))
 simple("Transpose", lambda k: k.op("Transpose", k.x("n", 2, 3), perm=[2, 0, 1]))
+simple("Trilu", lambda k: k.op("Trilu", k.x("n", 3, 4), k.c(1)))
+simple("Trilu_lower_rows", lambda k: k.op("Trilu", k.x("n", 3), k.c(-1), upper=0))
 simple("Slice", lambda k: k.op("Slice", k.x("n", 5), k.c([1]), k.c([5]), k.c([1]), k.c([2])))
 simple("Slice_rows", lambda k: k.op("Slice", k.x("n", 5), k.c([1]), k.c([2**62]), k.c([0])))
 simple("Split", lambda k: k.op("Split", k.x("n", 5), k.c([2, 0, 3]), axis=1, outputs=3))

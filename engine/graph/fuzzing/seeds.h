@@ -29,7 +29,7 @@ inline Graph logic_seed() {
   const auto a = n.op("And", {n.op("Greater", {x, y}), n.op("LessOrEqual", {x, n.f(1)})});
   const auto b = n.op("Xor", {n.op("Less", {x, y}), n.op("Or", {n.op("GreaterOrEqual", {x, n.f(0)}), n.op("Not", {a})})});
   const auto at = n.op("ArgMax", {x}, {{"axis", num(1)}}), low = n.op("ArgMin", {x}, {{"axis", num(-1)}, {"keepdims", num(1)}});
-  const auto odd = n.op("Equal", {n.op("Mod", {at, n.i({2})}), n.op("Neg", {low})});
+  const auto odd = n.op("Or", {n.op("Equal", {n.op("Mod", {at, n.i({2})}), n.op("Neg", {low})}), n.op("IsNaN", {y})});
   n.op("TopK", {n.op("Where", {n.op("And", {b, odd}), x, y}), n.i({2})}, {{"axis", num(-1)}, {"largest", num(0)}}, 2);
   const auto values = n.out(0), from = n.out(1);
   n.result(n.op("Add", {values, n.op("Cast", {from}, {{"to", num(1)}})}));
@@ -53,6 +53,17 @@ inline Graph shape_seed() {
   v = n.op("Softmax", {n.op("LogSoftmax", {v}, {{"axis", num(0)}})}, {{"axis", num(1)}});
   v = n.op("ReduceSum", {n.op("ReduceMax", {v, n.i({0})}), n.i({1})}, {{"keepdims", num(0)}});
   n.result(n.op("ReduceMean", {n.op("ReduceProd", {n.op("ReduceMin", {v, n.i({0})}), n.i({1})})}));
+  return n.graph;
+}
+
+inline Graph triangle_seed() {
+  Net n;
+  const auto x = n.input({2, 3, 4});
+  auto v = n.op("Trilu", {n.op("Trilu", {x, n.scalar(-1)}, {{"upper", num(1)}}), n.scalar(2)}, {{"upper", num(0)}});
+  v = n.op("Mul", {v, n.op("CastLike", {n.op("Size", {x}), x})});
+  v = n.op("ReduceL1", {n.op("ReduceL2", {v, n.i({0})}), n.i({1})});
+  v = n.op("ReduceLogSumExp", {n.op("ReduceSumSquare", {v, n.i({2})}), n.i({0})});
+  n.result(n.op("ReduceLogSum", {v}));
   return n.graph;
 }
 
@@ -358,7 +369,7 @@ inline Graph refused_seed() {
 }
 
 inline std::vector<Graph> seeds() {
-  return {elementwise_seed(), logic_seed(), shape_seed(),         lookup_seed(),      image_seed(), products_seed(),
+  return {elementwise_seed(), logic_seed(), shape_seed(), triangle_seed(), lookup_seed(),      image_seed(), products_seed(),
           norms_seed(),       gates_seed(), convolutions_seed(), dead_channels_seed(), written_norms_seed(), attention_seed(),
           integers_seed(DType::kUInt8), integers_seed(DType::kInt8), integer_operators_seed(), refused_seed(),
           constants_seed(), variants_seed(), long_sums_seed(), many_parts_seed(), fused_integers_seed(), old_seed()};

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/move/move.h"
@@ -84,6 +85,22 @@ void fill_ref(void* dst, int64_t n, const void* value, int element) noexcept {
     case 2: return fill<uint16_t>(dst, n, value);
     case 4: return fill<uint32_t>(dst, n, value);
     default: return fill<uint64_t>(dst, n, value);
+  }
+}
+
+void triangle_ref(const Triangle& t, const void* src, void* dst) noexcept {
+  const auto* x = static_cast<const uint8_t*>(src);
+  auto* y = static_cast<uint8_t*>(dst);
+  const auto bytes = [&](int64_t n) { return static_cast<size_t>(n) * static_cast<size_t>(t.element); };
+  for (int64_t r = 0; r < t.n * t.rows; ++r, x += bytes(t.cols), y += bytes(t.cols)) {
+    const int64_t row = r % t.rows;
+    // Kept: [first, last) of the row. k is not larger than a matrix, so row + k + 1 does not overflow.
+    const int64_t k = std::clamp<int64_t>(t.k, -t.rows - 1, t.cols + 1);
+    const int64_t first = t.upper ? std::clamp<int64_t>(row + k, 0, t.cols) : 0;
+    const int64_t last = t.upper ? t.cols : std::clamp<int64_t>(row + k + 1, 0, t.cols);
+    std::memset(y, 0, bytes(first));
+    std::memcpy(y + bytes(first), x + bytes(first), bytes(last - first));
+    std::memset(y + bytes(last), 0, bytes(t.cols - last));
   }
 }
 

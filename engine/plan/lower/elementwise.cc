@@ -336,7 +336,7 @@ void lower_clip(Lowering& L, const Node& n) {
 
 void lower_cast(Lowering& L, const Node& n) {
   const int x = L.in(n, 0);
-  const auto to = static_cast<DType>(attr_i(n, "to", 0));
+  const DType to = n.op == "CastLike" ? L.value(L.in(n, 1)).dtype : static_cast<DType>(attr_i(n, "to", 0));
   const DType from = L.value(x).dtype;
   if (!castable(to) || !castable(from))
     L.unsupported(n, std::string("cast from ") + dtype_name(from) + " to " + dtype_name(to));

@@ -1,5 +1,6 @@
 // Equal, Greater, ..., And, Or, Not, Where; ArgMax, ArgMin, TopK.
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/logic/logic.h"
 #include "kernels/order/order.h"
@@ -40,6 +41,18 @@ struct NotStep {
     const auto* a = static_cast<const uint8_t*>(e.ptr[x]);
     auto* b = static_cast<uint8_t*>(e.ptr[y]);
     for (int64_t i = 0; i < n; ++i) b[i] = a[i] == 0;
+  }
+};
+
+struct IsNanStep {
+  int64_t n;
+  bool wide;  // float64
+  int x, y;
+  void run(const Exec& e) const noexcept {
+    auto* out = static_cast<bool*>(e.ptr[y]);
+    const auto* a = static_cast<const float*>(e.ptr[x]);
+    const auto* b = static_cast<const double*>(e.ptr[x]);
+    for (int64_t i = 0; i < n; ++i) out[i] = wide ? std::isnan(b[i]) : std::isnan(a[i]);
   }
 };
 
@@ -147,6 +160,14 @@ void lower_not(Lowering& L, const Node& n) {
   if (L.value(x).dtype != DType::kBool) L.invalid(n, "the operand is not bool");
   const int y = L.out(n, 0, DType::kBool, L.dims(x));
   L.emit(n, NotStep{L.value(x).numel(), x, y}, {x}, {y}, named("not_ref"));
+}
+
+void lower_is_nan(Lowering& L, const Node& n) {
+  const int x = L.in(n, 0);
+  const DType t = L.value(x).dtype;
+  if (t != DType::kFloat && t != DType::kDouble) L.unsupported(n, std::string("dtype ") + dtype_name(t) + ", supported: float32, float64");
+  const int y = L.out(n, 0, DType::kBool, L.dims(x));
+  L.emit(n, IsNanStep{L.value(x).numel(), t == DType::kDouble, x, y}, {x}, {y}, named("is_nan_ref"));
 }
 
 void lower_where(Lowering& L, const Node& n) {

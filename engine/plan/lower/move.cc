@@ -1,4 +1,4 @@
-// Operators that move elements: Transpose, Slice, Concat, Split, Expand, Gather, Pad.
+// Operators that move elements: Transpose, Slice, Concat, Split, Expand, Trilu, Gather, Pad.
 #include <algorithm>
 #include <cstring>
 
@@ -27,6 +27,12 @@ struct AssembleStep {
     if (fill) fill_ref(e.ptr[y], n, value, element);
     for (size_t i = 0; i < copies.size(); ++i) copy_ref(copies[i], e.ptr[xs[i]], e.ptr[y]);
   }
+};
+
+struct TriangleStep {
+  Triangle t;
+  int x, y;
+  void run(const Exec& e) const noexcept { triangle_ref(t, e.ptr[x], e.ptr[y]); }
 };
 
 struct GatherStep {
@@ -291,6 +297,24 @@ void lower_tile(Lowering& L, const Node& n) {
   }
   simplify(c);
   L.emit(n, CopyStep{c, x, y}, {x}, {y}, named("copy"));
+}
+
+void lower_trilu(Lowering& L, const Node& n) {
+  const int x = L.in(n, 0);
+  const Dims xd = L.dims(x);
+  if (xd.size() < 2) L.invalid(n, "input " + dims_text(xd) + " is no matrix");
+  Triangle t;
+  t.element = element_size(L, n, x);
+  t.upper = attr_i(n, "upper", 1) != 0;
+  if (L.has(n, 1)) {
+    const auto k = L.need_ints(n, 1);
+    if (k.size() != 1) L.invalid(n, "k is not one number");
+    t.k = k[0];
+  }
+  t.rows = xd[xd.size() - 2], t.cols = xd.back(), t.n = 1;
+  for (size_t i = 0; i + 2 < xd.size(); ++i) t.n *= xd[i];
+  const int y = L.out(n, 0, L.value(x).dtype, xd);
+  L.emit(n, TriangleStep{t, x, y}, {x}, {y}, named("triangle_ref"));
 }
 
 void lower_gather(Lowering& L, const Node& n) {

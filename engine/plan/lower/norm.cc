@@ -1,5 +1,6 @@
 // BatchNormalization that no convolution or linear layer could take in; Softmax; reductions.
 #include <cmath>
+#include <map>
 
 #include "kernels/eltwise/eltwise.h"
 #include "kernels/pool/pool.h"
@@ -36,6 +37,14 @@ struct SoftmaxStep {
     fn(now);
   }
 };
+
+ReduceOp reduce_op(const std::string& name) {
+  static const std::map<std::string, ReduceOp> ops{
+      {"ReduceMean", ReduceOp::kMean}, {"ReduceSum", ReduceOp::kSum}, {"ReduceMax", ReduceOp::kMax}, {"ReduceMin", ReduceOp::kMin},
+      {"ReduceProd", ReduceOp::kProd}, {"ReduceL1", ReduceOp::kL1}, {"ReduceL2", ReduceOp::kL2}, {"ReduceSumSquare", ReduceOp::kSumSquare},
+      {"ReduceLogSum", ReduceOp::kLogSum}, {"ReduceLogSumExp", ReduceOp::kLogSumExp}};
+  return ops.at(name);
+}
 
 struct ReduceStep {
   Reduce p;
@@ -128,13 +137,18 @@ void lower_reduce(Lowering& L, const Node& n) {
   if (!integer) L.in_f32(n, 0);
   const int rank = L.rank(x);
   Reduce p;
-  p.op = n.op == "ReduceMean" ? ReduceOp::kMean : n.op == "ReduceSum" ? ReduceOp::kSum : n.op == "ReduceMax" ? ReduceOp::kMax
-         : n.op == "ReduceMin" ? ReduceOp::kMin : ReduceOp::kProd;
+  p.op = reduce_op(n.op);
+  if (integer && (p.op == ReduceOp::kL2 || p.op == ReduceOp::kLogSum || p.op == ReduceOp::kLogSumExp)) L.unsupported(n, "integers");
   std::vector<int64_t> axes;
   if (L.has(n, 1)) axes = L.need_ints(n, 1);
   else axes = attr_is(n, "axes");
   const bool keep = attr_i(n, "keepdims", 1) != 0;
-  if (axes.empty() && attr_i(n, "noop_with_empty_axes", 0) != 0) return L.alias(n, 0, x, xd);
+  if (axes.empty() && attr_i(n, "noop_with_empty_axes", 0) != 0) {
+    // The standard applies the function to every element, which for these is none.
+    if (p.op == ReduceOp::kMean || p.op == ReduceOp::kSum || p.op == ReduceOp::kMax || p.op == ReduceOp::kMin || p.op == ReduceOp::kProd)
+      return L.alias(n, 0, x, xd);
+    L.unsupported(n, "no axes");
+  }
   p.rank = rank;
   for (int i = 0; i < rank; ++i) {
     p.dims[i] = xd[static_cast<size_t>(i)];

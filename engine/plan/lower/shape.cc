@@ -73,6 +73,11 @@ void lower_shape(Lowering& L, const Node& n) {
   L.constant(n, 0, DType::kInt64, {end - start}, part.data());
 }
 
+void lower_size(Lowering& L, const Node& n) {
+  const int64_t count = L.value(L.in(n, 0)).numel();
+  L.constant(n, 0, DType::kInt64, {}, &count);
+}
+
 void lower_identity(Lowering& L, const Node& n) {
   const int x = L.in(n, 0);
   if (n.op == "Dropout") {
