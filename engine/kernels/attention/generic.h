@@ -15,16 +15,17 @@ constexpr float kHidden = -std::numeric_limits<float>::infinity();
 
 SECATEUR_INLINE int64_t panels(int64_t n) { return (n + kPanel - 1) / kPanel; }
 
-// Floats: panels of k^T | panels of v | scores [kTileRows][keys rounded up].
+// Floats: panels of k^T | panels of v | scores [kTileRows][keys rounded up] | one vector, see `soften`.
 struct Layout {
-  int64_t values, scores, pitch, total;
+  int64_t values, scores, pitch, behind, total;
 };
 SECATEUR_INLINE Layout layout(const Attention& p) {
   Layout l;
   l.values = panels(p.keys) * p.dim * kPanel;
   l.scores = l.values + panels(p.dim_v) * p.keys * kPanel;
   l.pitch = panels(p.keys) * kPanel;
-  l.total = l.scores + kTileRows * l.pitch;
+  l.behind = l.scores + kTileRows * l.pitch;
+  l.total = l.behind + kLanes;
   return l;
 }
 
@@ -32,8 +33,10 @@ SECATEUR_INLINE size_t attention_scratch(const Attention& p, int threads) {
   return static_cast<size_t>(threads) * static_cast<size_t>(layout(p).total) * sizeof(float);
 }
 
-// score[0..keys) -> exp(score + mask - top); returns 1 / their sum, 0 when every key is hidden.
-SECATEUR_INLINE float soften(const Attention& p, const float* mask, const uint8_t* seen, int64_t visible, float* score) {
+// score[0..keys) -> exp(score + mask - top); returns 1 / their sum, 0 when every key is hidden. `behind` is added to the last
+// vector if keys end inside it: 0 before the end, -inf behind. Scores are whole vectors and never written one by one (as
+// long as no mask of booleans asks for it): a load of a vector would wait for such stores.
+SECATEUR_INLINE float soften(const Attention& p, const float* mask, const uint8_t* seen, int64_t visible, const float* behind, float* score) {
   if (mask) {
     if (p.mask_col == 1) {
       for (int64_t j = 0; j < p.keys; j += kLanes) {
@@ -48,26 +51,23 @@ SECATEUR_INLINE float soften(const Attention& p, const float* mask, const uint8_
     for (int64_t j = 0; j < p.keys; ++j)
       if (!seen[j * p.mask_col]) score[j] = kHidden;
   for (int64_t j = visible < 0 ? 0 : visible; j < p.keys; ++j) score[j] = kHidden;
-  // Whole vectors from here: what lies behind the last key is never seen.
-  int64_t end = p.keys;
-  for (; end % kLanes; ++end) score[end] = kHidden;
-  Vec top = Vec::load(score);
-  for (int64_t j = kLanes; j < end; j += kLanes) top = max(top, Vec::load(score + j));
+  const int64_t last = (p.keys - 1) / kLanes * kLanes;
+  const int left = static_cast<int>(p.keys - last);
+  Vec top = Vec::load(score + last) + Vec::load(behind);
+  for (int64_t j = 0; j < last; j += kLanes) top = max(top, Vec::load(score + j));
   const float highest = maximum(top);
   if (highest == kHidden) {
-    for (int64_t j = 0; j < end; j += kLanes) Vec::zero().store(score + j);
+    for (int64_t j = 0; j <= last; j += kLanes) Vec::zero().store(score + j);
     return 0.0f;
   }
   const Vec shift = Vec::set1(highest);
   Vec total = Vec::zero();
-  for (int64_t j = 0; j < end; j += kLanes) {
+  for (int64_t j = 0; j <= last; j += kLanes) {
     const Vec e = exp(Vec::load(score + j) - shift);
     e.store(score + j);
-    total = total + e;
+    total = total + (j < last ? e : Vec::load_range(score + j, 0, left));
   }
-  float all = sum(total);
-  for (int64_t j = p.keys; j < end; ++j) all -= score[j];
-  return 1.0f / all;
+  return 1.0f / sum(total);
 }
 
 SECATEUR_INLINE void head(const Attention& p, const AttentionArgs& args, int64_t t, float* scratch) {
@@ -84,17 +84,23 @@ SECATEUR_INLINE void head(const Attention& p, const AttentionArgs& args, int64_t
     pack_panel(v + i * kPanel, p.v.row, 1, p.keys, n, scratch + l.values + i * p.keys * kPanel);
   }
   float* score = scratch + l.scores;
+  float* behind = scratch + l.behind;
+  const int64_t left = (p.keys - 1) % kLanes + 1;
+  for (int64_t j = 0; j < kLanes; ++j) behind[j] = j < left ? 0.0f : kHidden;
   for (int64_t row = 0; row < p.rows; row += kTileRows) {
     const int64_t m = p.rows - row < kTileRows ? p.rows - row : kTileRows;
     const float* q = args.q + b * p.q.batch + h * p.q.head + row * p.q.row;
-    for (int64_t i = 0; i < panels(p.keys); ++i)
-      multiply_panel(q, p.q.row, 1, scratch + i * p.dim * kPanel, m, p.dim, p.scale, score + i * kPanel, l.pitch, kPanel);
+    for (int64_t i = 0; i < panels(p.keys); ++i) {
+      const int64_t n = p.keys - i * kPanel < kPanel ? p.keys - i * kPanel : kPanel;
+      const int whole = static_cast<int>((n + kLanes - 1) / kLanes * kLanes);
+      multiply_panel(q, p.q.row, 1, scratch + i * p.dim * kPanel, m, p.dim, p.scale, score + i * kPanel, l.pitch, whole);
+    }
     float inverse[kTileRows];
     for (int64_t i = 0; i < m; ++i) {
       const int64_t at = b * p.mask.batch + h * p.mask.head + (row + i) * p.mask.row;
       const float* mask = args.mask && !p.mask_is_bool ? static_cast<const float*>(args.mask) + at : nullptr;
       const uint8_t* seen = args.mask && p.mask_is_bool ? static_cast<const uint8_t*>(args.mask) + at : nullptr;
-      inverse[i] = soften(p, mask, seen, p.causal ? row + i + p.past + 1 : p.keys, score + i * l.pitch);
+      inverse[i] = soften(p, mask, seen, p.causal ? row + i + p.past + 1 : p.keys, behind, score + i * l.pitch);
     }
     float* y = args.y + b * p.y.batch + h * p.y.head + row * p.y.row;
     for (int64_t i = 0; i < panels(p.dim_v); ++i) {

@@ -1,6 +1,7 @@
 // Register blocks of a dense product, once for all ISAs: included after a Vec by the kernels that multiply activations.
 //
-// A panel holds kPanel columns of b: [k][kPanel], zeros behind the last column.
+// A panel holds kPanel columns of b: [k][kPanel], zeros behind the last column to the end of its vector; the vectors behind
+// that are not read.
 #pragma once
 
 #include <cstdint>
@@ -15,17 +16,20 @@ constexpr int kPanel = kBlockVectors * Vec::kLanes;
 // Columns [0, n) of b, n <= kPanel, into `to`.
 SECATEUR_INLINE void pack_panel(const float* b, int64_t b_row, int64_t b_col, int64_t k, int n, float* to) {
   constexpr int kLanes = Vec::kLanes;
+  const int vectors = (n + kLanes - 1) / kLanes;
   if (b_col == 1) {
     for (int64_t i = 0; i < k; ++i, b += b_row, to += kPanel) {
       if (n == kPanel) {
         SECATEUR_UNROLL
         for (int p = 0; p < kBlockVectors; ++p) Vec::load(b + p * kLanes).store(to + p * kLanes);
       } else {
-        for (int p = 0; p < kBlockVectors; ++p) Vec::load_range(b + p * kLanes, 0, n - p * kLanes).store(to + p * kLanes);
+        for (int p = 0; p < vectors; ++p) Vec::load_range(b + p * kLanes, 0, n - p * kLanes).store(to + p * kLanes);
       }
     }
     return;
   }
+  if (n % kLanes)
+    for (int64_t i = 0; i < k; ++i) Vec::zero().store(to + i * kPanel + (vectors - 1) * kLanes);
   int j = 0;
   if (b_row == 1)
     for (; j + 4 <= n; j += 4) {
@@ -35,8 +39,8 @@ SECATEUR_INLINE void pack_panel(const float* b, int64_t b_row, int64_t b_col, in
       for (; i < k; ++i)
         for (int c = 0; c < 4; ++c) to[i * kPanel + j + c] = from[c * b_col + i];
     }
-  for (; j < kPanel; ++j)
-    for (int64_t i = 0; i < k; ++i) to[i * kPanel + j] = j < n ? b[i * b_row + j * b_col] : 0.0f;
+  for (; j < n; ++j)
+    for (int64_t i = 0; i < k; ++i) to[i * kPanel + j] = b[i * b_row + j * b_col];
 }
 
 // y[0..M)[0..n) = alpha * a * panel; P vectors hold the n columns.
