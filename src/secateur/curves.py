@@ -73,8 +73,21 @@ class Joint:
         return self.exact(level)
 
 
+@dataclass(frozen=True, eq=False)
+class Sketch:
+    """An estimate over pairs (a, b), fast for many `a` at one `b`: a menu is sampled in such runs."""
+
+    many: Callable[[Sequence[Level], Level], list[float]]
+
+    def __call__(self, level: Level) -> float:
+        if level is None:
+            return 0.0
+        assert isinstance(level, tuple)
+        return float(self.many([level[0]], level[1])[0])
+
+
 class Product(Sequence[Level]):
-    """The pairs (a, b) of two menus, lazily, `b` slow. None (that part left dense) is offered for neither."""
+    """The pairs (a, b) of two menus, lazily, `b` slow. None (that part left dense) is in neither."""
 
     def __init__(self, first: Sequence[Level], second: Sequence[Level]) -> None:
         self.first, self.second = first, second

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from secateur import catalog, feasible, views
 from secateur.budget.allocate import Allocator, Plan
+from secateur.budget.menus import Curves
 from secateur.errors import BudgetError
 from secateur.types import Level, Limit, Packing, Term, Weights
 
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 Costs = Mapping[str, float]
 METERED = ("nbytes", "nnz", "macs")
 _PROBE_AT = 0.8  # the file is measured once on the way, when most dead units are gone
-_ROUNDS = 4
+_ROUNDS, _HALVINGS = 4, 6
 _FITS = 12
-_LOOSER, _UNSPENT = 5, 0.02  # so often other levels are tried while more than this share of the limit is left
+_LOOSER, _UNSPENT = 8, 0.02  # so often other levels are tried while more than this share of the limit is left
 _COARSE, _TOP_UPS = 0.05, 12  # a larger share than this is not left unspent before so many single steps were tried
 _SETTLED = 0.005  # the fixed part is known when a round moves it by no more than this share of the whole
 _ALIVE = 0.9  # share of the kept weights that must be able to matter before a small file counts as room
@@ -64,6 +65,7 @@ class Spending:
     high: float = 1.0
     begin: float | None = None
     left_out: str = ""
+    curves: Curves = field(default_factory=Curves)
 
     @property
     def asks_bytes(self) -> bool:
@@ -72,7 +74,7 @@ class Spending:
 
     def allocator(self) -> Allocator:
         """Today's allocator."""
-        return Allocator(self.terms, self.limits, dict(self.fixed))
+        return Allocator(self.terms, self.limits, dict(self.fixed), curves=self.curves)
 
     def levels(
         self, weights: Weights, importance: Mapping[str, Tensor | None], tightness: float, strict: bool = False
@@ -171,7 +173,7 @@ class Spending:
                 plan = self.plan(weights, importance)
             except BudgetError as e:
                 self._face(e, weights, importance)
-                continue
+                return
             near = self._near(plan.levels, weights, importance)
             costs = self.costs_of(near)
             # Contexts make a file smaller than the estimates, removed channels take their readers' columns along. But
@@ -216,14 +218,20 @@ class Spending:
                 if costs_at is None:
                     raise
                 site = e.site
-                if best is None and nearly is None:  # the file answers coarsely: the very tightest may still do
-                    levels = self.tightest(e, weights, importance)
-                    costs = costs_at(levels)
-                    if all(costs[x.kind] <= x.value for x in self.limits):
-                        return levels
-                    over = {x.kind: costs[x.kind] for x in self.limits if costs[x.kind] > x.value}
+                if best is not None or nearly is not None:
+                    break
+                levels = self.tightest(e, weights, importance)  # what is fixed dies with units: these may fit
+                last, costs = levels, costs_at(levels)
+                over = {x.kind: costs[x.kind] for x in self.limits if costs[x.kind] > x.value}
+                if over:
                     smallest = {k: min(smallest.get(k, math.inf), cost) for k, cost in over.items()}
-                break
+                    break
+                # A net of one weight a layer is seldom the answer: between it and the levels that missed lies a better.
+                best, used = levels, max(costs[x.kind] / x.value for x in self.limits)
+                kind, most = self._most_fixed(e)
+                fits, bursts = {**self.fixed, kind: most}, bursts or {kind: 0.0}
+                self.fixed[kind] = (most + bursts.get(kind, 0.0)) / 2
+                continue
             if not self.limits or costs_at is None:
                 return levels
             if levels == best:
@@ -344,7 +352,36 @@ class Spending:
                 error.site,
                 error.kind,
             )
-        self.fixed[error.kind] = smallest - (error.smallest - booked)
+        self._between(*self._most_fixed(error), weights, importance)
+
+    def _most_fixed(self, error: BudgetError) -> tuple[str, float]:
+        """The kind of a refused limit, and the fixed part beside which just the tightest levels are within it."""
+        assert error.kind is not None
+        assert error.smallest is not None
+        limit = self.limit(error.kind)
+        assert limit is not None
+        return error.kind, limit - (error.smallest - self.fixed.get(error.kind, 0.0)) - 1e-9 * limit
+
+    def _between(self, kind: str, high: float, weights: Weights, importance: Mapping[str, Tensor | None]) -> None:
+        """Book the fixed part beside which the real cost meets the limit, by bisection: at `high` it does, at 0 not.
+
+        What is fixed shrinks with the units that die. Booked as dense it leaves the tightest levels only, booked as in
+        the net that these leave it lets the file miss its limit three times over (a MobileNetV2-style net at 1/15).
+        """
+        limit, low = self.limit(kind), 0.0
+        assert self.costs_of is not None
+        assert limit is not None
+        for _ in range(_HALVINGS if high > low else 0):
+            self.fixed[kind] = (low + high) / 2
+            try:
+                levels = self.levels(weights, importance, 1.0, strict=True)
+            except BudgetError:  # by another limit
+                break
+            cost = self.costs_of(self._near(levels, weights, importance))[kind]
+            low, high = (low, self.fixed[kind]) if cost <= limit else (self.fixed[kind], high)
+            if (1 - _COARSE) * limit <= cost <= limit:
+                break
+        self.fixed[kind] = high
 
     def _beyond(self, kind: str, weights: Weights) -> float:
         """What the net costs now beside the weights of the terms."""
@@ -361,7 +398,8 @@ class Spending:
         """The levels of the cheapest network that the estimates know, after they refused the limit of `error`."""
         if error.smallest is None or error.kind is None:
             raise error
-        least = Allocator(self.terms, (Limit(error.kind, error.smallest * (1 + 1e-9)),), dict(self.fixed))
+        tightest = (Limit(error.kind, error.smallest * (1 + 1e-9)),)
+        least = Allocator(self.terms, tightest, dict(self.fixed), curves=self.curves)
         return least(weights, importance, 1.0)
 
     # ---- resume ------------------------------------------------------------------------------------------------

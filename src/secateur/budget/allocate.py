@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from secateur import catalog
 from secateur.budget import one_pool, pareto
-from secateur.budget.menus import matrices, options, packed, priced, scale_of
+from secateur.budget.menus import Curves, matrices, options, packed, priced, scale_of
 from secateur.contracts import Meter
 from secateur.curves import Curve, Joint, Product, Tail, thinned
 from secateur.errors import BudgetError, UsageError
@@ -72,6 +72,7 @@ class Allocator:
         fixed: per kind, the cost that no level changes (graph, header, unconstrained tensors).
         at_least: every free site keeps that many units (weights, rows, n of N:M), so that no layer is cut off.
         relative: measure each site's distance relative to its sum h w^2 instead of plainly.
+        curves: memory of the sites' curves; shared by allocators that are asked about the same weights.
     """
 
     terms: tuple[Term, ...]
@@ -79,6 +80,7 @@ class Allocator:
     fixed: Mapping[str, float] = field(default_factory=dict)
     at_least: int = 1
     relative: bool = False
+    curves: Curves = field(default_factory=Curves, compare=False)
 
     def __post_init__(self) -> None:
         known = catalog.names("budget.meters")
@@ -120,7 +122,7 @@ class Allocator:
             shape, level = _shape(matrix), levels[t.site.name]
             p = packed(t.constraint, shape, level)
             packings.append(p)
-            d = 0.0 if level is None else _estimate(t.constraint.distance(matrix, h))(level)
+            d = 0.0 if level is None else _estimate(self.curves(t, matrix, h))(level)
             rows.append(
                 Row(t.site.name, shape, level, p.nnz, p.bits, p.estimate, p.max_nbytes, d, d * scale_of(matrix, h))
             )
@@ -185,7 +187,7 @@ class Allocator:
         gains, prices, base = [], [], 0.0
         for t in free:
             matrix, h = matrices_of[t.site.name]
-            shape, curve = _shape(matrix), t.constraint.distance(matrix, h)
+            shape, curve = _shape(matrix), self.curves(t, matrix, h)
             price = self._unit_price(t, shape, curve)
             if price is None or not isinstance(curve, Tail):
                 return None
@@ -214,7 +216,7 @@ class Allocator:
         if not free:
             return {}
         meters = self._meters()
-        sites = [options(t, *matrices_of[t.site.name], meters, self.at_least, self.relative) for t in free]
+        sites = [options(t, *matrices_of[t.site.name], meters, self.at_least, self.relative, self.curves) for t in free]
         choice = pareto.choose(sites, np.maximum(budgets, 1e-9) * (1 + 1e-12))  # a limit that is met exactly is met
         if choice is None:
             short = np.flatnonzero(pareto.cheapest(sites).sum(axis=0) > budgets)
@@ -232,7 +234,7 @@ class Allocator:
             if t.given:
                 least[t.site.name] = priced(t, _shape(matrix), t.level, meters)[which]
             else:
-                sampled = options(t, matrix, h, meters, self.at_least, False)
+                sampled = options(t, matrix, h, meters, self.at_least, False, self.curves)
                 least[t.site.name] = float(pareto.cheapest([sampled])[0, which])
         fixed = self.fixed.get(limit.kind, 0.0)
         smallest = fixed + sum(least.values())
@@ -258,7 +260,7 @@ class Allocator:
         """The same limits, wider by one factor (to 5 %), that can be met together; none when not by any factor."""
         meters = self._meters()
         sites = [
-            options(t, *matrices_of[t.site.name], meters, self.at_least, self.relative)
+            options(t, *matrices_of[t.site.name], meters, self.at_least, self.relative, self.curves)
             for t in self.terms
             if not t.given
         ]

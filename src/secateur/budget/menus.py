@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from secateur import views
 from secateur.contracts import Constraint, Meter
-from secateur.curves import Curve, Joint, Product, thinned
+from secateur.curves import Curve, Joint, Product, Sketch, thinned
 from secateur.types import Level, Packing, Term, Weights
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def priced(term: Term, shape: tuple[int, int], level: Level, meters: Sequence[Me
 
 @dataclass(eq=False)
 class _Branch:
-    """One ordered run of levels (for pairs: one value level, every support level)."""
+    """One ordered run of levels (for pairs: one value level, every support level; or one support, every value)."""
 
     levels: Sequence[Level]
     distance: Curve
@@ -73,11 +73,11 @@ class Options:
 
     def _tabulate(self) -> None:
         self._index = [(b, int(i)) for b, branch in enumerate(self.branches) for i in branch.at]
-        for b, i in self._index:
-            if (b, i) not in self._known:
-                level = self.branches[b].levels[i]
-                d = 0.0 if level is None else self.scale * self.branches[b].distance(level)
-                self._known[b, i] = (d, priced(self.term, self.shape, level, self.meters))
+        for b, branch in enumerate(self.branches):
+            new = [int(i) for i in branch.at if (b, int(i)) not in self._known]
+            levels = [branch.levels[i] for i in new]
+            for i, level, d in zip(new, levels, _distances(branch.distance, levels), strict=True):
+                self._known[b, i] = (self.scale * d, priced(self.term, self.shape, level, self.meters))
         rows = [self._known[key] for key in self._index]
         self.distance: Floats = np.array([d for d, _ in rows])
         self.cost: Floats = np.array([c for _, c in rows]).reshape(len(rows), len(self.meters))
@@ -101,19 +101,61 @@ class Options:
         return self._index.index((b, at))
 
 
+def _distances(curve: Curve, levels: Sequence[Level]) -> list[float]:
+    """The curve at each level; pairs of one value level at once."""
+    pairs = [x for x in levels if isinstance(x, tuple)]
+    if isinstance(curve, Sketch) and len(pairs) == len(levels) and len({x[1] for x in pairs}) == 1:
+        return curve.many([x[0] for x in pairs], pairs[0][1])
+    return [0.0 if level is None else curve(level) for level in levels]
+
+
+class Curves:
+    """The curve of each site as last asked for; made anew only where weights, importance or set have changed.
+
+    The budget is asked again and again about the same weights (files are written until one fits), and an estimate for
+    pairs solves a hundred codebooks.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[Constraint, Tensor, Tensor | None, Curve]] = {}
+
+    def __call__(self, term: Term, matrix: Tensor, h: Tensor | None) -> Curve:
+        known = self._last.get(term.site.name)
+        if known and known[0] == term.constraint and _same(known[1], matrix) and _same(known[2], h):
+            return known[3]
+        kept, importance = matrix.clone(), None if h is None else h.clone()
+        curve = term.constraint.distance(kept, importance)
+        self._last[term.site.name] = (term.constraint, kept, importance, curve)
+        return curve
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return a.shape == b.shape and a.dtype == b.dtype and bool((a == b).all())
+
+
 def options(
-    term: Term, matrix: Tensor, h: Tensor | None, meters: Sequence[Meter], at_least: int, relative: bool
+    term: Term,
+    matrix: Tensor,
+    h: Tensor | None,
+    meters: Sequence[Meter],
+    at_least: int,
+    relative: bool,
+    curves: Curves | None = None,
 ) -> Options:
     """The first sample of a free term's menu, "leave dense" included."""
     shape = (int(matrix.shape[0]), int(matrix.shape[1]))
-    menu, curve = term.constraint.levels(shape), term.constraint.distance(matrix, h)
+    menu, curve = term.constraint.levels(shape), (curves or Curves())(term, matrix, h)
     estimate: Curve = curve.estimate if isinstance(curve, Joint) else curve
     branches = [_Branch([None], lambda level: 0.0, np.zeros(1, np.int64))]
     if isinstance(menu, Product):
         first = _floor(menu.first, at_least)
-        for value in thinned(menu.second, _VALUE_LEVELS):
+        for value in [None, *thinned(menu.second, _VALUE_LEVELS)]:  # None: raw values, as a part alone has them
             pairs = _Pairs(first, value)
-            branches.append(_Branch(pairs, estimate, _spread(len(pairs), _JOINT_GRID)))
+            branches.append(_Branch(pairs, estimate, _spread(len(pairs), _GRID if value is None else _JOINT_GRID)))
+        whole = [(first[-1], value) for value in menu.second]  # every value level with no weight dropped
+        branches.append(_Branch(whole, estimate, _spread(len(whole), _JOINT_GRID)))
     else:
         levels = _floor(menu, at_least) if term.constraint.kind == "support" else menu
         branches.append(_Branch(levels, estimate, _spread(len(levels), _GRID)))

@@ -10,14 +10,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from secateur.constraints import _levels as lv
 from secateur.contracts import Constraint, DistanceCurve, Piece
-from secateur.curves import Curve, Joint, Memo, Product, thinned
+from secateur.curves import Curve, Joint, Memo, Product, Sketch, thinned
 from secateur.errors import ConstraintError, UsageError
 from secateur.types import VALUE_ENTROPY, Level, Packing, log2_choose
 
+Floats = NDArray[np.float64]
 _ROUNDS = 20  # alternations at most; they stop by themselves after 3-6
 _SKETCH_LEVELS, _SKETCH_VALUES, _SKETCH_ENTRIES = 8, 1000, 16
 
@@ -132,7 +134,7 @@ class Both(Constraint):
     def distance(self, weight: Tensor, importance: Tensor | None = None) -> Curve:
         """Exact by projecting; the estimate adds the two parts' distances, the second from a sample of the kept."""
         lv.checked("both", weight, importance)
-        return Joint(Memo(DistanceCurve(self, weight, importance)), Memo(self._sketch(weight, importance)))
+        return Joint(Memo(DistanceCurve(self, weight, importance)), self._sketch(weight, importance))
 
     def split(self, level: Level) -> tuple[tuple[Constraint, Level], ...]:
         return tuple(zip(self.parts, _pair(level), strict=True))
@@ -164,7 +166,7 @@ class Both(Constraint):
             z, best = trial, now
         return z
 
-    def _sketch(self, weight: Tensor, h: Tensor | None) -> Curve:
+    def _sketch(self, weight: Tensor, h: Tensor | None) -> Sketch:
         support, values = self.parts
         shape = (int(weight.shape[0]), int(weight.shape[1]))
         dropped = support.distance(weight, h)
@@ -180,29 +182,29 @@ class Both(Constraint):
 
         def per_kept(where: Level, what: Level) -> tuple[int, float]:
             n, scale, curve = rounding(where)
-            if n == 0:
-                return 0, 0.0
+            return (n, scale * curve(what) / n) if n else (0, 0.0)
+
+        grid = thinned(support.levels(shape), _SKETCH_LEVELS)
+
+        @cache
+        def table(what: Level) -> tuple[Floats, Floats]:
+            points = sorted(per_kept(level, what) for level in grid)
+            return np.log1p([n for n, _ in points]), np.array([e for _, e in points])
+
+        def rounded(nnz: Floats, what: Level) -> Floats:
             # Codebooks of many entries: the error falls with their square (Panter & Dite 1951), no need to solve.
             few = min(what, _SKETCH_ENTRIES) if isinstance(what, int) else what
             fall = (few / what) ** 2 if isinstance(what, int) and isinstance(few, int) else 1.0
-            return n, fall * scale * curve(few) / n
+            return nnz * fall * np.interp(np.log1p(nnz), *table(few))
 
-        menu = support.levels(shape)
-        grid = thinned(menu, _SKETCH_LEVELS)
-
-        @cache
-        def table(what: Level) -> tuple[list[float], list[float]]:
-            points = sorted(per_kept(level, what) for level in grid)
-            return [math.log1p(n) for n, _ in points], [e for _, e in points]
-
-        def estimate(level: Level) -> float:
-            where, what = _pair(level)
+        def many(wheres: Sequence[Level], what: Level) -> list[float]:
+            gone = [dropped(where) for where in wheres]
             if what is None:
-                return dropped(where)
-            nnz = weight.numel() if where is None else support.packing(shape, where).nnz
-            return dropped(where) + nnz * float(np.interp(math.log1p(nnz), *table(what)))
+                return gone
+            nnz = [weight.numel() if where is None else support.packing(shape, where).nnz for where in wheres]
+            return list(gone + rounded(np.array(nnz, np.float64), what))
 
-        return estimate
+        return Sketch(many)
 
 
 def _pair(level: Level) -> tuple[Level, Level]:
