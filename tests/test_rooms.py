@@ -15,7 +15,7 @@ BOTTOM = {
 # Root modules that tie rooms together; rooms never import them (but reproduce and cli do).
 TIES = {
     *("api", "job", "search", "spending", "written", "record", "compressor", "planning", "timing"),
-    *("recipe", "verify", "progress", "result", "naming", "cli", "reproduce", "testing", "__main__"),
+    *("recipe", "defaults", "verify", "progress", "result", "naming", "cli", "reproduce", "testing", "__main__"),
 }
 ALLOWED = {
     "budget": {"formats", "engine"},

@@ -176,7 +176,7 @@ def plan(recipe: Recipe, data_dir: str | Path | None = None) -> dict[str, Any]:
     job = make_job(asked, recipe, Ledger(), None)
     job.settle_dense()  # the teacher, for a saliency that measures gradients
     found = planning.plan(job)
-    found["notes"] = [*filter(None, [left_out_note(found["left_out"])])]
+    found["notes"] = [*filter(None, [left_out_note(found["left_out"]), recipe.resolved(*job.start.traced.free)[1]])]
     if recipe.dense is not None and recipe.weights is None:
         found["notes"].append("the recipe trains the dense net first: metrics here are those of random weights")
     return found
@@ -322,6 +322,7 @@ def _compress(
         answer = search.solve(job)
     with seeds.isolated(n_threads):  # the training is safe in the ledger: no need to wait for a step's end
         files = answer.best.files
+        recipe = recipe.resolved(*job.start.traced.free)[0]
         resolved = recipe.to_yaml(
             sites=[{"name": t.site.name, "constraint": planning.name_of(t.constraint)} for t in job.start.terms],
             versions=record.versions(),
@@ -403,6 +404,9 @@ def _check_fits(asked: _Asked, job: Job) -> None:
     job.terms_of(traced)
     if note := left_out_note(left_out(traced)):
         logging.getLogger("secateur").warning(note)
+    if note := job.recipe.resolved(*traced.free)[1]:
+        logging.getLogger("secateur").warning(note)
+        asked.notes.append(note)
     first_batch(asked.train)  # says what is wrong with it
     inputs, targets = pair(next(iter(asked.train)), "train")
     with metrics.evaluating(job.dense):

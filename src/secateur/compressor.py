@@ -98,6 +98,7 @@ class Compressor:
         setting = Setting(dense, _NoBatches(), lambda o, t: o, judge, True, self._recipe.seed, Ledger())
         self._job = Job(self._recipe, setting, dense, self._example, tuple(self._recipe.limits()))
         traced, terms = self._job.start.traced, self._job.start.terms
+        self._recipe, self._chosen = self._recipe.resolved(*traced.free)
         self._net = Net(model, traced, terms)
         self._stats = optimizers.Statistics(self._params)
         self._stats.optimizer = optimizer
@@ -166,6 +167,7 @@ class Compressor:
             "notes": [
                 *filter(None, [self._example.note]),
                 *([] if self._evaluate else ["no evaluate was given: metrics are not measured"]),
+                *filter(None, [self._chosen]),
             ],
         }
         report = record.build(job, search.Answer(best, None), judge, self._example.inputs, facts)

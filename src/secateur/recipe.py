@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
-from secateur import catalog, naming, schedules
+from secateur import catalog, defaults, naming, schedules
 from secateur.contracts import Constraint, Objective, Saliency, Solver
 from secateur.errors import ConstraintError, UsageError
 from secateur.limits import QUOTED, check_values, quoted, read_yaml
@@ -90,7 +90,7 @@ class Recipe(BaseModel):
     dynamic_batch: bool | None = None  # null: free where the network permits it
     budget: dict[str, float] = {}
     minimise: Literal["nbytes", "nnz", "macs", "loss"] | None = None
-    constrain: list[Constrain] = [Constrain.model_validate({"with": "topk"})]
+    constrain: list[Constrain] | None = None  # None: what the budget asks for (defaults.py)
     solver: dict[str, Any] = {"name": "gradual", "epochs": 10}
     saliency: dict[str, Any] = {"name": "abs_v_power"}  # docs/design/default-saliency.md
     objective: list[dict[str, Any]] = Field([{"name": "task"}], min_length=1)
@@ -177,7 +177,7 @@ class Recipe(BaseModel):
         self.build_saliency()
         self.build_objectives()
         self.build_objectives(polish=True)
-        for entry in self.constrain:
+        for entry in self.constrain or ():
             build_constraint(entry.with_)
         self.dense_training()
         self.training_of("polish")
@@ -260,6 +260,17 @@ class Recipe(BaseModel):
         """The budget as hard limits in base units (bytes, counts, fractions)."""
         return [Limit(k, v) for k, v in self.budget.items()]
 
+    def resolved(self, sites: Sequence[Site], groups: Sequence[Site]) -> tuple[Recipe, str | None]:
+        """The recipe with `constrain` written out, and, where it was left out, the sentence that says what was chosen.
+
+        Args:
+            sites, groups: the weights and the coupled channels of the net that it is for.
+        """
+        if self.constrain is not None:
+            return self, None
+        choice = defaults.chosen(self.budget, self.minimise, sites, groups)
+        return self.replace(constrain=list(choice.constrain)), choice.note
+
     def build_terms(self, sites: Sequence[Site], groups: Sequence[Site] = ()) -> tuple[Term, ...]:
         """Resolve `constrain` against the sites found. Later entries override earlier ones on the same site.
 
@@ -271,7 +282,7 @@ class Recipe(BaseModel):
             UsageError: a pattern matches nothing (with the nearest names), or a level does not fit.
         """
         chosen: dict[str, Term] = {}
-        for i, entry in enumerate(self.constrain):
+        for i, entry in enumerate(self.resolved(sites, groups)[0].constrain or ()):
             constraint = build_constraint(entry.with_)
             pool = naming.pool_of(constraint.view, sites, groups)
             for site in naming.match(entry.where, entry.exclude, pool, [*sites, *groups], f"constrain[{i}]"):

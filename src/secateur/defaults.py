@@ -1,0 +1,69 @@
+"""What a recipe without `constrain` asks for: chosen by the budget, and said in one sentence.
+
+Measured in docs/design/default-recipe.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from secateur.types import Site
+
+_KINDS = ("nbytes", "macs", "nnz")  # the first one that is limited decides
+_NOTES = {
+    "nbytes": "[topk, codebook]: which weights stay, and a few values for them. The file becomes the smallest so, and "
+    "runs no faster than scattered zeros let it; for speed write constrain: {with: [topk, uniform]} (int8) or "
+    "{with: [rows, codebook]} (whole channels)",
+    "macs": "rows: whole channels, which every runtime turns into time{rest}. Values keep 32 bits, so that the file is "
+    "larger than it need be; for fewer bytes limit nbytes, or write constrain: {{with: [rows, codebook]}}",
+    "nnz": "topk: the largest weights wherever they are, with 32-bit values. For a small file limit nbytes, or write "
+    "constrain: {with: [topk, codebook]}; for speed {with: rows} (whole channels)",
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The entries of `constrain`, and the sentence for report, progress and plan: what was taken, why, how else."""
+
+    constrain: tuple[dict[str, Any], ...]
+    note: str
+
+
+def chosen(
+    budget: Collection[str], minimise: str | None, sites: Sequence[Site] = (), groups: Sequence[Site] = ()
+) -> Choice:
+    """The default for the kinds of limits in `budget`: bytes before multiply-adds before nonzeros.
+
+    Bytes: supports and values jointly. Multiply-adds: channels, and single weights where no channels can go.
+    Nonzeros: top-k. An accuracy drop alone is a search for the smallest file, unless `minimise` names another size.
+
+    Args:
+        sites, groups: the weights of the net and its coupled channels.
+    """
+    kind = next((k for k in _KINDS if k in budget), None)
+    why = f"a limit on {kind}"
+    if kind is None:
+        kind = minimise if minimise in _KINDS else "nbytes"
+        why = f"accuracy_drop alone (the least {kind} is sought)" if "accuracy_drop" in budget else "no limit"
+    entries, rest = _entries(kind, sites, groups)
+    note = _NOTES[kind]
+    if kind == "macs":
+        none = not any(e["with"] == "rows" for e in entries)
+        note = _NOTES["nnz"] if none else note.format(rest=rest)
+    return Choice(entries, f"no `constrain` was given: {why} takes {note}")
+
+
+def _entries(kind: str, sites: Sequence[Site], groups: Sequence[Site]) -> tuple[tuple[dict[str, Any], ...], str]:
+    if kind == "nbytes":
+        return ({"where": "*", "with": ["topk", "codebook"]},), ""
+    coupled = {m.param for g in groups for m in (*g.members, *g.removes)}
+    alone = [s.name for s in sites if s.op not in ("bias", "norm") and s.name not in coupled]
+    if kind == "nnz" or not groups:
+        return ({"where": "*", "with": "topk"},), ""
+    if not alone:
+        return ({"where": "*", "with": "rows"},), ""
+    named = f"{', '.join(alone[:3])}{f' and {len(alone) - 3} more' if len(alone) > 3 else ''}"
+    entries = ({"where": "*", "with": "rows"}, {"where": alone, "with": "topk"})
+    return entries, f"; and topk on the weights that no channel belongs to ({named})"
