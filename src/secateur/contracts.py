@@ -120,6 +120,17 @@ class Piece(ABC):
         """Cheap stand-in for the set's full projection while training changes little; default: stay in the piece."""
         return self.project(matrix)
 
+    def advance(self, latent: Tensor, member: Tensor, moved: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """One straight-through step: the new latent weights, and the member that the net shows next.
+
+        Args:
+            latent: the weights before rounding.
+            member: what the net showed, `moved`: what the optimizer made of that.
+            n: such steps before the assignment is final.
+        """
+        latent = latent + (moved - member)
+        return latent, self.follow(latent)
+
 
 @dataclass(frozen=True)
 class Saliency(ABC):

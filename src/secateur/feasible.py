@@ -214,12 +214,34 @@ class Frozen:
         if self._names:
             torch._foreach_mul_([tensors[n] for n in self._names], self._values)
 
-    def apply_(self, tensors: Weights, follow: bool = False) -> None:
-        """Project the tensors (all names of the terms) onto the piece, in place; or let it `follow` them."""
+    def apply_(self, tensors: Weights) -> None:
+        """Project the tensors (all names of the terms) onto the piece, in place."""
         self.mask_(tensors)
         for term, piece in self.pieces:
-            view = term.constraint.view
-            move = piece.follow if follow else piece.project
-            near = move(views.matrix(term.site, view, tensors))
-            for name, value in views.write(term.site, view, tensors, near).items():
-                tensors[name].copy_(value)
+            self._put(term, piece.project(views.matrix(term.site, term.constraint.view, tensors)), tensors)
+
+    def advance_(self, latent: Weights, member: Weights, moved: Weights, n: int) -> dict[str, Tensor]:
+        """One straight-through step (`Piece.advance`): `latent` is changed in place, what the net shows is returned."""
+        import torch
+
+        before = {name: w.clone() for name, w in latent.items()}
+        torch._foreach_add_(list(latent.values()), [moved[name] - member[name] for name in latent])
+        shown = {name: w.clone() for name, w in latent.items()}
+        done: set[str] = set()
+        for term, piece in self.pieces:
+            view, names = term.constraint.view, {m.param for m in term.site.members}
+            if done.isdisjoint(names):
+                was, at, now = (views.matrix(term.site, view, x) for x in (before, member, moved))
+                after, near = piece.advance(was, at, now, n)
+                self._put(term, after, latent)
+            else:  # the step was made by an earlier term; this one only holds it
+                near = piece.follow(views.matrix(term.site, view, shown))
+            self._put(term, near, shown)
+            done |= names
+        self.mask_(shown)
+        return shown
+
+    @staticmethod
+    def _put(term: Term, matrix: Tensor, tensors: Weights) -> None:
+        for name, value in views.write(term.site, term.constraint.view, tensors, matrix).items():
+            tensors[name].copy_(value)

@@ -5,6 +5,7 @@ Each returns the very matrix it was frozen at when given it (bit for bit), so re
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from secateur.contracts import Piece
 
 _LLOYD = 2  # rounds from the last exact scale
+_DRIFT = 0.05  # of the way to the next value; see `Clusters.advance`
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +45,11 @@ class Clusters(Piece):
     """Matrices with one free value per cluster; `labels` int64 [rows, cols], -1 = fixed at zero.
 
     A cluster's mean is taken from its first element, so equal values give exactly themselves.
+    `gap` is the mean distance of a weight's value to the nearest other one (inf: there is no other).
     """
 
     labels: Tensor
+    gap: float = math.inf
 
     @cached_property
     def _flat(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -66,6 +70,21 @@ class Clusters(Piece):
             total = torch.zeros_like(start).index_add_(0, labels, x - start[labels])
             out[kept] = (start + total / sizes)[labels].to(matrix.dtype).add_(0.0)
         return out.view_as(matrix)
+
+    def advance(self, latent: Tensor, member: Tensor, moved: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """Values take their whole step; what a weight does beside its cluster is slowed.
+
+        In the `n` steps it comes `_DRIFT` of the gap far on average, whatever the learning rate. An adaptive
+        optimizer moves every weight by about the learning rate a step, also where its gradient is noise; at 4e-3 a
+        weight crosses several values between two assignments, and each assignment then rounds another net. Few-valued
+        separable CNN on MNIST, two epochs from the same projection (validation loss): 0.664, 0.217, 0.199 at lr 4e-3,
+        1e-3, 2.5e-4 without this, 0.197, 0.216, 0.199 with 0.1 of the gap, 0.194, 0.205, 0.206 with 0.03.
+        """
+        shown = self.project(moved)
+        own = moved - shown
+        mean = float(own.abs().sum()) / max(int(own.count_nonzero()), 1)
+        slow = min(_DRIFT * self.gap / (max(n, 1) * mean), 1.0) if mean else 1.0
+        return latent + (shown - member) + slow * own, shown
 
 
 @dataclass(frozen=True, eq=False)

@@ -128,7 +128,7 @@ class Codebook(Constraint):
         if self.zero == "free":
             order = torch.cumsum(values != 0, 0) - 1
             labels = torch.where(values == 0, -1, order)[labels]
-        return Clusters(labels)
+        return Clusters(labels, _gap(weight, values))
 
     def packing(self, shape: tuple[int, int], level: Level) -> Packing:
         """Every weight an index of log2(m) bits (m + 1 values with a free zero), and m entries."""
@@ -194,3 +194,13 @@ class Codebook(Constraint):
         rounded: Tensor = torch.unique(torch.from_numpy(centres).to(weight.dtype))
         index = nearest(weight.detach().double().cpu().numpy(), rounded.double().numpy())
         return rounded[torch.from_numpy(index)].to(weight.device).add_(0.0)
+
+
+def _gap(weight: Tensor, values: Tensor) -> float:
+    """Mean distance of a nonzero weight's value to the nearest other one of `values` (ascending)."""
+    kept = weight[weight != 0]
+    if values.numel() < 2 or not kept.numel():
+        return math.inf
+    steps = values.double().diff()
+    nearest_other = torch.minimum(torch.cat([steps[:1], steps]), torch.cat([steps, steps[-1:]]))
+    return float(nearest_other[torch.searchsorted(values, kept.contiguous())].mean())

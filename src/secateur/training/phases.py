@@ -39,6 +39,7 @@ class Phase:
     """No constraint at all: the dense training. The other phases override what differs."""
 
     feasible = False  # does the phase start from (and stay at) an answer? then its first point is judged too
+    projects = False  # do its points differ from the weights that were trained?
 
     def __init__(self, params: Live, total_steps: int) -> None:
         self.params, self.total_steps, self.n = params, total_steps, 0
@@ -90,6 +91,8 @@ class Phase:
 
 class Approach(Phase):
     """The solver's phase: towards the sets."""
+
+    projects = True
 
     def __init__(self, solver: Solver, problem: Problem, memory: Memory | None = None) -> None:
         super().__init__(problem.params, problem.total_steps)
@@ -150,7 +153,7 @@ class Approach(Phase):
 class Held(Phase):
     """Masked retraining: gradients and steps stay inside the linear piece through the weights at the start."""
 
-    feasible = True
+    feasible = projects = True
 
     def __init__(self, terms: tuple[Term, ...], levels: Levels, params: Live, total_steps: int) -> None:
         super().__init__(params, total_steps)
@@ -184,11 +187,11 @@ class Snap(Phase):
 
     The parameters hold the member Q; after the optimizer moved Q by d, the latent weights W become W + d inside the
     support, and Q = projection of W: a full one every `every` steps, in between what the piece of the last one makes
-    of W (`Piece.follow`: cluster means; new codes of a uniform grid). After `loose` of the steps the assignment is
-    frozen and the rest is masked retraining in that piece (tied clusters).
+    of the step (`Piece.advance`: values move, weights drift slowly; new codes of a uniform grid). After `loose` of the
+    steps the assignment is frozen and the rest is masked retraining in that piece (tied clusters).
     """
 
-    feasible = True
+    feasible = projects = True
 
     def __init__(
         self,
@@ -223,15 +226,11 @@ class Snap(Phase):
         if self.n > self.freeze_at:
             self.frozen.apply_(live)
             return
-        names = list(self.latent)
-        latent = [self.latent[k] for k in names]
-        torch._foreach_add_(latent, torch._foreach_sub([live[k] for k in names], [self.member[k] for k in names]))
+        near = self.frozen.advance_(self.latent, self.member, live, self.freeze_at)
         self.support.apply_(self.latent)
         if self.n % self.every == 0 or self.n == self.freeze_at:
             self._assign()
         else:
-            near = {k: v.clone() for k, v in self.latent.items()}
-            self.frozen.apply_(near, follow=True)
             self._show(near)
 
     def tracked(self) -> dict[str, Tensor]:
