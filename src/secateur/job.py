@@ -18,7 +18,7 @@ from secateur.contracts import Constraint, Saliency, Solver
 from secateur.errors import BudgetError, CheckError, ConstraintError, InterruptedRun, UsageError
 from secateur.membership import Asked
 from secateur.spending import Spending
-from secateur.training import optimizers, seeds
+from secateur.training import norms, optimizers, seeds
 from secateur.training.batches import call, pair
 from secateur.training.loop import Outcome, Setting, Stage, combined_loss, load_weights, train
 from secateur.training.metrics import evaluating
@@ -238,6 +238,7 @@ class Job:
 
     def _narrow(self, net: Net, purse: Spending) -> tuple[Net, Spending]:
         """The same terms on the physically smaller net, the budget's way unchanged."""
+        self.remeasure(net.module)
         small, cut = graph.shrink(net.module, net.traced)
         traced = graph.trace(small, self.example_inputs)
         before = {t.site.name: t for t in net.terms}
@@ -314,7 +315,7 @@ class Job:
             full |= feasible.project(net.terms, levels, full)
             small = written.smaller(net.module, net.traced, full, net.may_cut)[0].eval()
             cost = sizes(small, net.traced, self.template.nbytes(small, net.terms))
-            found.update(near=near, module=small, sizes=cost, levels=dict(levels))
+            found.update(near=near, sizes=cost, levels=dict(levels))
             return cost
 
         levels = purse.fit(weights, h, write_at)
@@ -322,11 +323,26 @@ class Job:
             write_at(levels)
         load_weights(net.module, found["near"])
         net.levels = dict(levels)
+        self.remeasure(net.module)  # a cut folds constants by these statistics
         if net.asked is None:  # trims come later: they tighten terms that a cut has rewritten
             net.asked = Asked(net.terms, dict(levels), len(net.surgery))
         self.pulse(f"{name}.fit", last=True)
-        metric = self._remember(f"{name}.raw", lambda: self.evaluate(found["module"]))
+        metric = self._remember(f"{name}.raw", lambda: self.evaluate(self.written_now(net, found["near"])))
         return {"metric": metric, **found["sizes"]}
+
+    def remeasure(self, module: nn.Module) -> None:
+        """Batch-norm statistics of the weights as they are now, in place."""
+        if norms.has_norms(module):
+            norms.remeasure(module, self.setting.norm_batches)
+
+    def written_now(self, net: Net, weights: Weights) -> nn.Module:
+        """The network that would be written, before any training, in evaluation mode."""
+        full = {**net.weights, **weights}
+        full |= feasible.project(net.terms, net.levels, full)
+        rounded = copy.deepcopy(net.module)
+        load_weights(rounded, full)
+        self.remeasure(rounded)
+        return written.smaller(rounded, net.traced, full, net.may_cut)[0].eval()
 
     def project(self, net: Net, levels: Mapping[str, Level], weights: Weights, h: feasible.Importance) -> Weights:
         terms, at = feasible.support_only(net.terms, levels)

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from secateur.errors import FormatError, UnsupportedError, UsageError
-from secateur.graph import Traced, apply_surgery, recalibrate, shrink, trace
+from secateur.errors import FormatError, UnsupportedError
+from secateur.graph import Traced, apply_surgery, shrink, trace
 from secateur.graph.capture import arguments
 
 from .nets import HardView, LeNet, Mlp, PadLayers, ResNet, Tied, TwoInputs, Vgg, all_nets, more_nets, shake
@@ -360,22 +360,3 @@ def test_padding_that_is_not_there_cannot_be_taken() -> None:
     pads = [{"module": "blocks.1.pad", "side": 4, "less": 3}]
     with pytest.raises(FormatError, match="has no 3 to give"):
         apply_surgery(PadLayers(), {"version": 1, "pads": pads})
-
-
-def test_recalibrate_takes_the_statistics_of_the_data() -> None:
-    torch.manual_seed(0)
-    net = Vgg().train()
-    shake(net)
-    batches = [torch.randn(16, 3, 16, 16) for _ in range(4)]
-    before = copy.deepcopy(net.state_dict())
-    state = torch.get_rng_state()
-    new = recalibrate(net, batches)
-    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
-    assert torch.equal(torch.get_rng_state(), state)
-    assert new.training
-    assert new.features[1].momentum == net.features[1].momentum
-    with torch.no_grad():
-        first = torch.cat([net.features[0](b) for b in batches])
-    assert torch.allclose(new.features[1].running_mean, first.mean((0, 2, 3)), atol=1e-5)
-    with pytest.raises(UsageError, match="no batch"):
-        recalibrate(net, [])

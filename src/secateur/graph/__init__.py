@@ -2,7 +2,6 @@
 
 from secateur.graph.example import Example, settle
 from secateur.graph.rewrite import after_cut, apply_surgery, shrink
-from secateur.graph.statistics import recalibrate
 from secateur.graph.tracing import Traced, trace
 
-__all__ = ["Example", "Traced", "after_cut", "apply_surgery", "recalibrate", "settle", "shrink", "trace"]
+__all__ = ["Example", "Traced", "after_cut", "apply_surgery", "settle", "shrink", "trace"]

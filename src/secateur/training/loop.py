@@ -6,6 +6,8 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,11 +16,11 @@ from torch import Tensor, nn
 from secateur import schedules
 from secateur.contracts import Objective
 from secateur.errors import DivergedError, InterruptedRun, UsageError
-from secateur.training import augment, optimizers, seeds
+from secateur.training import augment, norms, optimizers, seeds
 from secateur.training.average import Average
-from secateur.training.batches import Batches, call
+from secateur.training.batches import Batch, Batches, call
 from secateur.training.checkpoint import Ledger
-from secateur.training.metrics import Evaluate, evaluating
+from secateur.training.metrics import Evaluate, evaluating, scored
 from secateur.training.phases import Phase
 from secateur.types import Progress
 
@@ -47,6 +49,11 @@ class Setting:
     def params(self) -> dict[str, Tensor]:
         """The model's parameters by name; frozen ones too, which get no gradient and so never move in training."""
         return {k: p for k, p in self.model.named_parameters() if p.is_floating_point()}
+
+    @cached_property
+    def norm_batches(self) -> list[Batch]:
+        """The batches on which batch-norm statistics are measured anew: the same all the run, read once."""
+        return list(islice(self.batches.epoch(self.seed, "norms", 0), norms.BATCHES))
 
     def better(self, a: float, b: float | None) -> bool:
         """Is metric `a` better than `b`?"""
@@ -132,6 +139,7 @@ class _Run:
         self.step = 0
         self.best: dict[str, Tensor] = {}
         self.metric: float | None = None
+        self.scores: dict[str, float] = {}  # what else is known of the best point: its loss decides between equals
         self.curve: list[dict[str, float]] = []
         self.loss_sum, self.loss_n = 0.0, 0
         self.seconds = 0.0
@@ -210,33 +218,51 @@ class _Run:
         with torch.no_grad():
             point = self.phase.candidate({k: v.detach().clone() for k, v in source.items()})
         names = self.s.model.state_dict().keys()
-        return {k: v for k, v in point.items() if k in names}
+        point = {k: v for k, v in point.items() if k in names}
+        return point | self._statistics(point)
+
+    def _statistics(self, point: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Batch-norm statistics of a point that a projection made: the running ones are those of other weights."""
+        if not (self.phase.projects and norms.has_norms(self.s.model)):
+            return {}
+        live = weights_of(self.s.model)
+        load_weights(self.s.model, point)
+        found = norms.remeasure(self.s.model, self.s.norm_batches)
+        load_weights(self.s.model, live)
+        return found
 
     def _judge_start(self) -> None:
         """The point as projected is an answer too: training must not end below it."""
         self.best = self._point()
-        self.metric = self._metric_of(self.best)
+        self.metric, self.scores = self._scored(self.best)
 
-    def _metric_of(self, point: Mapping[str, Tensor]) -> float:
+    def _scored(self, point: Mapping[str, Tensor]) -> tuple[float, dict[str, float]]:
         live = weights_of(self.s.model)
         load_weights(self.s.model, point)
         with evaluating(self.s.model):
-            metric = float(self.s.evaluate(self.s.model))
+            found = scored(self.s.evaluate, self.s.model)
         load_weights(self.s.model, live)
-        return metric
+        return found
+
+    def _best_so_far(self, metric: float, scores: Mapping[str, float]) -> bool:
+        """Better by the metric, or as good with a lower loss: accuracy counts answers, not how sure they are."""
+        if metric == self.metric and "loss" in scores and "loss" in self.scores:
+            return scores["loss"] < self.scores["loss"]
+        return self.s.better(metric, self.metric)
 
     def _judge(self, epoch: float) -> None:
         point = self._point()
-        metric = self._metric_of(point)
+        metric, scores = self._scored(point)
         self.s.model.train()
         loss = self.loss_sum / max(self.loss_n, 1)
         self.loss_sum, self.loss_n = 0.0, 0
-        row = {"epoch": epoch, "step": self.step, "loss": loss, "metric": metric, **self.phase.numbers(point)}
+        row = {"epoch": epoch, "step": self.step, "loss": loss, "metric": metric}
+        row |= {f"valid_{k}": v for k, v in scores.items()} | self.phase.numbers(point)
         self.curve.append({**row, "lr": self.statistics.learning_rate()})
         if not self.stage.keep_best:
             self.metric = metric
-        elif self.s.better(metric, self.metric):
-            self.metric, self.best = metric, point
+        elif self._best_so_far(metric, scores):
+            self.metric, self.scores, self.best = metric, scores, point
 
     def _tell(self, total: int) -> None:
         if self.s.on_progress is None:
@@ -264,6 +290,7 @@ class _Run:
             "statistics": stat_facts,
             "average": self.average.n if self.average else 0,
             "metric": self.metric,
+            "scores": self.scores,
             "curve": self.curve,
             "loss": [self.loss_sum, self.loss_n],
             "seconds": self.seconds,
@@ -289,7 +316,7 @@ class _Run:
             self.average.values = {k: torch.empty_like(own[k]).copy_(v) for k, v in parts["average"].items()}
             self.average.n = int(facts["average"])
         self.best, self.step = parts.get("best", {}), int(facts["step"])
-        self.metric, self.curve = facts["metric"], facts["curve"]
+        self.metric, self.scores, self.curve = facts["metric"], facts["scores"], facts["curve"]
         self.loss_sum, self.loss_n = facts["loss"]
         self.seconds = float(facts["seconds"])
 
