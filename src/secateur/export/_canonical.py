@@ -16,7 +16,11 @@ Array = np.ndarray[Any, Any]
 
 @dataclass
 class Canonical:
-    """A graph taken apart: nodes in order, constants by name, shapes where known (free axes as text)."""
+    """A graph taken apart: nodes in order, constants by name, shapes where known (free axes as text).
+
+    `params` are constants that keep their names. `weights` are those of them that are stored as the module has them,
+    or transposed: what the network computes from them before use stays in the graph, for runtimes to do while loading.
+    """
 
     nodes: list[Any]
     constants: dict[str, Array]
@@ -25,6 +29,7 @@ class Canonical:
     shapes: dict[str, list[int | str]]
     types: dict[str, int]
     params: frozenset[str] = frozenset()
+    weights: frozenset[str] = frozenset()
     opset: int = 18
 
     @property
@@ -63,7 +68,7 @@ def take_apart(model: Any, params: frozenset[str]) -> Canonical:
             shapes[end.name], types[end.name] = shapes[nodes[-1].input[0]], types[nodes[-1].input[0]]
         taken.add(end.name)
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
-    return Canonical(nodes, constants, heads, ends, shapes, types, params, int(opset))
+    return Canonical(nodes, constants, heads, ends, shapes, types, params, opset=int(opset))
 
 
 def _copies(protos: Any) -> list[Any]:

@@ -60,6 +60,10 @@ def _fold_constants(g: Canonical) -> None:
         known = all(i in g.constants for i in n.input if i) and n.op_type != "Identity"
         if n.op_type == "Shape" and n.input[0] in g.constants:
             known = True
+        elif known and not g.weights.isdisjoint(n.input):
+            if not _turned(g, n):
+                kept.append(n)
+            continue
         if n.op_type == "CastLike" and n.input[0] in g.constants and g.types.get(n.input[1]):
             value = g.constants[n.input[0]].astype(helper.tensor_dtype_to_np_dtype(g.types[n.input[1]]))
             put(g, n.output[0], value)
@@ -78,18 +82,25 @@ def _fold_constants(g: Canonical) -> None:
             None, {i: g.constants[i] for i in used}
         )
         for o, value in zip([o for o in n.output if o], results, strict=True):
-            # A transposed parameter keeps its name, marked.
-            if (
-                n.op_type == "Transpose"
-                and n.input[0] in g.params
-                and len(g.readers(o))
-                and f"{n.input[0]}.T" not in g.constants
-            ):
-                rename(g, o, f"{n.input[0]}.T")
-                o = f"{n.input[0]}.T"
-                g.params |= {o}
             put(g, o, np.asarray(value))
     g.nodes = kept
+
+
+def _turned(g: Canonical, n: Any) -> bool:
+    """Whether a node that transposes a weight is done with: the weight is stored so, under its name, marked.
+
+    Not where something reads the weight as it is: nothing is stored twice.
+    """
+    name, made = n.input[0], f"{n.input[0]}.T"
+    matrix = n.op_type == "Transpose" and g.constants[name].ndim == 2 and n.output[0] not in g.output_names
+    if not matrix or attributes(n).get("perm") == [0, 1] or any(r.op_type != "Transpose" for r in g.readers(name)):
+        return False
+    put(g, made, np.ascontiguousarray(g.constants[name].T))
+    rename(g, n.output[0], made)
+    g.shapes[made] = list(g.constants[made].shape)
+    g.params |= {made}
+    g.weights |= {made}
+    return True
 
 
 def _is_identity(g: Canonical, n: Any) -> bool:
@@ -101,6 +112,8 @@ def _is_identity(g: Canonical, n: Any) -> bool:
         return len(n.output) == 1 or not any(g.readers(o) for o in n.output[1:])
     if n.op_type == "Cast":
         return g.types.get(n.input[0]) == attributes(n).get("to")
+    if n.op_type == "CastLike":
+        return g.types.get(n.input[0]) is not None and g.types.get(n.input[0]) == g.types.get(n.input[1])
     if n.op_type in ("Reshape", "Flatten", "Expand", "Squeeze", "Unsqueeze"):
         # At most one unnamed free axis, else equal text could mean different sizes.
         return shape is not None and shape == out and sum(s == "" for s in shape) == 0

@@ -88,6 +88,7 @@ def to_bytes(
             canonical.rename(g, old, new)
             g.constants.setdefault(new, value)
     g.params = names
+    g.weights = names & {n for n, _ in model.named_parameters()}
     _name_ends(g, input_names, output_names, answer)
     _simplify.simplify(g, fold_norms=fold_norms)
     _quantise(g, quantised or {})
@@ -162,9 +163,19 @@ def _plain_call(model: nn.Module, kwargs: Any, answer: Any) -> Iterator[None]:
 def _raw_onnx(model: nn.Module, exported: torch.export.ExportedProgram) -> tuple[Any, torch.export.ExportedProgram]:
     """Torch's own graph, and the program it names its values after (decomposed: numbering differs from `exported`)."""
     try:
+        from secateur.export import _recurrent
+
         with quiet_torch():
+            if _recurrent.projected(exported):
+                exported = _recurrent.unrolled(exported)
             program = torch.onnx.export(
-                exported, dynamo=True, opset_version=OPSET, optimize=False, verbose=False, external_data=False
+                exported,
+                dynamo=True,
+                opset_version=OPSET,
+                optimize=False,
+                verbose=False,
+                external_data=False,
+                custom_translation_table=_recurrent.translations(),
             )
         return program.model_proto, program.exported_program or exported  # type: ignore[union-attr]
     except ImportError as e:
