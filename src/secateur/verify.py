@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from secateur import steps
 from secateur.errors import ConstraintError, FormatError, UsageError
 from secateur.importing import told
 from secateur.limits import read_yaml
@@ -65,7 +66,8 @@ def outputs_agree(sct: bytes, onnx: bytes, module: nn.Module | None, inputs: Map
         module: the compressed net as an `nn.Module`, or None when it cannot be rebuilt.
         inputs: arrays by ONNX input name, first axis = examples.
     Returns:
-        max_abs_error (largest over all pairs), tolerance, agree, `errors` by pair, `outputs` by runtime, and `oracle`:
+        max_abs_error (largest over all pairs), tolerance, agree, `apart` (of a network with steps: the share of
+        examples that lie on one and may differ by more, `steps.py`), `errors` by pair, `outputs` by runtime, `oracle`:
         who stands for ONNX Runtime among them, in words (None: not installed). That is not the deployed ONNX Runtime
         where the file computes in integers, whose products saturate on some CPUs. `failed`: why it could not run it.
     """
@@ -76,7 +78,7 @@ def outputs_agree(sct: bytes, onnx: bytes, module: nn.Module | None, inputs: Map
         "engine": InferenceSession(sct).run(None, dict(inputs)),
         "engine_onnx": InferenceSession(onnx).run(None, dict(inputs)),
     }
-    oracle, failed = _oracle(onnx), None
+    oracle, failed, has_steps = _oracle(onnx), None, steps.has_steps(onnx)
     try:
         if oracle is not None:
             outputs["onnxruntime"] = [np.asarray(y) for y in oracle.call(dict(inputs))]
@@ -85,16 +87,20 @@ def outputs_agree(sct: bytes, onnx: bytes, module: nn.Module | None, inputs: Map
     rounding = 0.0
     if module is not None:
         outputs["torch"], exact = _torch(module, [inputs[n] for n in names])
-        rounding = _gap(outputs["torch"], exact)
+        rounding = (steps.usual_gap if has_steps else _gap)(outputs["torch"], exact)
     reference = outputs.get("torch") or outputs.get("onnxruntime") or outputs["engine"]
     largest = max(float(np.abs(y).max(initial=0.0)) for y in reference)
     tolerance = SLACK * rounding + FLOOR * float(np.finfo(np.float32).eps) * max(largest, 1e-6)
     errors = {f"{a}-{b}": _gap(outputs[a], outputs[b]) for a in outputs for b in outputs if a < b}
     worst = max(errors.values(), default=0.0)
+    apart = 0.0  # share of the examples
+    if has_steps and worst > tolerance:
+        apart = max(steps.share_apart(outputs[a], outputs[b], tolerance) for a in outputs for b in outputs if a < b)
     return {
         "max_abs_error": worst,
         "tolerance": tolerance,
-        "agree": bool(worst <= tolerance),
+        "agree": bool(worst <= tolerance or 0 < apart <= steps.SHARE),
+        "apart": apart,
         "errors": errors,
         "outputs": outputs,
         "oracle": oracle.name if oracle is not None else None,
@@ -347,6 +353,8 @@ def _check_network(
     _check_sets(report, module, traced, checks)
     result = outputs_agree(sct, onnx, *asked)
     errors = ", ".join(f"{k} {v:.2g}" for k, v in result["errors"].items()) + f"; onnxruntime: {result['oracle']}"
+    if result["apart"]:
+        errors += f"; {result['apart']:.1%} of the examples lie on a step of the network"
     if result["failed"]:
         errors += f" failed ({result['failed']})"
     passed = result["agree"] and not result["failed"]

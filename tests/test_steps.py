@@ -1,0 +1,60 @@
+"""Agreement of networks with steps: a spike that rounding tips is one example's matter, a wrong weight everyone's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from secateur import steps
+from secateur.export import onnx as export
+from secateur.verify import outputs_agree
+
+
+class Step(nn.Module):
+    """1 above `at`, beside a part without steps."""
+
+    def __init__(self, at: float = 0.0, gain: float = 1.0) -> None:
+        super().__init__()
+        self.a, self.at = nn.Linear(1, 1, bias=False), at
+        nn.init.constant_(self.a.weight, gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.a(x) > self.at).float() + x
+
+
+def written(net: nn.Module) -> bytes:
+    return export.to_bytes(net, torch.ones(2, 1))
+
+
+def test_which_networks_have_steps() -> None:
+    assert steps.has_steps(written(Step()))
+    assert not steps.has_steps(written(nn.Linear(1, 1)))
+
+
+@pytest.mark.parametrize(("on_the_step", "agree"), [(0, True), (2, True), (40, False)])
+def test_few_examples_may_lie_on_a_step(on_the_step: int, agree: bool) -> None:
+    x = np.linspace(1, 2, 200, dtype=np.float32)[:, None]
+    x[:on_the_step] = 0.5
+    onnx = written(Step(0.5))
+    above = written(Step(float(np.nextafter(np.float32(0.5), np.float32(0)))))  # the same step, a rounding away
+    found = outputs_agree(above, onnx, None, {"x": x})
+    assert found["agree"] is agree
+    assert found["apart"] == on_the_step / 200
+
+
+def test_a_wrong_weight_is_no_matter_of_steps() -> None:
+    x = np.linspace(-1, 1, 200, dtype=np.float32)[:, None]
+    found = outputs_agree(written(Step(gain=-1.0)), written(Step()), Step().eval(), {"x": x})
+    assert not found["agree"]
+    assert found["apart"] > 0.9
+
+
+def test_the_usual_gap_leaves_out_the_examples_on_a_step() -> None:
+    a = [np.zeros((100, 3), np.float32), np.float32(2.0)]
+    b = [np.full((100, 3), 1e-6, np.float32), np.float32(2.0)]
+    b[0][:5] = 1.0
+    assert steps.usual_gap(a, b) == pytest.approx(1e-6)
+    assert steps.share_apart(a, b, 1e-3) == 0.05
+    assert steps.share_apart(a, [np.zeros((99, 3)), b[1]], 1e-3) == 1.0
