@@ -55,6 +55,13 @@ def test_gradual_reaches_its_target_at_the_end_of_the_ramp_and_stays_there() -> 
     assert solver.finish(state).levels == {"w": 4}
 
 
+def test_a_short_ramp_holds_ten_prunings_unless_told_otherwise() -> None:
+    _, _, seen = run("gradual", problem(steps=48), 48, schedule="linear")
+    assert len(set(seen)) >= 10
+    assert max(a / b for a, b in zip([32, *seen], seen, strict=False)) < 1.5
+    assert seen[23:] == [4] * 25
+
+
 def test_what_gradual_pruned_does_not_come_back() -> None:
     p = problem()
     run("gradual", p, 12, every=5, ramp=0.5)

@@ -15,6 +15,8 @@ from secateur.types import Level, Problem, Solution, Weights
 if TYPE_CHECKING:
     from torch import Tensor
 
+_EVERY, _PRUNINGS = 40, 10
+
 
 @dataclass(frozen=True)
 class Gradual(Solver):
@@ -25,7 +27,8 @@ class Gradual(Solver):
     goes geometrically from dense to target: K0^(1-t) K^t with t = schedule(progress).
 
     Args:
-        every: optimizer steps between two prunings.
+        every: optimizer steps between two prunings; None = 40, and fewer where a ramp would hold less than ten
+            prunings: one from dense to a tenth of the weights left a MobileNetV2-style net at chance.
         ramp: fraction of each stage in which the tightness moves; the rest trains at the stage's level.
         schedule: name of a schedule (`cubic`: 1 - (1 - t)^3).
         stages: count of equal tightness increments, or the tightness at the end of each stage. A stage restarts the
@@ -34,7 +37,7 @@ class Gradual(Solver):
     Reference: Zhu & Gupta 2017, arXiv:1710.01878, eq. 1.
     """
 
-    every: int = 40
+    every: int | None = None
     ramp: float = 0.5
     schedule: str = "cubic"
     stages: int | tuple[float, ...] = 1
@@ -42,7 +45,7 @@ class Gradual(Solver):
     reference: ClassVar[str] = "Zhu & Gupta 2017, arXiv:1710.01878"
 
     def __post_init__(self) -> None:
-        if self.every < 1 or not 0 < self.ramp <= 1:
+        if (self.every is not None and self.every < 1) or not 0 < self.ramp <= 1:
             raise UsageError(
                 f"solver gradual: every={self.every}, ramp={self.ramp}; every >= 1 and 0 < ramp <= 1 needed"
             )
@@ -67,7 +70,8 @@ class Gradual(Solver):
         inside = state.n - stage.start
         # The last pruning of a stage comes at the end of its ramp, or at the stage's last step when it is shorter.
         end = max(min(round(self.ramp * stage.length), stage.length - 1), 1)
-        if inside <= end and (inside % self.every == 0 or inside == end) and inside > 0:
+        every = self.every or max(min(_EVERY, end // _PRUNINGS), 1)
+        if inside <= end and (inside % every == 0 or inside == end) and inside > 0:
             share = schedules.get(self.schedule)(inside / end)
             state.prune(stage.low + (stage.high - stage.low) * share)
         elif state.frozen is not None:
