@@ -21,7 +21,7 @@ from secateur.job import Candidate, Job, Net, left_out, left_out_note, sizes
 from secateur.membership import Asked
 from secateur.planning import name_of
 from secateur.training.batches import call, constants, map_tensors, tensors
-from secateur.training.metrics import evaluating
+from secateur.training.metrics import evaluating, scored
 from secateur.written import Written
 
 if TYPE_CHECKING:
@@ -47,10 +47,12 @@ class Judge:
     higher_is_better: bool
 
     def metric(self, module: nn.Module) -> dict[str, Any]:
-        """Name, value and number of examples."""
+        """Name, value and number of examples; for class scores also `loss` and `calibration_error`."""
+        value, more = scored(self.evaluate, module)
         return {
             "name": self.name,
-            "value": float(self.evaluate(module)),
+            "value": value,
+            **more,
             "split": self.split,
             "higher_is_better": self.higher_is_better,
             **({} if self.n_examples is None else {"n_examples": self.n_examples}),

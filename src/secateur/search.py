@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, field, replace
 
@@ -9,6 +10,7 @@ from secateur import catalog, graph
 from secateur.contracts import Solver
 from secateur.errors import BudgetError
 from secateur.job import Candidate, Job, Net
+from secateur.report.advice import too_few
 from secateur.types import Limit
 
 _ATTEMPTS = 8  # trainings that a bisection may spend
@@ -37,6 +39,8 @@ def solve(job: Job) -> Answer:
     metered = tuple(x for x in job.limits if x.kind != "accuracy_drop")
     frontier: list[dict[str, float]] = []
     free = any(not t.given for t in start.terms)
+    if few := _few_steps(job, metered):
+        logging.getLogger("secateur").warning(few)
     if job.drop_limit is not None and not metered and free:
         best, limits = _bisect(job, solver, start, frontier)
     else:
@@ -44,10 +48,16 @@ def solve(job: Job) -> Answer:
         _note(job, best, frontier)
         if not _accurate(job, best):
             _refuse(job, solver, start, metered, best, frontier)
-    answer = Answer(best, None, frontier)
+    answer = Answer(best, None, frontier, [few] if few else [])
     if {"one_shot", "one_shot_raw"} & set(job.recipe.baselines) and not solver.instant:
         _baseline(job, start, limits, answer)
     return answer
+
+
+def _few_steps(job: Job, metered: tuple[Limit, ...]) -> str | None:
+    """Said before the training, while it can still be changed."""
+    rate = max((job.dense_cost(x.kind) / x.value for x in metered), default=1.0)
+    return too_few(job.steps(job.recipe.epochs), rate, job.recipe.epochs)
 
 
 def _baseline(job: Job, start: Net, limits: tuple[Limit, ...], answer: Answer) -> None:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from secateur.report import words
+from secateur.report.advice import advice
 
 # A layer that still holds this share of the file or of the work is worth a sentence.
 _LARGE_SHARE = 0.5
 _OVERHEAD_SHARE = 0.3
+_UNSURE = 0.05  # a calibration error above the dense net's by more than this changes what probabilities mean
 _CLOSE = 0.01  # relative difference of two metrics below which nothing is claimed without a standard error
 
 
@@ -49,9 +51,11 @@ def findings(record: Mapping[str, Any]) -> list[Finding]:
         *_checks(record),
         *_size(record),
         *_accuracy(record),
+        *_certainty(record),
         *_speed(record),
         *_baselines(record),
         *_where_it_does_not_pay(record),
+        *(Finding("not_won", f"To lose less: {line}.") for line in advice(record)),
     ]
     order = {"failed": 0, "won": 1, "not_won": 2}
     return sorted(every, key=lambda f: order[f.kind])
@@ -126,6 +130,26 @@ def _accuracy(record: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("won", f"The {name} holds within what the test set can tell (± {unit}): {change}.")
     else:
         yield Finding("not_won", f"The {name} drops by {_gap_words(after, -gap)}, more than the noise: {change}.")
+
+
+def _certainty(record: Mapping[str, Any]) -> Iterator[Finding]:
+    """A good accuracy can hide a broken net: its probabilities may be worth nothing."""
+    before, after = record["dense"].get("metric") or {}, record["compressed"].get("metric") or {}
+    if any(m.get(k) is None for m in (before, after) for k in ("loss", "calibration_error")):
+        return
+    told = (
+        f"cross-entropy {before['loss']:.3g} → {after['loss']:.3g}, expected calibration error "
+        f"{words.percent(before['calibration_error'])} → {words.percent(after['calibration_error'])}"
+    )
+    worse = after["calibration_error"] - before["calibration_error"]
+    if worse > _UNSURE:
+        yield Finding(
+            "not_won",
+            f"Its probabilities mean less than the dense net's: {told}; where they are used, not only the best class, "
+            "train longer at a lower rate, or scale its scores on held-out data.",
+        )
+    else:
+        yield Finding("won" if worse <= 0 else "not_won", f"How sure it is: {told}.")
 
 
 def _speed(record: Mapping[str, Any]) -> Iterator[Finding]:
