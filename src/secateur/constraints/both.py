@@ -123,13 +123,14 @@ class Both(Constraint):
         n_nonzero = max(round(2**value.bits) - 1, 1)  # the value set counts its zero
         entries = min(value.n_values, max(frame.nnz, 1))
         if frame.structure_bits is not None:  # whole rows: a zero among the kept weights needs a code
-            bits, extra = math.log2(n_nonzero + 1), frame.structure_bits
+            bits, extra, coded = math.log2(n_nonzero + 1), frame.structure_bits, frame.nnz
         else:
             bits = math.log2(n_nonzero)
             # A member may hold fewer nonzeros, and near n fewer can cost more: promise the worst of them.
-            worst = min(frame.nnz, round(frame.n * n_nonzero / (1 + n_nonzero)))
-            extra = log2_choose(frame.n, worst) + (worst - frame.nnz) * bits
-        return Packing(frame.n, frame.nnz, bits, entries, value.entry_bits, extra, expected_bits=VALUE_ENTROPY * bits)
+            coded = min(frame.nnz, round(frame.n * n_nonzero / (1 + n_nonzero)))
+            extra = log2_choose(frame.n, coded) + (coded - frame.nnz) * bits
+        expected = bits * (1 - (1 - VALUE_ENTROPY) * coded / max(frame.nnz, 1))  # of the coded ones alone
+        return Packing(frame.n, frame.nnz, bits, entries, value.entry_bits, extra, expected_bits=expected)
 
     def distance(self, weight: Tensor, importance: Tensor | None = None) -> Curve:
         """Exact by projecting; the estimate adds the two parts' distances, the second from a sample of the kept."""
