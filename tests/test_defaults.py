@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from torch import nn
 
+from secateur import api, record
 from secateur.recipe import Recipe
+from secateur.training.checkpoint import Ledger
 from secateur.types import Member, Site
 
 
@@ -68,3 +72,18 @@ def test_the_resolved_recipe_lists_what_was_taken() -> None:
     assert [e.with_ for e in again.constrain] == ["rows", "topk"]
     assert again.constrain[1].where == ["c.weight"]
     assert again.resolved(SITES, [GROUP]) == (again, None)
+
+
+def test_the_note_is_told_and_recorded(caplog: pytest.LogCaptureFixture) -> None:
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    batches = [(torch.randn(4, 6), torch.tensor([0, 1, 2, 0]))]
+    task = nn.functional.cross_entropy
+    judge = record.Judge("metric", lambda m: 0.0, "validation", None, True)
+    asked = api._Asked(net, batches, task, lambda m: 0.0, True, None, judge, batches[0][0], "", "", [])
+    job = api.make_job(asked, Recipe.from_dict({"budget": {"macs": 40}}), Ledger(), None)
+    with caplog.at_level("WARNING", logger="secateur"):
+        api._check_fits(asked, job)
+    note = job.recipe.resolved(*job.start.traced.free)[1]
+    assert note in asked.notes
+    assert note in caplog.messages
+    assert {type(t.constraint).__name__ for t in job.start.terms} == {"Rows"}
