@@ -86,7 +86,7 @@ def _copy(model: nn.Module) -> nn.Module:
     """A deep copy; weights that were computed from others (masks) are no leaves and are copied by value."""
     memo: dict[int, Any] = {}
     for module in model.modules():
-        for value in vars(module).values():
+        for value in (*vars(module).values(), *vars(module).get("_flat_weights", ())):  # the latter: what an RNN reads
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
     try:
@@ -135,4 +135,6 @@ def _bake(module: nn.Module) -> list[str]:
                 setattr(module, name, nn.Parameter(module._buffers.pop(name), requires_grad=False))  # type: ignore[arg-type]
             done.append(f"{name} ({kinds})")
         module.training = training
+    if done and isinstance(module, nn.RNNBase):  # its forward reads this list, not the attributes
+        module._flat_weights = [getattr(module, n, None) for n in module._flat_weights_names]
     return done
