@@ -75,7 +75,8 @@ def test_every_matrix_is_a_site_or_named_with_its_share_and_counted(
     assert sum(r["n"] for r in rows) == n
     assert sum(r["share"] for r in rows) == pytest.approx(n / sum(p.numel() for p in matrices))
     assert sizes(net, traced, 0)["nnz"] == sum(int(p.count_nonzero()) for p in matrices)
-    assert names[0] in (left_out_note(rows) or "")
+    assert f"{names[0]} ({rows[0]['nbytes']:,} B, " in (left_out_note(rows) or "")
+    assert sum(r["nbytes"] for r in rows) == 4 * n
 
 
 def test_steps_of_recurrent_cells_and_positions_of_transposed_convolutions_are_multiply_adds() -> None:
@@ -106,6 +107,15 @@ def test_a_budget_that_such_weights_alone_exceed_is_refused_and_its_value_is_rea
     assert caught.value.smallest is not None
     assert n < caught.value.smallest <= n + 10
     probe(caught.value.smallest)
+
+
+@pytest.mark.parametrize(("budget", "held"), [({"nbytes": 600}, "1,280 B"), ({"nnz": 300}, "320")])
+def test_a_refusal_blames_the_weights_that_no_set_acts_on(budget: dict[str, int], held: str) -> None:
+    net = nn.Sequential(nn.Embedding(40, 8), nn.Flatten(), nn.Linear(16, 3))
+    net[0].requires_grad_(False)
+    batches = [(torch.randint(0, 40, (8, 2)), torch.randint(0, 3, (8,)))]
+    with pytest.raises(BudgetError, match=rf"{held} of it in weights that no set acts on \(0\.weight\)"):
+        secateur.compress(net, batches, valid=batches, budget=budget, recipe=FAST, on_progress=False)
 
 
 def test_plan_log_and_report_name_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

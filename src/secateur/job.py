@@ -447,7 +447,9 @@ class Job:
             return sizes(small, net.traced, self.template.nbytes(small, net.terms) if asks_bytes else 0)
 
         note = left_out_note(left_out(net.traced)) or ""
-        return Spending(net.terms, limits, costs_of, net.traced.effective, left_out=note)
+        held = {m.param for t in net.terms for m in t.site.members}
+        free = {n: math.prod(s) for n, s in net.traced.program.shapes.items() if len(s) > 1 and n not in held}
+        return Spending(net.terms, limits, costs_of, net.traced.effective, left_out=note, untouched=free)
 
     @cached_property
     def _channels_last(self) -> bool:
@@ -632,10 +634,11 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def left_out(traced: Traced) -> list[dict[str, Any]]:
-    """Weights that stay as they are whatever the recipe says: name, shape, number, share of all weights, why."""
+    """Weights that stay as they are whatever the recipe says: name, shape, number, bytes, share of all weights, why."""
     total = sum(math.prod(s) for s in traced.program.shapes.values() if len(s) > 1)
     return [
-        {"name": x.name, "shape": list(x.shape), "n": x.n, "share": x.n / total, "why": x.why} for x in traced.left_out
+        {"name": x.name, "shape": list(x.shape), "n": x.n, "nbytes": x.nbytes, "share": x.n / total, "why": x.why}
+        for x in traced.left_out
     ]
 
 
@@ -643,10 +646,11 @@ def left_out_note(rows: Sequence[Mapping[str, Any]]) -> str | None:
     """One sentence that names the weights no constraint can act on, with their share; None when there are none."""
     if not rows:
         return None
-    named = ", ".join(f"{r['name']} ({100 * r['share']:.1f} %, {r['why']})" for r in rows)
+    named = ", ".join(f"{r['name']} ({r['nbytes']:,} B, {100 * r['share']:.1f} %, {r['why']})" for r in rows)
     return (
         f"left as they are, no constraint acts on them: {named}; together {sum(r['n'] for r in rows)} weights, "
-        f"{100 * sum(r['share'] for r in rows):.1f} % of all, which every budget counts"
+        f"{sum(r['nbytes'] for r in rows):,} B, {100 * sum(r['share'] for r in rows):.1f} % of all, which every budget "
+        "counts"
     )
 
 

@@ -53,6 +53,7 @@ class Spending:
         begin: what the free sites cost under the first limit where the way began (`set_out`); None = what they cost
             dense. It stays when the net is cut on the way, so that the way is the one that was begun.
         left_out: in words, the weights that no term can act on and that are spent whatever is asked; for refusals.
+        untouched: weights that no term acts on, left out or not named by the recipe -> how many; for refusals.
     """
 
     terms: tuple[Term, ...]
@@ -66,6 +67,7 @@ class Spending:
     begin: float | None = None
     left_out: str = ""
     curves: Curves = field(default_factory=Curves)
+    untouched: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def asks_bytes(self) -> bool:
@@ -306,12 +308,22 @@ class Spending:
         stays = f"the file stays at {smallest:g} bytes" if kind == "nbytes" else f"the network stays at {smallest:g}"
         return BudgetError(
             f"budget: {kind} <= {self.limit(kind):g} cannot be met: {stays} however far the levels are lowered"
-            f"{'' if site is None else f', and {site} holds the largest part'}; raise the budget, constrain more "
-            "layers or give stronger constraints",
+            f"{self._holder(kind, smallest, site)}; raise the budget, constrain more layers or give stronger "
+            "constraints",
             smallest,
             site,
             kind,
         )
+
+    def _holder(self, kind: str, smallest: float, site: str | None) -> str:
+        """What holds the largest part: weights that no set acts on, where they are more than half; else that site."""
+        each = {"nbytes": 4, "nnz": 1}.get(kind, 0)
+        dense = each * sum(self.untouched.values())
+        if dense > smallest / 2:
+            names = sorted(self.untouched, key=lambda n: -self.untouched[n])
+            shown = f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+            return f", {dense:,}{' B' if kind == 'nbytes' else ''} of it in weights that no set acts on ({shown})"
+        return "" if site is None else f", and {site} holds the largest part"
 
     def expected_nbytes(self, levels: Mapping[str, Level], weights: Weights) -> float:
         """What the sites cost at these levels by the estimates, without the fixed part."""
@@ -344,8 +356,8 @@ class Spending:
             if error.kind == "nbytes":  # training moves the entropy of positions and values
                 smallest = math.ceil(smallest * (1 + 2 * _MARGIN)) + 4
             raise BudgetError(
-                f"budget: {error.kind} <= {limit:g} cannot be met; {_SMALLEST[error.kind].format(smallest)}, and "
-                f"{error.site} holds the largest part; raise the budget, constrain more layers "
+                f"budget: {error.kind} <= {limit:g} cannot be met; {_SMALLEST[error.kind].format(smallest)}"
+                f"{self._holder(error.kind, smallest, error.site)}; raise the budget, constrain more layers "
                 f"{_MORE.get(error.kind, '')}or give stronger constraints"
                 f"{f'; {self.left_out}' if self.left_out and error.kind != 'nbytes' else ''}",
                 smallest,

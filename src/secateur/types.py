@@ -92,6 +92,11 @@ class LeftOut:
         """Number of weights."""
         return math.prod(self.shape)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes as float32."""
+        return 4 * self.n
+
 
 # What the entropy coder needs of what it may need at most, as measured. A raw fp32 weight: 27 bits where all are kept,
 # 23.5 where few are, which are the large ones (their exponents agree). An index or grid code: 0.9-0.98 of log2(number

@@ -43,7 +43,10 @@ def unrolled(program: torch.export.ExportedProgram) -> torch.export.ExportedProg
     """The program with its LSTM layers step by step."""
     from torch._decomp import get_decompositions
 
-    return program.run_decompositions(dict(get_decompositions([torch.ops.aten.lstm.input])))
+    made: torch.export.ExportedProgram = program.run_decompositions(
+        dict(get_decompositions([torch.ops.aten.lstm.input]))
+    )
+    return made
 
 
 def _lstm(
@@ -93,7 +96,8 @@ def _rnn_tanh(
     bidirectional: bool,
     batch_first: bool,
 ) -> tuple[TFloat, TFloat]:
-    return _elman("Tanh", input, hx, params, has_biases, num_layers, bidirectional, batch_first)
+    y, h = _elman("Tanh", input, hx, params, has_biases, num_layers, bidirectional, batch_first)
+    return y, h
 
 
 def _rnn_relu(
@@ -107,7 +111,8 @@ def _rnn_relu(
     bidirectional: bool,
     batch_first: bool,
 ) -> tuple[TFloat, TFloat]:
-    return _elman("Relu", input, hx, params, has_biases, num_layers, bidirectional, batch_first)
+    y, h = _elman("Relu", input, hx, params, has_biases, num_layers, bidirectional, batch_first)
+    return y, h
 
 
 def _elman(
