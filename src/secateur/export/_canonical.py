@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
@@ -20,6 +20,7 @@ class Canonical:
 
     `params` are constants that keep their names. `weights` are those of them that are stored as the module has them,
     or transposed: what the network computes from them before use stays in the graph, for runtimes to do while loading.
+    `sizes` are integer scalars that the trace knows.
     """
 
     nodes: list[Any]
@@ -31,6 +32,7 @@ class Canonical:
     params: frozenset[str] = frozenset()
     weights: frozenset[str] = frozenset()
     opset: int = 18
+    sizes: dict[str, int | str] = field(default_factory=dict)
 
     @property
     def output_names(self) -> set[str]:
@@ -83,6 +85,15 @@ def _copies(protos: Any) -> list[Any]:
 def attributes(node: Any) -> dict[str, Any]:
     """Attribute name -> Python value."""
     return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+
+
+def sliced(n: Any, g: Canonical) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Starts, ends, axes and steps of a Slice by constants."""
+    parts = [g.constants[i].reshape(-1).tolist() for i in n.input[1:]]
+    starts, ends = parts[0], parts[1]
+    axes = parts[2] if len(parts) > 2 else list(range(len(starts)))
+    steps = parts[3] if len(parts) > 3 else [1] * len(starts)
+    return starts, ends, axes, steps
 
 
 def put(g: Canonical, name: str, value: Array) -> None:
@@ -161,7 +172,8 @@ def quantise(g: Canonical, name: str, scale: Array) -> None:
     Weights that a MatMul reads stay as they are: ONNX Runtime (1.31 at least) fuses DequantizeLinear and MatMul into an
     operator that rounds the activations to 8 bits, 1 % of the output away from what the network computes.
     """
-    if any(n.op_type == "MatMul" for n in g.readers(name)):
+    behind = [r for n in g.readers(name) for r in (g.readers(n.output[0]) if n.op_type == "Transpose" else [n])]
+    if any(n.op_type == "MatMul" for n in behind):
         return
     value = g.constants[name]
     per_row = scale.size > 1

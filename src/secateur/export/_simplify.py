@@ -1,6 +1,7 @@
 """The shortest plain form of an ONNX graph: same function, same parameter names, nothing that the file can do without.
 
-Every pass keeps the function exactly, except `fold_norms`, which rounds and is off unless asked for.
+Every pass keeps the function exactly (but for the sign of a zero), except `fold_norms`, which rounds and is off unless
+asked for.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from secateur.export._canonical import Canonical, attributes, put, rename
+from secateur.export._canonical import Canonical, attributes, put, rename, sliced
+from secateur.export._fold import fold_constants, fold_sizes, infer_shapes
 
 _LAST = 2**31 - 1  # slices to the end come as INT64_MAX; anything this large is the end
 
@@ -21,7 +23,11 @@ def simplify(g: Canonical, *, fold_norms: bool = False) -> None:
     _share_weights_of_linear(g)
     while True:
         before = [n.SerializeToString() for n in g.nodes]
-        _fold_constants(g)
+        infer_shapes(g)
+        fold_sizes(g)
+        _share_equal_constants(g)
+        _share_equal_nodes(g)
+        fold_constants(g)
         _drop_identities(g)
         _constant_reshapes(g)
         _plain_splits(g)
@@ -31,9 +37,9 @@ def simplify(g: Canonical, *, fold_norms: bool = False) -> None:
         if fold_norms:
             _fold_norms(g)
         _drop_unused(g)
+        _drop_defaults(g)
         if [n.SerializeToString() for n in g.nodes] == before:
             break
-    _drop_defaults(g)
     _share_equal_constants(g)
 
 
@@ -52,55 +58,25 @@ def _share_weights_of_linear(g: Canonical) -> None:
             g.nodes[i] = helper.make_node("Gemm", [n.input[0], t.input[0]], list(n.output), transB=1)
 
 
-def _fold_constants(g: Canonical) -> None:
-    from onnx.reference import ReferenceEvaluator
-
-    kept = []
-    for n in g.nodes:
-        known = all(i in g.constants for i in n.input if i) and n.op_type != "Identity"
-        if n.op_type == "Shape" and n.input[0] in g.constants:
-            known = True
-        elif known and not g.weights.isdisjoint(n.input):
-            if not _turned(g, n):
-                kept.append(n)
+def _share_equal_nodes(g: Canonical) -> None:
+    """The same call on the same values is made once: loops that a trace unrolled repeat themselves."""
+    seen: dict[bytes, Any] = {}
+    for n in list(g.nodes):
+        if n.op_type.startswith("Random") or n.op_type in ("Bernoulli", "Multinomial"):
             continue
-        if n.op_type == "CastLike" and n.input[0] in g.constants and g.types.get(n.input[1]):
-            value = g.constants[n.input[0]].astype(helper.tensor_dtype_to_np_dtype(g.types[n.input[1]]))
-            put(g, n.output[0], value)
+        bare = type(n)()
+        bare.CopyFrom(n)
+        del bare.output[:], bare.metadata_props[:]
+        bare.name = bare.doc_string = ""
+        first = seen.setdefault(bare.SerializeToString(deterministic=True), n)
+        if first is n or len(first.output) != len(n.output) or g.output_names & set(n.output):
             continue
-        if not known or n.op_type.startswith("Random") or any(o in g.output_names for o in n.output):
-            kept.append(n)
+        if any(old and not new for old, new in zip(n.output, first.output, strict=True)):
             continue
-        used = [i for i in n.input if i]
-        typed = [
-            helper.make_tensor_value_info(i, helper.np_dtype_to_tensor_dtype(g.constants[i].dtype), None) for i in used
-        ]
-        made = [helper.make_empty_tensor_value_info(o) for o in n.output if o]
-        single = helper.make_graph([n], "one", typed, made)
-        version = [helper.make_opsetid("", g.opset)]
-        results = ReferenceEvaluator(helper.make_model(single, opset_imports=version)).run(
-            None, {i: g.constants[i] for i in used}
-        )
-        for o, value in zip([o for o in n.output if o], results, strict=True):
-            put(g, o, np.asarray(value))
-    g.nodes = kept
-
-
-def _turned(g: Canonical, n: Any) -> bool:
-    """Whether a node that transposes a weight is done with: the weight is stored so, under its name, marked.
-
-    Not where something reads the weight as it is: nothing is stored twice.
-    """
-    name, made = n.input[0], f"{n.input[0]}.T"
-    matrix = n.op_type == "Transpose" and g.constants[name].ndim == 2 and n.output[0] not in g.output_names
-    if not matrix or attributes(n).get("perm") == [0, 1] or any(r.op_type != "Transpose" for r in g.readers(name)):
-        return False
-    put(g, made, np.ascontiguousarray(g.constants[name].T))
-    rename(g, n.output[0], made)
-    g.shapes[made] = list(g.constants[made].shape)
-    g.params |= {made}
-    g.weights |= {made}
-    return True
+        g.nodes.remove(n)
+        for old, new in zip(n.output, first.output, strict=True):
+            if old:
+                rename(g, old, new)
 
 
 def _is_identity(g: Canonical, n: Any) -> bool:
@@ -119,9 +95,13 @@ def _is_identity(g: Canonical, n: Any) -> bool:
         return shape is not None and shape == out and sum(s == "" for s in shape) == 0
     if n.op_type == "Concat":
         return len(n.input) == 1
-    if n.op_type in ("Mul", "Div"):
-        one = g.constants.get(n.input[1])
-        return one is not None and one.ndim == 0 and one == 1 and n.input[1] not in g.params
+    if n.op_type in ("Mul", "Div", "Add", "Sub"):
+        neutral = g.constants.get(n.input[1])
+        wanted = 1 if n.op_type in ("Mul", "Div") else 0
+        return neutral is not None and neutral.ndim == 0 and neutral == wanted and n.input[1] not in g.params
+    if n.op_type == "Transpose":
+        perm = attributes(n).get("perm")
+        return perm is not None and list(perm) == sorted(perm)
     if n.op_type == "Pad":
         pads = g.constants.get(n.input[1])
         return pads is not None and not pads.any()
@@ -129,20 +109,12 @@ def _is_identity(g: Canonical, n: Any) -> bool:
         rest = [g.constants.get(i) for i in n.input[1:]]
         if any(r is None for r in rest):
             return False
-        starts, ends, axes, steps = _slice(n, g)
+        starts, ends, axes, steps = sliced(n, g)
         whole = [
             s == 0 and t == 1 and _at_end(e, shape, a) for s, e, a, t in zip(starts, ends, axes, steps, strict=True)
         ]
         return all(whole)
     return False
-
-
-def _slice(n: Any, g: Canonical) -> tuple[list[int], list[int], list[int], list[int]]:
-    parts = [g.constants[i].reshape(-1).tolist() for i in n.input[1:]]
-    starts, ends = parts[0], parts[1]
-    axes = parts[2] if len(parts) > 2 else list(range(len(starts)))
-    steps = parts[3] if len(parts) > 3 else [1] * len(starts)
-    return starts, ends, axes, steps
 
 
 def _at_end(end: int, shape: list[int | str] | None, axis: int) -> bool:
@@ -239,11 +211,11 @@ def _merge_slices(g: Canonical) -> None:
     for n in list(g.nodes):
         if n.op_type != "Slice" or any(i not in g.constants for i in n.input[1:]):
             continue
-        starts, ends, axes, steps = _slice(n, g)
+        starts, ends, axes, steps = sliced(n, g)
         source = n.input[0]
         inner = g.producer(source)
         if inner is not None and inner.op_type == "Slice" and all(i in g.constants for i in inner.input[1:]):
-            more = _slice(inner, g)
+            more = sliced(inner, g)
             alone = len(g.readers(source)) == 1 and source not in g.output_names
             if alone and not set(more[2]) & set(axes):
                 starts, ends, axes, steps = ([*m, *o] for m, o in zip(more, (starts, ends, axes, steps), strict=True))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from secateur import runtimes
 from secateur.errors import CheckError, MissingExtraError, UnsupportedError, UsageError
+from secateur.export._attention import write_out_attention
 from secateur.graph.capture import arguments, evaluating, first_line, plain_bags, quiet_torch, run_eagerly, user_frame
 from secateur.graph.doubled import in_double
 
@@ -81,7 +82,8 @@ def to_bytes(
     names = frozenset(params.values())
     with_shapes = onnx.shape_inference.infer_shapes(raw, data_prop=True)
     g = canonical.take_apart(with_shapes, frozenset())
-    g.shapes.update(_symbolic_shapes(exported))
+    shapes, g.sizes = _symbolic_shapes(exported)
+    g.shapes.update(shapes)
     for old, new in params.items():
         if old != new:
             value = g.constants.pop(old)
@@ -119,6 +121,7 @@ def _capture(model: nn.Module, args: Any, kwargs: Any, dynamic: bool) -> torch.e
         with quiet_torch():
             exported = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
             plain_bags(exported.graph)
+            write_out_attention(exported.graph)
             return exported
     except UnsupportedError:
         raise
@@ -189,14 +192,19 @@ def _raw_onnx(model: nn.Module, exported: torch.export.ExportedProgram) -> tuple
         ) from e
 
 
-def _symbolic_shapes(exported: torch.export.ExportedProgram) -> dict[str, list[int | str]]:
-    """Shapes of all traced values, free axes as text. The exporter names its values as the trace does."""
-    found: dict[str, list[int | str]] = {}
+def _symbolic_shapes(
+    exported: torch.export.ExportedProgram,
+) -> tuple[dict[str, list[int | str]], dict[str, int | str]]:
+    """Shapes of traced values and traced integers, free axes as text. The exporter names its values as the trace."""
+    shapes: dict[str, list[int | str]] = {}
+    sizes: dict[str, int | str] = {}
     for n in exported.graph.nodes:
         value = n.meta.get("val")
         if n.op == "call_function" and isinstance(value, Tensor):
-            found[n.name] = [d if isinstance(d, int) else str(d) for d in value.shape]
-    return found
+            shapes[n.name] = [d if isinstance(d, int) else str(d) for d in value.shape]
+        elif n.op == "call_function" and isinstance(value, int | torch.SymInt) and not isinstance(value, bool):
+            sizes[n.name] = value if isinstance(value, int) else str(value)
+    return shapes, sizes
 
 
 def _parameter_names(model: nn.Module, raw: Any) -> dict[str, str]:
