@@ -177,7 +177,8 @@ class _Spike(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (v,) = ctx.saved_tensors
-        return grads[0] / (1 + 10 * v.abs()) ** 2
+        slope: Tensor = grads[0] / (1 + 10 * v.abs()) ** 2
+        return slope
 
 
 class Spiking(nn.Module):
