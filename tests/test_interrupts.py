@@ -160,7 +160,7 @@ def test_final_writing_is_interrupted_and_resumed(
         if path.name == "model.sct":
             interrupt(signal.SIGTERM)
 
-    monkeypatch.setattr(api, "_by_name", lambda *args: SimpleNamespace(inputs=zeros(1, 1)))
+    monkeypatch.setattr(api, "by_name", lambda *args: SimpleNamespace(inputs=zeros(1, 1)))
     monkeypatch.setattr(api, "_compress", trained)
     monkeypatch.setattr(api, "write_page", lambda *args: None)
     recipe, out = tmp_path / "r.yaml", tmp_path / "out"

@@ -95,7 +95,7 @@ def test_a_budget_that_such_weights_alone_exceed_is_refused_and_its_value_is_rea
     def probe(limit: float) -> None:
         recipe = api.resolve(FAST, {"nnz": limit}, 0)
         judge = api.record.Judge("metric", lambda m: 0.0, "validation", None, True)
-        asked = api._Asked(
+        asked = api.Asked(
             net, batches, nn.functional.cross_entropy, lambda m: 0.0, True, None, judge, batches[0][0], "n", "d", []
         )
         job = api.make_job(asked, recipe, Ledger(), None)

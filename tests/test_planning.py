@@ -44,7 +44,7 @@ def trained(net: nn.Module, batches: TensorData, epochs: int, path: Path) -> Pat
 
 def gap(recipe: Recipe) -> float:
     """How far the planned bytes are from those that compressing writes, as a share of these; one job, one dense net."""
-    job = api.make_job(api._by_name(recipe, None), recipe, Ledger(), None)
+    job = api.make_job(api.by_name(recipe, None), recipe, Ledger(), None)
     job.settle_dense()
     job.dense_metric = job.evaluate(job.dense)
     planned = planning.plan(job)

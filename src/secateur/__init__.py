@@ -18,9 +18,10 @@ _WHERE = {
     "Compressor": "secateur.api",
     "Result": "secateur.result",
     "load": "secateur.api",
+    "plan": "secateur.plans",
     "sites": "secateur.naming",
 }
-__all__ = ["Compressor", "InferenceSession", "Result", "__version__", "compress", "load", "sites"]
+__all__ = ["Compressor", "InferenceSession", "Result", "__version__", "compress", "load", "plan", "sites"]
 
 if TYPE_CHECKING:
     from secateur.api import Compressor as Compressor
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from secateur.api import load as load
     from secateur.engine import InferenceSession as InferenceSession
     from secateur.naming import sites as sites
+    from secateur.plans import plan as plan
     from secateur.result import Result as Result
 
 

@@ -1,4 +1,4 @@
-"""The one door: `compress`, `Compressor`, `Result`, `load`, and `run` and `plan` for the command line."""
+"""The one door: `compress`, `Compressor`, `Result`, `load`, and `run` for the command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from secateur import graph, interrupts, named_inputs, planning, progress, record, saving, search, written
+from secateur import bounds, graph, interrupts, named_inputs, planning, progress, record, saving, search, written
 from secateur.compressor import Compressor as Compressor
 from secateur.errors import (
     EnvironmentFailure,
@@ -90,6 +90,22 @@ def compress(
         folder to keep its work in, a recipe's run (`secateur compress RECIPE -o DIR`) can be resumed.
     """
     resolved = resolve(recipe, budget, seed)
+    asked = by_objects(model, train, loss, evaluate, valid, higher_is_better, example_inputs, dynamic_batch)
+    with progress.shown(on_progress, baselines_note(resolved)) as report:
+        return _compress(asked, resolved, Ledger(), report)
+
+
+def by_objects(
+    model: nn.Module,
+    train: Iterable[Any],
+    loss: Loss,
+    evaluate: Callable[[nn.Module], float] | None,
+    valid: Iterable[Any] | None,
+    higher_is_better: bool,
+    example_inputs: Any,
+    dynamic_batch: bool | None,
+) -> Asked:
+    """What `compress` is asked, with its defaults put in."""
     notes: list[str] = []
     if valid is not None and iter(valid) is valid:
         raise UsageError(
@@ -106,7 +122,7 @@ def compress(
             evaluate, name = metrics.accuracy(valid), "accuracy"
         else:
             evaluate, name, higher_is_better = metrics.mean_loss(valid, loss), "loss", False
-    asked = _Asked(
+    return Asked(
         model=model,
         train=train,
         loss=loss,
@@ -120,8 +136,6 @@ def compress(
         data_name="given as objects",
         notes=notes,
     )
-    with progress.shown(on_progress, baselines_note(resolved)) as report:
-        return _compress(asked, resolved, Ledger(), report)
 
 
 def baselines_note(recipe: Recipe) -> str:
@@ -150,7 +164,7 @@ def run(
     """
     out = Path(out)
     with saving.locked(out), _resumable(out / "checkpoint"):
-        asked = _by_name(recipe, data_dir)
+        asked = by_name(recipe, data_dir)
         if not resume and any((out / "checkpoint").glob("*.safetensors")):
             raise UsageError(
                 f"{out}: holds the checkpoint of an unfinished run; go on with --resume, or choose another folder, or "
@@ -164,22 +178,6 @@ def run(
         if not keep_checkpoint:
             ledger.remove()
     return result
-
-
-def plan(recipe: Recipe, data_dir: str | Path | None = None) -> dict[str, Any]:
-    """What `secateur plan RECIPE` shows: levels per layer, predicted size, one-shot sensitivity; nothing is trained.
-
-    Raises:
-        BudgetError: the budget cannot be met; `smallest` is the nearest reachable size.
-    """
-    asked = _by_name(recipe, data_dir)
-    job = make_job(asked, recipe, Ledger(), None)
-    job.settle_dense()  # the teacher, for a saliency that measures gradients
-    found = planning.plan(job)
-    found["notes"] = [*filter(None, [left_out_note(found["left_out"]), recipe.resolved(*job.start.traced.free)[1]])]
-    if recipe.dense is not None and recipe.weights is None:
-        found["notes"].append("the recipe trains the dense net first: metrics here are those of random weights")
-    return found
 
 
 def load(folder: str | Path, model: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
@@ -232,7 +230,7 @@ def load_model(recipe: Recipe, data_dir: str | Path | None = None) -> nn.Module:
 
 def model_and_inputs(recipe: Recipe, data_dir: str | Path | None = None) -> tuple[nn.Module, Any]:
     """The recipe's model and two examples of its data, for what looks at the network alone."""
-    job = make_job(_by_name(recipe, data_dir), recipe, Ledger(), None)
+    job = make_job(by_name(recipe, data_dir), recipe, Ledger(), None)
     return job.dense, job.example_inputs
 
 
@@ -249,7 +247,7 @@ def _resumable(checkpoint: Path) -> Iterator[None]:
 
 # ---- inside ----------------------------------------------------------------------------------------------------
 @dataclass
-class _Asked:
+class Asked:
     """A request with everything resolved but the recipe."""
 
     model: nn.Module
@@ -266,7 +264,7 @@ class _Asked:
     dynamic_batch: bool | None = None
 
 
-def _by_name(recipe: Recipe, data_dir: str | Path | None) -> _Asked:
+def by_name(recipe: Recipe, data_dir: str | Path | None) -> Asked:
     if recipe.data is None:
         raise UsageError("recipe: `data` is missing; give a known set such as mnist, or package.module:function")
     model = load_model(recipe, data_dir)
@@ -283,7 +281,7 @@ def _by_name(recipe: Recipe, data_dir: str | Path | None) -> _Asked:
         _count(held_out),
         classes,
     )
-    return _Asked(
+    return Asked(
         model=model,
         train=splits.train,
         loss=loss,
@@ -299,7 +297,7 @@ def _by_name(recipe: Recipe, data_dir: str | Path | None) -> _Asked:
 
 
 def _compress(
-    asked: _Asked,
+    asked: Asked,
     recipe: Recipe,
     ledger: Ledger,
     on_progress: Report | None,
@@ -309,7 +307,7 @@ def _compress(
     """The whole run; the network is in `out` (where given) before its record is begun."""
     seeds.keep_memory()
     job = make_job(asked, recipe, ledger, on_progress)
-    _check_fits(asked, job)
+    check_fits(asked, job)
     n_threads = ledger.fact("threads", lambda: threads.choose(job.step_once, recipe.training.threads))
     with seeds.isolated(n_threads), interrupts.watched() as interrupted:
         job.setting.interrupted = interrupted
@@ -352,7 +350,7 @@ def _compress(
     return Result(files.module, report, files, resolved, asked.inputs, job.example_inputs)
 
 
-def _facts(asked: _Asked, recipe: Recipe, n_threads: int) -> dict[str, Any]:
+def _facts(asked: Asked, recipe: Recipe, n_threads: int) -> dict[str, Any]:
     return {
         "model": asked.model_name,
         "data": asked.data_name,
@@ -364,7 +362,7 @@ def _facts(asked: _Asked, recipe: Recipe, n_threads: int) -> dict[str, Any]:
     }
 
 
-def _rehearse(asked: _Asked, job: Job) -> bool:
+def _rehearse(asked: Asked, job: Job) -> bool:
     """What comes after the training, on the dense net and one example: what fails there fails now, before any work.
 
     Written, packed, run in the engine and its peers, compared, timed and recorded; the metric is asked of the module.
@@ -376,6 +374,7 @@ def _rehearse(asked: _Asked, job: Job) -> bool:
     bench = {**job.recipe.bench.model_dump(), **_REHEARSAL["bench"]}
     trial = replace(job, recipe=job.recipe.replace(bench=bench), setting=setting, stages=[])
     metric = 0.0
+    bounds.refuse(trial)
     try:
         metric = float(asked.judge.evaluate(trial.start.module))
         candidate = Candidate("rehearsal", trial.start, trial.dense_files, metric, {}, [])
@@ -394,7 +393,7 @@ def _rehearse(asked: _Asked, job: Job) -> bool:
     return True
 
 
-def _check_fits(asked: _Asked, job: Job) -> None:
+def check_fits(asked: Asked, job: Job) -> None:
     """What would else be found only after the dense training: model, data, loss and recipe that do not go together.
 
     Raises:
@@ -441,7 +440,7 @@ def _shapes(value: Any) -> str:
     return type(value).__name__
 
 
-def make_job(asked: _Asked, recipe: Recipe, ledger: Ledger, on_progress: Report | None) -> Job:
+def make_job(asked: Asked, recipe: Recipe, ledger: Ledger, on_progress: Report | None) -> Job:
     """The job with its working copy of the model."""
     dense, said = plain(asked.model)
     check_finite(dense.eval())

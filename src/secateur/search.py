@@ -13,6 +13,7 @@ from secateur.job import Candidate, Job, Net
 from secateur.report.advice import too_few
 from secateur.types import Limit
 
+_BEGIN = 8  # the first size tried is this part of the dense one
 _ATTEMPTS = 8  # trainings that a bisection may spend
 _CLOSE = 1.1  # bisection ends when the smallest size that works and the largest that fails are this close
 _FRONTIER = 2  # looser attempts, to show what is reachable, when size and accuracy cannot be met together
@@ -106,6 +107,13 @@ def _refuse(
     )
 
 
+def first_try(job: Job) -> Limit:
+    """Where the search begins when only the accuracy drop is limited: at an eighth of what the dense net costs."""
+    kind = job.recipe.minimise if job.recipe.minimise in ("nbytes", "nnz", "macs") else "nbytes"
+    assert kind is not None
+    return Limit(kind, job.dense_cost(kind) / _BEGIN)
+
+
 def _bisect(
     job: Job, solver: Solver, start: Net, frontier: list[dict[str, float]]
 ) -> tuple[Candidate, tuple[Limit, ...]]:
@@ -114,13 +122,12 @@ def _bisect(
     Warm: each attempt starts from the last success, which is smaller and closer than the dense net. Terms with given
     levels start from the dense net each time, because their levels refer to its shapes.
     """
-    kind = job.recipe.minimise if job.recipe.minimise in ("nbytes", "nnz", "macs") else "nbytes"
-    assert kind is not None
+    kind = first_try(job).kind
     given = any(t.given for t in start.terms)
     best: Candidate | None = None
     limits: tuple[Limit, ...] = ()
     works, fails = job.dense_cost(kind), 0.0
-    target, step, largest = works / 8, 2.0, works
+    target, step, largest = first_try(job).value, 2.0, works
     for i in range(_ATTEMPTS):
         begin = start if best is None or given else _warm(job, best)
         now = (Limit(kind, max(target, 1.0)),)

@@ -123,6 +123,11 @@ class Template:
 
     def nbytes(self, module: nn.Module, terms: Sequence[Term] = ()) -> int:
         """Bytes of the `.sct` file with the tensors of `module`, which are in the sets of `terms`."""
+        sct, beyond = self.packed(module, terms)
+        return len(sct) + beyond
+
+    def packed(self, module: nn.Module, terms: Sequence[Term] = ()) -> tuple[bytes, int]:
+        """That file, and what the file of `write` takes beyond it."""
         import onnx as onnx_package
         from onnx import numpy_helper
 
@@ -144,7 +149,7 @@ class Template:
         plain = graph_of.SerializeToString(deterministic=True)
         scales = feasible.grids(terms, dict(module.named_parameters()))
         packed = [formats.pack(plain)] + ([formats.pack(onnx_export.quantised(plain, scales))] if scales else [])
-        return min(map(len, packed)) + made
+        return min(packed, key=len), made
 
 
 def surgery_json(surgery: Sequence[dict[str, Any]], model: str | None) -> dict[str, Any]:

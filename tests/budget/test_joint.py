@@ -86,7 +86,7 @@ def job_of(net: nn.Module, x: Tensor, chosen: Any, value: float) -> Job:
     recipe = api.resolve(given, {"nbytes": f"{math.ceil(value)}B"}, 0)
     judge = record.Judge("metric", lambda m: 0.0, "validation", None, True)
     task = nn.functional.cross_entropy
-    asked = api._Asked(net, [(x, y)], task, lambda m: 0.0, True, None, judge, x, "", "", [])
+    asked = api.Asked(net, [(x, y)], task, lambda m: 0.0, True, None, judge, x, "", "", [])
     job = api.make_job(asked, recipe, Ledger(), None)
     job.settle_dense()
     return job

@@ -47,7 +47,7 @@ def job_of(chosen: Any, solver: dict[str, Any], kind: str, value: float) -> Job:
     recipe = api.resolve(given, {kind: f"{math.ceil(value)}B" if kind == "nbytes" else math.ceil(value)}, 0)
     judge = record.Judge("metric", lambda m: 0.0, "validation", None, True)
     task = nn.functional.cross_entropy
-    asked = api._Asked(net, data, task, lambda m: 0.0, True, None, judge, data[0][0], "", "", [])
+    asked = api.Asked(net, data, task, lambda m: 0.0, True, None, judge, data[0][0], "", "", [])
     job = api.make_job(asked, recipe, Ledger(), None)
     job.settle_dense()
     return job

@@ -6,53 +6,46 @@ from pathlib import Path
 
 import typer
 
+from secateur import progress
+from secateur.cli import _files
 from secateur.cli._extras import need
-from secateur.cli._output import print_json, print_table, size
+from secateur.cli._output import print_json, print_shown
+from secateur.errors import UsageError
 
 
 def command(
     recipe: Path = typer.Argument(..., help="YAML recipe."),
     set_: list[str] = typer.Option([], "--set", metavar="A.B=C", help="Override a recipe key; may be repeated."),
+    untrained: bool = typer.Option(False, "--untrained", help="Do not train the recipe's dense net first: sizes only."),
+    dense: Path | None = typer.Option(
+        None, "--dense", help="The trained dense net: a .safetensors file, or a run's folder with its checkpoint."
+    ),
+    keep: Path | None = typer.Option(None, "--keep", help="Write the dense net to this .safetensors file."),
     data_dir: Path | None = typer.Option(None, "--data-dir", help="Where the data sets are (or SECATEUR_DATA)."),
     json_: bool = typer.Option(False, "--json", help="One JSON object on stdout."),
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="No progress."),
 ) -> None:
-    """Before training: every layer's level, predicted bytes, nonzeros and MACs, and how sensitive it is.
+    """Before compressing: every layer's level, predicted bytes, nonzeros and MACs, and how sensitive it is.
 
-    Example: secateur plan recipe.yaml --set budget.nbytes=6KB
+    A recipe that trains its dense net is planned on the trained net, which takes as long as that training. Limits that
+    no training can meet are refused before it.
+
+    Example: secateur plan recipe.yaml --set budget.nbytes=6KB --keep dense.safetensors
     """
     need("plan", "compress", "torch", "onnx", "safetensors", "pydantic", "yaml")
-    from secateur import api
+    from secateur import plans
     from secateur.recipe import Recipe
 
-    found = api.plan(Recipe.from_file(recipe, set_), data_dir=data_dir)
+    if untrained and (dense or keep):
+        raise UsageError(f"plan: --untrained and {'--dense' if dense else '--keep'} exclude each other; give one")
+    checked = Recipe.from_file(recipe, set_)
+    if keep is not None:
+        weights = None if checked.weights is None else Path(checked.weights)
+        _files.check_output(keep, recipe, dense, weights)
+    note = "" if untrained or dense else plans.training_note(checked)
+    with progress.shown(False if quiet else None, note, "lines") as report:
+        found = plans.of_recipe(checked, data_dir, untrained=untrained, dense=dense, keep=keep, on_progress=report)
     if json_:
         print_json(found)
-        return
-    columns = ["layer", "shape", "constraint", "level", "density", "bits", "bytes", "MACs", "one-shot metric", "drop"]
-    rows = [[layer.get(key, "-") for key in _KEYS] for layer in found["layers"]]
-    footer = f"predicted {size(found['nbytes'])} +- {found['nbytes_error']:.0%}, dense {size(found['dense_nbytes'])}"
-    print_table(str(recipe), columns, [[_text(v) for v in row] for row in rows], footer)
-    for row in found["budget"]:
-        typer.echo(f"budget {row['name']}: asked {row['asked']:g}, predicted {row['predicted']:g}")
-    for note in found["notes"]:
-        typer.echo(note)
-
-
-_KEYS = (
-    "name",
-    "shape",
-    "constraint",
-    "level",
-    "density",
-    "bits",
-    "nbytes",
-    "macs",
-    "one_shot_metric",
-    "one_shot_drop",
-)
-
-
-def _text(value: object) -> object:
-    if isinstance(value, list | tuple):
-        return "x".join(str(v) for v in value)
-    return "-" if value is None else value
+    else:
+        print_shown(found)

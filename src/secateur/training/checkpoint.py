@@ -82,8 +82,8 @@ class Ledger:
         if self._folder is not None:
             return "--resume goes on from the last checkpoint"
         return (
-            "nothing was kept, since a Python call has no folder to keep it in; a recipe's run (`secateur compress "
-            "RECIPE -o DIR`) writes checkpoints and can be resumed, and so can your own loop with secateur.Compressor"
+            "nothing was kept, for want of a folder to keep it in; a recipe's run (`secateur compress RECIPE -o DIR`) "
+            "writes checkpoints and can be resumed, and so can your own loop with secateur.Compressor"
         )
 
     def done(self, stage: str) -> Record | None:
