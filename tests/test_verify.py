@@ -21,9 +21,10 @@ from secateur import api, cli, formats, verify
 from secateur.errors import FormatError, UsageError
 from secateur.recipe import Recipe
 
-LAYERS = "nonzeros and values of each layer, counted in the unpacked file"
+LAYERS = verify.LAYERS
 SCT_BYTES, SAME_FILE = "bytes of model.sct", "model.onnx packs to model.sct"
 TEST_METRIC, VALID_METRIC = "accuracy on the test split, engine", "accuracy on the validation split, PyTorch"
+DENSE = "accuracy of the dense net on the validation split"
 DROP, ASKED = "drop against the dense net, validation split", "budget of recipe.yaml"
 RECIPE: dict[str, Any] = {
     "model": "secateur.zoo:digits_cnn",
@@ -119,7 +120,7 @@ def test_an_untouched_run_passes_every_check(run: Run) -> None:
     found = run.found
     assert all(c["passed"] is True for c in found["checks"]), found
     names = [c["name"] for c in found["checks"]]
-    assert len(names) == len(set(names)) == 17
+    assert len(names) == len(set(names)) == 18
     assert {"budget nbytes", "budget nnz", "budget macs", "budget accuracy_drop", verify.SETS} <= set(names)
 
 
@@ -209,7 +210,18 @@ def test_the_accuracy_drop_is_measured_anew(run: Run) -> None:
 
 def test_a_dense_net_made_to_look_worse(run: Run) -> None:
     run.json(lambda r: r["dense"].update(metric_valid=r["dense"]["metric_valid"] - 0.05))
-    assert DROP in run.failed()
+    assert run.failed() == {DENSE}
+
+
+def test_another_dense_net_than_the_one_that_was_trained(run: Run) -> None:
+    file = run.folder / "dense.safetensors"
+    state = safetensors.numpy.load(file.read_bytes())
+    file.write_bytes(safetensors.numpy.save({k: np.zeros_like(v) for k, v in state.items()}))
+    assert {DENSE, DROP} <= run.failed()
+    file.unlink()
+    assert run.failed() == set()
+    assert run.check(DENSE)["passed"] is None
+    assert "the dense net was trained in the run and is in no file" in run.check(DENSE)["note"]
 
 
 KINDS = {"nbytes": 9000.0, "nnz": 1000.0, "macs": 9000.0, "accuracy_drop": -1.0}
@@ -244,7 +256,7 @@ def test_a_layer_that_left_its_codebook(run: Run) -> None:
     refused = run.failed()
     assert verify.SETS in refused
     assert LAYERS not in refused
-    assert "fc2.weight is no member of" in run.check(verify.SETS)["note"]
+    assert "fc2.weight: codebook at level 8" in run.check(verify.SETS)["note"]
 
 
 def test_a_layer_that_left_its_groups_with_as_many_nonzeros_as_before(run: Run) -> None:
@@ -263,11 +275,19 @@ def test_a_layer_that_left_its_groups_with_as_many_nonzeros_as_before(run: Run) 
     assert not {LAYERS, verify.TOTAL_NNZ, verify.TENSORS, verify.OUTPUTS} & refused
 
 
-def test_sets_that_no_model_has_or_that_make_no_sense(run: Run) -> None:
-    run.json(lambda r: r["sets"][0].update(name="fc9.weight"))
+def _term(report: dict[str, Any], site: str) -> dict[str, Any]:
+    return next(t for t in report["terms"] if t["site"] == site)
+
+
+def test_the_sets_are_those_of_the_recipe_whatever_the_report_says(run: Run) -> None:
+    run.json(lambda r: _term(r, "fc2.weight").update(site="fc9.weight"))
     assert run.failed() == {verify.SETS}
-    run.json(lambda r: r["sets"][0].update(name="fc2.weight", **{"with": ["topk", "codebook"]}, level=[1, 2, 3]))
-    with pytest.raises(FormatError, match=r"sets: fc2\.weight: level"):
+    assert "fc2.weight is not among the report's terms" in run.check(verify.SETS)["note"]
+    run.json(lambda r: _term(r, "fc9.weight").update(site="fc2.weight", constraint="topk", level=[4096, 256]))
+    run.recipe(lambda r: r["constrain"][1].update(level={"nnz": 300, "entries": 4}))
+    assert run.failed() == {verify.SETS}
+    run.json(lambda r: _term(r, "fc2.weight").update(level=[1, 2, 3]))
+    with pytest.raises(FormatError, match=r"terms: levels .* make no sense"):
         verify.verify(run.folder)
 
 
@@ -285,7 +305,7 @@ def test_the_command_exits_1_and_names_what_failed(run: Run, capsys: pytest.Capt
     run.json(lambda r: r["compressed"].update(macs=r["compressed"]["macs"] - 1))
     capsys.readouterr()
     assert cli._main(["verify", str(run.folder)]) == 1
-    assert f"1 of 17 checks failed: {verify.TOTAL_MACS}" in capsys.readouterr().err
+    assert f"1 of 18 checks failed: {verify.TOTAL_MACS}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"schema": 1, "cuts": ' + "[" * 100_000, "{", "[]", '{"schema": 2}'])

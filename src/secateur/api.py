@@ -327,6 +327,8 @@ def _compress(
         )
         if out is not None:
             save_network(files, resolved, asked.model_name, out, write)
+            if dense is not None:  # `verify` reads its metric again
+                write(out / written.DENSE, written.tensors_of(job.dense))
         facts = _facts(asked, recipe, n_threads)
         try:
             report = json.loads(json.dumps(record.build(job, answer, asked.judge, asked.inputs, facts)))

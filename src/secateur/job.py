@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from secateur import catalog, feasible, formats, graph, membership, spending, views, written
 from secateur.contracts import Constraint, Saliency, Solver
+from secateur.counts import sizes as sizes
 from secateur.errors import BudgetError, CheckError, ConstraintError, InterruptedRun, UsageError
 from secateur.membership import Asked
 from secateur.spending import Spending
@@ -420,7 +421,7 @@ class Job:
         """Sites that the written file does not hold in the sets the user named, at the levels given or chosen."""
         named = Asked(tuple(t for t in self.start.terms if t.given), {}, 0)
         asked = [named] if net.asked is None else [named, net.asked]
-        return [line for a in asked for line in membership.outside(a, files.onnx, files.surgery)]
+        return [line for a in asked for line in membership.outside(a, files.onnx, files.surgery, files.arrays)]
 
     # ---- shared ------------------------------------------------------------------------------------------------
     def pulse(self, stage: str, last: bool = False) -> None:
@@ -656,25 +657,6 @@ def left_out_note(rows: Sequence[Mapping[str, Any]]) -> str | None:
 
 def _name(constraint: Constraint) -> str:
     return type(constraint).__module__.rpartition(".")[2]
-
-
-def sizes(module: nn.Module, traced: Traced, nbytes: int) -> dict[str, Any]:
-    """params, nnz, macs, nbytes of a net. nnz counts all weights, not biases or norms; macs are nnz x positions."""
-    state = module.state_dict()
-    nnz = macs = 0
-    for site in traced.sites:
-        if site.op in ("bias", "norm") or site.name not in state:
-            continue
-        kept = int(state[site.name].count_nonzero())
-        nnz += kept
-        macs += kept * site.positions
-    covered = {s.name for s in traced.sites}
-    for spare in traced.left_out:
-        if spare.name in state and spare.name not in covered:  # frozen sites were counted above
-            kept = int(state[spare.name].count_nonzero())
-            nnz += kept
-            macs += kept * spare.positions
-    return {"params": sum(p.numel() for p in module.parameters()), "nnz": nnz, "macs": macs, "nbytes": nbytes}
 
 
 def check_finite(model: nn.Module) -> None:

@@ -1,23 +1,27 @@
 """Is the written network what was asked for? Counted in the ONNX file, on the shapes of the net before the cuts.
 
-This shares nothing with the road that led there: no term that a cut rewrote, no module, no trace. Initializers are
-read from the file's bytes, the recorded cuts are undone by putting zeros where something was removed, and the terms
-are asked on that, as they stood when their levels were fixed.
+This shares nothing with the road that led there: no term that a cut rewrote, no trace. Initializers are read from the
+file's bytes, the recorded cuts are undone by putting zeros where something was removed, and the terms are asked on
+that, as they stood when their levels were fixed. Only what the file does not hold under its own name (gates of
+recurrent cells, packed projections) is taken from the written tensors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from secateur import views
-from secateur.types import Level, Term
+from secateur.stored import initializers as initializers
+from secateur.types import Level, Member, Site, Term
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from secateur.contracts import Constraint
 
 Array = np.ndarray[Any, Any]
 
@@ -38,13 +42,74 @@ class Asked:
         return self.levels.get(term.site.name, term.level)
 
 
-def outside(asked: Asked, onnx: bytes, surgery: Sequence[Mapping[str, Any]]) -> list[str]:
+def to_record(term: Term, level: Level, n_cuts: int) -> dict[str, Any]:
+    """A term with all that is needed to ask it of the written file: the set as in a recipe, and where it acts."""
+    site = term.site
+    return {
+        "site": site.name,
+        "weights": list(dict.fromkeys(m.param for m in site.members)),
+        "constraint": _name(term.constraint),
+        "with": settings_of(term.constraint),
+        "level": level,
+        "given": term.given,
+        "n_cuts": n_cuts,
+        "place": {
+            "op": site.op,
+            "shape": list(site.shape),
+            "groups": site.groups,
+            "rows": list(site.rows),
+            "members": [
+                {"param": m.param, "axis": m.axis, "repeat": m.repeat, "index": None if m.index is None else [*m.index]}
+                for m in site.members
+            ],
+        },
+    }
+
+
+def from_record(row: Mapping[str, Any]) -> Asked:
+    """What `to_record` wrote. Whatever does not fit raises TypeError, ValueError, KeyError or an error of ours."""
+    from secateur.recipe import build_constraint
+
+    place = row["place"]
+    members = tuple(
+        Member(m["param"], m["axis"], m["repeat"], None if m["index"] is None else tuple(m["index"]))
+        for m in place["members"]
+    )
+    site = Site(
+        row["site"], place["op"], tuple(place["shape"]), members, groups=place["groups"], rows=tuple(place["rows"])
+    )
+    level = _level(row["level"])
+    return Asked((Term(site, build_constraint(row["with"]), level, True),), {site.name: level}, row["n_cuts"])
+
+
+def settings_of(constraint: Constraint) -> Any:
+    """What `recipe.build_constraint` makes this set from."""
+    parts = getattr(constraint, "parts", None)
+    if parts:
+        return [settings_of(p) for p in parts]
+    return {"name": _name(constraint), **{f.name: getattr(constraint, f.name) for f in fields(constraint)}}  # type: ignore[arg-type]
+
+
+def _name(constraint: Constraint) -> str:
+    from secateur.planning import name_of
+
+    return name_of(constraint)
+
+
+def _level(given: Any) -> Any:
+    return tuple(_level(x) for x in given) if isinstance(given, list) else given
+
+
+def outside(
+    asked: Asked, onnx: bytes, surgery: Sequence[Mapping[str, Any]], state: Mapping[str, Array] | None = None
+) -> list[str]:
     """The sites whose written weights are no members, each with what was asked; empty when all is well.
 
     Args:
         surgery: all cuts that led to the written net, in order.
+        state: the written net's tensors by name, for weights that no initializer of the file is named after.
     """
-    written, there = _uncut(initializers(onnx), surgery[asked.n_cuts :])
+    written, there = _uncut({**(state or {}), **initializers(onnx)}, surgery[asked.n_cuts :])
     lines = []
     for term in asked.terms:
         names = {m.param for m in term.site.members}
@@ -65,25 +130,6 @@ def outside(asked: Asked, onnx: bytes, surgery: Sequence[Mapping[str, Any]]) -> 
                 kind = type(part).__module__.rpartition(".")[2]
                 lines.append(f"{term.site.name}: {kind} at level {level} over {', '.join(sorted(names))}")
     return lines
-
-
-def initializers(onnx: bytes) -> dict[str, Array]:
-    """The float weights of an ONNX file by parameter name, as the graph uses them: codes times scales, untransposed."""
-    import onnx as onnx_package
-    from onnx import numpy_helper
-
-    graph = onnx_package.load_model_from_string(onnx).graph
-    found = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "DequantizeLinear" and all(i in found for i in node.input):
-            axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
-            codes, scale = found[node.input[0]], found[node.input[1]]
-            shape = [1] * codes.ndim
-            if scale.ndim:
-                shape[axis] = -1
-            found[node.input[0]] = codes.astype(scale.dtype) * scale.reshape(shape)
-    plain = {k.removesuffix(".T"): v.T if k.endswith(".T") else v for k, v in found.items()}
-    return {k: v for k, v in plain.items() if v.dtype.kind == "f"}
 
 
 def _uncut(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 import secateur
-from secateur import formats, runtimes, verify, waiting, written
-from secateur.contracts import Constraint
+from secateur import counts, formats, membership, runtimes, stored, verify, waiting, written
+from secateur.counts import sizes
 from secateur.engine import InferenceSession
 from secateur.importing import told
-from secateur.job import Candidate, Job, Net, left_out, left_out_note, sizes
+from secateur.job import Candidate, Job, Net, left_out, left_out_note
 from secateur.membership import Asked
 from secateur.planning import name_of
 from secateur.training.batches import call, constants, map_tensors, tensors
@@ -150,8 +150,8 @@ def build(job: Job, answer: Answer, judge: Judge, inputs: Any, facts: Mapping[st
         "compressed": _answer_column(job, judge, best),
         "budget": _budget(job, best),
         "layers": _layers(best, dense_net),
-        "sets": _sets(best),
         "terms": _terms(best),
+        "absent": list(stored.find(best.files.onnx, best.files.arrays).absent),
         "left_out": left_out(dense_net.traced),
         "sections": [{"name": s.name, "kind": s.kind, "nbytes": s.nbytes} for s in formats.sections(best.files.sct)],
         "stages": [{k: v for k, v in s.items() if k != "curve"} for s in job.stages],
@@ -182,8 +182,9 @@ def build(job: Job, answer: Answer, judge: Judge, inputs: Any, facts: Mapping[st
     for column, times in timed["latency_ms"].items():
         if record[column] is not None:
             record[column]["latency_ms"] = times
-    record["bench"] = timed["bench"]
-    bench = timed["bench"]
+    bench = record["bench"] = dict(timed["bench"])
+    columns = {"model": "compressed", "dense": "dense"}
+    record["coverage"] = {columns[k]: v for k, v in bench.pop("coverage").items() if k in columns}
     where = {"name": bench["cpu"], "isa": bench["isa"]}
     record["cpu"] = where | {"threads": facts["threads"], "waiting": waiting.told()}
     return record
@@ -247,49 +248,30 @@ def _why_unspent(job: Job, kind: str, asked: float) -> str:
 
 
 def _layers(best: Candidate, dense: Net) -> list[dict[str, Any]]:
-    """One row per parameter that constraints may touch and per other weight: counts from the written module."""
-    sections = {s.name: s for s in formats.sections(best.files.sct)}
-    state = best.files.module.state_dict()
+    """One row per parameter of the written module, whatever may act on it: the rows' counts are the net's."""
+    sections = {s.name.removesuffix(".T"): s for s in formats.sections(best.files.sct)}
     acting = _acting(best)
+    whole = {w.name: w.value.numel() * w.positions * w.counted for w in counts.weights(dense.module, dense.traced)}
     rows = []
-    for site in best.net.traced.sites:
-        if site.name not in state:
-            continue
-        w, section = state[site.name], sections.get(site.name)
-        nnz = int(w.count_nonzero())
-        values = int(w[w != 0].unique().numel())
+    for w in counts.weights(best.files.module, best.net.traced):
+        values = int(w.value[w.value != 0].unique().numel())
         row = {
-            "name": site.name,
-            "op": site.op,
-            "shape": list(w.shape),
-            "nnz": nnz,
+            "name": w.name,
+            "op": w.op,
+            "shape": list(w.value.shape),
+            "nnz": w.nnz,
             "n_values": values,
             "bits": float(np.log2(max(values, 1))) if 0 < values <= 256 else 32.0,
-            "constraint": acting.get(site.name),
-            "macs": 0 if site.op in ("bias", "norm") else nnz * site.positions,
-            "macs_dense": dense.traced.macs.get(site.name, 0),
+            "constraint": acting.get(w.name),
+            "left_out": w.left_out,
+            "macs": w.macs,
+            "macs_dense": whole.get(w.name, 0),
         }
+        section = sections.get(w.name)
         if section is not None:
             row |= {k: getattr(section, k) for k in ("layout", "codec", "nbytes", "bound_nbytes")}
         rows.append(row)
     return rows
-
-
-def _sets(best: Candidate) -> list[dict[str, Any]]:
-    """The set that each constrained site of the written net is in, as a recipe says it, and its level there."""
-    return [
-        {"name": t.site.name, "with": settings_of(t.constraint), "level": best.net.levels[t.site.name]}
-        for t in best.net.terms
-        if t.site.name in best.net.levels  # a rehearsal has none yet
-    ]
-
-
-def settings_of(constraint: Constraint) -> Any:
-    """What `recipe.build_constraint` makes this set from."""
-    parts = getattr(constraint, "parts", None)
-    if parts:
-        return [settings_of(p) for p in parts]
-    return {"name": name_of(constraint), **{f.name: getattr(constraint, f.name) for f in fields(constraint)}}
 
 
 def _acting(best: Candidate) -> dict[str, str]:
@@ -302,18 +284,9 @@ def _acting(best: Candidate) -> dict[str, str]:
 
 
 def _terms(best: Candidate) -> list[dict[str, Any]]:
-    """What was asked of the written weights and checked in them: site, its weights, constraint, level, who chose it."""
+    """What was asked of the written weights and checked in them, as `verify` asks it again."""
     asked = best.net.asked or Asked((), {})
-    return [
-        {
-            "site": t.site.name,
-            "weights": list(dict.fromkeys(m.param for m in t.site.members)),
-            "constraint": name_of(t.constraint),
-            "level": asked.level(t),
-            "given": t.given,
-        }
-        for t in asked.terms
-    ]
+    return [membership.to_record(t, asked.level(t), asked.n_cuts) for t in asked.terms]
 
 
 def _history(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

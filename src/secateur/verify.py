@@ -8,14 +8,14 @@ units in the last place of the largest output for nets so small that the observe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from secateur import steps
+from secateur import membership, steps, stored, written
 from secateur.errors import ConstraintError, FormatError, UsageError
 from secateur.importing import told
 from secateur.limits import read_yaml
@@ -33,10 +33,12 @@ if TYPE_CHECKING:
 SLACK = 8.0
 FLOOR = 32.0
 FILES = ("model.onnx", "model.sct", "model.safetensors", "surgery.json", "report.json", "recipe.yaml")
+LAYERS = "nonzeros and values of each layer, counted in the unpacked file"
 TOTAL_NNZ = "nonzeros of the rebuilt module"
 TOTAL_MACS = "multiply-adds of the rebuilt module"
 TENSORS = "tensors of model.safetensors are those of model.sct"
 SETS = "members of their sets"
+TERMS = "sets that the recipe asks for"
 OUTPUTS = "engine = ONNX Runtime = PyTorch"
 Array = np.ndarray[Any, Any]
 
@@ -179,16 +181,18 @@ def verify(
     report, recipe = records.read(folder), Recipe.from_dict(recipe_keys(folder / "recipe.yaml"))
     onnx, sct = (folder / "model.onnx").read_bytes(), (folder / "model.sct").read_bytes()
     checks = _Checks()
-    weights = _check_files(report, onnx, sct, checks)
+    _check_files(report, onnx, sct, checks)
+    _check_tensors(report, sct, _tensors(folder / "model.safetensors"), checks)
+    _check_sets(folder, report, onnx, checks)
     reached = {"nbytes": float(len(sct))}
     if given is not None:
-        reached |= _check_given(given, report, (onnx, sct), weights, checks)
+        reached |= _check_given(given, report, (onnx, sct), checks)
     elif recipe.data is None or recipe.model is None:
         why = "the run was made from Python objects; call Result.verify there"
-        for name in (TOTAL_NNZ, TOTAL_MACS, TENSORS, SETS, OUTPUTS):
+        for name in (TOTAL_NNZ, TOTAL_MACS, OUTPUTS):
             checks.skip(name, why)
     else:
-        reached |= _check_module(folder, recipe, report, (onnx, sct), weights, data_dir, checks, trust)
+        reached |= _check_module(folder, recipe, report, (onnx, sct), data_dir, checks, trust)
     _check_budget(recipe, report, reached, checks)
     passed = all(c["passed"] is not False for c in checks.rows)
     return Shown({"folder": str(folder), "passed": passed, "checks": checks.rows}, _show)
@@ -215,52 +219,72 @@ class _Checks:
         """One row."""
         self.rows.append({"name": name, "passed": passed, "claimed": claimed, "found": found, "note": note})
 
-    def nothing_wrong(self, name: str, n: int, wrong: list[str]) -> None:
-        """`n` things were looked at; `wrong` has a sentence for each that is not as claimed."""
-        self.add(name, f"{n} of {n}", f"{n - len(wrong)} of {n}", not wrong, "; ".join(wrong[:3]))
+    def nothing_wrong(self, name: str, n: int, wrong: list[str], note: str = "") -> None:
+        """`n` things were looked at; `wrong` has a sentence for each that is not as claimed, `note` is said if none."""
+        self.add(name, f"{n} of {n}", f"{n - len(wrong)} of {n}", not wrong, "; ".join(wrong[:3]) or note)
 
     def skip(self, name: str, why: str, claimed: Any = None) -> None:
         """A check that could not be made."""
         self.add(name, claimed, None, None, why)
 
 
-def _check_files(report: dict[str, Any], onnx: bytes, sct: bytes, checks: _Checks) -> dict[str, Array]:
-    """What needs nothing but the two model files; the weights of `model.sct` as float arrays by name."""
+def _check_files(report: dict[str, Any], onnx: bytes, sct: bytes, checks: _Checks) -> None:
+    """What needs nothing but the two model files."""
     from secateur import formats
     from secateur.export.onnx import dequantised
 
-    try:
-        unpacked = formats.unpack(sct)
-    except FormatError as e:
-        raise FormatError(f"model.sct: {e}") from None
     checks.equal("bytes of model.sct", report["compressed"].get("nbytes"), len(sct))
+    unpacked = _unpacked(sct)
     checks.equal("model.sct unpacks and packs again to the same bytes", True, formats.pack(unpacked) == sct)
     checks.equal("model.onnx packs to model.sct", True, sct in (formats.pack(onnx), formats.pack(dequantised(onnx))))
-    weights = _initializers(dequantised(unpacked))
-    wrong = []
-    for row in report["layers"]:
-        values = weights.get(row["name"])
-        if values is None:
-            continue
-        found = {"nnz": int(np.count_nonzero(values)), "n_values": len(np.unique(values[values != 0]))}
-        wrong += [f"{row['name']}: {k} {row[k]}, found {v}" for k, v in found.items() if k in row and row[k] != v]
-        if sorted(row["shape"]) != sorted(values.shape):
-            wrong.append(f"{row['name']}: shape {row['shape']}, found {list(values.shape)}")
-    known = sum(row["name"] in weights for row in report["layers"])
-    checks.nothing_wrong("nonzeros and values of each layer, counted in the unpacked file", known, wrong)
-    return weights
 
 
-def _initializers(onnx: bytes) -> dict[str, Array]:
-    """Arrays by parameter name; what the export turned lies under `name.T` there and is turned back."""
-    import onnx as onnx_package
-    from onnx import numpy_helper
+def _unpacked(sct: bytes) -> bytes:
+    from secateur import formats
 
-    found: dict[str, Array] = {}
-    for i in onnx_package.load_model_from_string(onnx).graph.initializer:
-        array = numpy_helper.to_array(i)
-        found[i.name.removesuffix(".T")] = array.T if i.name.endswith(".T") else array
-    return found
+    try:
+        return formats.unpack(sct)
+    except FormatError as e:
+        raise FormatError(f"model.sct: {e}") from None
+
+
+def _tensors(path: Path) -> dict[str, Array]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return dict(load(path.read_bytes()))
+    except SafetensorError as e:
+        raise FormatError(f"{path}: damaged ({e})") from None
+
+
+def _check_tensors(report: dict[str, Any], sct: bytes, state: Mapping[str, Array], checks: _Checks) -> None:
+    """The layers of the report, counted in the packed file, and the packed file's tensors against model.safetensors.
+
+    Every layer and every tensor is accounted for: found in the packed file under its name or rearranged, or named by
+    the report as absent (folded into constants, or of no effect), and then counted in model.safetensors.
+    """
+    found = stored.find(_unpacked(sct), state)
+    floats = {k: v for k, v in state.items() if v.dtype.kind == "f"}
+    held: dict[str, Array] = {**floats, **dict(reversed(found.copies))}
+    wrong = [line for row in report["layers"] for line in _unlike(row, held.get(row["name"]))]
+    checks.nothing_wrong(LAYERS, len(report["layers"]), wrong)
+    other = [f"{k} differs" for k, v in found.copies if not np.array_equal(v, floats[k])]
+    other += [f"{k} is not in it" for k in found.absent if k not in report.get("absent", found.absent)]
+    counted = f"{len(found.rearranged)} of them rearranged" if found.rearranged else ""
+    missing = f"folded or of no effect: {', '.join(found.absent)}" if found.absent else ""
+    checks.nothing_wrong(TENSORS, len(floats), other, "; ".join(filter(None, [counted, missing])))
+
+
+def _unlike(row: Mapping[str, Any], values: Array | None) -> list[str]:
+    """What the report says of a layer and the files do not hold."""
+    if values is None:
+        return [f"{row['name']} is in no file"]
+    found = {"nnz": int(np.count_nonzero(values)), "n_values": len(np.unique(values[values != 0]))}
+    wrong = [f"{row['name']}: {k} {row[k]}, found {v}" for k, v in found.items() if k in row and row[k] != v]
+    if list(row["shape"]) != list(values.shape):
+        wrong.append(f"{row['name']}: shape {row['shape']}, found {list(values.shape)}")
+    return wrong[:1]
 
 
 def _check_module(
@@ -268,13 +292,12 @@ def _check_module(
     recipe: Recipe,
     report: dict[str, Any],
     files: tuple[bytes, bytes],
-    weights: Mapping[str, Array],
     data_dir: Path | None,
     checks: _Checks,
     trust: bool,
 ) -> dict[str, float]:
     """What needs the rebuilt module or the data; what the budget's kinds came to."""
-    from secateur import api, written
+    from secateur import api
     from secateur.job import first_batch
     from secateur.training.batches import tensors
 
@@ -290,16 +313,17 @@ def _check_module(
     else:
         arrays = [t.numpy() for t in tensors(first_batch(splits.valid if splits.test is None else splits.test))]
     fed = dict(zip([i.name for i in _session(sct).get_inputs()], arrays, strict=True))
-    reached = _check_network(module, example, (module, fed), report, files, weights, checks)
-    drop = _check_metrics(recipe, report, splits, module, _engine(sct, rows), checks)
+    reached = _check_network(module, example, (module, fed), report, files, checks)
+    _check_recipe(folder, recipe, report, splits.train, onnx, checks)
+    drop = _check_metrics(folder, recipe, report, splits, module, _engine(sct, rows), checks)
     return {**reached, "accuracy_drop": drop}
 
 
 def _check_given(
-    given: Given, report: dict[str, Any], files: tuple[bytes, bytes], weights: Mapping[str, Array], checks: _Checks
+    given: Given, report: dict[str, Any], files: tuple[bytes, bytes], checks: _Checks
 ) -> dict[str, float]:
     """The same for a run of Python objects."""
-    from secateur import record, written
+    from secateur import record
     from secateur.training import metrics
     from secateur.training.batches import call
 
@@ -308,7 +332,7 @@ def _check_given(
     rows = written.fixed_batch(files[0]) if given.example.batched else None
     some = given.inputs if rows is None else given.example.few(given.inputs, rows)
     fed, flat = record.feeds(names, some), record.Flat(given.module, given.inputs, names)
-    reached = _check_network(given.module, given.example, (flat, fed), report, files, weights, checks)
+    reached = _check_network(given.module, given.example, (flat, fed), report, files, checks)
     claimed, label = report["compressed"].get("metric_valid"), "metric on the validation data"
     if given.evaluate is None:
         checks.skip(label, "no evaluate was given", claimed)
@@ -330,27 +354,21 @@ def _check_network(
     asked: tuple[nn.Module, Mapping[str, Array]],
     report: dict[str, Any],
     files: tuple[bytes, bytes],
-    weights: Mapping[str, Array],
     checks: _Checks,
 ) -> dict[str, float]:
-    """Counts, tensors, sets and outputs of the module; its nonzeros and multiply-adds.
+    """Counts and outputs of the module; its nonzeros and multiply-adds.
 
     Args:
         asked: the module as it is called with arrays by name, and these.
     """
     from secateur import graph
-    from secateur.job import sizes
+    from secateur.counts import sizes
 
     onnx, sct = files
     traced = graph.trace(module, example)
     counted = sizes(module, traced, len(sct))
     checks.equal(TOTAL_NNZ, report["compressed"].get("nnz"), counted["nnz"])
     checks.equal(TOTAL_MACS, report["compressed"].get("macs"), counted["macs"])
-    state = {k: v.numpy() for k, v in module.state_dict().items()}
-    shared = [k for k in weights if k in state]
-    other = [f"{k} differs" for k in shared if not np.array_equal(weights[k], state[k])]
-    checks.nothing_wrong(TENSORS, len(shared), other)
-    _check_sets(report, module, traced, checks)
     result = outputs_agree(sct, onnx, *asked)
     errors = ", ".join(f"{k} {v:.2g}" for k, v in result["errors"].items()) + f"; onnxruntime: {result['oracle']}"
     if result["apart"]:
@@ -362,38 +380,62 @@ def _check_network(
     return {"nnz": float(counted["nnz"]), "macs": float(counted["macs"])}
 
 
-def _check_sets(report: dict[str, Any], module: nn.Module, traced: Traced, checks: _Checks) -> None:
-    """Every constrained weight is a member of its set, at the level that the report says."""
-    from secateur import views
-    from secateur.recipe import build_constraint
-
-    if "sets" not in report:
+def _check_sets(folder: Path, report: dict[str, Any], onnx: bytes, checks: _Checks) -> None:
+    """Every weight of the written file is in the set that the report names, at its level, on the shapes of then."""
+    if "absent" not in report:
         checks.skip(SETS, "the report is older than this check")
         return
-    sites = {s.name: s for s in (*traced.sites, *traced.groups)}
-    params = {k: p.detach() for k, p in module.named_parameters()}
-    outside = []
-    for row in report["sets"]:
-        site = sites.get(row["name"])
-        if site is None:
-            outside.append(f"{row['name']} is not in the model")
-            continue
+    wrong: list[str] = []
+    cuts, state = written.surgery_of(folder), _tensors(folder / "model.safetensors")
+    for row in report["terms"]:
         try:
-            constraint = build_constraint(row["with"])
-            inside = constraint.contains(views.matrix(site, constraint.view, params), _level(row["level"]))
-        except (TypeError, ValueError, UsageError, ConstraintError) as e:  # set and level come from a file
-            raise FormatError(f"report.json: sets: {row['name']}: level {row['level']!r:.40} ({e})") from None
-        if not inside:
-            outside.append(f"{row['name']} is no member of {row['with']} at level {row['level']}")
-    checks.nothing_wrong(SETS, len(report["sets"]), outside)
+            asked = membership.from_record(row)
+            wrong += membership.outside(asked, onnx, cuts, state)
+        except (TypeError, ValueError, IndexError, KeyError, RuntimeError, UsageError, ConstraintError) as e:
+            raise FormatError(f"report.json: terms: {row['site']}: level {row['level']!r:.40} ({told(e)})") from None
+    checks.nothing_wrong(SETS, len(report["terms"]), wrong)
 
 
-def _level(given: Any) -> Any:
-    return tuple(_level(x) for x in given) if isinstance(given, list) else given
+def _check_recipe(
+    folder: Path, recipe: Recipe, report: dict[str, Any], train: Any, onnx: bytes, checks: _Checks
+) -> None:
+    """The report's terms are those that the recipe asks for of its model; the levels it gives hold in the file."""
+    if "absent" not in report:
+        return
+    cuts = written.surgery_of(folder)
+    n_cuts = max((row["n_cuts"] for row in report["terms"]), default=0)
+    found = {row["site"]: {k: v for k, v in row.items() if k != "level"} for row in report["terms"]}
+    asked = {
+        t.site.name: {k: v for k, v in membership.to_record(t, None, n_cuts).items() if k != "level"}
+        for t in _terms(recipe, cuts[:n_cuts], train)
+    }
+    wrong = [f"{name} is not as the recipe asks" for name in asked if found.get(name) != asked[name]]
+    wrong += [f"{name} is not asked for" for name in found.keys() - asked.keys()]
+    given = tuple(t for t in _terms(recipe, [], train) if t.given)
+    state = _tensors(folder / "model.safetensors")
+    wrong += membership.outside(membership.Asked(given, {}), onnx, cuts, state)
+    checks.nothing_wrong(TERMS, len(asked), sorted(wrong))
+
+
+def _terms(recipe: Recipe, cuts: Sequence[Mapping[str, Any]], train: Any) -> list[Term]:
+    """The recipe's terms on its model after some of the cuts."""
+    from secateur import api, graph
+    from secateur.unwrapping import plain
+
+    model = plain(api.load_model(recipe))[0]
+    for cut in cuts:
+        model = graph.apply_surgery(model, cut)
+    return list(recipe.build_terms(*graph.trace(model, api.example_of(model, train, recipe)).free))
 
 
 def _check_metrics(
-    recipe: Recipe, report: dict[str, Any], splits: Splits, module: nn.Module, engine: nn.Module, checks: _Checks
+    folder: Path,
+    recipe: Recipe,
+    report: dict[str, Any],
+    splits: Splits,
+    module: nn.Module,
+    engine: nn.Module,
+    checks: _Checks,
 ) -> float:
     """The metric on the test split by the engine and on the validation split by PyTorch; the accuracy drop there."""
     from torch.nn.functional import mse_loss
@@ -417,10 +459,12 @@ def _check_metrics(
     compare(f"{name} on the {split} split, engine", claimed["metric"]["value"], measured(engine, held_out))
     found = measured(module, splits.valid)
     compare(f"{name} on the validation split, PyTorch", claimed.get("metric_valid"), found)
-    dense = report["dense"].get("metric_valid")
-    if recipe.weights is not None and recipe.dense is None:  # else the dense net is in no file
-        dense, said = measured(api.load_model(recipe), splits.valid), dense
-        compare(f"{name} of the dense net on the validation split", said, dense)
+    dense, label = report["dense"].get("metric_valid"), f"{name} of the dense net on the validation split"
+    if (folder / written.DENSE).is_file() or recipe.dense is None:
+        dense, said = measured(written.dense(folder, api.load_model(recipe)), splits.valid), dense
+        compare(label, said, dense)
+    else:
+        checks.skip(label, f"{written.DENSE} is missing: the dense net was trained in the run and is in no file", dense)
     drop = dense - found if name == "accuracy" else found - dense
     checks.equal("drop against the dense net, validation split", claimed.get("drop_valid"), drop, within=1e-5)
     return float(drop)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from secateur.graph import Example, Traced
 
 SURGERY = 1  # schema of surgery.json
+DENSE = "dense.safetensors"  # of a run that trained its dense net itself
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,20 @@ class Written:
     @property
     def tensors(self) -> bytes:
         """The safetensors file: parameters and buffers of `module`."""
-        from safetensors.torch import save
+        return tensors_of(self.module)
 
-        state = {
-            k: v.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for k, v in self.module.state_dict().items()
-        }
-        return bytes(save(state))
+    @property
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Parameters and buffers of `module` by name."""
+        return {k: v.detach().cpu().numpy() for k, v in self.module.state_dict().items()}
+
+
+def tensors_of(module: nn.Module) -> bytes:
+    """Parameters and buffers of a module as a safetensors file."""
+    from safetensors.torch import save
+
+    state = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in module.state_dict().items()}
+    return bytes(save(state))
 
 
 def smaller(
@@ -166,9 +174,6 @@ def rebuild(folder: Path, model: nn.Module | None = None, trust: bool = False) -
         UsageError: a file is missing, or a model is needed and none is given.
         FormatError: a file is damaged or does not fit the model.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     for name in ("surgery.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise UsageError(f"{folder}: {name} is missing; give the folder of a finished run")
@@ -183,14 +188,32 @@ def rebuild(folder: Path, model: nn.Module | None = None, trust: bool = False) -
             check_ours(folder, model=path)
         model = build_model(path)
     model = plain(model)[0]  # as the run began
-    assert isinstance(facts["cuts"], list)
-    for cut in facts["cuts"]:
+    for cut in surgery_of(folder):
         model = graph.apply_surgery(model, cut)
+    return _loaded(model, folder / "model.safetensors")
+
+
+def surgery_of(folder: Path) -> list[Mapping[str, Any]]:
+    """The cuts that a run's folder records, in order. FormatError: damaged."""
+    cuts = _json(folder / "surgery.json")["cuts"]
+    assert isinstance(cuts, list)
+    return cuts
+
+
+def dense(folder: Path, model: nn.Module) -> nn.Module:
+    """The dense net of a run: `model` (copied) with the weights that the run trained, or as it is where it did not."""
+    model = plain(model)[0]
+    return _loaded(model, folder / DENSE) if (folder / DENSE).is_file() else model.eval()
+
+
+def _loaded(model: nn.Module, path: Path) -> nn.Module:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
     try:
-        state = load((folder / "model.safetensors").read_bytes())
-        model.load_state_dict(state)
+        model.load_state_dict(load(path.read_bytes()))
     except (SafetensorError, RuntimeError) as e:
-        raise FormatError(f"{folder / 'model.safetensors'}: does not fit the model: {e}") from None
+        raise FormatError(f"{path}: does not fit the model: {e}") from None
     return model.eval()
 
 

@@ -125,9 +125,16 @@ def lenet5() -> dict[str, Any]:
             }
             for name, op, shape, nnz, bits, size, bound, macs, dense, kernel in layers
         ],
-        "sets": [
-            {"name": layers[0][0], "with": {"name": "topk"}, "level": layers[0][3]},
-            {"name": layers[1][0], "with": [{"name": "topk"}, {"name": "codebook"}], "level": [layers[1][3], 8]},
+        "terms": [
+            {
+                "site": name,
+                "weights": [name],
+                "constraint": "topk + codebook",
+                "level": [nnz, 8],
+                "given": False,
+                "n_cuts": 1,
+            }
+            for name, _, _, nnz, *_ in layers
         ],
         "sections": [
             {"name": "header", "kind": "header", "nbytes": 34},

@@ -2,10 +2,11 @@
 
 Required: `model, data, seed, versions, cpu, dense, compressed, budget, layers, verify, stages` (DESIGN 3.3);
 `one_shot` may be null where no baseline was run. Optional and shown where present: `date`, `recipe` (YAML text),
-`one_shot_raw` and `control` (nets like `dense`), `sets` (which set each constrained weight is in, at which level:
-what `verify` holds the files to), `sections` (bytes per part of the packed file), `history` (training
-curves), `frontier` (sizes a search went through, with their accuracy drop), `outcome`, `notes` (sentences). Unknown
-keys are kept and ignored.
+`one_shot_raw` and `control` (nets like `dense`), `terms` (what was asked of each site, at which level: what `verify`
+holds the files to), `left_out` (weights on which no constraint can act), `absent` (tensors that the file holds only in
+what was computed from them), `coverage` (which nodes ONNX Runtime had to run), `sections` (bytes per part of the packed
+file), `history` (training curves), `frontier` (sizes a search went through, with their accuracy drop), `outcome`,
+`notes` (sentences). Unknown keys are kept and ignored.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _KINDS: dict[str, tuple[str, Any]] = {
     "number": ("a finite number", lambda v: _is_number(v)),
     "amount": ("a finite number >= 0", lambda v: _is_number(v) and v >= 0),
     "flag": ("true or false", lambda v: isinstance(v, bool)),
-    "set": ("a set as in a recipe", lambda v: isinstance(v, dict | list)),
+    "names": ("a list of names", lambda v: isinstance(v, list) and all(isinstance(x, str) for x in v)),
     "level": ("a level: a number, or a list of them", lambda v: _is_level(v)),
     "shape": (
         "a list of whole numbers",
@@ -66,9 +67,20 @@ _LAYER = {
     "macs_dense": "count?",
     "kernel": "text?",
     "latency_ms": "amount?",
+    "left_out": "text?",
     "note": "text?",
 }
-_SET = {"name": "text", "with": "set", "level": "level?"}
+_TERM = {
+    "site": "text",
+    "weights": "names",
+    "constraint": "text",
+    "level": "level?",
+    "given": "flag",
+    "n_cuts": "count",
+}
+_LEFT_OUT = {"name": "text", "shape": "shape", "n": "count", "share": "amount", "why": "text"}
+_COVERAGE = {"n_nodes": "count", "n_engine": "count"}
+_HANDED = {"node": "text", "op": "text", "why": "text"}
 _SECTION = {"name": "text", "kind": "text?", "nbytes": "count"}
 _STAGE = {"name": "text", "seconds": "amount?"}
 _VERIFY = {
@@ -121,7 +133,12 @@ def check(record: Any, subject: str = NAME) -> Record:
             _net(record, net, subject)
     _items(record, "budget", _BUDGET, subject)
     _items(record, "layers", _LAYER, subject)
-    _items(record, "sets", _SET, subject)
+    _items(record, "terms", _TERM, subject)
+    _items(record, "left_out", _LEFT_OUT, subject)
+    for name in record.get("coverage") or {}:
+        covered, where = _mapping(_mapping(record, "coverage", subject), name, f"{subject}: coverage", "."), name
+        _fields(covered, _COVERAGE, f"{subject}: coverage.{where}", ".")
+        _items(covered, "handed_over", _HANDED, f"{subject}: coverage.{where}")
     _items(record, "sections", _SECTION, subject)
     _items(record, "stages", _STAGE, subject)
     if record["verify"] is not None:
@@ -129,8 +146,9 @@ def check(record: Any, subject: str = NAME) -> Record:
     for key in ("history", "frontier"):
         for i, row in enumerate(_list(record, key, subject)):
             _each_number(row, f"{subject}: {key}[{i}]")
-    for i, note in enumerate(_list(record, "notes", subject)):
-        _one(note, "text", f"{subject}: notes[{i}]")
+    for key in ("notes", "absent"):
+        for i, note in enumerate(_list(record, key, subject)):
+            _one(note, "text", f"{subject}: {key}[{i}]")
     return record
 
 
