@@ -16,6 +16,7 @@ import secateur
 from secateur import counts, formats, membership, runtimes, stored, verify, waiting, written
 from secateur.counts import sizes
 from secateur.engine import InferenceSession
+from secateur.engine.inspect import inspect
 from secateur.importing import told
 from secateur.job import Candidate, Job, Net, left_out, left_out_note
 from secateur.membership import Asked
@@ -150,6 +151,7 @@ def build(job: Job, answer: Answer, judge: Judge, inputs: Any, facts: Mapping[st
         "compressed": _answer_column(job, judge, best),
         "budget": _budget(job, best),
         "layers": _layers(best, dense_net),
+        "inputs": _inputs(best.files.sct),
         "terms": _terms(best),
         "absent": list(stored.find(best.files.onnx, best.files.arrays).absent),
         "left_out": left_out(dense_net.traced),
@@ -360,7 +362,18 @@ def _latencies(job: Job, dense: Written, answer: Answer, inputs: Any) -> dict[st
     times = {"compressed": found["latency_ms"]["model"], "dense": found["latency_ms"]["dense"]}
     if answer.one_shot is not None and answer.one_shot.files is not best.files:
         times["one_shot"] = bench(answer.one_shot.files.sct, against=(), **common)["latency_ms"]["model"]
-    return {"latency_ms": times, "bench": {k: v for k, v in found.items() if k not in ("runs", "latency_ms")}}
+    facts = {k: v for k, v in found.items() if k not in ("runs", "latency_ms")}
+    return {"latency_ms": times, "bench": facts | {"layers": _steps(best.files.sct)}}
+
+
+def _steps(sct: bytes) -> list[dict[str, Any]]:
+    """Kernel and time of every layer that the engine runs by itself."""
+    kept = ("name", "op", "kernel", "why", "time_us")
+    return [{k: row[k] for k in kept} for row in inspect(sct, time=True)["layers"] if row["time_us"]]
+
+
+def _inputs(sct: bytes) -> list[dict[str, Any]]:
+    return [{"name": i.name, "type": i.type, "shape": list(i.shape)} for i in InferenceSession(sct).get_inputs()]
 
 
 def _input_names(model: bytes) -> list[str]:

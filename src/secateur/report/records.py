@@ -34,6 +34,10 @@ _KINDS: dict[str, tuple[str, Any]] = {
     "flag": ("true or false", lambda v: isinstance(v, bool)),
     "names": ("a list of names", lambda v: isinstance(v, list) and all(isinstance(x, str) for x in v)),
     "level": ("a level: a number, or a list of them", lambda v: _is_level(v)),
+    "axes": (
+        "a list of sizes and names",
+        lambda v: isinstance(v, list) and all(s is None or isinstance(s, str) or _is_number(s) for s in v),
+    ),
     "shape": (
         "a list of whole numbers",
         lambda v: isinstance(v, list) and all(_is_size(s) for s in v),
@@ -81,6 +85,8 @@ _TERM = {
 _LEFT_OUT = {"name": "text", "shape": "shape", "n": "count", "share": "amount", "why": "text"}
 _COVERAGE = {"n_nodes": "count", "n_engine": "count"}
 _HANDED = {"node": "text", "op": "text", "why": "text"}
+_STEP = {"name": "text", "op": "text", "kernel": "text?", "why": "text?", "time_us": "amount?"}
+_INPUT = {"name": "text", "type": "text", "shape": "axes"}
 _SECTION = {"name": "text", "kind": "text?", "nbytes": "count"}
 _STAGE = {"name": "text", "seconds": "amount?"}
 _VERIFY = {
@@ -135,10 +141,15 @@ def check(record: Any, subject: str = NAME) -> Record:
     _items(record, "layers", _LAYER, subject)
     _items(record, "terms", _TERM, subject)
     _items(record, "left_out", _LEFT_OUT, subject)
-    for name in record.get("coverage") or {}:
-        covered, where = _mapping(_mapping(record, "coverage", subject), name, f"{subject}: coverage", "."), name
-        _fields(covered, _COVERAGE, f"{subject}: coverage.{where}", ".")
-        _items(covered, "handed_over", _HANDED, f"{subject}: coverage.{where}")
+    _items(record, "inputs", _INPUT, subject)
+    if record.get("bench") is not None:
+        _items(_mapping(record, "bench", subject), "layers", _STEP, f"{subject}: bench")
+    if record.get("coverage") is not None:
+        coverage = _mapping(record, "coverage", subject)
+        for name in coverage:
+            covered, where = _mapping(coverage, name, f"{subject}: coverage", "."), f"{subject}: coverage.{name}"
+            _fields(covered, _COVERAGE, where, ".")
+            _items(covered, "handed_over", _HANDED, where)
     _items(record, "sections", _SECTION, subject)
     _items(record, "stages", _STAGE, subject)
     if record["verify"] is not None:

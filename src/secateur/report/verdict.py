@@ -14,6 +14,8 @@ from secateur.report.advice import advice
 _LARGE_SHARE = 0.5
 _OVERHEAD_SHARE = 0.3
 _UNSURE = 0.05  # a calibration error above the dense net's by more than this changes what probabilities mean
+_AS_FAST = 1.05  # times nearer to one another than this are the same: two runs of one net differ by as much
+_DENSE_SHARE = 0.1  # of a call's time: below it nobody minds that a layer runs dense
 _CLOSE = 0.01  # relative difference of two metrics below which nothing is claimed without a standard error
 
 
@@ -31,12 +33,12 @@ def headline(record: Mapping[str, Any]) -> str:
     parts = []
     size = _factor(dense.get("nbytes"), small.get("nbytes"))
     if size:
-        parts.append(f"{_times(size)} smaller" if size >= 1.005 else f"{_times(1 / size)} larger")
+        parts.append(_compared(size, "smaller", "larger", "of the same size"))
     runtime, reference = reference_latency(record)
     speed = _factor(reference, latency(small, "engine"))
     if speed:
-        than = f"than the dense net in {runtime_name(runtime)}"
-        parts.append(f"{_times(speed)} faster {than}" if speed >= 1.005 else f"{_times(1 / speed)} slower {than}")
+        how = _compared(speed, "faster than", "slower than", "as fast as", _AS_FAST)
+        parts.append(f"{how} the dense net in {runtime_name(runtime)}")
     text = " and ".join(parts) or "Compressed"
     before, after = dense.get("metric"), small.get("metric")
     if before and after and before.get("value") is not None and after.get("value") is not None:
@@ -126,8 +128,7 @@ def _accuracy(record: Mapping[str, Any]) -> Iterator[Finding]:
         kind = "won" if gap >= 0 else "not_won"
         yield Finding(kind, f"The {name} goes {change}; no standard error was recorded.")
     elif gap >= -2 * error:
-        unit = _gap_words(after, 2 * error)
-        yield Finding("won", f"The {name} holds within what the test set can tell (± {unit}): {change}.")
+        yield Finding("won", f"The {name} holds within {_judges(after, _gap_words(after, 2 * error))}: {change}.")
     else:
         yield Finding("not_won", f"The {name} drops by {_gap_words(after, -gap)}, more than the noise: {change}.")
 
@@ -152,30 +153,68 @@ def _certainty(record: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("won" if worse <= 0 else "not_won", f"How sure it is: {told}.")
 
 
+def _judges(metric: Mapping[str, Any], unit: str) -> str:
+    """Who says so: a test set, or the validation examples that the answer was chosen by."""
+    if metric.get("split", "test") == "test":
+        return f"what the test set can tell (± {unit})"
+    n = f"{metric['n_examples']:,} " if metric.get("n_examples") else ""
+    return f"the noise of {n}{metric['split']} examples (± {unit}; no test set was given, and the run chose by them)"
+
+
 def _speed(record: Mapping[str, Any]) -> Iterator[Finding]:
     ours = latency(record["compressed"], "engine")
     runtime, reference = reference_latency(record)
     factor = _factor(reference, ours)
-    if not factor or reference is None:
+    if not factor or reference is None or ours is None:
         return
     other = runtime_name(runtime)
     times = f"{words.milliseconds(reference)} → {words.milliseconds(ours)}"
-    if factor >= 1.05:
-        yield Finding("won", f"A call is {_times(factor)} faster than the dense net in {other}: {times}.")
-    else:
-        yield Finding("not_won", f"A call is not faster than the dense net in {other}: {times}.")
+    how = _compared(factor, "faster than", "slower than", "as fast as", _AS_FAST)
+    won = factor >= _AS_FAST
+    limits = "" if won else _limits(record)
+    yield Finding("won" if won else "not_won", f"A call is {how} the dense net in {other}: {times}.{limits}")
     own_dense = latency(record["dense"], "engine")
     if own_dense is not None and runtime != "engine":
-        share = own_dense / ours if ours else 0
+        share = own_dense / ours
+        how = f"{_times(share)} of the speed" if share >= _AS_FAST else "no speed"
         yield Finding(
-            "won" if share >= 1.05 else "not_won",
-            f"Compression itself brings {_times(share)} of the speed: the dense net takes "
-            f"{words.milliseconds(own_dense)} in our engine.",
+            "won" if share >= _AS_FAST else "not_won",
+            f"Compression itself brings {how}: the dense net takes {words.milliseconds(own_dense)} in our engine.",
         )
     same_file = latency(record["compressed"], "onnxruntime")
-    if same_file is not None and ours is not None and same_file < ours:
+    if same_file is not None and same_file * _AS_FAST < ours:
         text = f"ONNX Runtime runs the compressed file faster than our engine: {words.milliseconds(same_file)}."
         yield Finding("not_won", text)
+    covered = (record.get("coverage") or {}).get("compressed") or {}
+    if handed := covered.get("handed_over"):
+        kinds = ", ".join(dict.fromkeys(str(h["op"]) for h in handed))
+        yield Finding(
+            "not_won",
+            f"ONNX Runtime has to run {len(handed)} of {covered['n_nodes']} nodes: {kinds}. That is not ours.",
+        )
+
+
+def steps(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The engine's layers as timed one by one: name, kernel, time_us; the slowest first. Empty where not done."""
+    timed = [s for s in (record.get("bench") or {}).get("layers") or [] if s.get("time_us")]
+    return sorted(timed, key=lambda s: -s["time_us"])
+
+
+def kernel_of(layer: Mapping[str, Any], timed: Mapping[str, Mapping[str, Any]]) -> str:
+    """The kernel that takes a layer's weight, by the step of its name or of its module's."""
+    name = str(layer["name"])
+    found = timed.get(name) or (timed.get(name.removesuffix(".weight")) if name.endswith(".weight") else None)
+    return str(layer.get("kernel") or (found or {}).get("kernel") or "")
+
+
+def _limits(record: Mapping[str, Any]) -> str:
+    """What the time goes into, as a sentence."""
+    slowest = steps(record)[:2]
+    if not slowest:
+        return ""
+    total = sum(s["time_us"] for s in steps(record))
+    named = " and ".join(f"{s['name'] or s['op']} ({words.percent(s['time_us'] / total, 0)})" for s in slowest)
+    return f" Most of its time goes into {named}."
 
 
 def _baselines(record: Mapping[str, Any]) -> Iterator[Finding]:
@@ -191,7 +230,7 @@ def _baselines(record: Mapping[str, Any]) -> Iterator[Finding]:
         gap, error = difference(other, best)
         if gap is None or best is None or (key == "one_shot" and record.get("outcome") == "one_shot_better"):
             continue
-        pair = f"{words.metric(other)} against {words.metric(best)}"
+        pair = f"{words.metric(other)} against {words.metric(best)}{_sizes(record[key], record['compressed'])}"
         if error is not None and abs(gap) <= 2 * error:
             yield Finding("not_won", f"{what} does as well within the noise: {pair}.")
         elif error is None and abs(gap) <= _CLOSE * abs(best["value"]):
@@ -202,26 +241,36 @@ def _baselines(record: Mapping[str, Any]) -> Iterator[Finding]:
             yield Finding("not_won", f"{what} is better: {pair}. Take it instead.")
 
 
+def _sizes(other: Mapping[str, Any], best: Mapping[str, Any]) -> str:
+    """Both sizes, where they are not the same."""
+    a, b = other.get("nbytes"), best.get("nbytes")
+    return f", at {words.nbytes(a)} and {words.nbytes(b)}" if a and b and a != b else ""
+
+
 def _where_it_does_not_pay(record: Mapping[str, Any]) -> Iterator[Finding]:
     layers, total = record["layers"], record["compressed"].get("nbytes")
-    weights = [layer for layer in layers if layer.get("op") not in ("bias", "norm")]
-    coded = sum(layer.get("nbytes") or 0 for layer in weights)
-    if total and layers and coded and (total - coded) / total > _OVERHEAD_SHARE:
-        rest = total - coded
+    tensors = sum(s["nbytes"] for s in record.get("sections") or [] if s.get("kind") == "tensor")
+    if total and tensors and (total - tensors) / total > _OVERHEAD_SHARE:
+        rest = total - tensors
         part = f"{words.percent(rest / total, 0)} of the file ({words.nbytes(rest)})"
-        text = f"{part} is not weights: graph, header, biases."
-        yield Finding("not_won", text)
+        yield Finding("not_won", f"{part} is no tensor: graph, names, header.")
+    weights = [layer for layer in layers if layer.get("op") not in ("bias", "norm", "vector")]
+    timed = {s["name"]: s for s in steps(record)}
+    whole = sum(s["time_us"] for s in timed.values())
     for layer in weights:
         share = (layer.get("nbytes") or 0) / total if total else 0
         n = math.prod(layer["shape"])
         density = layer["nnz"] / n if n else 0
         if share > _LARGE_SHARE and len(weights) > 1:
+            held = f" It is left as it is ({layer['left_out']})." if layer.get("left_out") else ""
             yield Finding(
                 "not_won",
-                f"{layer['name']} alone is {words.percent(share, 0)} of the file; more size is won only there.",
+                f"{layer['name']} alone is {words.percent(share, 0)} of the file; more size is won only there.{held}",
             )
-        kernel = str(layer.get("kernel") or "")
-        if "dense" in kernel and density < 0.9:
+        kernel = kernel_of(layer, timed)
+        step = timed.get(str(layer["name"]).removesuffix(".weight"))
+        minor = step is not None and step["time_us"] < _DENSE_SHARE * whole
+        if "dense" in kernel and density < 0.9 and not minor:
             text = (
                 f"{layer['name']} runs dense ({kernel}): at {words.percent(density, 0)} density its zeros do not pay."
             )
@@ -247,6 +296,13 @@ def difference(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None
 
 def _factor(before: float | None, after: float | None) -> float | None:
     return before / after if before and after else None
+
+
+def _compared(factor: float, more: str, less: str, same: str, within: float = 1.005) -> str:
+    """`2.48× smaller`, `1.20× larger`, or `of the same size`: no factor where there is nothing to tell."""
+    if factor >= within:
+        return f"{_times(factor)} {more}"
+    return f"{_times(1 / factor)} {less}" if factor <= 1 / within else same
 
 
 def _times(factor: float) -> str:
