@@ -120,7 +120,7 @@ def test_an_untouched_run_passes_every_check(run: Run) -> None:
     found = run.found
     assert all(c["passed"] is True for c in found["checks"]), found
     names = [c["name"] for c in found["checks"]]
-    assert len(names) == len(set(names)) == 18
+    assert len(names) == len(set(names)) == 19
     assert {"budget nbytes", "budget nnz", "budget macs", "budget accuracy_drop", verify.SETS} <= set(names)
 
 
@@ -196,6 +196,12 @@ def test_counts_are_taken_anew_and_not_from_the_report(key: str, check: str, bud
 def test_a_metric_that_was_not_reached(run: Run) -> None:
     run.json(lambda r: r["compressed"]["metric"].update(value=r["compressed"]["metric"]["value"] + 1 / 400))
     assert run.failed() == {TEST_METRIC}
+
+
+@pytest.mark.parametrize("key", ["loss", "calibration_error"])
+def test_a_loss_or_a_calibration_that_was_not_reached(key: str, run: Run) -> None:
+    run.json(lambda r: r["compressed"]["metric"].update({key: r["compressed"]["metric"][key] * 0.9}))
+    assert run.failed() == {"loss and calibration error on the test split, PyTorch"}
 
 
 def test_the_accuracy_drop_is_measured_anew(run: Run) -> None:
@@ -305,7 +311,7 @@ def test_the_command_exits_1_and_names_what_failed(run: Run, capsys: pytest.Capt
     run.json(lambda r: r["compressed"].update(macs=r["compressed"]["macs"] - 1))
     capsys.readouterr()
     assert cli._main(["verify", str(run.folder)]) == 1
-    assert f"1 of 18 checks failed: {verify.TOTAL_MACS}" in capsys.readouterr().err
+    assert f"1 of 19 checks failed: {verify.TOTAL_MACS}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"schema": 1, "cuts": ' + "[" * 100_000, "{", "[]", '{"schema": 2}'])

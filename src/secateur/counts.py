@@ -54,7 +54,7 @@ def weights(module: nn.Module, traced: Traced) -> Iterator[Weight]:
     why = {spare.name: spare for spare in traced.left_out}
     rows = {s.name: (s.op, s.positions) for s in traced.sites}
     rows |= {name: ("other", spare.positions) for name, spare in why.items() if name not in rows}
-    rows |= {k: ("vector" if p.ndim < 2 else "other", 1) for k, p in state.items() if k not in rows}
+    rows |= {k: ("vector" if p.ndim < 2 else "other", 0) for k, p in state.items() if k not in rows}
     for name, (op, positions) in rows.items():
         if name in state:
             left_out = why[name].why if name in why else None

@@ -174,7 +174,8 @@ def build(job: Job, answer: Answer, judge: Judge, inputs: Any, facts: Mapping[st
             "metric": {**record["dense"]["metric"], "value": baseline.raw["metric"], "split": "validation"},
             **{k: v for k, v in baseline.raw.items() if k != "metric"},
         }
-        record["one_shot_raw"]["metric"].pop("n_examples", None)
+        for key in ("n_examples", "loss", "calibration_error"):
+            record["one_shot_raw"]["metric"].pop(key, None)
     job.pulse("comparison", last=True)
     record["verify"] = _verified(job, best, judge, inputs)
     if record["verify"]["metric_engine"] is not None:

@@ -85,7 +85,7 @@ class LeftOut:
     name: str
     shape: tuple[int, ...]
     why: str
-    positions: int = 1
+    positions: int = 0
 
     @property
     def n(self) -> int:

@@ -457,6 +457,10 @@ def _check_metrics(
     held_out = splits.test if splits.test is not None else splits.valid
     split = "test" if splits.test is not None else "validation"
     compare(f"{name} on the {split} split, engine", claimed["metric"]["value"], measured(engine, held_out))
+    if beside := metrics.scored(make(held_out), module)[1]:
+        noted = {k: claimed["metric"].get(k) for k in beside}
+        same = all(v is not None and abs(v - beside[k]) <= 1e-5 * max(abs(beside[k]), 1e-3) for k, v in noted.items())
+        checks.add(f"{' and '.join(beside)} on the {split} split, PyTorch".replace("_", " "), noted, beside, same)
     found = measured(module, splits.valid)
     compare(f"{name} on the validation split, PyTorch", claimed.get("metric_valid"), found)
     dense, label = report["dense"].get("metric_valid"), f"{name} of the dense net on the validation split"

@@ -56,6 +56,12 @@ PROBE = """
     out.up = read();
   }
   out.overflow = document.documentElement.scrollWidth - window.innerWidth;
+  out.wider = [...document.querySelectorAll(".plot")].filter((p) => p.scrollWidth > p.clientWidth + 1).map((p) => p.id);
+  out.cut = [...document.querySelectorAll(".plot")].filter((p) => {
+    const edge = (e) => e.getBoundingClientRect().right;
+    const own = p.querySelector(".main-svg");
+    return own && edge(own) > edge(p.closest(".panel"));
+  }).map((p) => p.id);
   out.title = document.title;
   const place = document.createElement("pre");
   place.id = "probe";
@@ -90,7 +96,8 @@ def test_the_check_itself_notices_errors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "width", "plots"), [(sample.lenet5, 1400, 7), (sample.deep, 420, 5), (sample.minimal, 1400, 0)]
+    ("make", "width", "plots"),
+    [(sample.lenet5, 1400, 7), (sample.lenet5, 390, 7), (sample.deep, 390, 5), (sample.minimal, 1400, 0)],
 )
 def test_page_loads_without_a_console_message(make, width: int, plots: int, tmp_path: Path) -> None:
     dom, console = load(html.render(make()).replace("</body>", PROBE + "</body>"), tmp_path, width)
@@ -103,6 +110,7 @@ def test_page_loads_without_a_console_message(make, width: int, plots: int, tmp_
     assert '"themeChanged":true' in seen.group(1)
     overflow = int(re.search(r'"overflow":(-?\d+)', seen.group(1)).group(1))
     assert overflow <= 0, f"the page is {overflow} pixels wider than a window of {width}"
+    assert '"wider":[],"cut":[]' in seen.group(1), "a plot is wider than its place"
     if plots:
         assert '"plotsFollow":true' in seen.group(1)
         down = [int(n) for n in re.search(r'"down":\[([\d,]+)\]', seen.group(1)).group(1).split(",")]

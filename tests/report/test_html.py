@@ -13,7 +13,7 @@ import pytest
 import report_sample as sample
 
 from secateur.errors import EnvironmentFailure, FormatError, MissingExtraError
-from secateur.report import document, figures, html, records
+from secateur.report import document, figures, html, next_steps, records
 
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>&\"'`${1}{{2}}"
 
@@ -238,5 +238,75 @@ def test_layers_without_weights_or_bits() -> None:
     record["layers"][0]["shape"] = [0]
     figure = figures.build(record)["layers"]
     assert len(figure.data) == 1
-    assert figure.layout["yaxis"]["type"] == "linear"
+    assert figure.layout["yaxis"]["range"] == [0, 1]
     html.render(record)
+
+
+def test_density_is_drawn_on_a_linear_axis_from_zero() -> None:
+    record = sample.lenet5()
+    record["layers"][0]["nnz"], record["layers"][1]["nnz"] = 1, 25_000
+    axis = figures.build(record)["layers"].layout["yaxis"]
+    assert axis.get("type", "linear") == "linear"
+    assert axis["range"][0] == 0
+    assert "log" not in axis["title"]["text"]
+
+
+def test_a_phone_gets_the_curves_in_one_column() -> None:
+    figure = figures.build(sample.lenet5())["curves"]
+    wide, narrow = figure.layout, figure.narrow[0]
+    axes = [k for k in wide if k.startswith("xaxis")]
+    assert axes == [k for k in narrow if k.startswith("xaxis")]
+    assert any(wide[k]["domain"][0] > 0 for k in axes)
+    assert all(narrow[k]["domain"] == [0, 1] for k in axes)
+    assert figure.narrow[1] > figure.height
+
+
+def test_the_page_says_how_to_load_the_result() -> None:
+    record = sample.lenet5()
+    record["inputs"] = [{"name": "x<1>", "type": "tensor(float)", "shape": ["batch", 1, 28, 28]}]
+    page = html.render(record)
+    assert "secateur.load(&quot;FOLDER&quot;)  # a plain nn.Module" in page
+    assert "session = secateur.InferenceSession(&quot;FOLDER/model.sct&quot;)" in page
+    assert "{&quot;x&lt;1&gt;&quot;: x})  # x: float array [batch, 1, 28, 28]" in page
+    mine = html.render(record | {"model": "my.nets:Net", "data": "my.data:load"})
+    assert "from my.nets import Net\nnet = secateur.load(&quot;FOLDER&quot;, model=Net())" in mine
+    assert "secateur verify FOLDER --trust" in mine
+    assert "secateur.load(&quot;FOLDER&quot;, model=Tiny())" in html.render(record | {"model": "Tiny"})
+
+
+def test_a_fallen_accuracy_comes_with_what_to_change() -> None:
+    record = sample.lenet5()
+    record["compressed"]["metric"] = dict(record["dense"]["metric"])
+    assert next_steps.advice(record) == []
+    record["compressed"]["metric"]["value"] -= 0.2
+    said = " ".join(next_steps.advice(record))
+    assert "twice the epochs" in said
+    assert "raise the limit (nbytes 3.00 KB (3,000 bytes))" in said
+    assert "accuracy_drop 0.3" not in said
+    assert "twice the epochs" in html.render(record)
+
+
+def test_what_was_left_out_and_what_was_handed_over_is_on_the_page() -> None:
+    record = sample.lenet5()
+    assert "Left as it was" not in html.render(record)
+    record["left_out"] = [{"name": "pos", "shape": [1, 17, 64], "n": 1088, "share": 0.016, "why": "frozen <x>"}]
+    handed = [{"node": "n7", "op": "Trilu", "why": "unknown operator"}]
+    record["coverage"] = {"compressed": {"n_nodes": 12, "n_engine": 11, "handed_over": handed}}
+    page = html.render(record)
+    assert "No constraint can act on these 1.6 % of all weights" in page
+    assert "<td>1×17×64</td><td>1,088</td><td>1.6 %</td>" in page
+    assert "frozen &lt;x&gt;" in page
+    assert "11 of 12 nodes run in the engine; ONNX Runtime runs Trilu &#x27;n7&#x27; (unknown operator)" in page
+
+
+def test_rows_of_the_layer_table_add_up_to_net_and_file() -> None:
+    record = sample.lenet5()
+    record["layers"].append({"name": "r.b", "op": "vector", "shape": [8], "nnz": 8, "nbytes": 40, "left_out": None})
+    page = html.render(record)
+    foot = page[page.index("<tfoot>") : page.index("</tfoot>")]
+    weights = [x for x in record["layers"] if x["op"] not in ("bias", "norm", "vector")]
+    assert f"<td>{sum(x['nnz'] for x in weights):,}</td>" in foot
+    rest = record["compressed"]["nbytes"] - sum(x.get("nbytes") or 0 for x in record["layers"])
+    assert f"<td>{rest:,}</td>" in foot
+    assert f"<td>{record['compressed']['nbytes']:,}</td>" in foot
+    assert "bound" not in page[: page.index('id="figures"')].lower().replace("bound_nbytes", "")

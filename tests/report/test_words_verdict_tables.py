@@ -261,3 +261,19 @@ def test_a_layer_that_runs_dense_in_no_time_is_not_blamed() -> None:
     lost = _texts(record, "not_won")
     assert f"{names[0]}.weight runs dense" in lost
     assert f"{names[1]}.weight runs dense" not in lost
+
+
+def test_an_accuracy_that_hides_a_broken_net_is_said_and_shown() -> None:
+    record = sample.lenet5()
+    record["dense"]["metric"] |= {"loss": 0.02, "calibration_error": 0.004}
+    record["compressed"]["metric"] |= {"loss": 1.35, "calibration_error": 0.31}
+    lost = _texts(record, "not_won")
+    assert "probabilities mean less" in lost
+    assert "cross-entropy 0.02 → 1.35" in lost
+    rows = {row[0]: row for row in tables.summary(record)[1]}
+    assert (rows["loss"][1], rows["loss"][-2]) == ("0.02", "1.35")
+    assert (rows["calibration error, %"][1], rows["calibration error, %"][-2]) == ("0.40", "31.00")
+    record["compressed"]["metric"]["calibration_error"] = 0.01  # one of the two is enough
+    assert "probabilities mean less" in _texts(record, "not_won")
+    record["compressed"]["metric"]["loss"] = 0.03
+    assert "probabilities mean less" not in _texts(record, "not_won")

@@ -16,6 +16,7 @@ from functools import cache
 from html import escape
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from secateur.errors import MissingExtraError
 from secateur.report.figures import Figure
@@ -119,6 +120,10 @@ def _plotly() -> str:
 
 def _json(figures: Mapping[str, Figure]) -> str:
     """The plots as JSON that cannot end its script element or open a comment in it."""
-    specs = {name: {"data": f.data, "layout": f.layout, "height": f.height} for name, f in figures.items()}
+    specs: dict[str, dict[str, Any]] = {}
+    for name, f in figures.items():
+        specs[name] = {"data": f.data, "layout": f.layout, "height": f.height}
+        if f.narrow is not None:
+            specs[name]["narrow"] = {"layout": f.narrow[0], "height": f.narrow[1]}
     text = json.dumps(specs, allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

@@ -23,12 +23,14 @@ _COLOURS = {
     "compressed": "@accent",
 }
 _SPLITS = {"test": "the test set", "validation": "validation data"}
-_MAX_POINTS = 2000  # per curve; more than a screen has columns
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One plot: where it goes (`name` = element id), what a reader without the plot is told, and what is drawn."""
+    """One plot: where it goes (`name` = element id), what a reader without the plot is told, and what is drawn.
+
+    `narrow`: another layout and height for a phone.
+    """
 
     name: str
     title: str
@@ -36,10 +38,13 @@ class Figure:
     data: list[dict[str, Any]]
     layout: dict[str, Any]
     height: int
+    narrow: tuple[dict[str, Any], int] | None = None
 
 
 def build(record: Mapping[str, Any]) -> dict[str, Figure]:
     """All figures that the record has numbers for, by name."""
+    from secateur.report.training_figure import curves
+
     made = (
         size(record),
         metric(record),
@@ -77,14 +82,14 @@ def metric(record: Mapping[str, Any]) -> Figure | None:
     if not nets:
         return None
     scale = 100 if words.is_fraction(nets[0][2]) else 1
-    values = [scale * m["value"] for *_, m in nets]
-    errors = [2 * scale * (words.standard_error(m) or 0) for *_, m in nets]
     name = str(nets[0][2]["name"])
+    spans = {key: (scale * m["value"], 2 * scale * (words.standard_error(m) or 0)) for key, _, m in nets}
     # The raw one-shot net is often far below the others; the axis is for telling these apart.
-    near = [i for i, (key, *_) in enumerate(nets) if key != "one_shot_raw"] or list(range(len(nets)))
-    low, high = min(values[i] - errors[i] for i in near), max(values[i] + errors[i] for i in near)
+    near = [s for key, s in spans.items() if key != "one_shot_raw"] or list(spans.values())
+    low, high = min(v - e for v, e in near), max(v + e for v, e in near)
     pad = max(0.25 * (high - low), 1e-3 * abs(high), 1e-6)
-    hidden = [f"{nets[i][1]}: {words.metric(nets[i][2])}" for i in range(len(nets)) if values[i] < low - pad]
+    shown = [n for n in nets if low - pad <= spans[n[0]][0] <= high + pad]
+    hidden = [f"{title}: {words.metric(m)}" for key, title, m in nets if (key, title, m) not in shown]
     return Figure(
         name="metric",
         title=f"{name[:1].upper()}{name[1:]} on {_SPLITS.get(str(nets[-1][2].get('split', 'test')), 'held-out data')}",
@@ -94,13 +99,19 @@ def metric(record: Mapping[str, Any]) -> Figure | None:
                 "type": "scatter",
                 "mode": "markers+text",
                 "orientation": "h",
-                "x": values,
-                "y": [t for _, t, _ in nets],
-                "text": [words.metric(m, False) for *_, m in nets],
+                "x": [spans[key][0] for key, *_ in shown],
+                "y": [t for _, t, _ in shown],
+                "text": [words.metric(m, False) for *_, m in shown],
                 "textposition": "top center",
                 "cliponaxis": False,
-                "error_x": {"type": "data", "array": errors, "thickness": 1.5, "width": 5, "color": "@muted"},
-                "marker": {"size": 12, "color": _paint(nets)},
+                "error_x": {
+                    "type": "data",
+                    "array": [spans[key][1] for key, *_ in shown],
+                    "thickness": 1.5,
+                    "width": 5,
+                    "color": "@muted",
+                },
+                "marker": {"size": 12, "color": _paint(shown)},
                 "hovertemplate": "%{y}: %{text}<extra></extra>",
             }
         ],
@@ -109,12 +120,12 @@ def metric(record: Mapping[str, Any]) -> Figure | None:
                 "range": [low - pad, high + pad],
                 "title": {"text": (f"{name}, %" if scale == 100 else name) + "; bars: two standard errors"},
             },
-            "yaxis": {"type": "category", "autorange": "reversed", "range": [len(nets) - 0.4, -0.7]},
+            "yaxis": {"type": "category", "autorange": "reversed", "range": [len(shown) - 0.4, -0.7]},
             "annotations": _corner("off this scale: " + "; ".join(hidden)) if hidden else [],
             "showlegend": False,
-            "margin": {"l": 96, "r": 24, "t": 18, "b": 48},
+            "margin": {"l": 96, "r": 24, "t": 36 if hidden else 18, "b": 48},
         },
-        height=_bar_height(len(nets)) + 24,
+        height=_bar_height(len(shown)) + 24,
     )
 
 
@@ -164,7 +175,10 @@ def latency(record: Mapping[str, Any]) -> Figure | None:
     layout["bargap"] = 0.3
     layout["margin"]["l"] = 190
     said = "; ".join(f"{title} in {runtime_name(r)}: {words.milliseconds(t['median'])}" for r, _, title, t in rows)
-    return Figure("latency", "Latency of one call", said, [bars, labels], layout, 90 + 28 * len(rows))
+    height = 90 + 28 * len(rows)
+    axis = {"range": [0, 1.5 * max(high)], "title": {"text": "ms a call; to the 90th percentile"}}
+    narrow = layout | {"xaxis": layout["xaxis"] | axis, "margin": layout["margin"] | {"l": 150}}
+    return Figure("latency", "Latency of one call", said, [bars, labels], layout, height, (narrow, height))
 
 
 def frontier(record: Mapping[str, Any]) -> Figure | None:
@@ -218,8 +232,6 @@ def layers(record: Mapping[str, Any]) -> Figure | None:
         return None
     names = _unique(_short([layer["name"] for layer in items]))
     density = [100 * (layer["nnz"] / math.prod(layer["shape"])) for layer in items]
-    positive = [d for d in density if d > 0]
-    log = bool(positive) and max(positive) > 8 * min(positive)
     labels = [f"{d:.3g} %" for d in density]
     few = len(items) <= 24
     data: list[dict[str, Any]] = [
@@ -243,19 +255,14 @@ def layers(record: Mapping[str, Any]) -> Figure | None:
     layout: dict[str, Any] = {
         "xaxis": {"type": "category", "anchor": "y2" if has_bits else "y", "tickangle": slant, "nticks": 40},
         "yaxis": {
-            "title": {"text": "density, %" + (" (log)" if log else "")},
-            "type": "log" if log else "linear",
+            "title": {"text": "density, %"},
             "domain": [0.42, 1] if has_bits else [0, 1],
-            "rangemode": "tozero",
-            **({"dtick": 1, "tickformat": "~g"} if log else {}),
+            "range": [0, 1.12 * max(density) or 1],
         },
         "showlegend": False,
         "bargap": 0.35,
         "margin": {"l": 64, "r": 16, "t": 16, "b": 40 if len(items) <= 6 else 120},
     }
-    if log:
-        # A bar needs a foot: one decade below the smallest.
-        layout["yaxis"]["range"] = [math.log10(min(positive)) - 0.7, math.log10(max(positive)) + 0.35]
     if has_bits:
         data.append(
             {
@@ -350,194 +357,8 @@ def _part_kind(name: str, kind: str | None, ops: Mapping[str, str | None]) -> st
     return op if op in ("bias", "norm") else "weight"
 
 
-# Panels of the training curves: title, keys that belong there, logarithmic?
-_PANELS: tuple[tuple[str, tuple[str, ...], bool], ...] = (
-    ("loss", ("loss", "task", "distillation", "penalty"), True),
-    ("validation metric", ("metric", "accuracy", "valid"), False),
-    ("density (1 - sparsity)", ("sparsity",), True),
-    ("residuals", ("primal_residual", "dual_residual", "residual"), True),
-    ("bytes", ("nbytes",), True),
-    ("learning rate", ("lr", "learning_rate"), False),
-)
-_LINES = ("@accent", "@one-shot", "@control", "@raw")
-
-
-def curves(record: Mapping[str, Any]) -> Figure | None:
-    """Training curves over the steps: one panel per kind of number, stages shaded."""
-    runs = _runs(record.get("history") or [])
-    panels = []
-    for title, keys, log in _PANELS:
-        lines = [
-            (key, run, line)
-            for run, rows in runs.items()
-            for key in keys
-            if len(line := _line(rows, key, log)) > 1 and (run == "" or key in _COMPARED)
-        ]
-        if lines:
-            panels.append((title, lines, log))
-    if not panels:
-        return None
-    n_columns = 2 if len(panels) > 1 else 1
-    n_rows = -(-len(panels) // n_columns)
-    data: list[dict[str, Any]] = []
-    layout: dict[str, Any] = {
-        "showlegend": len(runs) > 1,
-        "legend": {
-            "orientation": "h",
-            "x": 1,
-            "xanchor": "right",
-            "y": 0.995,
-            "yanchor": "top",
-            "yref": "container",
-        },
-        "hovermode": "x",
-        "margin": {"l": 56, "r": 16, "t": 56 if len(runs) > 1 else 40, "b": 40},
-        "annotations": [],
-        "shapes": [],
-    }
-    bands = _stage_bands(next(iter(runs.values())))
-    end = max(row["step"] for rows in runs.values() for row in rows)
-    named_runs: set[str] = set()
-    for i, (title, lines, log) in enumerate(panels):
-        n, (row, column) = "" if i == 0 else str(i + 1), divmod(i, n_columns)
-        left, right = column / n_columns + (0.05 if column else 0), (column + 1) / n_columns - (0 if column else 0.03)
-        gap = 0.32 / n_rows if n_rows > 1 else 0
-        top = 1 - row / n_rows - (gap / 2 if row else 0)
-        bottom = 1 - (row + 1) / n_rows + (gap / 2 if row < n_rows - 1 else 0)
-        layout[f"xaxis{n}"] = {
-            "domain": [left, right],
-            "anchor": f"y{n}",
-            "range": [0, end or 1],
-            "title": {"text": ""},
-        }
-        layout[f"yaxis{n}"] = {"domain": [bottom, top], "anchor": f"x{n}", "type": "log" if log else "linear"}
-        if row == n_rows - 1 or i + n_columns >= len(panels):
-            layout[f"xaxis{n}"]["title"]["text"] = "step"
-        own = [key for key, run, _ in lines if run == ""]
-        listed = (key.replace("_", " ") + (" (dotted)" if j == 1 else "") for j, key in enumerate(own))
-        named = title if len(own) < 2 and title != "residuals" else title + ": " + ", ".join(listed)
-        layout["annotations"].append(_panel_title(named, left, top))
-        for key, run, line in lines:
-            j = own.index(key) if run == "" else 0
-            colour = _LINES[j % len(_LINES)] if run == "" else "@one-shot"
-            called = _RUN_NAMES.get(run, run)
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "lines+markers" if len(line) <= 40 else "lines",
-                    "name": called if len(runs) > 1 else key.replace("_", " "),
-                    "showlegend": called not in named_runs,
-                    "x": [x for x, _ in line],
-                    "y": [y for _, y in line],
-                    "xaxis": f"x{n}",
-                    "yaxis": f"y{n}",
-                    "line": {"color": colour, "width": 2, "dash": "dot" if j == 1 else "solid"},
-                    "marker": {"size": 5, "color": colour},
-                }
-            )
-            named_runs.add(called)
-        layout["shapes"] += [_band(start, stop, n, k) for k, (_, start, stop) in enumerate(bands)]
-        if i < n_columns:
-            wide = [(name, start) for name, start, stop in bands if stop - start > 0.1 * end]
-            layout["annotations"] += [_band_name(name, start, n) for name, start in wide]
-    said = "; ".join(f"{name}: steps {start:g} to {stop:g}" for name, start, stop in bands)
-    return Figure("curves", "Curves", said or "training curves", data, layout, 60 + 240 * n_rows)
-
-
-_RUN_NAMES = {"": "this run", "one_shot": "one-shot, same retraining"}
-_COMPARED = ("loss", "metric", "accuracy", "valid", "sparsity")  # what is drawn of the baseline
-
-
-def _runs(history: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Rows per run, the run itself under "". Stages `one_shot.*` are the baseline's.
-
-    Steps are counted on through a whole job; the baseline is moved to where the compression itself begins, so that
-    both are seen over the same steps.
-    """
-    own: list[dict[str, Any]] = []
-    other: list[dict[str, Any]] = []
-    for row in history:
-        if _number(row.get("step")):
-            stage = str(row.get("stage") or "")
-            (other if stage.startswith("one_shot.") else own).append(dict(row) | {"stage": stage.removeprefix("main.")})
-    if not own or not other:
-        return {"": own or other} if own or other else {}
-    before = [row["step"] for row in own if row["step"] < other[0]["step"]]
-    dense = [row["step"] for row in own if row["stage"].startswith("dense")]
-    shift = max(before, default=0) - max(dense, default=0)
-    return {"": own, "one_shot": [row | {"step": row["step"] - shift} for row in other]}
-
-
-def _line(rows: Sequence[Mapping[str, Any]], key: str, log: bool) -> list[tuple[float, float]]:
-    points = [(row["step"], row[key]) for row in rows if _number(row.get(key))]
-    if key == "sparsity":  # 0.99 and 0.999 look the same; what is kept does not
-        points = [(x, 1 - y) for x, y in points]
-    if log:
-        points = [(x, y) for x, y in points if y > 0]
-    stride = -(-len(points) // _MAX_POINTS)
-    return points[::stride] if stride > 1 else points
-
-
-def _stage_bands(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float]]:
-    """(stage, first step, first step of the next) in order."""
-    bands: list[tuple[str, float, float]] = []
-    for row in rows:
-        name = str(row.get("stage") or "")
-        if not bands or bands[-1][0] != name:
-            if bands:
-                bands[-1] = (*bands[-1][:2], row["step"])
-            bands.append((name, row["step"], row["step"]))
-        bands[-1] = (*bands[-1][:2], row["step"])
-    return [band for band in bands if band[0]]
-
-
-def _band(start: float, stop: float, n: str, k: int) -> dict[str, Any]:
-    return {
-        "type": "rect",
-        "xref": f"x{n}",
-        "yref": f"y{n} domain",
-        "x0": start,
-        "x1": stop,
-        "y0": 0,
-        "y1": 1,
-        "fillcolor": "@band" if k % 2 else "@panel",
-        "line": {"width": 0},
-        "layer": "below",
-    }
-
-
-def _band_name(name: str, start: float, n: str) -> dict[str, Any]:
-    return {
-        "xref": f"x{n}",
-        "yref": f"y{n} domain",
-        "x": start,
-        "y": 1,
-        "xanchor": "left",
-        "yanchor": "top",
-        "xshift": 4,
-        "text": name,
-        "showarrow": False,
-        "font": {"size": 11, "color": "@muted"},
-    }
-
-
-def _panel_title(text: str, x: float, y: float) -> dict[str, Any]:
-    return {
-        "xref": "paper",
-        "yref": "paper",
-        "x": x,
-        "y": y,
-        "xanchor": "left",
-        "yanchor": "bottom",
-        "yshift": 4,
-        "text": text,
-        "showarrow": False,
-        "font": {"size": 13, "color": "@ink"},
-    }
-
-
 def _corner(text: str) -> list[dict[str, Any]]:
-    place = {"xref": "paper", "yref": "paper", "x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom"}
+    place = {"xref": "paper", "yref": "paper", "x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "yshift": 12}
     return [place | {"text": text, "showarrow": False, "font": {"size": 11, "color": "@muted"}}]
 
 

@@ -10,10 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from secateur import saving
-from secateur.report import document, records, words
+from secateur.report import document, next_steps, records, words
 from secateur.report.figures import Figure, build
 from secateur.report.tables import summary
-from secateur.report.verdict import findings, headline, latency, reference_latency, runtime_name
+from secateur.report.verdict import (
+    findings,
+    headline,
+    kernel_of,
+    latency,
+    reference_latency,
+    runtime_name,
+    steps,
+)
 
 NAME = "report.html"
 
@@ -44,6 +52,8 @@ def render(record: Mapping[str, Any]) -> str:
             _cards(record),
             _before_after(record, figures),
             _budget(record, figures),
+            next_steps.section(record),
+            next_steps.left_out(record),
             _layers(record, figures),
             _bytes(record, figures),
             _training(record, figures),
@@ -141,9 +151,12 @@ def _before_after(record: Mapping[str, Any], figures: Mapping[str, Figure]) -> s
     for row in rows:
         cells = "".join(f"<td{_class(i == strong, 'strong')}>{escape(c)}</td>" for i, c in enumerate(row) if i)
         lines.append(f'<tr><th scope="row">{escape(row[0])}</th>{cells}</tr>')
+    caption = (
+        "Ratio: dense / compressed. Accuracy with its standard error; latency: median of one call and its 10th to 90th "
+        "percentile. Nonzeros and MACs: all weights, not biases and norms."
+    )
     table = (
-        '<div class="panel scroll"><table><caption>Ratio: dense / compressed. Accuracy with its standard error; '
-        "latency: median of one call and its 10th to 90th percentile.</caption>"
+        f'<div class="panel scroll"><table><caption><span>{caption}</span></caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
     plots = (
@@ -180,10 +193,10 @@ def _budget(record: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
 
 
 # Columns of the layer table: title, text or number, how it is shown, the value to sort by.
-def _layer_cells(layer: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
+def _layer_cells(layer: Mapping[str, Any], timed: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
     n = math.prod(layer["shape"])
     density = layer["nnz"] / n if n else None
-    coded, bound = layer.get("nbytes"), layer.get("bound_nbytes")
+    coded, ideal = layer.get("nbytes"), layer.get("bound_nbytes")
     bits = layer.get("bits")
     return [
         ("left name", str(layer["name"]), layer["name"]),
@@ -192,21 +205,25 @@ def _layer_cells(layer: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
         ("", words.count(layer["nnz"]), layer["nnz"]),
         ("", words.NONE if density is None else f"{100 * density:.3g} %", density),
         ("", words.NONE if bits is None else f"{bits:.3g}", bits),
-        ("left", str(layer.get("constraint") or words.NONE), layer.get("constraint") or ""),
+        ("left", _acting(layer), layer.get("constraint") or ""),
         ("left", " + ".join(str(layer[k]) for k in ("layout", "codec") if layer.get(k)) or words.NONE, ""),
         ("", words.count(coded), coded),
         (
             "",
-            words.NONE if not coded or not bound else f"{coded / bound:.3f}",
-            coded / bound if coded and bound else None,
+            words.NONE if not coded or not ideal else f"{coded / ideal:.3f}",
+            coded / ideal if coded and ideal else None,
         ),
         ("", words.big(layer.get("macs")), layer.get("macs")),
-        ("left", str(layer.get("kernel") or words.NONE), layer.get("kernel") or ""),
+        ("left", kernel_of(layer, timed) or words.NONE, kernel_of(layer, timed)),
     ]
 
 
+def _acting(layer: Mapping[str, Any]) -> str:
+    return str(layer.get("constraint") or ("left as it is" if layer.get("left_out") else words.NONE))
+
+
 _LAYER_TITLES = (
-    "Layer", "Op", "Shape", "Nonzeros", "Density", "Bits", "Constraint", "Stored as", "Bytes", "÷ bound", "MACs",
+    "Layer", "Op", "Shape", "Nonzeros", "Density", "Bits", "Constraint", "Stored as", "Bytes", "÷ ideal", "MACs",
     "Kernel",
 )  # fmt: skip
 
@@ -215,30 +232,38 @@ def _layers(record: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
     layers = record["layers"]
     if not layers:
         return ""
-    rows = [_layer_cells(layer) for layer in layers]
+    timed = {s["name"]: s for s in steps(record)}
+    rows = [_layer_cells(layer, timed) for layer in layers]
     used = [i for i in range(len(_LAYER_TITLES)) if any(row[i][1] != words.NONE for row in rows)]
     head = "".join(
         f'<th scope="col" class="{rows[0][i][0]}"><button type="button">{_LAYER_TITLES[i]}</button></th>' for i in used
     )
     body = "".join(f"<tr>{''.join(_cell(*row[i]) for i in used)}</tr>" for row in rows)
-    total = {3: sum(r[3][2] for r in rows), 8: sum(r[8][2] or 0 for r in rows), 10: sum(r[10][2] or 0 for r in rows)}
-    foot = "".join(
-        f'<td class="{"left" if i == 0 else ""}">{"All layers" if i == 0 else _total(i, total)}</td>' for i in used
-    )
-    caption = "Bound: log2 C(n, nnz) + nnz × entropy of the values + codebook, in bytes. A heading sorts."
+    foot = _foot(record, rows, used)
+    caption = "Ideal: log2 C(n, nnz) + nnz × entropy of the values + codebook, in bytes. A heading sorts."
     long = " long" if len(rows) > 16 else ""
     table = (
-        f'<div class="panel scroll{long}"><table class="sortable"><caption>{caption}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody><tfoot><tr>{foot}</tr></tfoot></table></div>"
+        f'<div class="panel scroll{long}"><table class="sortable"><caption><span>{caption}</span></caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody><tfoot>{foot}</tfoot></table></div>"
     )
     figure = document.figure(figures.get("layers"), wide=True)
     return document.section("layers", "Layers", f'<div class="grid">{figure}</div>{table}')
 
 
-def _total(i: int, total: Mapping[int, float]) -> str:
-    if i not in total:
-        return ""
-    return words.big(total[i]) if i == 10 else words.count(total[i])
+def _foot(record: Mapping[str, Any], rows: Sequence[Sequence[tuple[str, str, Any]]], used: Sequence[int]) -> str:
+    """The sums: of the layers as counted, of what else is in the file, and the file."""
+    counted = [r for r in rows if r[1][1] not in ("bias", "norm", "vector")]
+    coded = sum(r[8][2] or 0 for r in rows)
+    lines = [("All weights", {3: sum(r[3][2] for r in counted), 10: sum(r[10][2] or 0 for r in counted)})]
+    whole = record["compressed"].get("nbytes")
+    if coded and whole:
+        lines += [("Rest of the file: graph, names, other tensors", {8: whole - coded}), ("The file", {8: whole})]
+    made = []
+    for title, values in lines:
+        shown = {i: words.big(n) if i == 10 else words.count(n) for i, n in values.items()}
+        cells = (shown.get(i, "") for i in used[1:])
+        made.append(f'<tr><td class="left">{title}</td>{"".join(f"<td>{c}</td>" for c in cells)}</tr>')
+    return "".join(made)
 
 
 def _cell(css: str, text: str, value: Any) -> str:
@@ -300,6 +325,10 @@ def _verify(record: Mapping[str, Any]) -> str:
         if value is not None:
             shown = words.metric({"name": measured["name"], "value": value}, False)
             items.append((f"{measured['name']} in {runtime_name(runtime)}", escape(shown)))
+    for column, covered in (record.get("coverage") or {}).items():
+        share = f"{covered['n_engine']} of {covered['n_nodes']} nodes run in the engine"
+        rest = ", ".join(f"{h['op']} {h['node']!r} ({h['why']})" for h in covered.get("handed_over") or [])
+        items.append((f"Coverage, {column} net", escape(f"{share}; ONNX Runtime runs {rest}" if rest else share)))
     known = {"max_abs_error", "tolerance", "metric_engine", "metric_onnxruntime", "metric_torch"}
     items += [(k.replace("_", " "), escape(_plain(v))) for k, v in verify.items() if k not in known]
     return document.section("verification", "Verification", document.facts(items)) if items else ""

@@ -48,6 +48,8 @@ _NET = {"params": "count?", "nnz": "count?", "macs": "count?", "nbytes": "count?
 _METRIC = {
     "name": "text",
     "value": "number?",
+    "loss": "number?",
+    "calibration_error": "amount?",
     "n_examples": "count?",
     "std_error": "amount?",
     "difference_std_error": "amount?",

@@ -43,6 +43,8 @@ def summary(record: Mapping[str, Any], width: int = 200) -> tuple[list[str], lis
     label = str(measured.get("name", "metric")) + (", %" if words.is_fraction(measured) else "")
     split = measured.get("split")
     add(label, lambda net: _metric(net.get("metric"), split))
+    add("loss", lambda net: words.number((net.get("metric") or {}).get("loss")))
+    add("calibration error, %", lambda net: words.hundredths((net.get("metric") or {}).get("calibration_error")))
     for key, label, show in (
         ("nbytes", "file", words.nbytes),
         ("params", "parameters", words.count),

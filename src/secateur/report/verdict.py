@@ -15,6 +15,7 @@ _LARGE_SHARE = 0.5
 _OVERHEAD_SHARE = 0.3
 _UNSURE = 0.05  # a calibration error above the dense net's by more than this changes what probabilities mean
 _AS_FAST = 1.05  # times nearer to one another than this are the same: two runs of one net differ by as much
+_LESS_SURE, _LOSS_APART = 2.0, 0.1  # a loss that many times, and by so many nats, above the dense net's is said
 _DENSE_SHARE = 0.1  # of a call's time: below it nobody minds that a layer runs dense
 _CLOSE = 0.01  # relative difference of two metrics below which nothing is claimed without a standard error
 
@@ -143,7 +144,8 @@ def _certainty(record: Mapping[str, Any]) -> Iterator[Finding]:
         f"{words.percent(before['calibration_error'])} → {words.percent(after['calibration_error'])}"
     )
     worse = after["calibration_error"] - before["calibration_error"]
-    if worse > _UNSURE:
+    far = after["loss"] > _LESS_SURE * before["loss"] and after["loss"] - before["loss"] > _LOSS_APART
+    if worse > _UNSURE or far:
         yield Finding(
             "not_won",
             f"Its probabilities mean less than the dense net's: {told}; where they are used, not only the best class, "

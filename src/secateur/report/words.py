@@ -63,6 +63,16 @@ def ratio(before: float | None, after: float | None) -> str:
     return f"{_digits(before / after)}×"
 
 
+def number(x: float | None) -> str:
+    """A quantity without a unit: 0.0213, 1.35."""
+    return NONE if x is None else f"{x:.3g}"
+
+
+def hundredths(fraction: float | None) -> str:
+    """0.0123 -> 1.23, for a column whose title says percent."""
+    return NONE if fraction is None else f"{100 * fraction:.2f}"
+
+
 def percent(fraction: float | None, digits: int = 1) -> str:
     """0.123 -> 12.3 %."""
     return NONE if fraction is None else f"{100 * fraction:.{digits}f} %"

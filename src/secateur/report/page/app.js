@@ -16,6 +16,7 @@
   }
 
   // ---- plots: "@name" in a place for colours is the theme's colour of that name ----
+  const NARROW = 480; // pixels of a plot: below it as on a phone
   const COLOUR_KEYS = new Set(["color", "colors", "fillcolor", "bgcolor", "linecolor", "gridcolor", "bordercolor", "dividercolor"]);
   function colour(value, style) {
     if (Array.isArray(value)) return value.map((v) => colour(v, style));
@@ -38,9 +39,10 @@
     }
     return out;
   }
-  function axis(spec, style) {
+  function axis(spec, style, narrow) {
     const line = colour("@line", style);
-    const title = spec.title ? { ...spec.title, font: { size: 12, color: colour("@muted", style) } } : undefined;
+    const title = spec.title ? { ...spec.title, font: { size: narrow ? 11 : 12, color: colour("@muted", style) } } : undefined;
+    if (narrow && title) title.text = title.text.replaceAll("; ", "<br>"); // a title does not wrap by itself
     const grid = spec.type !== "category" && spec.type !== "multicategory";
     return { gridcolor: line, linecolor: line, zerolinecolor: line, automargin: true, ticks: "", showgrid: grid, ...spec, title };
   }
@@ -48,17 +50,22 @@
     const style = getComputedStyle(root);
     const drawn = Object.entries(figures).map(([name, figure]) => {
       const place = document.getElementById("plot-" + name);
-      const layout = themed(figure.layout, style);
-      for (const key of Object.keys(layout)) if (/^[xy]axis\d*$/.test(key)) layout[key] = axis(layout[key], style);
+      const narrow = place.clientWidth < NARROW;
+      const { layout: shape, height } = narrow && figure.narrow ? figure.narrow : figure;
+      const layout = themed(shape, style);
+      for (const key of Object.keys(layout)) if (/^[xy]axis\d*$/.test(key)) layout[key] = axis(layout[key], style, narrow);
       Object.assign(layout, {
-        paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height: figure.height,
-        font: { family: getComputedStyle(document.body).fontFamily, size: 12.5, color: colour("@ink", style) },
+        paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height, width: place.clientWidth,
+        font: { family: getComputedStyle(document.body).fontFamily, size: narrow ? 11 : 12.5, color: colour("@ink", style) },
         hoverlabel: { bgcolor: colour("@panel", style), bordercolor: colour("@line", style), font: { color: colour("@ink", style) } },
         separators: ".,",
       });
-      const config = { responsive: true, displaylogo: false, displayModeBar: false, doubleClick: "reset" };
+      const config = { displaylogo: false, displayModeBar: false, doubleClick: "reset" };
       if (!place.classList.contains("drawn")) place.replaceChildren();
-      return window.Plotly.react(place, themed(figure.data, style), layout, config).then(() => place.classList.add("drawn"));
+      return window.Plotly.react(place, themed(figure.data, style), layout, config).then(() => {
+        place.classList.add("drawn");
+        place.style.minHeight = "";
+      });
     });
     return Promise.all(drawn);
   }
@@ -105,4 +112,9 @@
     redraw();
   });
   prefersDark.addEventListener("change", redraw);
+  let width = root.clientWidth; // a phone's bars that come and go change the height only
+  window.addEventListener("resize", () => {
+    if (root.clientWidth !== width) redraw();
+    width = root.clientWidth;
+  });
 })();
