@@ -120,7 +120,7 @@ def test_an_untouched_run_passes_every_check(run: Run) -> None:
     found = run.found
     assert all(c["passed"] is True for c in found["checks"]), found
     names = [c["name"] for c in found["checks"]]
-    assert len(names) == len(set(names)) == 19
+    assert len(names) == len(set(names)) == 20
     assert {"budget nbytes", "budget nnz", "budget macs", "budget accuracy_drop", verify.SETS} <= set(names)
 
 
@@ -287,13 +287,21 @@ def _term(report: dict[str, Any], site: str) -> dict[str, Any]:
 
 def test_the_sets_are_those_of_the_recipe_whatever_the_report_says(run: Run) -> None:
     run.json(lambda r: _term(r, "fc2.weight").update(site="fc9.weight"))
-    assert run.failed() == {verify.SETS}
-    assert "fc2.weight is not among the report's terms" in run.check(verify.SETS)["note"]
-    run.json(lambda r: _term(r, "fc9.weight").update(site="fc2.weight", constraint="topk", level=[4096, 256]))
+    assert run.failed() == {verify.TERMS}
+    assert "fc2.weight is not as the recipe asks" in run.check(verify.TERMS)["note"]
+    run.json(lambda r: _term(r, "fc9.weight").update(site="fc2.weight", level=[4096, 256]))
+    assert run.failed() == set()
     run.recipe(lambda r: r["constrain"][1].update(level={"nnz": 300, "entries": 4}))
-    assert run.failed() == {verify.SETS}
+    assert run.failed() == {verify.TERMS}
+    assert "fc2.weight: codebook at level 4" in run.check(verify.TERMS)["note"]
+
+
+def test_a_term_that_fits_no_weight_is_named(run: Run) -> None:
     run.json(lambda r: _term(r, "fc2.weight").update(level=[1, 2, 3]))
-    with pytest.raises(FormatError, match=r"terms: levels .* make no sense"):
+    with pytest.raises(FormatError, match=r"terms: fc2\.weight: level \[1, 2, 3\]"):
+        verify.verify(run.folder)
+    run.json(lambda r: _term(r, "fc2.weight").update(level=[300, 8], place={"op": "linear"}))
+    with pytest.raises(FormatError, match=r"terms: fc2\.weight"):
         verify.verify(run.folder)
 
 
@@ -311,7 +319,7 @@ def test_the_command_exits_1_and_names_what_failed(run: Run, capsys: pytest.Capt
     run.json(lambda r: r["compressed"].update(macs=r["compressed"]["macs"] - 1))
     capsys.readouterr()
     assert cli._main(["verify", str(run.folder)]) == 1
-    assert f"1 of 19 checks failed: {verify.TOTAL_MACS}" in capsys.readouterr().err
+    assert f"1 of 20 checks failed: {verify.TOTAL_MACS}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"schema": 1, "cuts": ' + "[" * 100_000, "{", "[]", '{"schema": 2}'])

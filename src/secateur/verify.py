@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
     from secateur.data.spec import Splits
     from secateur.engine.oracle import Oracle
-    from secateur.graph import Example, Traced
+    from secateur.graph import Example
     from secateur.recipe import Recipe
+    from secateur.types import Term
 
 SLACK = 8.0
 FLOOR = 32.0
@@ -319,9 +320,7 @@ def _check_module(
     return {**reached, "accuracy_drop": drop}
 
 
-def _check_given(
-    given: Given, report: dict[str, Any], files: tuple[bytes, bytes], checks: _Checks
-) -> dict[str, float]:
+def _check_given(given: Given, report: dict[str, Any], files: tuple[bytes, bytes], checks: _Checks) -> dict[str, float]:
     """The same for a run of Python objects."""
     from secateur import record
     from secateur.training import metrics

@@ -130,11 +130,13 @@ def lenet5() -> dict[str, Any]:
                 "site": name,
                 "weights": [name],
                 "constraint": "topk + codebook",
+                "with": [{"name": "topk"}, {"name": "codebook"}],
                 "level": [nnz, 8],
                 "given": False,
                 "n_cuts": 1,
+                "place": {"op": op, "shape": shape, "members": [{"param": name}]},
             }
-            for name, _, _, nnz, *_ in layers
+            for name, op, shape, nnz, *_ in layers
         ],
         "sections": [
             {"name": "header", "kind": "header", "nbytes": 34},

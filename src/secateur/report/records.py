@@ -32,6 +32,8 @@ _KINDS: dict[str, tuple[str, Any]] = {
     "number": ("a finite number", lambda v: _is_number(v)),
     "amount": ("a finite number >= 0", lambda v: _is_number(v) and v >= 0),
     "flag": ("true or false", lambda v: isinstance(v, bool)),
+    "set": ("a set as in a recipe", lambda v: isinstance(v, dict | list)),
+    "mapping": ("an object", lambda v: isinstance(v, dict)),
     "names": ("a list of names", lambda v: isinstance(v, list) and all(isinstance(x, str) for x in v)),
     "level": ("a level: a number, or a list of them", lambda v: _is_level(v)),
     "axes": (
@@ -83,6 +85,8 @@ _TERM = {
     "level": "level?",
     "given": "flag",
     "n_cuts": "count",
+    "with": "set",
+    "place": "mapping",
 }
 _LEFT_OUT = {"name": "text", "shape": "shape", "n": "count", "share": "amount", "why": "text"}
 _COVERAGE = {"n_nodes": "count", "n_engine": "count"}
