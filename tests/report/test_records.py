@@ -60,7 +60,7 @@ def _set(record: dict[str, Any], path: str, value: Any) -> None:
         ("terms/1/level", [3, "x"], r"terms\[1\]\.level is \[3, 'x'\]"),
         ("terms/0/weights", "a", r"terms\[0\]\.weights is 'a'; a list of names is needed"),
         ("terms/0/with", "topk", r"terms\[0\]\.with is 'topk'; a set as in a recipe is needed"),
-        ("terms/0/place", None, r"terms\[0\]\.place is missing; an object is needed"),
+        ("terms/0/place", "fc1", r"terms\[0\]\.place is 'fc1'; an object is needed"),
         ("terms/0/n_cuts", -1, r"terms\[0\]\.n_cuts is -1"),
         ("left_out", [{"name": "pos"}], r"left_out\[0\]\.shape is missing"),
         ("absent", [3], r"absent\[0\] is 3; text is needed"),

@@ -84,9 +84,9 @@ _TERM = {
     "constraint": "text",
     "level": "level?",
     "given": "flag",
-    "n_cuts": "count",
-    "with": "set",
-    "place": "mapping",
+    "n_cuts": "count?",
+    "with": "set?",
+    "place": "mapping?",
 }
 _LEFT_OUT = {"name": "text", "shape": "shape", "n": "count", "share": "amount", "why": "text"}
 _COVERAGE = {"n_nodes": "count", "n_engine": "count"}
