@@ -42,7 +42,7 @@ NB_MODULE(_native, m) {
   bind_session(m);
   bind_partition(m);
 #endif
-  bind_kmeans(m);
+  bind_projections(m);
 #ifdef SECATEUR_HAVE_FORMATS
   bind_formats(m);
 #endif

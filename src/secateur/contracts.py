@@ -65,6 +65,25 @@ class Constraint(ABC):
         """The lazy curve level -> sum h (w - project(w))^2. Override where a closed form is cheaper (`curves.py`)."""
         return DistanceCurve(self, weight, importance)
 
+    def masked(self, weight: Tensor, level: Level, importance: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """The function mask -> project(weight, level, importance where the bool mask is set, 0 elsewhere).
+
+        For a set of values in a joint set, which projects one matrix under many masks. Override to share work.
+        """
+
+        def project(kept: Tensor) -> Tensor:
+            h = kept.to(weight.dtype) if importance is None else importance.masked_fill(~kept, 0.0)
+            return self.project(weight, level, h)
+
+        return project
+
+    def select(self, gain: Tensor, level: Level) -> Tensor:
+        """Bool mask of the support with the largest sum of `gain` (float64 [rows, cols]), positive gains only.
+
+        For a set of supports in a joint set. Override where no projection is needed.
+        """
+        return self.project(gain.clamp(min=0.0).sqrt(), level) > 0
+
     def split(self, level: Level) -> tuple[tuple[Constraint, Level], ...]:
         """The sets whose intersection this one is, each with its level; a plain set is its own only part."""
         return ((self, level),)

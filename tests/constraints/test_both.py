@@ -74,3 +74,45 @@ def test_the_estimate_is_close(support, values) -> None:
     for where in {TopK: (100, 900), NM: (1, 3), Rows: (4, 30)}[type(support)]:
         for what in (3, 6):
             assert curve.estimate((where, what)) == pytest.approx(curve((where, what)), rel=0.1)
+
+
+@pytest.mark.parametrize("values", [Codebook(), Codebook(exact_below=100), Uniform(min_bits=2)])
+@pytest.mark.parametrize("support", [TopK(), NM(), Rows()])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_turns_that_share_work_end_where_plain_ones_do(support, values, weighted) -> None:
+    """Bit for bit: the alternation written down with nothing but the parts' projections, each turn made anew."""
+    g = torch.Generator().manual_seed(3)
+    joint = Both((support, values))
+    support, values = joint.parts
+    for scale in (1.0, 1e-3):
+        w = torch.randn(12, 40, generator=g) ** 3 * scale
+        h = torch.rand(12, 40, generator=g) if weighted else None
+        for where in {TopK: (24, 240), NM: (1, 2), Rows: (2, 6)}[type(support)]:
+            z = joint.project(w, (where, 3), h)
+            assert torch.equal(z, _by_turns(support, values, w, where, 3, h))
+
+
+def _by_turns(support, values, w, where, what, h):
+    def far(z):
+        gap = (w.double() - z.double()).square()
+        return float((gap if h is None else gap * h.double()).sum())
+
+    def rounded(kept):
+        return values.project(w, what, kept.float() if h is None else h * kept)
+
+    def regained(r):
+        r = r.double()
+        gain = r * (2 * w.double() - r) * (1 if h is None else h.double())
+        return torch.where(support.project(gain.clamp(min=0).sqrt(), where) > 0, r.float(), 0.0)
+
+    kept = support.project(w, where, h) != 0
+    first = rounded(kept)
+    ends = [torch.where(kept, first, 0.0)]
+    for z in (regained(first), regained(values.project(w, what, h))):
+        for _ in range(20):
+            trial = regained(rounded(z != 0))
+            if not far(trial) < far(z):
+                break
+            z = trial
+        ends.append(z)
+    return min(ends, key=far)

@@ -37,11 +37,12 @@ int main() {
       const Sums sums(x, w);
       const auto size = static_cast<size_t>(n) + 1;
       std::vector<double> previous(size, std::numeric_limits<double>::infinity()), best(size);
-      std::vector<int64_t> floor(size, 0), origin(size);
+      std::vector<int32_t> floor(size, 0), origin(size);
       previous[0] = 0;
       std::vector<double> brute = previous;
       for (int layer = 1; layer <= 5; ++layer) {
-        kmeans_layer(n, sums.s0.data(), sums.s1.data(), sums.s2.data(), previous.data(), floor.data(), best.data(), origin.data());
+        kmeans_layer(n, sums.s0.data(), sums.s1.data(), sums.s2.data(), previous.data(), floor.data(), best.data(),
+                     origin.data());
         bool ok = best[0] == 0 && origin[0] == 0;
         std::vector<double> next(size, 0.0);
         for (size_t i = 1; i < size; ++i) {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
@@ -95,12 +95,14 @@ class Both(Constraint):
             return weight.clone() if level is None else weight + 0.0
         if where is None or what is None:
             return support.project(values.project(weight, what, importance), where, importance)
+        turns = _Turns(support, where, values.masked(weight, what, importance), weight, importance)
         kept = support.project(weight, where, importance) != 0
-        rounded = values.project(weight, what, _masked(weight, importance, kept))
-        starts = [rounded.masked_fill(~kept, 0.0), self._regain(weight, where, importance, rounded)]
-        starts.append(self._regain(weight, where, importance, values.project(weight, what, importance)))
-        ends = [self._alternate(weight, where, what, importance, z) for z in starts[1:]]
-        return min([*starts, *ends], key=lambda z: _distance(weight, z, importance))
+        rounded = turns.rounded(kept)
+        in_turn = _on(kept, rounded)
+        ends = [(turns.distance(in_turn), in_turn)]
+        ends.append(turns.descended(turns.regained(rounded)))
+        ends.append(turns.descended(turns.regained(turns.rounded(torch.ones_like(kept)))))
+        return min(ends, key=lambda end: end[0])[1]
 
     def contains(self, weight: Tensor, level: Level) -> bool:
         return all(p.contains(weight, part) for p, part in zip(self.parts, _pair(level), strict=True))
@@ -148,24 +150,6 @@ class Both(Constraint):
         """Each part goes its own way."""
         pair = tuple(p.at_tightness(shape, part, tightness) for p, part in self.split(level))
         return None if all(part is None for part in pair) else pair
-
-    def _regain(self, weight: Tensor, where: Level, h: Tensor | None, rounded: Tensor) -> Tensor:
-        """The best support when every weight may take its value in `rounded` or 0; positive gains only."""
-        w, r = weight.double(), rounded.double()
-        gain = r * (2 * w - r) * (1.0 if h is None else h.double())
-        kept = self.parts[0].project(gain.clamp(min=0.0).sqrt(), where) > 0
-        return rounded.masked_fill(~kept, 0.0)
-
-    def _alternate(self, weight: Tensor, where: Level, what: Level, h: Tensor | None, z: Tensor) -> Tensor:
-        best = _distance(weight, z, h)
-        for _ in range(_ROUNDS):
-            rounded = self.parts[1].project(weight, what, _masked(weight, h, z != 0))
-            trial = self._regain(weight, where, h, rounded)
-            now = _distance(weight, trial, h)
-            if not now < best:
-                break
-            z, best = trial, now
-        return z
 
     def _sketch(self, weight: Tensor, h: Tensor | None) -> Sketch:
         support, values = self.parts
@@ -216,10 +200,49 @@ def _pair(level: Level) -> tuple[Level, Level]:
     return level
 
 
-def _masked(weight: Tensor, h: Tensor | None, kept: Tensor) -> Tensor:
-    """Importance that counts the kept weights only."""
-    return kept.to(weight.dtype) if h is None else h.masked_fill(~kept, 0.0)
+class _Turns:
+    """Support and values of one weight, chosen by turns: each step is optimal given the other part.
+
+    `rounded` is the projection to the values of the kept weights. A step depends on the support alone, so one that was
+    met before leads where it led then.
+    """
+
+    def __init__(
+        self, support: Constraint, where: Level, rounded: Callable[[Tensor], Tensor], weight: Tensor, h: Tensor | None
+    ) -> None:
+        self._support, self._where, self.rounded = support, where, rounded
+        self._w, self._h = weight.detach().double(), None if h is None else h.detach().double()
+        self._twice = 2 * self._w
+        self._met: set[bytes] = set()
+
+    def regained(self, rounded: Tensor) -> Tensor:
+        """The best support when every weight may take its value in `rounded` or 0; positive gains only."""
+        r = rounded.double()
+        gain = (self._twice - r).mul_(r)
+        kept = self._support.select(gain if self._h is None else gain.mul_(self._h), self._where)
+        return _on(kept, rounded)
+
+    def descended(self, z: Tensor) -> tuple[float, Tensor]:
+        """The end of the alternation from `z`, and its distance."""
+        best = self.distance(z)
+        for _ in range(_ROUNDS):
+            kept = z != 0
+            key = np.packbits(kept.cpu().numpy()).tobytes()
+            if key in self._met:
+                break
+            self._met.add(key)
+            trial = self.regained(self.rounded(kept))
+            now = self.distance(trial)
+            if not now < best:
+                break
+            z, best = trial, now
+        return best, z
+
+    def distance(self, z: Tensor) -> float:
+        square = (self._w - z.double()).square_()
+        return float((square if self._h is None else square.mul_(self._h)).sum())
 
 
-def _distance(weight: Tensor, z: Tensor, h: Tensor | None) -> float:
-    return float(lv.gains(weight.double() - z.double(), h).sum())
+def _on(kept: Tensor, z: Tensor) -> Tensor:
+    """`z` where kept, 0 elsewhere; never -0.0. A product takes a tenth of the time of `torch.where`."""
+    return (z * kept).add_(0.0)

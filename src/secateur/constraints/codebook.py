@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from secateur.constraints import _levels as lv
-from secateur.constraints._kmeans import KMeans1D, nearest
+from secateur.constraints._kmeans import Line
 from secateur.constraints._pieces import Clusters, Free
 from secateur.contracts import Constraint, Piece
 from secateur.curves import Curve, Memo
+from secateur.engine._native import KMeans
 from secateur.errors import ConstraintError, UsageError
 from secateur.types import VALUE_ENTROPY, Level, Packing
 
@@ -96,12 +97,11 @@ class Codebook(Constraint):
         Raises:
             ConstraintError: NaN or infinity, a level off the menu, an importance that does not fit.
         """
-        lv.checked("codebook", weight, importance)
-        if level is None:
-            return weight.clone()
-        if self.contains(weight, level):
-            return weight + 0.0  # -0.0 would be stored as a value of its own
-        return self._assign(weight, self._centres(self._solver(weight, importance), self._on_menu(weight, level)))
+        return self._projector(weight, level, importance)(None)
+
+    def masked(self, weight: Tensor, level: Level, importance: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """As `project`, of the kept weights only; sorted once for all masks."""
+        return self._projector(weight, level, importance)
 
     def contains(self, weight: Tensor, level: Level) -> bool:
         if level is None:
@@ -147,12 +147,13 @@ class Codebook(Constraint):
     def distance(self, weight: Tensor, importance: Tensor | None = None) -> Curve:
         """One recursion for all m; each value remembered."""
         lv.checked("codebook", weight, importance)
-        solver = self._solver(weight, importance)
+        line = self._line(weight, importance)
+        solver = line.solver()
 
         def compute(level: Level) -> float:
             if self.contains(weight, level):
                 return 0.0
-            z = self._assign(weight, self._centres(solver, self._on_menu(weight, level)))
+            z = self._nearest(weight, line, solver, self._on_menu(weight, level))
             return float(lv.gains(weight.double() - z.double(), importance).sum())
 
         return Memo(compute)
@@ -162,14 +163,32 @@ class Codebook(Constraint):
         assert isinstance(level, int)
         return level
 
-    def _solver(self, weight: Tensor, importance: Tensor | None) -> KMeans1D:
+    def _projector(self, weight: Tensor, level: Level, importance: Tensor | None) -> Callable[[Tensor | None], Tensor]:
+        lv.checked("codebook", weight, importance)
+        if level is None:
+            return lambda kept: weight.clone()
+        if self.contains(weight, level):
+            return lambda kept: weight + 0.0  # -0.0 would be stored as a value of its own
+        m, line = self._on_menu(weight, level), self._line(weight, importance)
+
+        def project(kept: Tensor | None) -> Tensor:
+            chosen = None if kept is None else kept.flatten().cpu().numpy()
+            return self._nearest(weight, line, line.solver(chosen), m)
+
+        return project
+
+    def _line(self, weight: Tensor, importance: Tensor | None) -> Line:
         x = weight.detach().double().flatten().cpu().numpy()
         h = None if importance is None else importance.detach().double().flatten().cpu().numpy()
-        return KMeans1D(x, h, self.zero == "free", self.exact_below)
+        return Line(x, h, self.zero == "free", self.exact_below)
 
-    def _centres(self, solver: KMeans1D, m: int) -> NDArray[np.float64]:
+    def _nearest(self, weight: Tensor, line: Line, solver: KMeans, m: int) -> Tensor:
+        """Each weight its nearest of m centres, rounded to the file's format and the weight's dtype first."""
         centres = self._round(solver.centres(m))
-        return np.unique(np.append(centres, 0.0) if self.zero == "free" else centres)
+        if self.zero == "free":
+            centres = np.append(centres, 0.0)
+        centres = np.unique(torch.from_numpy(centres).to(weight.dtype).double().numpy()) + 0.0
+        return torch.from_numpy(line.assign(centres)).view(weight.shape).to(weight)
 
     @property
     def _smallest(self) -> int:
@@ -188,12 +207,6 @@ class Codebook(Constraint):
         if self.value_format == "float16":
             values = np.clip(values, -65504, 65504).astype(np.float16).astype(np.float64)
         return values
-
-    def _assign(self, weight: Tensor, centres: NDArray[np.float64]) -> Tensor:
-        """Each weight its nearest centre, the centres rounded to the weight's dtype first."""
-        rounded: Tensor = torch.unique(torch.from_numpy(centres).to(weight.dtype))
-        index = nearest(weight.detach().double().cpu().numpy(), rounded.double().numpy())
-        return rounded[torch.from_numpy(index)].to(weight.device).add_(0.0)
 
 
 def _gap(weight: Tensor, values: Tensor) -> float:

@@ -58,6 +58,11 @@ class Rows(Constraint):
         mask = lv.keep_largest(lv.gains(weight, importance).sum(dim=1), level)
         return lv.without(weight, ~mask[:, None])
 
+    def select(self, gain: Tensor, level: Level) -> Tensor:
+        assert isinstance(level, int)
+        won = gain.clamp(min=0.0)
+        return lv.keep_largest(won.sum(dim=1), level)[:, None] & (won > 0)
+
     def contains(self, weight: Tensor, level: Level) -> bool:
         assert level is None or isinstance(level, int)
         return level is None or int((weight != 0).any(dim=1).sum()) <= level

@@ -54,6 +54,13 @@ class TopK(Constraint):
         mask = lv.keep_largest(lv.scores(weight, importance).flatten(), level).view_as(weight)
         return lv.without(weight, ~mask)
 
+    def select(self, gain: Tensor, level: Level) -> Tensor:
+        assert isinstance(level, int)
+        won = gain > 0
+        if int(won.count_nonzero()) <= level:
+            return won
+        return lv.keep_largest(gain.flatten(), level).view_as(gain)
+
     def contains(self, weight: Tensor, level: Level) -> bool:
         assert level is None or isinstance(level, int)
         return level is None or int(weight.count_nonzero()) <= level

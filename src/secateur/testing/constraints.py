@@ -264,6 +264,22 @@ def joint(case: Case) -> None:
     assert bool((z[w == 0] == 0).all()), f"a zero woke up, {z.tolist()}: {case}"
 
 
+def shared(case: Case) -> None:
+    """`masked` and `select`, which joint sets call, answer as the contract's own forms of them."""
+    c, w, h = case.constraint, case.weight, case.importance
+    if case.level is None or c.kind == "joint":
+        return
+    if c.kind == "support":
+        gain = case.h * w.double().square()
+        kept, plain = c.select(gain, case.level), Constraint.select(c, gain, case.level)
+        assert torch.equal(kept, plain), f"select() keeps {kept.tolist()}, by project() {plain.tolist()}: {case}"
+        return
+    own, own_plain = c.masked(w, case.level, h), Constraint.masked(c, w, case.level, h)
+    for mask in (w > w.mean(), w != 0, torch.ones_like(w, dtype=torch.bool), torch.zeros_like(w, dtype=torch.bool)):
+        z, plain = own(mask), own_plain(mask)
+        assert torch.equal(z, plain), f"masked() gives {z.tolist()}, project() {plain.tolist()} of {mask}: {case}"
+
+
 def curve(case: Case) -> None:
     found = case.constraint.distance(case.weight, case.importance)
     assert found(None) == 0.0, f"distance(None) must be 0: {case}"
@@ -317,6 +333,7 @@ LAWS: tuple[Callable[[Case], None], ...] = (
     tight,
     ties,
     joint,
+    shared,
     curve,
     piece,
     equivariance,
