@@ -1,6 +1,8 @@
 """The allocator against brute force, and its promises."""
 
 import itertools
+import re
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from secateur.budget import one_pool
 from secateur.budget.allocate import Allocator
 from secateur.constraints.topk import TopK
 from secateur.errors import BudgetError, UsageError
-from secateur.types import Limit, Member, Site, Term
+from secateur.types import Level, Limit, Member, Packing, Site, Term
 
 
 def site(name: str, shape: tuple[int, ...], positions: int = 1) -> Site:
@@ -185,3 +187,32 @@ def test_importance_may_come_in_the_parameters_shape() -> None:
     h = torch.rand(3, 2, 2, 2, generator=torch.Generator().manual_seed(1))
     allocator = Allocator(sites_of(w), (Limit("nbytes", 40),))
     assert allocator.predict(w, {"a": h}) == allocator.predict(w, {"a": h.reshape(3, 8)})
+
+
+@dataclass(frozen=True)
+class FewOrShort(TopK):
+    """Four weights with a long table, or sixteen with a short one: what saves nonzeros costs bytes."""
+
+    def levels(self, shape: tuple[int, int]) -> list[int]:
+        return [4, 16]
+
+    def packing(self, shape: tuple[int, int], level: Level) -> Packing:
+        if level is None:
+            return Packing(64, 64)
+        return Packing(64, 4, 32.0, 4, 32, 1200.0) if level == 4 else Packing(64, 16, 1.0, 1, 32)
+
+
+def test_limits_that_clash_are_refused_with_wider_ones_that_can_be_met() -> None:
+    w = weights_of(0, a=(8, 8))
+    terms = (Term(site("a", (8, 8)), FewOrShort()),)
+    few, short = (FewOrShort().packing((8, 8), k).estimate for k in (4, 16))
+    for limit in (Limit("nnz", 8), Limit("nbytes", (few + short) / 2)):
+        assert Allocator(terms, (limit,))(w, {})["a"] is not None
+    with pytest.raises(BudgetError, match=r"cannot be met together \(each alone can\)") as refused:
+        Allocator(terms, (Limit("nnz", 8), Limit("nbytes", (few + short) / 2)))(w, {})
+    said = re.search(r"; nnz <= (\S+), nbytes <= (\S+) can$", str(refused.value))
+    assert said, str(refused.value)
+    wider = Limit("nnz", float(said[1])), Limit("nbytes", float(said[2]))
+    assert Allocator(terms, wider)(w, {})["a"] in (4, 16)
+    assert wider[0].value < 20  # by one factor, no larger than it takes
+    assert wider[1].value < 1.1 * few
