@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.errors import SecateurError, UsageError
-from secateur.limits import quoted
+from secateur.limits import QUOTED, quoted
 
 
 def imported(path: str, what: str, example: str) -> Any:
@@ -31,13 +31,15 @@ def imported(path: str, what: str, example: str) -> Any:
     try:
         loaded = found = importlib.import_module(module)
     except ModuleNotFoundError as e:
-        raise UsageError(f"{subject}: no module named {e.name!r}; check the name, the folder and PYTHONPATH") from None
+        raise UsageError(
+            f"{subject}: no module named {quoted(e.name)}; check the name, the folder and PYTHONPATH"
+        ) from None
     except (Exception, SystemExit) as e:
-        raise UsageError(f"{subject}: importing {module} failed: {told(e)}") from e
+        raise UsageError(f"{subject}: importing {module[:QUOTED]} failed: {told(e)}") from e
     for part in attribute.split("."):
         if not hasattr(found, part):
             where = getattr(loaded, "__file__", None) or "built in"
-            raise UsageError(f"{subject}: {module} ({where}) has no attribute {attribute!r}")
+            raise UsageError(f"{subject}: {module[:QUOTED]} ({where}) has no attribute {quoted(attribute)}")
         found = getattr(found, part)
     return found
 
@@ -71,7 +73,7 @@ def called(made: Any, path: str, what: str) -> Any:
 def told(error: BaseException) -> str:
     """An exception of somebody else's code on one line, with the place: `ValueError: no (nets.py:12)`."""
     lines = str(error).strip().splitlines()
-    text = f"{type(error).__name__}: {lines[0].strip()[:300]}" if lines else type(error).__name__
+    text = f"{type(error).__name__}: {lines[0].strip()[: 2 * QUOTED]}" if lines else type(error).__name__
     where = place(error)
     return f"{text} ({where})" if where else text
 

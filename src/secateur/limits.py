@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,11 @@ def quoted(value: Any) -> str:
     except Exception:  # an integer of thousands of digits, somebody's __repr__
         text = f"a {type(value).__name__}"
     return text if len(text) <= QUOTED else text[: QUOTED - 3] + "..."
+
+
+def shortened(text: str) -> str:
+    """Somebody else's sentence with no word longer than QUOTED; of what has no spaces, the beginning."""
+    return re.sub(rf"\S{{{QUOTED + 1},}}", lambda word: word[0][: QUOTED - 3] + "...", text)
 
 
 def read_yaml(text: str) -> Any:

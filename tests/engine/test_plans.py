@@ -116,3 +116,15 @@ def test_the_environment_does_not_tune_what_a_plan_decides(tmp_path: Path, monke
     InferenceSession(MODEL, threads=1).save_plan(tmp_path / "a.plan")
     monkeypatch.setenv("SECATEUR_TUNE", "fast")
     assert InferenceSession(MODEL, plan=tmp_path / "a.plan").n_timed == 0
+
+
+def test_a_plan_is_not_written_over_its_model(tmp_path: Path) -> None:
+    model, link = tmp_path / "m.onnx", tmp_path / "other.name"
+    model.write_bytes(MODEL)
+    link.symlink_to(model)
+    session = InferenceSession(model, threads=1)
+    for path in (model, str(link)):
+        with pytest.raises(UsageError, match="is the model itself"):
+            session.save_plan(path)
+    assert model.read_bytes() == MODEL
+    session.save_plan(tmp_path / "m.plan")

@@ -301,3 +301,20 @@ assert inspect(sys.argv[1])["layers"]
         [sys.executable, "-c", code, str(tmp_path / "m.onnx")], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_file_of_another_kind_is_recognised(tmp_path: Path) -> None:
+    """As on the command line: what it is, with its path, and what to do."""
+    page, torch_file = tmp_path / "model.onnx", tmp_path / "model.pt"
+    page.write_bytes(b"<!DOCTYPE html><html><body>404</body></html>")
+    torch_file.write_bytes(b"PK\x03\x04" + bytes(26) + b"archive/data.pkl" + bytes(100))
+    with pytest.raises(UsageError, match=r"model\.onnx: is an HTML page, not a model; the download went wrong"):
+        InferenceSession(page)
+    with pytest.raises(UsageError, match=r"model\.pt: is a PyTorch file; export it first"):
+        InferenceSession(str(torch_file))
+    with pytest.raises(UsageError, match=r"^model: is an HTML page"):
+        InferenceSession(page.read_bytes())
+    large = tmp_path / "large.onnx"
+    large.write_bytes(page.read_bytes() + bytes(9 << 20))
+    with pytest.raises(UsageError, match=r"large\.onnx: is an HTML page"):
+        InferenceSession(large)

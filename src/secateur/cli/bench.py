@@ -13,6 +13,7 @@ from secateur.cli import _files, _foreign
 from secateur.cli._extras import need
 from secateur.cli._output import print_json, print_table
 from secateur.errors import CheckError, MissingExtraError, UsageError
+from secateur.limits import quoted
 
 
 def command(
@@ -47,7 +48,7 @@ def command(
     peers = tuple(p.strip() for p in against.split(",") if p.strip())
     unknown = sorted(set(peers) - {"onnxruntime", "openvino", "torch"})
     if unknown:
-        raise UsageError(f"--against: {', '.join(unknown)} unknown; known: onnxruntime, openvino, torch")
+        raise UsageError(f"--against: {quoted(', '.join(unknown))} unknown; known: onnxruntime, openvino, torch")
     _check_outputs(file, dense, input_, out, plot)
     inputs = None
     if input_ is not None:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from secateur.errors import UsageError
 
-from secateur.errors import FormatError, UnsupportedError, UsageError
-
-_HEAD = 4096
+HEAD = 4096  # bytes of a file that are looked at
 _EXPORT = "export it first: torch.onnx.export(model, inputs, 'model.onnx')"
 _OLD_TORCH = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # the number with which torch.save began before it wrote zip files
 _STARTS = (
@@ -22,25 +18,11 @@ _STARTS = (
 )
 
 
-def check(path: Path) -> None:
-    """Refuse a file that is recognised as something that is no model of ours, with UsageError."""
-    if path.is_file():
-        with path.open("rb") as f:
-            kind = _kind(f.read(_HEAD))
-        if kind is not None:
-            raise UsageError(f"{path}: {kind[0]}; {kind[1]}")
-
-
-@contextmanager
-def model(path: Path) -> Iterator[None]:
-    """`check`, and what goes wrong with the model inside the block is said with its path."""
-    check(path)
-    try:
-        yield
-    except (FormatError, UnsupportedError) as e:
-        if str(path) not in str(e):
-            e.args = (f"{path}: {e}", *e.args[1:])
-        raise
+def refuse(subject: str, head: bytes) -> None:
+    """UsageError when a file that begins with `head` is recognised as something that is no model of ours."""
+    kind = _kind(head[:HEAD])
+    if kind is not None:
+        raise UsageError(f"{subject}: {kind[0]}; {kind[1]}")
 
 
 def _kind(head: bytes) -> tuple[str, str] | None:

@@ -27,6 +27,7 @@ from secateur.engine.parts import (
 )
 from secateur.errors import FormatError, MissingExtraError, UnsupportedError, UsageError
 from secateur.formats import unpack
+from secateur.limits import quoted, shortened
 
 Shapes = Mapping[str, Sequence[int]]  # of the model's inputs
 _LISTED = 8  # nodes named in a message
@@ -179,7 +180,7 @@ class Parts:
         unknown = [n for n in names if n not in known]
         if unknown:
             raise UsageError(
-                f"run(): the model has no output {unknown[0]!r}; its outputs: {', '.join(map(repr, known))}"
+                f"run(): the model has no output {quoted(unknown[0])}; its outputs: {', '.join(map(quoted, known))}"
             )
         return names
 
@@ -468,5 +469,5 @@ def share(coverage: Mapping[str, Any]) -> str:
 
 
 def _listed(handed: Sequence[Mapping[str, Any]]) -> str:
-    named = ", ".join(f"{h['node']!r} ({h['op']}: {h['why']})" for h in handed[:_LISTED])
+    named = ", ".join(f"{quoted(h['node'])} ({shortened(h['op'])}: {shortened(h['why'])})" for h in handed[:_LISTED])
     return named + (f" and {len(handed) - _LISTED} more" if len(handed) > _LISTED else "")

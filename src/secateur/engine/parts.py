@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from secateur import runtimes
 from secateur.engine import _native
 from secateur.errors import FormatError, MissingExtraError, UsageError
+from secateur.limits import quoted, shortened
 
 Array = NDArray[Any]
 Open = Callable[[bytes], _native.Session]
@@ -140,7 +141,7 @@ def _row(names: list[str], kernel: str, why: str) -> dict[str, Any]:
 
 
 def _said(error: Exception) -> Peer:
-    return Peer(" ".join(str(error).split())[:300])
+    return Peer(shortened(" ".join(str(error).split())[:300]))
 
 
 def open_peer(model: bytes, threads: int | None, types_only: bool = False) -> Any:
@@ -189,13 +190,13 @@ def check_feeds(inputs: Sequence[_native.NodeArg], feeds: Mapping[str, Any]) -> 
     if not isinstance(feeds, Mapping):
         raise UsageError(f"run(): feeds is a {type(feeds).__name__}; it must be a dict from input name to numpy array")
     names = [value.name for value in inputs]
-    listed = ", ".join(map(repr, names)) or "none"
+    listed = ", ".join(map(quoted, names)) or "none"
     for name in names:
         if name not in feeds:
-            raise UsageError(f"run(): input {name!r} is missing from feeds; the model's inputs: {listed}")
+            raise UsageError(f"run(): input {quoted(name)} is missing from feeds; the model's inputs: {listed}")
     for name in feeds:
         if name not in names:
-            raise UsageError(f"run(): feeds has an unknown input {name!r}; the model's inputs: {listed}")
+            raise UsageError(f"run(): feeds has an unknown input {quoted(name)}; the model's inputs: {listed}")
     for value in inputs:
         element = value.type.removeprefix("tensor(").removesuffix(")")
         if ELEMENTS.get(element, 0) in BETWEEN and element != "string":
@@ -205,14 +206,17 @@ def check_feeds(inputs: Sequence[_native.NodeArg], feeds: Mapping[str, Any]) -> 
 def _check_array(value: _native.NodeArg, dtype: str, array: Any) -> None:
     if not isinstance(array, np.ndarray):
         raise UsageError(
-            f"run(): input {value.name!r} is a {type(array).__name__}; it must be a numpy array of {dtype}"
+            f"run(): input {quoted(value.name)} is a {type(array).__name__}; it must be a numpy array of {dtype}"
         )
     if array.dtype != dtype:
         raise UsageError(
-            f"run(): input {value.name!r} has dtype {array.dtype}, expected {dtype}; convert it with .astype({dtype!r})"
+            f"run(): input {quoted(value.name)} has dtype {array.dtype}, expected {dtype}; "
+            f"convert it with .astype({dtype!r})"
         )
     fits = len(value.shape) == array.ndim and all(
         not isinstance(want, int) or want == got for want, got in zip(value.shape, array.shape, strict=True)
     )
     if value.shape and not fits:
-        raise UsageError(f"run(): input {value.name!r} has shape {list(array.shape)}, expected {list(value.shape)}")
+        raise UsageError(
+            f"run(): input {quoted(value.name)} has shape {list(array.shape)}, expected {list(value.shape)}"
+        )

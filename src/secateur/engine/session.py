@@ -14,7 +14,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from secateur.engine import _native, plans, timings
+from secateur.engine import _native, foreign, plans, timings
 from secateur.engine.mixed import Parts, share
 from secateur.engine.parts import known_shapes
 from secateur.errors import FormatError, HandedOverWarning, UnsupportedError, UsageError
@@ -43,25 +43,27 @@ def read_model(path_or_bytes: str | os.PathLike[str] | bytes | bytearray | memor
     """The bytes of a model given as a path or as bytes.
 
     Raises:
-        UsageError: no such file, a folder, or something that is neither a path nor bytes.
+        UsageError: no such file, a folder, something that is neither a path nor bytes, or a file of another kind.
     """
-    if isinstance(path_or_bytes, bytes):
-        return path_or_bytes
-    if isinstance(path_or_bytes, (bytearray, memoryview)):
-        return bytes(path_or_bytes)
+    if isinstance(path_or_bytes, (bytes, bytearray, memoryview)):
+        data = bytes(path_or_bytes)
+        foreign.refuse("model", data[: foreign.HEAD])
+        return data
     if not isinstance(path_or_bytes, (str, os.PathLike)):
         raise UsageError(
             f"model: got {type(path_or_bytes).__name__}; pass the path of an .onnx or .sct file, or its bytes"
         )
     path = Path(path_or_bytes)
     try:
-        return path.read_bytes()
+        data = path.read_bytes()
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file; pass the path of an .onnx or .sct file") from None
     except IsADirectoryError:
         raise UsageError(f"{path}: is a folder; pass the path of an .onnx or .sct file") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+    foreign.refuse(str(path), data[: foreign.HEAD])
+    return data
 
 
 def _read_once(path_or_bytes: str | os.PathLike[str] | bytes) -> bytes | mmap.mmap:
@@ -74,6 +76,7 @@ def _read_once(path_or_bytes: str | os.PathLike[str] | bytes) -> bytes | mmap.mm
             if size >= _LARGE:
                 pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
                 if file.readinto(pages) == size:
+                    foreign.refuse(os.fspath(path_or_bytes), pages[: foreign.HEAD])
                     return pages
     except OSError:
         pass  # said in the words of read_model
@@ -158,6 +161,7 @@ class InferenceSession:
             if limit is not None and not limit > 0:
                 raise UsageError(f"{name}: got {limit!r}; it must be a positive number, or None")
         self._limits = (max_nbytes or 0.0, max_work or 0.0)
+        self._source = Path(path_or_bytes) if isinstance(path_or_bytes, (str, os.PathLike)) else None
         data = _read_once(path_or_bytes)
         self._plan = None if plan is None else plans.read(plan, data, threads)
         self._tune = "off" if plan is not None else tune or timings.asked()
@@ -291,9 +295,12 @@ class InferenceSession:
 
         Raises:
             UsageError: nothing is planned yet, since inputs have free axes: run the model once. Or the whole model runs
-                in ONNX Runtime.
+                in ONNX Runtime. Or `path` is the model's own file, be it by another name or a link.
             EnvironmentFailure: the file cannot be written.
         """
+        source = self._source
+        if source is not None and source.exists() and os.path.exists(path) and os.path.samefile(source, path):
+            raise UsageError(f"save_plan(): {os.fspath(path)} is the model itself, {source}; give another name")
         if not self._sessions:
             raise UsageError("save_plan(): nothing of this model runs in the engine; there is no plan to write")
         parts = {s.digest: s._decisions() for s in self._sessions if isinstance(s, _Session)}

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from secateur.errors import UsageError
+from secateur.limits import quoted
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -71,9 +72,9 @@ def get(name: str | None) -> Augment | None:
         return None
     kind, _, strength = name.partition(":")
     if kind not in _NAMED:
-        raise UsageError(f"training.augment: {name!r} is unknown; known: none, {', '.join(sorted(_NAMED))}")
+        raise UsageError(f"training.augment: {quoted(name)} is unknown; known: none, {', '.join(sorted(_NAMED))}")
     try:
         scale = float(strength or 1.0)
     except ValueError:
-        raise UsageError(f"training.augment: {name!r}; give a number after the colon, as {kind}:0.8") from None
+        raise UsageError(f"training.augment: {quoted(name)}; give a number after the colon, as {kind}:0.8") from None
     return lambda x, generator: _NAMED[kind](x, generator, scale)
