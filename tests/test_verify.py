@@ -374,3 +374,54 @@ def files_input(sct: bytes) -> str:
     from secateur.engine import InferenceSession
 
     return InferenceSession(sct).get_inputs()[0].name
+
+
+NESTED = """
+from collections import namedtuple
+import torch
+from torch import nn
+from secateur.data.spec import Splits
+
+Pair = namedtuple("Pair", "x z")
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 8), nn.Linear(2, 8), nn.Linear(8, 3)
+
+    def forward(self, pair, more):
+        return self.c(torch.relu(self.a(pair.x) + self.b(pair.z))) + more["shift"][0]
+
+
+def batches(seed):
+    g = torch.Generator().manual_seed(seed)
+    for _ in range(2):
+        x = torch.randn(16, 6, generator=g)
+        yield (Pair(x, x[:, :2].clone()), {"shift": (x[:, :1].clone(),)}), torch.randint(0, 3, (16,), generator=g)
+
+
+def data():
+    return Splits(*(list(batches(seed)) for seed in range(3)))
+"""
+
+
+def test_named_tuples_and_dicts_in_tuples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inputs are put together again as the network takes them."""
+    (tmp_path / "nested_inputs.py").write_text(NESTED)
+    monkeypatch.syspath_prepend(tmp_path)
+    recipe = {
+        "model": "nested_inputs:Net",
+        "data": "nested_inputs:data",
+        "budget": {"nnz": 40},
+        "constrain": [{"where": "*.weight", "with": "topk"}],
+        "solver": {"name": "one_shot", "epochs": 1},
+        "dense": {"epochs": 1},
+        "training": {"threads": 1},
+        "baselines": [],
+        "bench": {"seconds": 0.01, "against": []},
+    }
+    api.run(Recipe.from_dict(recipe), tmp_path / "run")
+    found = verify.verify(tmp_path / "run", trust=True)
+    assert [c for c in found["checks"] if c["passed"] is False] == []
+    assert found["passed"]

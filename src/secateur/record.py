@@ -122,6 +122,11 @@ def feeds(names: Sequence[str], inputs: Any) -> dict[str, Array]:
     return {k: np.ascontiguousarray(v.detach().cpu().numpy()) for k, v in found}
 
 
+def order(names: Sequence[str], inputs: Any) -> list[str]:
+    """The names of the written graph's inputs in the order in which the tensors stand in `inputs`."""
+    return [k for k in inputs if k in names] if _by_name(names, inputs) else list(names)
+
+
 def _by_name(names: Sequence[str], inputs: Any) -> bool:
     return isinstance(inputs, Mapping) and all(isinstance(inputs.get(n), Tensor) for n in names)
 

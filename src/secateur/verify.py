@@ -298,7 +298,7 @@ def _check_module(
     trust: bool,
 ) -> dict[str, float]:
     """What needs the rebuilt module or the data; what the budget's kinds came to."""
-    from secateur import api
+    from secateur import api, record
     from secateur.job import first_batch
     from secateur.training.batches import tensors
 
@@ -313,8 +313,10 @@ def _check_module(
         arrays = [a[: rows or 256] for a in api.whole_split(splits, "test")[0]]
     else:
         arrays = [t.numpy() for t in tensors(first_batch(splits.valid if splits.test is None else splits.test))]
-    fed = dict(zip([i.name for i in _session(sct).get_inputs()], arrays, strict=True))
-    reached = _check_network(module, example, (module, fed), report, files, checks)
+    names = [i.name for i in _session(sct).get_inputs()]
+    fed = dict(zip(record.order(names, example.inputs), arrays, strict=True))
+    flat = record.Flat(module, example.inputs, names)
+    reached = _check_network(module, example, (flat, {n: fed[n] for n in names}), report, files, checks)
     _check_recipe(folder, recipe, report, splits.train, onnx, checks)
     drop = _check_metrics(folder, recipe, report, splits, module, _engine(sct, rows), checks)
     return {**reached, "accuracy_drop": drop}
