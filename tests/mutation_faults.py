@@ -107,13 +107,6 @@ CONSTRAINTS = _room(
         *_laws("topk-0"),
     ),
     (
-        "ties: the higher index stays",
-        "constraints/_levels.py",
-        "mask[ties[: k - int(mask.sum())]] = True",
-        "mask[ties[ties.numel() - (k - int(mask.sum())) :]] = True",
-        *_laws("topk-0"),
-    ),
-    (
         "negative zeros stay",
         "constraints/_levels.py",
         "weight.masked_fill(dropped, 0.0).add_(0.0)",
@@ -301,7 +294,7 @@ TRAINING = _room(
         _LOOP,
         _STEPS,
     ),
-    ("the last point is the best", "training/loop.py", "elif self.s.better(metric, self.metric):", "else:"),
+    ("the last point is the best", "training/loop.py", "return self.s.better(metric, self.metric)", "return True"),
     (
         "better is worse",
         "training/loop.py",
