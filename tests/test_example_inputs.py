@@ -140,6 +140,42 @@ def test_spikes_train_through_their_surrogate_and_run_in_the_engine() -> None:
     assert "Greater" in ops
 
 
+class Membrane(Spikes):
+    """The state is an attribute, which training leaves behind with its history."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.v: Any = torch.zeros(1)
+        total: Any = 0.0
+        for _ in range(3):
+            self.v = 0.5 * self.v + self.a(x)
+            s = Step.apply(self.v - 0.5)
+            self.v, total = self.v * (1 - s), total + self.b(s)
+        return total / 3
+
+
+def test_a_state_kept_as_an_attribute_does_not_hinder_copies() -> None:
+    result = compress(Membrane(), batches(rows(64, 8), 64), budget={"nnz": 80})
+    assert result.report["verify"]["agree"]
+
+
+class Tempered(nn.Module):
+    """A number beside the examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor, temperature: Tensor) -> Tensor:
+        return self.b(F.relu(self.a(x))) / temperature
+
+
+def test_a_number_beside_the_examples_stays_a_number() -> None:
+    data = [((rows(16, 8, seed=i), torch.tensor(0.5)), torch.randint(0, 3, (16,))) for i in range(3)]
+    result = compress(Tempered(), data, budget={"nnz": 60})
+    assert shape_in(result) == ["batch", 8]
+    assert result.report["verify"]["agree"]
+
+
 def test_a_batch_axis_that_the_exporter_cannot_free_is_fixed_to_one_and_judged_example_by_example() -> None:
     data = batches(rows(48, 8), 48)
     result = compress(RowByRow(), data, budget={"nnz": 60})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import tempfile
@@ -19,6 +18,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from secateur import bounds, graph, interrupts, named_inputs, planning, progress, record, saving, search, written
 from secateur.compressor import Compressor as Compressor
+from secateur.copying import copied
 from secateur.errors import (
     EnvironmentFailure,
     InterruptedRun,
@@ -421,7 +421,7 @@ def check_fits(asked: Asked, job: Job) -> None:
         ) from e
     try:
         with seeds.isolated():
-            trial = copy.deepcopy(job.dense).train()
+            trial = copied(job.dense).train()
             asked.loss(call(trial, inputs), targets).backward()
     except Exception as e:
         raise UsageError(

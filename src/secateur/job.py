@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from secateur import catalog, feasible, formats, graph, membership, spending, views, written
 from secateur.contracts import Constraint, Saliency, Solver
+from secateur.copying import copied
 from secateur.counts import sizes as sizes
 from secateur.errors import BudgetError, CheckError, ConstraintError, InterruptedRun, UsageError
 from secateur.membership import Asked
@@ -129,7 +129,7 @@ class Job:
     @cached_property
     def start(self) -> Net:
         """The dense net, traced, with the recipe's terms; asked for after the dense training."""
-        module = copy.deepcopy(self.dense)
+        module = copied(self.dense)
         traced = graph.trace(module, self.example_inputs)
         return Net(module, traced, self.terms_of(traced))
 
@@ -173,7 +173,7 @@ class Job:
         """One forward and backward pass of the dense net, for timing; nothing changes."""
         batch = next(self.setting.batches.epoch(self.setting.seed, "timing", 0))
         with seeds.isolated():
-            net = copy.deepcopy(self.dense)
+            net = copied(self.dense)
             self._use(net)
             task = catalog.load("objectives", "task")()
             combined_loss(self.setting, [task], 0.0, *batch).backward()  # type: ignore[no-untyped-call]
@@ -206,7 +206,7 @@ class Job:
             BudgetError: the limits cannot be met; `smallest` is the nearest reachable size.
         """
         log_from = len(self.stages)
-        net = replace(start, module=copy.deepcopy(start.module), surgery=list(start.surgery))
+        net = replace(start, module=copied(start.module), surgery=list(start.surgery))
         purse = self.purse(net, limits, f"{name}.prices")
         plan = plan_phases(self.recipe, solver, net.terms)
         self.pulse(f"{name}.prices")
@@ -340,7 +340,7 @@ class Job:
         """The network that would be written, before any training, in evaluation mode."""
         full = {**net.weights, **weights}
         full |= feasible.project(net.terms, net.levels, full)
-        rounded = copy.deepcopy(net.module)
+        rounded = copied(net.module)
         load_weights(rounded, full)
         self.remeasure(rounded)
         return written.smaller(rounded, net.traced, full, net.may_cut)[0].eval()
@@ -460,7 +460,7 @@ class Job:
         """
         if not any(isinstance(m, nn.Conv2d) for m in self.dense.modules()):
             return False
-        trial = copy.deepcopy(self.dense).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        trial = copied(self.dense).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         try:
             with evaluating(trial):
                 call(trial, self.example_inputs.inputs)

@@ -28,7 +28,7 @@ def read(name: str) -> Any:
     try:
         loaded = np.load(Path(name), allow_pickle=False)
         arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {k: loaded[k] for k in loaded.files}
-        tensors = {k: torch.from_numpy(np.ascontiguousarray(a)) for k, a in arrays.items()}
+        tensors = {k: torch.from_numpy(np.asarray(a, order="C")) for k, a in arrays.items()}
     except FileNotFoundError:
         raise UsageError(
             f"example_inputs {name}: no such file; give x.npy, x.npz or package.module:attribute"

@@ -73,7 +73,7 @@ class Session(nn.Module):
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         arrays = feeds(self.names, named or inputs)
-        outputs = [torch.from_numpy(np.ascontiguousarray(y)) for y in self._run(arrays)]
+        outputs = [torch.from_numpy(np.asarray(y, order="C")) for y in self._run(arrays)]
         places, structure = torch.utils._pytree.tree_flatten(self._like)
         if len(tensors(self._like)) != len(outputs):
             return outputs[0] if len(outputs) == 1 else tuple(outputs)
@@ -119,7 +119,7 @@ class Flat(nn.Module):
 def feeds(names: Sequence[str], inputs: Any) -> dict[str, Array]:
     """Arrays by input name: from a flat dict by its keys, from any other nest in order; constants are left out."""
     found = [(n, inputs[n]) for n in names] if _by_name(names, inputs) else zip(names, tensors(inputs), strict=True)
-    return {k: np.ascontiguousarray(v.detach().cpu().numpy()) for k, v in found}
+    return {k: np.asarray(v.detach().cpu().numpy(), order="C") for k, v in found}
 
 
 def order(names: Sequence[str], inputs: Any) -> list[str]:

@@ -5,14 +5,14 @@ What is taken off computes the same in evaluation mode. What cannot be taken off
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrize, prune
 
-from secateur.errors import UnsupportedError, UsageError
+from secateur.copying import copied
+from secateur.errors import UsageError
 
 _WRAPPERS = ("OptimizedModule", "DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
 _INNER = ("_orig_mod", "module")
@@ -28,7 +28,7 @@ def plain(model: nn.Module) -> tuple[nn.Module, list[str]]:
         raise UsageError(f"model: {type(model).__name__}; an nn.Module is needed")
     inner, notes = unwrapped(model)
     _check_kind(inner)
-    made = _copy(inner)
+    made = copied(inner)
     for name, child in list(made.named_modules()):
         for key, wrapped in list(child.named_children()):
             bare, said = unwrapped(wrapped)
@@ -80,22 +80,6 @@ def _check_kind(model: nn.Module) -> None:
                 f"model: {n} is {str(p.dtype).removeprefix('torch.')}; training and export are in float32; give "
                 "model.float() and float32 inputs (uniform levels and codebooks make the weights small)"
             )
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    """A deep copy; weights that were computed from others (masks) are no leaves and are copied by value."""
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for value in (*vars(module).values(), *vars(module).get("_flat_weights", ())):  # the latter: what an RNN reads
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    try:
-        return copy.deepcopy(model, memo)
-    except Exception as e:
-        raise UnsupportedError(
-            f"{type(model).__name__} cannot be copied ({str(e).splitlines()[0] if str(e) else type(e).__name__}); "
-            "remove what copy.deepcopy cannot copy from its attributes"
-        ) from e
 
 
 def _hooks(module: nn.Module) -> list[tuple[str, Any]]:

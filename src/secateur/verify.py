@@ -127,19 +127,18 @@ def _oracle(onnx: bytes) -> Oracle | None:
 
 def _torch(module: nn.Module, arrays: list[Array]) -> tuple[list[Array], list[Array]]:
     """Outputs in float32 and in float64 of the module in eval mode; the caller's module is left as it was."""
-    import copy
-
     import torch
 
+    from secateur.copying import copied
     from secateur.graph.doubled import in_double
 
     def run(net: nn.Module, cast: Callable[[torch.Tensor], torch.Tensor]) -> list[Array]:
         with torch.no_grad():
-            y = net(*[cast(torch.from_numpy(np.ascontiguousarray(a))) for a in arrays])
+            y = net(*[cast(torch.from_numpy(np.asarray(a, order="C"))) for a in arrays])
         items = y if isinstance(y, tuple | list) else list(y.values()) if isinstance(y, dict) else [y]
         return [t.numpy() for t in items]
 
-    net = copy.deepcopy(module).eval()
+    net = copied(module).eval()
     single = run(net, lambda t: t)
     with in_double():
         return single, run(net.double(), lambda t: t.double() if t.is_floating_point() else t)

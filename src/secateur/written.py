@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from secateur import feasible, formats, graph
+from secateur.copying import copied
 from secateur.errors import CheckError, FormatError, UnsupportedError, UsageError
 from secateur.export import onnx as onnx_export
 from secateur.importing import called, imported
@@ -62,7 +62,7 @@ def smaller(
     """`graph.shrink`, or, where a set would not survive it (N:M groups shift), a copy with the weights as they are."""
     if may_cut:
         return graph.shrink(model, traced, weights)
-    same = copy.deepcopy(model)
+    same = copied(model)
     if weights is not None:
         own = dict(same.named_parameters())
         with torch.no_grad():

@@ -250,12 +250,13 @@ def _feeds(
         raise UsageError(f"inputs: got {', '.join(map(repr, inputs))}; the model has {', '.join(map(repr, names))}")
     if whole:
         return [{name: np.array(a, order="C") for name, a in inputs.items()}], False
-    n_examples = min(len(a) for a in inputs.values())
+    n_examples = min((len(a) for a in inputs.values() if np.ndim(a)), default=batch)
     if n_examples < batch:
         raise UsageError(f"inputs: {n_examples} examples are fewer than the batch of {batch}")
     count = max(1, min(max(N_INPUTS, 64), n_examples // batch))
     return [
-        {name: np.array(a[i * batch : (i + 1) * batch], order="C") for name, a in inputs.items()} for i in range(count)
+        {name: np.array(a[i * batch : (i + 1) * batch] if np.ndim(a) else a, order="C") for name, a in inputs.items()}
+        for i in range(count)
     ], False
 
 

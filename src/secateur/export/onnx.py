@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur import runtimes
+from secateur.copying import copied
 from secateur.errors import CheckError, MissingExtraError, UnsupportedError, UsageError
 from secateur.export._attention import write_out_attention
 from secateur.graph.capture import arguments, evaluating, first_line, plain_bags, quiet_torch, run_eagerly, user_frame
@@ -504,7 +504,7 @@ def _tolerance(model: nn.Module, args: Any, kwargs: Any, wanted: list[Any]) -> f
     scale = max((float(np.abs(w).max(initial=0)) for w in wanted), default=0.0)
     floor = 64 * float(np.finfo(np.float32).eps) * max(scale, 1e-3)
     try:
-        exact = deepcopy(model).double()
+        exact = copied(model).double()
         a, k = torch.utils._pytree.tree_map(
             lambda t: t.double() if isinstance(t, Tensor) and t.is_floating_point() else t, (args, kwargs)
         )

@@ -6,7 +6,6 @@ first axis of nodes, a recurrent layer's may be time, and code may be written fo
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from secateur.copying import copied
 from secateur.errors import UnsupportedError, UsageError
 from secateur.graph.capture import arguments, evaluating, first_line, run_eagerly
 
@@ -74,7 +74,7 @@ def settle(model: nn.Module, inputs: Any, dynamic: bool | None = None, *, cut: i
     if why and dynamic:
         raise UsageError(f"dynamic_batch: the inputs share no batch axis, {why}; leave dynamic_batch out")
     if not why:
-        why, runs = _tried(_copied(model), inputs)
+        why, runs = _tried(copied(model), inputs)  # a model may keep tensors of the size it saw last
     free = dynamic if runs else dynamic or False
     example = Example(inputs, not why, free, why)
     example = example if cut is None else replace(example, inputs=example.few(inputs, cut))
@@ -91,14 +91,6 @@ def _check_answers(model: nn.Module, inputs: Any) -> None:
             f"{type(model).__name__} keeps state or draws random numbers in eval mode: it answers the same inputs "
             "differently the second time; set state anew at the start of forward, and let dropout follow self.training"
         )
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    """A copy to try sizes on, as a model may keep tensors of the size it saw last; itself where it has none."""
-    try:
-        return copy.deepcopy(model)
-    except Exception:  # whoever needs a copy says so in words
-        return model
 
 
 def _no_axis(tensors: list[Tensor]) -> str:

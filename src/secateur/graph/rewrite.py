@@ -7,7 +7,6 @@ whose removal the code does not bear (sizes written into the forward pass) are g
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur.copying import copied
 from secateur.errors import FormatError, UnsupportedError
 from secateur.graph.capture import Program, evaluating, owner
 from secateur.graph.doubled import in_double
@@ -53,7 +53,7 @@ def shrink(model: nn.Module, traced: Traced, weights: Weights | None = None) -> 
         A plain module of the same classes in the model's modes, and the surgery: a JSON-able record for
         `apply_surgery`.
     """
-    masked = _copy(model)
+    masked = copied(model)
     _load(masked, weights or {})
     current = {n: p.detach() for n, p in masked.named_parameters()} | dict(masked.named_buffers())
     flow = traced.flow(current)
@@ -75,7 +75,7 @@ def apply_surgery(model: nn.Module, surgery: Mapping[str, Any]) -> nn.Module:
     Raises:
         FormatError: the record does not fit this model.
     """
-    out = _copy(model)
+    out = copied(model)
     try:
         _operate(out, surgery)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:  # the record comes from a file
@@ -122,7 +122,7 @@ class _Trial:
         except (RuntimeError, TypeError, ValueError):
             self.dtype = None  # the code insists on its own types
             self.wanted = self._settle()
-        self.trained = self._in_training(_as(_copy(masked), self.dtype))
+        self.trained = self._in_training(_as(copied(masked), self.dtype))
 
     def _settle(self) -> list[Tensor]:
         """Choose the inputs to compare on: the example's batch, and batches of 1 and 3 where the code takes them."""
@@ -197,7 +197,7 @@ class _Trial:
         return [t.shape for t in torch.utils._pytree.tree_leaves(answer) if isinstance(t, Tensor)]
 
     def _make(self, folded: _Folded, surgery: Surgery, dtype: torch.dtype | None) -> nn.Module:
-        small = _as(_copy(self.masked), dtype)
+        small = _as(copied(self.masked), dtype)
         _load(small, folded.values)
         _operate(small, surgery)
         rows = {e["tensor"]: e["keep"] for e in surgery["edits"] if e["axis"] == 0}
@@ -226,17 +226,7 @@ class _Trial:
 
 
 def _as(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
-    return model if dtype is None else _copy(model).to(dtype)
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(model)
-    except Exception as e:
-        raise UnsupportedError(
-            f"{type(model).__name__} cannot be copied ({str(e).splitlines()[0] if str(e) else type(e).__name__}); "
-            "remove what copy.deepcopy cannot copy from its attributes"
-        ) from e
+    return model if dtype is None else copied(model).to(dtype)
 
 
 def _slots(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
