@@ -395,8 +395,3 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def few(inputs: Any, n: int) -> Any:
-    """The first `n` examples."""
-    return map_tensors(inputs, lambda t: t[:n] if t.dim() else t)

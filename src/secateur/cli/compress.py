@@ -16,7 +16,12 @@ def command(
     recipe: Path = typer.Argument(..., help="YAML recipe: model, data, budget, constraints, solver."),
     out: Path = typer.Option(..., "-o", "--out", help="Folder for the run's files; made when missing."),
     resume: bool = typer.Option(False, "--resume", help="Go on from the folder's last checkpoint."),
-    set_: list[str] = typer.Option([], "--set", metavar="A.B=C", help="Override a recipe key; may be repeated."),
+    set_: list[str] = typer.Option(
+        [],
+        "--set",
+        metavar="A.B=C",
+        help="Override a recipe key: budget.nbytes=6KB, dynamic_batch=false; may be repeated.",
+    ),
     seed: int | None = typer.Option(None, "--seed", min=0, help="Overrides the recipe's seed."),
     data_dir: Path | None = typer.Option(None, "--data-dir", help="Where the data sets are (or SECATEUR_DATA)."),
     keep_checkpoint: bool = typer.Option(False, "--keep-checkpoint", help="Leave DIR/checkpoint/ at the end."),

@@ -15,7 +15,12 @@ from secateur.errors import UsageError
 
 def command(
     recipe: Path = typer.Argument(..., help="YAML recipe."),
-    set_: list[str] = typer.Option([], "--set", metavar="A.B=C", help="Override a recipe key; may be repeated."),
+    set_: list[str] = typer.Option(
+        [],
+        "--set",
+        metavar="A.B=C",
+        help="Override a recipe key: budget.nbytes=6KB, dynamic_batch=false; may be repeated.",
+    ),
     untrained: bool = typer.Option(False, "--untrained", help="Do not train the recipe's dense net first: sizes only."),
     dense: Path | None = typer.Option(
         None, "--dense", help="The trained dense net: a .safetensors file, or a run's folder with its checkpoint."
