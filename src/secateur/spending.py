@@ -169,8 +169,9 @@ class Spending:
         """
         if self.costs_of is None or not self.limits:
             return
-        removes = any(t.site.op == "channels" for t in self.terms)
-        for _ in range(rounds):
+        low: dict[str, float] = {}  # bookings that let the real cost miss its limit,
+        high: dict[str, float] = {}  # and that kept it
+        for n in range(rounds + _HALVINGS):
             try:
                 plan = self.plan(weights, importance)
             except BudgetError as e:
@@ -178,19 +179,33 @@ class Spending:
                 return
             near = self._near(plan.levels, weights, importance)
             costs = self.costs_of(near)
-            # Contexts make a file smaller than the estimates, removed channels take their readers' columns along. But
-            # levels that cut a layer off leave a small network full of dead weights: that is no room to spend.
-            alive = sum(_kept(t, near) for t in self.terms) >= _ALIVE * sum(r.nnz for r in plan.rows)
             settled = True
-            for kind, _, expected in plan.totals:
+            for kind, asked, expected in plan.totals:
                 before = self.fixed.get(kind, 0.0)
-                beyond = costs[kind] - (expected - before)
-                if beyond < 0 and not (alive and (kind == "nbytes" or removes)):
-                    beyond = 0.0
-                self.fixed[kind] = beyond
-                settled &= abs(beyond - before) <= _SETTLED * costs[kind]
-            if settled:
+                side = high if costs[kind] <= asked else low
+                side[kind] = (min if side is high else max)(before, side.get(kind, before))
+                beyond = self._beyond_estimates(kind, costs[kind] - (expected - before), near, plan)
+                if kind in low and kind in high and not low[kind] < beyond < high[kind]:
+                    # One booking leaves a net cut off, which books nothing, which bursts: the answer lies between.
+                    near_enough = (1 - _COARSE) * asked <= costs[kind] <= asked
+                    last = near_enough or n == rounds + _HALVINGS - 1
+                    self.fixed[kind] = high[kind] if last else (low[kind] + high[kind]) / 2
+                    settled &= near_enough
+                else:
+                    settled &= abs(beyond - before) <= _SETTLED * costs[kind]
+                    self.fixed[kind] = beyond
+            if settled or (n >= rounds - 1 and not low.keys() & high.keys()):
                 return
+
+    def _beyond_estimates(self, kind: str, found: float, near: Weights, plan: Plan) -> float:
+        """What a net costs beside the estimates of its sites, as far as that is room to spend.
+
+        Contexts make a file smaller than the estimates, removed channels take their readers' columns along. But levels
+        that cut a layer off leave a small network full of dead weights: that is no room.
+        """
+        removes = any(t.site.op == "channels" for t in self.terms)
+        alive = sum(_kept(t, near) for t in self.terms) >= _ALIVE * sum(r.nnz for r in plan.rows)
+        return found if found >= 0 or (alive and (kind == "nbytes" or removes)) else 0.0
 
     def fit(
         self,
@@ -251,9 +266,10 @@ class Spending:
                 bursts, smallest = dict(self.fixed), {k: min(smallest.get(k, math.inf), costs[k]) for k in missed}
             else:
                 now = max(costs[x.kind] / x.value for x in self.limits)
-                fits = dict(self.fixed)
-                if best is None or now > used:
+                looser = sum(self.fixed.values()) < sum(fits.values())  # at the same size: the levels that keep more
+                if best is None or now > used or (now == used and looser):
                     best, used = levels, now
+                fits = dict(self.fixed)
             tries += best is not None
             if used >= 1 - _UNSPENT or tries > _LOOSER:
                 break

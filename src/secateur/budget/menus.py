@@ -152,7 +152,7 @@ def options(
     if isinstance(menu, Product):
         first = _floor(menu.first, at_least)
         for value in [None, *thinned(menu.second, _VALUE_LEVELS)]:  # None: raw values, as a part alone has them
-            pairs = _Pairs(first, value)
+            pairs = _Pairs(first, value, _dearest(term.constraint, shape, first, value))
             branches.append(_Branch(pairs, estimate, _spread(len(pairs), _GRID if value is None else _JOINT_GRID)))
         whole = [(first[-1], value) for value in menu.second]  # every value level with no weight dropped
         branches.append(_Branch(whole, estimate, _spread(len(whole), _JOINT_GRID)))
@@ -169,17 +169,31 @@ def scale_of(matrix: Tensor, h: Tensor | None) -> float:
     return 1.0 / total if total > 0 else 1.0
 
 
-class _Pairs(Sequence[Level]):
-    """(k, value) for every k of a menu."""
+def _dearest(constraint: Constraint, shape: tuple[int, int], first: Sequence[Level], value: Level) -> int:
+    """The first place of a menu of supports from which on all cost the same beside that value level.
 
-    def __init__(self, first: Sequence[Level], value: Level) -> None:
-        self.first, self.value = first, value
+    Few values round weights to zero by themselves: supports of nearly all weights cost what the whole costs, and an
+    estimate of the distance must not choose among them.
+    """
+    most, low, high = packed(constraint, shape, (first[-1], value)).estimate, 0, len(first) - 1
+    while low < high:
+        middle = (low + high) // 2
+        same = packed(constraint, shape, (first[middle], value)).estimate >= most * (1 - 1e-9)
+        low, high = (low, middle) if same else (middle + 1, high)
+    return low
+
+
+class _Pairs(Sequence[Level]):
+    """(k, value) for the first `n` k of a menu, and for its last."""
+
+    def __init__(self, first: Sequence[Level], value: Level, n: int) -> None:
+        self.first, self.value, self.n = first, value, n
 
     def __len__(self) -> int:
-        return len(self.first)
+        return self.n + 1
 
     def __getitem__(self, i):  # type: ignore[no-untyped-def]
-        return (self.first[i], self.value)
+        return (self.first[i if i < self.n else -1], self.value)
 
 
 def _floor(menu: Sequence[Level], at_least: int) -> Sequence[Level]:
