@@ -79,10 +79,10 @@ def test_the_note_is_told_and_recorded(caplog: pytest.LogCaptureFixture) -> None
     batches = [(torch.randn(4, 6), torch.tensor([0, 1, 2, 0]))]
     task = nn.functional.cross_entropy
     judge = record.Judge("metric", lambda m: 0.0, "validation", None, True)
-    asked = api._Asked(net, batches, task, lambda m: 0.0, True, None, judge, batches[0][0], "", "", [])
+    asked = api.Asked(net, batches, task, lambda m: 0.0, True, None, judge, batches[0][0], "", "", [])
     job = api.make_job(asked, Recipe.from_dict({"budget": {"macs": 40}}), Ledger(), None)
     with caplog.at_level("WARNING", logger="secateur"):
-        api._check_fits(asked, job)
+        api.check_fits(asked, job)
     note = job.recipe.resolved(*job.start.traced.free)[1]
     assert note in asked.notes
     assert note in caplog.messages
