@@ -71,5 +71,5 @@ def test_too_few_steps_are_a_number_to_set() -> None:
     assert "44 optimizer steps are few for a 16-fold reduction, which wants 400 or more" in said
     assert "solver.epochs to 19 (now 2)" in said
     assert too_few(400, 16.0, 2) is None
-    assert too_few(10, 0.9, 2) is None
+    assert too_few(10, 3.9, 2) is None
     assert too_few(0, 16.0, 0) is None

@@ -10,6 +10,7 @@ from secateur.report import words
 
 LOST = 0.10  # a fraction lower than the dense net's by more than this comes with what to change
 STEPS_PER_HALVING = 100  # optimizer steps of the whole schedule for each halving of the size
+MILD = 4.0  # a smaller reduction needs no schedule to speak of
 _PART = 0.03  # what a stage must have lost to be named
 _RISING = 0.005  # a last epoch that won more than this was not the end
 
@@ -21,7 +22,7 @@ def too_few(steps: int, rate: float, epochs: float) -> str | None:
         steps: of all stages after the dense training. rate: dense / asked, of the tightest limit.
         epochs: that the steps are; for what to set.
     """
-    needed = math.ceil(STEPS_PER_HALVING * math.log2(rate)) if rate > 1 else 0
+    needed = math.ceil(STEPS_PER_HALVING * math.log2(rate)) if rate >= MILD else 0
     if steps >= needed or not steps:
         return None
     more = math.ceil(epochs * needed / steps)
