@@ -167,7 +167,7 @@ class Job:
     def unconstrained_nbytes(self) -> int:
         """Bytes of the dense `.sct` file that belong to no constrained tensor: header, graph, biases."""
         names = {m.param for t in self.start.terms for m in t.site.members}
-        return sum(s.nbytes for s in formats.sections(self.dense_files.sct) if s.name not in names)
+        return sum(s.nbytes for s in formats.sections(self.dense_files.sct) if s.name.removesuffix(".T") not in names)
 
     def step_once(self) -> None:
         """One forward and backward pass of the dense net, for timing; nothing changes."""
