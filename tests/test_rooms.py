@@ -15,7 +15,7 @@ BOTTOM = {
 # Root modules that tie rooms together; rooms never import them (but reproduce and cli do).
 TIES = {
     *("api", "job", "search", "spending", "written", "record", "compressor", "planning", "plans", "bounds", "timing"),
-    *("recipe", "defaults", "verify", "counts", "progress", "result", "naming"),
+    *("recipe", "defaults", "verify", "counts", "membership", "progress", "result", "naming"),
     *("cli", "reproduce", "testing", "__main__"),
 }
 ALLOWED = {
