@@ -10,7 +10,7 @@ import pytest
 SRC = Path(__file__).parent.parent / "src" / "secateur"
 BOTTOM = {
     *("types", "contracts", "errors", "catalog", "views", "schedules", "feasible", "saving", "curves", "importing"),
-    *("runtimes", "waiting", "interrupts", "limits", "showing", "stored", "copying"),
+    *("runtimes", "waiting", "interrupts", "limits", "showing", "stored", "norms", "copying"),
 }
 # Root modules that tie rooms together; rooms never import them (but reproduce and cli do).
 TIES = {

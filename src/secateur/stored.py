@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from secateur import norms
+
 Array = np.ndarray[Any, Any]
 _TURNED = ".T"
 
@@ -41,12 +43,14 @@ def initializers(onnx: bytes) -> dict[str, Array]:
 def find(onnx: bytes, state: Mapping[str, Array]) -> Stored:
     """Look for the tensors of `state` (parameters and buffers by name) in an ONNX file.
 
+    Batch-norms are looked for as they are written (`norms.py`).
+
     A tensor without an initializer of its name counts as rearranged when each of its nonzero values is left over
     among the nameless initializers at least as often as it has it. That says nothing of the order, which the outputs
     tell.
     """
     every = _copies(onnx)
-    wanted = {k: v for k, v in state.items() if v.dtype.kind == "f"}
+    wanted = {k: v for k, v in norms.as_written(onnx, state).items() if v.dtype.kind == "f"}
     named = {name for name, _ in every} & wanted.keys()
     spare = [a.astype(np.float64).ravel() for name, a in every if name not in wanted]
     pool = np.concatenate(spare) if spare else np.zeros(0)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from secateur import feasible, formats, graph
+from secateur import feasible, formats, graph, norms
 from secateur.copying import copied
 from secateur.errors import CheckError, FormatError, UnsupportedError, UsageError
 from secateur.export import onnx as onnx_export
@@ -96,9 +96,14 @@ def write(
     small, cut = smaller(model, traced, weights, may_cut)
     small.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     scales = feasible.grids(terms, dict(small.named_parameters()))
-    exported = exported_bytes(small, example, scales)
+    exported = norms.merged(exported_bytes(small, example, scales), constrained(terms))
     packed = [formats.pack(exported)] + ([formats.pack(onnx_export.dequantised(exported))] if scales else [])
     return Written(small, exported, min(packed, key=len), [*surgery, cut])
+
+
+def constrained(terms: Sequence[Term]) -> set[str]:
+    """Names of the parameters that a set acts on: they are written as they are."""
+    return {m.param for t in terms for m in t.site.members}
 
 
 def exported_bytes(module: nn.Module, example: Example, scales: Mapping[str, Any] | None = None) -> bytes:
@@ -141,6 +146,7 @@ class Template:
 
         graph_of = onnx_package.load_model_from_string(self.onnx)
         state = {k: v.detach().cpu().contiguous().numpy() for k, v in module.state_dict().items()}
+        state = norms.as_written(self.onnx, state)
         known = {i.name: i for i in graph_of.graph.initializer}
         for name, tensor in known.items():
             if name in state:
