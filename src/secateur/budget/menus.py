@@ -151,7 +151,8 @@ def options(
     branches = [_Branch([None], lambda level: 0.0, np.zeros(1, np.int64))]
     if isinstance(menu, Product):
         first = _floor(menu.first, at_least)
-        for value in [None, *thinned(menu.second, _VALUE_LEVELS)]:  # None: raw values, as a part alone has them
+        raw = [None] if _may_stay_raw(term.constraint, menu, shape, meters) else []  # as the support alone has them
+        for value in [*raw, *thinned(menu.second, _VALUE_LEVELS)]:
             pairs = _Pairs(first, value, _dearest(term.constraint, shape, first, value))
             branches.append(_Branch(pairs, estimate, _spread(len(pairs), _GRID if value is None else _JOINT_GRID)))
         whole = [(first[-1], value) for value in menu.second]  # every value level with no weight dropped
@@ -160,6 +161,17 @@ def options(
         levels = _floor(menu, at_least) if term.constraint.kind == "support" else menu
         branches.append(_Branch(levels, estimate, _spread(len(levels), _GRID)))
     return Options(term, shape, meters, scale_of(matrix, h) if relative else 1.0, branches)
+
+
+def _may_stay_raw(constraint: Constraint, menu: Product, shape: tuple[int, int], meters: Sequence[Meter]) -> bool:
+    """May the values of a joint set stay as they are? Where bytes pay for it, and nobody capped their number.
+
+    Under other limits raw values cost nothing, and the set that was asked for would be left out everywhere.
+    """
+    values = next((c for c, _ in constraint.split(None) if c.kind == "values"), None)
+    if values is None or not any(m.unit == "bytes" for m in meters):
+        return False
+    return bool(type(values)().levels(shape)[-1] == menu.second[-1])
 
 
 def scale_of(matrix: Tensor, h: Tensor | None) -> float:
