@@ -12,6 +12,7 @@ from torch import nn
 from secateur import feasible, formats, search, written
 from secateur.budget.allocate import Row
 from secateur.contracts import Constraint
+from secateur.errors import BudgetError
 from secateur.job import Job, Net, left_out, sizes
 from secateur.report import words
 from secateur.types import Limit, Weights
@@ -36,10 +37,18 @@ def plan(job: Job, measured: bool = True) -> dict[str, Any]:
     """
     net = job.start
     limits, notes = _limits(job)
-    purse = job.purse(net, limits)
     h = job.importance(net, "plan")
     weights = {k: w.clone() for k, w in net.weights.items()}
-    purse.probe(weights, h)
+    purse = job.purse(net, limits)
+    try:
+        purse.probe(weights, h)
+    except BudgetError as e:
+        if e.smallest is None or any(x.kind != "accuracy_drop" for x in job.limits):
+            raise
+        limits = [Limit(limits[0].kind, e.smallest)]  # the search begins below what can be had: it finds that out
+        notes = [f"{notes[0]}, or the smallest there is, {words.amount(limits[0].kind, e.smallest)}"]
+        purse = job.purse(net, limits)
+        purse.probe(weights, h)
     found = purse.plan(weights, h)
     near = job.project(net, found.levels, weights, h)
     full = {**weights, **near}
