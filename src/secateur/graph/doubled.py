@@ -34,5 +34,9 @@ def in_double() -> Iterator[None]:
     try:
         with _Widen():
             yield
+    except Exception:
+        # Code that compiles itself (torch.cond) remembers what failed under the mode, and fails without it then.
+        torch._dynamo.reset()
+        raise
     finally:
         torch.set_default_dtype(before)
