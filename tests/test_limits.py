@@ -76,7 +76,7 @@ BASE: dict[str, Any] = {"model": "a:b", "data": "digits", "budget": {"nnz": 100}
         ({"solver": {"name": "gradual", "epochs": INF}}, "solver.epochs: inf; a finite"),
         ({"solver": {"name": "gradual", "epochs": NAN}}, "solver.epochs: nan; a finite"),
         ({"solver": {"name": "gradual", "epochs": True}}, "solver.epochs: True; a number >= 0 is needed"),
-        ({"solver": {"name": "gradual", "every": "often"}}, "solver.every: 'often'; gradual needs int there"),
+        ({"solver": {"name": "gradual", "every": "often"}}, "solver.every: 'often'; gradual needs int or null there"),
         ({"solver": {"name": "gradual", "stages": {1: 2}}}, "solver.stages: {1: 2}; gradual needs "),
         ({"dense": {"epochs": NAN}}, "dense.epochs: nan; a finite"),
         ({"dense": {"epochs": "1"}}, "dense.epochs: '1'; a number > 0 is needed"),

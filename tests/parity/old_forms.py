@@ -144,6 +144,13 @@ def calls() -> dict[str, Call]:
         add(op, x, y, positive, free=3)
     for op in ("And", "Or", "Xor"):
         add(op, truth, lies, free=2)
+    for op in ("ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceSumSquare"):
+        add(op, x, ints(1, 3))
+    add("ReduceLogSum", positive, ints(1, 3))
+    add("CastLike", x, numbers, free=2)
+    add("Size", x)
+    add("IsNaN", np.where(truth, x, np.float32("nan")))
+    add("Trilu", x, np.asarray(1, np.int64), upper=0)
     add("Not", truth)
     add("Equal", numbers, others, free=2)
     add("Mod", numbers, others, free=2)
