@@ -21,6 +21,7 @@ LOST = 0.05  # on some 400 small examples after short trainings; `reproduce firs
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::secateur.errors.HandedOverWarning")  # GRU and LSTM: ONNX Runtime's
 @pytest.mark.parametrize("name", CASES)
 def test_a_first_try_works(name: str, tmp_path: Path) -> None:
     net, train, valid = CASES[name]()
@@ -44,5 +45,7 @@ def test_a_first_try_works(name: str, tmp_path: Path) -> None:
         expected = again(*feeds)
     session = secateur.InferenceSession(folder / "model.sct")
     names = [i.name for i in session.get_inputs()]
+    if session.get_inputs()[0].shape[0] == 1:  # a batch that torch's exporter could not leave free
+        feeds, expected = tuple(f[:1] for f in feeds), expected[:1]
     got = session.run(None, dict(zip(names, (f.numpy() for f in feeds), strict=True)))[0]
     assert np.abs(got - expected.numpy()).max() < 1e-3
