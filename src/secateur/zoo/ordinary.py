@@ -190,8 +190,9 @@ class SpikingNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Class scores."""
         current = self.conv(x)
-        v1, v2 = torch.zeros_like(current), current.new_zeros(len(x), self.hidden.out_features)
-        total = current.new_zeros(len(x), self.out.out_features)
+        v1: Tensor | float = 0.0
+        v2: Tensor | float = 0.0
+        total: Tensor | float = 0.0
         for _ in range(self.steps):
             v1 = 0.5 * v1 + current
             s1 = Spike.apply(v1 - 1.0)
@@ -200,8 +201,8 @@ class SpikingNet(nn.Module):
             s2 = Spike.apply(v2 - 1.0)
             v2 = v2 * (1 - s2)
             total = total + self.out(s2)
-        scores: Tensor = total / self.steps
-        return scores
+        assert isinstance(total, Tensor)
+        return total / self.steps
 
 
 class CharLSTM(nn.Module):
