@@ -17,6 +17,7 @@ import secateur
 from secateur import named_inputs, written
 from secateur.errors import SecateurError, UnsupportedError, UsageError
 from secateur.recipe import Recipe
+from secateur.zoo.ordinary import GCN, Spike
 
 FAST: dict[str, Any] = {
     "solver": {"name": "gradual", "epochs": 1},
@@ -31,17 +32,6 @@ def rows(*shape: int, seed: int = 3) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-class Graph(nn.Module):
-    """Two graph convolutions; nodes along the first axis."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 3)
-
-    def forward(self, x: Tensor, adjacency: Tensor) -> Tensor:
-        return self.b(adjacency @ F.relu(self.a(adjacency @ x)))
-
-
 class Bytes(nn.Module):
     """Pictures as they are stored."""
 
@@ -51,19 +41,6 @@ class Bytes(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(F.relu(self.conv(x / 255)).mean((2, 3)))
-
-
-class Step(torch.autograd.Function):
-    """Heaviside with a smooth derivative."""
-
-    @staticmethod
-    def forward(ctx: Any, v: Tensor) -> Tensor:
-        ctx.save_for_backward(v)
-        return (v > 0).float()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return grads[0] / (1 + 10 * ctx.saved_tensors[0].abs()) ** 2
 
 
 class Spikes(nn.Module):
@@ -78,7 +55,7 @@ class Spikes(nn.Module):
         total: Any = 0.0
         for _ in range(3):
             v = 0.5 * v + self.a(x)
-            s = Step.apply(v - 0.5)
+            s = Spike.apply(v - 0.5)
             v, total = v * (1 - s), total + self.b(s)
         return total / 3
 
@@ -112,7 +89,7 @@ def shape_in(result: secateur.Result) -> list[Any]:
 def test_a_graph_is_taken_whole_and_the_report_says_so() -> None:
     x, adjacency = rows(30, 8), torch.eye(30) + 0.05 * rows(30, 30).abs()
     data = [((x, adjacency), torch.randint(0, 3, (30,)))] * 3
-    result = compress(Graph(), data, budget={"nbytes": 900})
+    result = compress(GCN(8, 16, 3), data, budget={"nbytes": 900})
     assert shape_in(result) == [30, 8]
     assert any("[30, 8], [30, 30] are taken whole as one example" in n for n in result.report["notes"])
     assert result.report["verify"]["agree"]
@@ -148,7 +125,7 @@ class Membrane(Spikes):
         total: Any = 0.0
         for _ in range(3):
             self.v = 0.5 * self.v + self.a(x)
-            s = Step.apply(self.v - 0.5)
+            s = Spike.apply(self.v - 0.5)
             self.v, total = self.v * (1 - s), total + self.b(s)
         return total / 3
 
@@ -206,7 +183,7 @@ def test_example_inputs_of_the_call_come_before_those_of_the_recipe(tmp_path: Pa
 
 def test_the_loop_of_the_user_takes_a_graph() -> None:
     torch.manual_seed(0)
-    net, inputs = Graph(), (rows(12, 8), torch.eye(12) + 0.1)
+    net, inputs = GCN(8, 16, 3), (rows(12, 8), torch.eye(12) + 0.1)
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
     recipe = FAST | {"budget": {"nnz": 90}}
     compressor = secateur.Compressor(net, recipe, inputs, optimizer=optimizer, total_steps=6)

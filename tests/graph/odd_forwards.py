@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
+from secateur.zoo.ordinary import GCN, Spike
+
 Case = Callable[[], tuple[nn.Module, Any]]
 
 
@@ -45,20 +47,6 @@ class Pictures(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.between(self, self.conv(self.before(x)))
         return self.head(F.relu(self.deep(x)).mean((2, 3)))
-
-
-class Spike(torch.autograd.Function):
-    """A step with a smooth derivative, the surrogate of spiking nets."""
-
-    @staticmethod
-    def forward(ctx: Any, v: Tensor) -> Tensor:
-        ctx.save_for_backward(v)
-        return (v > 0).float()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (v,) = ctx.saved_tensors
-        return grads[0] / (1 + 10 * v.abs()) ** 2
 
 
 class SpikeInTheOldWay(torch.autograd.Function):
@@ -151,17 +139,6 @@ class Messages(nn.Module):
         else:
             got = torch.zeros_like(h).index_put((target,), sent, accumulate=True)
         return self.b(got + h)
-
-
-class Graph(nn.Module):
-    """Two graph convolutions, a dense adjacency beside the features."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b = nn.Linear(5, 8), nn.Linear(8, 3)
-
-    def forward(self, x: Tensor, adjacency: Tensor) -> Tensor:
-        return self.b(adjacency @ F.relu(self.a(adjacency @ x)))
 
 
 class Tied(nn.Module):
@@ -352,7 +329,7 @@ CASES: dict[str, Case] = {
     "index_add": lambda: (Messages("index_add"), (_rows(7, 5), _edges())),
     "scatter_add": lambda: (Messages("scatter_add"), (_rows(7, 5), _edges())),
     "index_put": lambda: (Messages("index_put"), (_rows(7, 5), _edges())),
-    "graph": lambda: (Graph(), (_rows(7, 5), torch.eye(7) + 0.1)),
+    "graph": lambda: (GCN(5, 8, 3), (_rows(7, 5), torch.eye(7) + 0.1)),
     "dropout": _net(lambda net, x: net.b(F.dropout(_relu(net, x), 0.5, net.training))),
     "checkpointed": _net(lambda net, x: net.b(checkpoint(net.a, x, use_reentrant=False))),
     "no_grad": _net(lambda net, x: net.b(_relu(net, x)) * _quietly(net, x)),

@@ -156,4 +156,4 @@ def test_the_note_says_why_inputs_are_taken_whole() -> None:
     net, inputs = made("graph")
     note = settle(net, inputs).note
     assert note is not None
-    assert note.startswith("inputs [7, 5], [7, 7] are taken whole as one example, because Graph")
+    assert note.startswith("inputs [7, 5], [7, 7] are taken whole as one example, because GCN")

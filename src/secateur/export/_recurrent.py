@@ -24,8 +24,8 @@ def translations() -> dict[Any, Callable[..., Any]]:
     return {
         aten.lstm.input: _lstm,
         aten.gru.input: _gru,
-        aten.rnn_tanh.input: _rnn_tanh,
-        aten.rnn_relu.input: _rnn_relu,
+        aten.rnn_tanh.input: _elman("Tanh"),
+        aten.rnn_relu.input: _elman("Relu"),
     }
 
 
@@ -85,43 +85,25 @@ def _gru(
     return y, h
 
 
-def _rnn_tanh(
-    input: TFloat,  # noqa: A002
-    hx: TFloat,
-    params: Sequence[TFloat],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-) -> tuple[TFloat, TFloat]:
-    y, h = _elman("Tanh", input, hx, params, has_biases, num_layers, bidirectional, batch_first)
-    return y, h
+def _elman(activation: str) -> Callable[..., tuple[TFloat, TFloat]]:
+    def form(
+        input: TFloat,  # noqa: A002
+        hx: TFloat,
+        params: Sequence[TFloat],
+        has_biases: bool,
+        num_layers: int,
+        dropout: float,
+        train: bool,
+        bidirectional: bool,
+        batch_first: bool,
+    ) -> tuple[TFloat, TFloat]:
+        def cell(x: Value, weights: Sequence[Value], states: Sequence[Value], **kind: Any) -> Any:
+            return op.RNN(x, *weights, None, *states, activations=[activation] * (1 + bidirectional), **kind)
 
+        y, h = _stack(cell, input, [hx], params, (0,), has_biases, num_layers, bidirectional, batch_first)
+        return y, h
 
-def _rnn_relu(
-    input: TFloat,  # noqa: A002
-    hx: TFloat,
-    params: Sequence[TFloat],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-) -> tuple[TFloat, TFloat]:
-    y, h = _elman("Relu", input, hx, params, has_biases, num_layers, bidirectional, batch_first)
-    return y, h
-
-
-def _elman(
-    activation: str, x: Value, hx: Value, params: Any, has_biases: bool, layers: int, both: bool, first: bool
-) -> Any:
-    def cell(x: Value, weights: Sequence[Value], states: Sequence[Value], **kind: Any) -> Any:
-        return op.RNN(x, *weights, None, *states, activations=[activation] * (2 if both else 1), **kind)
-
-    return _stack(cell, x, [hx], params, (0,), has_biases, layers, both, first)
+    return form
 
 
 def _stack(

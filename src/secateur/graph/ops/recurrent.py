@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, ClassVar
-
-from torch import Tensor
+from typing import ClassVar
 
 from secateur.graph.capture import Call, Program, shape_of
-from secateur.graph.ops._operator import Labels, Operator, Use, View
+from secateur.graph.ops._operator import Use
 from secateur.graph.ops.opaque import Opaque
 
-_CAREFUL = Opaque()
 _CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
 
-class Recurrent(Operator):
+class Recurrent(Opaque):
     """Weights stack their gates along axis 0 (LSTM: input, forget, cell, output; GRU: reset, update, new).
 
     Careful: a state feeds every gate of the next step, so all weights may matter while anything does.
@@ -25,15 +21,6 @@ class Recurrent(Operator):
     targets: ClassVar[frozenset[str]] = frozenset(
         {f"aten.{c}.{kind}" for c in _CELLS for kind in ("input", "data")} | {f"aten.{c}_cell.default" for c in _CELLS}
     )
-
-    def positive(self, node: Call, view: View) -> Any:
-        return _CAREFUL.positive(node, view)
-
-    def affine(self, node: Call, need: Tensor, program: Program) -> dict[str, Tensor]:
-        return _CAREFUL.affine(node, need, program)
-
-    def label(self, node: Call, see: Callable[[Any], Tensor], labels: Labels, program: Program) -> Any:
-        return _CAREFUL.label(node, see, labels, program)
 
     def sites(self, node: Call, program: Program) -> dict[str, Use]:
         x = shape_of(node.args[0])  # [steps, batch, inputs], batch first or not, or a cell's [batch, inputs]

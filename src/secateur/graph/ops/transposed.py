@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from secateur.graph.capture import Call, Program
-from secateur.graph.ops._operator import Labels, Operator, Use, View, argument, positions, reduce_to
+from secateur.graph.ops._operator import Use, View, argument, positions, reduce_to
 from secateur.graph.ops.opaque import Opaque
 
-_CAREFUL = Opaque()
 _REST = ("stride", "padding", "output_padding", "groups", "dilation")
 
 
-class TransposedConvolution(Operator):
+class TransposedConvolution(Opaque):
     """y[n, o, s p + k] += w[i, o, k] x[n, i, p] + b[o]; the weight is [inputs, outputs of a group, kernel].
 
     Influence is exact; channels stay (unit removal comes with a rule for `label`).
@@ -33,9 +31,6 @@ class TransposedConvolution(Operator):
     def affine(self, node: Call, need: Tensor, program: Program) -> dict[str, Tensor]:
         bias = program.params.get(getattr(argument(node, "bias"), "name", ""))
         return {bias: reduce_to(need, 1)} if bias else {}
-
-    def label(self, node: Call, see: Callable[[Any], Tensor], labels: Labels, program: Program) -> Any:
-        return _CAREFUL.label(node, see, labels, program)
 
     def sites(self, node: Call, program: Program) -> dict[str, Use]:
         weight, groups = program.params[node.args[1].name], int(argument(node, "groups"))
