@@ -222,6 +222,7 @@ def test_user_mistakes_are_one_line_and_exit_2(
         "bench {tmp} --out {tmp}/recipe.yaml",
         "compress {tmp}/recipe.yaml -o {tmp}",
         "compress {tmp}/named.yaml -o {tmp}",
+        "compress {tmp}/again.yaml -o {tmp}",
     ],
 )
 def test_an_input_is_never_its_own_output(argv: str, model: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -232,6 +233,8 @@ def test_an_input_is_never_its_own_output(argv: str, model: Path, tmp_path: Path
     (tmp_path / "recipe.yaml").write_text(recipe)
     (tmp_path / "named.yaml").write_text(f"{recipe}weights: {tmp_path}/model.safetensors\n")
     (tmp_path / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "again.yaml").write_text(f"{recipe}weights: {tmp_path}/dense.safetensors\n")
+    (tmp_path / "dense.safetensors").write_bytes(b"of an earlier run")
     before = {p: p.read_bytes() for p in tmp_path.iterdir()}
     assert run(*[a.format(tmp=tmp_path, model=model) for a in argv.split()]) == 2
     assert "is read by this command" in capsys.readouterr().err

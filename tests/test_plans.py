@@ -158,7 +158,7 @@ def test_the_dense_net_of_a_run_can_be_taken(recipe: Path, tmp_path: Path, monke
     model = zoo.lenet300()
     with pytest.raises(UsageError, match="its dense net is another model"):
         plans._take(model, tmp_path / "run")
-    with pytest.raises(UsageError, match="no trained dense net in"):
+    with pytest.raises(UsageError, match="no trained dense net: neither"):
         plans._take(model, tmp_path)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from secateur import api, timing, verify, zoo
+from secateur import api, timing, verify, written, zoo
 from secateur.errors import UsageError
 from secateur.recipe import Recipe
 
@@ -65,6 +65,46 @@ def test_a_run_is_timed_with_torch_and_the_dense_net_it_started_from(folder: Pat
     (folder / "recipe.yaml").unlink()
     with pytest.raises(UsageError, match=r"recipe\.yaml is missing; give the folder of a finished run"):
         timing.bench_run(folder, ("torch",))
+
+
+def test_the_dense_net_that_a_run_trained_is_timed(folder: Path) -> None:
+    kept = re.sub("(?m)^weights: .*$", "weights: null", (folder / "recipe.yaml").read_text())
+    (folder / "recipe.yaml").write_text(kept.replace("dense: null", "dense: {epochs: 1}"))
+    assert "fresh weights" in timing.bench_run(folder, (), seconds=0.02)["notes"][0]
+    (folder / written.DENSE).write_bytes(written.tensors_of(zoo.digits_cnn()))
+    assert timing.bench_run(folder, (), seconds=0.02)["notes"] == []
+
+
+NODES = """
+import torch
+from torch import nn
+from secateur.zoo.ordinary import GCN
+def net():
+    torch.manual_seed(0)
+    return GCN(6, 8, 3)
+def data():
+    torch.manual_seed(1)
+    batch = ((torch.randn(100, 6), torch.eye(100)), torch.randint(0, 3, (100,)))
+    return [batch], [batch]
+"""
+
+
+def test_a_run_on_a_whole_graph_is_timed_on_that_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "graph_run.py").write_text(NODES)
+    monkeypatch.syspath_prepend(tmp_path)
+    recipe = {
+        "model": "graph_run:net",
+        "data": "graph_run:data",
+        "constrain": [{"with": "topk", "level": {"sparsity": 0.5}}],
+        "solver": {"name": "one_shot", "epochs": 0},
+        "bench": {"against": [], "seconds": 0.01},
+    }
+    api.run(Recipe.from_dict(recipe), tmp_path / "run")
+    found = timing.bench_run(tmp_path / "run", ("torch",), seconds=0.02, trust=True)
+    assert all(c["agree"] for c in found["checks"])
+    assert found["inputs"] == "given"
+    assert found["n_inputs"] == 1
+    assert verify.verify(tmp_path / "run", trust=True)["passed"]
 
 
 def test_a_run_is_verified_and_timed_without_the_code_that_its_folder_names(

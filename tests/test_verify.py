@@ -12,12 +12,13 @@ import numpy as np
 import onnx
 import pytest
 import safetensors.numpy
+import torch
 import yaml
 from onnx import numpy_helper
 from tests.training.nets import mlp
 
 import secateur
-from secateur import api, cli, formats, verify
+from secateur import api, cli, formats, verify, written, zoo
 from secateur.errors import FormatError, UsageError
 from secateur.recipe import Recipe
 
@@ -228,6 +229,24 @@ def test_another_dense_net_than_the_one_that_was_trained(run: Run) -> None:
     assert run.failed() == set()
     assert run.check(DENSE)["passed"] is None
     assert "the dense net was trained in the run and is in no file" in run.check(DENSE)["note"]
+
+
+def test_a_dense_net_that_an_earlier_run_left_is_not_looked_at(tmp_path: Path) -> None:
+    """The same folder, then weights from a file: the dense net is the file's, whatever lies beside it."""
+    keep = tmp_path / "given.safetensors"
+    keep.write_bytes(written.tensors_of(zoo.digits_cnn()))
+    recipe = {
+        "model": "secateur.zoo:digits_cnn",
+        "weights": str(keep),
+        "data": "digits",
+        "constrain": [{"with": "topk", "level": {"sparsity": 0.5}}],
+        "solver": {"name": "one_shot", "epochs": 0},
+        "bench": {"against": [], "seconds": 0.01},
+    }
+    api.run(Recipe.from_dict(recipe), tmp_path / "run")
+    torch.manual_seed(5)
+    (tmp_path / "run" / written.DENSE).write_bytes(written.tensors_of(zoo.digits_cnn()))
+    assert verify.verify(tmp_path / "run")["passed"]
 
 
 KINDS = {"nbytes": 9000.0, "nnz": 1000.0, "macs": 9000.0, "accuracy_drop": -1.0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 Loss = Callable[[Any, Any], Tensor]
 Report = Callable[[Progress], None]
-FILES = ("model.onnx", "model.sct", "model.safetensors", "surgery.json", "recipe.yaml", "report.json")
 _REHEARSAL = {"bench": {"seconds": 0.001}}
 
 
@@ -212,6 +211,20 @@ def whole_split(splits: Splits, name: str) -> tuple[list[Any], Any]:
         targets.append(y)
     columns = [torch.cat(parts).numpy() for parts in zip(*inputs, strict=True)]
     return columns, torch.cat(targets).numpy()
+
+
+def real_inputs(names: Sequence[str], splits: Splits, example: graph.Example, at_most: int) -> dict[str, Any]:
+    """Held-out inputs as arrays by the written graph's names: so many examples, or one call's where rows are none.
+
+    Args:
+        names: of the written graph's inputs, in its order.
+    """
+    if example.batched:
+        arrays = [a[:at_most] for a in whole_split(splits, "test")[0]]
+    else:
+        held_out = splits.valid if splits.test is None else splits.test
+        arrays = [t.numpy() for t in tensors(first_batch(held_out))]
+    return dict(zip(record.order(names, example.inputs), arrays, strict=True))
 
 
 def load_model(recipe: Recipe, data_dir: str | Path | None = None) -> nn.Module:

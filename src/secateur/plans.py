@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from secateur import api, bounds, interrupts, planning, progress, saving
+from secateur import api, bounds, interrupts, planning, progress, saving, written
 from secateur.errors import UsageError
 from secateur.job import left_out_note
 from secateur.recipe import Recipe
@@ -120,7 +119,7 @@ def _plan(
             f"{recipe.model} has random weights: the recipe names no `weights:` and trains no `dense:` net; give one"
         )
     if keep is not None:
-        _keep(job.dense, keep)
+        saving.write_bytes(keep, written.tensors_of(job.dense))
         notes.append(f"the dense net is in {keep}: plan or compress with --set weights={keep} --set dense=null")
     job.settle_dense()
     with seeds.isolated():
@@ -131,15 +130,16 @@ def _plan(
 
 
 def _take(model: nn.Module, path: Path) -> None:
-    """The dense net's weights from a safetensors file or from the checkpoint of a run.
+    """The dense net's weights from a safetensors file, or from a run's folder: finished, or its checkpoint.
 
     Raises:
         UsageError: nothing there, or weights of another model. FormatError: damaged.
     """
-    if not path.is_dir():
+    file = path / written.DENSE if path.is_dir() else path
+    if file.is_file() or not path.is_dir():
         from secateur import zoo
 
-        zoo.load_weights(model, path)
+        zoo.load_weights(model, file)
         return
     for file in sorted((path / "checkpoint").glob("*.safetensors")):
         tensors, facts = checkpoint.read(file)
@@ -150,16 +150,9 @@ def _take(model: nn.Module, path: Path) -> None:
             load_weights(model, tensors)
             return
     raise UsageError(
-        f"{path}: no trained dense net in {path / 'checkpoint'}; an unfinished run has it, a finished one with "
-        "--keep-checkpoint"
+        f"{path}: no trained dense net: neither {written.DENSE}, which a finished run that trained it has, nor a "
+        "checkpoint of it"
     )
-
-
-def _keep(model: nn.Module, path: Path) -> None:
-    from safetensors.torch import save
-
-    state = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in model.state_dict().items()}
-    saving.write_bytes(path, bytes(save(state)))
 
 
 _COLUMNS = {

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from secateur import api, engine, verify, written
 from secateur.errors import SecateurError, UsageError
 from secateur.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from secateur.data.spec import Splits
+    from secateur.graph import Example
 
 _EXAMPLES = 64  # calls' worth of inputs in rotation
 
@@ -29,8 +35,8 @@ def bench_run(
 ) -> dict[str, Any]:
     """`engine.bench` of a run's folder.
 
-    The compressed network is rebuilt for torch. The dense one is the recipe's model: with the `weights` that the recipe
-    names, or, since a dense net that the run trained itself was not kept, with fresh ones, which serve for speed.
+    The compressed network is rebuilt for torch. The dense one is the recipe's model with the `weights` that the recipe
+    names or the run trained; where neither is there, with fresh ones, which serve for speed.
 
     Args:
         inputs: examples as for `engine.bench`; None takes the test split of the recipe's data, and random numbers,
@@ -44,46 +50,43 @@ def bench_run(
     """
     folder = Path(folder)
     notes: list[str] = []
-    for name in ("model.sct", "recipe.yaml"):
+    for name in ("model.sct", "model.onnx", "recipe.yaml"):
         if not (folder / name).is_file():
             raise UsageError(
                 f"{folder}: {name} is missing; give the folder of a finished run, or an .onnx or .sct file"
             )
     recipe = Recipe.from_dict(verify.recipe_keys(folder / "recipe.yaml"))
-    module = dense_module = None  # for torch
+    module = None  # for torch
     try:
         module = api.load(folder, trust=trust)
     except UsageError as e:
         notes.append(f"torch: {e}")
-    names = [i.name for i in engine.InferenceSession(folder / "model.sct").get_inputs()]
-    splits = None
+    splits = example = dense_module = None
     try:
         if not trust:
             written.check_ours(folder, data=recipe.data)
         splits = None if recipe.data is None else api.load_data(recipe.data, data_dir)
     except SecateurError as e:
         notes.append(f"random inputs, because the recipe's data cannot be had: {e}")
-    if inputs is None and splits is not None:
-        arrays, _ = api.whole_split(splits, "test")
-        inputs = {k: a[: _EXAMPLES * batch] for k, a in zip(names, arrays, strict=True)}
-    dense_file: str | Path | bytes | None = dense
-    if dense is not None:
-        pass
-    elif splits is None:
+    if splits is None and dense is None:
         notes.append("dense net: it is made from the recipe's data, which cannot be had; --dense takes a file")
-    else:
+    elif splits is not None:
         try:
             if not trust:
                 written.check_ours(folder, model=recipe.model)
-            dense_module = api.load_model(recipe, data_dir)
+            dense_module, said = _dense(folder, recipe, data_dir)
             example = api.example_of(dense_module, splits.train, recipe)
-            dense_file = written.exported_bytes(dense_module, example)
-            if recipe.dense is not None or recipe.weights is None:
-                notes.append(
-                    "dense net: the recipe's model with fresh weights (the run's own was not kept): speed only"
-                )
+            notes += said if dense is None else []
         except SecateurError as e:
             notes.append(f"dense net: {e}")
+    dense_file: str | Path | bytes | None = dense
+    if dense is None and dense_module is not None and example is not None:
+        dense_file = written.exported_bytes(dense_module, example)
+    if example is not None and example.batched:
+        batch = written.fixed_batch((folder / "model.onnx").read_bytes()) or batch
+    if inputs is None and splits is not None:
+        names = [i.name for i in engine.InferenceSession(folder / "model.sct").get_inputs()]
+        inputs = _inputs(names, splits, example, _EXAMPLES * batch)
     found = engine.bench(
         folder / "model.sct",
         against=against,
@@ -95,6 +98,22 @@ def bench_run(
         int8=int8,
         tune=tune,
         module=module,
-        dense_module=dense_module,
+        dense_module=dense_module if dense is None else None,
+        whole=example is not None and not example.batched,
     )
     return {**found, "notes": notes}
+
+
+def _dense(folder: Path, recipe: Recipe, data_dir: str | Path | None) -> tuple[nn.Module, list[str]]:
+    """The dense net, and what is to be said of it."""
+    fresh = api.load_model(recipe, data_dir)
+    kept = written.dense(folder, fresh, recipe.dense is not None)
+    if kept is not None and (recipe.dense is not None or recipe.weights is not None):
+        return kept, []
+    return fresh, ["dense net: the recipe's model with fresh weights (its own are in no file): speed only"]
+
+
+def _inputs(names: Sequence[str], splits: Splits, example: Example | None, at_most: int) -> dict[str, Any]:
+    if example is not None:
+        return api.real_inputs(names, splits, example, at_most)
+    return {k: a[:at_most] for k, a in zip(names, api.whole_split(splits, "test")[0], strict=True)}

@@ -302,8 +302,6 @@ def _check_module(
 ) -> dict[str, float]:
     """What needs the rebuilt module or the data; what the budget's kinds came to."""
     from secateur import api, record
-    from secateur.job import first_batch
-    from secateur.training.batches import tensors
 
     onnx, sct = files
     if not trust:
@@ -312,12 +310,8 @@ def _check_module(
     module = api.load(folder, trust=trust)
     example = api.example_of(module, splits.train, recipe)
     rows = written.fixed_batch(onnx) if example.batched else None
-    if example.batched:
-        arrays = [a[: rows or 256] for a in api.whole_split(splits, "test")[0]]
-    else:
-        arrays = [t.numpy() for t in tensors(first_batch(splits.valid if splits.test is None else splits.test))]
     names = [i.name for i in _session(sct).get_inputs()]
-    fed = dict(zip(record.order(names, example.inputs), arrays, strict=True))
+    fed = api.real_inputs(names, splits, example, rows or 256)
     flat = record.Flat(module, example.inputs, names)
     reached = _check_network(module, example, (flat, {n: fed[n] for n in names}), report, files, checks)
     _check_recipe(folder, recipe, report, splits.train, onnx, checks)
@@ -468,8 +462,9 @@ def _check_metrics(
     found = measured(module, splits.valid)
     compare(f"{name} on the validation split, PyTorch", claimed.get("metric_valid"), found)
     dense, label = report["dense"].get("metric_valid"), f"{name} of the dense net on the validation split"
-    if (folder / written.DENSE).is_file() or recipe.dense is None:
-        dense, said = measured(written.dense(folder, api.load_model(recipe)), splits.valid), dense
+    net = written.dense(folder, api.load_model(recipe), recipe.dense is not None)
+    if net is not None:
+        dense, said = measured(net, splits.valid), dense
         compare(label, said, dense)
     else:
         checks.skip(label, f"{written.DENSE} is missing: the dense net was trained in the run and is in no file", dense)

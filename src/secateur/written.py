@@ -206,10 +206,18 @@ def surgery_of(folder: Path) -> list[Mapping[str, Any]]:
     return cuts
 
 
-def dense(folder: Path, model: nn.Module) -> nn.Module:
-    """The dense net of a run: `model` (copied) with the weights that the run trained, or as it is where it did not."""
+def dense(folder: Path, model: nn.Module, trained: bool) -> nn.Module | None:
+    """The dense net of a run: `model` (copied) as it is, or with the weights of the folder where the run trained it.
+
+    Args:
+        trained: did the run train it? A file that an earlier run left in the folder is not looked at otherwise.
+    Returns:
+        None where the run's file of it is missing.
+    """
     model = plain(model)[0]
-    return _loaded(model, folder / DENSE) if (folder / DENSE).is_file() else model.eval()
+    if not trained:
+        return model.eval()
+    return _loaded(model, folder / DENSE) if (folder / DENSE).is_file() else None
 
 
 def _loaded(model: nn.Module, path: Path) -> nn.Module:

@@ -277,3 +277,17 @@ def test_an_accuracy_that_hides_a_broken_net_is_said_and_shown() -> None:
     assert "probabilities mean less" in _texts(record, "not_won")
     record["compressed"]["metric"]["loss"] = 0.03
     assert "probabilities mean less" not in _texts(record, "not_won")
+
+
+@pytest.mark.parametrize(
+    ("verify", "agree"),
+    [
+        ({"max_abs_error": 2.0, "tolerance": 1e-3, "agree": True, "apart": 2}, True),
+        ({"max_abs_error": 1e-5, "tolerance": 1e-3, "agree": False, "apart": 9}, False),
+        ({"max_abs_error": 2.0, "tolerance": 1e-3}, False),
+        ({"max_abs_error": 1e-5, "tolerance": 1e-3}, True),
+    ],
+)
+def test_runtimes_agree_as_the_record_says_and_without_a_word_by_the_gap(verify: dict[str, Any], agree: bool) -> None:
+    """A spiking net may differ in a few examples: the gap alone would call it a failure."""
+    assert words.agrees(verify) is agree

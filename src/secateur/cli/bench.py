@@ -83,8 +83,9 @@ def command(
 def _check_outputs(file: Path, dense: Path | None, input_: Path | None, out: Path | None, plot: Path | None) -> None:
     """Before the work: neither file that is written is read, nor are both the same."""
     from secateur.verify import FILES
+    from secateur.written import DENSE
 
-    inputs = (file, dense, input_, *(file / name for name in FILES))
+    inputs = (file, dense, input_, *(file / name for name in (*FILES, DENSE)))
     page = plot or (out.with_suffix(".html") if out is not None else None)
     for path in (out, page):
         if path is not None:

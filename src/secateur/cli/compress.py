@@ -36,11 +36,12 @@ def command(
     from secateur import api
     from secateur.recipe import Recipe
     from secateur.verify import FILES
+    from secateur.written import DENSE
 
     overrides = [*set_, *([f"seed={seed}"] if seed is not None else [])]
     checked = Recipe.from_file(recipe, overrides)
     weights = None if checked.weights is None else Path(checked.weights)
-    for name in FILES:
+    for name in (*FILES, DENSE):
         _files.check_apart(out / name, recipe, weights)
     with progress.shown(False if quiet else None, api.baselines_note(checked), "lines") as on_progress:
         result = api.run(

@@ -23,7 +23,7 @@ def command(
     ),
     untrained: bool = typer.Option(False, "--untrained", help="Do not train the recipe's dense net first: sizes only."),
     dense: Path | None = typer.Option(
-        None, "--dense", help="The trained dense net: a .safetensors file, or a run's folder with its checkpoint."
+        None, "--dense", help="The trained dense net: a .safetensors file, or the folder of a run that trained it."
     ),
     keep: Path | None = typer.Option(None, "--keep", help="Write the dense net to this .safetensors file."),
     data_dir: Path | None = typer.Option(None, "--data-dir", help="Where the data sets are (or SECATEUR_DATA)."),

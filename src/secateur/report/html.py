@@ -314,7 +314,7 @@ def _verify(record: Mapping[str, Any]) -> str:
     if error is not None:
         state = ""
         if tolerance is not None:
-            good = error <= tolerance
+            good = words.agrees(verify)
             state = (
                 f' <span class="{"met" if good else "missed"}">{"within" if good else "beyond"} {tolerance:.3g}</span>'
             )

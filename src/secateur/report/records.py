@@ -98,6 +98,8 @@ _STAGE = {"name": "text", "seconds": "amount?"}
 _VERIFY = {
     "max_abs_error": "amount?",
     "tolerance": "amount?",
+    "agree": "flag?",
+    "apart": "amount?",
     "metric_engine": "number?",
     "metric_torch": "number?",
     "metric_onnxruntime": "number?",

@@ -97,7 +97,7 @@ def _checks(record: Mapping[str, Any]) -> Iterator[Finding]:
             yield Finding("failed", text)
     verify = record["verify"] or {}
     error, tolerance = verify.get("max_abs_error"), verify.get("tolerance")
-    if error is not None and tolerance is not None and error > tolerance:
+    if error is not None and tolerance is not None and not words.agrees(verify):
         yield Finding(
             "failed",
             f"Verification failed: engine, ONNX Runtime and PyTorch differ by {error:.3g}, more than {tolerance:.3g}.",

@@ -126,6 +126,12 @@ def amount(kind: str, value: float | None) -> str:
     return count(value) if float(value).is_integer() else f"{value:.4g}"
 
 
+def agrees(verify: Mapping[str, Any]) -> bool:
+    """Do the runtimes agree? As the record says (networks with steps may differ in a few examples), else by the gap."""
+    stated = verify.get("agree")
+    return bool(verify["max_abs_error"] <= verify["tolerance"] if stated is None else stated)
+
+
 def _digits(x: float) -> str:
     """Three significant digits, at least the whole part: 1.72, 18.9, 645, 1,234."""
     size = abs(x)
