@@ -17,6 +17,8 @@ from secateur import api, formats, saving, verify
 from secateur.data.tensors import TensorData
 from secateur.errors import BudgetError, ConstraintError, EnvironmentFailure, UsageError
 from secateur.export.onnx import dequantised
+from secateur.spending import Spending
+from secateur.types import Limit
 
 FAST = {"bench": {"seconds": 0.01, "against": []}, "baselines": []}
 TRAIN = {"lr": 1e-2, "threads": 1, "warmup_steps": 2}
@@ -308,6 +310,42 @@ def test_a_net_that_is_sparse_already_is_pruned_on_from_there(trained: nn.Module
     assert result.report["compressed"]["metric"]["value"] > 0.9
 
 
+def test_what_the_stages_are_and_how_long_each_trains(trained: nn.Module) -> None:
+    """4 epochs: a quarter retrains with the support fixed, an eighth with the values shared, the rest approaches."""
+    settings = recipe(
+        constrain=[{"where": "*", "with": ["topk", "codebook"]}],
+        solver={"name": "gradual", "epochs": 4, "every": 5, "polish": 0.25, "snap": 0.125},
+    )
+    stages = secateur.compress(trained, data(), recipe=settings, budget={"nbytes": "270B"}).report["stages"]
+    trains = {s["name"].removeprefix("main."): s["epochs"] for s in stages if s["name"].startswith("main.")}
+    assert {k: v for k, v in trains.items() if "trim" not in k} == {"approach": 2.5, "polish": 1.0, "snap": 0.5}
+
+
+@pytest.mark.parametrize("kind", ["nnz", "macs", "nbytes"])
+def test_an_answer_beyond_its_budget_is_never_handed_out(
+    kind: str, trained: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever chose the levels: here the choice is made to believe in three times of what was asked."""
+    asked = {"nnz": 20, "macs": 20, "nbytes": 150}[kind]
+
+    def believing(choose: Any) -> Any:
+        def loose(self: Spending, *args: Any, **more: Any) -> Any:
+            limits, self.limits = self.limits, (Limit(kind, 3 * asked),)
+            try:
+                return choose(self, *args, **more)
+            finally:
+                self.limits = limits
+
+        return loose
+
+    monkeypatch.setattr(Spending, "fit", believing(Spending.fit))
+    monkeypatch.setattr(Spending, "levels", believing(Spending.levels))
+    with pytest.raises(BudgetError, match=f"{kind} <= {asked} was missed"):
+        secateur.compress(
+            trained, data(64), recipe=recipe(solver={"name": "one_shot", "epochs": 0}), budget={kind: asked}
+        )
+
+
 # ---- the user's own loop -------------------------------------------------------------------------------------------
 def own_loop(trained: nn.Module, settings: dict[str, Any], budget: dict[str, Any], stop: int = -1) -> Any:
     """A plain training loop; with `stop` it is cut there, everything saved, and taken up by fresh objects."""
@@ -401,6 +439,42 @@ def test_a_file_that_grew_in_the_users_loop_is_told_with_what_to_do(limit: int, 
     # 100 trained biases of some 27 bits, and next to nothing else: the tightest levels were tried.
     assert caught.value.smallest is not None
     assert 330 < caught.value.smallest < 400
+
+
+def test_compressor_keeps_the_best_point_it_was_told_of(trained: nn.Module) -> None:
+    """The user's metric falls and rises again: the answer is the point that was called the best, not the last."""
+    told = iter([0.1, 0.2, 0.9, *[0.3] * 60])
+    seen: list[tuple[float, Tensor]] = []
+
+    def evaluate(net: nn.Module) -> float:
+        metric = next(told)
+        seen.append((metric, net.get_parameter("fc1.weight").detach().clone()))
+        return metric
+
+    model = copy.deepcopy(trained).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    c = secateur.Compressor(
+        model,
+        recipe(solver={"name": "one_shot", "epochs": 1}),
+        blobs(2)[0],
+        optimizer=optimizer,
+        total_steps=16,
+        evaluate=evaluate,
+        budget={"nnz": "40"},
+    )
+    for x, y in batches(512):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        c.step()
+    judged = len(seen)
+    best = max(seen, key=lambda pair: pair[0])[1]
+    c.finalize()
+    assert judged >= 10
+    assert best.count_nonzero() > 0
+    written = seen[judged][1]  # finalize judges what it writes first: dead units are gone, what stays is the best's
+    assert torch.equal(written[written != 0].sort()[0], best[best != 0].sort()[0])
+    assert not torch.equal(best, seen[judged - 1][1])
 
 
 def test_compressor_refuses_a_strange_optimizer(trained: nn.Module) -> None:
