@@ -26,8 +26,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur import api, graph, written
+from secateur import api, graph
 from secateur.data.tensors import TensorData
+from secateur.export import written
 from secateur.recipe import Recipe
 
 FILES = ("model.onnx", "model.sct", "model.safetensors", "surgery.json", "recipe.yaml")

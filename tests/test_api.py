@@ -13,11 +13,13 @@ from tests.training.nets import MLP, batches, blobs, mlp
 from torch import Tensor, nn
 
 import secateur
-from secateur import api, formats, saving, verify
+from secateur import formats
+from secateur.budget.spending import Spending
 from secateur.data.tensors import TensorData
 from secateur.errors import BudgetError, ConstraintError, EnvironmentFailure, UsageError
 from secateur.export.onnx import dequantised
-from secateur.spending import Spending
+from secateur.proof import verify
+from secateur.shell import saving
 from secateur.types import Limit
 
 FAST = {"bench": {"seconds": 0.01, "against": []}, "baselines": []}
@@ -272,7 +274,7 @@ def test_a_full_disk_leaves_nothing_half_written(trained: nn.Module, tmp_path: P
     assert caught.value.exit_code == 4
     assert sorted(p.name for p in (tmp_path / "full").iterdir()) == ["model.onnx", "model.sct"]
     result.save(tmp_path / "full")
-    assert {p.name for p in (tmp_path / "full").iterdir()} - {"report.html"} == set(api.FILES)
+    assert {p.name for p in (tmp_path / "full").iterdir()} - {"report.html"} == set(verify.FILES)
 
 
 def test_two_runs_into_one_folder_are_refused(tmp_path: Path) -> None:

@@ -18,12 +18,15 @@ from torch.nn.utils import parametrizations, prune
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import secateur
-from secateur import api, graph, membership, record
+from secateur import graph
 from secateur.engine import peers
 from secateur.errors import RecordError, SecateurError, UnsupportedError, UsageError
+from secateur.export import membership
 from secateur.export import onnx as export
+from secateur.graph.unwrapping import plain, reparametrized
+from secateur.proof import record
+from secateur.proof.judge import feeds
 from secateur.training.batches import Loader
-from secateur.unwrapping import plain, reparametrized
 
 FAST = {"bench": {"seconds": 0.01, "against": ["torch"]}, "baselines": [], "solver": {"name": "one_shot", "epochs": 1}}
 FAST |= {"training": {"threads": 1}}
@@ -75,7 +78,7 @@ def test_nested_inputs_and_outputs_train_export_and_are_recorded() -> None:
     assert any("constants of the written graph: 2.0" in note for note in report["notes"])
     session = secateur.InferenceSession(result.files.sct)
     (inputs, _) = data[0]
-    got = session.run(None, record.feeds([i.name for i in session.get_inputs()], inputs))
+    got = session.run(None, feeds([i.name for i in session.get_inputs()], inputs))
     with torch.no_grad():
         wanted = result.model(*inputs)
     assert torch.allclose(torch.from_numpy(got[2]), wanted["more"][1][0], atol=1e-5)
@@ -327,7 +330,7 @@ def test_what_fails_at_the_end_fails_before_training(monkeypatch: pytest.MonkeyP
         raise RuntimeError("no such luck")
 
     seen: list[Any] = []
-    monkeypatch.setattr(record.verify, "outputs_agree", broken)
+    monkeypatch.setattr(record, "outputs_agree", broken)
     with pytest.raises(SecateurError, match="no training was begun: RuntimeError: no such luck"):
         secateur.compress(mlp(), batches(), valid=batches(), budget={"nnz": 20}, recipe=FAST, on_progress=seen.append)
     assert not seen
@@ -343,7 +346,7 @@ def test_a_record_that_fails_at_the_end_loses_nothing(monkeypatch: pytest.Monkey
             raise RuntimeError("disk of cheese")
         return whole(*args, **kwargs)
 
-    monkeypatch.setattr(api.record, "build", second)
+    monkeypatch.setattr(record, "build", second)
     with pytest.raises(RecordError, match=r"finished and saved in .* RuntimeError: disk of cheese") as caught:
         secateur.compress(mlp(), batches(), valid=batches(), budget={"nnz": 20}, recipe=FAST)
     folder = Path(str(caught.value).partition("saved in ")[2].partition(" (")[0])

@@ -16,9 +16,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from secateur import cli, interrupts
+from secateur import cli
 from secateur.errors import MissingExtraError
 from secateur.formats import unpack
+from secateur.shell import interrupts
 
 Capture = pytest.CaptureFixture[str]
 

@@ -9,7 +9,9 @@ import torch
 import yaml
 from torch import nn
 
-from secateur import api, record
+from secateur.api.asked import Asked, make_job
+from secateur.api.rehearsal import check_fits
+from secateur.proof.judge import Judge
 from secateur.recipe import Recipe
 from secateur.training.checkpoint import Ledger
 from secateur.types import Member, Site
@@ -78,11 +80,11 @@ def test_the_note_is_told_and_recorded(caplog: pytest.LogCaptureFixture) -> None
     net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
     batches = [(torch.randn(4, 6), torch.tensor([0, 1, 2, 0]))]
     task = nn.functional.cross_entropy
-    judge = record.Judge("metric", lambda m: 0.0, "validation", None, True)
-    asked = api.Asked(net, batches, task, lambda m: 0.0, True, None, judge, batches[0][0], "", "", [])
-    job = api.make_job(asked, Recipe.from_dict({"budget": {"macs": 40}}), Ledger(), None)
+    judge = Judge("metric", lambda m: 0.0, "validation", None, True)
+    asked = Asked(net, batches, task, lambda m: 0.0, True, None, judge, batches[0][0], "", "", [])
+    job = make_job(asked, Recipe.from_dict({"budget": {"macs": 40}}), Ledger(), None)
     with caplog.at_level("WARNING", logger="secateur"):
-        api.check_fits(asked, job)
+        check_fits(asked, job)
     note = job.recipe.resolved(*job.start.traced.free)[1]
     assert note in asked.notes
     assert note in caplog.messages

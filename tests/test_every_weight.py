@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 import secateur
-from secateur import catalog, membership, verify
+from secateur import catalog
+from secateur.contracts import Term
+from secateur.export import membership
+from secateur.export.membership import Asked
 from secateur.export.onnx import to_bytes, with_weights
 from secateur.graph import trace
-from secateur.membership import Asked
-from secateur.types import Term
-from secateur.unwrapping import plain
+from secateur.graph.unwrapping import plain
+from secateur.proof import agreement
 
 pytestmark = pytest.mark.filterwarnings("ignore::secateur.errors.HandedOverWarning")  # recurrent layers
 FAST = {"bench": {"seconds": 0.01, "against": []}, "baselines": [], "solver": {"name": "one_shot", "epochs": 2}}
@@ -142,5 +144,5 @@ def test_module_file_and_engine_compute_the_same_after_weights_changed_in_place(
             p.mul_((torch.rand_like(p) < 0.3).float())
     x = data()[0][0]
     onnx = to_bytes(net, x)
-    found = verify.outputs_agree(secateur.formats.pack(onnx), onnx, net, {"x": x.numpy()})
+    found = agreement.outputs_agree(secateur.formats.pack(onnx), onnx, net, {"x": x.numpy()})
     assert found["agree"], found["errors"]

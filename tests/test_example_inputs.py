@@ -14,9 +14,10 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader, TensorDataset
 
 import secateur
-from secateur import named_inputs, written
 from secateur.errors import SecateurError, UnsupportedError, UsageError
+from secateur.export import written
 from secateur.recipe import Recipe
+from secateur.shell import named_inputs
 from secateur.zoo.ordinary import GCN, Spike
 
 FAST: dict[str, Any] = {

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 import secateur
 from secateur.errors import FormatError, UsageError
-from secateur.importing import called, imported
+from secateur.shell.importing import called, imported
 
 
 @pytest.fixture

@@ -15,7 +15,10 @@ from typing import Any
 
 import pytest
 
-from secateur import cli, formats, interrupts, saving
+from secateur import cli, formats
+from secateur.api import compression
+from secateur.proof import verify
+from secateur.shell import interrupts, saving
 
 Capture = pytest.CaptureFixture[str]
 BOTH = pytest.mark.parametrize("number", interrupts.SIGNALS, ids=lambda n: n.name)
@@ -144,8 +147,9 @@ def test_final_writing_is_interrupted_and_resumed(
 ) -> None:
     from torch import nn, zeros
 
-    from secateur import api, result
-    from secateur.written import Written
+    from secateur import api
+    from secateur.api import result
+    from secateur.export.written import Written
 
     def trained(asked: Any, recipe: Any, ledger: Any, on_progress: Any, folder: Path, write: Any) -> api.Result:
         ledger.fact("trained", lambda: True)
@@ -160,9 +164,9 @@ def test_final_writing_is_interrupted_and_resumed(
         if path.name == "model.sct":
             interrupt(signal.SIGTERM)
 
-    monkeypatch.setattr(api, "by_name", lambda *args: SimpleNamespace(inputs=zeros(1, 1)))
-    monkeypatch.setattr(api, "_compress", trained)
-    monkeypatch.setattr(api, "write_page", lambda *args: None)
+    monkeypatch.setattr(compression, "by_name", lambda *args: SimpleNamespace(inputs=zeros(1, 1)))
+    monkeypatch.setattr(compression, "_compress", trained)
+    monkeypatch.setattr(compression, "write_page", lambda *args: None)
     recipe, out = tmp_path / "r.yaml", tmp_path / "out"
     recipe.write_text("constrain: [{with: topk, level: {sparsity: 0.95}}]\n")
     with monkeypatch.context() as patched:
@@ -171,7 +175,7 @@ def test_final_writing_is_interrupted_and_resumed(
     assert capsys.readouterr().err == f"secateur: {out}: interrupted; --resume goes on from the last checkpoint\n"
     assert sorted(p.name for p in out.iterdir()) == ["checkpoint", "model.onnx", "model.sct"]
     assert main("compress", recipe, "-o", out, "-q", "--resume", "--json") == 0
-    assert {p.name for p in out.iterdir()} == set(api.FILES)
+    assert {p.name for p in out.iterdir()} == set(verify.FILES)
 
 
 @BOTH

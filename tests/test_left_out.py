@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 
 import secateur
-from secateur import api, graph
+from secateur import graph
+from secateur.api.asked import Asked, make_job
 from secateur.errors import BudgetError, UsageError
-from secateur.job import left_out, left_out_note, sizes
+from secateur.graph.counts import left_out, left_out_note, sizes
+from secateur.proof.judge import Judge
+from secateur.recipe import Recipe
 from secateur.training.checkpoint import Ledger
 
 FAST = {"bench": {"seconds": 0.01, "against": []}, "baselines": [], "solver": {"name": "one_shot", "epochs": 1}}
@@ -93,12 +96,12 @@ def test_a_budget_that_such_weights_alone_exceed_is_refused_and_its_value_is_rea
     net, batches = make(), data(*shape)
 
     def probe(limit: float) -> None:
-        recipe = api.resolve(FAST, {"nnz": limit}, 0)
-        judge = api.record.Judge("metric", lambda m: 0.0, "validation", None, True)
-        asked = api.Asked(
+        recipe = Recipe.of(FAST, {"nnz": limit}, 0)
+        judge = Judge("metric", lambda m: 0.0, "validation", None, True)
+        asked = Asked(
             net, batches, nn.functional.cross_entropy, lambda m: 0.0, True, None, judge, batches[0][0], "n", "d", []
         )
-        job = api.make_job(asked, recipe, Ledger(), None)
+        job = make_job(asked, recipe, Ledger(), None)
         purse = job.purse(job.start, job.limits)
         purse.probe(job.start.weights, {})
 

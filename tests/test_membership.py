@@ -12,10 +12,12 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 import secateur
-from secateur import catalog, graph, membership
+from secateur import catalog, graph
 from secateur.constraints.both import Both
-from secateur.membership import Asked
-from secateur.types import Member, Site, Term
+from secateur.contracts import Term
+from secateur.export import membership
+from secateur.export.membership import Asked
+from secateur.types import Member, Site
 
 TOPK, ROWS = catalog.load("constraints", "topk")(), catalog.load("constraints", "rows")()
 CODEBOOK, UNIFORM = catalog.load("constraints", "codebook")(), catalog.load("constraints", "uniform")()

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import secateur
-from secateur import cli, graph, naming
+from secateur import cli, graph
 from secateur.errors import ConstraintError, UsageError
-from secateur.recipe import Recipe
+from secateur.recipe import Recipe, naming
 from secateur.types import Member, Site
 
 Capture = pytest.CaptureFixture[str]

@@ -10,7 +10,8 @@ from onnx import numpy_helper
 from torch import nn
 
 import secateur
-from secateur import formats, graph, norms, stored, written
+from secateur import formats, graph
+from secateur.export import norms, stored, written
 
 
 def net() -> nn.Sequential:

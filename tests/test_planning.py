@@ -11,9 +11,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from secateur import api, data, planning, search, zoo
+from secateur import data, zoo
+from secateur.api.asked import by_name, make_job
 from secateur.data.tensors import TensorData
 from secateur.recipe import Recipe
+from secateur.run import planning, search, stages
 from secateur.training.checkpoint import Ledger
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "digits.yaml"
@@ -44,8 +46,8 @@ def trained(net: nn.Module, batches: TensorData, epochs: int, path: Path) -> Pat
 
 def gap(recipe: Recipe) -> float:
     """How far the planned bytes are from those that compressing writes, as a share of these; one job, one dense net."""
-    job = api.make_job(api.by_name(recipe, None), recipe, Ledger(), None)
-    job.settle_dense()
+    job = make_job(by_name(recipe, None), recipe, Ledger(), None)
+    stages.settle_dense(job)
     job.dense_metric = job.evaluate(job.dense)
     planned = planning.plan(job)
     answer = search.solve(job).best

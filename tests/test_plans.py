@@ -14,10 +14,14 @@ from tests.training.nets import blobs, mlp
 from torch import nn
 
 import secateur
-from secateur import api, cli, plans, zoo
+from secateur import api, cli, zoo
+from secateur.api import plan as plans
+from secateur.api.asked import by_name, make_job
 from secateur.data.tensors import TensorData
 from secateur.errors import InterruptedRun, UsageError
 from secateur.recipe import Recipe
+from secateur.run import search, stages
+from secateur.training import seeds
 from secateur.training.checkpoint import Ledger
 
 Capture = pytest.CaptureFixture[str]
@@ -133,9 +137,9 @@ def test_a_recipe_that_trains_its_dense_net_is_planned_on_that(recipe: Path, tmp
     assert "training the dense net: " in err
     assert "all else" in out
     assert "total" in out
-    job = api.make_job(api.by_name(Recipe.from_file(recipe), None), Recipe.from_file(recipe), Ledger(), None)
-    with api.seeds.isolated(1):
-        job.train_dense(*job.recipe.dense_training())  # type: ignore[misc]
+    job = make_job(by_name(Recipe.from_file(recipe), None), Recipe.from_file(recipe), Ledger(), None)
+    with seeds.isolated(1):
+        stages.train_dense(job, *job.recipe.dense_training())  # type: ignore[misc]
     again = load_file(kept)
     assert all(torch.equal(again[k], v) for k, v in job.dense.state_dict().items())
     assert run("plan", recipe, "--dense", kept, "--json", "-q") == 0
@@ -149,7 +153,7 @@ def test_the_dense_net_of_a_run_can_be_taken(recipe: Path, tmp_path: Path, monke
     def stop(job: Any) -> None:
         raise InterruptedRun("after the dense training")
 
-    monkeypatch.setattr(api.search, "solve", stop)
+    monkeypatch.setattr(search, "solve", stop)
     asked = Recipe.from_file(recipe)
     with pytest.raises(InterruptedRun):
         api.run(asked, tmp_path / "run")
@@ -192,7 +196,7 @@ def test_impossible_limits_are_refused_before_the_dense_training(
     def train(self: Any, *args: Any) -> None:
         raise AssertionError("the dense net is trained")
 
-    monkeypatch.setattr("secateur.job.Job.train_dense", train)
+    monkeypatch.setattr("secateur.run.stages.train_dense", train)
     path = tmp_path / "r.yaml"
     path.write_text(DIGITS.replace("{nbytes: 20KB}", budget).replace("[topk, codebook]", "topk"))
     out = ["-o", tmp_path / "out"] if command == "compress" else []

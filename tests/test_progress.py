@@ -15,9 +15,9 @@ import torch
 from tests.training.nets import blobs, mlp
 
 import secateur
-from secateur import progress
 from secateur.data.tensors import TensorData
 from secateur.errors import InterruptedRun
+from secateur.report import progress
 from secateur.types import Progress
 
 Capture = pytest.CaptureFixture[str]

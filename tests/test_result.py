@@ -15,9 +15,9 @@ from tests.training.nets import blobs, mlp
 from torch import nn
 
 import secateur
-from secateur import api, record, verify
 from secateur.data.tensors import TensorData
 from secateur.errors import InterruptedRun, MissingExtraError, UsageError
+from secateur.proof import record, verify
 from secateur.report import html
 from secateur.report.tables import summary
 from secateur.training import metrics
@@ -80,7 +80,7 @@ def test_a_notebook_shows_a_table_in_which_names_are_data(result: secateur.Resul
 def test_save_writes_what_the_command_writes(result: secateur.Result, tmp_path: Path) -> None:
     pytest.importorskip("plotly")
     folder = result.save(tmp_path / "run")
-    assert {p.name for p in folder.iterdir()} == {*api.FILES, "report.html"}
+    assert {p.name for p in folder.iterdir()} == {*verify.FILES, "report.html"}
     assert "<html" in (folder / "report.html").read_text()
 
 
@@ -92,7 +92,7 @@ def test_without_plotly_the_files_are_saved_and_a_word_is_said(
 
     monkeypatch.setattr(html, "render", render)
     folder = result.save(tmp_path / "run")
-    assert {p.name for p in folder.iterdir()} == set(api.FILES)
+    assert {p.name for p in folder.iterdir()} == set(verify.FILES)
     assert any("report.html was not written" in r.getMessage() for r in caplog.records)
 
 

@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 ROOT = Path(__file__).parent.parent
-PLACE = ROOT / "src" / "secateur" / "runtimes.py"
+PLACE = ROOT / "src" / "secateur" / "shell" / "runtimes.py"
 ROOMS = ("src", "tests", "benchmarks", "examples", "docs")
 # Also in code that is kept as text and run elsewhere.
 ELSEWHERE = re.compile(
@@ -38,7 +38,7 @@ def test_one_place_imports_them() -> None:
     paths = sorted({p for room in ROOMS for p in (ROOT / room).rglob("*.py")} - {PLACE, Path(__file__)})
     found = {str(p.relative_to(ROOT)): ELSEWHERE.findall(p.read_text(encoding="utf-8")) for p in paths}
     assert len(found) > 200
-    assert {path: lines for path, lines in found.items() if lines} == {}, "use secateur.runtimes"
+    assert {path: lines for path, lines in found.items() if lines} == {}, "use secateur.shell.runtimes"
 
 
 @pytest.fixture

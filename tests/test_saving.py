@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from secateur import saving
 from secateur.errors import EnvironmentFailure, UsageError
+from secateur.shell import saving
 
 
 def test_a_link_stays_and_its_file_is_written(tmp_path: Path) -> None:

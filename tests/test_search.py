@@ -11,7 +11,9 @@ from torch import nn
 
 import secateur
 from secateur.data.tensors import TensorData
-from secateur.job import Candidate, Job
+from secateur.run import search
+from secateur.run.job import Job
+from secateur.run.net import Candidate
 from secateur.types import Progress
 
 
@@ -28,13 +30,13 @@ def trained() -> nn.Module:
 def test_one_shot_that_is_better_on_validation_is_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gradual without a polish, its only pruning at the very last step: nothing repairs what that one cut breaks."""
     attempts: dict[str, Candidate] = {}
-    real = Job.attempt
+    real = search.attempt
 
-    def attempt(self: Job, name: str, *rest: Any) -> Candidate:
-        attempts[name] = real(self, name, *rest)
+    def attempt(job: Job, name: str, *rest: Any) -> Candidate:
+        attempts[name] = real(job, name, *rest)
         return attempts[name]
 
-    monkeypatch.setattr(Job, "attempt", attempt)
+    monkeypatch.setattr(search, "attempt", attempt)
     result = secateur.compress(
         trained(),
         TensorData(*blobs(512), batch_size=32),

@@ -10,10 +10,12 @@ from tests.training.nets import MLP, mlp, weight_sites
 from torch import Tensor, nn
 
 import secateur
-from secateur import catalog, feasible
+from secateur import catalog
+from secateur.budget.spending import Spending
+from secateur.contracts import Term
 from secateur.errors import BudgetError
-from secateur.spending import Spending
-from secateur.types import Limit, Member, Site, Term, Weights
+from secateur.terms import feasible
+from secateur.types import Limit, Member, Site, Weights
 
 TOPK = catalog.load("constraints", "topk")()
 

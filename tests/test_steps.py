@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from secateur import steps
 from secateur.export import onnx as export
-from secateur.verify import outputs_agree
+from secateur.proof import steps
+from secateur.proof.verify import outputs_agree
 
 
 class Step(nn.Module):

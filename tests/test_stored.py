@@ -11,7 +11,9 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from secateur import counts, graph, stored, written
+from secateur import graph
+from secateur.export import stored, written
+from secateur.graph import counts
 
 FLOAT = np.float32
 

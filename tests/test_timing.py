@@ -10,8 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from secateur import api, timing, verify, written, zoo
+from secateur import api, zoo
 from secateur.errors import UsageError
+from secateur.export import written
+from secateur.proof import timing, verify
 from secateur.recipe import Recipe
 
 

@@ -18,8 +18,10 @@ from onnx import numpy_helper
 from tests.training.nets import mlp
 
 import secateur
-from secateur import api, cli, formats, verify, written, zoo
+from secateur import api, cli, formats, zoo
 from secateur.errors import FormatError, UsageError
+from secateur.export import written
+from secateur.proof import agreement, verify
 from secateur.recipe import Recipe
 
 LAYERS = verify.LAYERS
@@ -366,27 +368,28 @@ def test_a_missing_file_is_named(name: str, run: Run) -> None:
 
 def test_runtimes_that_give_other_shapes_or_nan_do_not_agree() -> None:
     one = [np.zeros((2, 3), np.float32)]
-    assert verify._gap(one, one) == 0
-    assert verify._gap(one, [np.zeros((3, 2), np.float32)]) == float("inf")
-    assert verify._gap(one, []) == float("inf")
-    assert verify._gap(one, [np.full((2, 3), np.nan, np.float32)]) == float("inf")
+    assert agreement._gap(one, one) == 0
+    assert agreement._gap(one, [np.zeros((3, 2), np.float32)]) == float("inf")
+    assert agreement._gap(one, []) == float("inf")
+    assert agreement._gap(one, [np.full((2, 3), np.nan, np.float32)]) == float("inf")
 
 
 def test_the_tolerance_is_a_few_roundings_of_the_net() -> None:
     import torch
 
-    from secateur import graph, written
+    from secateur import graph
+    from secateur.export import written
 
     net = mlp()
     x = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
     files = written.write(net, graph.trace(net, x), graph.settle(net, x))
     feeds = {files_input(files.sct): x.numpy()}
-    found = verify.outputs_agree(files.sct, files.onnx, files.module, feeds)
+    found = agreement.outputs_agree(files.sct, files.onnx, files.module, feeds)
     largest = float(net(x).detach().abs().max())
     assert found["agree"]
     assert 32 * 2**-23 * largest <= found["tolerance"] <= (32 + 8 * 4) * 2**-23 * largest
     other = mlp(1)
-    assert not verify.outputs_agree(files.sct, files.onnx, other, feeds)["agree"]
+    assert not agreement.outputs_agree(files.sct, files.onnx, other, feeds)["agree"]
 
 
 def files_input(sct: bytes) -> str:

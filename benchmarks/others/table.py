@@ -161,7 +161,7 @@ def invented(session: Any, free: int, others: int) -> dict[str, Any]:
 
 def onnxruntime(model: bytes | str, optimized: bool = False) -> Any:
     """A session on one thread."""
-    from secateur import runtimes
+    from secateur.shell import runtimes
 
     ort = runtimes.onnxruntime()
 
@@ -433,7 +433,7 @@ def main() -> int:
     if args.out:
         import run
 
-        from secateur import saving
+        from secateur.shell import saving
 
         saving.write_bytes(args.out, saving.to_json(record(rows) | {"provenance": run.provenance()}))
     return int(any(row["problems"] for row in rows))

@@ -20,7 +20,8 @@ import run
 import torch
 from torch.nn.functional import cross_entropy
 
-from secateur import Compressor, saving, zoo
+from secateur import Compressor, zoo
+from secateur.shell import saving
 
 ROUND, SLICE, BATCH = 200, 10, 128
 Step = Callable[[], None]

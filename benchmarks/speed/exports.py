@@ -22,11 +22,11 @@ import numpy as np
 import run
 import torch
 
-from secateur import saving
 from secateur.engine import InferenceSession
 from secateur.errors import HandedOverWarning
 from secateur.export.onnx import to_bytes
 from secateur.graph.capture import quiet_torch
+from secateur.shell import saving
 from secateur.testing.ordinary import NETS
 
 GRAPHS = {"gcn"}  # no batch axis

@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from secateur import runtimes
 from secateur.engine import InferenceSession, isas
 from secateur.engine.bench import bench
 from secateur.engine.oracle import oracle
 from secateur.engine.quantized import static_int8
+from secateur.shell import runtimes
 
 
 def _examples(model: bytes, n: int, seed: int) -> list[NDArray[np.float32]]:

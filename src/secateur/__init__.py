@@ -8,18 +8,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from secateur import waiting
-
-__version__ = "0.1.0"
+from secateur.shell import waiting
+from secateur.version import __version__ as __version__
 
 _WHERE = {
     "InferenceSession": "secateur.engine",
     "compress": "secateur.api",
     "Compressor": "secateur.api",
-    "Result": "secateur.result",
+    "Result": "secateur.api",
     "load": "secateur.api",
-    "plan": "secateur.plans",
-    "sites": "secateur.naming",
+    "plan": "secateur.api.plan",
+    "sites": "secateur.api.sites",
 }
 __all__ = ["Compressor", "InferenceSession", "Result", "__version__", "compress", "load", "plan", "sites"]
 
@@ -27,10 +26,10 @@ if TYPE_CHECKING:
     from secateur.api import Compressor as Compressor
     from secateur.api import compress as compress
     from secateur.api import load as load
+    from secateur.api.plan import plan as plan
+    from secateur.api.result import Result as Result
+    from secateur.api.sites import sites as sites
     from secateur.engine import InferenceSession as InferenceSession
-    from secateur.naming import sites as sites
-    from secateur.plans import plan as plan
-    from secateur.result import Result as Result
 
 
 def __getattr__(name: str) -> Any:

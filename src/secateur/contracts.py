@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from secateur.errors import ConstraintError
-from secateur.types import Level, Packing, Problem, Site, Solution
+from secateur.types import Level, Packing, Site, Solution, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,6 +88,12 @@ class Constraint(ABC):
         """The sets whose intersection this one is, each with its level; a plain set is its own only part."""
         return ((self, level),)
 
+    @property
+    def name(self) -> str:
+        """The name in recipes, which is the file's; a joint set's are those of its parts: `topk + codebook`."""
+        parts = [part for part, _ in self.split(None)]
+        return type(self).__module__.rpartition(".")[2] if parts == [self] else " + ".join(p.name for p in parts)
+
     def with_free_zero(self) -> Constraint:
         """The same set with 0 added free of charge where it has none; for a set of values in a joint set."""
         return self
@@ -126,6 +132,54 @@ class DistanceCurve:
             return 0.0
         gap = (self.weight - self.constraint.project(self.weight, level, self.importance)).double().square()
         return float((gap if self.importance is None else gap * self.importance.double()).sum())
+
+
+@dataclass(frozen=True)
+class Term:
+    """One constrained site: the constraint that acts there and, if the recipe gave one, its level.
+
+    `given` False means: the allocator picks the level from the menu.
+    """
+
+    site: Site
+    constraint: Constraint
+    level: Level = None
+    given: bool = False
+
+
+# (weights, importance per site or None, tightness in [0, 1]) -> level per site name. Tightness 0 = dense, 1 = target.
+Allocate = Callable[[Weights, "Mapping[str, Tensor | None]", float], "dict[str, Level]"]
+# weights (with zeros) -> boolean tensor per parameter: can this weight still influence an output?
+Effective = Callable[[Weights], "dict[str, Tensor]"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a solver is asked: move `params` so that every term holds at its final level.
+
+    `params` are the live parameters (the solver's own working copy; the one thing that is changed in place).
+    `allocate` answers levels for any tightness from today's weights. `importance` answers today's h per site, as the
+    matrix that the term's constraint sees (None = all ones). `effective` marks weights that can matter
+    (dead-end and source-less ones are False). `companions` masks what must go with removed channels (their biases and
+    norms). `examples` is the batch size: the empirical Fisher is `examples` times the second moment.
+    `adaptive` says that the optimizer divides its steps by the root of the second moment (Adam). `second_moment`
+    returns, per parameter, a running mean of squared gradients (the optimizer's where it keeps one), or None before
+    the first step.
+    """
+
+    params: dict[str, Tensor]
+    terms: tuple[Term, ...]
+    allocate: Allocate
+    total_steps: int
+    importance: Callable[[], Mapping[str, Tensor | None]] = dict
+    effective: Effective | None = None
+    companions: Effective | None = None
+    examples: int = 1
+    adaptive: bool = False
+    second_moment: Callable[[str], Tensor | None] = lambda name: None
+    gradient: Callable[[str], Tensor | None] = lambda name: None
+    learning_rate: Callable[[], float] = lambda: 0.0
+    seed: int = 0
 
 
 class Piece(ABC):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from secateur.contracts import Constraint
 
 # A level is what a constraint's menu holds: an int (kept weights, bits, kept rows), a tuple of levels (joint sets),
 # or None = leave this site dense.
@@ -158,59 +156,11 @@ def log2_choose(n: int, k: int) -> float:
 
 
 @dataclass(frozen=True)
-class Term:
-    """One constrained site: the constraint that acts there and, if the recipe gave one, its level.
-
-    `given` False means: the allocator picks the level from the menu.
-    """
-
-    site: Site
-    constraint: Constraint
-    level: Level = None
-    given: bool = False
-
-
-@dataclass(frozen=True)
 class Limit:
     """One hard limit of a budget: `kind` (nbytes, nnz, macs, accuracy_drop, ...) and its value in base units."""
 
     kind: str
     value: float
-
-
-# (weights, importance per site or None, tightness in [0, 1]) -> level per site name. Tightness 0 = dense, 1 = target.
-Allocate = Callable[[Weights, "Mapping[str, Tensor | None]", float], "dict[str, Level]"]
-# weights (with zeros) -> boolean tensor per parameter: can this weight still influence an output?
-Effective = Callable[[Weights], "dict[str, Tensor]"]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What a solver is asked: move `params` so that every term holds at its final level.
-
-    `params` are the live parameters (the solver's own working copy; the one thing that is changed in place).
-    `allocate` answers levels for any tightness from today's weights. `importance` answers today's h per site, as the
-    matrix that the term's constraint sees (None = all ones). `effective` marks weights that can matter
-    (dead-end and source-less ones are False). `companions` masks what must go with removed channels (their biases and
-    norms). `examples` is the batch size: the empirical Fisher is `examples` times the second moment.
-    `adaptive` says that the optimizer divides its steps by the root of the second moment (Adam). `second_moment`
-    returns, per parameter, a running mean of squared gradients (the optimizer's where it keeps one), or None before
-    the first step.
-    """
-
-    params: dict[str, Tensor]
-    terms: tuple[Term, ...]
-    allocate: Allocate
-    total_steps: int
-    importance: Callable[[], Mapping[str, Tensor | None]] = dict
-    effective: Effective | None = None
-    companions: Effective | None = None
-    examples: int = 1
-    adaptive: bool = False
-    second_moment: Callable[[str], Tensor | None] = lambda name: None
-    gradient: Callable[[str], Tensor | None] = lambda name: None
-    learning_rate: Callable[[], float] = lambda: 0.0
-    seed: int = 0
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from torch import Tensor
 from secateur.budget import one_pool
 from secateur.budget.allocate import Allocator
 from secateur.constraints.topk import TopK
+from secateur.contracts import Term
 from secateur.errors import BudgetError, UsageError
-from secateur.types import Level, Limit, Member, Packing, Site, Term
+from secateur.types import Level, Limit, Member, Packing, Site
 
 
 def site(name: str, shape: tuple[int, ...], positions: int = 1) -> Site:

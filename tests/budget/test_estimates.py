@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from secateur import feasible, formats
+from secateur import formats
 from secateur.budget.allocate import Allocator
 from secateur.budget.menus import packed
+from secateur.contracts import Term
 from secateur.recipe import build_constraint
-from secateur.types import Limit, Member, Site, Term
+from secateur.terms import feasible
+from secateur.types import Limit, Member, Site
 
 # Depthwise layers of nine weights a channel among ordinary ones: headers and entries are much of a tiny tensor.
 SHAPES = [(1, 9), (6, 9), (24, 9), (16, 4), (10, 60), (48, 72), (64, 128)]

@@ -11,9 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from secateur import api, feasible, record, views, written
+from secateur.api.asked import Asked, make_job
 from secateur.errors import BudgetError
-from secateur.job import Job, sizes
+from secateur.export import written
+from secateur.graph.counts import sizes
+from secateur.proof.judge import Judge
+from secateur.recipe import Recipe
+from secateur.run import stages
+from secateur.run.job import Job
+from secateur.terms import feasible, views
 from secateur.training.checkpoint import Ledger
 
 PARTS: dict[str, list[Any]] = {
@@ -85,12 +91,12 @@ def net_of(name: str) -> tuple[nn.Module, Tensor, Any]:
 def job_of(net: nn.Module, x: Tensor, chosen: Any, value: float) -> Job:
     y = torch.zeros(len(x), dtype=torch.int64)
     given = {"constrain": {"with": chosen}, "solver": "one_shot", "baselines": [], "saliency": "abs"}
-    recipe = api.resolve(given, {"nbytes": f"{math.ceil(value)}B"}, 0)
-    judge = record.Judge("metric", lambda m: 0.0, "validation", None, True)
+    recipe = Recipe.of(given, {"nbytes": f"{math.ceil(value)}B"}, 0)
+    judge = Judge("metric", lambda m: 0.0, "validation", None, True)
     task = nn.functional.cross_entropy
-    asked = api.Asked(net, [(x, y)], task, lambda m: 0.0, True, None, judge, x, "", "", [])
-    job = api.make_job(asked, recipe, Ledger(), None)
-    job.settle_dense()
+    asked = Asked(net, [(x, y)], task, lambda m: 0.0, True, None, judge, x, "", "", [])
+    job = make_job(asked, recipe, Ledger(), None)
+    stages.settle_dense(job)
     return job
 
 
@@ -106,7 +112,7 @@ def answered(name: str, chosen: Any, value: float) -> tuple[float, float]:
     seen: dict[str, tuple[float, float]] = {}
 
     def costs(levels: Any) -> dict[str, Any]:
-        near = {**weights, **job.project(start, levels, weights, {})}
+        near = {**weights, **start.supported(levels, weights, {})}
         near |= feasible.project(start.terms, levels, near)
         small = written.smaller(start.module, start.traced, near, start.may_cut)[0].eval()
         cost = sizes(small, start.traced, job.template.nbytes(small, start.terms))

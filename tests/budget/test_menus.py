@@ -17,8 +17,8 @@ from secateur.constraints.nm import NM
 from secateur.constraints.rows import Rows
 from secateur.constraints.topk import TopK
 from secateur.constraints.uniform import Uniform
-from secateur.contracts import Constraint, Meter
-from secateur.types import Limit, Member, Packing, Site, Term
+from secateur.contracts import Constraint, Meter, Term
+from secateur.types import Limit, Member, Packing, Site
 
 
 def problem(constraint: Constraint, **shapes: tuple[int, ...]) -> tuple[dict[str, Tensor], tuple[Term, ...]]:

@@ -11,10 +11,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from secateur import api, feasible, record, search, written
+from secateur.api.asked import Asked, make_job
+from secateur.budget.spending import Spending
 from secateur.errors import BudgetError
-from secateur.job import Candidate, Job, sizes
-from secateur.spending import Spending
+from secateur.export import written
+from secateur.graph.counts import sizes
+from secateur.proof import record
+from secateur.proof.judge import Judge
+from secateur.recipe import Recipe
+from secateur.run import search, stages
+from secateur.run.job import Job
+from secateur.run.net import Candidate
+from secateur.terms import feasible
 from secateur.training.checkpoint import Ledger
 from secateur.types import Limit
 
@@ -44,12 +52,12 @@ def job_of(chosen: Any, solver: dict[str, Any], kind: str, value: float) -> Job:
         "baselines": [],
         "training": {"threads": 1},
     }
-    recipe = api.resolve(given, {kind: f"{math.ceil(value)}B" if kind == "nbytes" else math.ceil(value)}, 0)
-    judge = record.Judge("metric", lambda m: 0.0, "validation", None, True)
+    recipe = Recipe.of(given, {kind: f"{math.ceil(value)}B" if kind == "nbytes" else math.ceil(value)}, 0)
+    judge = Judge("metric", lambda m: 0.0, "validation", None, True)
     task = nn.functional.cross_entropy
-    asked = api.Asked(net, data, task, lambda m: 0.0, True, None, judge, data[0][0], "", "", [])
-    job = api.make_job(asked, recipe, Ledger(), None)
-    job.settle_dense()
+    asked = Asked(net, data, task, lambda m: 0.0, True, None, judge, data[0][0], "", "", [])
+    job = make_job(asked, recipe, Ledger(), None)
+    stages.settle_dense(job)
     return job
 
 
@@ -62,7 +70,7 @@ def fitted(chosen: Any, kind: str, value: float) -> float:
     purse.probe(weights, {})
 
     def costs(levels: Any) -> dict[str, Any]:
-        near = {**weights, **job.project(net, levels, weights, {})}
+        near = {**weights, **net.supported(levels, weights, {})}
         near |= feasible.project(net.terms, levels, near)
         return sizes(written.smaller(net.module, net.traced, near, net.may_cut)[0], net.traced, 0)
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from secateur import views
 from secateur.constraints.nm import NM
 from secateur.errors import ConstraintError, UsageError
+from secateur.terms import views
 from secateur.types import Member, Site
 
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from secateur import views
 from secateur.constraints.rows import Rows
+from secateur.terms import views
 from secateur.types import Member, Site
 
 

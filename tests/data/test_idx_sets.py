@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from secateur import data, saving
+from secateur import data
 from secateur.data import download, mnist
 from secateur.data.idx import read_idx
 from secateur.errors import EnvironmentFailure, FormatError, UsageError
+from secateur.shell import saving
 
 HERE = os.environ.get("SECATEUR_DATA")
 needs_data = pytest.mark.skipif(not HERE, reason="SECATEUR_DATA is not set")

@@ -13,10 +13,10 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from parity.quant_graphs import F, Net, conv_sums, rint
-from secateur import verify
 from secateur.engine import InferenceSession, _native, agreement, bench
 from secateur.engine import oracle as oracles
 from secateur.engine.oracle import oracle
+from secateur.proof.agreement import outputs_agree
 
 
 def qdq(seed: int = 0) -> tuple[bytes, np.ndarray]:
@@ -144,11 +144,11 @@ def test_verify_compares_integers_with_the_oracle() -> None:
     from secateur import formats
 
     model, x = qdq()
-    found = verify.outputs_agree(formats.pack(model), model, None, {"x": x})
+    found = outputs_agree(formats.pack(model), model, None, {"x": x})
     assert found["oracle"] == oracles.UNOPTIMISED
     net = Net(2)
     y = net.node("MatMul", "x", net.const(net.rng.standard_normal((4, 3)), F))
     plain = net.model({"x": [2, 4]}, {y: TensorProto.FLOAT})
-    found = verify.outputs_agree(formats.pack(plain), plain, None, {"x": np.ones((2, 4), F)})
+    found = outputs_agree(formats.pack(plain), plain, None, {"x": np.ones((2, 4), F)})
     assert found["oracle"] == "ONNX Runtime"
     assert found["agree"]

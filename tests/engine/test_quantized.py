@@ -9,10 +9,10 @@ import pytest
 from parity.engine_graphs import Net
 from parity.make_exporters import OLD
 from parity.test_engine_exporters import feeds_of
-from secateur import runtimes
 from secateur.engine.agreement import relative_error
 from secateur.engine.peers import Unavailable
 from secateur.engine.quantized import computes_in_integers, float_form, static_int8
+from secateur.shell import runtimes
 
 Feeds = dict[str, np.ndarray]
 

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from secateur import runtimes
 from secateur.export import _canonical as canonical
 from secateur.export import _simplify
+from secateur.shell import runtimes
 
 F = np.float32
 

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from graph.nets import LeNet, Tied, TwoInputs, Vgg, all_nets, shake
-from secateur import formats, runtimes
+from secateur import formats
 from secateur.constraints.both import Both
 from secateur.constraints.topk import TopK
 from secateur.constraints.uniform import Uniform
@@ -19,6 +19,7 @@ from secateur.engine import InferenceSession
 from secateur.errors import CheckError, UnsupportedError, UsageError
 from secateur.export import onnx as target
 from secateur.export.onnx import to_bytes
+from secateur.shell import runtimes
 
 
 def graph(data: bytes) -> Any:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from secateur import formats, runtimes
+from secateur import formats
 from secateur.engine import InferenceSession
+from secateur.shell import runtimes
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("secateur.engine._native")

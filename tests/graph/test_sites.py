@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.flop_counter import FlopCounterMode
 
-from secateur import views
 from secateur.graph import trace
+from secateur.terms import views
 from secateur.types import Member, Site
 
 FEW = settings(max_examples=12, deadline=None)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from secateur import views
 from secateur.errors import ConstraintError, UnsupportedError, UsageError
 from secateur.graph import trace
+from secateur.terms import views
 
 from .nets import Concat, Depthwise, LeNet, ResNet, Tied, TwoInputs, all_nets, more_nets
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from secateur import runtimes
 from secateur.engine import InferenceSession, _native
 from secateur.errors import FormatError, SecateurError, UnsupportedError, UsageError
+from secateur.shell import runtimes
 from secateur.training import augment
 
 LONG = "x" * 5000

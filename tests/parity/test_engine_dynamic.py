@@ -14,9 +14,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from secateur import runtimes
 from secateur.engine import InferenceSession
 from secateur.errors import HandedOverWarning, UnsupportedError
+from secateur.shell import runtimes
 
 from .quant_graphs import F, Net, against_oracle, conv_sums, on_every_isa, rint
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from secateur import runtimes
 from secateur.engine import InferenceSession
+from secateur.shell import runtimes
 
 from .engine_graphs import random_net, tolerance
 

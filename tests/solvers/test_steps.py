@@ -10,15 +10,18 @@ import torch
 from tests.training.nets import MLP, mlp, weight_sites
 from torch import Tensor
 
-from secateur import catalog, feasible, schedules
+from secateur import catalog, schedules
 from secateur.budget.allocate import Allocator
 from secateur.constraints.codebook import Codebook
 from secateur.constraints.rows import Rows
 from secateur.constraints.topk import TopK
+from secateur.contracts import Problem, Term
 from secateur.solvers._stages import plan
+from secateur.terms.frozen import Frozen
+from secateur.terms.live import project_live
 from secateur.training.average import Average
 from secateur.training.phases import Snap
-from secateur.types import Limit, Member, Problem, Site, Term
+from secateur.types import Limit, Member, Site
 
 SITE = Site("w", "linear", (4, 8), (Member("w"),))
 
@@ -117,7 +120,7 @@ def test_weights_of_units_without_readers_give_their_budget_to_others() -> None:
         return {"w": alive}
 
     p = problem()
-    _, near = feasible.project_live(p.terms, p.allocate, dict(p.params), {"w": None}, 1.0, effective)
+    _, near = project_live(p.terms, p.allocate, dict(p.params), {"w": None}, 1.0, effective)
     assert near["w"].nonzero().tolist() == [[3, 3], [3, 4], [3, 5], [3, 6]]
 
 
@@ -129,7 +132,7 @@ def test_two_terms_on_one_parameter_hold_both() -> None:
     w[2, :] = 0
     w[2, :2] = 1.0
     w[3, 3:] = 0
-    frozen = feasible.Frozen((few, rows), levels, {"w": w})
+    frozen = Frozen((few, rows), levels, {"w": w})
     moved = {"w": torch.ones(4, 8)}
     frozen.mask_(moved)
     assert torch.equal(moved["w"], (w != 0).float())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from secateur import catalog
+from secateur.contracts import Problem, Term
 from secateur.errors import DivergedError, InterruptedRun
 from secateur.recipe import Training
 from secateur.solvers.gradual import Gradual
@@ -22,7 +23,6 @@ from secateur.training.loop import Outcome, Setting, Stage, train
 from secateur.training.optimizers import Statistics
 from secateur.training.phases import Approach, Held, Phase, Snap
 from secateur.training.seeds import isolated
-from secateur.types import Problem, Term
 
 TASK = catalog.load("objectives", "task")()
 TOPK = catalog.load("constraints", "topk")()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from secateur import catalog
+from secateur.contracts import Term
 from secateur.errors import InterruptedRun
 from secateur.recipe import Training
 from secateur.training import metrics, norms
@@ -20,7 +21,7 @@ from secateur.training.checkpoint import Ledger
 from secateur.training.loop import Outcome, Setting, Stage, train
 from secateur.training.phases import Held, Phase
 from secateur.training.seeds import isolated
-from secateur.types import Member, Site, Term
+from secateur.types import Member, Site
 
 TASK = catalog.load("objectives", "task")()
 TOPK = catalog.load("constraints", "topk")()

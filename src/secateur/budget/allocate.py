@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from secateur import catalog
 from secateur.budget import one_pool, pareto
 from secateur.budget.menus import Curves, matrices, options, packed, priced, scale_of
-from secateur.contracts import Meter
+from secateur.contracts import Meter, Term
 from secateur.curves import Curve, Joint, Product, Tail, thinned
 from secateur.errors import BudgetError, UsageError
-from secateur.types import Level, Limit, Packing, Term, Weights
+from secateur.types import Level, Limit, Packing, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor

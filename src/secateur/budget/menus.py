@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur import views
-from secateur.contracts import Constraint, Meter
+from secateur.contracts import Constraint, Meter, Term
 from secateur.curves import Curve, Joint, Product, Sketch, thinned
-from secateur.types import Level, Packing, Term, Weights
+from secateur.terms import views
+from secateur.types import Level, Packing, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor

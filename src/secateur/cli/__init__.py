@@ -14,9 +14,10 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from secateur import __version__, interrupts, waiting
 from secateur.errors import HandedOverWarning, InterruptedRun, SecateurError
-from secateur.importing import place, told
+from secateur.shell import interrupts, waiting
+from secateur.shell.importing import place, told
+from secateur.version import __version__
 
 if TYPE_CHECKING:
     import typer

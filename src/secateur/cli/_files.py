@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from secateur import saving
 from secateur.errors import UsageError
+from secateur.shell import saving
 
 
 def read(path: Path, what: str) -> bytes:

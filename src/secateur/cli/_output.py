@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from secateur.showing import Shown, table
+from secateur.shell.showing import Shown, table
 
 
 def print_json(value: Any) -> None:

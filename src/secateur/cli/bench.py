@@ -8,12 +8,13 @@ from typing import Any
 
 import typer
 
-from secateur import __version__, saving
 from secateur.cli import _files, _foreign
 from secateur.cli._extras import need
 from secateur.cli._output import print_json, print_table
 from secateur.errors import CheckError, MissingExtraError, UsageError
 from secateur.limits import quoted
+from secateur.shell import saving
+from secateur.version import __version__
 
 
 def command(
@@ -62,7 +63,7 @@ def command(
     }  # fmt: skip
     if file.is_dir():
         need("bench", "compress", "torch", "onnx", "safetensors", "pydantic", "yaml")
-        from secateur import timing
+        from secateur.proof import timing
 
         result = timing.bench_run(file, peers, data_dir=data_dir, trust=trust, **common)
     else:
@@ -82,8 +83,8 @@ def command(
 
 def _check_outputs(file: Path, dense: Path | None, input_: Path | None, out: Path | None, plot: Path | None) -> None:
     """Before the work: neither file that is written is read, nor are both the same."""
-    from secateur.verify import FILES
-    from secateur.written import DENSE
+    from secateur.export.written import DENSE
+    from secateur.proof.verify import FILES
 
     inputs = (file, dense, input_, *(file / name for name in (*FILES, DENSE)))
     page = plot or (out.with_suffix(".html") if out is not None else None)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import typer
 
-from secateur import progress
 from secateur.cli import _files
 from secateur.cli._extras import need
 from secateur.cli._output import print_json
+from secateur.report import progress
 
 
 def command(
@@ -34,16 +34,17 @@ def command(
     """
     need("compress", "compress", "torch", "onnx", "safetensors", "pydantic", "yaml")
     from secateur import api
+    from secateur.api.compression import baselines_note
+    from secateur.export.written import DENSE
+    from secateur.proof.verify import FILES
     from secateur.recipe import Recipe
-    from secateur.verify import FILES
-    from secateur.written import DENSE
 
     overrides = [*set_, *([f"seed={seed}"] if seed is not None else [])]
     checked = Recipe.from_file(recipe, overrides)
     weights = None if checked.weights is None else Path(checked.weights)
     for name in (*FILES, DENSE):
         _files.check_apart(out / name, recipe, weights)
-    with progress.shown(False if quiet else None, api.baselines_note(checked), "lines") as on_progress:
+    with progress.shown(False if quiet else None, baselines_note(checked), "lines") as on_progress:
         result = api.run(
             checked, out, resume=resume, on_progress=on_progress, data_dir=data_dir, keep_checkpoint=keep_checkpoint
         )

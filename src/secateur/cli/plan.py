@@ -6,11 +6,11 @@ from pathlib import Path
 
 import typer
 
-from secateur import progress
 from secateur.cli import _files
 from secateur.cli._extras import need
 from secateur.cli._output import print_json, print_shown
 from secateur.errors import UsageError
+from secateur.report import progress
 
 
 def command(
@@ -38,7 +38,7 @@ def command(
     Example: secateur plan recipe.yaml --set budget.nbytes=6KB --keep dense.safetensors
     """
     need("plan", "compress", "torch", "onnx", "safetensors", "pydantic", "yaml")
-    from secateur import plans
+    from secateur.api import plan as plans
     from secateur.recipe import Recipe
 
     if untrained and (dense or keep):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import typer
 
-from secateur import progress
 from secateur.cli._extras import need
 from secateur.cli._output import print_json
 from secateur.errors import UsageError
+from secateur.report import progress
 
 
 def command(

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from secateur import saving
 from secateur.cli import _files, _foreign
 from secateur.errors import FormatError, UsageError
+from secateur.shell import saving
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

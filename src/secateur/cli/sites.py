@@ -37,13 +37,13 @@ def command(
     Example: secateur sites my_package.nets:build --shape 3x32x32
     """
     need("sites", "compress", "torch", "onnx", "safetensors", "pydantic", "yaml")
-    from secateur import naming
+    from secateur.api.sites import sites as listed
 
     if model.endswith((".onnx", ".sct")):
         raise UsageError(
             f"{model}: recipes name the layers of PyTorch models; `secateur inspect {model}` lists those of a file"
         )
-    found = naming.sites(*_of_path(model, shape, data, data_dir) if ":" in model else _of_recipe(model, data_dir))
+    found = listed(*_of_path(model, shape, data, data_dir) if ":" in model else _of_recipe(model, data_dir))
     if json_:
         print_json(found)
     else:
@@ -51,22 +51,24 @@ def command(
 
 
 def _of_recipe(path: str, data_dir: Path | None) -> tuple[nn.Module, Any]:
-    from secateur import api
+    from secateur.api.asked import model_and_inputs
     from secateur.recipe import Recipe
 
-    return api.model_and_inputs(Recipe.from_file(path), data_dir)
+    return model_and_inputs(Recipe.from_file(path), data_dir)
 
 
 def _of_path(path: str, shape: list[str], data: str | None, data_dir: Path | None) -> tuple[nn.Module, Any]:
     import torch
 
-    from secateur import api, zoo
+    from secateur import zoo
+    from secateur.api.asked import model_and_inputs
+    from secateur.export.rebuild import load_model
     from secateur.recipe import Recipe
 
     name = path.removeprefix("secateur.zoo:")
     if data is not None and not shape:
-        return api.model_and_inputs(Recipe.from_dict({"model": path, "data": data}), data_dir)
-    model = api.load_model(Recipe.from_dict({"model": path}))
+        return model_and_inputs(Recipe.from_dict({"model": path, "data": data}), data_dir)
+    model = load_model(Recipe.from_dict({"model": path}))
     if not shape and name in zoo.MODELS:
         return model, torch.zeros(_BATCH, *zoo.MODELS[name].input_shape)
     if not shape:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import typer
 
-from secateur import saving
 from secateur.cli import _files, _foreign
 from secateur.cli._output import size
+from secateur.shell import saving
 
 
 def command(

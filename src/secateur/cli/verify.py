@@ -22,7 +22,7 @@ def command(
     Example: secateur verify runs/lenet5
     """
     need("verify", "compress", "torch", "onnx", "safetensors", "pydantic", "yaml")
-    from secateur import verify
+    from secateur.proof import verify
 
     result = verify.verify(folder, data_dir, trust=trust)
     if json_:

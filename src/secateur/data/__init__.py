@@ -16,8 +16,8 @@ from secateur.data.folder import data_folder
 from secateur.data.spec import Spec, Splits, as_splits, check_batches
 from secateur.data.tensors import TensorData
 from secateur.errors import UsageError
-from secateur.importing import called, imported
 from secateur.limits import quoted
+from secateur.shell.importing import called, imported
 
 NAMES = (
     *("digits", "mnist", "fashion_mnist", "cifar10", "cifar10_pretrained", "fsdd", "sst2"),

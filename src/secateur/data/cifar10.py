@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur import saving
 from secateur.data.download import Remote
 from secateur.data.folder import data_folder
 from secateur.data.image_code import read_images
@@ -20,6 +19,7 @@ from secateur.data.places import open_set
 from secateur.data.spec import Spec, Splits, check_labels, tensor_data
 from secateur.data.unpacked import keep_unpacked
 from secateur.errors import FormatError
+from secateur.shell import saving
 
 SPEC = Spec(
     name="cifar10",

@@ -6,10 +6,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from secateur import saving
 from secateur.data.download import Remote, fetch
 from secateur.data.folder import data_folder
 from secateur.errors import UsageError
+from secateur.shell import saving
 
 
 def open_set(name: str, data_dir: str | Path | None, is_there: Callable[[Path], bool], remote: Remote | None) -> Path:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur import runtimes
 from secateur.engine import _native
 from secateur.engine.peers import Call, Feeds
+from secateur.shell import runtimes
 
 Array = NDArray[Any]
 

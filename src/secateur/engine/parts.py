@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur import runtimes
 from secateur.engine import _native
 from secateur.errors import FormatError, MissingExtraError, UsageError
 from secateur.limits import quoted, shortened
+from secateur.shell import runtimes
 
 Array = NDArray[Any]
 Open = Callable[[bytes], _native.Session]

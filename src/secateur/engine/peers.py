@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur import runtimes
+from secateur.shell import runtimes
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]

@@ -9,9 +9,10 @@ from mmap import mmap
 from pathlib import Path
 from typing import Any
 
-from secateur import __version__, saving
 from secateur.engine import _native, timings
 from secateur.errors import FormatError, UsageError
+from secateur.shell import saving
+from secateur.version import __version__
 
 VERSION = 1
 LIMIT = 64_000_000  # bytes

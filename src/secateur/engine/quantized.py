@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur import runtimes
 from secateur.engine import _native
 from secateur.engine.peers import Unavailable
+from secateur.shell import runtimes
 
 Array = NDArray[Any]
 N_EXAMPLES = 16  # ranges of activations settle; more would only take longer

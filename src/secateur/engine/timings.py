@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from secateur import saving
 from secateur.errors import UsageError
+from secateur.shell import saving
 
 Choice = tuple[str, tuple[int, int, int, int], float, str]  # kernel, tile, microseconds, mode
 Choices = list[tuple[str, Choice]]  # by a layer's key, or by a node's name

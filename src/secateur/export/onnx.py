@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateur import runtimes
-from secateur.copying import copied
 from secateur.errors import CheckError, MissingExtraError, UnsupportedError, UsageError
 from secateur.export._attention import write_out_attention
 from secateur.graph.capture import arguments, evaluating, first_line, plain_bags, quiet_torch, run_eagerly, user_frame
+from secateur.graph.copying import copied
 from secateur.graph.doubled import in_double
+from secateur.shell import runtimes
 
 OPSET = 18  # the exporter's native set; ONNX Runtime 1.14 and OpenVINO 2023.0 and later run it
 

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.copying import copied
 from secateur.errors import FormatError, UnsupportedError
 from secateur.graph.capture import Program, evaluating, owner
+from secateur.graph.copying import copied
 from secateur.graph.doubled import in_double
 from secateur.graph.flow import Flow
 from secateur.graph.ops import rule

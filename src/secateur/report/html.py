@@ -9,7 +9,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from secateur import saving
 from secateur.report import document, next_steps, records, words
 from secateur.report.figures import Figure, build
 from secateur.report.tables import summary
@@ -22,6 +21,7 @@ from secateur.report.verdict import (
     runtime_name,
     steps,
 )
+from secateur.shell import saving
 
 NAME = "report.html"
 

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from secateur import saving
 from secateur.errors import FormatError, UsageError
+from secateur.shell import saving
 
 SCHEMA = 1
 NAME = "report.json"

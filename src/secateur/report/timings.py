@@ -7,10 +7,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from secateur import saving
 from secateur.report import document, words
 from secateur.report.figures import Figure
 from secateur.report.verdict import runtime_name
+from secateur.shell import saving
 
 TITLES = {
     "model": "this file",

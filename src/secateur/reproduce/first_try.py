@@ -16,8 +16,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur import saving
 from secateur.errors import FormatError, UsageError
+from secateur.shell import saving
 from secateur.types import Progress
 
 if TYPE_CHECKING:

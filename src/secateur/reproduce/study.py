@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from secateur import runtimes, saving
 from secateur.errors import FormatError, UsageError
+from secateur.shell import runtimes, saving
 from secateur.types import Progress
 
 if TYPE_CHECKING:
@@ -120,9 +120,11 @@ class Study:
         from torch import channels_last, contiguous_format, manual_seed
         from torch.nn.functional import cross_entropy
 
-        from secateur import graph, interrupts, written
+        from secateur import graph
+        from secateur.export import rebuild, written
         from secateur.objectives.task import Task
         from secateur.recipe import Training
+        from secateur.shell import interrupts
         from secateur.training import metrics, seeds
         from secateur.training.batches import source
         from secateur.training.checkpoint import Ledger
@@ -136,7 +138,7 @@ class Study:
         with seeds.isolated(threads), interrupts.watched() as interrupted:
             manual_seed(seeds.derive(seed, part, "weights"))
             # Channels innermost: 33 ms a step of LeNet-5 instead of 53 (one thread, batch 128, EPYC).
-            model = written.build_model(plan["model"]).to(memory_format=channels_last)  # type: ignore[call-overload]
+            model = rebuild.build_model(plan["model"]).to(memory_format=channels_last)  # type: ignore[call-overload]
             setting = Setting(
                 model=model,
                 batches=source(self.splits.train),
@@ -200,11 +202,12 @@ class Study:
 
     def _model(self, seed: int, part: str) -> nn.Module:
         """The net of a finished part, rebuilt from its files."""
-        from secateur import api, written, zoo
+        from secateur import api, zoo
+        from secateur.export import rebuild
 
         plan, folder = self.plan["parts"][part], self._folder(seed, part)
         if "model" in plan:
-            model = written.build_model(plan["model"])
+            model = rebuild.build_model(plan["model"])
             zoo.load_weights(model, folder / "model.safetensors")
             return model.eval()
         return api.load(folder, self._model(seed, plan["from"]))
@@ -214,7 +217,7 @@ class Study:
         """Accuracy of the written `.sct` file in the engine, and of `model.onnx` in ONNX Runtime, on the test split."""
         import numpy as np
 
-        from secateur import InferenceSession
+        from secateur.engine import InferenceSession
 
         x, y = (t.numpy() for t in (self.splits.test.inputs, self.splits.test.targets))
         engine = _scores(InferenceSession(folder / "model.sct"), x).argmax(1)

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from secateur.contracts import Solver
+from secateur.contracts import Problem, Solver
 from secateur.errors import UsageError
-from secateur.feasible import Frozen, as_level, project_live
 from secateur.solvers._stages import Stage, check, plan
-from secateur.types import Level, Problem, Solution, Weights
+from secateur.terms.feasible import as_level
+from secateur.terms.frozen import Frozen
+from secateur.terms.live import project_live
+from secateur.types import Level, Solution, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor

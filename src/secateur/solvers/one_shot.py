@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from secateur.contracts import Solver
-from secateur.feasible import Frozen, as_level, project_live
-from secateur.types import Level, Problem, Solution, Weights
+from secateur.contracts import Problem, Solver
+from secateur.terms.feasible import as_level
+from secateur.terms.frozen import Frozen
+from secateur.terms.live import project_live
+from secateur.types import Level, Solution, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 class OneShot(Solver):
     """Projection at step 0, then masked retraining for the whole rest: the baseline that others must beat.
 
-    Dead weights are dropped and their budget refilled before the structure is frozen (see `feasible.project_live`).
+    Dead weights are dropped and their budget refilled before the structure is frozen (see `project_live`).
     Reference: Han et al., NeurIPS 2015, arXiv:1506.02626 (one round of it).
     """
 

@@ -129,6 +129,13 @@ def pair(batch: Any, subject: str) -> Batch:
     raise UsageError(f"{subject}: a batch is {what}; a pair (inputs, targets) is needed{hint}")
 
 
+def first_batch(data: Any, subject: str = "train") -> Any:
+    """Inputs of the first batch."""
+    for batch in data:
+        return pair(batch, subject)[0]
+    raise UsageError(f"{subject}: no batches; at least one (inputs, targets) is needed")
+
+
 def joined(a: Batch, b: Batch) -> Batch:
     """Two batches as one: tensors with an example axis one after the other, everything else as `a` has it."""
     n, m = _examples(a), _examples(b)

@@ -22,8 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from secateur import saving
 from secateur.errors import FormatError, UsageError
+from secateur.shell import saving
 
 Record = tuple[dict[str, Tensor], dict[str, Any]]
 _VERSION = 2

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from secateur import feasible
-from secateur.contracts import Solver
-from secateur.feasible import Frozen, Levels, as_level
-from secateur.types import Problem, Term
+from secateur.contracts import Problem, Solver, Term
+from secateur.terms import feasible
+from secateur.terms.feasible import Levels, as_level
+from secateur.terms.frozen import Frozen
 
 Live = Mapping[str, Tensor]  # parameter name -> the model's own parameter
 State = tuple[dict[str, Tensor], dict[str, Any]]

@@ -1,0 +1,200 @@
+"""`compress`, `load`, and `run` for the command line."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from secateur.api.asked import Asked, Loss, by_name, by_objects, make_job
+from secateur.api.rehearsal import check_fits, facts_of, rehearse
+from secateur.api.result import Result, save_network, write_page
+from secateur.errors import EnvironmentFailure, InterruptedRun, RecordError, UsageError
+from secateur.export import written
+from secateur.export.rebuild import rebuild
+from secateur.proof import record
+from secateur.recipe import Recipe
+from secateur.report import progress
+from secateur.run import search, stages
+from secateur.shell import interrupts, saving
+from secateur.shell.importing import told
+from secateur.training import seeds, threads
+from secateur.training.batches import first_tensor
+from secateur.training.checkpoint import Ledger
+from secateur.training.loop import Report
+
+
+def compress(
+    model: nn.Module,
+    train: Iterable[Any],
+    *,
+    loss: Loss = cross_entropy,
+    evaluate: Callable[[nn.Module], float] | None = None,
+    valid: Iterable[Any] | None = None,
+    higher_is_better: bool = True,
+    recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
+    budget: Mapping[str, Any] | None = None,
+    example_inputs: Any = None,
+    dynamic_batch: bool | None = None,
+    seed: int | None = None,
+    on_progress: Report | bool | None = None,
+) -> Result:
+    """Compress a trained network under a budget, in our training loop.
+
+    Args:
+        model: any module that `torch.export` can trace; not changed (training works on a copy).
+        train: a re-iterable of `(inputs, targets)`; inputs a tensor, tuple or dict. `secateur.data.TensorData` is
+            shuffled afresh each epoch.
+        loss: task loss `(outputs, targets) -> scalar`.
+        evaluate: `model -> metric` on validation data; default: accuracy on `valid` for cross-entropy, else the mean
+            loss on `valid` (lower is better).
+        valid: validation batches; default: `train` itself, which the report says.
+        recipe: a Recipe, a mapping of its keys, or the path of a YAML file.
+        budget: overrides the recipe's budget, as `{"nbytes": "6KB"}`; a plain number is bytes: `{"nbytes": 12_345}`.
+        example_inputs: what the network is traced and written on: a tensor, a tuple (positions) or a dict (keywords),
+            or the name of such inputs as the recipe's key of that name. Default: the first two examples of `train`;
+            the whole first batch where rows are no examples (a graph's nodes, time in front), which the report says.
+        dynamic_batch: True: the written network takes any batch, or the run is refused; False: only that of the
+            example; default: any batch where the network and torch's exporter permit it, else one example at a time.
+        seed: overrides the recipe's seed.
+        on_progress: None shows a bar with rate and time left on a terminal (stderr) and a line in a notebook; elsewhere
+            each training is one line of the logger `secateur` at INFO, which Python shows only where it is asked to
+            (`logging.basicConfig(level="INFO")`). False is silence. A callable gets `secateur.types.Progress` events.
+    Raises:
+        BudgetError: the budget cannot be met (with the nearest reachable value). UsageError, ConstraintError,
+        UnsupportedError: see the message. DivergedError: the loss became NaN. InterruptedRun: Ctrl-C; a call has no
+        folder to keep its work in, a recipe's run (`secateur compress RECIPE -o DIR`) can be resumed.
+    """
+    resolved = Recipe.of(recipe, budget, seed)
+    asked = by_objects(model, train, loss, evaluate, valid, higher_is_better, example_inputs, dynamic_batch)
+    with progress.shown(on_progress, baselines_note(resolved)) as report:
+        return _compress(asked, resolved, Ledger(), report)
+
+
+def baselines_note(recipe: Recipe) -> str:
+    """One line: what the baselines cost, and how to leave them out; empty where they cost no training."""
+    if "one_shot" not in recipe.baselines or recipe.build_solver().instant:
+        return ""
+    return (
+        f"baseline: one-shot pruning is retrained for {recipe.epochs:g} epochs after the run's own {recipe.epochs:g}, "
+        "to show what the solver gains; `baselines: []` in the recipe leaves it out"
+    )
+
+
+def run(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    on_progress: Report | None = None,
+    data_dir: str | Path | None = None,
+    keep_checkpoint: bool = False,
+    write: saving.Writer = saving.write_bytes,
+) -> Result:
+    """What `secateur compress RECIPE -o OUT` does: load by name, compress with checkpoints, write the files.
+
+    Killed at any point and called again with `resume`, it ends in the same bytes.
+    """
+    out = Path(out)
+    with saving.locked(out), _resumable(out / "checkpoint"):
+        asked = by_name(recipe, data_dir)
+        if not resume and any((out / "checkpoint").glob("*.safetensors")):
+            raise UsageError(
+                f"{out}: holds the checkpoint of an unfinished run; go on with --resume, or choose another folder, or "
+                f"remove {out / 'checkpoint'} to start again"
+            )
+        key = recipe.to_yaml(data_shape=[list(first_tensor(asked.inputs).shape[1:])])
+        ledger = Ledger(out / "checkpoint", key, recipe.training.checkpoint_seconds, write, resume)
+        result = _compress(asked, recipe, ledger, on_progress, out, write)
+        write(out / "report.json", saving.to_json(result.report))
+        write_page(out, result.report, write)
+        if not keep_checkpoint:
+            ledger.remove()
+    return result
+
+
+def load(folder: str | Path, model: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
+    """The compressed network of a finished run as a plain module in eval mode. No pickle, no code that a file names.
+
+    Args:
+        folder: with `surgery.json` and `model.safetensors`.
+        model: a fresh instance of the original network (copied, not changed); needed unless the run was made from a
+            model of `secateur.zoo`.
+        trust: import and call what `surgery.json` names as the model, whatever it is.
+    Raises:
+        UsageError: not the folder of a finished run, or `model` is needed. FormatError: a file in it is damaged.
+    """
+    return rebuild(Path(folder), model, trust)
+
+
+@contextmanager
+def _resumable(checkpoint: Path) -> Iterator[None]:
+    """An interrupt outside the training loop says whether something was kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not any(checkpoint.glob("*.safetensors")):
+            raise
+        raise InterruptedRun(f"{checkpoint.parent}: interrupted; --resume goes on from the last checkpoint") from None
+
+
+def _compress(
+    asked: Asked,
+    recipe: Recipe,
+    ledger: Ledger,
+    on_progress: Report | None,
+    out: Path | None = None,
+    write: saving.Writer = saving.write_bytes,
+) -> Result:
+    """The whole run; the network is in `out` (where given) before its record is begun."""
+    seeds.keep_memory()
+    job = make_job(asked, recipe, ledger, on_progress)
+    check_fits(asked, job)
+    n_threads = ledger.fact("threads", lambda: threads.choose(lambda: stages.step_once(job), recipe.training.threads))
+    with seeds.isolated(n_threads), interrupts.watched() as interrupted:
+        job.setting.interrupted = interrupted
+        ledger.fact("rehearsal", lambda: rehearse(asked, job))
+        dense = recipe.dense_training()
+        if dense is not None:
+            stages.train_dense(job, *dense)
+        stages.settle_dense(job)
+        job.dense_metric = ledger.fact("dense.metric", lambda: job.evaluate(job.dense))
+        answer = search.solve(job)
+    with seeds.isolated(n_threads):  # the training is safe in the ledger: no need to wait for a step's end
+        files = answer.best.files
+        recipe = recipe.resolved(*job.start.traced.free)[0]
+        resolved = recipe.to_yaml(
+            sites=[{"name": t.site.name, "constraint": t.constraint.name} for t in job.start.terms],
+            versions=record.versions(),
+        )
+        if out is not None:
+            save_network(files, resolved, asked.model_name, out, write)
+            if dense is not None:  # `verify` reads its metric again
+                write(out / written.DENSE, written.tensors_of(job.dense))
+        facts = facts_of(asked, recipe, n_threads)
+        try:
+            report = json.loads(json.dumps(record.build(job, answer, asked.judge, asked.inputs, facts)))
+        except (InterruptedRun, EnvironmentFailure):
+            raise
+        except KeyboardInterrupt:
+            if out is not None:
+                raise  # the folder's checkpoint goes on from here
+            kept = save_network(files, resolved, asked.model_name, Path(tempfile.mkdtemp(prefix="secateur-")))
+            raise InterruptedRun(
+                f"interrupted while the finished network was compared and timed; it is saved in {kept} "
+                "(secateur.load rebuilds it), without a report"
+            ) from None
+        except Exception as e:
+            where = out or save_network(files, resolved, asked.model_name, Path(tempfile.mkdtemp(prefix="secateur-")))
+            raise RecordError(
+                f"the network is finished and saved in {where} (secateur.load rebuilds it), but its record could not "
+                f"be made: {told(e)}",
+                Result(files.module, {}, files, resolved),
+            ) from e
+    return Result(files.module, report, files, resolved, asked.inputs, job.example_inputs)

@@ -1,0 +1,324 @@
+"""`Compressor`: the same phases inside the user's own training loop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur import graph
+from secateur.api.result import Result
+from secateur.budget.spending import Spending
+from secateur.errors import BudgetError, CheckError, UsageError
+from secateur.export import written
+from secateur.graph.counts import sizes
+from secateur.graph.unwrapping import plain, reparametrized, unwrapped
+from secateur.proof import record
+from secateur.proof.judge import Judge
+from secateur.recipe import Recipe
+from secateur.run import prices, problem, search
+from secateur.run.job import Job
+from secateur.run.net import Candidate, Net
+from secateur.terms import feasible
+from secateur.training import metrics, optimizers
+from secateur.training.checkpoint import Ledger
+from secateur.training.loop import Setting, load_weights, weights_of
+from secateur.training.phases import Approach, Held, Phase, Snap
+
+_JUDGED = 20  # evaluations in the feasible phases
+State = dict[str, Any]
+
+
+class Compressor:
+    """Constraints for a loop that stays the user's.
+
+    >>> # for inputs, targets in batches:
+    >>> #     loss = task(model(inputs), targets) + compressor.penalty()
+    >>> #     optimizer.zero_grad(); loss.backward(); optimizer.step(); compressor.step()
+    >>> #     if compressor.round_changed: restart the learning-rate schedule
+    >>> # result = compressor.finalize()
+
+    The approach takes the first 1 - polish - snap of `total_steps`, then the support is fixed and retrained, then
+    (when values are constrained) snapped. At a change of phase the optimizer's state is emptied, because stale
+    moments would move weights for a loss that is no longer there. Gradients are projected by a hook in front of
+    `optimizer.step`.
+
+    Args:
+        model: the live model that the user trains; `finalize` leaves it as trained and returns a new one.
+        recipe: a Recipe, a mapping or a path; its training keys, `dense` and `baselines` are the user's business here.
+        example_inputs: what the network is traced and written on: a tensor, a tuple (positions) or a dict (keywords).
+        optimizer: the user's optimizer over the model's parameters.
+        total_steps: optimizer steps that the loop will make.
+        evaluate: `model -> metric` (higher is better), asked some twenty times in the feasible phases; the best point
+            is kept. Without it the last point is the answer.
+        dynamic_batch: as of `compress`.
+        budget: overrides the recipe's budget; `accuracy_drop` cannot be steered from here and is refused.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe | Mapping[str, Any] | str | Path,
+        example_inputs: Any,
+        *,
+        optimizer: torch.optim.Optimizer,
+        total_steps: int,
+        evaluate: Callable[[nn.Module], float] | None = None,
+        budget: Mapping[str, Any] | None = None,
+        dynamic_batch: bool | None = None,
+    ) -> None:
+        self._recipe = Recipe.of(recipe, budget)
+        model = unwrapped(model)[0]
+        if computed := reparametrized(model):
+            raise UsageError(
+                f"Compressor: {computed[0]} is computed from other parameters (a mask or a parametrization); make it "
+                "plain first: torch.nn.utils.prune.remove, parametrize.remove_parametrizations"
+            )
+        if any(x.kind == "accuracy_drop" for x in self._recipe.limits()):
+            raise UsageError("Compressor: accuracy_drop needs several trainings; use compress(), or give a size")
+        if total_steps < 1:
+            raise UsageError(f"Compressor: total_steps is {total_steps}; at least 1 is needed")
+        self._model, self._optimizer, self._evaluate = model, optimizer, evaluate
+        self._total = total_steps
+        self._params = {k: p for k, p in model.named_parameters() if p.is_floating_point()}
+        held = {id(p) for g in optimizer.param_groups for p in g["params"]}
+        strangers = [k for k, p in self._params.items() if id(p) not in held and p.requires_grad]
+        if strangers:
+            raise UsageError(
+                f"Compressor: the optimizer does not hold {strangers[0]} and {len(strangers) - 1} others of the model; "
+                "give it model.parameters() of this very model"
+            )
+        dense, judge = plain(model)[0].eval(), evaluate or (lambda m: 0.0)
+        free = self._recipe.dynamic_batch if dynamic_batch is None else dynamic_batch
+        self._example = graph.settle(dense, example_inputs, free)
+        setting = Setting(dense, _NoBatches(), lambda o, t: o, judge, True, self._recipe.seed, Ledger())
+        self._job = Job(self._recipe, setting, dense, self._example, tuple(self._recipe.limits()))
+        traced, terms = self._job.start.traced, self._job.start.terms
+        self._recipe, self._chosen = self._recipe.resolved(*traced.free)
+        self._net = Net(model, traced, terms)
+        self._stats = optimizers.Statistics(self._params)
+        self._stats.optimizer = optimizer
+        self._solver = self._recipe.build_solver()
+        self._saliency = self._recipe.build_saliency()
+        self._purse = self._job.purse(self._job.start, self._recipe.limits())
+        plan = problem.phases(self._recipe, self._solver, terms)
+        self._ends = [round(total_steps * plan.approach), round(total_steps * (plan.approach + plan.polish))]
+        self._n, self._at = 0, -1
+        self.round_changed = False
+        self._best: dict[str, Tensor] = {}
+        self._metric: float | None = None
+        self._phase: Phase
+        with torch.no_grad():
+            self._purse.set_out(self._net.weights)
+            self._purse.probe(self._net.weights, self._importance())
+            self._enter(0)
+        optimizer.register_step_pre_hook(self._before_step)
+
+    # ---- the loop's calls --------------------------------------------------------------------------------------
+    def penalty(self) -> Tensor | float:
+        """Added to the loss; 0 where the solver takes an exact proximal step inside `step`."""
+        return self._phase.penalty()
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """After `optimizer.step()`. `round_changed` then says whether the learning rate should restart."""
+        if self._n >= self._total:
+            raise UsageError(f"Compressor: step {self._n + 1} of total_steps={self._total}; call finalize() now")
+        if self._at == 0:
+            self._stats.observe()
+        self._phase.after_step()
+        self._n += 1
+        self.round_changed = self._phase.round_changed
+        self._judge()
+        if self._at < 2 and self._n >= self._ends[self._at] and self._n < self._total:
+            self._enter(self._at + 1)
+            self._judge()  # the point as projected is an answer too
+            self.round_changed = True
+
+    def finalize(self) -> Result:
+        """The compressed network: cut, exported, packed; the budget is checked on the bytes.
+
+        Raises:
+            BudgetError: the file is larger than allowed; `smallest` is the smallest size that was reached.
+        """
+        live = weights_of(self._model)
+        try:
+            with torch.no_grad():
+                for phase in range(self._at + 1, 3):  # a loop that stopped early: the rest happens at once
+                    self._enter(phase)
+                load_weights(self._model, self._best or self._point())
+                best, job = self._written()
+        finally:
+            load_weights(self._model, live)
+        judge = Judge("metric", self._evaluate or (lambda m: 0.0), "validation", None, True)
+        facts = {
+            "model": type(self._model).__name__,
+            "data": "the user's own loop",
+            "seed": self._recipe.seed,
+            "date": None,
+            "recipe": self._recipe.to_yaml(),
+            "threads": torch.get_num_threads(),
+            "notes": [
+                *filter(None, [self._example.note]),
+                *([] if self._evaluate else ["no evaluate was given: metrics are not measured"]),
+                *filter(None, [self._chosen]),
+            ],
+        }
+        report = record.build(job, search.Answer(best, None), judge, self._example.inputs, facts)
+        facts = json.loads(json.dumps(report))
+        return Result(best.files.module, facts, best.files, self._recipe.to_yaml(), self._example.inputs, self._example)
+
+    # ---- exact resume ------------------------------------------------------------------------------------------
+    def state_dict(self) -> State:
+        """Everything but the model's and the optimizer's own states, which the user saves beside it."""
+        tensors, facts = self._phase.state_dict()
+        stats, counts = self._stats.state_dict()
+        return {
+            "n": self._n,
+            "at": self._at,
+            "levels": dict(self._net.levels),
+            "purse": self._purse.state(),
+            "phase": {k: v.clone() for k, v in tensors.items()},
+            "facts": facts,
+            "statistics": stats,
+            "counts": counts,
+            "best": self._best,
+            "metric": self._metric,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Exactly as saved; load the model's and the optimizer's states first."""
+        self._n, self._metric = int(state["n"]), state["metric"]
+        self._best = {k: v.clone() for k, v in state["best"].items()}
+        self._net.levels = {k: feasible.as_level(v) for k, v in state["levels"].items()}
+        live = weights_of(self._model)
+        with torch.no_grad():
+            self._make(int(state["at"]))
+            load_weights(self._model, live)
+            self._purse.load(state["purse"])
+            self._phase.load_state_dict({k: v.clone() for k, v in state["phase"].items()}, state["facts"])
+        self._stats.load_state_dict(state["statistics"], state["counts"])
+
+    # ---- inside ------------------------------------------------------------------------------------------------
+    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        with torch.no_grad():
+            self._phase.before_step()
+
+    def _enter(self, at: int) -> None:
+        """Leave the present phase and begin phase 0 (approach), 1 (polish) or 2 (snap)."""
+        if at > 0 and self._at == 0:
+            self._phase.close()
+            prices.fit(self._net, self._purse, self._importance(), self._job.template)
+        if at == 2 and not feasible.has_values(self._net.terms):
+            self._at = 2  # nothing to snap: the polish goes on to the end
+            return
+        self._make(at)
+        if at > 0:
+            for p in self._params.values():
+                self._optimizer.state.pop(p, None)
+            self._best, self._metric = {}, None  # points of the phase before are not members of this one's sets
+        if at == 0 and self._ends[0] == 0:
+            self._enter(1)
+        elif at == 1 and self._ends[1] == self._ends[0]:
+            self._enter(2)
+
+    def _make(self, at: int) -> None:
+        self._at = at
+        net, left = self._net, max(self._total - self._n, 1)
+        if at == 0:
+            asked = problem.build(
+                net,
+                self._solver,
+                self._purse,
+                self._params,
+                self._stats,
+                importance=self._importance,
+                recipe=self._recipe,
+                total_steps=self._ends[0],
+                adaptive="betas" in self._optimizer.defaults,
+            )
+            self._phase = Approach(self._solver, asked, self._purse)
+        elif at == 1:
+            kept, levels = feasible.support_only(net.terms, net.levels)
+            self._phase = Held(kept, levels, self._params, left)
+        else:
+            self._phase = Snap(net.terms, net.levels, self._params, left)
+
+    def _point(self) -> dict[str, Tensor]:
+        tracked = {k: v.clone() for k, v in self._phase.tracked().items()}
+        return {**weights_of(self._model), **self._phase.candidate(tracked)}
+
+    def _judge(self) -> None:
+        """In the last phase: evaluate now and then, keep the best feasible point."""
+        last = self._at == 2 or (self._at == 1 and not feasible.has_values(self._net.terms))
+        if self._evaluate is None or not last:
+            return
+        every = max((self._total - self._ends[1 if self._at == 2 else 0]) // _JUDGED, 1)
+        if self._n % every and self._n != self._total and self._best:
+            return
+        live, point = weights_of(self._model), self._point()
+        load_weights(self._model, point)
+        with metrics.evaluating(self._model):
+            metric = float(self._evaluate(self._model))
+        load_weights(self._model, live)
+        if self._metric is None or metric > self._metric:
+            self._metric, self._best = metric, point
+
+    def _written(self) -> tuple[Candidate, Job]:
+        net, files = self._fitted()
+        metric = self._evaluate(files.module) if self._evaluate else 0.0
+        job = self._job
+        job.dense_metric = self._evaluate(job.dense) if self._evaluate else 0.0
+        if outside := job.outside(net, files):
+            raise CheckError(f"Compressor.finalize: not in the sets that were asked for: {'; '.join(outside[:4])}")
+        self._purse.check(sizes(files.module, net.traced, len(files.sct)))
+        return Candidate("compressor", net, files, metric, {}, []), job
+
+    def _fitted(self) -> tuple[Net, written.Written]:
+        """The written files; while they are too big, the levels are tightened a little.
+
+        Retraining changed the values since the levels were set, and with them what their coding costs, by a percent
+        or so. The loop is over, so that nothing is retrained after this.
+
+        Raises:
+            BudgetError: with the smallest file that was reached.
+        """
+        limit = self._purse.limit("nbytes")
+
+        def write(net: Net, trim: int) -> tuple[Net, written.Written]:
+            return net, written.write(net.module, net.traced, self._example, may_cut=net.may_cut, terms=net.terms)
+
+        def repair(net: Net, purse: Spending, trim: int) -> Net:
+            prices.fit(net, purse, self._importance(), self._job.template)
+            load_weights(net.module, net.member(net.levels, net.weights))
+            return net
+
+        try:
+            return prices.trimmed(self._net, limit, write, repair)
+        except BudgetError as e:
+            raise BudgetError(
+                f"Compressor.finalize: nbytes <= {limit:g} was missed: the smallest file that was reached is "
+                f"{e.smallest:g} bytes{'' if e.site is None else f', and {e.site} holds the largest part'}; in your "
+                "loop, raise the budget to that, or constrain more layers (biases too: where: '*.bias') and train on "
+                "with more total_steps and a longer solver.polish, which repairs what the tighter levels break",
+                e.smallest,
+                e.site,
+            ) from None
+
+    def _importance(self) -> dict[str, Tensor | None]:
+        return problem.importance_now(self._net, self._recipe, self._stats, self._recipe.seed, "compressor", self._n)
+
+
+class _NoBatches:
+    """The loop is the user's: there is no training set here."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def epoch(self, *key: int | str, skip: int = 0) -> Iterator[Any]:
+        """Nothing."""
+        return iter(())

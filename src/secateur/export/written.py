@@ -1,0 +1,164 @@
+"""One compressed network in all its written forms: module, ONNX, `.sct`, safetensors and the recorded surgery."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from secateur import formats, graph
+from secateur.contracts import Term
+from secateur.errors import CheckError, UnsupportedError
+from secateur.export import norms
+from secateur.export import onnx as onnx_export
+from secateur.graph.copying import copied
+from secateur.terms import feasible
+from secateur.types import Weights
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from secateur.graph import Example, Traced
+
+DENSE = "dense.safetensors"  # of a run that trained its dense net itself
+
+
+@dataclass(frozen=True)
+class Written:
+    """The forms of one network. `surgery` is the list of cuts that turn the original module into `module`."""
+
+    module: nn.Module
+    onnx: bytes
+    sct: bytes
+    surgery: list[dict[str, Any]]
+
+    @property
+    def tensors(self) -> bytes:
+        """The safetensors file: parameters and buffers of `module`."""
+        return tensors_of(self.module)
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Parameters and buffers of `module` by name."""
+        return {k: v.detach().cpu().numpy() for k, v in self.module.state_dict().items()}
+
+
+def tensors_of(module: nn.Module) -> bytes:
+    """Parameters and buffers of a module as a safetensors file."""
+    from safetensors.torch import save
+
+    state = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in module.state_dict().items()}
+    return bytes(save(state))
+
+
+def smaller(
+    model: nn.Module, traced: Traced, weights: Weights | None, may_cut: bool
+) -> tuple[nn.Module, dict[str, Any]]:
+    """`graph.shrink`, or, where a set would not survive it (N:M groups shift), a copy with the weights as they are."""
+    if may_cut:
+        return graph.shrink(model, traced, weights)
+    same = copied(model)
+    if weights is not None:
+        own = dict(same.named_parameters())
+        with torch.no_grad():
+            for name, value in weights.items():
+                own[name].copy_(value)
+    return same, {"version": 1, "edits": [], "biases": {}, "pads": []}
+
+
+def write(
+    model: nn.Module,
+    traced: Traced,
+    example: Example,
+    weights: Weights | None = None,
+    surgery: Sequence[dict[str, Any]] = (),
+    may_cut: bool = True,
+    terms: Sequence[Term] = (),
+) -> Written:
+    """Cut what no longer matters, export and pack; `model` is not changed.
+
+    Weights of uniform levels are int8 codes and DequantizeLinear in the ONNX file. The `.sct` file holds these or the
+    same values as floats on a grid, whichever is shorter (one scale a tensor: the grid saves the nodes; one a row:
+    the codes win by far).
+
+    Args:
+        example: what is exported on; one example where the file has a fixed batch.
+        weights: parameter name -> values to write; the model's own when left out.
+        surgery: cuts that were already made on the way to `model`.
+        may_cut: False keeps every channel (see `smaller`).
+        terms: the sets that the weights are in; they know the scales.
+    """
+    small, cut = smaller(model, traced, weights, may_cut)
+    small.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    scales = feasible.grids(terms, dict(small.named_parameters()))
+    exported = norms.merged(exported_bytes(small, example, scales), constrained(terms))
+    packed = [formats.pack(exported)] + ([formats.pack(onnx_export.dequantised(exported))] if scales else [])
+    return Written(small, exported, min(packed, key=len), [*surgery, cut])
+
+
+def constrained(terms: Sequence[Term]) -> set[str]:
+    """Names of the parameters that a set acts on: they are written as they are."""
+    return {m.param for t in terms for m in t.site.members}
+
+
+def exported_bytes(module: nn.Module, example: Example, scales: Mapping[str, Any] | None = None) -> bytes:
+    """The ONNX file, its batch axis free where that is asked for, or where torch's exporter can."""
+    if example.dynamic is not False:
+        try:
+            return onnx_export.to_bytes(module, example.inputs, quantised=scales)
+        except (UnsupportedError, CheckError):
+            if example.dynamic:
+                raise
+    return onnx_export.to_bytes(module, example.one, dynamic_batch=False, quantised=scales)
+
+
+def fixed_batch(onnx: bytes) -> int | None:
+    """The only size of the first input's first axis that an ONNX file takes; None when it is free."""
+    import onnx as onnx_package
+
+    shape = onnx_package.load_model_from_string(onnx).graph.input[0].type.tensor_type.shape.dim
+    return int(shape[0].dim_value) if shape and shape[0].HasField("dim_value") else None
+
+
+@dataclass(frozen=True)
+class Template:
+    """An exported graph whose tensors can be exchanged: sizes of many candidates without exporting each.
+
+    Exact as long as the cut changes tensor shapes only, which `write` settles in the end.
+    """
+
+    onnx: bytes
+
+    def nbytes(self, module: nn.Module, terms: Sequence[Term] = ()) -> int:
+        """Bytes of the `.sct` file with the tensors of `module`, which are in the sets of `terms`."""
+        sct, beyond = self.packed(module, terms)
+        return len(sct) + beyond
+
+    def packed(self, module: nn.Module, terms: Sequence[Term] = ()) -> tuple[bytes, int]:
+        """That file, and what the file of `write` takes beyond it."""
+        import onnx as onnx_package
+        from onnx import numpy_helper
+
+        graph_of = onnx_package.load_model_from_string(self.onnx)
+        state = {k: v.detach().cpu().contiguous().numpy() for k, v in module.state_dict().items()}
+        state = norms.as_written(self.onnx, state)
+        known = {i.name: i for i in graph_of.graph.initializer}
+        for name, tensor in known.items():
+            if name in state:
+                tensor.CopyFrom(numpy_helper.from_array(state[name], name))
+            elif name.removesuffix(".T") in state:
+                turned = np.ascontiguousarray(state[name.removesuffix(".T")].T)
+                tensor.CopyFrom(numpy_helper.from_array(turned, name))
+        # A bias that folding made has no place in the template: its own coded size is added.
+        made = sum(
+            formats.measure(v).nbytes
+            for k, v in state.items()
+            if k not in known and k.endswith("bias") and v.dtype.kind == "f"
+        )
+        plain = graph_of.SerializeToString(deterministic=True)
+        scales = feasible.grids(terms, dict(module.named_parameters()))
+        packed = [formats.pack(plain)] + ([formats.pack(onnx_export.quantised(plain, scales))] if scales else [])
+        return min(packed, key=len), made

@@ -1,0 +1,110 @@
+"""What can be named in a recipe: patterns against sites.
+
+A pattern means the same layer under every set: `fc1` and `fc1.weight` are the weight where weights are constrained, and
+the channels that it makes where channels are (`rows`), together with all that must go with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from secateur.errors import UsageError
+from secateur.limits import QUOTED, quoted
+from secateur.terms import views
+from secateur.types import Site
+
+if TYPE_CHECKING:
+    pass
+
+Patterns = str | Sequence[str]
+_LIST = "`secateur sites MODEL` (in Python secateur.sites(model, inputs)) lists what can be named"
+SMALL = ("bias", "norm")  # named in full only
+_IN_PLACE = ("recurrent", "embedding", "conv_transpose", "matmul")
+
+
+def names_of(site: Site) -> tuple[str, ...]:
+    """The names of a site that a pattern may match: of the parameter, and of its layer unless it is a bias or a norm.
+
+    Channels answer to the names of all weights that make them, and to their own.
+    """
+    if site.op in SMALL:
+        return (site.name,)
+    own = [site.name] if site.op != "channels" else [site.name, *(m.param for m in site.members)]
+    return tuple(dict.fromkeys([*own, *(name.rpartition(".")[0] for name in own)]))
+
+
+def match(
+    where: Patterns, exclude: Patterns | None, pool: Sequence[Site], every: Sequence[Site], subject: str
+) -> list[Site]:
+    """The sites of `pool` that `where` names and `exclude` does not.
+
+    A bare star leaves out biases and norms.
+
+    Args:
+        pool: those that the set can act on, weights or channels.
+        every: all weights and channels, so that messages can tell a wrong name from a wrong place.
+    Raises:
+        UsageError: a pattern names nothing, or nothing in `pool`, or nothing is left.
+    """
+    patterns = [where] if isinstance(where, str) else list(where)
+    out = [exclude] if isinstance(exclude, str) else list(exclude or [])
+    for pattern in patterns:
+        if not any(_fits(s, pattern) for s in pool):
+            raise UsageError(f"{subject}: {_why_nothing(pattern, pool, every)}")
+    for pattern in out:
+        if not any(_fits(s, pattern) for s in every):
+            raise UsageError(f"{subject}: {_why_nothing(pattern, pool, every)}")
+    hit = []
+    for site in pool:
+        named = any(_fits(site, p) and (p != "*" or site.op not in SMALL) for p in patterns)
+        if named and not any(_fits(site, p) for p in out):
+            hit.append(site)
+    if not hit:
+        raise UsageError(f"{subject}: where {quoted(where)} minus exclude {quoted(exclude)} leaves no layer; {_LIST}")
+    return hit
+
+
+def pool_of(view: str, sites: Sequence[Site], groups: Sequence[Site]) -> list[Site]:
+    """What a set with that view can act on: weights; or coupled channels, and the weights whose rows no group holds.
+
+    Those are gates of recurrent cells, words of an embedding, parameters of the code: their rows become zero in place.
+    """
+    if view != "channels":
+        return list(sites)
+    return [*groups, *(s for s in sites if s.op in _IN_PLACE and not s.last)]
+
+
+def view_shape(site: Site) -> tuple[int, int]:
+    """Rows and columns of the matrix that a set's menu is asked for."""
+    if site.op == "channels" or len(site.shape) < 2:
+        return (site.shape[0], 1) if site.op == "channels" else (1, site.n)
+    return views.shape(site, "oc", {})
+
+
+def _fits(site: Site, pattern: str) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names_of(site))
+
+
+def _why_nothing(pattern: str, pool: Sequence[Site], every: Sequence[Site]) -> str:
+    elsewhere = [s for s in every if _fits(s, pattern)]
+    if not elsewhere:
+        known = [s.name for s in sorted(pool, key=lambda s: s.op in SMALL)]  # weights first
+        listed = f"{', '.join(known[:12])}{', ...' if len(known) > 12 else ''}"
+        return f"pattern {quoted(pattern)} matches no layer{_nearest(pattern, pool)}; the model has {listed}; {_LIST}"
+    site = elsewhere[0]
+    if site.op == "channels":
+        weight = site.members[0].param
+        return f"pattern {quoted(pattern)} names removable channels, and this set acts on weights: name {weight}"
+    why = "it makes an output of the model" if site.last else "they are tied to what cannot be cut"
+    if site.op in SMALL:
+        why = f"it is a {site.op}"
+    return f"pattern {quoted(pattern)} names {site.name}, which has no channels that may be removed: {why}; {_LIST}"
+
+
+def _nearest(pattern: str, pool: Iterable[Site]) -> str:
+    names = sorted({name for site in pool for name in names_of(site) if name})
+    near = get_close_matches(pattern[:QUOTED], names, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(map(quoted, near))}?" if near else ""

@@ -1,0 +1,286 @@
+"""The recipe: what a YAML file, `--set a.b=c` and the Python call say, checked before any work starts.
+
+One pydantic model per section; unknown keys are refused with the nearest known one. `Recipe.build_terms` resolves
+`constrain` against the sites that were found, so that the resolved recipe lists every site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
+
+from secateur.contracts import Objective, Saliency, Solver, Term
+from secateur.errors import ConstraintError, FormatError, UsageError
+from secateur.limits import check_values, quoted, read_yaml
+from secateur.recipe import defaults, naming
+from secateur.recipe.building import build, build_constraint
+from secateur.recipe.reading import explain, override
+from secateur.recipe.sections import Bench, Constrain, Training
+from secateur.recipe.units import parse_limit, write_limit
+from secateur.types import Limit, Site
+
+
+class Recipe(BaseModel):
+    """A whole recipe. `to_yaml()` writes the resolved form: every default said, every site listed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str | None = None
+    weights: str | None = None
+    data: str | None = None
+    example_inputs: str | None = None  # a file or an import path, `named_inputs.py`; null: taken from the data
+    dynamic_batch: bool | None = None  # null: free where the network permits it
+    budget: dict[str, float] = {}
+    minimise: Literal["nbytes", "nnz", "macs", "loss"] | None = None
+    constrain: list[Constrain] | None = None  # None: what the budget asks for (defaults.py)
+    solver: dict[str, Any] = {"name": "gradual", "epochs": 10}
+    saliency: dict[str, Any] = {"name": "abs_v_power"}  # docs/design/default-saliency.md
+    objective: list[dict[str, Any]] = Field([{"name": "task"}], min_length=1)
+    polish_objective: list[dict[str, Any]] = Field([{"name": "task"}], min_length=1)
+    training: Training = Training()
+    polish_training: dict[str, Any] = {}
+    snap_training: dict[str, Any] = {}
+    dense: dict[str, Any] | None = None
+    baselines: list[Literal["one_shot", "one_shot_raw"]] = ["one_shot", "one_shot_raw"]
+    bench: Bench = Bench()
+    seed: int = Field(0, ge=0)
+
+    # ---- reading -----------------------------------------------------------------------------------------------
+    @classmethod
+    def from_file(cls, path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+        """Read a YAML recipe; `overrides` are `a.b=c` strings applied on top."""
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise UsageError(f"recipe {path}: no such file; give the path of a YAML recipe") from None
+        except (OSError, UnicodeDecodeError) as e:
+            raise UsageError(f"recipe {path}: cannot be read ({e}); give the path of a YAML text file") from None
+        return cls.from_text(text, overrides, subject=f"recipe {path}")
+
+    @classmethod
+    def from_text(cls, text: str, overrides: Iterable[str] = (), subject: str = "recipe") -> Recipe:
+        """Read YAML text (the safe subset: no tags, no code)."""
+        try:
+            raw = read_yaml(text)
+        except ValueError as e:
+            raise UsageError(f"{subject}: not valid YAML: {e}") from None
+        if raw is None:
+            raise UsageError(f"{subject}: is empty; write model, data, budget and constrain, as the README shows")
+        if not isinstance(raw, dict):
+            raise UsageError(f"{subject}: holds {type(raw).__name__}, a mapping of recipe keys is needed")
+        for item in overrides:
+            override(raw, item)
+        return cls.from_dict(raw, subject)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any], subject: str = "recipe") -> Recipe:
+        """Check a mapping of recipe keys."""
+        if not isinstance(raw, Mapping):
+            raise UsageError(f"{subject}: {quoted(raw)}; a mapping of recipe keys is needed")
+        try:
+            check_values(raw)
+            return cls.model_validate(dict(raw))
+        except ValidationError as e:
+            raise UsageError(_said(e, subject)) from None
+        except ValueError as e:
+            raise UsageError(f"{subject}: {e}") from None
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _parse_budget(cls, raw: Any) -> dict[str, float]:
+        if not isinstance(raw, Mapping):
+            raise ValueError(f"a mapping such as {{nbytes: 6KB}} is needed, got {quoted(raw)}")
+        return {str(k): parse_limit(str(k), v) for k, v in raw.items()}
+
+    @field_serializer("budget")
+    def _write_budget(self, budget: dict[str, float]) -> dict[str, str]:
+        return {kind: write_limit(kind, value) for kind, value in budget.items()}
+
+    @field_validator("constrain", "objective", "polish_objective", mode="before")
+    @classmethod
+    def _as_list(cls, raw: Any) -> Any:
+        return [raw] if isinstance(raw, Mapping) else raw
+
+    @field_validator("solver", "saliency", mode="before")
+    @classmethod
+    def _as_mapping(cls, raw: Any) -> Any:
+        return {"name": raw} if isinstance(raw, str) else raw
+
+    @model_validator(mode="after")
+    def _check_methods(self) -> Recipe:
+        self.build_solver()
+        self.build_saliency()
+        self.build_objectives()
+        self.build_objectives(polish=True)
+        for entry in self.constrain or ():
+            build_constraint(entry.with_)
+        self.dense_training()
+        self.training_of("polish")
+        self.training_of("snap")
+        return self
+
+    @classmethod
+    def of(
+        cls,
+        given: Recipe | Mapping[str, Any] | str | Path | None,
+        budget: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+    ) -> Recipe:
+        """The recipe from any of its forms, with the budget and the seed of a call."""
+        if given is None:
+            given = {}
+        if isinstance(given, Mapping):
+            given = cls.from_dict(given)
+        elif not isinstance(given, Recipe):
+            given = cls.from_file(given)
+        changes: dict[str, Any] = {}
+        if budget is not None:
+            changes["budget"] = dict(budget)
+        if seed is not None:
+            changes["seed"] = seed
+        return given.replace(**changes) if changes else given
+
+    @classmethod
+    def of_run(cls, path: Path) -> Recipe:
+        """The recipe in a run's recipe.yaml, which also records sites and versions. FormatError: damaged."""
+        try:
+            raw = read_yaml(path.read_text(encoding="utf-8"))
+        except ValueError as e:
+            raise FormatError(f"{path}: not valid YAML ({e})") from None
+        if not isinstance(raw, dict):
+            raise FormatError(f"{path}: not a recipe")
+        return cls.from_dict({k: v for k, v in raw.items() if k in cls.model_fields})
+
+    def replace(self, **changes: Any) -> Recipe:
+        """A new recipe with some keys changed (checked again)."""
+        return Recipe.from_dict({**self.model_dump(by_alias=True, exclude_unset=True), **changes})
+
+    # ---- building ----------------------------------------------------------------------------------------------
+    _PHASE_KEYS = ("epochs", "polish", "snap")
+
+    @property
+    def epochs(self) -> float:
+        """Total epochs of the solver: approach + polish + snap."""
+        return float(self.solver.get("epochs", 10))
+
+    @property
+    def polish(self) -> float:
+        """Fraction of the epochs spent on masked retraining."""
+        return float(self.solver.get("polish", 0.3))
+
+    @property
+    def snap(self) -> float:
+        """Fraction of the epochs spent on quantised retraining, where a value constraint is present."""
+        return float(self.solver.get("snap", 0.2))
+
+    def build_solver(self) -> Solver:
+        """The solver with its fields; the phase keys (epochs, polish, snap) are the training loop's."""
+        settings = {k: v for k, v in self.solver.items() if k not in self._PHASE_KEYS}
+        for key in self._PHASE_KEYS:
+            value = self.solver.get(key, 1)
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or value < 0
+                or (key != "epochs" and value > 1)
+            ):
+                raise UsageError(f"solver.{key}: {quoted(value)}; a number >= 0 is needed (polish and snap: at most 1)")
+        if self.polish + self.snap > 1:
+            raise UsageError(
+                f"solver: polish {self.polish} + snap {self.snap} exceed 1; they are fractions of the epochs"
+            )
+        return build("solvers", settings, "solver", Solver, self._PHASE_KEYS)  # type: ignore[type-abstract]
+
+    def build_saliency(self) -> Saliency:
+        """The saliency that weights the projections."""
+        return build("saliencies", self.saliency, "saliency", Saliency)  # type: ignore[type-abstract]
+
+    def build_objectives(self, polish: bool = False) -> list[Objective]:
+        """The summands of the loss, for the approach or for the polish."""
+        chosen = self.polish_objective if polish else self.objective
+        key = "polish_objective" if polish else "objective"
+        return [build("objectives", o, f"{key}[{i}]", Objective) for i, o in enumerate(chosen)]  # type: ignore[type-abstract]
+
+    def dense_training(self) -> tuple[float, Training] | None:
+        """Epochs and settings of the dense training, or None when the model comes trained."""
+        if self.dense is None:
+            return None
+        settings = dict(self.dense)
+        epochs = settings.pop("epochs", None)
+        if not _is_number(epochs) or epochs <= 0:
+            raise UsageError(f"dense.epochs: {quoted(epochs)}; a number > 0 is needed: how long to train the dense net")
+        return float(epochs), self._merged(settings, "dense")
+
+    def training_of(self, phase: Literal["polish", "snap"]) -> Training:
+        """Training settings of the polish or the snap: `training` with that section's changes."""
+        key = f"{phase}_training"
+        return self._merged(getattr(self, key), key)
+
+    def _merged(self, settings: Mapping[str, Any], subject: str) -> Training:
+        merged = {**self.training.model_dump(exclude_unset=True), **settings}
+        try:
+            return Training.model_validate(merged)
+        except ValidationError as e:
+            raise UsageError(_said(e, f"recipe: {subject}")) from None
+
+    def limits(self) -> list[Limit]:
+        """The budget as hard limits in base units (bytes, counts, fractions)."""
+        return [Limit(k, v) for k, v in self.budget.items()]
+
+    def resolved(self, sites: Sequence[Site], groups: Sequence[Site]) -> tuple[Recipe, str | None]:
+        """The recipe with `constrain` written out, and, where it was left out, the sentence that says what was chosen.
+
+        Args:
+            sites, groups: the weights and the coupled channels of the net that it is for.
+        """
+        if self.constrain is not None:
+            return self, None
+        choice = defaults.chosen(self.budget, self.minimise, sites, groups)
+        return self.replace(constrain=list(choice.constrain)), choice.note
+
+    def build_terms(self, sites: Sequence[Site], groups: Sequence[Site] = ()) -> tuple[Term, ...]:
+        """Resolve `constrain` against the sites found. Later entries override earlier ones on the same site.
+
+        `where: "*"` means all weights; biases and norms only when a pattern other than a bare star names them. A
+        constraint whose view is `channels` acts on the coupled groups instead, by the same names (`naming`), and on
+        the weights of which nothing can be removed physically: there whole rows become zero in place.
+
+        Raises:
+            UsageError: a pattern matches nothing (with the nearest names), or a level does not fit.
+        """
+        chosen: dict[str, Term] = {}
+        for i, entry in enumerate(self.resolved(sites, groups)[0].constrain or ()):
+            constraint = build_constraint(entry.with_)
+            pool = naming.pool_of(constraint.view, sites, groups)
+            for site in naming.match(entry.where, entry.exclude, pool, [*sites, *groups], f"constrain[{i}]"):
+                level, given = None, entry.level is not None
+                try:
+                    constraint.levels(naming.view_shape(site))  # does the set fit the shape at all?
+                except ConstraintError as e:
+                    raise ConstraintError(f"constrain[{i}] at {site.name} {list(site.shape)}: {e}") from None
+                if entry.level is not None:
+                    try:
+                        level = constraint.parse_level(entry.level, naming.view_shape(site))
+                    except (ConstraintError, TypeError, ValueError, KeyError) as e:
+                        raise UsageError(f"constrain[{i}].level at {site.name} {list(site.shape)}: {e}") from None
+                chosen[site.name] = Term(site, constraint, level, given)
+        order = {s.name: i for i, s in enumerate([*sites, *groups])}
+        return tuple(sorted(chosen.values(), key=lambda t: order[t.site.name]))
+
+    def to_yaml(self, **more: Any) -> str:
+        """The recipe as YAML, defaults written out, `more` appended (resolved sites, versions)."""
+        data = self.model_dump(by_alias=True, mode="json")
+        return str(yaml.safe_dump({**data, **more}, sort_keys=False, allow_unicode=True, width=120))
+
+
+def _said(error: ValidationError, subject: str) -> str:
+    return explain(error, subject, {"": Recipe, "constrain": Constrain, "training": Training, "bench": Bench})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,56 @@
+"""The sections of a recipe: one pydantic model each, unknown keys refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from secateur import schedules
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Constrain(Section):
+    """One entry of `constrain`: which sites, which set (a list = joint set), which level."""
+
+    where: str | list[str] = "*"
+    exclude: str | list[str] | None = None
+    with_: str | dict[str, Any] | list[str | dict[str, Any]] = Field("topk", alias="with")
+    level: dict[str, Any] | None = None
+
+
+class Training(Section):
+    """How weights are trained; the same keys serve the dense net, the approach, the polish and the snap."""
+
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: float = Field(1e-3, gt=0)
+    betas: tuple[Beta, Beta] = (0.9, 0.99)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    batch_size: int = Field(128, ge=1)
+    warmup_steps: int = Field(50, ge=0)
+    schedule: str = "cosine"
+    average: float = Field(0.0, ge=0, lt=1)
+    augment: str | None = None
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
+    checkpoint_seconds: float = Field(30.0, ge=0)
+
+    @field_validator("schedule")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        schedules.get(name)
+        return name
+
+
+class Bench(Section):
+    """Which runtimes the report times the nets in, and for how long (seconds per net)."""
+
+    against: list[Literal["onnxruntime", "openvino", "torch"]] = ["onnxruntime", "torch"]
+    seconds: float = Field(2.0, gt=0)
+    threads: int = Field(1, ge=1, le=1024)

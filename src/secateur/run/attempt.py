@@ -1,0 +1,132 @@
+"""One way from a net to a written net that meets the limits: approach, fit, cut, polish, snap, write, trim."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from secateur.errors import CheckError
+from secateur.export import written
+from secateur.graph.copying import copied
+from secateur.graph.counts import sizes
+from secateur.run import prices, problem, stages
+from secateur.run.cut import cut, narrow
+from secateur.run.net import Candidate, Net
+from secateur.terms import feasible
+from secateur.training.loop import load_weights
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from secateur.budget.spending import Spending
+    from secateur.contracts import Solver
+    from secateur.export.written import Written
+    from secateur.run.job import Job
+    from secateur.types import Limit, Weights
+
+_TRIM_SHARE = 0.1  # of the epochs, for each re-training after a last trim
+
+
+def attempt(job: Job, name: str, solver: Solver, start: Net, limits: Sequence[Limit], epochs: float) -> Candidate:
+    """One way from `start` to a written net that meets the metered `limits`.
+
+    Args:
+        name: prefix of the stages' names in the ledger.
+        start: not changed.
+    Raises:
+        BudgetError: the limits cannot be met; `smallest` is the nearest reachable size.
+    """
+    log_from = len(job.stages)
+    net = replace(start, module=copied(start.module), surgery=list(start.surgery))
+    purse = job.purse(net, limits, f"{name}.prices")
+    plan = problem.phases(job.recipe, solver, net.terms)
+    job.pulse(f"{name}.prices")
+    h = job.importance(net, name)
+    purse.set_out(net.weights)
+    purse.probe(net.weights, h)
+    if plan.approach > 0 or solver.instant:
+        net, purse = _legs(job, name, solver, net, purse, epochs * plan.approach)
+    raw = _fit(job, name, net, purse)
+    net = cut(net, job.example_inputs)
+    if plan.polish > 0:
+        stages.held(job, f"{name}.polish", net, epochs * plan.polish)
+    if feasible.has_values(net.terms):
+        stages.snap(job, f"{name}.snap", net, epochs * plan.snap)
+    net, files = _finish(job, name, net, purse.limit("nbytes"), _TRIM_SHARE * epochs)
+    purse.check(sizes(files.module, net.traced, len(files.sct)))
+    metric = job.setting.ledger.fact(f"{name}.metric", lambda: job.evaluate(files.module))
+    return Candidate(name, net, files, metric, raw, job.stages[log_from:])
+
+
+def _legs(job: Job, name: str, solver: Solver, net: Net, purse: Spending, epochs: float) -> tuple[Net, Spending]:
+    """The approach, leg by leg; between two legs dead units are removed, so that later legs run faster."""
+    legs = solver.legs() if net.may_cut else ((solver, 1.0, 0.0, 1.0),)
+    for i, (leg, share, low, high) in enumerate(legs):
+        purse.low, purse.high = low, high
+        label = f"{name}.approach" if len(legs) == 1 else f"{name}.approach{i + 1}"
+        stages.approach(job, label, leg, net, purse, epochs * share)
+        if i < len(legs) - 1:
+            job.remeasure(net.module)
+            small = narrow(net, job.example_inputs, job.terms_of)
+            purse = job.purse(small, purse.limits, "narrow.prices").going_on(purse, net.weights)
+            net = small
+    purse.low, purse.high = 0.0, 1.0
+    return net, purse
+
+
+def _fit(job: Job, name: str, net: Net, purse: Spending) -> dict[str, Any]:
+    """Final levels from today's weights; the support becomes final. Answers what one-shot gives there, untrained."""
+    h = job.importance(net, f"{name}.fit")
+    found = prices.fit(net, purse, h, job.template, job.told(f"{name}.fit"))
+    job.remeasure(net.module)  # a cut folds constants by these statistics
+    job.pulse(f"{name}.fit", last=True)
+    metric = job.setting.ledger.fact(f"{name}.raw", lambda: job.evaluate(_written_now(job, net, found.near)))
+    return {"metric": metric, **found.sizes}
+
+
+def _written_now(job: Job, net: Net, weights: Weights) -> nn.Module:
+    """The network that would be written, before any training, in evaluation mode."""
+    full = net.member(net.levels, {**net.weights, **weights})
+    rounded = copied(net.module)
+    load_weights(rounded, full)
+    job.remeasure(rounded)
+    return written.smaller(rounded, net.traced, full, net.may_cut)[0].eval()
+
+
+def _finish(job: Job, name: str, net: Net, limit: float | None, epochs: float) -> tuple[Net, Written]:
+    """Write the net; while the file is too big, tighten a little and retrain for `epochs`."""
+
+    def repair(net: Net, purse: Spending, trim: int) -> Net:
+        _fit(job, f"{name}.trim{trim}", net, purse)
+        net = cut(net, job.example_inputs)
+        if feasible.has_values(net.terms):
+            stages.snap(job, f"{name}.trim{trim}.snap", net, epochs)
+        else:
+            stages.held(job, f"{name}.trim{trim}.polish", net, epochs)
+        return net
+
+    return prices.trimmed(net, limit, lambda net, trim: _write(job, name, net, trim, epochs), repair)
+
+
+def _write(job: Job, name: str, net: Net, trim: int, epochs: float) -> tuple[Net, Written]:
+    """The files, whose weights are in the sets that were asked for.
+
+    A constant that was folded into a bias moves it off its values: it is settled by a short snap.
+    """
+    outside: list[str] = []
+    for settled in range(prices.TRIMS):
+        if settled:
+            net = cut(net, job.example_inputs)
+            stages.snap(job, f"{name}.settle{trim}.{settled}", net, epochs)
+        moved = prices.not_members(net)
+        assert not moved, f"not members after {name}: {moved}"
+        job.pulse(f"{name}.write", last=True)
+        files = written.write(net.module, net.traced, job.example_inputs, None, net.surgery, net.may_cut, net.terms)
+        outside = job.outside(net, files)
+        if not outside:
+            return net, files
+    raise CheckError(
+        f"the written weights are not in the sets that were asked for: {'; '.join(outside[:4])}; "
+        "please report this model"
+    )

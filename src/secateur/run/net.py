@@ -1,0 +1,107 @@
+"""A network on its way through a run, and the finished answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from secateur import graph
+from secateur.contracts import Effective, Term
+from secateur.errors import ConstraintError
+from secateur.export.membership import Asked
+from secateur.export.written import Written
+from secateur.graph.counts import sizes
+from secateur.shell import named_inputs
+from secateur.terms import feasible
+from secateur.terms.live import project_live
+from secateur.training.batches import first_batch
+from secateur.types import Level, Weights
+
+if TYPE_CHECKING:
+    from secateur.graph import Example, Traced
+    from secateur.recipe import Recipe
+
+_SUPPORTS_THAT_SHRINK = ("topk", "rows")
+
+
+@dataclass
+class Net:
+    """A network on its way: module, trace, terms with their levels, the cuts made so far, and what was asked of it."""
+
+    module: nn.Module
+    traced: Traced
+    terms: tuple[Term, ...]
+    levels: dict[str, Level] = field(default_factory=dict)
+    surgery: list[dict[str, Any]] = field(default_factory=list)
+    asked: Asked | None = None
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The live parameters, detached."""
+        return {k: p.detach() for k, p in self.module.named_parameters()}
+
+    @property
+    def may_cut(self) -> bool:
+        """Do all support sets survive the removal of channels? N:M groups would be shifted by it."""
+        parts = [c for t in self.terms for c, _ in t.constraint.split(None) if c.kind == "support"]
+        return {c.name for c in parts} <= set(_SUPPORTS_THAT_SHRINK)
+
+    @property
+    def companions(self) -> Effective | None:
+        """What must go with removed channels, where channels are removed (`Problem.companions`)."""
+        return self.traced.kept if any(t.site.op == "channels" for t in self.terms) else None
+
+    def supported(self, levels: Mapping[str, Level], weights: Weights, h: feasible.Importance) -> dict[str, Tensor]:
+        """`weights` with the support parts of the terms projected; only the parameters that a term acts on."""
+        terms, at = feasible.support_only(self.terms, levels)
+        effective = self.traced.effective
+        return project_live(terms, lambda w, i, t: dict(at), weights, h, 1.0, effective, self.companions)[1]
+
+    def member(self, levels: Mapping[str, Level], weights: Weights) -> Weights:
+        """All `weights`, those of the terms projected onto their sets whole."""
+        return {**weights, **feasible.project(self.terms, levels, weights)}
+
+
+@dataclass
+class Candidate:
+    """A finished answer: the net, its files, its metric on validation, what one-shot gave before any retraining."""
+
+    name: str
+    net: Net
+    files: Written
+    metric: float
+    raw: dict[str, Any]
+    stages: list[dict[str, Any]]
+    outcome: str = "converged"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the `.sct` file."""
+        return len(self.files.sct)
+
+    def cost(self, kind: str) -> float:
+        """What the answer costs by one of the metered kinds."""
+        return float(sizes(self.files.module, self.net.traced, self.nbytes)[kind])
+
+
+def example_of(model: nn.Module, train: Any, recipe: Recipe, given: Any = None, dynamic: bool | None = None) -> Example:
+    """What was given in the call, else in the recipe, else examples of the training data."""
+    dynamic = recipe.dynamic_batch if dynamic is None else dynamic
+    given = recipe.example_inputs if given is None else given
+    if given is None:
+        return graph.settle(model, first_batch(train), dynamic, cut=2)
+    return graph.settle(model, named_inputs.read(given) if isinstance(given, str) else given, dynamic)
+
+
+def check_finite(model: nn.Module) -> None:
+    """ConstraintError when a parameter or buffer holds NaN or infinity."""
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            bad = int((~value.isfinite()).sum())
+            raise ConstraintError(
+                f"{name} {list(value.shape)}: {bad} values are NaN or infinite; finite weights are needed; check the "
+                "training or the file that they came from"
+            )

@@ -1,0 +1,195 @@
+"""What a budget would buy, before any training: levels, predicted size, and how sensitive each layer is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur import formats
+from secateur.budget.allocate import Row
+from secateur.errors import BudgetError
+from secateur.export import written
+from secateur.graph.counts import left_out, sizes
+from secateur.report import words
+from secateur.run import search
+from secateur.run.job import Job
+from secateur.run.net import Net
+from secateur.terms import feasible
+from secateur.types import Limit, Weights
+
+_LEAST_ERROR = 0.02  # training moves the entropy of positions and values by about that much
+_ALIVE = 0.9  # fewer of the kept weights that can still matter: the projected net is no picture of the trained one
+_FREE = ("bias", "norm")  # not among the nonzeros and multiply-adds that are counted
+
+
+def plan(job: Job, measured: bool = True) -> dict[str, Any]:
+    """The table of `secateur plan`: per layer its level and what pruning this layer alone costs in accuracy.
+
+    The size is that of the file that one-shot projection gives, written in memory; `nbytes_error` is the relative gap
+    between that file and the allocator's estimate, at least 2 %. Where the projection cuts layers off, so that most of
+    what it keeps is dead, no solver would end there: the estimates are the prediction then, and a note says so. Rows
+    and `rest` (graph, biases, what no rule names) add up to the totals.
+
+    Args:
+        measured: False leaves the metrics out (of weights that are not trained they say nothing).
+    Raises:
+        BudgetError: the budget cannot be met, with the smallest reachable size.
+    """
+    net = job.start
+    limits, notes = _limits(job)
+    h = job.importance(net, "plan")
+    weights = {k: w.clone() for k, w in net.weights.items()}
+    purse = job.purse(net, limits)
+    try:
+        purse.probe(weights, h)
+    except BudgetError as e:
+        if e.smallest is None or any(x.kind != "accuracy_drop" for x in job.limits):
+            raise
+        limits = [Limit(limits[0].kind, e.smallest)]  # the search begins below what can be had: it finds that out
+        notes = [f"{notes[0]}, or the smallest there is, {words.amount(limits[0].kind, e.smallest)}"]
+        purse = job.purse(net, limits)
+        purse.probe(weights, h)
+    found = purse.plan(weights, h)
+    near = net.supported(found.levels, weights, h)
+    full = net.member(found.levels, {**weights, **near})
+    small = written.smaller(net.module, net.traced, full, net.may_cut)[0]
+    estimated = _estimated(net, found.rows, purse.fixed.get("nbytes", float(job.unconstrained_nbytes)))
+    totals = projected = _projected(job, net, small)
+    error = max(_LEAST_ERROR, abs(estimated.total["nbytes"] / projected.total["nbytes"] - 1))
+    plain = all(t.site.op != "channels" for t in net.terms)
+    if plain and projected.total["nnz"] < _ALIVE * estimated.total["nnz"]:
+        totals, error = estimated, 1 - projected.total["nbytes"] / max(estimated.total["nbytes"], 1)
+        notes.append(
+            "estimates: projecting these weights at once would cut layers off (a file of "
+            f"{words.nbytes(projected.total['nbytes'])}), which training avoids; trained weights tell more"
+        )
+    dense_metric = job.evaluate(job.dense) if measured else None
+    layers = []
+    for term, row in zip(net.terms, found.rows, strict=True):
+        metric = _alone(job, weights, feasible.project([term], found.levels, weights, h)) if measured else None
+        layers.append(
+            {
+                "name": row.name,
+                "shape": list(row.shape),
+                "constraint": term.constraint.name,
+                "level": _json(row.level),
+                "density": row.nnz / max(row.shape[0] * row.shape[1], 1),
+                "bits": row.bits,
+                **totals.layers[row.name],
+                "one_shot_metric": metric,
+                "one_shot_drop": None if metric is None or dense_metric is None else _drop(job, dense_metric, metric),
+            }
+        )
+    total = totals.total
+    return {
+        "layers": layers,
+        "rest": {k: total[k] - sum(row[k] for row in layers) for k in total},
+        "left_out": left_out(net.traced),
+        **total,
+        "nbytes_error": error,
+        "dense_nbytes": len(job.dense_files.onnx),
+        "dense_metric": dense_metric,
+        "one_shot_metric": job.evaluate(small) if measured else None,
+        "budget": _budget(job, limits, total),
+        "notes": notes,
+    }
+
+
+def _limits(job: Job) -> tuple[Sequence[Limit], list[str]]:
+    """The limits that can be planned, and what is said about the accuracy drop, which training decides."""
+    metered = [x for x in job.limits if x.kind != "accuracy_drop"]
+    if job.drop_limit is None:
+        return metered, []
+    drop = words.amount("accuracy_drop", job.drop_limit)
+    if metered or all(t.given for t in job.start.terms):
+        return metered, [f"accuracy_drop <= {drop}: judged after the training; the other limits are planned"]
+    first = search.first_try(job)
+    return [first], [
+        f"accuracy_drop <= {drop} alone: compress looks for the smallest {first.kind} that keeps it; planned here is "
+        f"where it begins, {words.amount(first.kind, first.value)}"
+    ]
+
+
+def _budget(job: Job, limits: Sequence[Limit], total: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Every limit that was asked for, and what is predicted where anything can be."""
+    planned = {x.kind for x in limits}
+    return [
+        {"name": x.kind, "asked": x.value, "predicted": float(total[x.kind]) if x.kind in planned else None}
+        for x in job.limits
+    ]
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Bytes, nonzeros and multiply-adds of each term's layer, and of the whole net."""
+
+    layers: dict[str, dict[str, int]]
+    total: dict[str, int]
+
+
+def _estimated(net: Net, rows: Sequence[Row], fixed_nbytes: float) -> _Counts:
+    """As the allocator expects them; what no term acts on stays as it is."""
+    layers, touched = {}, set[str]()
+    for term, row in zip(net.terms, rows, strict=True):
+        counted = term.site.op not in _FREE
+        nnz = row.nnz if counted else 0
+        layers[row.name] = {"nbytes": round(row.estimate), "nnz": nnz, "macs": nnz * term.site.positions}
+        touched |= {m.param for m in term.site.members}
+    rest = {s.name: (s.n, s.positions) for s in net.traced.sites if s.op not in _FREE}
+    rest = {x.name: (x.n, x.positions) for x in net.traced.left_out} | rest  # frozen weights are in both
+    others = [size for name, size in rest.items() if name not in touched]
+    total = {k: sum(row[k] for row in layers.values()) for k in ("nbytes", "nnz", "macs")}
+    total["nbytes"] += round(fixed_nbytes)
+    total["nnz"] += sum(n for n, _ in others)
+    total["macs"] += sum(n * positions for n, positions in others)
+    return _Counts(layers, total)
+
+
+def _projected(job: Job, net: Net, small: nn.Module) -> _Counts:
+    """As they are in the network that projection gives and in its file. A weight is counted once, in its own row."""
+    sct, beyond = job.template.packed(small, net.terms)
+    sections: dict[str, int] = {}
+    for s in formats.sections(sct):
+        name = s.name.removesuffix(".T")
+        sections[name] = sections.get(name, 0) + s.nbytes
+    state, positions = small.state_dict(), {s.name: s.positions for s in net.traced.sites}
+    reached = sizes(small, net.traced, len(sct) + beyond)
+    own = {t.site.name for t in net.terms if t.site.op != "channels"}
+    layers, seen = {}, set[str]()
+    for t in net.terms:
+        channels = t.site.op == "channels"
+        params = {m.param for m in t.site.members if m.param in state} - seen - (own if channels else set())
+        seen |= params
+        kept = {} if t.site.op in _FREE else {p: int(state[p].count_nonzero()) for p in params}
+        layers[t.site.name] = {
+            "nbytes": sum(sections.get(p, 0) for p in params),
+            "nnz": sum(kept.values()),
+            "macs": sum(n * positions.get(p, 1) for p, n in kept.items()),
+        }
+    return _Counts(layers, {k: int(reached[k]) for k in ("nbytes", "nnz", "macs")})
+
+
+def _drop(job: Job, dense: float, metric: float) -> float:
+    return dense - metric if job.setting.higher_is_better else metric - dense
+
+
+def _alone(job: Job, weights: Weights, near: Weights) -> float:
+    """The metric with one layer projected and the rest dense; the net is left as it was."""
+    params = dict(job.start.module.named_parameters())
+    with torch.no_grad():
+        for name, value in near.items():
+            params[name].copy_(value)
+    try:
+        return job.evaluate(job.start.module)
+    finally:
+        with torch.no_grad():
+            for name in near:
+                params[name].copy_(weights[name])
+
+
+def _json(level: Any) -> Any:
+    return list(level) if isinstance(level, tuple) else level

@@ -1,0 +1,141 @@
+"""What a solver is asked, from a net, its budget and what is known of its gradients: for our loop and the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from secateur.contracts import Problem, Saliency, Solver, Term
+from secateur.terms import feasible, views
+from secateur.training import optimizers, seeds
+from secateur.training.loop import Setting, combined_loss
+from secateur.types import Weights
+
+if TYPE_CHECKING:
+    from secateur.budget.spending import Spending
+    from secateur.recipe import Recipe
+    from secateur.run.net import Net
+
+_CALIBRATION_BATCHES = 20
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Shares of the epochs."""
+
+    approach: float
+    polish: float
+    snap: float
+
+
+def phases(recipe: Recipe, solver: Solver, terms: Sequence[Term]) -> Phases:
+    """Shares of the epochs. Without value constraints there is no snap, without supports no polish."""
+    values, supports = feasible.has_values(terms), bool(support_terms(terms))
+    if not supports:
+        snap = recipe.snap if solver.moves_values else 1.0
+        return Phases(1.0 - snap, 0.0, snap)
+    snap = recipe.snap if values else 0.0
+    polish = 1.0 - snap if solver.instant else recipe.polish
+    return Phases(max(round(1.0 - polish - snap, 9), 0.0), polish, snap)
+
+
+def support_terms(terms: Sequence[Term]) -> tuple[Term, ...]:
+    """The terms' support parts, before any level is known."""
+    return feasible.support_only(terms, {t.site.name: None for t in terms})[0]
+
+
+def build(
+    net: Net,
+    solver: Solver,
+    purse: Spending,
+    params: Mapping[str, Tensor],
+    stats: optimizers.Statistics,
+    *,
+    importance: Callable[[], Mapping[str, Tensor | None]],
+    recipe: Recipe,
+    total_steps: int,
+    adaptive: bool,
+) -> Problem:
+    """The problem of an approach: its supports, or its values where there is nothing else and the solver moves them.
+
+    Args:
+        params: the live parameters, the one thing that the solver changes in place.
+        adaptive: does the optimizer divide its steps by the root of the second moment?
+    """
+    terms = support_terms(net.terms)
+    values_too = not terms and solver.moves_values
+    return Problem(
+        params=dict(params),
+        terms=net.terms if values_too else terms,
+        allocate=purse.levels if values_too else purse.support_levels,
+        total_steps=total_steps,
+        importance=importance,
+        effective=net.traced.effective,
+        companions=net.companions,
+        second_moment=stats.second_moment,
+        gradient=stats.gradient,
+        learning_rate=stats.learning_rate,
+        examples=recipe.training.batch_size,
+        adaptive=adaptive,
+        seed=recipe.seed,
+    )
+
+
+def importance_of(
+    terms: Sequence[Term],
+    weights: Weights,
+    saliency: Saliency,
+    stats: optimizers.Statistics,
+    generator: torch.Generator,
+) -> dict[str, Tensor | None]:
+    """h per site as the matrix of its term's view; None = all ones (for abs, or while a statistic is unknown)."""
+    sources: dict[str, Callable[[str], Any]] = {
+        "second_moment": stats.second_moment,
+        "gradient": stats.gradient,
+        "generator": lambda name: generator,
+    }
+    out: dict[str, Tensor | None] = {}
+    for t in terms:
+        parts: dict[str, Tensor] = {}
+        for m in t.site.members:
+            h = saliency.importance(weights[m.param], {k: sources[k](m.param) for k in saliency.needs})
+            if h is not None:
+                parts[m.param] = h
+        whole = len(parts) == len({m.param for m in t.site.members})
+        out[t.site.name] = views.matrix(t.site, t.constraint.view, parts) if whole else None
+    return out
+
+
+def measured(net: Net, recipe: Recipe, setting: Setting) -> optimizers.Statistics:
+    """Statistics before any step: mean squared and mean gradients over some batches, where the saliency wants them."""
+    params = dict(net.module.named_parameters())
+    if not recipe.build_saliency().needs & {"second_moment", "gradient"}:
+        return optimizers.Statistics(params)
+    batches = setting.batches.epoch(setting.seed, "calibrate", 0)
+
+    def backward() -> bool:
+        batch = next(batches, None)
+        if batch is None:
+            return False
+        loss = combined_loss(setting, recipe.build_objectives(polish=True), 0.0, *batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return True
+
+    modes = {m: m.training for m in net.module.modules()}
+    net.module.eval()  # batch-norm statistics and dropout must not move
+    try:
+        return optimizers.Statistics(
+            params, *optimizers.gradient_moments(setting.params, backward, _CALIBRATION_BATCHES)
+        )
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def importance_now(net: Net, recipe: Recipe, stats: optimizers.Statistics, *key: int | str) -> dict[str, Tensor | None]:
+    """Today's importance of every site; `key` seeds what is drawn."""
+    return importance_of(net.terms, net.weights, recipe.build_saliency(), stats, seeds.generator(*key))

@@ -1,0 +1,166 @@
+"""Which budget to run: one attempt under given limits, or a bisection when the accuracy drop is the limit."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, field, replace
+
+from secateur import catalog, graph
+from secateur.contracts import Solver
+from secateur.errors import BudgetError
+from secateur.report.advice import too_few
+from secateur.run.attempt import attempt
+from secateur.run.job import Job
+from secateur.run.net import Candidate, Net
+from secateur.types import Limit
+
+_BEGIN = 8  # the first size tried is this part of the dense one
+_ATTEMPTS = 8  # trainings that a bisection may spend
+_CLOSE = 1.1  # bisection ends when the smallest size that works and the largest that fails are this close
+_FRONTIER = 2  # looser attempts, to show what is reachable, when size and accuracy cannot be met together
+_SLACK = 1e-12
+
+
+@dataclass
+class Answer:
+    """The chosen candidate, the one-shot baseline where it was run, and what was seen on the way."""
+
+    best: Candidate
+    one_shot: Candidate | None
+    frontier: list[dict[str, float]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def solve(job: Job) -> Answer:
+    """Run what the recipe asks for.
+
+    Raises:
+        BudgetError: with the frontier that was seen.
+    """
+    start, solver = job.start, job.recipe.build_solver()
+    metered = tuple(x for x in job.limits if x.kind != "accuracy_drop")
+    frontier: list[dict[str, float]] = []
+    free = any(not t.given for t in start.terms)
+    if few := _few_steps(job, metered):
+        logging.getLogger("secateur").warning(few)
+    if job.drop_limit is not None and not metered and free:
+        best, limits = _bisect(job, solver, start, frontier)
+    else:
+        best, limits = attempt(job, "main", solver, start, metered, job.recipe.epochs), metered
+        _note(job, best, frontier)
+        if not _accurate(job, best):
+            _refuse(job, solver, start, metered, best, frontier)
+    answer = Answer(best, None, frontier, [few] if few else [])
+    if {"one_shot", "one_shot_raw"} & set(job.recipe.baselines) and not solver.instant:
+        _baseline(job, start, limits, answer)
+    return answer
+
+
+def _few_steps(job: Job, metered: tuple[Limit, ...]) -> str | None:
+    """Said before the training, while it can still be changed."""
+    rate = max((job.dense_cost(x.kind) / x.value for x in metered), default=1.0)
+    return too_few(job.steps(job.recipe.epochs), rate, job.recipe.epochs)
+
+
+def _baseline(job: Job, start: Net, limits: tuple[Limit, ...], answer: Answer) -> None:
+    """One-shot under the same limits for as many epochs; it is the answer when it is better on validation."""
+    solver = catalog.load("solvers", "one_shot")()
+    epochs = job.recipe.epochs if "one_shot" in job.recipe.baselines else 0.0
+    try:
+        answer.one_shot = attempt(job, "one_shot", solver, start, limits, epochs)
+    except BudgetError as e:
+        answer.notes.append(f"one-shot projection could not meet the budget at all: {e}")
+        return
+    if epochs and job.setting.better(answer.one_shot.metric, answer.best.metric):
+        answer.notes.append(
+            f"one-shot with equal retraining was better on validation ({answer.one_shot.metric:.4f} against "
+            f"{answer.best.metric:.4f}) and is the answer; try more epochs or another solver setting"
+        )
+        answer.best = replace(answer.one_shot, outcome="one_shot_better")
+
+
+def _accurate(job: Job, candidate: Candidate) -> bool:
+    return job.drop_limit is None or job.drop(candidate.metric) <= job.drop_limit + _SLACK
+
+
+def _note(job: Job, candidate: Candidate, frontier: list[dict[str, float]]) -> None:
+    frontier.append({"nbytes": candidate.nbytes, "accuracy_drop": job.drop(candidate.metric)})
+
+
+def _refuse(
+    job: Job, solver: Solver, start: Net, limits: tuple[Limit, ...], best: Candidate, frontier: list[dict[str, float]]
+) -> None:
+    """The size fits and the accuracy does not: see what looser sizes give, then say so."""
+    scale = 1.0
+    for i in range(_FRONTIER if limits else 0):
+        scale *= 1.5
+        looser = tuple(Limit(x.kind, x.value * scale) for x in limits)
+        candidate = attempt(job, f"looser{i}", solver, start, looser, job.recipe.epochs)
+        _note(job, candidate, frontier)
+        if _accurate(job, candidate):
+            break
+    seen = "; ".join(f"{p['nbytes']:.0f} bytes: drop {100 * p['accuracy_drop']:.2f} pt" for p in frontier)
+    raise BudgetError(
+        f"budget: accuracy_drop <= {100 * (job.drop_limit or 0):g} pt was missed with "
+        f"{100 * job.drop(best.metric):.2f} pt on validation; reached: {seen}; allow a larger drop or size, train "
+        "longer (solver.epochs) or constrain less",
+        job.drop(best.metric),
+    )
+
+
+def first_try(job: Job) -> Limit:
+    """Where the search begins when only the accuracy drop is limited: at an eighth of what the dense net costs."""
+    kind = job.recipe.minimise if job.recipe.minimise in ("nbytes", "nnz", "macs") else "nbytes"
+    assert kind is not None
+    return Limit(kind, job.dense_cost(kind) / _BEGIN)
+
+
+def _bisect(
+    job: Job, solver: Solver, start: Net, frontier: list[dict[str, float]]
+) -> tuple[Candidate, tuple[Limit, ...]]:
+    """Smallest size whose drop is allowed: halve while it works, then bisect between success and failure.
+
+    Warm: each attempt starts from the last success, which is smaller and closer than the dense net. Terms with given
+    levels start from the dense net each time, because their levels refer to its shapes.
+    """
+    kind = first_try(job).kind
+    given = any(t.given for t in start.terms)
+    best: Candidate | None = None
+    limits: tuple[Limit, ...] = ()
+    works, fails = job.dense_cost(kind), 0.0
+    target, step, largest = first_try(job).value, 2.0, works
+    for i in range(_ATTEMPTS):
+        begin = start if best is None or given else _warm(job, best)
+        now = (Limit(kind, max(target, 1.0)),)
+        try:
+            candidate = attempt(job, f"search{i}", solver, begin, now, job.recipe.epochs)
+        except BudgetError:
+            fails = max(fails, target)
+        else:
+            _note(job, candidate, frontier)
+            if _accurate(job, candidate):
+                best, limits, works = candidate, now, min(target, candidate.cost(kind))
+                step = step * 1.2 if not fails else step
+            else:
+                fails = max(fails, target)
+        if fails and works / fails <= _CLOSE:
+            break
+        target = math.sqrt(works * fails) if fails else works / step
+        if best is None and fails:
+            target = math.sqrt(largest * fails)
+    if best is None:
+        seen = "; ".join(f"{p['nbytes']:.0f} bytes: drop {100 * p['accuracy_drop']:.2f} pt" for p in frontier)
+        raise BudgetError(
+            f"budget: no size was found with accuracy_drop <= {100 * (job.drop_limit or 0):g} pt; reached: "
+            f"{seen or 'nothing'}; allow a larger drop or train longer (solver.epochs)",
+            min((p["accuracy_drop"] for p in frontier), default=None),
+        )
+    return best, limits
+
+
+def _warm(job: Job, last: Candidate) -> Net:
+    module = last.files.module
+    traced = graph.trace(module, job.example_inputs)
+    terms = job.terms_of(traced)
+    return Net(module, traced, terms, surgery=list(last.files.surgery))

@@ -1,0 +1,100 @@
+"""From terms and levels to feasible weights: project, check, split. Pure.
+
+Terms act in the order given, so two terms on one parameter (a channel group, then the weights inside it) compose:
+the later one must keep the earlier one's structure, which support sets do because zeros stay zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from secateur.contracts import Constraint, Term
+from secateur.terms import views
+from secateur.types import Level, Member, Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Levels = Mapping[str, Level]
+Importance = Mapping[str, "Tensor | None"]
+
+
+def project(terms: Sequence[Term], levels: Levels, weights: Weights, importance: Importance | None = None) -> Weights:
+    """The weights with every term's site replaced by its nearest member; parameters outside the terms are not listed.
+
+    Args:
+        weights: parameter name -> tensor; not changed.
+        importance: per site name the matrix h of the term's view, or None.
+    """
+    out: dict[str, Tensor] = {m.param: weights[m.param] for t in terms for m in t.site.members}
+    for term in terms:
+        level = levels[term.site.name]
+        if level is None:
+            continue
+        view = term.constraint.view
+        h = None if importance is None else importance.get(term.site.name)
+        near = term.constraint.project(views.matrix(term.site, view, out), level, h)
+        out.update(views.write(term.site, view, out, near))
+    return out
+
+
+def contains(terms: Sequence[Term], levels: Levels, weights: Weights) -> list[str]:
+    """Names of the sites whose weights are not members at their level; empty when all constraints hold."""
+    return [
+        t.site.name
+        for t in terms
+        if levels[t.site.name] is not None
+        and not t.constraint.contains(views.matrix(t.site, t.constraint.view, weights), levels[t.site.name])
+    ]
+
+
+def grids(terms: Sequence[Term], weights: Weights) -> dict[str, Tensor]:
+    """Scales of the parameters that a term's set holds on an integer grid of int8 codes: one, or one a row, shaped to
+    multiply the parameter.
+
+    Parameters that are gone or that something (a fold into the bias) has moved off the grid are not listed.
+    """
+    found: dict[str, Tensor] = {}
+    for term in terms:
+        for name in (m.param for m in term.site.members if m.param in weights):
+            w = weights[name].detach()
+            own = replace(term.site, op="linear") if term.site.op == "channels" else term.site
+            alone = replace(own, members=(Member(name),))
+            scale = term.constraint.grid(views.matrix(alone, "oc", {name: w}))
+            if scale is not None and scale.numel() > 1:
+                scale = views.spread(alone, scale, w)
+            if scale is not None:
+                found[name] = scale
+    return found
+
+
+def split_levels(
+    terms: Sequence[Term], levels: Levels, keep: Callable[[Constraint], bool]
+) -> tuple[tuple[Term, ...], dict[str, Level]]:
+    """Those parts of joint sets that `keep` accepts, as terms of their own with their levels."""
+    kept: list[Term] = []
+    at: dict[str, Level] = {}
+    for term in terms:
+        level = levels[term.site.name]
+        for part, part_level in term.constraint.split(level):
+            if keep(part):
+                kept.append(Term(term.site, part, part_level, term.given))
+                at[term.site.name] = part_level
+    return tuple(kept), at
+
+
+def support_only(terms: Sequence[Term], levels: Levels) -> tuple[tuple[Term, ...], dict[str, Level]]:
+    """The terms without their value constraints: what holds between the approach and the snap."""
+    return split_levels(terms, levels, lambda c: c.kind == "support")
+
+
+def has_values(terms: Sequence[Term]) -> bool:
+    """Does any term restrict the values (bits, codebook) and not only the support?"""
+    return any(t.constraint.kind != "support" for t in terms)
+
+
+def as_level(value: Any) -> Level:
+    """A level as JSON gives it back (lists become tuples again)."""
+    return tuple(as_level(v) for v in value) if isinstance(value, list) else value
