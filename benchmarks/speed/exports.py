@@ -2,9 +2,10 @@
 
     python benchmarks/speed/exports.py --out benchmarks/results/speed-exports.json
 
-The files of a network take turns in one process, one thread, batch 1; before that their answers are compared. A file's
-time is the fastest of its turns' medians: what a busy neighbour adds is not the file's. Ours must not be slower: exit
-code 1 where it is, by more than the spread that two sessions of the same file show.
+The files of a network take turns in one process, one thread, batch 1; before that their answers are compared. Where a
+session's memory happens to lie is worth up to 7 % in these small nets, so each file is opened `SESSIONS` times: its
+time is the median of its sessions, each of them the fastest of its turns' medians (what a busy neighbour adds is not
+the file's). Ours must not be slower: exit code 1 where it is, by more than 3 % and the middle half of our own sessions.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ from secateur.testing.ordinary import NETS
 
 GRAPHS = {"gcn"}  # no batch axis
 SLICE = 50  # runs in a row
+SESSIONS = 9  # of each file
 
 
 def files(name: str) -> dict[str, bytes]:
-    """`ours` twice, and what torch's two exporters write."""
+    """What Secateur writes, and what torch's two exporters write."""
     net, inputs = NETS[name](0)
     free = name not in GRAPHS
     given = [f"x{i}" for i in range(len(inputs))]
@@ -45,10 +47,8 @@ def files(name: str) -> dict[str, bytes]:
         torch.onnx.export(net, inputs, script, dynamo=False, input_names=given, dynamic_axes=axes)
         shapes = tuple({0: torch.export.Dim("batch")} for _ in inputs) if free else None
         dynamo: Any = torch.onnx.export(net, inputs, dynamo=True, dynamic_shapes=shapes, verbose=False)
-    ours = to_bytes(net, inputs, dynamic_batch=free)
     return {
-        "ours": ours,
-        "ours_again": ours,
+        "ours": to_bytes(net, inputs, dynamic_batch=free),
         "dynamo": dynamo.model_proto.SerializeToString(),
         "torchscript": script.getvalue(),
     }
@@ -58,36 +58,43 @@ def timed(name: str, turns: int) -> dict[str, Any]:
     """Microseconds a run of each file, sizes, and what ONNX Runtime had to run."""
     made = files(name)
     inputs = [x[:1] if name not in GRAPHS else x for x in NETS[name](0)[1]]
-    runs = {}
+    runs: dict[tuple[str, int], Any] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", HandedOverWarning)
-        for kind, data in made.items():
-            session = InferenceSession(data, threads=1)
-            runs[kind] = session, {i.name: x.numpy() for i, x in zip(session.get_inputs(), inputs, strict=True)}
-        answers = {kind: session.run(None, feeds)[0] for kind, (session, feeds) in runs.items()}
-    for kind, y in answers.items():
-        np.testing.assert_allclose(y, answers["ours"], rtol=1e-3, atol=1e-4, err_msg=f"{name}: {kind}")
-    medians: dict[str, list[float]] = {kind: [] for kind in runs}
+        for i in range(SESSIONS):
+            for kind, data in made.items():
+                session = InferenceSession(data, threads=1)
+                feeds = {n.name: x.numpy() for n, x in zip(session.get_inputs(), inputs, strict=True)}
+                runs[kind, i] = session, feeds
+        answers = {key: session.run(None, feeds)[0] for key, (session, feeds) in runs.items()}
+    for (kind, _), y in answers.items():
+        np.testing.assert_allclose(y, answers["ours", 0], rtol=1e-3, atol=1e-4, err_msg=f"{name}: {kind}")
+    fastest = dict.fromkeys(runs, float("inf"))
     for turn in range(turns):
-        for kind in list(runs)[:: -1 if turn % 2 else 1]:
-            session, feeds = runs[kind]
-            taken = []
-            for _ in range(SLICE):
-                began = time.perf_counter()
-                session.run(None, feeds)
-                taken.append(time.perf_counter() - began)
-            medians[kind].append(1e6 * statistics.median(taken))
-    us = {kind: min(found) for kind, found in medians.items()}
-    spread = abs(us["ours"] - us.pop("ours_again")) / us["ours"]
+        for key in list(runs)[:: -1 if turn % 2 else 1]:
+            fastest[key] = min(fastest[key], _median_us(*runs[key]))
+    us = {kind: statistics.median(fastest[kind, i] for i in range(SESSIONS)) for kind in made}
+    low, _, high = statistics.quantiles((fastest["ours", i] for i in range(SESSIONS)), n=4)
+    spread = (high - low) / us["ours"]
     best = min(us["dynamo"], us["torchscript"])
     return {
         "net": name,
         "us": us,
         "spread": spread,
-        "nbytes": {kind: len(data) for kind, data in made.items() if kind != "ours_again"},
-        "handed_over": {kind: len(runs[kind][0].coverage["handed_over"]) for kind in us},
+        "ratio": us["ours"] / best,
+        "nbytes": {kind: len(data) for kind, data in made.items()},
+        "handed_over": {kind: len(runs[kind, 0][0].coverage["handed_over"]) for kind in made},
         "slower": us["ours"] > best * (1.03 + spread),
     }
+
+
+def _median_us(session: InferenceSession, feeds: dict[str, np.ndarray[Any, Any]]) -> float:
+    taken = []
+    for _ in range(SLICE):
+        began = time.perf_counter()
+        session.run(None, feeds)
+        taken.append(time.perf_counter() - began)
+    return 1e6 * statistics.median(taken)
 
 
 def main() -> int:

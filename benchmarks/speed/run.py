@@ -55,6 +55,7 @@ def provenance() -> dict[str, Any]:
         "commit": commit,
         "versions": versions,
         "python": platform.python_version(),
+        "cpu": _native.cpu_name(),
         "platform": platform.platform(),
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "command": " ".join(sys.argv),
