@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import importlib
 import lzma
 import os
 import wave
@@ -16,6 +18,7 @@ from secateur.data import fsdd, sst2
 from secateur.errors import EnvironmentFailure, FormatError, UsageError
 
 needs_data = pytest.mark.skipif(not os.environ.get("SECATEUR_DATA"), reason="SECATEUR_DATA is not set")
+PACKS = (None, lzma.compress, gzip.compress)  # told apart by the bytes, not by the name
 TAKES = (0, 5, 10, 11)  # one of the test part, one of validation, two of training
 
 
@@ -111,7 +114,7 @@ def write_reviews(folder: Path, pack=None, **changes: str) -> None:
         (folder / f"{name}.tsv{'.xz' if pack else ''}").write_bytes(pack(raw) if pack else raw)
 
 
-@pytest.mark.parametrize("pack", [None, lzma.compress])
+@pytest.mark.parametrize("pack", PACKS)
 def test_words_are_numbered_by_how_often_training_has_them(tmp_path: Path, pack) -> None:
     write_reviews(tmp_path / "sst2", pack)
     splits = data.load("sst2", tmp_path)
@@ -153,6 +156,22 @@ def test_the_real_sets_have_their_published_sizes() -> None:
     assert abs(float(sound.train.inputs.mean())) < 0.01
     assert abs(float(sound.train.inputs.std()) - 1) < 0.01
     assert int(text.train.inputs.max()) == sst2.WORDS - 1
+
+
+BUNDLED = {"digits", "cifar10_pretrained"}  # scikit-learn brings it; the same files as cifar10
+
+
+@pytest.mark.parametrize("name", [n for n in data.NAMES if n not in BUNDLED])
+def test_a_download_is_advised_only_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path / "cache"))
+    room = importlib.import_module(f"secateur.data.{name.partition(':')[0]}")
+    with pytest.raises(UsageError, match="put its files there") as refused:
+        data.load(name, tmp_path)
+    assert ("ask for the download" in str(refused.value)) == hasattr(room, "REMOTE")
+    assert ("has no download" in str(refused.value)) != hasattr(room, "REMOTE")
+    assert hasattr(room, "REMOTE") or "SECATEUR_DATA" in room.load.__doc__  # what help() says
 
 
 def write_graph(folder: Path, **changes: np.ndarray) -> None:
@@ -202,7 +221,7 @@ def test_a_damaged_graph_is_one_error(tmp_path: Path, change: dict, message: str
         data.load("planetoid:cora", tmp_path)
 
 
-@pytest.mark.parametrize("pack", [None, lzma.compress])
+@pytest.mark.parametrize("pack", PACKS)
 def test_a_text_is_windows_whose_targets_are_one_further(tmp_path: Path, pack) -> None:
     text = bytes(np.random.default_rng(0).integers(97, 123, 20_000, dtype=np.uint8))
     (tmp_path / f"tiny_shakespeare.txt{'.xz' if pack else ''}").write_bytes(pack(text) if pack else text)
@@ -219,8 +238,8 @@ def test_unusable_texts_and_members_are_named(tmp_path: Path) -> None:
     (tmp_path / "war_and_peace.txt").write_bytes(b"short")
     with pytest.raises(FormatError, match="5 characters"):
         data.load("text:war_and_peace", tmp_path)
-    (tmp_path / "tiny_shakespeare.txt.xz").write_bytes(b"not xz")
-    with pytest.raises(FormatError, match="damaged"):
+    (tmp_path / "tiny_shakespeare.txt.xz").write_bytes(lzma.compress(b"some text" * 999)[:80])
+    with pytest.raises(FormatError, match="damaged or truncated"):
         data.load("text:tiny_shakespeare", tmp_path)
     with pytest.raises(UsageError, match="planetoid:cora"):
         data.load("planetoid:pubmed", tmp_path)

@@ -101,7 +101,7 @@ def _find(data_dir: str | Path | None, download: bool) -> Path:
                 f"cifar10: {place} holds the Python version, pickled batches; reading a pickle can run any code, so it "
                 f"is refused; put the binary version ({ARCHIVE} or its .bin files) there instead"
             )
-    return open_set("cifar10", data_dir, is_there, REMOTE if download else None)
+    return open_set("cifar10", data_dir, is_there, REMOTE, download)
 
 
 def _read_batch(path: Path) -> Part:

@@ -41,14 +41,14 @@ def load(data_dir: str | Path | None = None, *, batch_size: int = 64, download: 
     """2,400 training, 300 validation and 300 test recordings: log-mel energies [1, 32 bands, 64 frames], float32.
 
     Each recording is scaled to the same loudness, cut or padded with silence at its end. All speakers are in every
-    part. Looked for in `data_dir` (or SECATEUR_DATA), its `fsdd/` and `recordings/`: the WAV files as published
-    (`3_theo_17.wav`: digit, speaker, take), or all of them packed in `fsdd.npz`. There is no download: the publisher
-    offers a repository, to be cloned.
+    part. Looked for in the folder `fsdd` of `data_dir` (or SECATEUR_DATA), or in `data_dir` itself: the folder
+    `recordings` of WAV files as published (`3_theo_17.wav`: digit, speaker, take), or all of them packed in `fsdd.npz`.
+    There is no download: the publisher offers a repository, to be cloned into a folder named `fsdd`.
 
     Source: Jakobovski et al., Free Spoken Digit Dataset, CC BY-SA 4.0. Mel scale: O'Shaughnessy 1987.
     """
     del download
-    folder = open_set(SPEC.name, data_dir, lambda f: (f / PACKED).is_file() or (f / FOLDER).is_dir(), None)
+    folder = open_set(SPEC.name, data_dir, lambda f: (f / PACKED).is_file() or (f / FOLDER).is_dir())
     found = _read_packed(folder / PACKED) if (folder / PACKED).is_file() else _read_waves(folder / FOLDER)
     parts: dict[str, list[tuple[NDArray[np.float32], int]]] = {"train": [], "validation": [], "test": []}
     for samples, digit, take in found:

@@ -5,27 +5,14 @@ Format: bytes 0, 0, type (8 = unsigned byte), rank; one big-endian uint32 per di
 
 from __future__ import annotations
 
-import gzip
-import lzma
 import math
-import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from secateur.data import compressed
 from secateur.errors import FormatError
-
-_SUFFIXES = ("", ".gz", ".xz")
-
-
-def find_idx(folder: Path, stem: str) -> Path | None:
-    """`stem`, `stem.gz` or `stem.xz` in `folder`, the first that exists, else None."""
-    for suffix in _SUFFIXES:
-        path = folder / (stem + suffix)
-        if path.is_file():
-            return path
-    return None
 
 
 def read_idx(path: str | Path, shape: tuple[int | None, ...]) -> NDArray[np.uint8]:
@@ -35,7 +22,7 @@ def read_idx(path: str | Path, shape: tuple[int | None, ...]) -> NDArray[np.uint
     hostile archive cannot fill the memory. Raises FormatError (damaged, truncated, too long, other shape or type).
     """
     path = Path(path)
-    with _opened(path) as stream:
+    with compressed.opened(path) as stream:
         try:
             head = stream.read(4 + 4 * len(shape))
             if len(head) < 4 or head[:3] != b"\0\0\x08":
@@ -60,22 +47,9 @@ def read_idx(path: str | Path, shape: tuple[int | None, ...]) -> NDArray[np.uint
                 )
             if stream.read(1):
                 raise FormatError(f"{path.name}: more bytes than its header announces", len(head) + n)
-        except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        except compressed.DAMAGED as error:
             raise FormatError(f"{path.name}: the compressed file is damaged or truncated ({error})") from error
     return np.frombuffer(body, np.uint8).reshape(found).copy()
-
-
-def _opened(path: Path) -> gzip.GzipFile | lzma.LZMAFile:
-    try:
-        with path.open("rb") as plain:
-            magic = plain.read(6)
-        if magic[:2] == b"\x1f\x8b":
-            return gzip.open(path, "rb")
-        if magic == b"\xfd7zXZ\0":
-            return lzma.open(path, "rb")
-        return path.open("rb")  # type: ignore[return-value]
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _wanted(shape: tuple[int | None, ...]) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from secateur.data.compressed import find
 from secateur.data.download import Remote
-from secateur.data.idx import find_idx, read_idx
+from secateur.data.idx import read_idx
 from secateur.data.places import open_set
 from secateur.data.spec import Spec, Splits, tensor_data
 from secateur.errors import FormatError
@@ -46,8 +47,8 @@ def load(data_dir: str | Path | None = None, *, batch_size: int = 128, download:
 
 def load_idx_set(spec: Spec, remote: Remote, data_dir: str | Path | None, batch_size: int, download: bool) -> Splits:
     """Four IDX files in MNIST's layout as splits."""
-    folder = open_set(spec.name, data_dir, lambda f: find_idx(f, FILES[0]) is not None, remote if download else None)
-    paths = [find_idx(folder, stem) for stem in FILES]
+    folder = open_set(spec.name, data_dir, lambda f: find(f, FILES[0]) is not None, remote, download)
+    paths = [find(folder, stem) for stem in FILES]
     missing = [stem for stem, path in zip(FILES, paths, strict=True) if path is None]
     if missing:
         raise FormatError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import lzma
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from secateur.data.compressed import find, read
 from secateur.data.download import Remote
 from secateur.data.places import open_set
 from secateur.data.spec import Spec, Splits, check_labels
@@ -49,12 +49,12 @@ def load(data_dir: str | Path | None = None, *, batch_size: int = 64, download: 
 
     The vocabulary are the training part's most frequent words (ties by the alphabet), numbered from 2 on; sentences
     are cut or padded with 0 at their end. Looked for in `data_dir` (or SECATEUR_DATA) and its `sst2/`: `train.tsv`,
-    `dev.tsv` and `test.tsv` (sentence, tab, label), plain or under xz; else, with `download`, fetched with checked
-    hashes.
+    `dev.tsv` and `test.tsv` (sentence, tab, label), plain, under gzip or xz; else, with `download`,
+    fetched with checked hashes.
 
     Source: Socher et al., EMNLP 2013, with two classes.
     """
-    folder = open_set(SPEC.name, data_dir, lambda f: _find(f, FILES[0]) is not None, REMOTE if download else None)
+    folder = open_set(SPEC.name, data_dir, lambda f: find(f, FILES[0]) is not None, REMOTE, download)
     parts = [_read(folder, name) for name in FILES]
     counts = Counter(word for words, _ in parts[0] for word in words)
     ranked = sorted(counts, key=lambda w: (-counts[w], w))[: WORDS - 2]
@@ -71,23 +71,15 @@ def _data(part: Sentences, numbers: dict[str, int], batch_size: int) -> TensorDa
     return TensorData(torch.from_numpy(ids), torch.tensor([label for _, label in part]), batch_size)
 
 
-def _find(folder: Path, name: str) -> Path | None:
-    return next((p for p in (folder / name, folder / f"{name}.xz") if p.is_file()), None)
-
-
 def _read(folder: Path, name: str) -> Sentences:
     """Sentences as lists of words, each with its label."""
-    path = _find(folder, name)
+    path = find(folder, name)
     if path is None:
-        raise FormatError(f"sst2: {folder} lacks {name} (plain or .xz); copy all three files there")
+        raise FormatError(f"sst2: {folder} lacks {name} (plain, .gz or .xz); copy all three files there")
     try:
-        with lzma.open(path) if path.suffix == ".xz" else path.open("rb") as stream:
-            raw = stream.read(_LIMIT + 1)
-        text = raw.decode()
-    except (lzma.LZMAError, EOFError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path.name}: cannot be read as text ({error})") from error
-    if len(raw) > _LIMIT:
-        raise FormatError(f"{path.name}: more than {_LIMIT} bytes; this is not the SST-2 file")
+        text = read(path, _LIMIT).decode()
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path.name}: not text in UTF-8 ({error})") from error
     found: Sentences = []
     for number, line in enumerate(text.splitlines(), 1):
         sentence, tab, label = line.rpartition("\t")

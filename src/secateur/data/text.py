@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import lzma
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from secateur.data.compressed import find, read
 from secateur.data.places import open_set
 from secateur.data.spec import Spec, Splits
 from secateur.data.tensors import TensorData
@@ -24,15 +24,15 @@ def load(which: str, data_dir: str | Path | None = None, *, batch_size: int = 64
 
     The alphabet are the bytes that occur, ascending; `spec.classes` names them. Scores [batch, letters, 64] fit
     cross-entropy as they are. Looked for in `data_dir` (or SECATEUR_DATA) and its `text/`: `tiny_shakespeare.txt`,
-    `war_and_peace.txt`, plain or under xz; there is no download.
+    `war_and_peace.txt`, plain, under gzip or xz; there is no download.
 
     Source: Karpathy et al. 2015, arXiv:1506.02078.
     """
     del download
-    names = (f"{which}.txt", f"{which}.txt.xz")
-    folder = open_set("text", data_dir, lambda f: any((f / n).is_file() for n in names), None)
-    path = next(folder / n for n in names if (folder / n).is_file())
-    alphabet, ids = np.unique(np.frombuffer(_bytes(path), np.uint8), return_inverse=True)
+    name = f"{which}.txt"
+    path = find(open_set("text", data_dir, lambda f: find(f, name) is not None), name)
+    assert path is not None  # open_set has looked
+    alphabet, ids = np.unique(np.frombuffer(read(path, _LIMIT), np.uint8), return_inverse=True)
     if len(ids) < 100 * (SPAN + 1):
         raise FormatError(f"{path.name}: {len(ids)} characters; at least {100 * (SPAN + 1)} are needed for three parts")
     first, second = SHARES[which]
@@ -47,14 +47,3 @@ def _windows(numbers: torch.Tensor, batch_size: int) -> TensorData:
     n = (len(numbers) - 1) // SPAN
     x, y = numbers[: n * SPAN].reshape(n, SPAN), numbers[1 : n * SPAN + 1].reshape(n, SPAN)
     return TensorData(x, y, batch_size)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        with lzma.open(path) if path.suffix == ".xz" else path.open("rb") as stream:
-            raw = stream.read(_LIMIT + 1)
-    except (lzma.LZMAError, EOFError) as error:
-        raise FormatError(f"{path.name}: the compressed text is damaged ({error})") from error
-    if len(raw) > _LIMIT:
-        raise FormatError(f"{path.name}: more than {_LIMIT} bytes; this is not the text that was meant")
-    return raw
