@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from secateur.report.advice import advice, too_few
+from secateur.report.advice import advice, is_large, too_few
 from secateur.report.verdict import findings
 
 
@@ -30,12 +30,22 @@ def record(after: float, rows: list[dict[str, Any]], name: str = "accuracy") -> 
 
 
 def test_a_small_loss_needs_no_advice() -> None:
-    assert advice(record(0.88, [row("approach", 0.2)])) == []
-    assert advice(record(0.5, [], name="loss")) != []  # a fraction by its range and direction
+    made = record(0.96, [row("approach", 0.2)])
+    for key in ("dense", "compressed"):
+        made[key]["metric"]["n_examples"] = 300  # a point is three examples
+    assert advice(made) == []
+
+
+def test_the_verdict_has_it_for_a_large_loss_of_a_share() -> None:
+    assert is_large(record(0.86, []))
+    assert not is_large(record(0.88, []))
+    assert is_large(record(0.5, [], name="loss"))  # a share by its range and direction
     wide = record(0.5, [])
     wide["dense"]["metric"] = {"name": "score", "value": 31.0, "higher_is_better": True}
     wide["compressed"]["metric"]["name"] = "score"
-    assert advice(wide) == []
+    assert not is_large(wide)
+    assert "twice the epochs" in advice(wide)[0]  # its curves are no shares, their causes not told
+    assert "To lose less" not in " ".join(f.text for f in findings(record(0.88, [row("approach", 0.2)])))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 import report_sample as sample
 
 from secateur.errors import EnvironmentFailure, FormatError, MissingExtraError
-from secateur.report import document, figures, html, next_steps, records
+from secateur.report import document, figures, html, records
 
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>&\"'`${1}{{2}}"
 
@@ -274,16 +274,31 @@ def test_the_page_says_how_to_load_the_result() -> None:
     assert "secateur.load(&quot;FOLDER&quot;, model=Tiny())" in html.render(record | {"model": "Tiny"})
 
 
+@pytest.mark.parametrize(
+    ("model", "data", "trust"),
+    [
+        ("secateur.zoo:lenet5", "mnist", False),
+        ("secateur.zoo:lenet5", "text:war_and_peace", False),  # a set of ours with a colon is no code
+        ("secateur.zoo:lenet5", "my.data:load", True),
+        ("my.nets:Net", "mnist", True),
+        ("Tiny", "Python objects", False),
+    ],
+)
+def test_the_page_asks_for_trust_where_verify_does(model: str, data: str, trust: bool) -> None:
+    page = html.render(sample.lenet5() | {"model": model, "data": data})
+    assert ("secateur verify FOLDER --trust" in page) == trust
+
+
 def test_a_fallen_accuracy_comes_with_what_to_change() -> None:
     record = sample.lenet5()
     record["compressed"]["metric"] = dict(record["dense"]["metric"])
-    assert next_steps.advice(record) == []
-    record["compressed"]["metric"]["value"] -= 0.2
-    said = " ".join(next_steps.advice(record))
-    assert "twice the epochs" in said
-    assert "raise the limit (nbytes 3.00 KB (3,000 bytes))" in said
-    assert "accuracy_drop 0.3" not in said
-    assert "twice the epochs" in html.render(record)
+    assert "too low" not in html.render(record)
+    for lost, where in ((0.05, "If the accuracy is too low"), (0.2, "To lose less")):  # once, below or in the verdict
+        record["compressed"]["metric"]["value"] = record["dense"]["metric"]["value"] - lost
+        page = html.render(record)
+        assert where in page
+        assert page.count("let the dense net teach") == 1
+        assert "allow a larger budget (nbytes 3.00 KB (3,000 bytes)):" in page
 
 
 def test_what_was_left_out_and_what_was_handed_over_is_on_the_page() -> None:

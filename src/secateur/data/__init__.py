@@ -17,12 +17,9 @@ from secateur.data.spec import Spec, Splits, as_splits, check_batches
 from secateur.data.tensors import TensorData
 from secateur.errors import UsageError
 from secateur.limits import quoted
+from secateur.shell.importing import DATA_SETS as NAMES
 from secateur.shell.importing import called, imported
-
-NAMES = (
-    *("digits", "mnist", "fashion_mnist", "cifar10", "cifar10_pretrained", "fsdd", "sst2"),
-    *("planetoid:cora", "planetoid:citeseer", "text:tiny_shakespeare", "text:war_and_peace"),
-)
+from secateur.shell.importing import is_data_path as is_path
 
 
 def load(
@@ -54,11 +51,6 @@ def load(
     room, _, member = name.partition(":")
     loader = importlib.import_module(f"secateur.data.{room}").load
     return loader(*filter(None, [member]), data_dir, download=download, **options)  # type: ignore[no-any-return]
-
-
-def is_path(name: str) -> bool:
-    """Is it `package.module:function`, which names code, and no set of ours such as `text:war_and_peace`?"""
-    return ":" in name and name.partition(":")[0] not in {n.partition(":")[0] for n in NAMES}
 
 
 def spec(name: str) -> Spec:

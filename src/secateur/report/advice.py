@@ -33,23 +33,36 @@ def too_few(steps: int, rate: float, epochs: float) -> str | None:
 
 
 def advice(record: Mapping[str, Any]) -> list[str]:
-    """What to change, the likeliest cause first; empty while no more than `LOST` of a fraction was lost."""
+    """What to change, the likeliest cause first; empty where the metric fell by no more than its noise."""
     dense, small = record["dense"].get("metric") or {}, record["compressed"].get("metric") or {}
-    if dense.get("value") is None or small.get("value") is None:
+    gap, error = words.difference(dense, small)
+    if gap is None or gap >= -2 * (error or 0.0):
         return []
-    share = words.is_fraction(small) or (words.higher_is_better(small) and 0 <= dense["value"] <= 1)
-    if not share:
-        return []
-    sign = 1.0 if words.higher_is_better(small) else -1.0
-    if sign * (dense["value"] - small["value"]) <= LOST:
-        return []
-    rows = [r for r in record.get("history") or [] if str(r.get("stage", "")).startswith("main.")]
-    found = [*_diverged(rows), *_in_stages(rows, dense["value"], sign), *_still_rising(rows, sign)]
+    found: list[str] = []
+    if _is_share(dense, small):
+        sign = 1.0 if words.higher_is_better(small) else -1.0
+        rows = [r for r in record.get("history") or [] if str(r.get("stage", "")).startswith("main.")]
+        found = [*_diverged(rows), *_in_stages(rows, dense["value"], sign), *_still_rising(rows, sign)]
+    sizes = [item for item in record["budget"] if item["name"] != "accuracy_drop"]
+    limits = ", ".join(f"{i['name']} {words.amount(i['name'], i.get('asked'))}" for i in sizes)
+    larger = f"allow a larger budget ({limits})" if limits else "allow a larger budget"
     return [
-        *found,
-        "allow a larger budget: half the reduction usually costs far less than half the loss",
+        *(found or ["train longer: twice the epochs (solver.epochs) is the first thing to try"]),
+        f"{larger}: half the reduction usually costs far less than half the loss",
+        *(["spare the first or the last layer: exclude in the recipe"] if len(record["layers"]) > 1 else []),
         "let the dense net teach: objective and polish_objective: [{name: task}, {name: distillation, weight: 0.5}]",
     ]
+
+
+def is_large(record: Mapping[str, Any]) -> bool:
+    """Did a metric that is a share fall by more than `LOST`?"""
+    dense, small = record["dense"].get("metric") or {}, record["compressed"].get("metric") or {}
+    gap, _ = words.difference(dense, small)
+    return gap is not None and gap < -LOST and _is_share(dense, small)
+
+
+def _is_share(dense: Mapping[str, Any], small: Mapping[str, Any]) -> bool:
+    return words.is_fraction(small) or (words.higher_is_better(small) and 0 <= dense["value"] <= 1)
 
 
 def _diverged(rows: Sequence[Mapping[str, Any]]) -> list[str]:

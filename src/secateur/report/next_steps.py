@@ -7,9 +7,8 @@ from html import escape
 from typing import Any
 
 from secateur.report import document, words
-from secateur.report.verdict import difference
-
-_ZOO = "secateur.zoo:"
+from secateur.report.advice import advice, is_large
+from secateur.shell.importing import ZOO, is_data_path
 
 
 def section(record: Mapping[str, Any]) -> str:
@@ -21,27 +20,10 @@ def section(record: Mapping[str, Any]) -> str:
     ]
     shown = "".join(f"<h3>{escape(title)}</h3><pre>{escape(code)}</pre>" for title, code in parts)
     shown += f"<h3>Check it again</h3><pre>secateur verify FOLDER{_trust(record)}</pre>"
-    if said := advice(record):
+    if (said := advice(record)) and not is_large(record):  # a large loss has them in the verdict
         shown += f"<h3>If the accuracy is too low</h3><ul>{''.join(f'<li>{escape(line)}</li>' for line in said)}</ul>"
     hint = "FOLDER is where this page lies, beside model.sct, model.onnx and model.safetensors."
     return document.section("next", "What next", f'<div class="panel next">{shown}</div>', hint)
-
-
-def advice(record: Mapping[str, Any]) -> list[str]:
-    """What to change where the metric fell by more than its noise; empty where it did not."""
-    gap, error = difference(record["dense"].get("metric"), record["compressed"].get("metric"))
-    if gap is None or gap >= -2 * (error or 0.0):
-        return []
-    sizes = [item for item in record["budget"] if not str(item["name"]).startswith("accuracy")]
-    lines = ["Train longer: twice the epochs (solver.epochs) is the first thing to try."]
-    if sizes:
-        limits = ", ".join(f"{i['name']} {words.amount(str(i['name']), i.get('asked'))}" for i in sizes)
-        lines.append(
-            f"Ask for less: raise the limit ({limits}), or let accuracy_drop be the limit and size the result."
-        )
-    if len(record["layers"]) > 1:
-        lines.append("Spare what is sensitive: leave the first or the last layer out by exclude= in the recipe.")
-    return [*lines, "Teach it: with objective distillation the dense net's outputs are the targets."]
 
 
 def left_out(record: Mapping[str, Any]) -> str:
@@ -68,7 +50,7 @@ def left_out(record: Mapping[str, Any]) -> str:
 
 def _torch(record: Mapping[str, Any]) -> str:
     model = str(record["model"])
-    if model.startswith(_ZOO):
+    if model.startswith(ZOO):
         return 'import secateur\nnet = secateur.load("FOLDER")  # a plain nn.Module in eval mode'
     if ":" in model:
         package, name = model.split(":", 1)
@@ -77,8 +59,10 @@ def _torch(record: Mapping[str, Any]) -> str:
 
 
 def _trust(record: Mapping[str, Any]) -> str:
-    ours = str(record["model"]).startswith(_ZOO) and ":" not in str(record["data"])
-    return "" if ours or ":" not in str(record["model"]) else " --trust"
+    model, data = str(record["model"]), str(record["data"])
+    if ":" not in model:  # a run of Python objects, whose folder names no code
+        return ""
+    return "" if model.startswith(ZOO) and not is_data_path(data) else " --trust"
 
 
 def _session(record: Mapping[str, Any], imports: str, package: str, file: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from secateur.report import words
-from secateur.report.advice import advice
+from secateur.report.advice import advice, is_large
 
 # A layer that still holds this share of the file or of the work is worth a sentence.
 _LARGE_SHARE = 0.5
@@ -58,7 +58,7 @@ def findings(record: Mapping[str, Any]) -> list[Finding]:
         *_speed(record),
         *_baselines(record),
         *_where_it_does_not_pay(record),
-        *(Finding("not_won", f"To lose less: {line}.") for line in advice(record)),
+        *(Finding("not_won", f"To lose less: {line}.") for line in (advice(record) if is_large(record) else ())),
     ]
     order = {"failed": 0, "won": 1, "not_won": 2}
     return sorted(every, key=lambda f: order[f.kind])
@@ -118,7 +118,7 @@ def _size(record: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _accuracy(record: Mapping[str, Any]) -> Iterator[Finding]:
     before, after = record["dense"].get("metric"), record["compressed"].get("metric")
-    gap, error = difference(before, after)
+    gap, error = words.difference(before, after)
     if gap is None or before is None or after is None:
         return
     if after.get("difference_std_error") is not None:  # measured on pairs of answers to the same examples
@@ -229,7 +229,7 @@ def _baselines(record: Mapping[str, Any]) -> Iterator[Finding]:
         ("control", "A small dense net trained as long, at the same size,"),
     ):
         other = (record.get(key) or {}).get("metric")
-        gap, error = difference(other, best)
+        gap, error = words.difference(other, best)
         if gap is None or best is None or (key == "one_shot" and record.get("outcome") == "one_shot_better"):
             continue
         pair = f"{words.metric(other)} against {words.metric(best)}{_sizes(record[key], record['compressed'])}"
@@ -279,21 +279,6 @@ def _where_it_does_not_pay(record: Mapping[str, Any]) -> Iterator[Finding]:
             yield Finding("not_won", text)
         if layer.get("note"):
             yield Finding("not_won", f"{layer['name']}: {layer['note']}")
-
-
-def difference(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> tuple[float | None, float | None]:
-    """How much better `after` is (negative = worse), and the standard error of that difference.
-
-    Both nets are read on the same examples; without the pairs, the errors are added as if independent, which is on
-    the careful side.
-    """
-    if not before or not after or before.get("value") is None or after.get("value") is None:
-        return None, None
-    gap = after["value"] - before["value"]
-    if not words.higher_is_better(after):
-        gap = -gap
-    a, b = words.standard_error(before), words.standard_error(after)
-    return gap, None if a is None or b is None else math.hypot(a, b)
 
 
 def _factor(before: float | None, after: float | None) -> float | None:

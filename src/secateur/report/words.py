@@ -103,6 +103,21 @@ def standard_error(metric: Mapping[str, Any]) -> float | None:
     return math.sqrt(value * (1 - value) / n)
 
 
+def difference(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> tuple[float | None, float | None]:
+    """How much better `after` is (negative = worse), and the standard error of that difference.
+
+    Both nets are read on the same examples; without the pairs, the errors are added as if independent, which is on
+    the careful side.
+    """
+    if not before or not after or before.get("value") is None or after.get("value") is None:
+        return None, None
+    gap = after["value"] - before["value"]
+    if not higher_is_better(after):
+        gap = -gap
+    a, b = standard_error(before), standard_error(after)
+    return gap, None if a is None or b is None else math.hypot(a, b)
+
+
 def metric(m: Mapping[str, Any] | None, with_error: bool = True) -> str:
     """99.27 % ± 0.09, or 0.1234 ± 0.0011 for what is not a fraction."""
     if not m or m.get("value") is None:

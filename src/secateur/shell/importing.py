@@ -1,4 +1,4 @@
-"""What a user names as `package.module:attribute`: imported, and called when it is callable."""
+"""What a user names: data sets and models of ours, or code as `package.module:attribute`, imported and called."""
 
 from __future__ import annotations
 
@@ -12,6 +12,17 @@ from typing import Any
 
 from secateur.errors import SecateurError, UsageError
 from secateur.limits import QUOTED, quoted
+
+ZOO = "secateur.zoo:"  # models that are code of ours begin so
+DATA_SETS = (  # and these are the data sets
+    *("digits", "mnist", "fashion_mnist", "cifar10", "cifar10_pretrained", "fsdd", "sst2"),
+    *("planetoid:cora", "planetoid:citeseer", "text:tiny_shakespeare", "text:war_and_peace"),
+)
+
+
+def is_data_path(name: str) -> bool:
+    """Is it `package.module:function`, which names code, and no set of ours such as `text:war_and_peace`?"""
+    return ":" in name and name.partition(":")[0] not in {n.partition(":")[0] for n in DATA_SETS}
 
 
 def imported(path: str, what: str, example: str) -> Any:
