@@ -49,7 +49,7 @@ def test_every_page_is_in_the_sites_menu() -> None:
 
 
 def test_the_notebook_is_the_tutorial() -> None:
-    """Cell by cell, and it was run from top to bottom without an error."""
+    """Cell by cell, run from top to bottom without an error, by a Secateur that says what today's says."""
     notebook = script("notebook")
     book = json.loads(notebook.NOTEBOOK.read_text(encoding="utf-8"))
     asked = list(notebook.cells(notebook.PAGE.read_text(encoding="utf-8")))
@@ -59,6 +59,9 @@ def test_the_notebook_is_the_tutorial() -> None:
     kinds = {o["output_type"] for c in code for o in c["outputs"]}
     assert "stream" in kinds
     assert "error" not in kinds
+    said = "".join(line for c in code for o in c["outputs"] for line in o.get("text", ()))
+    assert "no `constrain` was given: a limit on nbytes takes [topk, codebook]" in said
+    assert "calibration error" in said
 
 
 def test_the_readme_follows_a_users_questions() -> None:
