@@ -22,7 +22,7 @@ def command(
     file: Path = typer.Argument(..., help="An .onnx or .sct file."),
     input_: Path = typer.Option(..., "--input", help="x.npy (one input) or x.npz (arrays by input name)."),
     output: Path = typer.Option(..., "--output", help="y.npz, one array per output name."),
-    threads: int | None = typer.Option(None, "--threads", min=1, help="Threads of the engine; default: all CPUs the process may use."),
+    threads: int | None = typer.Option(None, "--threads", min=1, help="Default: all CPUs the process may use."),
     tune: str | None = typer.Option(None, "--tune", help="Time the best kernels first: off, fast, full."),
 ) -> None:
     """Run a model on arrays from a file and write its outputs.
