@@ -11,7 +11,7 @@ import report_sample as sample
 from rich.console import Console
 
 from secateur.report import tables, words
-from secateur.report.verdict import difference, findings, headline
+from secateur.report.verdict import findings, headline
 
 
 @pytest.mark.parametrize(
@@ -149,10 +149,10 @@ def test_a_layer_that_is_most_of_the_file_is_named() -> None:
 
 def test_differences_are_read_in_the_right_direction() -> None:
     loss = {"name": "loss", "value": 0.2, "std_error": 0.03}
-    gap, error = difference(loss, loss | {"value": 0.1, "std_error": 0.04})
+    gap, error = words.difference(loss, loss | {"value": 0.1, "std_error": 0.04})
     assert gap == pytest.approx(0.1)
     assert error == pytest.approx(math.hypot(0.03, 0.04))
-    assert difference(None, loss) == (None, None)
+    assert words.difference(None, loss) == (None, None)
 
 
 def test_accuracy_that_holds_counts_as_won() -> None:
