@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from secateur.report import words
+from secateur.report.records import is_number
 from secateur.report.tables import COLUMNS, runtimes
 from secateur.report.verdict import runtime_name
 
@@ -183,7 +184,7 @@ def latency(record: Mapping[str, Any]) -> Figure | None:
 
 def frontier(record: Mapping[str, Any]) -> Figure | None:
     """The sizes a search went through and what accuracy each cost, with the limits that were asked for."""
-    seen = [p for p in record.get("frontier") or [] if _number(p.get("nbytes")) and _number(p.get("accuracy_drop"))]
+    seen = [p for p in record.get("frontier") or [] if is_number(p.get("nbytes")) and is_number(p.get("accuracy_drop"))]
     if len(seen) < 2:
         return None
     seen = sorted(seen, key=lambda p: p["nbytes"])
@@ -407,7 +408,3 @@ def _unique(names: Sequence[str]) -> list[str]:
         seen[name] = seen.get(name, 0) + 1
         out.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return out
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -28,17 +28,16 @@ Record = dict[str, Any]
 # What a value must be: checked by name, said in the message.
 _KINDS: dict[str, tuple[str, Any]] = {
     "text": ("text", lambda v: isinstance(v, str)),
-    "count": ("a whole number >= 0", lambda v: _is_number(v) and v >= 0 and float(v).is_integer()),
-    "number": ("a finite number", lambda v: _is_number(v)),
-    "amount": ("a finite number >= 0", lambda v: _is_number(v) and v >= 0),
+    "count": ("a whole number >= 0", lambda v: is_number(v) and v >= 0 and float(v).is_integer()),
+    "number": ("a finite number", lambda v: is_number(v)),
+    "amount": ("a finite number >= 0", lambda v: is_number(v) and v >= 0),
     "flag": ("true or false", lambda v: isinstance(v, bool)),
     "set": ("a set as in a recipe", lambda v: isinstance(v, dict | list)),
     "mapping": ("an object", lambda v: isinstance(v, dict)),
-    "names": ("a list of names", lambda v: isinstance(v, list) and all(isinstance(x, str) for x in v)),
     "level": ("a level: a number, or a list of them", lambda v: _is_level(v)),
     "axes": (
         "a list of sizes and names",
-        lambda v: isinstance(v, list) and all(s is None or isinstance(s, str) or _is_number(s) for s in v),
+        lambda v: isinstance(v, list) and all(s is None or isinstance(s, str) or is_number(s) for s in v),
     ),
     "shape": (
         "a list of whole numbers",
@@ -80,8 +79,6 @@ _LAYER = {
 }
 _TERM = {
     "site": "text",
-    "weights": "names",
-    "constraint": "text",
     "level": "level?",
     "given": "flag",
     "n_cuts": "count?",
@@ -248,7 +245,7 @@ def _each_number(row: Any, where: str) -> None:
     if not isinstance(row, dict):
         raise FormatError(f"{where} is {_came(row)}; an object is needed")
     for key, value in row.items():
-        if value is not None and not isinstance(value, str | bool) and not _is_number(value):
+        if value is not None and not isinstance(value, str | bool) and not is_number(value):
             raise FormatError(f"{where}.{key} is {_came(value)}; a finite number or text is needed")
 
 
@@ -268,7 +265,8 @@ def _list(item: Mapping[str, Any], key: str, where: str) -> Iterable[Any]:
     return value
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """A finite number of a size that means something, and no flag."""
     # Above 2^63 nothing here is meant, and float() of a longer integer may overflow.
     return (
         isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63 and math.isfinite(value)
@@ -276,11 +274,11 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_level(value: Any) -> bool:
-    return _is_number(value) or (isinstance(value, list) and all(v is None or _is_number(v) for v in value))
+    return is_number(value) or (isinstance(value, list) and all(v is None or is_number(v) for v in value))
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and _is_number(value) and value >= 0
+    return isinstance(value, int) and is_number(value) and value >= 0
 
 
 def _came(value: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from secateur.report.figures import Figure
+from secateur.report.records import is_number
 
 _MAX_POINTS = 2000  # per curve; more than a screen has columns
 # Panels of the training curves: title, keys that belong there, logarithmic?
@@ -126,7 +127,7 @@ def _runs(history: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]
     own: list[dict[str, Any]] = []
     other: list[dict[str, Any]] = []
     for row in history:
-        if _number(row.get("step")):
+        if is_number(row.get("step")):
             stage = str(row.get("stage") or "")
             (other if stage.startswith("one_shot.") else own).append(dict(row) | {"stage": stage.removeprefix("main.")})
     if not own or not other:
@@ -138,7 +139,7 @@ def _runs(history: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]
 
 
 def _line(rows: Sequence[Mapping[str, Any]], key: str, log: bool) -> list[tuple[float, float]]:
-    points = [(row["step"], row[key]) for row in rows if _number(row.get(key))]
+    points = [(row["step"], row[key]) for row in rows if is_number(row.get(key))]
     if key == "sparsity":  # 0.99 and 0.999 look the same; what is kept does not
         points = [(x, 1 - y) for x, y in points]
     if log:
@@ -203,7 +204,3 @@ def _panel_title(text: str, x: float, y: float) -> dict[str, Any]:
         "showarrow": False,
         "font": {"size": 13, "color": "@ink"},
     }
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
