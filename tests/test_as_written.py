@@ -21,8 +21,8 @@ import secateur
 from secateur import graph
 from secateur.engine import peers
 from secateur.errors import RecordError, SecateurError, UnsupportedError, UsageError
-from secateur.export import membership
 from secateur.export import onnx as export
+from secateur.export import stored
 from secateur.graph.unwrapping import plain, reparametrized
 from secateur.proof import record
 from secateur.proof.judge import feeds
@@ -243,7 +243,7 @@ def test_bags_of_embeddings_are_sites_and_written_without_a_loop(mode: str) -> N
     inputs = (x, torch.rand(2, 5)) if mode == "sum" else (x,)
     assert {s.name: s.op for s in graph.trace(net, inputs).sites}["e.weight"] == "embedding"
     data = export.to_bytes(net, inputs)  # compares with torch on batches of 1 and 3
-    assert "e.weight" in membership.initializers(data)
+    assert "e.weight" in stored.initializers(data)
     assert not {"If", "Loop"} & {n.op_type for n in onnx.load_model_from_string(data).graph.node}
 
 
@@ -276,7 +276,7 @@ def test_graphs_with_branches_are_written_as_torch_writes_them() -> None:
     model = onnx.load_model_from_string(data)
     assert "If" in {n.op_type for n in model.graph.node}
     assert [i.name for i in (*model.graph.input, *model.graph.output)] == ["x", "h"]
-    assert {"a.weight", "b.weight"} <= set(membership.initializers(data))
+    assert {"a.weight", "b.weight"} <= set(stored.initializers(data))
 
 
 # ---- loaders ---------------------------------------------------------------------------------------------------

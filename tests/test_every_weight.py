@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations, parametrize
 import secateur
 from secateur import catalog
 from secateur.contracts import Term
-from secateur.export import membership
+from secateur.export import membership, stored
 from secateur.export.membership import Asked
 from secateur.export.onnx import to_bytes, with_weights
 from secateur.graph import trace
@@ -67,7 +67,7 @@ def test_all_weights_are_held_and_written(sets: Any, budget: dict[str, Any]) -> 
     )
     assert {t["site"] for t in result.report["terms"]} == WEIGHTS
     assert result.report["left_out"] == []
-    written = membership.initializers(result.files.onnx)
+    written = stored.initializers(result.files.onnx)
     for name, p in result.model.named_parameters():
         np.testing.assert_array_equal(written[name], p.detach().numpy(), err_msg=name)
     kept = {name: int(np.count_nonzero(written[name])) for name in WEIGHTS}
@@ -131,7 +131,7 @@ def test_weights_computed_for_a_recurrent_layer_are_baked_where_its_forward_read
     with torch.no_grad():
         bare[0].weight_hh_l0.zero_()
     assert not torch.equal(bare(x)[0], want)
-    tensors = [numpy for numpy in membership.initializers(to_bytes(bare, x)).values() if numpy.shape == (12, 4)]
+    tensors = [numpy for numpy in stored.initializers(to_bytes(bare, x)).values() if numpy.shape == (12, 4)]
     assert len(tensors) == 1
     assert not tensors[0].any()
 

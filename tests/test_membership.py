@@ -15,7 +15,7 @@ import secateur
 from secateur import catalog, graph
 from secateur.constraints.both import Both
 from secateur.contracts import Term
-from secateur.export import membership
+from secateur.export import membership, stored
 from secateur.export.membership import Asked
 from secateur.types import Member, Site
 
@@ -56,9 +56,9 @@ def test_a_joint_set_over_coupled_layers_holds_in_all_of_them(values: dict[str, 
         "bench": {"seconds": 0.01, "against": []},
     }
     result = secateur.compress(Residual(), data(), valid=data(), budget={"nnz": 110}, recipe=recipe)
-    stored = membership.initializers(result.files.onnx)
-    both = np.concatenate([stored["a.weight"].ravel(), stored["b.weight"].ravel()])
-    assert stored["a.weight"].shape[0] < 12
+    kept = stored.initializers(result.files.onnx)
+    both = np.concatenate([kept["a.weight"].ravel(), kept["b.weight"].ravel()])
+    assert kept["a.weight"].shape[0] < 12
     assert len(np.unique(both[both != 0])) <= n_values
     (term,) = result.report["terms"]
     assert term["weights"] == ["a.weight", "b.weight"]
@@ -118,6 +118,6 @@ def test_codes_and_transposed_weights_are_read_as_the_graph_uses_them() -> None:
     model.graph.initializer.append(numpy_helper.from_array(np.array([[1, -2], [3, 0]], np.int8), "a.weight"))
     model.graph.initializer.append(numpy_helper.from_array(np.array([0.5, 2], np.float32), "s"))
     model.graph.node.append(onnx.helper.make_node("DequantizeLinear", ["a.weight", "s"], ["w"], axis=0))
-    found = membership.initializers(model.SerializeToString())
+    found = stored.initializers(model.SerializeToString())
     assert np.array_equal(found["a.weight"], [[0.5, -1], [6, 0]])
     assert found["b.weight"].shape == (3, 1)

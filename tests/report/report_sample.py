@@ -128,8 +128,6 @@ def lenet5() -> dict[str, Any]:
         "terms": [
             {
                 "site": name,
-                "weights": [name],
-                "constraint": "topk + codebook",
                 "with": [{"name": "topk"}, {"name": "codebook"}],
                 "level": [nnz, 8],
                 "given": False,

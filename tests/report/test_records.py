@@ -58,7 +58,6 @@ def _set(record: dict[str, Any], path: str, value: Any) -> None:
         ("compressed/metric/difference_std_error", "x", r"compressed\.metric\.difference_std_error is 'x'"),
         ("terms/0/level", {}, r"terms\[0\]\.level is \{\}; a level"),
         ("terms/1/level", [3, "x"], r"terms\[1\]\.level is \[3, 'x'\]"),
-        ("terms/0/weights", "a", r"terms\[0\]\.weights is 'a'; a list of names is needed"),
         ("terms/0/with", "topk", r"terms\[0\]\.with is 'topk'; a set as in a recipe is needed"),
         ("terms/0/place", "fc1", r"terms\[0\]\.place is 'fc1'; an object is needed"),
         ("terms/0/n_cuts", -1, r"terms\[0\]\.n_cuts is -1"),

@@ -49,8 +49,6 @@ def to_record(term: Term, level: Level, n_cuts: int) -> dict[str, Any]:
     site = term.site
     return {
         "site": site.name,
-        "weights": list(dict.fromkeys(m.param for m in site.members)),
-        "constraint": term.constraint.name,
         "with": settings_of(term.constraint),
         "level": level,
         "given": term.given,

@@ -253,7 +253,7 @@ def _latencies(job: Job, dense: Written, answer: Answer, inputs: Any) -> dict[st
     from secateur.engine.bench import bench
 
     asked, best = job.recipe.bench, answer.best
-    names = _input_names(best.files.sct)
+    names = [i["name"] for i in _inputs(best.files.sct)]
     arrays = feeds(names, inputs)
     common: dict[str, Any] = {
         "threads": asked.threads,
@@ -285,10 +285,6 @@ def _steps(sct: bytes) -> list[dict[str, Any]]:
 
 def _inputs(sct: bytes) -> list[dict[str, Any]]:
     return [{"name": i.name, "type": i.type, "shape": list(i.shape)} for i in InferenceSession(sct).get_inputs()]
-
-
-def _input_names(model: bytes) -> list[str]:
-    return [i.name for i in InferenceSession(model).get_inputs()]
 
 
 def versions() -> dict[str, str]:

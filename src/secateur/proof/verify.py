@@ -68,6 +68,22 @@ class Given:
     evaluate: Callable[[nn.Module], float] | None = None
 
 
+@dataclass(frozen=True)
+class _Files:
+    """What a run's folder holds, read once.
+
+    Attributes:
+        onnx, sct: the two model files. unpacked: the ONNX file that `sct` gives.
+        state: `model.safetensors` by name. cuts: `surgery.json`.
+    """
+
+    onnx: bytes
+    sct: bytes
+    unpacked: bytes
+    state: Mapping[str, Array]
+    cuts: Sequence[Mapping[str, Any]]
+
+
 def verify(
     folder: str | Path, data_dir: Path | None = None, *, trust: bool = False, given: Given | None = None
 ) -> Shown:
@@ -93,20 +109,19 @@ def verify(
             f"{folder}: {', '.join(missing)} missing; give the folder of a finished `secateur compress` run"
         )
     report, recipe = records.read(folder), Recipe.of_run(folder / "recipe.yaml")
-    onnx, sct = (folder / "model.onnx").read_bytes(), (folder / "model.sct").read_bytes()
-    checks = _Checks()
-    _check_files(report, onnx, sct, checks)
-    _check_tensors(report, sct, _tensors(folder / "model.safetensors"), checks)
-    _check_sets(folder, report, onnx, checks)
-    reached = {"nbytes": float(len(sct))}
+    files, checks = _files(folder), _Checks()
+    _check_files(report, files, checks)
+    _check_tensors(report, files, checks)
+    _check_sets(report, files, checks)
+    reached = {"nbytes": float(len(files.sct))}
     if given is not None:
-        reached |= _check_given(given, report, (onnx, sct), checks)
+        reached |= _check_given(given, report, files, checks)
     elif recipe.data is None or recipe.model is None:
         why = "the run was made from Python objects; call Result.verify there"
         for name in (TOTAL_NNZ, TOTAL_MACS, OUTPUTS):
             checks.skip(name, why)
     else:
-        reached |= _check_module(folder, recipe, report, (onnx, sct), data_dir, checks, trust)
+        reached |= _check_module(folder, recipe, report, files, data_dir, checks, trust)
     _check_budget(recipe, report, reached, checks)
     passed = all(c["passed"] is not False for c in checks.rows)
     return Shown({"folder": str(folder), "passed": passed, "checks": checks.rows}, _show)
@@ -142,21 +157,21 @@ class _Checks:
         self.add(name, claimed, None, None, why)
 
 
-def _check_files(report: dict[str, Any], onnx: bytes, sct: bytes, checks: _Checks) -> None:
-    """What needs nothing but the two model files."""
-
-    checks.equal("bytes of model.sct", report["compressed"].get("nbytes"), len(sct))
-    unpacked = _unpacked(sct)
-    checks.equal("model.sct unpacks and packs again to the same bytes", True, formats.pack(unpacked) == sct)
-    checks.equal("model.onnx packs to model.sct", True, sct in (formats.pack(onnx), formats.pack(dequantised(onnx))))
-
-
-def _unpacked(sct: bytes) -> bytes:
-
+def _files(folder: Path) -> _Files:
+    onnx, sct = (folder / "model.onnx").read_bytes(), (folder / "model.sct").read_bytes()
     try:
-        return formats.unpack(sct)
+        unpacked = formats.unpack(sct)
     except FormatError as e:
         raise FormatError(f"model.sct: {e}") from None
+    return _Files(onnx, sct, unpacked, _tensors(folder / "model.safetensors"), surgery_of(folder))
+
+
+def _check_files(report: dict[str, Any], files: _Files, checks: _Checks) -> None:
+    """What needs nothing but the two model files."""
+    onnx, sct = files.onnx, files.sct
+    checks.equal("bytes of model.sct", report["compressed"].get("nbytes"), len(sct))
+    checks.equal("model.sct unpacks and packs again to the same bytes", True, formats.pack(files.unpacked) == sct)
+    checks.equal("model.onnx packs to model.sct", True, sct in (formats.pack(onnx), formats.pack(dequantised(onnx))))
 
 
 def _tensors(path: Path) -> dict[str, Array]:
@@ -169,13 +184,13 @@ def _tensors(path: Path) -> dict[str, Array]:
         raise FormatError(f"{path}: damaged ({e})") from None
 
 
-def _check_tensors(report: dict[str, Any], sct: bytes, state: Mapping[str, Array], checks: _Checks) -> None:
+def _check_tensors(report: dict[str, Any], files: _Files, checks: _Checks) -> None:
     """The layers of the report, counted in the packed file, and the packed file's tensors against model.safetensors.
 
     Every layer and every tensor is accounted for: found in the packed file under its name or rearranged, or named by
     the report as absent (folded into constants, or of no effect), and then counted in model.safetensors.
     """
-    onnx = _unpacked(sct)
+    onnx, state = files.unpacked, files.state
     found = stored.find(onnx, state)
     floats = {k: v for k, v in state.items() if v.dtype.kind == "f"}
     expected = norms.as_written(onnx, floats)
@@ -206,35 +221,34 @@ def _check_module(
     folder: Path,
     recipe: Recipe,
     report: dict[str, Any],
-    files: tuple[bytes, bytes],
+    files: _Files,
     data_dir: Path | None,
     checks: _Checks,
     trust: bool,
 ) -> dict[str, float]:
     """What needs the rebuilt module or the data; what the budget's kinds came to."""
 
-    onnx, sct = files
     if not trust:
         check_ours(folder, recipe.model or "", recipe.data or "")
     splits = data.load(recipe.data or "", data_dir)
     module = rebuild(folder, None, trust)
     example = example_of(module, splits.train, recipe)
-    rows = written.fixed_batch(onnx) if example.batched else None
-    names = [i.name for i in _session(sct).get_inputs()]
+    rows = written.fixed_batch(files.onnx) if example.batched else None
+    names = [i.name for i in _session(files.sct).get_inputs()]
     fed = real_inputs(names, splits, example, rows or 256)
     flat = Flat(module, example.inputs, names)
     reached = _check_network(module, example, (flat, {n: fed[n] for n in names}), report, files, checks)
-    _check_recipe(folder, recipe, report, splits.train, onnx, checks)
-    drop = _check_metrics(folder, recipe, report, splits, module, _engine(sct, rows), checks)
+    _check_recipe(recipe, report, splits.train, files, checks)
+    drop = _check_metrics(folder, recipe, report, splits, module, _engine(files.sct, rows), checks)
     return {**reached, "accuracy_drop": drop}
 
 
-def _check_given(given: Given, report: dict[str, Any], files: tuple[bytes, bytes], checks: _Checks) -> dict[str, float]:
+def _check_given(given: Given, report: dict[str, Any], files: _Files, checks: _Checks) -> dict[str, float]:
     """The same for a run of Python objects."""
 
-    session = _session(files[1])
+    session = _session(files.sct)
     names = [i.name for i in session.get_inputs()]
-    rows = written.fixed_batch(files[0]) if given.example.batched else None
+    rows = written.fixed_batch(files.onnx) if given.example.batched else None
     some = given.inputs if rows is None else given.example.few(given.inputs, rows)
     fed, flat = feeds(names, some), Flat(given.module, given.inputs, names)
     reached = _check_network(given.module, given.example, (flat, fed), report, files, checks)
@@ -258,7 +272,7 @@ def _check_network(
     example: Example,
     asked: tuple[nn.Module, Mapping[str, Array]],
     report: dict[str, Any],
-    files: tuple[bytes, bytes],
+    files: _Files,
     checks: _Checks,
 ) -> dict[str, float]:
     """Counts and outputs of the module; its nonzeros and multiply-adds.
@@ -267,12 +281,11 @@ def _check_network(
         asked: the module as it is called with arrays by name, and these.
     """
 
-    onnx, sct = files
     traced = graph.trace(module, example)
-    counted = sizes(module, traced, len(sct))
+    counted = sizes(module, traced, len(files.sct))
     checks.equal(TOTAL_NNZ, report["compressed"].get("nnz"), counted["nnz"])
     checks.equal(TOTAL_MACS, report["compressed"].get("macs"), counted["macs"])
-    result = outputs_agree(sct, onnx, *asked)
+    result = outputs_agree(files.sct, files.onnx, *asked)
     errors = ", ".join(f"{k} {v:.2g}" for k, v in result["errors"].items()) + f"; onnxruntime: {result['oracle']}"
     if result["apart"]:
         errors += f"; {result['apart']:.1%} of the examples lie on a step of the network"
@@ -283,13 +296,13 @@ def _check_network(
     return {"nnz": float(counted["nnz"]), "macs": float(counted["macs"])}
 
 
-def _check_sets(folder: Path, report: dict[str, Any], onnx: bytes, checks: _Checks) -> None:
+def _check_sets(report: dict[str, Any], files: _Files, checks: _Checks) -> None:
     """Every weight of the written file is in the set that the report names, at its level, on the shapes of then."""
     if "absent" not in report:
         checks.skip(SETS, "the report is older than this check")
         return
     wrong: list[str] = []
-    cuts, state = surgery_of(folder), _tensors(folder / "model.safetensors")
+    onnx, cuts, state = files.onnx, files.cuts, files.state
     for row in report["terms"]:
         try:
             asked = membership.from_record(row)
@@ -299,24 +312,20 @@ def _check_sets(folder: Path, report: dict[str, Any], onnx: bytes, checks: _Chec
     checks.nothing_wrong(SETS, len(report["terms"]), wrong)
 
 
-def _check_recipe(
-    folder: Path, recipe: Recipe, report: dict[str, Any], train: Any, onnx: bytes, checks: _Checks
-) -> None:
+def _check_recipe(recipe: Recipe, report: dict[str, Any], train: Any, files: _Files, checks: _Checks) -> None:
     """The report's terms are those that the recipe asks for of its model; the levels it gives hold in the file."""
     if "absent" not in report:
         return
-    cuts = surgery_of(folder)
     n_cuts = max((row["n_cuts"] for row in report["terms"]), default=0)
     found = {row["site"]: {k: v for k, v in row.items() if k != "level"} for row in report["terms"]}
     asked = {
         t.site.name: {k: v for k, v in membership.to_record(t, None, n_cuts).items() if k != "level"}
-        for t in _terms(recipe, cuts[:n_cuts], train)
+        for t in _terms(recipe, files.cuts[:n_cuts], train)
     }
     wrong = [f"{name} is not as the recipe asks" for name in asked if found.get(name) != asked[name]]
     wrong += [f"{name} is not asked for" for name in found.keys() - asked.keys()]
     given = tuple(t for t in _terms(recipe, [], train) if t.given)
-    state = _tensors(folder / "model.safetensors")
-    wrong += membership.outside(membership.Asked(given, {}), onnx, cuts, state)
+    wrong += membership.outside(membership.Asked(given, {}), files.onnx, files.cuts, files.state)
     checks.nothing_wrong(TERMS, len(asked), sorted(wrong))
 
 
