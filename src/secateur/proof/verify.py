@@ -317,12 +317,16 @@ def _check_recipe(recipe: Recipe, report: dict[str, Any], train: Any, files: _Fi
     if "absent" not in report:
         return
     n_cuts = max((row["n_cuts"] for row in report["terms"]), default=0)
-    found = {row["site"]: {k: v for k, v in row.items() if k != "level"} for row in report["terms"]}
+    found = {row["site"]: row for row in report["terms"]}
     asked = {
         t.site.name: {k: v for k, v in membership.to_record(t, None, n_cuts).items() if k != "level"}
         for t in _terms(recipe, files.cuts[:n_cuts], train)
     }
-    wrong = [f"{name} is not as the recipe asks" for name in asked if found.get(name) != asked[name]]
+    wrong = [
+        f"{name} is not as the recipe asks"
+        for name, row in asked.items()
+        if {k: found.get(name, {}).get(k) for k in row} != row
+    ]
     wrong += [f"{name} is not asked for" for name in found.keys() - asked.keys()]
     given = tuple(t for t in _terms(recipe, [], train) if t.given)
     wrong += membership.outside(membership.Asked(given, {}), files.onnx, files.cuts, files.state)
