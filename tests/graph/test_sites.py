@@ -248,10 +248,36 @@ def test_an_embedding_tied_to_the_head_counts_what_the_head_multiplies() -> None
         def forward(self, x: Tensor) -> Tensor:
             return self.head(self.words(x))
 
-    found = assert_all_are_sites(TiedHead(), torch.randint(0, 20, (2, 4)))
-    assert list(found) == ["words.weight"]
-    assert (found["words.weight"].op, found["words.weight"].positions) == ("linear", 4)
-    assert found["words.weight"].last
+    class TiedInCode(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = nn.Embedding(20, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.words(x) @ self.words.weight.t()
+
+    for net, op in ((TiedHead(), "linear"), (TiedInCode(), "matmul")):
+        x = torch.randint(0, 20, (2, 4))
+        found = assert_all_are_sites(net, x)
+        assert list(found) == ["words.weight"]
+        words = found["words.weight"]
+        assert (words.op, words.positions, words.rows, words.last) == (op, 4, (0,), True)
+        assert trace(net, x).macs == {"words.weight": 4 * 20 * 6}
+
+
+def test_a_layer_whose_weight_the_code_reads_again_counts_both_products() -> None:
+    class Back(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.relu(self.fc(x)) @ self.fc.weight
+
+    net, x = Back(), torch.rand(2, 6)
+    found = assert_all_are_sites(net, x)
+    assert (found["fc.weight"].op, found["fc.weight"].positions) == ("linear", 2)
+    assert trace(net, x).macs == {"fc.weight": 2 * 18}
 
 
 def test_packed_projections_of_attention_and_three_dimensional_convolutions() -> None:

@@ -7,7 +7,7 @@ parameter says how often each weight is used and which of its axes are summed ov
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -21,19 +21,22 @@ from secateur.graph.ops.moving import Move, moved
 Reader = tuple[Call, str]  # an input of a call that is made of a parameter alone, and the parameter's name
 
 
-def readers(program: Program, claimed: Collection[str]) -> dict[Call, list[Reader]]:
-    """The calls in which parameters that are not `claimed` meet what depends on the model's input."""
+def readers(program: Program, claims: Mapping[Call, Collection[str]]) -> dict[Call, list[Reader]]:
+    """The calls in which parameters meet what depends on the model's input, but for those that the call `claims`.
+
+    A tied weight may be one call's own (an embedding's) and read in the code by another (`h @ w.t()`): both count.
+    """
     made: dict[Call, set[str]] = {}  # values that depend on no input -> parameters in them
     for n in program.nodes:
         if n.op in ("placeholder", "get_attr") and n.name not in program.inputs:
-            made[n] = {program.params[n.name]} - set(claimed) if n.name in program.params else set()
+            made[n] = {program.params[n.name]} if n.name in program.params else set()
     found: dict[Call, list[Reader]] = {}
     for n in program.calls:
         inputs = n.all_input_nodes
         if all(a in made for a in inputs):
             made[n] = set().union(*(made[a] for a in inputs))
             continue
-        met = [(a, name) for a in inputs for name in sorted(made.get(a, ()))]
+        met = [(a, name) for a in inputs for name in sorted(made.get(a, set()) - set(claims[n]))]
         if met:
             found[n] = met
     return found

@@ -165,9 +165,9 @@ def _sites(program: Program) -> tuple[Site, ...]:
 
 
 def _made(program: Program) -> dict[Call, list[tuple[str, Use]]]:
-    """What every call does with parameters: with those its kind claims, and with those nobody claims."""
+    """What every call does with parameters: with those its kind claims, and with the others that it reads."""
     claims = {n: rule(n, program).sites(n, program) for n in program.calls}
-    rest = loose.readers(program, {name for found in claims.values() for name in found})
+    rest = loose.readers(program, claims)
     return {
         n: [*found.items(), *((r[1], loose.use(n, r, program)) for r in rest.get(n, ()))] for n, found in claims.items()
     }
