@@ -402,6 +402,31 @@ def test_operator_agrees_with_onnxruntime(name: str) -> None:
     assert np.max(np.abs(got[0] - want[0]), initial=0) <= allowed
 
 
+@pytest.mark.parametrize("c_shape", [None, (5,), (1,), (3, 1)])
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize("trans_b", [0, 1])
+@pytest.mark.parametrize("trans_a", [0, 1])
+def test_gemm_scales_product_and_sum(
+    trans_a: int, trans_b: int, constant: bool, c_shape: tuple[int, ...] | None
+) -> None:
+    """Y = alpha A' B' + beta C on small whole numbers: every kernel's sums are exact, so equal to the bit."""
+    rng = np.random.default_rng(11)
+    a, b = (rng.integers(-4, 5, shape).astype(np.float32) for shape in ((3, 6), (6, 5)))
+    b[rng.random(b.shape) < 0.4] = 0
+    wanted = 0.25 * (a.astype(np.float64) @ b)
+    net = Net(rng)
+    left, right = (np.ascontiguousarray(m.T) if turned else m for m, turned in ((a, trans_a), (b, trans_b)))
+    operands = [net.input(left.shape), net.const(right) if constant else net.input(right.shape)]
+    net.feeds |= dict(zip(net.feeds, (left, right), strict=False))
+    if c_shape is not None:
+        c = rng.integers(-4, 5, c_shape).astype(np.float32)
+        wanted += -3.0 * c
+        operands.append(net.const(c))
+    y = net.node("Gemm", *operands, transA=trans_a, transB=trans_b, alpha=0.25, beta=-3.0)
+    got = InferenceSession(net.model(y), threads=1).run(None, net.feeds)[0]
+    np.testing.assert_array_equal(got, wanted)
+
+
 def test_quantize_pairs_are_exact() -> None:
     """Q -> DQ on activations: the integers of ONNX Runtime, ties to even, saturated; so equal floats to the bit."""
     for kind, dtype in ((np.uint8, "uint8"), (np.int8, "int8")):
