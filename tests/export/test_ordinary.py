@@ -14,6 +14,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from secateur import runtimes
 from secateur.engine import InferenceSession
 from secateur.errors import HandedOverWarning
 from secateur.export.onnx import to_bytes
@@ -206,6 +207,77 @@ def test_attention_of_all_forms_is_known_again(options: dict[str, Any]) -> None:
     assert made.coverage["handed_over"] == []
     got = made.run(None, {i.name: x.numpy() for i, x in zip(made.get_inputs(), inputs, strict=True)})[0]
     np.testing.assert_allclose(got, _Attends(**options)(*inputs).numpy(), rtol=1e-4, atol=1e-5)
+
+
+class _Masked(nn.Module):
+    """Attention under a mask [batch, 1 or heads, 1 or rows, keys] of booleans, or of 0 and -inf."""
+
+    def __init__(self, added: bool) -> None:
+        super().__init__()
+        self.added = added
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        mask = seen > 0
+        if self.added:
+            mask = torch.where(mask, 0.0, -torch.inf)
+        return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize("added", [False, True], ids=["booleans", "numbers"])
+@pytest.mark.parametrize("rows", [1, 5])
+def test_a_row_that_may_see_no_key_is_zero_everywhere(rows: int, added: bool) -> None:
+    torch.manual_seed(2)
+    q, k, v = (torch.randn(2, 4, 5, 8) for _ in range(3))
+    seen = torch.rand(2, 1, rows, 5) - 0.2
+    seen[0, 0, -1] = -1.0
+    net = _Masked(added)
+    data = to_bytes(net, (q, k, v, seen))
+    wanted = net(q, k, v, seen).numpy()
+    assert not wanted[0, -1].any()
+    assert wanted[1].any(-1).all()
+    made = session(data)
+    feeds = {i.name: x.numpy() for i, x in zip(made.get_inputs(), (q, k, v, seen), strict=True)}
+    onnxruntime = runtimes.onnxruntime()
+    for got in (made.run(None, feeds)[0], onnxruntime.InferenceSession(data).run(None, feeds)[0]):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+        assert not got[0, -1].any()
+    assert [s["op"] for s in made.explain(repeats=0)][-1:] == ["Attention"]
+
+
+def test_a_mask_that_is_known_to_show_every_row_a_key_needs_no_guard() -> None:
+    class Known(nn.Module):
+        def __init__(self, mask: torch.Tensor) -> None:
+            super().__init__()
+            self.register_buffer("mask", mask)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=self.mask[:3, :3])
+
+    x = torch.randn(2, 3, 4)
+    causal = torch.full((4, 4), -torch.inf).triu(1)
+    hidden = causal.index_fill(0, torch.tensor([1]), -torch.inf)
+    for mask, guarded in ((causal, False), (hidden, True), (causal == 0, False), (hidden == 0, True)):
+        data = to_bytes(Known(mask), x)
+        kinds = [n.op_type for n in onnx.load_model_from_string(data).graph.node]
+        assert kinds == ["Mul", "Transpose", "MatMul", "Add", "Softmax", "MatMul", *(["Mul"] if guarded else [])]
+        got = session(data).run(None, {"x": x.numpy()})[0]
+        np.testing.assert_allclose(got, Known(mask)(x).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_mask_that_the_code_writes_into_is_not_run_ahead() -> None:
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mask", torch.zeros(3, 3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.mask.add_(-torch.inf)
+            return nn.functional.scaled_dot_product_attention(x, x, x, attn_mask=self.mask)
+
+    net, x = Counts(), torch.randn(2, 3, 4)
+    data = to_bytes(net, x)
+    assert not net.mask.any()
+    np.testing.assert_array_equal(session(data).run(None, {"x": x.numpy()})[0], np.zeros((2, 3, 4), np.float32))
 
 
 def test_attention_of_three_axes_is_exported() -> None:

@@ -163,6 +163,47 @@ def attention_rank_three(net: Net) -> str:
     return net.node("MatMul", net.node("Softmax", score, axis=-1), v)
 
 
+def mask_that_hides_a_row(net: Net, *shape: int) -> str:
+    mask = net.input(shape)
+    net.feeds[mask][..., 3, :] = -np.inf
+    return mask
+
+
+@pattern("attention_f32_")
+def attention_without_nan(net: Net) -> str:
+    """As torch's own exporter writes it."""
+    q, k, v = (net.input((2, 3, 17, 8)) for _ in range(3))
+    score = net.node("MatMul", q, net.node("Transpose", k, perm=[0, 1, 3, 2]))
+    score = net.node("Softmax", net.node("Add", score, mask_that_hides_a_row(net, 17, 17)), axis=-1)
+    score = net.node("Where", net.node("IsNaN", score), number(net, 0), score)
+    y = net.node("Transpose", net.node("MatMul", score, v), perm=[0, 2, 1, 3])
+    return net.node("Reshape", y, axes(net, 2, 17, 24))
+
+
+@pattern("attention_f32_")
+def attention_of_rows_that_see(net: Net) -> str:
+    """As our exporter writes it."""
+    q, k, v = (net.input((2, 3, 17, 8)) for _ in range(3))
+    mask = mask_that_hides_a_row(net, 2, 1, 17, 17)
+    sees = net.node("Greater", net.node("ReduceMax", mask, axes=[-1]), number(net, -np.inf))
+    score = net.node("MatMul", q, net.node("Transpose", k, perm=[0, 1, 3, 2]))
+    score = net.node("Add", score, net.node("Where", sees, mask, number(net, 0)))
+    y = net.node("MatMul", net.node("Softmax", score, axis=-1), v)
+    y = net.node("Mul", y, net.node("Where", sees, number(net, 1), number(net, 0)))
+    return net.node("Reshape", net.node("Transpose", y, perm=[0, 2, 1, 3]), axes(net, 2, 17, 24))
+
+
+@pattern("reduce_", "compare_", "where_", "attention_f32_", "where_", "binary_f32")
+def attention_whose_rows_are_chosen_by_another_mask_keeps_the_choice(net: Net) -> str:
+    q, k, v = (net.input((2, 3, 17, 8)) for _ in range(3))
+    mask, other = net.input((17, 17)), mask_that_hides_a_row(net, 17, 17)
+    sees = net.node("Greater", net.node("ReduceMax", other, axes=[-1]), number(net, -np.inf))
+    score = net.node("MatMul", q, net.node("Transpose", k, perm=[0, 1, 3, 2]))
+    score = net.node("Add", score, net.node("Where", sees, mask, number(net, 0)))
+    y = net.node("MatMul", net.node("Softmax", score, axis=-1), v)
+    return net.node("Mul", y, net.node("Where", sees, number(net, 1), number(net, 0)))
+
+
 @pytest.mark.parametrize("name", sorted(PATTERNS))
 @pytest.mark.parametrize("opset", [13, 17])
 def test_pattern_is_found_and_right(name: str, opset: int) -> None:

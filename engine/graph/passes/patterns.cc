@@ -1,6 +1,7 @@
 // Functions that exporters write out in small operators, put together again: GELU, SiLU, hard-swish, Mish, LayerNorm,
 // RMSNorm, attention. Each becomes the ONNX operator of that name (of whatever opset), which has one handler and kernel.
 #include <cmath>
+#include <limits>
 #include <optional>
 
 #include "graph/attrs.h"
@@ -70,14 +71,16 @@ class Matcher {
     const std::string square = beside(mul, x);
     return mul >= 0 && !square.empty() && is_square(square, x);
   }
-  // ReduceMean of the last axis: its input, else "".
-  std::string mean_of(const std::string& value) const {
-    const int i = maker(value, "ReduceMean");
+  // The last axis reduced by `op` and kept: what is reduced, else "".
+  std::string reduced_last(const std::string& value, const char* op) const {
+    const int i = maker(value, op);
     if (i < 0 || attr_i(at(i), "keepdims", 1) == 0) return "";
     Axes axes = attr_is(at(i), "axes");
     if (at(i).inputs.size() > 1 && !r.ints(at(i).inputs[1], axes)) return "";
     return axes == Axes{-1} ? at(i).inputs[0] : "";
   }
+  // Is node i a choice between two values?
+  bool selects(int i) const { return is(i, "Where") && at(i).inputs.size() == 3; }
   // The last node of the pattern becomes `op`; what nobody reads any more is swept. The name stays, for reports.
   void replace(int last, const char* op, std::vector<std::string> inputs) {
     Node n = at(last);
@@ -184,7 +187,7 @@ int fuse_norm(Matcher& m, int i) {
   std::string squares;
   std::optional<float> eps;
   for (size_t k = 0; k < 2; ++k)
-    if (const auto v = m.scalar(m.at(add).inputs[k]); v && *v >= 0) eps = v, squares = m.mean_of(m.at(add).inputs[1 - k]);
+    if (const auto v = m.scalar(m.at(add).inputs[k]); v && *v >= 0) eps = v, squares = m.reduced_last(m.at(add).inputs[1 - k], "ReduceMean");
   if (squares.empty() || !eps) return 0;
   // d / root, or d * (1 / root)
   int last = m.reader(i, "Div");
@@ -204,7 +207,7 @@ int fuse_norm(Matcher& m, int i) {
   // d = x - mean(x): LayerNorm; two Subs of the same operands are one. d = x: RMSNorm.
   const auto centred = [&](const std::string& value) {
     const int sub = m.maker(value, "Sub");
-    return sub >= 0 && m.mean_of(m.at(sub).inputs[1]) == m.at(sub).inputs[0] ? m.at(sub).inputs[0] : std::string();
+    return sub >= 0 && m.reduced_last(m.at(sub).inputs[1], "ReduceMean") == m.at(sub).inputs[0] ? m.at(sub).inputs[0] : std::string();
   };
   std::string squared;
   if (const int pow = m.maker(squares, "Pow"); pow >= 0) squared = m.at(pow).inputs[0];
@@ -247,12 +250,44 @@ std::string transposed(const Matcher& m, const std::string& value, const Axes& p
   return i >= 0 && attr_is(m.at(i), "perm") == perm ? m.at(i).inputs[0] : std::string();
 }
 
+// Exporters that give 0 to rows that may see no key, as Attention does, where softmax alone is NaN, write one of two forms.
+//
+// Behind node i, the Softmax: Where(IsNaN(s), 0, s), else i itself.
+int without_nan(const Matcher& m, int i) {
+  const std::string& s = m.at(i).outputs[0];
+  const auto readers = m.r.consumers(s);
+  if (readers.size() != 2 || m.r.is_output(s)) return i;
+  for (const size_t reader : readers) {
+    const int where = static_cast<int>(reader);
+    if (!m.selects(where) || m.at(where).inputs[2] != s || m.scalar(m.at(where).inputs[1]) != 0.0f) continue;
+    const std::string& asked = m.at(where).inputs[0];
+    if (const int nan = m.maker(asked, "IsNaN"); nan >= 0 && m.at(nan).inputs[0] == s && m.r.only_consumer(asked) == where) return where;
+  }
+  return i;
+}
+
+// Behind node i, the second product: * Where(sees, 1, 0), while the scores had Where(sees, mask, 0) added, with
+// sees = ReduceMax(mask) > -inf. Then `mask` becomes that inner one; else i itself.
+int of_rows_that_see(const Matcher& m, int i, std::string& mask) {
+  const int added = m.r.producer(mask), mul = m.reader(i, "Mul");
+  if (!m.selects(added) || mul < 0 || m.scalar(m.at(added).inputs[2]) != 0.0f) return i;
+  const std::string sees = m.at(added).inputs[0], inner = m.at(added).inputs[1];
+  const int factor = m.r.producer(m.beside(mul, m.at(i).outputs[0]));
+  if (!m.selects(factor) || m.at(factor).inputs[0] != sees) return i;
+  if (m.scalar(m.at(factor).inputs[1]) != 1.0f || m.scalar(m.at(factor).inputs[2]) != 0.0f) return i;
+  const int more = m.maker(sees, "Greater");
+  if (more < 0 || m.at(more).inputs.size() != 2 || m.scalar(m.at(more).inputs[1]) != -std::numeric_limits<float>::infinity()) return i;
+  if (m.reduced_last(m.at(more).inputs[0], "ReduceMax") != inner) return i;
+  mask = inner;
+  return mul;
+}
+
 // i: the Softmax between the two products.
 int fuse_attention(Matcher& m, int i, int64_t opset) {
   if (!m.is(i, "Softmax")) return 0;
   const int64_t axis = attr_i(m.at(i), "axis", opset >= 13 ? -1 : 1);
-  const int second = m.reader(i, "MatMul");
-  if ((axis != -1 && axis != 3) || second < 0 || m.at(second).inputs[0] != m.at(i).outputs[0]) return 0;
+  const int weights = without_nan(m, i), second = m.reader(weights, "MatMul");
+  if ((axis != -1 && axis != 3) || second < 0 || m.at(second).inputs[0] != m.at(weights).outputs[0]) return 0;
   std::string score = m.at(i).inputs[0], mask;
   float scale = 1.0f;
   if (m.r.only_consumer(score) != i) return 0;
@@ -295,8 +330,8 @@ int fuse_attention(Matcher& m, int i, int64_t opset) {
     v = from;
     rows_first += 'v';
   }
-  int last = second;
-  if (const int back = m.reader(second, "Transpose"); back >= 0 && attr_is(m.at(back), "perm") == Axes{0, 2, 1, 3}) {
+  int last = mask.empty() ? second : of_rows_that_see(m, second, mask);
+  if (const int back = m.reader(last, "Transpose"); back >= 0 && attr_is(m.at(back), "perm") == Axes{0, 2, 1, 3}) {
     last = back;
     rows_first += 'y';
   }

@@ -121,7 +121,7 @@ def _capture(model: nn.Module, args: Any, kwargs: Any, dynamic: bool) -> torch.e
         with quiet_torch():
             exported = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
             plain_bags(exported.graph)
-            write_out_attention(exported.graph)
+            write_out_attention(exported)
             return exported
     except UnsupportedError:
         raise
