@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from secateur.engine import InferenceSession
+from secateur.export import onnx as target
 from secateur.export.onnx import to_bytes
 
 flags = st.booleans()
@@ -152,3 +154,22 @@ def test_codes_of_a_weight_whose_outputs_lie_on_another_axis() -> None:
     data = to_bytes(net, torch.randn(2, 4, 3, 3), quantised={"0.weight": scale})
     assert stored(data)["0.weight"].dtype == np.int8
     assert stored(data)["0.weight_scale"].shape == (3,)
+
+
+@pytest.mark.parametrize("axes", [(4,), (4, 1), (1, 3), ()], ids=["rows", "rows shaped", "columns", "one"])
+def test_codes_of_a_weight_that_is_stored_turned_have_their_scales_turned(axes: tuple[int, ...]) -> None:
+    class Gains(nn.Module):
+        def __init__(self, weight: Tensor) -> None:
+            super().__init__()
+            self.w = nn.Parameter(weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.w.t()
+
+    torch.manual_seed(0)
+    scale = torch.tensor([0.5, 0.25, 2.0, 1.0])[: math.prod(axes)].reshape(axes)
+    net = Gains(torch.randint(-7, 8, (4, 3)) * (scale[:, None] if len(axes) == 1 else scale))
+    plain, data = (to_bytes(net, torch.randn(2, 3, 4), quantised=q) for q in (None, {"w": scale}))
+    assert target.quantised(plain, {"w": scale}) == data
+    assert stored(data)["w.T"].dtype == np.int8
+    np.testing.assert_array_equal(stored(target.dequantised(data))["w.T"], net.w.detach().numpy().T)

@@ -385,11 +385,13 @@ def _quantise(g: Any, scales: Mapping[str, Any]) -> None:
     from secateur.export import _canonical as canonical
 
     for name, scale in scales.items():
-        stored = name if name in g.constants else f"{name}.T"
+        stored, factors = name, np.asarray(scale, np.float32)
+        if name not in g.constants:  # stored turned, and its scales with it
+            stored, factors = f"{name}.T", factors.T if factors.ndim != 1 else factors.reshape(1, -1)
         if stored not in g.constants:
             raise UsageError(f"quantised: {name!r} is not an initializer of the exported graph")
         try:
-            canonical.quantise(g, stored, np.asarray(scale, np.float32))
+            canonical.quantise(g, stored, factors)
         except ValueError as e:
             raise UsageError(f"quantised: {e}") from e
 
