@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from secateur.engine import InferenceSession
-from secateur.errors import SecateurError, UsageError
+from secateur.errors import SecateurError, UnsupportedError, UsageError
 from secateur.export import onnx as export
 from secateur.graph import Example, settle, shrink, trace
+from secateur.graph.example import with_rows
 from secateur.graph.ops.opaque import Opaque
 
 from .odd_forwards import CASES, REFUSED
@@ -144,6 +146,55 @@ def test_a_time_axis_in_front_is_no_batch_axis() -> None:
 def test_a_batch_of_one_is_recognised_and_kept() -> None:
     example = settle(nn.Linear(4, 2), torch.randn(1, 4))
     assert example == Example(example.inputs, True)
+
+
+@pytest.mark.parametrize("x", [torch.tensor([[3, 1, 4, 1, 5]]), torch.tensor([[[3, 1], [4, 1]]])], ids=["words", "2-D"])
+def test_rows_of_integers_are_told_apart_in_a_batch_of_one(x: Tensor) -> None:
+    class Words(nn.Module):
+        def __init__(self, centred: bool) -> None:
+            super().__init__()
+            self.words, self.centred = nn.Embedding(6, 3), centred  # 5 is the last word
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.words(x).flatten(1).sum(1)
+            return y - y.mean(0) if self.centred else y
+
+    torch.manual_seed(0)
+    assert settle(Words(centred=False), x).batched
+    assert "depends on the other rows" in settle(Words(centred=True), x).why
+
+
+def test_repeated_rows_differ_and_hold_what_their_row_has() -> None:
+    floats, counted = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[[2, 7, 9]]])
+    a, b = with_rows((floats, counted), (1, 3, 0))
+    assert a.tolist() == [[3.0, 4.0], [2.25, 3.0], [1.0, 2.0]]
+    assert b.tolist() == [[[2, 2, 7]], [[2, 2, 2]], [[2, 7, 9]]]
+    assert with_rows(5, (0, 1)) == 5
+
+
+class Restless(nn.Module):
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.fc, self.change = nn.Linear(4, 50), change
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.change(self.fc(x))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda y: y + 2e-5 * torch.randn_like(y),
+        lambda y: nn.functional.dropout(y, 0.05, training=True),
+        lambda y: y[: 1 + int(torch.randint(1000, ()))],
+        lambda y: (y > 0) ^ (torch.rand_like(y) < 0.05),
+    ],
+    ids=["small noise", "rare dropout", "shape", "booleans"],
+)
+def test_a_network_that_answers_otherwise_the_second_time_is_refused(change: Callable[[Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(UnsupportedError, match="answers the same inputs differently"):
+        settle(Restless(change), torch.randn(1000, 4))
 
 
 def test_a_free_batch_axis_is_refused_where_inputs_share_none() -> None:

@@ -20,6 +20,7 @@ from secateur.export._attention import write_out_attention
 from secateur.graph.capture import arguments, evaluating, first_line, plain_bags, quiet_torch, run_eagerly, user_frame
 from secateur.graph.copying import copied
 from secateur.graph.doubled import in_double
+from secateur.graph.example import with_rows
 from secateur.shell import runtimes
 
 OPSET = 18  # the exporter's native set; ONNX Runtime 1.14 and OpenVINO 2023.0 and later run it
@@ -422,7 +423,7 @@ def _check(
         return
     session = _session(onnxruntime, data)
     for batch in (1, 3) if dynamic else (None,):
-        a, k = _batched((args, kwargs), batch)
+        a, k = (args, kwargs) if batch is None else with_rows((args, kwargs), range(batch))
         with evaluating(model):
             wanted = [t.detach().cpu().numpy() for t in _leaves(model(*a, **k))]
             tolerance = _tolerance(model, a, k, wanted)
@@ -469,23 +470,6 @@ def _session(onnxruntime: Any, data: bytes) -> Any:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as e:
         raise CheckError(f"onnxruntime cannot load the exported graph: {e}") from e
-
-
-def _batched(inputs: Any, batch: int | None) -> Any:
-    """The example inputs with `batch` rows: the given ones, in turn, the repeats scaled so that rows differ."""
-
-    def one(t: Any) -> Any:
-        if not isinstance(t, Tensor) or batch is None or not t.dim():
-            return t
-        rows = torch.arange(batch, device=t.device) % t.shape[0]
-        out = t[rows]
-        if t.is_floating_point():
-            out = out * (
-                1.0 - 0.25 * torch.arange(batch, device=t.device, dtype=t.dtype).reshape(-1, *[1] * (t.dim() - 1))
-            )
-        return out
-
-    return torch.utils._pytree.tree_map(one, inputs)
 
 
 def _leaves(answer: Any) -> list[Tensor]:
