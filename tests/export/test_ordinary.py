@@ -14,11 +14,11 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from secateur import runtimes
 from secateur.engine import InferenceSession
 from secateur.errors import HandedOverWarning
 from secateur.export.onnx import to_bytes
 from secateur.graph.capture import quiet_torch
+from secateur.shell import runtimes
 from secateur.testing.ordinary import NETS
 
 GRAPHS = {"gcn"}  # no batch axis
