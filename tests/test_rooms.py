@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from walk import walk
+
 SRC = Path(__file__).parent.parent / "src" / "secateur"
 # From the ground up. A file imports its own room, the bottom, and rooms that stand before its own; rooms on one floor
 # do not know each other. `_native` is the compiled module; the front (`secateur/__init__.py`) loads lazily.
@@ -62,6 +64,13 @@ def test_every_file_has_a_room() -> None:
     assert len(loose) <= 8
     rooms = {p.name for p in SRC.iterdir() if p.is_dir() and any(p.glob("*.py"))}
     assert rooms == ROOMS.keys() - {"_native"}
+
+
+def test_a_net_is_not_sent_to_and_fro() -> None:
+    """What a reader must follow: see walk.py, which prints the stays."""
+    found = walk()
+    assert len(found.stays) >= 20
+    assert found.returns <= 25
 
 
 HEAVY = ["torch", "onnx", "onnxscript", "onnxruntime", "pydantic", "yaml", "plotly", "safetensors"]
