@@ -226,11 +226,18 @@ def test_inputs_by_import_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("none.npy", None, "no such file"),
         ("text.npy", b"hello", "not arrays of numbers"),
         ("objects.npy", np.array([{}], dtype=object), "not arrays of numbers"),
+        ("cut.npz", b"PK\x03\x04 and no more", "not arrays of numbers"),  # left open, it would warn
+        ("changed.npz", None, "not arrays of numbers"),
         ("a_path", None, "give package.module:attribute"),
     ],
 )
 def test_inputs_that_cannot_be_read(tmp_path: Path, name: str, content: Any, said: str) -> None:
     path = tmp_path / name if "." in name else Path(name)
+    if name == "changed.npz":
+        np.savez(path, x=np.arange(50))
+        whole = bytearray(path.read_bytes())
+        whole[len(whole) // 2] ^= 1
+        content = bytes(whole)
     if isinstance(content, bytes):
         path.write_bytes(content)
     elif content is not None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +29,21 @@ def read(name: str) -> Any:
         found = imported(name, "example_inputs", "my_package.nets:example, or a file x.npy or x.npz")
         return called(found, name, "example_inputs") if callable(found) and not isinstance(found, Tensor) else found
     try:
-        loaded = np.load(Path(name), allow_pickle=False)
-        arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {k: loaded[k] for k in loaded.files}
-        tensors = {k: torch.from_numpy(np.asarray(a, order="C")) for k, a in arrays.items()}
+        tensors = {k: torch.from_numpy(np.asarray(a, order="C")) for k, a in _arrays(Path(name)).items()}
     except FileNotFoundError:
         raise UsageError(
             f"example_inputs {name}: no such file; give x.npy, x.npz or package.module:attribute"
         ) from None
-    except (OSError, ValueError, TypeError, EOFError) as e:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as e:
         raise UsageError(f"example_inputs {name}: not arrays of numbers that NumPy reads ({e})") from None
     if list(tensors) == [""]:
         return tensors[""]
     places = [f"arr_{i}" for i in range(len(tensors))]
     return tuple(tensors[k] for k in places) if set(places) == tensors.keys() else tensors
+
+
+def _arrays(path: Path) -> Mapping[str, np.ndarray[Any, Any]]:
+    """The arrays of a file by name; '' for the only one of an .npy."""
+    with path.open("rb") as file:  # np.load leaves a file that it cannot read open
+        loaded = np.load(file, allow_pickle=False)
+        return {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
