@@ -17,6 +17,7 @@ from secateur.constraints.topk import TopK
 from secateur.constraints.uniform import Uniform
 from secateur.engine import InferenceSession
 from secateur.errors import CheckError, UnsupportedError, UsageError
+from secateur.export import _canonical as canonical
 from secateur.export import onnx as target
 from secateur.export.onnx import to_bytes
 from secateur.shell import runtimes
@@ -199,6 +200,26 @@ def test_a_wrong_graph_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(target, "_raw_onnx", wrong)
     with pytest.raises(CheckError, match=r"output 'output' .* first differs at Sigmoid 'relu'"):
         to_bytes(LeNet(wide=False), torch.randn(2, 1, 28, 28))
+
+
+def test_a_graph_against_shape_inference_is_refused_and_only_stft_left_to_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Spectrum(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.stft(x, 16, window=torch.hann_window(16), return_complex=True).abs()
+
+    to_bytes(Spectrum(), torch.randn(2, 64))  # shape inference takes its one-sided spectrum for a whole one
+    right = canonical.assemble
+
+    def wrong(g: Any) -> Any:
+        model = right(g)
+        model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 7
+        return model
+
+    monkeypatch.setattr(canonical, "assemble", wrong)
+    with pytest.raises(CheckError, match="fails ONNX's shape inference"):
+        to_bytes(nn.Sequential(nn.Linear(4, 6), nn.ReLU()), torch.randn(2, 4))
 
 
 def test_other_values_go_into_the_same_graph() -> None:
