@@ -17,6 +17,7 @@ from secateur.errors import SecateurError, UnsupportedError, UsageError
 from secateur.export import onnx as export
 from secateur.graph import Example, settle, shrink, trace
 from secateur.graph.example import with_rows
+from secateur.graph.ops.elementwise import Elementwise
 from secateur.graph.ops.opaque import Opaque
 
 from .odd_forwards import CASES, REFUSED
@@ -133,6 +134,18 @@ def test_indices_given_to_a_move_fall_back_to_the_careful_default() -> None:
     pick = next(n for n in traced.program.calls if "index_select" in str(n.target))
     assert bool(traced.flow({}).live[pick].all())
     assert isinstance(pick.meta["kind"], Opaque)
+
+
+@pytest.mark.parametrize("error", [KeyError, AttributeError, AssertionError])
+def test_a_fault_of_our_own_in_a_kind_is_not_taken_for_a_call_it_does_not_bear(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faulty(*_: Any) -> Tensor:
+        raise error("a fault of our own")
+
+    monkeypatch.setattr(Elementwise, "positive", faulty)
+    with pytest.raises(error, match="a fault of our own"):
+        trace(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), torch.randn(2, 3))
 
 
 def test_a_time_axis_in_front_is_no_batch_axis() -> None:

@@ -71,7 +71,7 @@ def _fits(kind: Operator, node: Call, program: Program) -> bool:
     wanted = _shapes(node.meta["val"])
     try:
         answers = kind.positive(node, view), kind.label(node, pinned, Labels(), program)
-    except Exception:  # whatever torch throws at masks where it expected indices
+    except (RuntimeError, IndexError, TypeError, ValueError):  # torch's, at masks where it expected indices
         return False
     return all(_shapes(answer) == wanted for answer in answers)
 
