@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from secateur.export import onnx as export
@@ -31,6 +34,58 @@ def written(net: nn.Module) -> bytes:
 def test_which_networks_have_steps() -> None:
     assert steps.has_steps(written(Step()))
     assert not steps.has_steps(written(nn.Linear(1, 1)))
+
+
+def one_call(op: str, *dtypes: int, constants: tuple[float, ...] = (), **attributes: Any) -> bytes:
+    """A network of one call on inputs of these types and float constants; `to`: what a Cast makes."""
+    names = [f"x{i}" for i in range(len(dtypes))] + [f"c{i}" for i in range(len(constants))]
+    inputs = [helper.make_tensor_value_info(n, t, [2, 3]) for n, t in zip(names, dtypes, strict=False)]
+    node = helper.make_node(op, names, ["y"], **attributes)
+    tensors = [numpy_helper.from_array(np.float32(v), f"c{i}") for i, v in enumerate(constants)]
+    graph = helper.make_graph([node], "g", inputs, [helper.make_empty_tensor_value_info("y")], tensors)
+    return bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]).SerializeToString())
+
+
+F, INT, B = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+
+
+@pytest.mark.parametrize(
+    ("onnx", "wanted"),
+    [
+        (one_call("Greater", F, F), True),
+        (one_call("Greater", INT, INT), False),
+        (one_call("Equal", B, B), False),
+        (one_call("Greater", F, constants=(0.5,)), True),
+        (one_call("Greater", F, constants=(-np.inf,)), False),
+        (one_call("Cast", F, to=INT), True),
+        (one_call("Cast", F, to=B), True),
+        (one_call("Cast", F, to=TensorProto.DOUBLE), False),
+        (one_call("Cast", INT, to=F), False),
+        (one_call("CastLike", F, INT), True),
+        (one_call("CastLike", F, TensorProto.FLOAT16), False),
+        (one_call("Hardmax", F), True),
+        (one_call("Shrink", F), True),
+        (one_call("ThresholdedRelu", F), True),
+        (one_call("Mod", INT, INT), False),
+        (one_call("ArgMax", F), True),
+        (one_call("ArgMax", INT), False),
+        (one_call("Softmax", F), False),
+    ],
+    ids=lambda v: str(v) if isinstance(v, bool) else "call",
+)
+def test_which_calls_are_steps(onnx: bytes, wanted: bool) -> None:
+    assert steps.has_steps(onnx) is wanted
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [(F, True), (INT, False)])
+def test_a_branch_has_the_steps_of_what_it_reads(kind: int, wanted: bool) -> None:
+    inner = helper.make_graph(
+        [helper.make_node("Less", ["x", "x"], ["less"])], "inner", [], [helper.make_empty_tensor_value_info("less")]
+    )
+    node = helper.make_node("If", ["yes"], ["y"], then_branch=inner, else_branch=inner)
+    ends = [helper.make_tensor_value_info("yes", B, []), helper.make_tensor_value_info("x", kind, [3])]
+    graph = helper.make_graph([node], "g", ends, [helper.make_tensor_value_info("y", B, [3])])
+    assert steps.has_steps(helper.make_model(graph).SerializeToString()) is wanted
 
 
 @pytest.mark.parametrize(("on_the_step", "agree"), [(0, True), (2, True), (40, False)])

@@ -14,24 +14,47 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 SHARE = 0.02  # of the examples may fall on the other side of a step
 _USUAL = 0.9  # quantile of the examples' gaps that counts as rounding
-_STEPS = frozenset(
-    {"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Sign", "Floor", "Ceil", "Round", "TopK"}
-    | {"ArgMax", "ArgMin", "Mod", "BitShift", "Unique", "NonZero"}
-)
+_COMPARE = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal"})
+_STEPS = _COMPARE | {"Sign", "Floor", "Ceil", "Round", "TopK", "ArgMax", "ArgMin", "Mod", "Unique", "NonZero"}
+_STEPS |= {"Hardmax", "Shrink", "ThresholdedRelu"}
+_CASTS = frozenset({"Cast", "CastLike"})  # steps when they make whole numbers or booleans
+_FLOATS = frozenset({1, 10, 11, 16})  # ONNX's float32, float16, float64 and bfloat16
 
 
 def has_steps(onnx: bytes) -> bool:
-    """Does a network compare or round what it computes?"""
+    """Does a network compare or round numbers that it computes? Whole numbers are exact, and infinity is far away."""
     import onnx as onnx_package
 
-    def inside(graph: Any) -> bool:
-        return any(
-            n.op_type in _STEPS
-            or any(inside(g) for a in n.attribute for g in (*a.graphs, *([a.g] if a.HasField("g") else [])))
-            for n in graph.node
-        )
+    return _steps_in(
+        onnx_package.shape_inference.infer_shapes(onnx_package.load_model_from_string(onnx)).graph, {}, set()
+    )
 
-    return inside(onnx_package.load_model_from_string(onnx).graph)
+
+def _steps_in(graph: Any, types: dict[str, int], infinite: set[str]) -> bool:
+    """`types` and `infinite`: element types, and the names of infinite constants, of the graphs around."""
+    from onnx import numpy_helper
+
+    types, infinite = dict(types), set(infinite)
+    types |= {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.output, *graph.value_info)}
+    types |= {t.name: t.data_type for t in graph.initializer}
+    for t in graph.initializer:
+        if t.data_type in _FLOATS and np.isinf(numpy_helper.to_array(t).astype(np.float64)).all():
+            infinite.add(t.name)
+    for n in graph.node:
+        if any(
+            _steps_in(inner, types, infinite)
+            for a in n.attribute
+            for inner in (*a.graphs, *([a.g] if a.HasField("g") else []))
+        ):
+            return True
+        # A type that inference does not know may be a float.
+        if not n.input or types.get(n.input[0], 1) not in _FLOATS:
+            continue
+        if n.op_type in _CASTS and types.get(n.output[0], 1) not in _FLOATS:
+            return True
+        if n.op_type in _STEPS and not (n.op_type in _COMPARE and infinite & set(n.input)):
+            return True
+    return False
 
 
 def gaps(a: Sequence[Array], b: Sequence[Array]) -> Array:
