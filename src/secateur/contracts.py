@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Constraint(ABC):
     """A set of matrices with a projection: which values may a weight take?
 
-    Every method sees the matrix [rows, cols] that `view` declares (see `terms/views.py`): rows are outputs, or one row per
+    Every method sees the matrix [rows, cols] that `view` declares (`terms/views.py`): rows are outputs, or one row per
     coupled channel. Equal scores: the lower flat index stays. Tensors are never changed in place; NaN or infinity
     raises ConstraintError. The level None means dense and is handled by the public wrappers' callers, not here.
     """

@@ -50,9 +50,9 @@ class Site:
         last: the layer makes a model output.
         removes: for `channels`: further parameters from which a removed row disappears physically (norms, biases,
             the consumers' input axes).
-        rows: the parameter's axes that run over outputs, the rows of its matrix (`terms/views.py`); the other axes are summed
-            over. A layer keeps its outputs on axis 0, `x @ w` on axis 1, a transposed convolution on axis 1 of each
-            group's part of axis 0.
+        rows: the parameter's axes that run over outputs, the rows of its matrix (`terms/views.py`); the other axes are
+            summed over. A layer keeps its outputs on axis 0, `x @ w` on axis 1, a transposed convolution on axis 1 of
+            each group's part of axis 0.
     """
 
     name: str
