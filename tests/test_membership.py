@@ -61,11 +61,11 @@ def test_a_joint_set_over_coupled_layers_holds_in_all_of_them(values: dict[str, 
     assert kept["a.weight"].shape[0] < 12
     assert len(np.unique(both[both != 0])) <= n_values
     (term,) = result.report["terms"]
-    assert term["weights"] == ["a.weight", "b.weight"]
-    assert term["constraint"] == f"rows + {values['name']}"
+    assert [m["param"] for m in term["place"]["members"]] == ["a.weight", "b.weight"]
+    assert [part["name"] for part in term["with"]] == ["rows", values["name"]]
     assert term["level"][1] == (4 if values["name"] == "codebook" else 3)
     rows = {row["name"]: row for row in result.report["layers"]}
-    assert rows["b.weight"]["constraint"] == rows["a.weight"]["constraint"] == term["constraint"]
+    assert rows["b.weight"]["constraint"] == rows["a.weight"]["constraint"] == f"rows + {values['name']}"
 
 
 def file(**weights: Any) -> bytes:
