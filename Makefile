@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 NATIVE := $(shell find engine -name '*.cc' -o -name '*.h' -o -name '*.inc' -o -name CMakeLists.txt 2>/dev/null) CMakeLists.txt
 CMAKE = $(abspath $(BIN))/cmake
-BUILD := build/tests
+# The C++ tests are built where the module was, from the same objects.
+BUILD = $(firstword $(wildcard build/cp*-*))
 PAR ?= 2
 
 .PHONY: help setup demo test lint format types unit ctest sanitize fuzz-coverage coverage tables docs notebook wheel bench clean
@@ -48,7 +49,7 @@ unit: $(STAMP)  ## Python tests, doctests, coverage of src
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest src tests -n $(PAR) --dist loadfile --cov=secateur --cov-report=term:skip-covered --cov-fail-under=85 --durations=15
 
 ctest: $(STAMP)  ## the engine's own tests, at every ISA this machine has
-	PATH="$(abspath $(BIN)):$$PATH" cmake -S . -B $(BUILD) -G Ninja -DCMAKE_BUILD_TYPE=Release -DSECATEUR_BUILD_TESTS=ON -DSECATEUR_BUILD_PYTHON=OFF >/dev/null
+	PATH="$(abspath $(BIN)):$$PATH" cmake -S . -B $(BUILD) -DSECATEUR_BUILD_TESTS=ON >/dev/null
 	PATH="$(abspath $(BIN)):$$PATH" cmake --build $(BUILD) -j$(PAR)
 	PATH="$(abspath $(BIN)):$$PATH" ctest --test-dir $(BUILD) --output-on-failure
 
