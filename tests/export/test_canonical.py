@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from secateur.export import _canonical as canonical
@@ -46,6 +47,23 @@ def same(a: Any, b: Any, *shape: int) -> None:
 
     for y, z in zip(run(a), run(b), strict=True):
         assert np.array_equal(y, z)
+
+
+@pytest.mark.parametrize("op", ["Bernoulli", "Multinomial", "RandomNormalLike"])
+def test_random_calls_are_neither_run_ahead_nor_made_once_for_two(op: str) -> None:
+    options = {"dtype": TensorProto.INT64} if op == "Multinomial" else {}
+    raw = model(
+        [
+            *(helper.make_node(op, ["p"], [f"r{i}"], **options) for i in range(2)),
+            *(helper.make_node("Cast", [f"r{i}"], [f"f{i}"], to=TensorProto.FLOAT) for i in range(2)),
+            helper.make_node("Add", ["x", "f0"], ["h"]),
+            helper.make_node("Add", ["h", "f1"], ["y"]),
+        ],
+        {"x": [1, 1]},
+        {"y": [1, 1]},
+        p=np.full((1, 1), 0.5, F),
+    )
+    assert kinds(simplified(raw)).count(op) == 2
 
 
 def test_shared_identity_initializers_are_folded() -> None:

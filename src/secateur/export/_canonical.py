@@ -87,6 +87,11 @@ def attributes(node: Any) -> dict[str, Any]:
     return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
 
+def is_random(node: Any) -> bool:
+    """Does a call draw random numbers? Such a call is neither made once for two, nor ahead of the run."""
+    return node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial")
+
+
 def sliced(n: Any, g: Canonical) -> tuple[list[int], list[int], list[int], list[int]]:
     """Starts, ends, axes and steps of a Slice by constants."""
     parts = [g.constants[i].reshape(-1).tolist() for i in n.input[1:]]

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from secateur.export._canonical import Array, Canonical, attributes, put, rename, sliced
+from secateur.export._canonical import Array, Canonical, attributes, is_random, put, rename, sliced
 
 _GROWTH = 256  # bytes by which a folded constant may be longer than what it is made of: a node or two are as long
 _SMALL = 64  # elements of an integer tensor that may be a shape
@@ -71,7 +71,7 @@ def _computed(g: Canonical, n: Any) -> dict[str, Array] | None:
     ):
         return {n.output[0]: g.constants[n.input[0]].astype(helper.tensor_dtype_to_np_dtype(g.types[n.input[1]]))}
     used = [i for i in n.input if i]
-    if n.op_type == "Identity" or n.op_type.startswith("Random") or any(i not in g.constants for i in used):
+    if n.op_type == "Identity" or is_random(n) or any(i not in g.constants for i in used):
         return None
     if not g.weights.isdisjoint(used):
         return _turned(g, n)

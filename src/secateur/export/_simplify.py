@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from secateur.export._canonical import Canonical, attributes, put, rename, sliced
+from secateur.export._canonical import Canonical, attributes, is_random, put, rename, sliced
 from secateur.export._fold import fold_constants, fold_sizes, infer_shapes
 
 _LAST = 2**31 - 1  # slices to the end come as INT64_MAX; anything this large is the end
@@ -62,7 +62,7 @@ def _share_equal_nodes(g: Canonical) -> None:
     """The same call on the same values is made once: loops that a trace unrolled repeat themselves."""
     seen: dict[bytes, Any] = {}
     for n in list(g.nodes):
-        if n.op_type.startswith("Random") or n.op_type in ("Bernoulli", "Multinomial"):
+        if is_random(n):
             continue
         bare = type(n)()
         bare.CopyFrom(n)
