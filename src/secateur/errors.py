@@ -87,3 +87,9 @@ class EnvironmentFailure(SecateurError):
 
 class HandedOverWarning(UserWarning):
     """Some nodes of a model run in another runtime than the engine; the text names them."""
+
+
+def first_line(e: BaseException) -> str:
+    """The first line of somebody else's error that says something, or its kind."""
+    lines = [line for line in str(e).splitlines() if line.strip()]
+    return lines[0].strip()[:300] if lines else type(e).__name__

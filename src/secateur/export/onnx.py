@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateur.errors import CheckError, MissingExtraError, UnsupportedError, UsageError
+from secateur.errors import CheckError, MissingExtraError, UnsupportedError, UsageError, first_line
 from secateur.export._attention import write_out_attention
-from secateur.graph.capture import arguments, evaluating, first_line, plain_bags, quiet_torch, run_eagerly, user_frame
+from secateur.graph.capture import arguments, evaluating, plain_bags, quiet_torch, run_eagerly, user_frame
 from secateur.graph.copying import copied
 from secateur.graph.doubled import in_double
 from secateur.graph.example import with_rows
@@ -127,11 +127,12 @@ def _capture(model: nn.Module, args: Any, kwargs: Any, dynamic: bool) -> torch.e
     except UnsupportedError:
         raise
     except Exception as e:
-        first = next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)[:300]
         hint = (
             "export with dynamic_batch=False, or take the batch size from the input" if dynamic else "see torch.export"
         )
-        raise UnsupportedError(f"{type(model).__name__} cannot be exported: {first}{user_frame(e)}; {hint}") from e
+        raise UnsupportedError(
+            f"{type(model).__name__} cannot be exported: {first_line(e)}{user_frame(e)}; {hint}"
+        ) from e
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.contracts import check_finite
-from secateur.errors import UnsupportedError, UsageError
+from secateur.errors import UnsupportedError, UsageError, first_line
 from secateur.graph.cleaning import drop_assertions, make_concrete
 from secateur.types import Weights
 
@@ -245,12 +245,6 @@ def _place(node: Call) -> str:
             file, line = lines[-1].split('"')[1], lines[-1].split("line ")[1].split(",")[0]
             return f" ({Path(file).name}:{line})"
     return ""
-
-
-def first_line(e: BaseException) -> str:
-    """The first line of an error's text that says something, or its kind."""
-    lines = [line for line in str(e).splitlines() if line.strip()]
-    return lines[0].strip()[:300] if lines else type(e).__name__
 
 
 def _in_place(node: Call) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from secateur.errors import UnsupportedError
+from secateur.errors import UnsupportedError, first_line
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -29,6 +29,6 @@ def copied(model: M) -> M:
         return copy.deepcopy(model, memo)
     except Exception as e:
         raise UnsupportedError(
-            f"{type(model).__name__} cannot be copied ({str(e).splitlines()[0] if str(e) else type(e).__name__}); "
+            f"{type(model).__name__} cannot be copied ({first_line(e)}); "
             "remove what copy.deepcopy cannot copy from its attributes"
         ) from e
