@@ -24,6 +24,20 @@ from secateur.testing.ordinary import NETS
 GRAPHS = {"gcn"}  # no batch axis
 RECURRENT = {"gru": "GRU", "lstm": "LSTM"}  # ONNX Runtime runs these layers
 ATTENDING = {"vit": 2, "bert": 2, "gpt": 2}
+# Nodes that depend on an input, and those of them that are about shapes: what the passes come down to. A pass that is
+# missed leaves more; a newer exporter may need fewer.
+LENGTHS = {
+    "mobilenet": (23, 0),
+    "vit": (97, 16),  # the class token, as often as there are images
+    "bert": (109, 16),  # the mask of the padding, for every head
+    "gpt": (74, 1),
+    "unet": (27, 2),
+    "conv1d": (11, 2),
+    "gru": (7, 2),
+    "lstm": (8, 2),
+    "spiking": (65, 0),
+    "gcn": (5, 0),
+}
 SHAPES = {
     "CastLike",
     "Concat",
@@ -88,13 +102,12 @@ def answer(made: InferenceSession, name: str) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize("name", NETS)
 def test_our_file_is_no_longer_than_torchs_own_and_computes_no_more_shapes(name: str) -> None:
     mine, other = running(ours(name)), running(theirs(name, dynamo=True))
-    assert len(mine) <= len(other), (sorted(mine), sorted(other))
-    assert sum(k in SHAPES for k in mine) <= sum(k in SHAPES for k in other)
+    shapes = sum(k in SHAPES for k in mine)
+    assert len(mine) <= min(len(other), LENGTHS[name][0]), (sorted(mine), sorted(other))
+    assert shapes <= min(sum(k in SHAPES for k in other), LENGTHS[name][1]), sorted(mine)
     assert not {"CastLike", "Range", "ConstantOfShape"} & set(mine)
-    if name == "vit":  # the class token, as often as there are images
-        assert mine.count("Shape") == mine.count("Expand") == 1
-    else:
-        assert not {"Shape", "Expand"} & set(mine) or name == "bert"
+    assert mine.count("Shape") == (name in ("vit", "bert"))
+    assert mine.count("Expand") == {"vit": 1, "bert": 2}.get(name, 0)
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -106,8 +119,7 @@ def test_the_engine_runs_our_file_alone(name: str) -> None:
     np.testing.assert_allclose(answer(made, name), want, rtol=1e-4, atol=1e-5)
     handed = made.coverage["handed_over"]
     if name in RECURRENT:  # the layer, and what feeds it
-        assert RECURRENT[name] in {h["op"] for h in handed}
-        assert len(handed) <= 3
+        assert sorted(h["op"] for h in handed) == sorted(["Gather", "Transpose", RECURRENT[name]])
     else:
         assert handed == []
     found = sum(step["op"] == "Attention" for step in made.explain(repeats=0))
