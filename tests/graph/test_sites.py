@@ -205,6 +205,17 @@ def test_one_matrix_per_head_has_rows_for_every_head_and_output() -> None:
     )
 
 
+def test_one_number_per_row_is_shaped_like_the_weight_whatever_its_rows() -> None:
+    w = torch.randn(3, 4)
+    for rows, numbers in (((0,), torch.rand(3)), ((1,), torch.rand(4)), ((), torch.rand(1))):
+        site = Site("w", "matmul", w.shape, (Member("w"),), rows=rows)
+        scaled = views.matrix(site, "oc", {"w": w}) * numbers[:, None]
+        spread = views.spread(site, numbers, w)
+        assert spread is not None
+        torch.testing.assert_close(w * spread, views.write(site, "oc", {"w": w}, scaled)["w"])
+    assert views.spread(Site("w", "matmul", w.shape, (Member("w"),), rows=(0, 1)), torch.rand(12), w) is None
+
+
 def test_bilinear_forms_and_learned_queries_count_what_they_multiply() -> None:
     pair = nn.Bilinear(4, 5, 3, bias=False)
     net = Code(lambda x, w: F.bilinear(x[:, :4], x[:, 4:], w), *pair.weight.shape)

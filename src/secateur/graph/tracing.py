@@ -51,7 +51,7 @@ class Traced:
     @cached_property
     def macs(self) -> dict[str, int]:
         """Dense multiply-adds per example, per weight that multiplies; biases and norms are not counted."""
-        return {s.name: s.n * s.positions for s in self.sites if s.positions and s.op not in ("bias", "norm")}
+        return {s.name: s.n * s.positions for s in self.sites if s.positions}
 
     @cached_property
     def left_out(self) -> tuple[LeftOut, ...]:

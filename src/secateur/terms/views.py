@@ -75,7 +75,8 @@ def spread(site: Site, per_row: Tensor, w: Tensor) -> Tensor | None:
     if len(site.rows) > 1 or (site.groups > 1 and site.rows != (0,)):
         return None
     shape = [1] * w.dim()
-    shape[site.rows[0]] = -1
+    for axis in site.rows:  # none: all axes are summed over, one row
+        shape[axis] = -1
     return per_row.reshape(shape)
 
 
