@@ -16,6 +16,7 @@ from secateur.engine import InferenceSession
 from secateur.errors import SecateurError, UnsupportedError, UsageError
 from secateur.export import onnx as export
 from secateur.graph import Example, settle, shrink, trace
+from secateur.graph.doubled import in_double
 from secateur.graph.example import with_rows
 from secateur.graph.ops.elementwise import Elementwise
 from secateur.graph.ops.opaque import Opaque
@@ -208,6 +209,21 @@ def test_a_network_that_answers_otherwise_the_second_time_is_refused(change: Cal
     torch.manual_seed(0)
     with pytest.raises(UnsupportedError, match="answers the same inputs differently"):
         settle(Restless(change), torch.randn(1000, 4))
+
+
+@pytest.mark.parametrize("compiling", [False, True])
+def test_what_dynamo_compiled_is_forgotten_only_where_it_was_at_work(
+    compiling: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resets = []
+    monkeypatch.setattr(torch._dynamo, "reset", lambda: resets.append(True))
+
+    def fails(_: Tensor) -> Tensor:
+        raise RuntimeError("no such size")
+
+    with pytest.raises(Exception, match="no such size"), in_double():
+        torch.compile(fails, backend="eager")(torch.ones(2)) if compiling else fails(torch.ones(2))
+    assert resets == [True] * compiling
 
 
 def test_a_free_batch_axis_is_refused_where_inputs_share_none() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
 from typing import Any
 
 import torch
@@ -34,9 +35,11 @@ def in_double() -> Iterator[None]:
     try:
         with _Widen():
             yield
-    except Exception:
-        # Code that compiles itself (torch.cond) remembers what failed under the mode, and fails without it then.
-        torch._dynamo.reset()
+    except Exception as e:
+        # Code that compiles itself (torch.cond) remembers what failed under the mode, and fails without it then. Other
+        # code is left alone: the user's own compiled functions would all be compiled anew.
+        if any(f.f_globals.get("__name__", "").startswith("torch._dynamo") for f, _ in walk_tb(e.__traceback__)):
+            torch._dynamo.reset()
         raise
     finally:
         torch.set_default_dtype(before)
