@@ -3,7 +3,8 @@
 #include <cmath>
 #include <limits>
 
-#include "kernels/attention/rows.h"
+#include "kernels/attention/attention.h"
+#include "kernels/table.h"
 
 namespace secateur {
 
@@ -43,5 +44,10 @@ void attention_ref(const Attention& p, const AttentionArgs& args) {
       }
     }
 }
+
+namespace ref {
+extern const AttentionKernel attention_row = {kIsa, "attention_f32_ref", attention_scratch_ref, attention_ref};
+}
+SECATEUR_TABLE(SECATEUR_WITH_REF, AttentionKernel, attention_row, attention_kernel)
 
 }  // namespace secateur

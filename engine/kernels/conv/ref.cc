@@ -76,6 +76,8 @@ void conv_ref_run(const PackedConv& packed, const ConvArgs& args) {
         }
 }
 
-void conv_ref_task(const ConvView&, const ConvTask&) {}  // run() does it all
+namespace ref {
+void no_task(const ConvView&, const ConvTask&) {}  // run() does it all
+}
 
 }  // namespace secateur

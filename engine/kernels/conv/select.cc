@@ -9,8 +9,8 @@ namespace secateur {
 namespace {
 
 constexpr ConvKernel kTable[] = {
-#define SECATEUR_CONV(isa, family, name, lanes, registers, block, supports, pack, run, task) \
-  {#name, Isa::isa, ConvFamily::family, lanes, registers, block, supports, pack, run, task},
+#define SECATEUR_CONV(level, family, name, lanes, registers, block, supports, pack, run, task) \
+  {#name, level::kIsa, ConvFamily::family, lanes, registers, block, supports, pack, run, level::task},
 #include "kernels/conv/kernels.inc"
 #undef SECATEUR_CONV
 };

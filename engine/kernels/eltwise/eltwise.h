@@ -67,6 +67,10 @@ struct EltwiseKernels {
 
 const EltwiseKernels& eltwise_kernels(Isa isa);  // the best row not above isa
 
+// Plain loops, for functions and broadcasts that no fast kernel covers.
+void unary_ref(const UnaryArgs& args);
+void binary_ref(const BinaryArgs& args);
+
 // Fills dims and strides from two shapes by NumPy's rule; false when they do not broadcast or need over kMaxDims.
 bool broadcast(const int64_t* a_dims, int a_rank, const int64_t* b_dims, int b_rank, BinaryArgs* args);
 

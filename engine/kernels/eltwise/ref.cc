@@ -2,7 +2,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/eltwise/rows.h"
+#include "kernels/eltwise/eltwise.h"
+#include "kernels/table.h"
 
 namespace secateur {
 namespace {
@@ -91,5 +92,10 @@ void affine_ref(const AffineArgs& args) {
       args.y[i] = activate(args.scale[c] * args.x[i] + args.shift[c], args.act);
     }
 }
+
+namespace ref {
+extern const EltwiseKernels eltwise_row = {kIsa, add_act_ref, unary_ref, binary_ref, affine_ref};
+}
+SECATEUR_TABLE(SECATEUR_WITH_REF, EltwiseKernels, eltwise_row, eltwise_kernels)
 
 }  // namespace secateur

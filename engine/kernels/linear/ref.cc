@@ -45,6 +45,8 @@ void linear_ref_run(const PackedLinear& packed, const LinearArgs& args) {
     }
 }
 
-void linear_ref_task(const LinearView&, const LinearTask&) {}  // run() does it all
+namespace ref {
+void no_task(const LinearView&, const LinearTask&) {}  // run() does it all
+}
 
 }  // namespace secateur

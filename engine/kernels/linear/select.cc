@@ -9,8 +9,8 @@ namespace secateur {
 namespace {
 
 constexpr LinearKernel kTable[] = {
-#define SECATEUR_LINEAR(isa, family, name, lanes, registers, pack, run, task, many_task) \
-  {#name, Isa::isa, LinearFamily::family, lanes, registers, pack, run, task, many_task},
+#define SECATEUR_LINEAR(level, family, name, lanes, registers, pack, run, task, many_task) \
+  {#name, level::kIsa, LinearFamily::family, lanes, registers, pack, run, level::task, level::many_task},
 #include "kernels/linear/kernels.inc"
 #undef SECATEUR_LINEAR
 };

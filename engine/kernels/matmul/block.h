@@ -1,10 +1,12 @@
-// Register blocks of a dense product, once for all ISAs: included after a Vec by the kernels that multiply activations.
+// Register blocks of a dense product, once for all ISAs: for the generic.cc of kernels that multiply activations.
 //
 // A panel holds kPanel columns of b: [k][kPanel], zeros behind the last column to the end of its vector; the vectors behind
 // that are not read.
 #pragma once
 
 #include <cstdint>
+
+#include "simd/vec_here.h"
 
 namespace secateur {
 namespace {

@@ -1,5 +1,6 @@
 // The oracle: the formula of matmul.h, loop for loop.
-#include "kernels/matmul/rows.h"
+#include "kernels/matmul/matmul.h"
+#include "kernels/table.h"
 
 namespace secateur {
 
@@ -23,5 +24,10 @@ void matmul_ref(const MatMul& p, const MatMulArgs& args) {
     }
   }
 }
+
+namespace ref {
+extern const MatMulKernel matmul_row = {kIsa, "matmul_f32_f32_f32_ref", matmul_scratch_ref, matmul_ref};
+}
+SECATEUR_TABLE(SECATEUR_WITH_REF, MatMulKernel, matmul_row, matmul_kernel)
 
 }  // namespace secateur

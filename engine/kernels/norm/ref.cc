@@ -2,7 +2,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/norm/rows.h"
+#include "kernels/norm/norm.h"
+#include "kernels/table.h"
 
 namespace secateur {
 
@@ -61,5 +62,10 @@ void lrn_ref(const LrnArgs& a) {
       }
     }
 }
+
+namespace ref {
+extern const NormKernels norm_row = {kIsa, layer_norm_ref, group_norm_ref};
+}
+SECATEUR_TABLE(SECATEUR_WITH_REF, NormKernels, norm_row, norm_kernels)
 
 }  // namespace secateur

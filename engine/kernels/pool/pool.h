@@ -39,6 +39,10 @@ struct PoolKernels {
   void (*global_average)(const PoolArgs&);  // uses x, y, planes, in_h, in_w
 };
 
-const PoolKernels& pool_kernels(Isa isa);   // the best row not above isa
+const PoolKernels& pool_kernels(Isa isa);  // the best row not above isa
+
+// Plain loops, for windows that no fast kernel covers.
+void max_pool_ref(const PoolArgs& args);
+void average_pool_ref(const PoolArgs& args);
 
 }  // namespace secateur

@@ -2,7 +2,8 @@
 #include <algorithm>
 #include <limits>
 
-#include "kernels/pool/rows.h"
+#include "kernels/pool/pool.h"
+#include "kernels/table.h"
 
 namespace secateur {
 
@@ -50,5 +51,10 @@ void global_average_pool_ref(const PoolArgs& a) {
     a.y[p] = sums[0] / float(plane);
   }
 }
+
+namespace ref {
+extern const PoolKernels pool_row = {kIsa, max_pool_ref, average_pool_ref, global_average_pool_ref};
+}
+SECATEUR_TABLE(SECATEUR_WITH_REF, PoolKernels, pool_row, pool_kernels)
 
 }  // namespace secateur

@@ -120,6 +120,8 @@ void qconv_ref_run(const PackedQConv& packed, const QConvArgs& args) {
   }
 }
 
-void qconv_ref_task(const QConvView&, const QConvTask&) {}  // run() does it all
+namespace ref {
+void no_task(const QConvView&, const QConvTask&) {}  // run() does it all
+}
 
 }  // namespace secateur

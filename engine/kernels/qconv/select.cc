@@ -8,8 +8,8 @@ namespace secateur {
 namespace {
 
 constexpr QConvKernel kTable[] = {
-#define SECATEUR_QCONV(isa, family, name, lanes, max_block, weight_words, supports, pack, run, task) \
-  {#name, Isa::isa, QConvFamily::family, lanes, max_block, weight_words, supports, pack, run, task},
+#define SECATEUR_QCONV(level, family, name, lanes, max_block, weight_words, supports, pack, run, task) \
+  {#name, level::kIsa, QConvFamily::family, lanes, max_block, weight_words, supports, pack, run, level::task},
 #include "kernels/qconv/kernels.inc"
 #undef SECATEUR_QCONV
 };

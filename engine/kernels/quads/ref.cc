@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/quads/quads.h"
+#include "kernels/table.h"
 
 namespace secateur {
 namespace {
@@ -98,5 +99,7 @@ void quads_unpack(const QuadsShape& s, const uint8_t* x, uint8_t* y, uint8_t fli
       for (int64_t j = 0; j < s.pixels; ++j) y[plain_at(s, n, c, j)] = from[4 * j] ^ flip;
     }
 }
+
+SECATEUR_TABLE(SECATEUR_LEVELS, QuadsKernels, quads_row, quads_kernels)
 
 }  // namespace secateur

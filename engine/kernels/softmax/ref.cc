@@ -2,7 +2,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/softmax/rows.h"
+#include "kernels/softmax/softmax.h"
+#include "kernels/table.h"
 
 namespace secateur {
 
@@ -22,5 +23,10 @@ void softmax_ref(const SoftmaxArgs& args) {
       }
     }
 }
+
+namespace ref {
+extern const SoftmaxKernels softmax_row = {kIsa, softmax_ref};
+}
+SECATEUR_TABLE(SECATEUR_WITH_REF, SoftmaxKernels, softmax_row, softmax_kernels)
 
 }  // namespace secateur

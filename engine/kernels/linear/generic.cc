@@ -1,8 +1,8 @@
-// The linear kernels, once for all ISAs: included by portable.cc, avx2.cc and avx512.cc after their Vec. view.h explains
+// The linear kernels, once for all ISAs: compiled for every level of kernels/table.h. view.h explains
 // the layouts.
-#pragma once
-
+#include "kernels/linear/rows.h"
 #include "kernels/linear/view.h"
+#include "simd/vec_here.h"
 
 namespace secateur {
 namespace {
@@ -247,3 +247,12 @@ SECATEUR_INLINE void dense_task(const LinearView& v, const LinearTask& t) {
 }  // namespace secateur
 
 #include "kernels/linear/blocks.h"
+
+namespace secateur::SECATEUR_LEVEL {
+
+void sparse_task(const LinearView& v, const LinearTask& t) { secateur::sparse_task(v, t); }
+void sparse_many_task(const LinearView& v, const LinearTask& t) { secateur::sparse_many_task(v, t); }
+void block_task(const LinearView& v, const LinearTask& t) { secateur::block_task(v, t); }
+void dense_task(const LinearView& v, const LinearTask& t) { secateur::dense_task(v, t); }
+
+}  // namespace secateur::SECATEUR_LEVEL

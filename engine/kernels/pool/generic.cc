@@ -1,8 +1,8 @@
-// Pooling, once for all ISAs: included by portable.cc, avx2.cc and avx512.cc after their Vec. Column strides 1 and 2 are
+// Pooling, once for all ISAs: compiled for every level of kernels/table.h. Column strides 1 and 2 are
 // vectorised over the outputs of a row; windows that leave the image, and other strides, go cell by cell.
-#pragma once
-
-#include "kernels/pool/rows.h"
+#include "kernels/pool/pool.h"
+#include "kernels/table.h"
+#include "simd/vec_here.h"
 
 namespace secateur {
 namespace {
@@ -106,5 +106,16 @@ SECATEUR_INLINE void global_average(const PoolArgs& a) {
   }
 }
 
+void max_pool(const PoolArgs& a) {
+  if (!pool<true>(a)) max_pool_ref(a);
+}
+void average_pool(const PoolArgs& a) {
+  if (!pool<false>(a)) average_pool_ref(a);
+}
+
 }  // namespace
+
+namespace SECATEUR_LEVEL {
+extern const PoolKernels pool_row = {kIsa, max_pool, average_pool, global_average};
+}
 }  // namespace secateur

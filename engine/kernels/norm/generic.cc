@@ -1,7 +1,7 @@
-// Normalisation, once for all ISAs: included by portable.cc, avx2.cc and avx512.cc after their Vec.
-#pragma once
-
-#include "kernels/norm/rows.h"
+// Normalisation, once for all ISAs: compiled for every level of kernels/table.h.
+#include "kernels/norm/norm.h"
+#include "kernels/table.h"
+#include "simd/vec_here.h"
 
 extern "C" float sqrtf(float);
 
@@ -119,4 +119,8 @@ SECATEUR_INLINE void group_norm(const GroupNormArgs& a) {
 }
 
 }  // namespace
+
+namespace SECATEUR_LEVEL {
+extern const NormKernels norm_row = {kIsa, layer_norm, group_norm};
+}
 }  // namespace secateur

@@ -1,10 +1,10 @@
-// The conv kernels, once for all ISAs: included by portable.cc, avx2.cc and avx512.cc after their Vec. panel.h explains
+// The conv kernels, once for all ISAs: compiled for every level of kernels/table.h. panel.h explains
 // the layout.
-#pragma once
-
 #include <type_traits>
 
 #include "kernels/conv/panel.h"
+#include "kernels/conv/rows.h"
+#include "simd/vec_here.h"
 
 namespace secateur {
 namespace {
@@ -36,3 +36,13 @@ SECATEUR_INLINE Vec activate(Vec x, const ConvView& v) {
 #include "kernels/conv/sparse.h"
 //
 #include "kernels/conv/blocks.h"
+
+namespace secateur::SECATEUR_LEVEL {
+
+void sparse_task(const ConvView& v, const ConvTask& t) { secateur::sparse_task(v, t); }
+void block2_task(const ConvView& v, const ConvTask& t) { block_task<2>(v, t); }
+void block4_task(const ConvView& v, const ConvTask& t) { block_task<4>(v, t); }
+void block8_task(const ConvView& v, const ConvTask& t) { block_task<8>(v, t); }
+void dense_task(const ConvView& v, const ConvTask& t) { secateur::dense_task(v, t); }
+
+}  // namespace secateur::SECATEUR_LEVEL

@@ -1,7 +1,7 @@
-// The element-wise kernels, once for all ISAs: included by portable.cc, avx2.cc and avx512.cc after their Vec.
-#pragma once
-
-#include "kernels/eltwise/rows.h"
+// The element-wise kernels, once for all ISAs: compiled for every level of kernels/table.h.
+#include "kernels/eltwise/eltwise.h"
+#include "kernels/table.h"
+#include "simd/vec_here.h"
 
 namespace secateur {
 namespace {
@@ -136,5 +136,16 @@ SECATEUR_INLINE void affine(const AffineArgs& g) {
   }
 }
 
+void unary_or_ref(const UnaryArgs& u) {
+  if (!unary(u)) unary_ref(u);
+}
+void binary_or_ref(const BinaryArgs& g) {
+  if (!binary(g)) binary_ref(g);
+}
+
 }  // namespace
+
+namespace SECATEUR_LEVEL {
+extern const EltwiseKernels eltwise_row = {kIsa, add_act, unary_or_ref, binary_or_ref, affine};
+}
 }  // namespace secateur

@@ -1,7 +1,7 @@
-// Include after exactly one simd/int8_*.h.
-#pragma once
-
+// Tensors of quads, once for all ISAs: compiled for every level of kernels/table.h.
 #include "kernels/quads/quads.h"
+#include "kernels/table.h"
+#include "simd/int8_here.h"
 
 namespace secateur {
 namespace {
@@ -251,4 +251,9 @@ inline void max_pool_quads(const QPoolArgs& a) {
 }
 
 }  // namespace
+
+namespace SECATEUR_LEVEL {
+extern const QuadsKernels quads_row = {kIsa, quantize_quads, dequantize_quads, add_quads, max_pool_quads, quantize_run, dequantize_run, turn_words,
+                                   range_run};
+}
 }  // namespace secateur

@@ -1,8 +1,7 @@
-// The matrix product, once for all ISAs: included by portable.cc, avx2.cc and avx512.cc after their Vec.
-#pragma once
-
+// The matrix product, once for all ISAs: compiled for every level of kernels/table.h.
 #include "kernels/matmul/block.h"
-#include "kernels/matmul/rows.h"
+#include "kernels/matmul/matmul.h"
+#include "kernels/table.h"
 
 namespace secateur {
 namespace {
@@ -31,5 +30,13 @@ SECATEUR_INLINE void matmul(const MatMul& p, const MatMulArgs& args) {
   }
 }
 
+constexpr const char* kName = kPanel == 64   ? "matmul_f32_f32_f32_6x64_avx512"
+                              : kPanel == 16 ? "matmul_f32_f32_f32_6x16_avx2"
+                                             : "matmul_f32_f32_f32_6x8_portable";
+
 }  // namespace
+
+namespace SECATEUR_LEVEL {
+extern const MatMulKernel matmul_row = {kIsa, kName, matmul_scratch, matmul};
+}
 }  // namespace secateur

@@ -1,10 +1,9 @@
-// Attention, once for all ISAs: included by portable.cc, avx2.cc and avx512.cc after their Vec.
-#pragma once
-
+// Attention, once for all ISAs: compiled for every level of kernels/table.h.
 #include <limits>
 
-#include "kernels/attention/rows.h"
+#include "kernels/attention/attention.h"
 #include "kernels/matmul/block.h"
+#include "kernels/table.h"
 
 namespace secateur {
 namespace {
@@ -130,4 +129,8 @@ SECATEUR_INLINE void attention(const Attention& p, const AttentionArgs& args) {
 }
 
 }  // namespace
+
+namespace SECATEUR_LEVEL {
+extern const AttentionKernel attention_row = {kIsa, "attention_f32_" SECATEUR_LEVEL_NAME, attention_scratch, attention};
+}
 }  // namespace secateur

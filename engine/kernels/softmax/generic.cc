@@ -1,8 +1,8 @@
-// Softmax, once for all ISAs: included by portable.cc, avx2.cc and avx512.cc after their Vec. Along the last axis a row
+// Softmax, once for all ISAs: compiled for every level of kernels/table.h. Along the last axis a row
 // is reduced across lanes; along an earlier one, kLanes columns are done side by side.
-#pragma once
-
-#include "kernels/softmax/rows.h"
+#include "kernels/softmax/softmax.h"
+#include "kernels/table.h"
+#include "simd/vec_here.h"
 
 extern "C" float logf(float);
 
@@ -81,4 +81,8 @@ SECATEUR_INLINE void softmax(const SoftmaxArgs& a) {
 }
 
 }  // namespace
+
+namespace SECATEUR_LEVEL {
+extern const SoftmaxKernels softmax_row = {kIsa, softmax};
+}
 }  // namespace secateur

@@ -1,11 +1,14 @@
-// The convolution of one tile, written once for all ISAs. Include after exactly one simd/int8_*.h.
-#pragma once
-
+// The convolution of one tile, written once for all ISAs: compiled for every level of kernels/table.h.
 #include <utility>
 
+#include "simd/int8_here.h"
+//
+#include "kernels/qconv/depthwise.h"
 #include "kernels/qconv/fill.h"
 #include "kernels/qconv/finish.h"
 #include "kernels/qconv/panel.h"
+#include "kernels/qconv/row.h"
+#include "kernels/qconv/rows.h"
 
 namespace secateur {
 namespace {
@@ -186,5 +189,25 @@ void dense_task(const QConvView& v, const QConvTask& t, std::integer_sequence<in
   run_task(v, t, blocks);
 }
 
+// Vectors that a block of sums may have, as many as the registers hold; kernels.inc says the same.
+constexpr int kSparseVectors = Q::kLanes == 16 ? 14 : Q::kLanes;
+constexpr int kDenseVectors = Q::kLanes < 16 ? 2 : kWeightWords == 1 ? 6 : 4;
+
 }  // namespace
+
+namespace SECATEUR_LEVEL {
+
+void sparse_task(const QConvView& v, const QConvTask& t) {
+  secateur::sparse_task(v, t, std::make_integer_sequence<int, kSparseVectors>());
+}
+void quad_task(const QConvView& v, const QConvTask& t) {
+  secateur::quad_task(v, t, std::make_integer_sequence<int, kDenseVectors>());
+}
+void dense_task(const QConvView& v, const QConvTask& t) {
+  secateur::dense_task(v, t, std::make_integer_sequence<int, kDenseVectors>());
+}
+void depthwise_task(const QConvView& v, const QConvTask& t) { secateur::depthwise_task(v, t); }
+void row_task(const QConvView& v, const QConvTask& t) { secateur::row_task(v, t); }
+
+}  // namespace SECATEUR_LEVEL
 }  // namespace secateur

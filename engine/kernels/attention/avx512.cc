@@ -1,9 +1,0 @@
-#include "simd/avx512.h"
-#include "kernels/attention/generic.h"
-
-namespace secateur {
-
-size_t attention_scratch_avx512(const Attention& p, int threads) { return attention_scratch(p, threads); }
-void attention_avx512(const Attention& p, const AttentionArgs& args) { attention(p, args); }
-
-}  // namespace secateur

@@ -1,9 +1,0 @@
-#include "simd/avx2.h"
-#include "kernels/norm/generic.h"
-
-namespace secateur {
-
-void layer_norm_avx2(const LayerNormArgs& args) { layer_norm(args); }
-void group_norm_avx2(const GroupNormArgs& args) { group_norm(args); }
-
-}  // namespace secateur
