@@ -3,27 +3,17 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
-#include <map>
-#include <set>
 
 #include <unistd.h>
 
 #include "graph/check.h"
+#include "plan/memory.h"
 
 namespace secateur {
 namespace {
 
-// A value folded while planning may be as large as the weights of a big layer, not larger: a few bytes of a broken file
-// could else ask for all memory (ConstantOfShape). All of them together may take that and four times the file's constants.
-constexpr size_t kMaxFolded = size_t{1} << 30;
 constexpr int64_t kMaxElements = int64_t{1} << 40;
 constexpr size_t kMostAxes = 8;       // kernels/generic/generic.h's kMaxRank
-constexpr size_t kManyValues = 4096;  // comparing each with each: 8 million steps
-
-// As Lowering::unsupported.
-[[noreturn]] void too_large(const Node& n, const std::string& what) {
-  throw TooLargeError("node '" + node_label(n) + "' (" + n.op + "): " + what, n.name);
-}
 
 double machine_bytes() { return static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE)); }
 
@@ -54,15 +44,14 @@ std::string dims_text(const Dims& dims) {
 }
 
 Lowering::Lowering(const Graph& graph, PackCache& cache, Isa isa, int threads, bool allow_sparse)
-    : cache_(cache), isa_(isa), threads_(threads), allow_sparse_(allow_sparse) {
+    : packing_(cache), isa_(isa), threads_(threads), allow_sparse_(allow_sparse) {
   const auto it = graph.opsets.find("");
   opset_ = it == graph.opsets.end() ? 0 : it->second;
   values_.reserve(graph.initializers.size() + graph.nodes.size() * 2);
-  may_fold_ = kMaxFolded;
   set_limits({});
   for (const auto& t : graph.initializers) {
     if (t.opaque()) continue;
-    may_fold_ += 4 * t.data.size();
+    folding_.allow_for(t.data.size());
     const int id = new_value(t.name, t.dtype, t.dims);
     values_[static_cast<size_t>(id)].constant = t.data.data();
     ptr_[static_cast<size_t>(id)] = const_cast<uint8_t*>(t.data.data());
@@ -142,12 +131,9 @@ int Lowering::out(const Node& n, size_t i, DType dtype, Dims dims, ValueLayout l
   check_dims(n, dims);
   const int id = new_value(name, dtype, std::move(dims));
   values_[static_cast<size_t>(id)].layout = layout;
-  if (eager_) {
+  if (folding_.now) {
     Value& v = values_[static_cast<size_t>(id)];
-    if (v.nbytes() > kMaxFolded) too_large(n, "a constant of " + std::to_string(v.nbytes()) + " bytes would be computed");
-    folded_bytes_ += v.nbytes();
-    if (folded_bytes_ > may_fold_) too_large(n, "constants of " + std::to_string(folded_bytes_) + " bytes would be computed, many times the file's own");
-    auto buffer = std::make_shared<Buffer>(std::max<size_t>(v.nbytes(), 1));
+    auto buffer = folding_.result(n, v.nbytes());
     v.constant = buffer->data();
     ptr_[static_cast<size_t>(id)] = buffer->data();
     v.owner = std::move(buffer);
@@ -189,10 +175,10 @@ void Lowering::alias(const Node& n, size_t i, int source, Dims dims) {
 }
 
 int Lowering::constant(const Node& n, size_t i, DType dtype, Dims dims, const void* bytes) {
-  const bool before = eager_;
-  eager_ = true;
+  const bool before = folding_.now;
+  folding_.now = true;
   const int id = out(n, i, dtype, std::move(dims));
-  eager_ = before;
+  folding_.now = before;
   if (value(id).nbytes()) std::memcpy(ptr_[static_cast<size_t>(id)], bytes, value(id).nbytes());
   return id;
 }
@@ -253,7 +239,7 @@ void Lowering::invalid(const Node& anyone, const std::string& what) const {
 }
 
 const Choice* Lowering::saved_choice(const Node& n) const {
-  if (eager_ || !saved_) return nullptr;
+  if (folding_.now || !saved_) return nullptr;
   const size_t at = decisions.size();
   if (at < saved_->layers.size() && saved_->layers[at].first == node_label(n)) return &saved_->layers[at].second;
   throw UsageError("plan: layer " + std::to_string(at) + " of the model is '" + node_label(n) + "', of the plan " +
@@ -262,7 +248,7 @@ const Choice* Lowering::saved_choice(const Node& n) const {
 }
 
 void Lowering::decided(const Node& n, Choice choice) {
-  if (!eager_) decisions.emplace_back(node_label(n), std::move(choice));
+  if (!folding_.now) decisions.emplace_back(node_label(n), std::move(choice));
 }
 
 void Lowering::check_saved() const {
@@ -273,7 +259,7 @@ void Lowering::check_saved() const {
 
 void Lowering::plain_loops(const Node& n, double macs, const std::string& why) const {
   constexpr double kLayer = 0x1p16;  // about 60 microseconds: what a change of runtime costs, and more
-  if (!allow_plain_loops_ && !eager_ && isa_ != Isa::kRef && macs > kLayer) unsupported(n, why + ": there are only plain loops for it");
+  if (!allow_plain_loops_ && !folding_.now && isa_ != Isa::kRef && macs > kLayer) unsupported(n, why + ": there are only plain loops for it");
 }
 
 void Lowering::add_step(const Node& n, void (*run)(const void*, const Exec&) noexcept, std::shared_ptr<const void> state,
@@ -281,7 +267,7 @@ void Lowering::add_step(const Node& n, void (*run)(const void*, const Exec&) noe
   const auto is_result = [&](int id) { return id >= 0 && !value(id).is_scratch && value(id).numel() > 0; };
   if (std::none_of(writes.begin(), writes.end(), is_result)) return;
   count_work(n, info, reads, writes);
-  if (eager_) {
+  if (folding_.now) {
     Faults faults;
     const Exec exec{ptr_.data(), nullptr, &faults};
     run(state.get(), exec);
@@ -298,7 +284,7 @@ void Lowering::add_step(const Node& n, void (*run)(const void*, const Exec&) noe
   };
   for (int id : reads) {
     touch(id, false);
-    if (id >= 0 && value(id).constant) read_.insert(value(id).constant);
+    if (id >= 0 && value(id).constant) packing_.read_by_step(value(id).constant);
   }
   for (int id : writes) touch(id, true);
   if (info.node.empty()) info.node = node_label(n);
@@ -315,7 +301,7 @@ void Lowering::count_work(const Node& n, const StepInfo& info, const std::vector
   for (const auto* ids : {&reads, &writes})
     for (int id : *ids)
       if (id >= 0 && !value(id).is_scratch) work = std::max(work, static_cast<double>(value(id).numel()));
-  double& total = eager_ ? folded_work_ : work_;
+  double& total = folding_.now ? folding_.work : work_;
   total += work;
   check_work(n, total);
 }
@@ -324,15 +310,15 @@ void Lowering::check_size(const Node& n, const Dims& dims, double work) const {
   double count = 1;
   for (int64_t d : dims) count *= static_cast<double>(d);
   check_work(n, std::max(count, work));
-  if (!eager_) check_nbytes(count * 4);
+  if (!folding_.now) check_nbytes(count * 4);
 }
 
 void Lowering::check_work(const Node& n, double total) const {
-  const double limit = limits_.work * (eager_ ? Limits::kFoldedPart : 1.0);
+  const double limit = limits_.work * (folding_.now ? Limits::kFoldedPart : 1.0);
   if (total > limit)
     throw UsageError("node '" + node_label(n) + "' (" + n.op + "): " + amount(total) + " operations are planned " +
-                     (eager_ ? "for constants, while loading" : "up to here for these input shapes") + ", the limit is " + amount(limit) +
-                     "; " + (eager_ ? "" : "run smaller inputs, or ") + "raise it with InferenceSession(..., max_work=" + amount(10 * total * limits_.work / limit) + ")");
+                     (folding_.now ? "for constants, while loading" : "up to here for these input shapes") + ", the limit is " + amount(limit) +
+                     "; " + (folding_.now ? "" : "run smaller inputs, or ") + "raise it with InferenceSession(..., max_work=" + amount(10 * total * limits_.work / limit) + ")");
 }
 
 void Lowering::lower(const Node& node) {
@@ -349,15 +335,15 @@ void Lowering::lower(const Node& node) {
     if (id < 0) invalid(node, "input '" + name + "' is not defined");
     all = all && value(id).constant != nullptr;
   }
-  eager_ = all;
+  folding_.now = all;
   now_ = &node;
   fn(*this, node);
   now_ = nullptr;
-  eager_ = false;
+  folding_.now = false;
 }
 
 void Lowering::forget(const Node& node) {
-  eager_ = false;
+  folding_.now = false;
   for (const auto& out : node.outputs) by_name_.erase(out);
 }
 
@@ -377,93 +363,18 @@ void Lowering::keep_until_end(int id) {
 }
 
 size_t Lowering::plan_memory() {
-  const size_t total = place_values();
-  check_nbytes(static_cast<double>(total));
-  return total;
-}
-
-size_t Lowering::place_values() {
-  // Largest first, each at the lowest offset free during its life: within a few percent of optimal on CNNs, and small
-  // nets have a handful of values.
-  std::vector<int> order;
+  std::vector<Value*> placed;
+  std::vector<Lifetime> lives;
   for (size_t i = 0; i < values_.size(); ++i) {
-    const Value& v = values_[i];
-    if (v.storage == static_cast<int>(i) && !v.constant && (v.last >= 0 || v.is_input)) order.push_back(static_cast<int>(i));
+    Value& v = values_[i];
+    if (v.storage != static_cast<int>(i) || v.constant || (v.last < 0 && !v.is_input)) continue;
+    placed.push_back(&v);
+    lives.push_back({v.nbytes(), v.first, v.last});
   }
-  if (order.size() > kManyValues) return place_in_order(std::move(order));
-  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return value(a).nbytes() > value(b).nbytes(); });
-  std::vector<int> placed;
-  size_t total = 0;
-  for (int id : order) {
-    Value& v = values_[static_cast<size_t>(id)];
-    // Every buffer is followed by slack that vector loads may read.
-    const size_t need = align_up(v.nbytes()) + kAlign;
-    std::vector<std::pair<size_t, size_t>> busy;
-    for (int other : placed) {
-      const Value& o = value(other);
-      if (o.last < v.first || v.last < o.first) continue;
-      busy.emplace_back(o.offset, o.offset + align_up(o.nbytes()) + kAlign);
-    }
-    std::sort(busy.begin(), busy.end());
-    size_t at = 0;
-    for (const auto& [begin, end] : busy) {
-      if (at + need <= begin) break;
-      at = std::max(at, end);
-    }
-    v.offset = at;
-    total = std::max(total, at + need);
-    placed.push_back(id);
-  }
-  return total;
-}
-
-size_t Lowering::place_in_order(std::vector<int> order) {
-  // In the order of their first step, each in the smallest hole that is large enough when it begins; n log n.
-  std::sort(order.begin(), order.end(), [&](int a, int b) { return std::pair(value(a).first, a) < std::pair(value(b).first, b); });
-  const auto need = [&](int id) { return align_up(value(id).nbytes()) + kAlign; };
-  std::map<size_t, size_t> holes;                       // begin -> end
-  std::set<std::pair<size_t, size_t>> by_size;          // (size, begin)
-  std::multimap<int, int> ends;                         // last step -> value
-  size_t total = 0;
-  const auto open_hole = [&](size_t begin, size_t end) {
-    auto next = holes.lower_bound(begin);
-    if (next != holes.end() && next->first == end) {
-      end = next->second;
-      by_size.erase({next->second - next->first, next->first});
-      next = holes.erase(next);
-    }
-    if (next != holes.begin()) {
-      const auto previous = std::prev(next);
-      if (previous->second == begin) {
-        begin = previous->first;
-        by_size.erase({previous->second - previous->first, previous->first});
-        holes.erase(previous);
-      }
-    }
-    holes[begin] = end;
-    by_size.emplace(end - begin, begin);
-  };
-  for (int id : order) {
-    Value& v = values_[static_cast<size_t>(id)];
-    while (!ends.empty() && ends.begin()->first < v.first) {
-      const Value& gone = value(ends.begin()->second);
-      open_hole(gone.offset, gone.offset + align_up(gone.nbytes()) + kAlign);
-      ends.erase(ends.begin());
-    }
-    const auto fit = by_size.lower_bound({need(id), 0});
-    if (fit == by_size.end()) {
-      v.offset = total;
-      total += need(id);
-    } else {
-      const auto [size, begin] = *fit;
-      v.offset = begin;
-      by_size.erase(fit);
-      holes.erase(begin);
-      if (size > need(id)) open_hole(begin + need(id), begin + size);
-    }
-    ends.emplace(std::max(v.last, v.first), id);
-  }
-  return total;
+  const Placement placement = place(lives);
+  for (size_t k = 0; k < placed.size(); ++k) placed[k]->offset = placement.offsets[k];
+  check_nbytes(static_cast<double>(placement.total));
+  return placement.total;
 }
 
 }  // namespace secateur

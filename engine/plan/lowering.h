@@ -11,7 +11,6 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
-#include <unordered_set>
 #include <vector>
 
 #include "base/arena.h"
@@ -20,6 +19,8 @@
 #include "base/threads.h"
 #include "graph/attrs.h"
 #include "graph/graph.h"
+#include "plan/folding.h"
+#include "plan/packing.h"
 #include "plan/tune.h"
 
 namespace secateur {
@@ -119,9 +120,6 @@ struct Value {
   }
 };
 
-// Weights packed for a kernel, kept over plans for different batch sizes. Key: the bytes' address + a kernel's own text.
-using PackCache = std::unordered_map<std::string, std::shared_ptr<const void>>;
-
 class Lowering {
  public:
   Lowering(const Graph& graph, PackCache& cache, Isa isa, int threads, bool allow_sparse = true);
@@ -144,8 +142,7 @@ class Lowering {
   void keep_until_end(int id);
   // Every decision of the saved plan was taken: else UsageError.
   void check_saved() const;
-  // Whether a constant at this address was packed, and no step reads it: then a run does not need it.
-  bool only_packed(const uint8_t* constant) const { return packed_.count(constant) && !read_.count(constant); }
+  const Packing& packing() const { return packing_; }
   // Assigns arena offsets; returns the arena's size.
   size_t plan_memory();
 
@@ -155,7 +152,7 @@ class Lowering {
   Isa int8_isa() const { return isa_; }
   int threads() const { return threads_; }
   bool allow_sparse() const { return allow_sparse_; }
-  Tuner* tuner() const { return eager_ ? nullptr : tuner_; }
+  Tuner* tuner() const { return folding_.now ? nullptr : tuner_; }
   // What the saved plan says of the next layer that has a choice, which must be n; null without a saved plan.
   const Choice* saved_choice(const Node& n) const;
   void decided(const Node& n, Choice choice);
@@ -182,22 +179,17 @@ class Lowering {
   int scratch(size_t nbytes);
   int temp(DType dtype, Dims dims, ValueLayout layout = ValueLayout::kPlain);
 
-  // make() packed for the constants `ids` (-1 skipped), shared over the plans of a model. Constants that the plan itself
-  // computed are packed anew: their address says nothing about the next plan.
+  // make() packed for the constants `ids` (-1 skipped), shared over the plans of a model.
   template <class T, class F>
   std::shared_ptr<const T> packed(std::string key, const std::vector<int>& ids, F&& make) {
     bool shared = true;
+    std::vector<const uint8_t*> constants;
     for (int id : ids) {
       if (id < 0) continue;
-      packed_.insert(value(id).constant);
+      constants.push_back(value(id).constant);
       shared = shared && !value(id).owner;
-      key += "/" + std::to_string(reinterpret_cast<uintptr_t>(value(id).constant));
     }
-    if (shared)
-      if (const auto it = cache_.find(key); it != cache_.end()) return std::static_pointer_cast<const T>(it->second);
-    std::shared_ptr<const T> made = make();
-    if (shared) cache_.emplace(std::move(key), made);
-    return made;
+    return packing_.get<T>(std::move(key), constants, shared, std::forward<F>(make));
   }
 
   // Adds a step; results without elements need none, so kernels never write nothing. S is a small struct with `void run(const Exec&) const noexcept`.
@@ -221,8 +213,6 @@ class Lowering {
   const std::vector<Value>& values() const { return values_; }
 
  private:
-  size_t place_values();
-  size_t place_in_order(std::vector<int> order);  // of very many values
   void check_dims(const Node& n, const Dims& dims) const;
   void check_nbytes(double nbytes) const;
   void check_work(const Node& n, double total) const;
@@ -232,19 +222,17 @@ class Lowering {
                 const std::vector<int>& reads, const std::vector<int>& writes, StepInfo info);
   void count_work(const Node& n, const StepInfo& info, const std::vector<int>& reads, const std::vector<int>& writes);
 
-  PackCache& cache_;
-  std::unordered_set<const uint8_t*> packed_, read_;  // constants: by kernels' packing, by steps
+  Packing packing_;
+  Folding folding_;
   int64_t opset_ = 0;
   Isa isa_ = Isa::kRef;
   int threads_ = 1;
   bool allow_sparse_ = true, allow_plain_loops_ = true;
   Tuner* tuner_ = nullptr;
   const SavedPlan* saved_ = nullptr;
-  size_t folded_bytes_ = 0, may_fold_ = 0;  // of constants computed while planning
-  double work_ = 0, folded_work_ = 0;       // of the steps so far
+  double work_ = 0;  // of the steps so far
   Limits limits_;
   const Node* now_ = nullptr;  // the node being lowered
-  bool eager_ = false;  // the node being lowered has constant inputs only: run its steps now
   std::vector<Value> values_;
   std::vector<void*> ptr_;
   std::unordered_map<std::string, int> by_name_;

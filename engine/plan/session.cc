@@ -288,7 +288,7 @@ std::shared_ptr<Plan> Session::make_plan(const std::vector<Dims>& input_dims) {
   for (const auto& node : graph_.nodes) {
     L.lower(node);
     for (const auto& in : node.inputs)
-      if (const auto it = large.find(in); it != large.end() && it->second.second == 1 && L.only_packed(it->second.first->data.data()))
+      if (const auto it = large.find(in); it != large.end() && it->second.second == 1 && L.packing().only_packed(it->second.first->data.data()))
         away_.put(*it->second.first);
   }
   L.check_saved();
