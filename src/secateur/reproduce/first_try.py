@@ -1,13 +1,13 @@
 """`first-try`: eight ordinary networks, `secateur.compress` with nothing but loaders and a fifteenth of the bytes.
 
 A cell is one network and one seed: trained by a plain loop, compressed by the default recipe, verified from its files,
-judged on the test part, which is read once. A finished cell is kept (`cell.json`); the others can be run singly.
+judged on the test part, which is read once. Cells run singly: a finished one is kept (`cell.json`) as long as it was
+made from what is asked now, and a later call with `resume` collects it.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,7 +16,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur.errors import FormatError, UsageError
+from secateur.errors import UsageError
+from secateur.reproduce import table as tables
+from secateur.reproduce.study import read_json
 from secateur.shell import saving
 from secateur.types import Progress
 
@@ -42,7 +44,7 @@ class Case:
     data: str
     epochs: int
     lr: float
-    change: Callable[[Splits], Splits] = lambda splits: splits
+    change: Callable[[Splits], Splits] | None = None
 
 
 def cases() -> dict[str, Case]:
@@ -54,7 +56,7 @@ def cases() -> dict[str, Case]:
         "vit": Case(o.ViT, "mnist", 20, 1e-3, _fewer),
         "gru": Case(o.GRUClassifier, "sst2", 4, 2e-3),
         "conv1d": Case(o.Conv1dNet, "fsdd", 15, 2e-3),
-        "unet": Case(o.UNet, "fashion_mnist", 6, 2e-3, lambda s: _noisy(_fewer(s))),
+        "unet": Case(o.UNet, "fashion_mnist", 6, 2e-3, _noisy),
         "gcn": Case(o.GCN, "planetoid:cora", 20, 1e-2),
         "spiking": Case(o.SpikingNet, "mnist", 12, 2e-3, _fewer),
         "lstm": Case(lambda: o.CharLSTM(65), "text:tiny_shakespeare", 6, 5e-3),
@@ -71,26 +73,48 @@ def run(
 ) -> Json:
     """Run the cells whose name (`mobilenet`, ...) matches `cells`; write `first-try.json` and `first-try.md`.
 
+    Args:
+        seed: of the dense training and of the compression; default 0.
+        resume: keep the cells that are finished in `out`, those that `cells` leaves out too, unless what they were made
+            from has changed.
     Raises:
         UsageError: no cell matches; the folder is in use.
     """
-    out, seed = Path(out), seed or 0
-    chosen = {n: c for n, c in cases().items() if fnmatchcase(n, cells)}
+    from secateur.training import seeds
+
+    out, seed, known = Path(out), seed or 0, cases()
+    chosen = {n for n in known if fnmatchcase(n, cells)}
     if not chosen:
-        raise UsageError(f"{NAME}: no cell matches {cells!r}; cells: {', '.join(cases())}")
+        raise UsageError(f"{NAME}: no cell matches {cells!r}; cells: {', '.join(known)}")
     done: dict[str, Json] = {}
-    for name, case in chosen.items():
-        folder = out / f"seed{seed}" / name
-        with saving.locked(folder):
-            kept = folder / "cell.json"
-            if not (resume and kept.is_file()):
-                cell = _cell(case, seed, folder, data_dir, _named(on_progress, name))
-                saving.write_bytes(kept, saving.to_json(cell))
-            done[name] = _read(kept)
+    for name, case in known.items():
+        folder, key = out / f"seed{seed}" / name, _key(case, seed)
+        kept = read_json(folder / "cell.json") if resume and (folder / "cell.json").is_file() else {}
+        if kept.get("key") == key:
+            done[name] = kept
+        elif name in chosen:
+            with saving.locked(folder), seeds.isolated():
+                done[name] = {"key": key, **_cell(case, seed, folder, data_dir, _named(on_progress, name))}
+                saving.write_bytes(folder / "cell.json", saving.to_json(done[name]))
     record = _record(done, seed)
     saving.write_bytes(out / f"{NAME}.json", saving.to_json(record))
     saving.write_bytes(out / f"{NAME}.md", (table(record, markdown=True) + "\n").encode())
     return record
+
+
+def _key(case: Case, seed: int) -> Json:
+    """What a cell is made from, as JSON."""
+    import torch
+
+    with torch.device("meta"):  # shapes alone: no numbers are drawn
+        shapes = [list(p.shape) for p in case.build().parameters()]
+    return {
+        "shapes": shapes,
+        "data": [case.data, case.change.__name__ if case.change else "", _EXAMPLES],
+        "dense": [case.epochs, case.lr],
+        "divisor": DIVISOR,
+        "seed": seed,
+    }
 
 
 def _cell(case: Case, seed: int, folder: Path, data_dir: str | Path | None, on_progress: Report | None) -> Json:
@@ -100,7 +124,8 @@ def _cell(case: Case, seed: int, folder: Path, data_dir: str | Path | None, on_p
     from secateur import api, data
     from secateur.training import metrics
 
-    splits = case.change(data.load(case.data, data_dir))
+    splits = data.load(case.data, data_dir)
+    splits = case.change(splits) if case.change else splits
     torch.manual_seed(seed)
     net = case.build()
     began = time.monotonic()
@@ -112,7 +137,7 @@ def _cell(case: Case, seed: int, folder: Path, data_dir: str | Path | None, on_p
         splits.train,
         valid=splits.valid,
         budget={"nbytes": 4 * weights / DIVISOR},
-        recipe={"bench": {"seconds": 0.5}},
+        recipe={"bench": {"seconds": 0.5}, "baselines": []},  # which would not change the answer
         seed=seed,
         on_progress=on_progress or False,
     )
@@ -128,10 +153,8 @@ def _cell(case: Case, seed: int, folder: Path, data_dir: str | Path | None, on_p
         "asked": 4 * weights / DIVISOR,
         "nbytes": report["compressed"]["nbytes"],
         "nnz": report["compressed"]["nnz"],
-        "n_values": max((layer.get("n_values") or 0 for layer in report["layers"]), default=0),
         "valid": [report[k]["metric_valid"] for k in ("dense", "compressed")],
         "test": [judge(net), judge(result.model)],
-        "one_shot_valid": (report.get("one_shot") or {}).get("metric_valid"),
         "verify": report["verify"],
         "verified": checks["passed"],
         "latency_ms": {k: report[k]["latency_ms"] for k in ("dense", "compressed")},
@@ -170,7 +193,7 @@ def _fewer(splits: Splits) -> Splits:
 
 
 def _noisy(splits: Splits) -> Splits:
-    """Pictures under noise; to be told is which pixels belong to the object."""
+    """The first pictures under noise; to be told is which pixels belong to the object."""
     import torch
 
     from secateur.data.tensors import TensorData
@@ -181,7 +204,7 @@ def _noisy(splits: Splits) -> Splits:
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
         return TensorData(x + noise, (x[:, 0] > low + 0.3).long(), part.batch_size)
 
-    parts = (splits.train, splits.valid, splits.test)
+    parts = (_fewer(splits).train, splits.valid, splits.test)
     return replace(splits, **dict(zip(("train", "valid", "test"), map(change, parts, (1, 2, 3)), strict=True)))  # type: ignore[arg-type]
 
 
@@ -206,7 +229,6 @@ def _record(cells: dict[str, Json], seed: int) -> Json:
         "command": f"secateur reproduce {NAME} --seed {seed}",
         "seed": seed,
         "claims": claims,
-        "mean_drop": statistics.fmean(c["drop"] for c in claims.values()),
         "cells": cells,
     }
 
@@ -237,25 +259,8 @@ def table(record: Json, markdown: bool = False) -> str:
         f"the dense net's accuracy minus the compressed one's on the test part, read once; allowed: {100 * ALLOWED:g} "
         "points. `files`: engine, ONNX Runtime and PyTorch agree on the written files, and every count was made again."
     )
-    if markdown:
-        lines = ["| " + " | ".join(r) + " |" for r in (head, ["---"] * 2 + ["---:"] * 6 + ["---"] * 2, *rows)]
-        return "\n".join([f"# {title}", "", *lines, "", note])
-    widths = [max(len(r[i]) for r in (head, *rows)) for i in range(len(head))]
-    lines = [
-        "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True)))
-        for r in (head, *rows)
-    ]
-    return "\n".join([title, "", *lines, "", note])
+    return "\n".join([f"# {title}" if markdown else title, "", *tables.lines(head, rows, markdown), "", note])
 
 
 def _named(tell: Report | None, name: str) -> Report | None:
     return None if tell is None else lambda p: tell(replace(p, stage=f"{name} {p.stage}"))
-
-
-def _read(path: Path) -> Json:
-    import json
-
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as e:
-        raise FormatError(f"{path}: cannot be read as JSON ({e}); delete it and run again") from None

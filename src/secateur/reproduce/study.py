@@ -257,7 +257,7 @@ class Study:
 
     def _remember(self, path: Path, anew: bool, make: Callable[[Path], Json]) -> Json:
         if not anew and path.is_file():
-            return dict(_json(path))
+            return dict(read_json(path))
         made = make(path.parent if path.name == "test.json" else path)
         saving.write_bytes(path, saving.to_json(made))
         return made
@@ -300,7 +300,12 @@ def _read(path: Path) -> Json:
     return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
-def _json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """The content of a file that a run wrote.
+
+    Raises:
+        FormatError: it cannot be read.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
@@ -312,7 +317,7 @@ def _kept(folder: Path, plan: Json) -> Json | None:
     path = folder / "part.json"
     if not path.is_file():
         return None
-    facts = dict(_json(path))
+    facts = dict(read_json(path))
     return facts if facts["plan"] == plan else None
 
 

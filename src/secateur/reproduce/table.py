@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 _COLUMNS = (
@@ -22,7 +23,6 @@ _COLUMNS = (
 def table(record: dict[str, Any], markdown: bool = False) -> str:
     """One row per part (mean, +- standard deviation over the seeds, range), the claims and the speed."""
     rows = [_row(part, record["n_weights"]) for part in record["parts"].values()]
-    lines = _markdown(rows) if markdown else _plain(rows)
     n = len(record["seeds"])
     title = f"{record['name']}: {record['about']}"
     n_test = next(iter(record["parts"].values()))["n_test"]
@@ -37,7 +37,20 @@ def table(record: dict[str, Any], markdown: bool = False) -> str:
         *_speed(record),
     ]
     bullets = [f"- {x}" for x in notes]
-    return "\n".join([f"# {title}" if markdown else title, "", *lines, "", *bullets])
+    return "\n".join([f"# {title}" if markdown else title, "", *lines(_COLUMNS, rows, markdown), "", *bullets])
+
+
+def lines(head: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool = False) -> list[str]:
+    """A table of texts: the first column to the left, the others to the right."""
+    if markdown:
+        rule = ["---", *["---:"] * (len(head) - 1)]
+        return ["| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |" for cells in (head, rule, *rows)]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    out = []
+    for cells in (head, *rows):
+        rest = [c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True)]
+        out.append("  ".join([cells[0].ljust(widths[0]), *rest]))
+    return [out[0], "-" * len(out[0]), *out[1:]]
 
 
 def _row(part: dict[str, Any], n_weights: int) -> list[str]:
@@ -55,20 +68,6 @@ def _row(part: dict[str, Any], n_weights: int) -> list[str]:
         f"{part['epochs']['mean']:g}",
         f"{part['seconds']['mean']:.0f}",
     ]
-
-
-def _markdown(rows: list[list[str]]) -> list[str]:
-    rule = ["---", *["---:"] * (len(_COLUMNS) - 1)]
-    return ["| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |" for cells in (list(_COLUMNS), rule, *rows)]
-
-
-def _plain(rows: list[list[str]]) -> list[str]:
-    widths = [max(len(r[i]) for r in (list(_COLUMNS), *rows)) for i in range(len(_COLUMNS))]
-    out = []
-    for cells in (list(_COLUMNS), *rows):
-        rest = [c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True)]
-        out.append("  ".join([cells[0].ljust(widths[0]), *rest]))
-    return [out[0], "-" * len(out[0]), *out[1:]]
 
 
 def _claims(record: dict[str, Any]) -> list[str]:
