@@ -121,3 +121,59 @@ def test_sizes_of_candidates_are_those_of_the_written_file(files) -> None:
     example = graph.settle(changed, torch.rand(2, 1, 8, 8))
     asked = written.write(changed, graph.trace(changed, example), example, may_cut=False)
     assert written.Template(both.onnx).nbytes(changed) == len(asked.sct)
+
+
+def digits(a: np.ndarray) -> int:
+    """Significant binary digits of the number that needs most."""
+    mantissa = np.abs(np.frexp(a.astype(np.float64))[0])
+    return next(n for n in range(54) if np.array_equal(mantissa * 2**n, np.floor(mantissa * 2**n)))
+
+
+def test_where_bytes_count_vectors_have_eight_digits_in_module_and_file_alike(files) -> None:
+    module, _, before = files
+    example = graph.settle(module, torch.rand(2, 1, 8, 8))
+    both = written.write(module, graph.trace(module, example), example, short=True)
+    found, full = tensors(both.onnx), tensors(before.onnx)
+    vectors = [k for k in found if k.endswith(("bias", "1.weight", "5.weight"))]
+    assert len(vectors) == 6
+    for k in vectors:
+        assert digits(found[k]) <= 8 < digits(full[k])
+        assert (np.abs(found[k] - full[k]) <= np.abs(full[k]) * 2.0**-8 * (1 + 1e-6)).all()
+    assert np.array_equal(found["0.weight"], full["0.weight"])
+    assert not stored.find(both.onnx, state(both.module)).absent
+    x = torch.rand(16, 1, 8, 8)
+    with torch.no_grad():
+        expected = both.module(x).numpy()
+    session = secateur.InferenceSession(both.sct)
+    got = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+    assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert len(both.sct) < len(before.sct) - 80  # 80 values, more than a byte less for each
+    assert all(
+        torch.equal(a, b) for a, b in zip(module.state_dict().values(), net().state_dict().values(), strict=True)
+    )
+
+
+def test_vectors_in_a_set_or_frozen_keep_their_digits() -> None:
+    module = net()
+    module[4].bias.requires_grad_(False)
+    before = state(module)
+    before = {k: v.copy() for k, v in before.items()}
+    norms.shorten(module, {"1.weight"})
+    after = state(module)
+    assert {k for k in before if not np.array_equal(before[k], after[k])} == {"0.bias", "1.bias", "5.weight", "5.bias"}
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])  # a shift that is the small difference of two large numbers
+def test_short_vectors_are_merged_short_whatever_the_statistics(offset: float) -> None:
+    module = net()
+    with torch.no_grad():
+        module[1].running_mean += offset
+        module[1].bias += offset
+    norms.shorten(module)
+    made = norms._merge(
+        [t.detach().numpy() for t in (module[1].weight, module[1].bias)]
+        + [t.numpy() for t in (module[1].running_mean, module[1].running_var)],
+        1e-3,
+    )
+    assert digits(made[0]) <= 8
+    assert digits(made[1]) <= 8

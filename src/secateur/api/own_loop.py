@@ -14,7 +14,7 @@ from secateur import graph
 from secateur.api.result import Result
 from secateur.budget.spending import Spending
 from secateur.errors import BudgetError, CheckError, UsageError
-from secateur.export import written
+from secateur.export.written import Written
 from secateur.graph.counts import sizes
 from secateur.graph.unwrapping import plain, reparametrized, unwrapped
 from secateur.proof import record
@@ -99,7 +99,7 @@ class Compressor:
         self._job = Job(self._recipe, setting, dense, self._example, tuple(self._recipe.limits()))
         traced, terms = self._job.start.traced, self._job.start.terms
         self._recipe, self._chosen = self._recipe.resolved(*traced.free)
-        self._net = Net(model, traced, terms)
+        self._net = Net(model, traced, terms, short=self._job.counts_bytes)
         self._stats = optimizers.Statistics(self._params)
         self._stats.optimizer = optimizer
         self._solver = self._recipe.build_solver()
@@ -278,7 +278,7 @@ class Compressor:
         self._purse.check(sizes(files.module, net.traced, len(files.sct)))
         return Candidate("compressor", net, files, metric, {}, []), job
 
-    def _fitted(self) -> tuple[Net, written.Written]:
+    def _fitted(self) -> tuple[Net, Written]:
         """The written files; while they are too big, the levels are tightened a little.
 
         Retraining changed the values since the levels were set, and with them what their coding costs, by a percent
@@ -289,8 +289,8 @@ class Compressor:
         """
         limit = self._purse.limit("nbytes")
 
-        def write(net: Net, trim: int) -> tuple[Net, written.Written]:
-            return net, written.write(net.module, net.traced, self._example, may_cut=net.may_cut, terms=net.terms)
+        def write(net: Net, trim: int) -> tuple[Net, Written]:
+            return net, net.write(self._example)
 
         def repair(net: Net, purse: Spending, trim: int) -> Net:
             prices.fit(net, purse, self._importance(), self._job.template)

@@ -55,18 +55,29 @@ def tensors_of(module: nn.Module) -> bytes:
 
 
 def smaller(
-    model: nn.Module, traced: Traced, weights: Weights | None, may_cut: bool
+    model: nn.Module,
+    traced: Traced,
+    weights: Weights | None,
+    may_cut: bool,
+    terms: Sequence[Term] = (),
+    short: bool = False,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """`graph.shrink`, or, where a set would not survive it (N:M groups shift), a copy with the weights as they are."""
+    """`graph.shrink`, or, where a set would not survive it (N:M groups shift), a copy with the weights as they are.
+
+    Args:
+        short: vectors on which no set of `terms` acts get few digits (`norms.shorten`).
+    """
     if may_cut:
-        return graph.shrink(model, traced, weights)
-    same = copied(model)
-    if weights is not None:
-        own = dict(same.named_parameters())
+        small, cut = graph.shrink(model, traced, weights)
+    else:
+        small, cut = copied(model), {"version": 1, "edits": [], "biases": {}, "pads": []}
+        own = dict(small.named_parameters())
         with torch.no_grad():
-            for name, value in weights.items():
+            for name, value in (weights or {}).items():
                 own[name].copy_(value)
-    return same, {"version": 1, "edits": [], "biases": {}, "pads": []}
+    if short:
+        norms.shorten(small, constrained(terms))
+    return small, cut
 
 
 def write(
@@ -77,6 +88,7 @@ def write(
     surgery: Sequence[dict[str, Any]] = (),
     may_cut: bool = True,
     terms: Sequence[Term] = (),
+    short: bool = False,
 ) -> Written:
     """Cut what no longer matters, export and pack; `model` is not changed.
 
@@ -90,8 +102,9 @@ def write(
         surgery: cuts that were already made on the way to `model`.
         may_cut: False keeps every channel (see `smaller`).
         terms: the sets that the weights are in; they know the scales.
+        short: as `smaller` takes it.
     """
-    small, cut = smaller(model, traced, weights, may_cut)
+    small, cut = smaller(model, traced, weights, may_cut, terms, short)
     small.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     scales = feasible.grids(terms, dict(small.named_parameters()))
     exported = norms.merged(exported_bytes(small, example, scales), constrained(terms))

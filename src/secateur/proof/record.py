@@ -13,7 +13,7 @@ import secateur
 from secateur import formats
 from secateur.engine import InferenceSession
 from secateur.engine.inspect import inspect
-from secateur.export import membership, stored, written
+from secateur.export import membership, norms, stored, written
 from secateur.export.membership import Asked
 from secateur.export.written import Written
 from secateur.graph import counts
@@ -74,6 +74,7 @@ def build(job: Job, answer: Answer, judge: Judge, inputs: Any, facts: Mapping[st
             *_constant_notes(inputs),
             *_batch_notes(job),
             *filter(None, [left_out_note(left_out(dense_net.traced))]),
+            *([norms.SHORT] if best.net.short else []),
             *answer.notes,
         ],
     }

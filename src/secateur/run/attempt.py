@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from secateur.errors import CheckError
-from secateur.export import written
 from secateur.graph.copying import copied
 from secateur.graph.counts import sizes
 from secateur.run import prices, problem, stages
@@ -91,7 +90,7 @@ def _written_now(job: Job, net: Net, weights: Weights) -> nn.Module:
     rounded = copied(net.module)
     load_weights(rounded, full)
     job.remeasure(rounded)
-    return written.smaller(rounded, net.traced, full, net.may_cut)[0].eval()
+    return replace(net, module=rounded).smaller(full)
 
 
 def _finish(job: Job, name: str, net: Net, limit: float | None, epochs: float) -> tuple[Net, Written]:
@@ -122,7 +121,7 @@ def _write(job: Job, name: str, net: Net, trim: int, epochs: float) -> tuple[Net
         moved = prices.not_members(net)
         assert not moved, f"not members after {name}: {moved}"
         job.pulse(f"{name}.write", last=True)
-        files = written.write(net.module, net.traced, job.example_inputs, None, net.surgery, net.may_cut, net.terms)
+        files = net.write(job.example_inputs)
         outside = job.outside(net, files)
         if not outside:
             return net, files

@@ -27,7 +27,7 @@ def cut(net: Net, example: Example) -> Net:
     traced = graph.trace(small, example)
     params = {k: p.detach() for k, p in small.named_parameters()}
     terms, levels = _terms_after_cut(net, traced, params, edits)
-    return Net(small, traced, terms, levels, [*net.surgery, edits], net.asked)
+    return replace(net, module=small, traced=traced, terms=terms, levels=levels, surgery=[*net.surgery, edits])
 
 
 def narrow(net: Net, example: Example, terms_of: Callable[[Traced], tuple[Term, ...]]) -> Net:
@@ -43,7 +43,7 @@ def narrow(net: Net, example: Example, terms_of: Callable[[Traced], tuple[Term, 
         replace(t, level=before[t.site.name].level) if t.given and t.site.name in before else t
         for t in terms_of(traced)
     )
-    return Net(small, traced, terms, surgery=[*net.surgery, edits])
+    return replace(net, module=small, traced=traced, terms=terms, levels={}, surgery=[*net.surgery, edits])
 
 
 def _terms_after_cut(

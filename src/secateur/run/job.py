@@ -59,7 +59,7 @@ class Job:
         """The dense net, traced, with the recipe's terms; asked for after the dense training."""
         module = copied(self.dense)
         traced = graph.trace(module, self.example_inputs)
-        return Net(module, traced, self.terms_of(traced))
+        return Net(module, traced, self.terms_of(traced), short=self.counts_bytes)
 
     def terms_of(self, traced: Traced) -> tuple[Term, ...]:
         """The recipe's terms on a net: on everything that is not frozen.
@@ -107,6 +107,12 @@ class Job:
     def drop_limit(self) -> float | None:
         """The allowed accuracy drop, or None."""
         return next((x.value for x in self.limits if x.kind == "accuracy_drop"), None)
+
+    @property
+    def counts_bytes(self) -> bool:
+        """Is the file's size limited, or sought?"""
+        kinds = {x.kind for x in self.limits}
+        return "nbytes" in kinds or (kinds == {"accuracy_drop"} and self.recipe.minimise in (None, "nbytes"))
 
     def drop(self, metric: float) -> float:
         """Dense minus compressed, in the direction in which worse is positive."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from secateur import graph
 from secateur.contracts import Effective, Term
 from secateur.errors import ConstraintError
+from secateur.export import written
 from secateur.export.membership import Asked
 from secateur.export.written import Written
 from secateur.graph.counts import sizes
@@ -37,6 +38,7 @@ class Net:
     levels: dict[str, Level] = field(default_factory=dict)
     surgery: list[dict[str, Any]] = field(default_factory=list)
     asked: Asked | None = None
+    short: bool = False  # are vectors outside the sets written with few digits?
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -63,6 +65,16 @@ class Net:
     def member(self, levels: Mapping[str, Level], weights: Weights) -> Weights:
         """All `weights`, those of the terms projected onto their sets whole."""
         return {**weights, **feasible.project(self.terms, levels, weights)}
+
+    def smaller(self, weights: Weights) -> nn.Module:
+        """What would be written with these weights, in evaluation mode."""
+        return written.smaller(self.module, self.traced, weights, self.may_cut, self.terms, self.short)[0].eval()
+
+    def write(self, example: Example) -> Written:
+        """The files of the net as it is; it is not changed."""
+        return written.write(
+            *(self.module, self.traced, example, None, self.surgery, self.may_cut, self.terms, self.short)
+        )
 
 
 @dataclass

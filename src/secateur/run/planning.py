@@ -12,7 +12,6 @@ from torch import nn
 from secateur import formats
 from secateur.budget.allocate import Row
 from secateur.errors import BudgetError
-from secateur.export import written
 from secateur.graph.counts import left_out, sizes
 from secateur.report import words
 from secateur.run import search
@@ -56,7 +55,7 @@ def plan(job: Job, measured: bool = True) -> dict[str, Any]:
     found = purse.plan(weights, h)
     near = net.supported(found.levels, weights, h)
     full = net.member(found.levels, {**weights, **near})
-    small = written.smaller(net.module, net.traced, full, net.may_cut)[0]
+    small = net.smaller(full)
     estimated = _estimated(net, found.rows, purse.fixed.get("nbytes", float(job.unconstrained_nbytes)))
     totals = projected = _projected(job, net, small)
     error = max(_LEAST_ERROR, abs(estimated.total["nbytes"] / projected.total["nbytes"] - 1))

@@ -12,7 +12,6 @@ from torch import Tensor
 from secateur.budget import spending
 from secateur.budget.spending import Spending
 from secateur.errors import BudgetError
-from secateur.export import written
 from secateur.export.membership import Asked
 from secateur.export.written import Template, Written
 from secateur.graph.counts import left_out, left_out_note, sizes
@@ -46,7 +45,7 @@ def purse(net: Net, limits: Sequence[Limit], template: Template, told: Callable[
 
 def costs(net: Net, weights: Weights, template: Template | None) -> dict[str, Any]:
     """`counts.sizes` of the network that would be written with `weights`; bytes are 0 without a template."""
-    small = written.smaller(net.module, net.traced, weights, net.may_cut)[0].eval()
+    small = net.smaller(weights)
     return sizes(small, net.traced, 0 if template is None else template.nbytes(small, net.terms))
 
 

@@ -163,4 +163,4 @@ def _warm(job: Job, last: Candidate) -> Net:
     module = last.files.module
     traced = graph.trace(module, job.example_inputs)
     terms = job.terms_of(traced)
-    return Net(module, traced, terms, surgery=list(last.files.surgery))
+    return Net(module, traced, terms, surgery=list(last.files.surgery), short=job.counts_bytes)
