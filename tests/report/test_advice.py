@@ -83,3 +83,20 @@ def test_too_few_steps_are_a_number_to_set() -> None:
     assert too_few(400, 16.0, 2) is None
     assert too_few(10, 3.9, 2) is None
     assert too_few(0, 16.0, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        ([("a.weight", "linear", 3), ("b.weight", "linear", 0), ("b.bias", "bias", 0)], "zero in b.weight: nothing"),
+        ([(f"l{i}", "conv2d", 0) for i in range(5)], "zero in l0, l1, l2 and 2 more: nothing"),
+        ([("a.weight", "linear", 1), ("a.bias", "bias", 0), ("n.weight", "norm", 0)], None),
+    ],
+)
+def test_layers_without_any_weight_are_named_however_good_the_metric(
+    layers: list[tuple[str, str, int]], said: str | None
+) -> None:
+    made = record(0.97, [])
+    made["layers"] = [{"name": n, "op": op, "shape": [2, 2], "nnz": nnz} for n, op, nnz in layers]
+    text = " ".join(f.text for f in findings(made) if f.kind == "not_won")
+    assert said in text if said else "Every weight" not in text

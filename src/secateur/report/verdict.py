@@ -12,6 +12,7 @@ from secateur.report.advice import advice, is_large
 
 # A layer that still holds this share of the file or of the work is worth a sentence.
 _LARGE_SHARE = 0.5
+_VECTORS = ("bias", "norm", "vector")
 _OVERHEAD_SHARE = 0.3
 _UNSURE = 0.05  # a calibration error above the dense net's by more than this changes what probabilities mean
 _AS_FAST = 1.05  # times nearer to one another than this are the same: two runs of one net differ by as much
@@ -55,6 +56,7 @@ def findings(record: Mapping[str, Any]) -> list[Finding]:
         *_size(record),
         *_accuracy(record),
         *_certainty(record),
+        *_emptied(record),
         *_speed(record),
         *_baselines(record),
         *_where_it_does_not_pay(record),
@@ -249,6 +251,18 @@ def _sizes(other: Mapping[str, Any], best: Mapping[str, Any]) -> str:
     return f", at {words.nbytes(a)} and {words.nbytes(b)}" if a and b and a != b else ""
 
 
+def _emptied(record: Mapping[str, Any]) -> Iterator[Finding]:
+    """Layers that hold no weight any more, which a good metric can hide (a branch beside a sum) and a bad one means."""
+    gone = [str(x["name"]) for x in record["layers"] if x.get("op") not in _VECTORS and x["nnz"] == 0]
+    if gone:
+        named = f"{', '.join(gone[:3])}{f' and {len(gone) - 3} more' if len(gone) > 3 else ''}"
+        yield Finding(
+            "not_won",
+            f"Every weight is zero in {named}: nothing that goes in comes out there, only a constant. If that was not "
+            f"meant, allow a larger budget, or exclude {gone[0]} in the recipe.",
+        )
+
+
 def _where_it_does_not_pay(record: Mapping[str, Any]) -> Iterator[Finding]:
     layers, total = record["layers"], record["compressed"].get("nbytes")
     tensors = sum(s["nbytes"] for s in record.get("sections") or [] if s.get("kind") == "tensor")
@@ -256,7 +270,7 @@ def _where_it_does_not_pay(record: Mapping[str, Any]) -> Iterator[Finding]:
         rest = total - tensors
         part = f"{words.percent(rest / total, 0)} of the file ({words.nbytes(rest)})"
         yield Finding("not_won", f"{part} is no tensor: graph, names, header.")
-    weights = [layer for layer in layers if layer.get("op") not in ("bias", "norm", "vector")]
+    weights = [layer for layer in layers if layer.get("op") not in _VECTORS]
     timed = {s["name"]: s for s in steps(record)}
     whole = sum(s["time_us"] for s in timed.values())
     for layer in weights:
