@@ -72,7 +72,7 @@ def cell(net: nn.Module, name: str, divisor: int, recipe: str, seed: int, epochs
         result = secateur.compress(
             net, train, valid=valid, budget={"nbytes": asked}, recipe=settings, seed=seed, on_progress=False
         )
-    except secateur.errors.BudgetError as e:
+    except (secateur.errors.BudgetError, secateur.errors.UsageError) as e:  # UsageError: no such channels
         row["refused"] = str(e)
     else:
         report = result.report
