@@ -1,19 +1,35 @@
-"""Writes the generated pages: docs/methods.md and docs/design/index.md. `--check` fails when one is stale."""
+"""Writes the generated pages: methods.md, claims.md and design/index.md. `--check` fails when one is stale."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from secateur import catalog
 from secateur.cli.methods import describe
+from secateur.reproduce import plan, study, summary
+from secateur.reproduce.table import gain_range, gain_shown
 
 DOCS = Path(__file__).parent
+RESULTS = DOCS.parent / "benchmarks" / "results"
 HEAD = """# Methods
 
 One file each in `src/secateur` (layouts and codecs: the packed file's). `secateur methods` prints the same with all
 options. This page is made by `make tables`.
+"""
+CLAIMS = """# Claims
+
+What papers say, and what we say, tried on small real data. What was expected stands in the study's file before the
+first run; `secateur reproduce NAME` runs it again. This page is made by `make tables` from the studies and the records
+in `benchmarks/results`.
+
+A gain is how much better the one side is than the other in the study's measure, or how many times smaller. Verdicts go
+by the 90 % interval of the gain over the seeds: *confirmed* when all of it reaches the claim, less its margin;
+*smaller* when all of it is below that and above no gain; *refuted* when all of it is below that and no gain at all is
+not excluded; *open* when the interval holds the bar or too little has been run.
 """
 DECISIONS = """# Decisions
 
@@ -33,6 +49,49 @@ def methods() -> Iterator[str]:
         yield ""
 
 
+def claims() -> Iterator[str]:
+    """A Markdown table of every claim of every shipped study."""
+    yield CLAIMS
+    yield "| claim | claimed | expected | found | verdict | the forecast | study |\n|---|---:|---:|---:|---|---|---|"
+    notes = []
+    for name in study.names():
+        for record in _records(name):
+            measure = record["measure"]
+            for claim in record["claims"]:
+                expect = gain_range(claim, claim["expect"], measure)
+                claimed = gain_shown(claim, claim["claimed"], measure)
+                cells = [claim["says"], claimed, expect, _found(claim, measure), f"*{claim['verdict']}*"]
+                command = record["command"].removeprefix("secateur reproduce ")
+                yield "| " + " | ".join([*cells, claim.get("expected", ""), f"`{command}`"]) + " |"
+                if claim.get("why"):
+                    notes.append(f"- {claim['says']}: open because {claim['why']}.")
+    yield "\n".join(["", *notes, ""])
+
+
+def _records(name: str) -> Iterator[dict[str, Any]]:
+    """The record of each task of a study that makes claims: the one kept, or that of a study not begun."""
+    for task in plan.tasks_of(study.path(name)) or [None]:
+        planned = plan.read(study.path(name), task)
+        if not planned.plan.claims:
+            continue
+        record = summary.build(planned, study.recorded(planned))
+        kept = RESULTS / f"{'-'.join(filter(None, [name, task]))}.json"
+        if kept.is_file():
+            asked, record = record["plan"]["claims"], json.loads(kept.read_text(encoding="utf-8"))
+            if record["plan"]["claims"] != asked:
+                sys.exit(f"{kept.name}: the claims of study {name} were changed after the run; run `reproduce` again")
+        yield record
+
+
+def _found(claim: dict[str, Any], measure: dict[str, Any]) -> str:
+    """The gain with its interval."""
+    gain = claim["gain"]
+    if gain is None:
+        return "-"
+    ends = f" ({gain_range(claim, gain, measure)})" if gain["low"] is not None else ""
+    return gain_shown(claim, gain["mean"], measure) + ends
+
+
 def decisions() -> Iterator[str]:
     """The titles of docs/design, linked."""
     yield DECISIONS
@@ -45,7 +104,8 @@ def decisions() -> Iterator[str]:
 
 def main() -> int:
     """Write the pages, or check them."""
-    for path, lines in ((DOCS / "methods.md", methods()), (DOCS / "design" / "index.md", decisions())):
+    pages = {"methods.md": methods(), "claims.md": claims(), "design/index.md": decisions()}
+    for path, lines in ((DOCS / name, lines) for name, lines in pages.items()):
         fresh = "\n".join(lines)
         if "--check" not in sys.argv:
             path.write_text(fresh, encoding="utf-8")

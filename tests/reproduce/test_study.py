@@ -1,4 +1,4 @@
-"""A study on the bundled digits: its parts, what is kept, what is repeated, the claims and the table."""
+"""A study on the bundled digits: its cells, what is kept, what is repeated, the goals, the table, the command."""
 
 import copy
 import json
@@ -7,33 +7,34 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from secateur import reproduce
+from secateur.cli import build
 from secateur.errors import UsageError
-from secateur.recipe import Recipe, Training
-from secateur.reproduce.study import Study, names
+from secateur.reproduce import plan, study, summary
 
-FOLDER = Path(reproduce.__file__).parent
 TRAINING = {"lr": 3e-3, "batch_size": 64, "threads": 1}
 PLAN: dict[str, Any] = {
     "about": "digits, briefly",
     "data": "digits",
     "seeds": [0, 1],
     "n_weights": 159264,
-    "claims": [
-        {"part": "pruned", "nnz": 4000, "accuracy": 0.0},
-        {"part": "packed", "nbytes": 3000, "accuracy": 0.999},
+    "grid": {"nnz": [8000, 4000]},
+    "goals": [
+        {"part": "pruned,nnz=4000", "nnz": 4000, "measure": 0.0},
+        {"part": "packed,nnz=4000", "nbytes": 3000, "measure": 0.999},
     ],
-    "speed": {"part": "packed", "dense": "dense", "control": "pruned", "seconds": 0.05},
+    "speed": {"part": "packed,nnz=4000", "dense": "dense", "control": "pruned,nnz=4000", "seconds": 0.02},
     "parts": {
-        "dense": {"title": "dense", "model": "secateur.zoo:digits_cnn", "epochs": 2, "training": TRAINING},
+        "dense": {"title": "dense", "model": "secateur.zoo:digits_cnn", "epochs": 1, "training": TRAINING},
         "pruned": {
-            "title": "pruned",
+            "title": "pruned to $nnz",
             "from": "dense",
             "recipe": {
                 "constrain": [{"where": "*", "with": "topk"}],
-                "budget": {"nnz": 4000},
-                "solver": {"name": "gradual", "epochs": 2, "every": 5},
+                "budget": {"nnz": "$nnz"},
+                "solver": {"name": "gradual", "epochs": 1, "every": 5},
                 "training": TRAINING,
             },
         },
@@ -43,101 +44,150 @@ PLAN: dict[str, Any] = {
             "recipe": {
                 "constrain": [{"where": "*", "with": ["topk", "codebook"]}],
                 "budget": {"nbytes": "3000B"},
-                "solver": {"name": "one_shot", "epochs": 0.5, "polish": 0, "snap": 1.0},
+                "solver": {"name": "one_shot", "epochs": 0.2, "polish": 0, "snap": 1.0},
                 "training": TRAINING,
             },
         },
     },
 }
+CELLS = ["dense", "pruned,nnz=8000", "pruned,nnz=4000", "packed,nnz=8000", "packed,nnz=4000"]
+
+
+def running(out: Path, raw: dict[str, Any] = PLAN, **options: Any) -> study.Running:
+    return study.Running(plan.checked("digits", raw), out, **options)
+
+
+def made(out: Path, raw: dict[str, Any], pattern: str = "*") -> set[str]:
+    """The cells that a resumed call makes."""
+    stages: list[str] = []
+    running(out, raw, on_progress=lambda p: stages.append(p.stage)).one_seed(0, True, pattern)
+    return {s.split()[2] for s in stages}
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """One seed, run."""
+    """The cells of 4,000 nonzeros and one seed, made one by one by different calls."""
     out = tmp_path_factory.mktemp("study")
-    study = Study("digits", copy.deepcopy(PLAN), out)
-    return out, study.record({0: study.one_seed(0, resume=False)})
+    assert made(out, PLAN, "dense") == {"dense"}
+    assert made(out, PLAN, "pruned,nnz=4000") == {"pruned,nnz=4000"}
+    assert made(out, PLAN, "packed,nnz=4000") == {"packed,nnz=4000"}
+    return out, running(out).finish()
 
 
-def test_every_part_is_written_and_counted_from_its_files(done: tuple[Path, dict[str, Any]]) -> None:
+def test_every_finished_cell_is_counted_from_its_files(done: tuple[Path, dict[str, Any]]) -> None:
     out, record = done
-    for part in PLAN["parts"]:
-        folder = out / "seed0" / part
-        facts = record["seeds"]["0"]["parts"][part]
-        assert facts["nbytes"] == (folder / "model.sct").stat().st_size
+    assert list(record["cells"]) == ["dense", "pruned,nnz=4000", "packed,nnz=4000"]
+    assert record["n_cells"] == {"finished": 3, "all": 10}
+    for cell, facts in record["seeds"]["0"]["cells"].items():
+        assert facts["nbytes"] == (out / "seed0" / cell / "model.sct").stat().st_size
         assert facts["same_as_onnxruntime"] in (None, facts["n_test"])
-    sizes = {p: record["parts"][p]["nnz"]["mean"] for p in PLAN["parts"]}
+        assert facts["made"]["cpu"]
+    sizes = {c: f["nnz"]["mean"] for c, f in record["cells"].items()}
     assert sizes["dense"] == PLAN["n_weights"]
-    assert sizes["packed"] <= sizes["pruned"] <= 4000
-    assert record["parts"]["packed"]["nbytes"]["max"] <= 3000
+    assert sizes["packed,nnz=4000"] <= sizes["pruned,nnz=4000"] <= 4000
+    assert record["cells"]["packed,nnz=4000"]["nbytes"]["max"] <= 3000
+    assert sum(m["cells"] for m in record["machines"]) == 3
 
 
-def test_claims_say_what_was_met_and_what_was_missed(done: tuple[Path, dict[str, Any]]) -> None:
-    _, record = done
-    assert [c["met"] for c in record["claims"]] == [True, False]
+def test_goals_say_what_was_met_and_what_was_missed(done: tuple[Path, dict[str, Any]]) -> None:
+    out, record = done
+    assert [g["met"] for g in record["goals"]] == [True, False]
     text = reproduce.table(record)
-    assert "met: pruned: nnz <= 4,000" in text
+    assert "met: pruned to 4000: nnz <= 4,000" in text
     assert "MISSED: packed: nbytes <= 3,000" in text
-    assert "read once" in text.replace("\n", " ")
-    assert reproduce.table(record, markdown=True).splitlines()[2].startswith("| net |")
-    json.dumps(record, allow_nan=False)
+    assert "3 of 10 trainings are finished" in text
+    assert (out / "digits.md").read_text().splitlines()[2].startswith("| net |")
+    assert json.loads((out / "digits.json").read_text()) == json.loads(json.dumps(record, allow_nan=False))
 
 
-def test_resume_keeps_what_is_finished(done: tuple[Path, dict[str, Any]]) -> None:
+def test_a_finished_cell_is_not_made_again_and_a_missing_one_alone_is(done: tuple[Path, dict[str, Any]]) -> None:
     out, record = done
-    seen: list[Any] = []
-    again = Study("digits", copy.deepcopy(PLAN), out, on_progress=seen.append)
-    assert again.one_seed(0, resume=True) == record["seeds"]["0"]
-    assert not seen
+    assert made(out, PLAN, "*nnz=4000") == set()
+    (out / "seed0" / "packed,nnz=4000" / "cell.json").unlink()
+    assert list(running(out).finish()["cells"]) == ["dense", "pruned,nnz=4000"]
+    assert made(out, PLAN, "*nnz=4000") == {"packed,nnz=4000"}
+    again = running(out).finish()["cells"]["packed,nnz=4000"]
+    drop = {"seconds": None}
+    assert again | drop == record["cells"]["packed,nnz=4000"] | drop
 
 
-def test_an_unfinished_part_is_left_out_when_asked(done: tuple[Path, dict[str, Any]]) -> None:
-    out, record = done
-    plan = copy.deepcopy(PLAN)
-    plan["parts"]["more"] = {**plan["parts"]["packed"], "title": "never run"}
-    study = Study("digits", plan, out)
-    found = study.record({0: study.one_seed(0, resume=True, finished_only=True)})
-    assert set(found["parts"]) == set(record["parts"])
-    assert found["parts"]["packed"]["n_seeds"] == 1
+def test_a_cell_that_is_killed_goes_on_and_leaves_the_others_alone(
+    done: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, _ = done
+
+    def killed(p: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        running(out, on_progress=killed).one_seed(0, True, "pruned,nnz=8000")
+    assert "pruned,nnz=8000" not in running(out).finish()["cells"]
+    assert made(out, PLAN, "pruned") == {"pruned,nnz=8000"}
 
 
-def test_a_changed_recipe_repeats_its_part_and_what_follows(done: tuple[Path, dict[str, Any]]) -> None:
-    out, record = done
-    plan = copy.deepcopy(PLAN)
-    plan["parts"]["pruned"]["recipe"]["solver"]["epochs"] = 1
-    stages: list[str] = []
-    study = Study("digits", plan, out, on_progress=lambda p: stages.append(p.stage))
-    found = study.one_seed(0, resume=True)
-    assert {s.split()[2] for s in stages} == {"pruned", "packed"}
-    assert found["parts"]["dense"] == record["seeds"]["0"]["parts"]["dense"]
-    assert found["parts"]["pruned"]["epochs"] == 1
+def test_a_changed_recipe_repeats_its_cells_and_what_follows(done: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = done
+    raw = copy.deepcopy(PLAN)
+    raw["parts"]["pruned"]["recipe"]["solver"]["every"] = 6
+    assert list(running(out, raw).finish()["cells"]) == ["dense"]
+    raw["parts"]["pruned"]["title"] = "another title"
+    assert made(out, raw, "packed,nnz=4000") == {"pruned,nnz=4000", "packed,nnz=4000"}
+    raw["parts"]["pruned"]["title"] = "the title alone is no other recipe"
+    assert made(out, raw, "packed,nnz=4000") == set()
+
+
+def test_a_cell_in_the_making_is_named_to_a_second_process(done: tuple[Path, dict[str, Any]]) -> None:
+    from secateur.shell import saving
+
+    out, _ = done
+    with saving.locked(out / "seed1" / "dense"), pytest.raises(UsageError, match="seed1/dense: another run"):
+        running(out).one_seed(1, True, "dense")
 
 
 def test_the_spread_is_over_seeds(done: tuple[Path, dict[str, Any]]) -> None:
-    out, record = done
+    _, record = done
     one = record["seeds"]["0"]
     other = copy.deepcopy(one)
-    other["parts"]["dense"]["test"] = one["parts"]["dense"]["test"] - 0.02
-    test = Study("digits", PLAN, out).record({0: one, 1: other})["parts"]["dense"]["test"]
-    assert test["mean"] == pytest.approx(one["parts"]["dense"]["test"] - 0.01)
+    first = one["cells"]["dense"]["test"]
+    other["cells"]["dense"]["test"] = first - 0.02
+    test = summary.build(plan.checked("digits", PLAN), {0: one, 1: other})["cells"]["dense"]["test"]
+    assert test["mean"] == pytest.approx(first - 0.01)
     assert test["sd"] == pytest.approx(0.02 / 2**0.5)
 
 
-def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(UsageError, match="lenet5-mnist"):
-        reproduce.run("lenet6")
+def test_the_command_takes_a_file_a_task_and_cells(tmp_path: Path) -> None:
+    raw = copy.deepcopy(PLAN)
+    raw["tasks"] = {"short": {"parts": {"dense": {**raw["parts"]["dense"], "epochs": 0.1}}}, "long": {}}
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(raw, sort_keys=False))
+    command = ["reproduce", str(path), "--cells", "dense", "--seed", "0", "-o", str(tmp_path / "out"), "--json"]
+    refused = CliRunner().invoke(build(), command)
+    assert "choose one with --task" in str(refused.exception)
+    found = CliRunner().invoke(build(), [*command, "--task", "short"])
+    assert found.exit_code == 0, found.output
+    record = json.loads(found.stdout)
+    assert record["task"]["name"] == "short"
+    assert list(record["cells"]) == ["dense"]
+    assert record["command"] == "secateur reproduce mine --task short"
+    assert (tmp_path / "out" / "short" / "seed0" / "dense" / "model.sct").is_file()
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "lenet6"}, "lenet5-mnist"),
+        ({"name": "lenet5-mnist", "cells": "nothing*"}, "no cell matches 'nothing\\*'; cells: dense, gradual_246x"),
+        ({"name": "lenet5-mnist", "task": "fashion"}, "no task 'fashion'"),
+        ({"name": "first-try", "task": "fashion"}, "leave --task out"),
+    ],
+)
+def test_what_is_not_there_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        reproduce.run(**options)
+
+
+@pytest.mark.parametrize("name", study.names())
 def test_the_shipped_studies_are_sound(name: str) -> None:
-    plan = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
-    earlier: set[str] = set()
-    for part, facts in plan["parts"].items():
-        if "model" in facts:
-            Training.model_validate(facts["training"])
-        else:
-            assert facts["from"] in earlier
-            Recipe.from_dict(facts["recipe"], part)
-        earlier.add(part)
-    assert {c["part"] for c in plan["claims"]} | {plan["speed"][k] for k in ("part", "dense", "control")} <= earlier
-    assert len(plan["seeds"]) >= 3
+    path = study.path(name)
+    for task in plan.tasks_of(path) or [None]:
+        assert len(plan.read(path, task).plan.seeds) >= 3

@@ -13,18 +13,24 @@ from secateur.report import progress
 
 
 def command(
-    name: str | None = typer.Argument(None, help="Which result; see --list."),
+    name: str | None = typer.Argument(None, help="Which result (see --list), or the path of a study file (.yaml)."),
     list_: bool = typer.Option(False, "--list", help="List the results that can be reproduced."),
+    task: str | None = typer.Option(None, "--task", help="Which task, of a result that has several."),
+    cells: str | None = typer.Option(
+        None, "--cells", help="Only cells whose name matches, as 'gru' or 'control,bits=2*', and what they start from."
+    ),
     seed: int | None = typer.Option(None, "--seed", min=0, help="One seed only; default: all of the result's seeds."),
-    cells: str | None = typer.Option(None, "--cells", help="Only cells whose name matches, as 'gru' or '*net'."),
     out: Path | None = typer.Option(None, "-o", "--out", help="Folder; default runs/NAME."),
-    resume: bool = typer.Option(False, "--resume", help="Keep finished parts of an earlier run in that folder."),
+    resume: bool = typer.Option(False, "--resume", help="Keep the finished cells of earlier runs in that folder."),
     data_dir: Path | None = typer.Option(None, "--data-dir", help="Where the data sets are (or SECATEUR_DATA)."),
     json_: bool = typer.Option(False, "--json", help="One JSON object on stdout."),
 ) -> None:
     """Rerun a headline result with its baselines and controls, and print the table with mean and spread.
 
-    Example: secateur reproduce lenet5-mnist --seed 0 -o runs/lenet5
+    A result that makes a claim ends in a verdict: confirmed, smaller or refuted, beside what had been expected. Cells
+    are kept one by one: --resume takes up what is finished, and calls for different cells may run side by side.
+
+    Example: secateur reproduce narrow-control --cells 'control,bits=2*' --seed 0 -o runs/control --resume
     """
     need("reproduce", "compress", "torch", "onnx", "safetensors", "pydantic", "yaml")
     from secateur import reproduce
@@ -42,9 +48,10 @@ def command(
     with progress.shown(otherwise="lines") as on_progress:
         record = reproduce.run(
             name,
+            task=task,
             cells=cells,
             seed=seed,
-            out=out or Path("runs") / name,
+            out=out or Path("runs") / Path(name).stem,
             resume=resume,
             on_progress=on_progress,
             data_dir=data_dir,

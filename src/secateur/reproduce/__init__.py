@@ -1,6 +1,6 @@
 """Published results, rerun by `secateur reproduce NAME`.
 
-`<name>.yaml` beside this file is one result, a list of parts for `study`; `first_try` is a study of its own kind.
+`<name>.yaml` beside this file is one study, a list of parts over a grid; `first_try` is a study of its own kind.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from typing import Any
 from secateur.errors import UsageError
 from secateur.reproduce import first_try, study
 from secateur.reproduce import table as tables
-from secateur.reproduce.study import Study
 
 Json = dict[str, Any]
 
@@ -20,17 +19,17 @@ def names() -> dict[str, str]:
     return {first_try.NAME: first_try.ABOUT, **study.names()}
 
 
-def run(name: str, *, cells: str | None = None, **options: Any) -> Json:
+def run(name: str, *, cells: str | None = None, task: str | None = None, **options: Any) -> Json:
     """Rerun a result: `study.run` or `first_try.run` with its options.
 
     Raises:
-        UsageError: unknown name; `cells` for a result that has none.
+        UsageError: unknown name, task or cell.
     """
-    if name == first_try.NAME:
-        return first_try.run(cells=cells or "*", **options)
-    if cells is not None:
-        raise UsageError(f"reproduce: {name} has parts and seeds, no cells; leave --cells out")
-    return study.run(name, **options)
+    if name != first_try.NAME:
+        return study.run(name, cells=cells, task=task, **options)
+    if task is not None:
+        raise UsageError(f"reproduce: {name} has cells and no tasks; leave --task out")
+    return first_try.run(cells=cells or "*", **options)
 
 
 def table(record: Json, markdown: bool = False) -> str:
@@ -39,4 +38,4 @@ def table(record: Json, markdown: bool = False) -> str:
     return make(record, markdown)
 
 
-__all__ = ["Study", "names", "run", "table"]
+__all__ = ["names", "run", "table"]

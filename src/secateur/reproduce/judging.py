@@ -1,0 +1,78 @@
+"""What is read once everything is chosen: the test part by the written files, and the timing of the written nets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from secateur.reproduce.kinds import Kind
+from secateur.shell import runtimes
+
+Json = dict[str, Any]
+_SPEED_INPUTS = 64  # real test images in rotation
+_CLOSE = 1e-4  # of the largest output: where nothing is classified, outputs that near are the same
+
+
+def test(folder: Path, kind: Kind, part: Any) -> Json:
+    """The measure of `model.sct` in the engine on this part, and how many answers ONNX Runtime gives alike."""
+    from secateur.engine import InferenceSession
+    from secateur.export import written
+    from secateur.proof.judge import Session
+    from secateur.training.batches import tensors
+
+    batches = list(part)
+    rows = written.fixed_batch((folder / "model.onnx").read_bytes())
+    whole = len(tensors(batches[0][0])[0]) == rows  # a graph: taken as it is
+    engine = Session(InferenceSession(folder / "model.sct"), rows=None if whole else rows)
+    found: Json = {"test": kind.judge(batches)(engine), "n_test": 0, "same_as_onnxruntime": None}
+    try:
+        ort = runtimes.onnxruntime()
+    except ImportError:
+        peer = None
+    else:
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = 1
+        session = ort.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+        peer = Session(session, rows=None if whole else rows)
+    counted = [_alike(engine, peer, batch, kind) for batch in batches]
+    found["n_test"] = sum(n for n, _ in counted)
+    if peer is not None:
+        found["same_as_onnxruntime"] = sum(same for _, same in counted)
+    return found
+
+
+def _alike(engine: Any, peer: Any, batch: Any, kind: Kind) -> tuple[int, int]:
+    """Answers asked of a batch, and in how many both runtimes agree: the class, or a number within rounding."""
+    from secateur.training.batches import call
+    from secateur.training.metrics import IGNORED
+
+    inputs, targets = batch
+    asked = targets != IGNORED if kind.measure != "mse" else targets == targets
+    if peer is None:
+        return int(asked.sum()), 0
+    ours, theirs = call(engine, inputs), call(peer, inputs)
+    if kind.measure == "mse":
+        same = (ours - theirs).abs() <= _CLOSE * theirs.abs().max()
+    else:
+        same = ours.argmax(1) == theirs.argmax(1)
+    return int(asked.sum()), int((same & asked).sum())
+
+
+def speed(folder: Path, asked: Mapping[str, str], seconds: float, part: Any) -> Json:
+    """Batch 1, one thread, interleaved: two nets beside the dense one. `asked`: part, control, dense -> cell."""
+    from secateur.engine.bench import bench
+    from secateur.training.batches import first_tensor
+
+    dense = folder / asked["dense"] / "model.onnx"
+    if not dense.is_file():
+        return {}
+    x = first_tensor(next(iter(part))[0])[:_SPEED_INPUTS].numpy()
+    found: Json = {}
+    for key in ("part", "control"):
+        model = folder / asked[key] / "model.sct"
+        if model.is_file():
+            timed = bench(model, against=("onnxruntime", "openvino"), inputs=x, dense=dense, seconds=seconds)
+            found[asked[key]] = {k: timed[k] for k in ("latency_ms", "ratios", "skipped", "cpu", "isa", "threads")}
+    return found

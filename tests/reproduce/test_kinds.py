@@ -1,0 +1,100 @@
+"""A small study of every kind of task, from its file to the verdict: a grid of two cells, on data at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tests.reproduce.small import HERE, TASKS
+
+from secateur import reproduce
+from secateur.errors import UsageError
+from secateur.reproduce.kinds import KINDS
+
+TRAINING = {"lr": 1e-2, "batch_size": 32, "threads": 1, "warmup_steps": 0}
+
+
+def plan(kind: str) -> dict[str, Any]:
+    """A dense net and two levels of zeros."""
+    data, model, _ = TASKS[kind]
+    return {
+        "about": f"{kind}, briefly",
+        "task": kind,
+        "data": f"{HERE}:{data}",
+        "seeds": [0],
+        "n_weights": 1000,
+        "grid": {"sparsity": [0.3, 0.6]},
+        "claims": [
+            {
+                "says": "pruning costs nothing",
+                **{"part": "cut", "against": "dense", "claimed": 0, "margin": 0.5},
+                "expect": {"low": -0.2, "high": 0.1},
+            }
+        ],
+        "parts": {
+            "dense": {"title": "dense", "model": f"{HERE}:{model}", "epochs": 3, "training": TRAINING},
+            "cut": {
+                "title": "$sparsity zeros",
+                "from": "dense",
+                "recipe": {
+                    "constrain": [{"where": "*", "with": "topk", "level": {"sparsity": "$sparsity"}}],
+                    "solver": {"name": "one_shot", "epochs": 1},
+                    "training": TRAINING,
+                },
+            },
+        },
+    }
+
+
+@pytest.mark.filterwarnings("ignore::secateur.errors.HandedOverWarning")  # recurrent nets: ONNX Runtime's
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_task_runs_to_its_verdict(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{kind}.yaml"
+    path.write_text(yaml.safe_dump(plan(kind), sort_keys=False))
+    record = reproduce.run(str(path), out=tmp_path / "out")
+    assert list(record["cells"]) == ["dense", "cut,sparsity=0.3", "cut,sparsity=0.6"]
+    better = 1 if KINDS[kind].higher_is_better else -1
+    for cell in record["cells"].values():
+        assert better * cell["test"]["mean"] > better * TASKS[kind][2], cell
+        assert cell["same_as_onnxruntime"] in (None, cell["n_test"])
+        assert cell["n_test"] > 0
+    nnz = {n: c["nnz"]["mean"] for n, c in record["cells"].items()}
+    assert nnz["cut,sparsity=0.6"] < nnz["cut,sparsity=0.3"] < nnz["dense"]
+    text = reproduce.table(record)
+    assert "open: pruning costs nothing" in text
+    assert "1 of at least 3 seeds" in text
+    (claim,) = record["claims"]
+    sides = [record["cells"][c]["test"]["mean"] for c in claim["cells"]]
+    assert claim["gain"]["mean"] == pytest.approx(better * (sides[0] - sides[1]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("classification", "diabetes"),
+        ("regression", "pictures"),
+        ("language", "rows"),
+        ("nodes", "pictures"),
+        ("sequences", "diabetes"),
+        ("spiking", "letters"),
+    ],
+)
+def test_data_of_another_kind_is_refused_before_any_training(kind: str, data: str, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump(plan(kind) | {"data": f"{HERE}:{data}"}, sort_keys=False))
+    seen: list[Any] = []
+    with pytest.raises(UsageError, match=f"study wrong: data .*: task {kind} needs"):
+        reproduce.run(str(path), out=tmp_path / "out", on_progress=seen.append)
+    assert not seen
+
+
+def test_bits_per_character_are_those_of_a_coin(tmp_path: Path) -> None:
+    class Even(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(len(x), 8, x.shape[1])
+
+    batch = (torch.zeros(2, 5, dtype=torch.long), torch.ones(2, 5, dtype=torch.long))
+    assert KINDS["language"].judge([batch])(Even()) == pytest.approx(3.0)
