@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from secateur.errors import EnvironmentFailure, MissingExtraError
@@ -11,10 +11,14 @@ from secateur.errors import EnvironmentFailure, MissingExtraError
 
 @dataclass(frozen=True)
 class Remote:
-    """Where a set is published: base addresses, tried in turn, and `algorithm:digest` per file."""
+    """Where a set is published: base addresses, tried in turn, and `algorithm:digest` per file.
+
+    `places` holds, for files that are published under another name, what stands behind the base address.
+    """
 
     hosts: tuple[str, ...]
     hashes: Mapping[str, str]
+    places: Mapping[str, str] = field(default_factory=dict)
 
 
 def fetch(name: str, remote: Remote, folder: Path) -> list[Path]:
@@ -31,7 +35,8 @@ def fetch(name: str, remote: Remote, folder: Path) -> list[Path]:
         problems = []
         for host in remote.hosts:
             try:
-                done.append(Path(pooch.retrieve(host + file, known_hash=digest, fname=file, path=folder)))
+                address = host + remote.places.get(file, file)
+                done.append(Path(pooch.retrieve(address, known_hash=digest, fname=file, path=folder)))
                 break
             except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong hash is a ValueError
                 problems.append(f"{host}: {error}")
