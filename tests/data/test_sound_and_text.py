@@ -166,12 +166,14 @@ def test_a_download_is_advised_only_where_there_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path / "cache"))
-    room = importlib.import_module(f"secateur.data.{name.partition(':')[0]}")
+    family, _, member = name.partition(":")
+    room = importlib.import_module(f"secateur.data.{family}")
+    has_one = member in getattr(room, "REMOTES", ()) if member else hasattr(room, "REMOTE")
     with pytest.raises(UsageError, match="put its files there") as refused:
         data.load(name, tmp_path)
-    assert ("ask for the download" in str(refused.value)) == hasattr(room, "REMOTE")
-    assert ("has no download" in str(refused.value)) != hasattr(room, "REMOTE")
-    assert hasattr(room, "REMOTE") or "SECATEUR_DATA" in room.load.__doc__  # what help() says
+    assert (f"secateur.data.load('{name}', download=True)" in str(refused.value)) == has_one
+    assert (f"help(secateur.data.{family}.load) says; this set has no download" in str(refused.value)) != has_one
+    assert has_one or "SECATEUR_DATA" in room.load.__doc__  # what help() says
 
 
 def write_graph(folder: Path, **changes: np.ndarray) -> None:

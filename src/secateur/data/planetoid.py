@@ -36,7 +36,7 @@ def load(which: str, data_dir: str | Path | None = None, *, batch_size: int = 1,
     """
     del download, batch_size
     file = f"{which}.npz"
-    folder = open_set("planetoid", data_dir, lambda f: (f / file).is_file())
+    folder = open_set(f"planetoid:{which}", data_dir, lambda f: (f / file).is_file())
     x, labels, edges, parts = _read(folder / file, CLASSES[which])
     adjacency = np.eye(len(x), dtype=np.float32)
     adjacency[edges[:, 0], edges[:, 1]] = adjacency[edges[:, 1], edges[:, 0]] = 1
