@@ -139,9 +139,9 @@ class Running:
                 if facts is not None and tested.is_file():
                     of_seed = found.setdefault(seed, {"cells": {}, "speed": {}})
                     shown = {k: v for k, v in facts.items() if k not in ("plan", "key")}
-                    of_seed["cells"][cell.name] = {**shown, **_json(tested)}
+                    of_seed["cells"][cell.name] = {**shown, **read_json(tested)}
             if seed in found and (folder / "speed.json").is_file():
-                found[seed]["speed"] = _json(folder / "speed.json")
+                found[seed]["speed"] = read_json(folder / "speed.json")
         return dict(sorted(found.items()))
 
     # ---- cells -------------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ class Running:
         file = self._place(seed, cell) / "cell.json"
         if not file.is_file():
             return None
-        facts = dict(_json(file))
+        facts = dict(read_json(file))
         return facts if facts.get("key") == self._key(cell) else None
 
     def _key(self, cell: Cell) -> str:
@@ -197,7 +197,7 @@ class Running:
         return self.out / f"seed{seed}" / cell.name
 
 
-def _json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:

@@ -11,7 +11,7 @@ _NAMES = {"accuracy": "test", "mse": "test mse", "bits_per_character": "test bpc
 def table(record: Json, markdown: bool = False) -> str:
     """One row per cell (mean, +- standard deviation over the seeds, range), the goals, the claims and the speed."""
     columns, rows = _columns(record), [_row(cell, record) for cell in record["cells"].values()]
-    lines = markdown_rows(columns, rows) if markdown else _plain(columns, rows)
+    lines = lines(columns, rows, markdown)
     n = record["n_cells"]
     notes = [
         f"{n['finished']} of {n['all']} trainings are finished; seeds {', '.join(record['seeds']) or 'none'}; "
@@ -103,6 +103,11 @@ def _row(cell: Json, record: Json) -> list[str]:
         mean("epochs", "g"),
         mean("seconds", ".0f"),
     ]
+
+
+def lines(columns: list[str], rows: list[list[str]], markdown: bool) -> list[str]:
+    """A table as Markdown or for a terminal, its first column to the left."""
+    return (markdown_rows if markdown else _plain)(columns, rows)
 
 
 def _plain(columns: list[str], rows: list[list[str]]) -> list[str]:
