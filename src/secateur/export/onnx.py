@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from secateur.errors import CheckError, MissingExtraError, UnsupportedError, UsageError, first_line
 from secateur.export._attention import write_out_attention
-from secateur.graph.capture import arguments, evaluating, plain_bags, quiet_torch, run_eagerly, user_frame
+from secateur.graph.capture import arguments, evaluating, plain_bags, quiet_torch, run_eagerly, tensors_of, user_frame
 from secateur.graph.copying import copied
 from secateur.graph.doubled import in_double
 from secateur.graph.example import with_rows
@@ -70,7 +70,9 @@ def to_bytes(
     args, kwargs = arguments(example_inputs)
     with evaluating(model):
         answer = run_eagerly(model, args, kwargs)
-        _check_names(model, input_names, output_names, len(_leaves((args, kwargs))), len(_leaves(answer)), quantised)
+        _check_names(
+            model, input_names, output_names, len(tensors_of((args, kwargs))), len(tensors_of(answer)), quantised
+        )
         with _plain_call(model, kwargs, answer):
             exported = _capture(model, args, kwargs, dynamic_batch)
         raw, exported = _raw_onnx(model, exported)
@@ -152,7 +154,7 @@ def _plain_call(model: nn.Module, kwargs: Any, answer: Any) -> Iterator[None]:
         return
 
     def plain(*args: Any, **keywords: Any) -> Any:
-        return _leaves(forward(*args, **keywords)) if constants else forward(*args, **keywords)
+        return tensors_of(forward(*args, **keywords)) if constants else forward(*args, **keywords)
 
     plain.__signature__ = known.replace(parameters=[*named, *more])  # type: ignore[attr-defined]
     own = model.__dict__.get("forward")
@@ -424,7 +426,7 @@ def _check(
     for batch in (1, 3) if dynamic else (None,):
         a, k = (args, kwargs) if batch is None else with_rows((args, kwargs), range(batch))
         with evaluating(model):
-            wanted = [t.detach().cpu().numpy() for t in _leaves(model(*a, **k))]
+            wanted = [t.detach().cpu().numpy() for t in tensors_of(model(*a, **k))]
             tolerance = _tolerance(model, a, k, wanted)
         feeds = _feeds([i.name for i in session.get_inputs()], raw, a, k)
         try:
@@ -481,12 +483,8 @@ def _session(onnxruntime: Any, data: bytes) -> Any:
         raise CheckError(f"onnxruntime cannot load the exported graph: {e}") from e
 
 
-def _leaves(answer: Any) -> list[Tensor]:
-    return [t for t in torch.utils._pytree.tree_leaves(answer) if isinstance(t, Tensor)]
-
-
 def _feeds(names: list[str], raw: Any, args: Any, kwargs: Any) -> dict[str, Any]:
-    given = _leaves((args, kwargs))
+    given = tensors_of((args, kwargs))
     return {n: t.detach().cpu().numpy() for n, t in zip(names, given, strict=True)}
 
 
@@ -504,7 +502,7 @@ def _tolerance(model: nn.Module, args: Any, kwargs: Any, wanted: list[Any]) -> f
             lambda t: t.double() if isinstance(t, Tensor) and t.is_floating_point() else t, (args, kwargs)
         )
         with in_double():
-            answers = _leaves(exact(*a, **k))
+            answers = tensors_of(exact(*a, **k))
         rounding = max(float(np.abs(w - y.cpu().numpy()).max(initial=0)) for w, y in zip(wanted, answers, strict=True))
     except (RuntimeError, TypeError, ValueError):  # code that insists on float32
         rounding = 1e-5 * scale
@@ -537,7 +535,7 @@ def _first_difference(onnxruntime: Any, raw: Any, exported: Any, args: Any, kwar
 
         module = exported.module()
         with torch.no_grad():
-            Watch(module).run(*_leaves((args, kwargs)))
+            Watch(module).run(*tensors_of((args, kwargs)))
         for n in raw.graph.node:
             for o in n.output:
                 if o in got and isinstance(env.get(o), Tensor):

@@ -88,6 +88,11 @@ class Program:
         return self.nodes[-1]
 
 
+def tensors_of(value: Any) -> list[Tensor]:
+    """The tensors inside a nest of tuples, lists and dicts, in order."""
+    return [t for t in torch.utils._pytree.tree_leaves(value) if isinstance(t, Tensor)]
+
+
 def arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """How example inputs are passed: a tuple or list as positions, a mapping as keywords, else one position."""
     if isinstance(example_inputs, Mapping):
@@ -150,9 +155,7 @@ def run_eagerly(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
     try:
         return model(*args, **kwargs)
     except Exception as e:
-        given = ", ".join(
-            str(list(t.shape)) for t in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)
-        )
+        given = ", ".join(str(list(t.shape)) for t in tensors_of((args, kwargs)))
         raise UsageError(
             f"{type(model).__name__} does not run on example_inputs {given}: {first_line(e)}{user_frame(e)}; "
             "give inputs as one batch of the training data has them"

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from secateur.errors import UnsupportedError, UsageError, first_line
-from secateur.graph.capture import arguments, evaluating, run_eagerly
+from secateur.graph.capture import arguments, evaluating, run_eagerly, tensors_of
 from secateur.graph.copying import copied
 
 _SAME = 0.9  # of an output's elements must not mind the other rows; rounding may tip a spike here and there
@@ -52,7 +52,7 @@ class Example:
         """One sentence for the user when the inputs are taken whole."""
         if self.batched:
             return None
-        shapes = ", ".join(str(list(t.shape)) for t in tree_leaves(self.inputs) if isinstance(t, Tensor))
+        shapes = ", ".join(str(list(t.shape)) for t in tensors_of(self.inputs))
         return f"inputs {shapes} are taken whole as one example, because {self.why}"
 
 
@@ -129,11 +129,6 @@ def _answer(model: nn.Module, inputs: Any) -> list[Tensor]:
     args, kwargs = arguments(inputs)
     with evaluating(model):
         return tensors_of(model(*args, **kwargs))
-
-
-def tensors_of(answer: Any) -> list[Tensor]:
-    """The tensors of an answer, in order."""
-    return [t for t in tree_leaves(answer) if isinstance(t, Tensor)]
 
 
 def _alike(x: Tensor, y: Tensor) -> bool:

@@ -9,14 +9,14 @@ an element called constant or unneeded certainly is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from secateur.graph.capture import Call, Program
+from secateur.graph.capture import Call, Program, tensors_of
 from secateur.graph.doubled import in_double
 from secateur.graph.ops import rule
 from secateur.graph.ops._operator import View, shaped
@@ -156,7 +156,7 @@ def _backward(flow: Flow) -> None:
 
 def _pull(flow: Flow, n: Call) -> None:
     """From a call's output masks to those of its inputs and parameters."""
-    reach, need = list(_leaves(flow.reach[n])), list(_leaves(flow.need[n]))
+    reach, need = tensors_of(flow.reach[n]), tensors_of(flow.need[n])
     if not any(bool(r.any()) for r in reach):
         return
     program, kind = flow.program, rule(n, flow.program)
@@ -182,7 +182,7 @@ def _pull(flow: Flow, n: Call) -> None:
 
     with torch.enable_grad():
         view = _view(flow, lambda a: leaves[a] if a in leaves else flow.live[a].to(torch.float32), weight)
-        outs = list(_leaves(kind.positive(n, view)))
+        outs = tensors_of(kind.positive(n, view))
     for name, mask in kind.affine(n, need[0] if need else torch.zeros(1), program).items():
         flow.effective[name] |= mask.reshape(flow.effective[name].shape).to(flow.effective[name].device)
     got = _vjp(outs, reach, [*leaves.values(), *params.values()])
@@ -209,16 +209,8 @@ def _is_getitem(n: Call) -> bool:
     return getattr(n.target, "__name__", "") == "getitem"
 
 
-def _leaves(masks: Any) -> Iterator[Tensor]:
-    if isinstance(masks, Tensor):
-        yield masks
-    elif isinstance(masks, tuple | list):
-        for m in masks:
-            yield from _leaves(m)
-
-
 def _any(masks: Any) -> bool:
-    return any(bool(m.any()) for m in _leaves(masks))
+    return any(bool(m.any()) for m in tensors_of(masks))
 
 
 def _like(n: Call, value: bool, flow: Flow) -> Any:

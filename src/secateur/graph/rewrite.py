@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import FormatError, UnsupportedError
-from secateur.graph.capture import Program, evaluating, owner
+from secateur.graph.capture import Program, evaluating, owner, tensors_of
 from secateur.graph.copying import copied
 from secateur.graph.doubled import in_double
 from secateur.graph.flow import Flow
@@ -194,7 +194,7 @@ class _Trial:
                 answer = model.train()(*args, **kwargs)
         except Exception:  # whatever the user's code throws at sizes it does not expect
             return None
-        return [t.shape for t in torch.utils._pytree.tree_leaves(answer) if isinstance(t, Tensor)]
+        return [t.shape for t in tensors_of(answer)]
 
     def _make(self, folded: _Folded, surgery: Surgery, dtype: torch.dtype | None) -> nn.Module:
         small = _as(copied(self.masked), dtype)
@@ -208,7 +208,7 @@ class _Trial:
         args, kwargs = self.program.rebuild([inputs.get(n) for n in self.program.inputs])
         with evaluating(model), in_double() if self.dtype is not None else contextlib.nullcontext():
             answer = model(*args, **kwargs)
-        return [t.double() for t in torch.utils._pytree.tree_leaves(answer) if isinstance(t, Tensor)]
+        return [t.double() for t in tensors_of(answer)]
 
     def _example(self, batch: int | None) -> dict[str, Tensor]:
         """The example inputs, or noisy ones like them with another number of rows."""

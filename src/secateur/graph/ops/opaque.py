@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from secateur.graph.capture import Call, Program
+from secateur.graph.capture import Call, Program, tensors_of
 from secateur.graph.ops._operator import Labels, Operator, Use, View, shaped
 
 _NORMS = ("layer_norm", "group_norm", "instance_norm", "rms_norm")
@@ -23,7 +23,7 @@ class Opaque(Operator):
         total = torch.zeros(())
         # A parameter's own derivative must see influence from all live inputs, so masks are summed, not multiplied.
         for source in node.all_input_nodes:
-            for part in [] if view.is_param(source) else _tensors(view.mask(source)):
+            for part in [] if view.is_param(source) else tensors_of(view.mask(source)):
                 total = total.to(part.device) + part.sum()
         return shaped(node.meta["val"], total.expand)
 
@@ -39,7 +39,7 @@ class Opaque(Operator):
 
     def label(self, node: Call, see: Callable[[Any], Tensor], labels: Labels, program: Program) -> Any:
         for source in node.all_input_nodes:
-            for part in _tensors(see(source)):
+            for part in tensors_of(see(source)):
                 labels.pin(part)
             name = program.params.get(source.name)
             for axis in range(len(program.shapes[name]) if name else 0):
@@ -56,7 +56,3 @@ class Opaque(Operator):
             elif name and len(program.shapes[name]) == 1:
                 found[name] = Use("bias")
         return found
-
-
-def _tensors(masks: Any) -> list[Tensor]:
-    return [m for m in torch.utils._pytree.tree_leaves(masks) if isinstance(m, Tensor)]
