@@ -11,7 +11,7 @@ _NAMES = {"accuracy": "test", "mse": "test mse", "bits_per_character": "test bpc
 def table(record: Json, markdown: bool = False) -> str:
     """One row per cell (mean, +- standard deviation over the seeds, range), the goals, the claims and the speed."""
     columns, rows = _columns(record), [_row(cell, record) for cell in record["cells"].values()]
-    lines = lines(columns, rows, markdown)
+    body = lines(columns, rows, markdown)
     n = record["n_cells"]
     notes = [
         f"{n['finished']} of {n['all']} trainings are finished; seeds {', '.join(record['seeds']) or 'none'}; "
@@ -26,7 +26,7 @@ def table(record: Json, markdown: bool = False) -> str:
         *_made(record),
     ]
     title = f"{record['name']}: {record['about']}"
-    return "\n".join([f"# {title}" if markdown else title, "", *lines, "", *(f"- {x}" for x in notes)])
+    return "\n".join([f"# {title}" if markdown else title, "", *body, "", *(f"- {x}" for x in notes)])
 
 
 def shown(value: float, measure: Json, signed: bool = False, unit: bool = True) -> str:
