@@ -1,8 +1,4 @@
-"""Eight ordinary networks at the first try: loaders and a fifteenth of the bytes, nothing else said.
-
-The MobileNetV2-style net is asked for an eighth: at a fifteenth its batch-norms alone (two vectors each, 7.4 KB of 109)
-want most of 8.9 KB, and the 220 steps of these short trainings do not bring it back (docs/design/default-recipe.md).
-"""
+"""Eight ordinary networks at the first try: loaders and a fifteenth of the bytes, nothing else said."""
 
 from __future__ import annotations
 
@@ -17,7 +13,6 @@ from tests.first_try.nets import CASES
 import secateur
 from secateur.training import metrics
 
-DIVISOR = {"mobilenet": 8}
 LOST = 0.05  # on some 400 small examples after short trainings; `reproduce first-try` asks for 0.03 of the larger forms
 
 
@@ -28,7 +23,7 @@ def test_a_first_try_works(name: str, tmp_path: Path) -> None:
     net, (train, valid) = CASES[name].trained(), CASES[name].data()
     dense = metrics.accuracy(valid)(net)
     weights = {k: p.clone() for k, p in net.state_dict().items()}
-    asked = 4 * sum(p.numel() for p in net.parameters()) / DIVISOR.get(name, 15)
+    asked = 4 * sum(p.numel() for p in net.parameters()) / 15
 
     result = secateur.compress(
         net, train, valid=valid, budget={"nbytes": asked}, recipe={"bench": {"seconds": 0.05}}, on_progress=False
