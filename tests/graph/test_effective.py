@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.graph import trace
-from secateur.graph.capture import arguments
+from secateur.graph.calling import arguments
 
 from .nets import LeNet, all_nets, shake
 

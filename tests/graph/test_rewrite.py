@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from secateur.errors import FormatError, UnsupportedError
 from secateur.graph import Traced, apply_surgery, shrink, trace
-from secateur.graph.capture import arguments
+from secateur.graph.calling import arguments
 
 from .nets import HardView, LeNet, Mlp, PadLayers, ResNet, Tied, TwoInputs, Vgg, all_nets, more_nets, shake
 

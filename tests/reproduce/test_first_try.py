@@ -91,7 +91,7 @@ def test_a_cell_that_misses_is_told() -> None:
 def test_unknown_cells_and_damaged_ones_are_refused(trained: list[str], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no cell matches 'gru'; cells: narrow, other"):
         reproduce.run("first-try", cells="gru", out=tmp_path)
-    with pytest.raises(UsageError, match="no cell matches .gru.; cells: dense"):
+    with pytest.raises(UsageError, match=r"no cell matches .gru.; cells: dense"):
         reproduce.run("lenet5-mnist", cells="gru", out=tmp_path)
     saving.make_folder(tmp_path / "seed0" / "narrow")
     (tmp_path / "seed0" / "narrow" / "cell.json").write_text("{")

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from secateur.errors import CheckError, MissingExtraError, UnsupportedError, UsageError, first_line
 from secateur.export._attention import write_out_attention
-from secateur.graph.capture import arguments, evaluating, plain_bags, quiet_torch, run_eagerly, tensors_of, user_frame
+from secateur.graph.calling import arguments, evaluating, run_eagerly, tensors_of, user_frame
+from secateur.graph.capture import plain_bags, quiet_torch
 from secateur.graph.copying import copied
 from secateur.graph.doubled import in_double
 from secateur.graph.example import with_rows

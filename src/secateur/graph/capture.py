@@ -8,123 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import io
-import linecache
 import logging
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from secateur.contracts import check_finite
-from secateur.errors import UnsupportedError, UsageError, first_line
+from secateur.errors import UnsupportedError, first_line
+from secateur.graph.calling import arguments, evaluating, user_frame
 from secateur.graph.cleaning import drop_assertions, make_concrete
-from secateur.types import Weights
-
-if TYPE_CHECKING:
-    from secateur.graph.example import Example
-
-# A torch.fx.Node. Its own argument types are unions of everything, of no use to a type checker.
-Call: TypeAlias = Any
-
-_LIBRARY = (str(Path(torch.__file__).parent), str(Path(__file__).resolve().parents[1]), "<")
-
-
-@dataclass(frozen=True)
-class Program:
-    """A captured network: one `torch.fx` graph of ATen calls and what its placeholders mean.
-
-    Attributes:
-        nodes: in execution order, functional (in-place calls are rewritten to their pure forms).
-        params: placeholder name -> parameter name (tied parameters have one name, the first).
-        buffers: placeholder name -> buffer name.
-        static: placeholder or attribute name -> tensor that is neither (constants of the code).
-        inputs: placeholder names of the model's inputs, in order.
-        example: the tensors given for them (a single example where rows are examples).
-        batched: are rows along the inputs' first axes examples?
-        batch: how many examples the inputs hold.
-        shapes: parameter name -> shape.
-        buffer_values: buffer name -> its value when captured.
-        kinds: module name -> class, for the calls' owners.
-        frozen: names of the parameters that do not ask for a gradient.
-        rebuild: from a list of inputs, in order, to (args, kwargs) of the model's forward.
-    """
-
-    nodes: tuple[Call, ...]
-    params: dict[str, str]
-    buffers: dict[str, str]
-    static: dict[str, Tensor]
-    inputs: tuple[str, ...]
-    example: dict[str, Tensor]
-    batch: int
-    batched: bool
-    shapes: dict[str, tuple[int, ...]]
-    param_values: dict[str, Tensor]
-    buffer_values: dict[str, Tensor]
-    kinds: dict[str, type[nn.Module]]
-    frozen: frozenset[str]
-    rebuild: Callable[[list[Any]], tuple[tuple[Any, ...], dict[str, Any]]]
-
-    @property
-    def calls(self) -> tuple[Call, ...]:
-        """Only the computing nodes."""
-        return tuple(n for n in self.nodes if n.op == "call_function")
-
-    def given(self, node: Call, weights: Weights | None = None) -> Any:
-        """The tensor behind a placeholder or attribute; parameters and buffers from `weights` where it has them."""
-        name = self.params.get(node.name) or self.buffers.get(node.name)
-        if name is None:
-            return self.static.get(node.name, self.example.get(node.name))
-        own = self.param_values if node.name in self.params else self.buffer_values
-        return (weights or {}).get(name, own[name])
-
-    @property
-    def output(self) -> Call:
-        """The output node; its inputs are the model's outputs."""
-        return self.nodes[-1]
-
-
-def tensors_of(value: Any) -> list[Tensor]:
-    """The tensors inside a nest of tuples, lists and dicts, in order."""
-    return [t for t in torch.utils._pytree.tree_leaves(value) if isinstance(t, Tensor)]
-
-
-def arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """How example inputs are passed: a tuple or list as positions, a mapping as keywords, else one position."""
-    if isinstance(example_inputs, Mapping):
-        return (), dict(example_inputs)
-    if isinstance(example_inputs, tuple | list):
-        return tuple(example_inputs), {}
-    return (example_inputs,), {}
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Inside: every module in eval mode, no gradients. Afterwards modes, buffers and the random state are as before."""
-    modes = [(m, m.training) for m in model.modules()]
-    scripted = torch.jit.ScriptModule  # has no dictionary of its own
-    # A forward may also put a new tensor in place.
-    slots = [(m, dict(m._buffers)) for m in model.modules() if not isinstance(m, scripted)]
-    buffers = [(b, b.detach().clone()) for b in model.buffers()]
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    try:
-        for m, _ in modes:
-            m.training = False  # not .eval(): a model may override it
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
-            yield
-    finally:
-        for m, mode in modes:
-            m.training = mode
-        for m, before in slots:
-            m._buffers.update(before)
-        with torch.no_grad():
-            for b, value in buffers:
-                if not torch.equal(b, value):
-                    b.copy_(value)
+from secateur.graph.example import Example
+from secateur.graph.ops import moving
+from secateur.graph.program import Call, Program, owner
 
 
 def capture(model: nn.Module, example: Example) -> Program:
@@ -148,18 +48,6 @@ def capture(model: nn.Module, example: Example) -> Program:
             args, kwargs = arguments(example.inputs)
             exported = _export(model, args, kwargs)
     return _program(model, exported, args, kwargs, example.batched)
-
-
-def run_eagerly(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The model's answer; UsageError with the place in the user's code when it fails."""
-    try:
-        return model(*args, **kwargs)
-    except Exception as e:
-        given = ", ".join(str(list(t.shape)) for t in tensors_of((args, kwargs)))
-        raise UsageError(
-            f"{type(model).__name__} does not run on example_inputs {given}: {first_line(e)}{user_frame(e)}; "
-            "give inputs as one batch of the training data has them"
-        ) from e
 
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
@@ -229,17 +117,6 @@ def quiet_torch() -> Iterator[None]:
             g.setLevel(level)
 
 
-def user_frame(e: BaseException) -> str:
-    """` (file.py:12: the line)` of the innermost frame that is neither torch's nor ours; empty if there is none."""
-    frames = [f for f in traceback.extract_tb(e.__traceback__) if not f.filename.startswith(_LIBRARY)]
-    frames = [f for f in frames if "site-packages/torch" not in f.filename and not f.filename.endswith("runpy.py")]
-    if not frames:
-        return ""
-    f = frames[-1]
-    code = (f.line or linecache.getline(f.filename, f.lineno or 0)).strip()
-    return f" ({Path(f.filename).name}:{f.lineno}, in {f.name}: {code})"
-
-
 def _place(node: Call) -> str:
     """` (file.py:12)` of the line that made a call, of its first user where it notes none."""
     for n in (node, *node.users):
@@ -258,8 +135,6 @@ def _in_place(node: Call) -> bool:
 
 
 def _writes_into_views(graph: torch.fx.Graph) -> bool:
-    from secateur.graph.ops import moving
-
     for n in graph.nodes:
         if n.op != "call_function" or not isinstance(n.target, torch._ops.OpOverload):
             continue
@@ -417,14 +292,3 @@ def _program(
     )
     make_concrete(program.nodes, program.given)
     return program
-
-
-def owner(node: Call) -> str:
-    """Name of the innermost module whose forward made this call ('' = the model itself)."""
-    stack = node.meta.get("nn_module_stack") or {}
-    return str(list(stack.values())[-1][0]) if stack else ""
-
-
-def shape_of(node: Call) -> tuple[int, ...]:
-    """The shape of a tensor node on the example inputs."""
-    return tuple(int(s) for s in node.meta["val"].shape)

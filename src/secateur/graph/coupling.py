@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.graph.capture import Call, Program
 from secateur.graph.flow import loose_params
 from secateur.graph.ops import rule
 from secateur.graph.ops._operator import Labels, shaped
 from secateur.graph.ops.convolution import Convolution
 from secateur.graph.ops.linear import Linear
+from secateur.graph.program import Call, Program
 from secateur.types import Member, Site
 
 

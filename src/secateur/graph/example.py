@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from secateur.errors import UnsupportedError, UsageError, first_line
-from secateur.graph.capture import arguments, evaluating, run_eagerly, tensors_of
+from secateur.graph.calling import arguments, evaluating, run_eagerly, tensors_of
 from secateur.graph.copying import copied
 
 _SAME = 0.9  # of an output's elements must not mind the other rows; rounding may tip a spike here and there

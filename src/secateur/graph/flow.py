@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from secateur.graph.capture import Call, Program, tensors_of
+from secateur.graph.calling import tensors_of
 from secateur.graph.doubled import in_double
 from secateur.graph.ops import rule
 from secateur.graph.ops._operator import View, shaped
+from secateur.graph.program import Call, Program
 from secateur.types import Weights
 
 Masks = dict[Call, Any]  # a bool tensor, or a tuple of them, per node

@@ -12,11 +12,11 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from secateur.graph.capture import Call, Program, shape_of
 from secateur.graph.ops import rule
 from secateur.graph.ops._operator import Use, argument
 from secateur.graph.ops.elementwise import Elementwise
 from secateur.graph.ops.moving import Move, moved
+from secateur.graph.program import Call, Program, shape_of
 
 Reader = tuple[Call, str]  # an input of a call that is made of a parameter alone, and the parameter's name
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import FormatError, UnsupportedError
-from secateur.graph.capture import Program, evaluating, owner, tensors_of
+from secateur.graph.calling import evaluating, tensors_of
 from secateur.graph.copying import copied
 from secateur.graph.doubled import in_double
 from secateur.graph.flow import Flow
@@ -23,6 +23,7 @@ from secateur.graph.ops import rule
 from secateur.graph.ops._operator import Labels, argument
 from secateur.graph.ops.convolution import Convolution
 from secateur.graph.ops.linear import Linear
+from secateur.graph.program import Program, owner
 from secateur.graph.tracing import Traced
 from secateur.types import Member, Site, Weights
 

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from secateur.errors import UnsupportedError
 from secateur.graph import loose
-from secateur.graph.capture import Call, Program, capture
+from secateur.graph.capture import capture
 from secateur.graph.coupling import Coupling, couple
 from secateur.graph.example import Example, settle
 from secateur.graph.flow import Flow, analyse
 from secateur.graph.ops import rule
 from secateur.graph.ops._operator import Use
+from secateur.graph.program import Call, Program
 from secateur.types import LeftOut, Member, Site, Weights
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.errors import MissingExtraError
-from secateur.report.figures import Figure
+from secateur.report.figure import Figure
 
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"

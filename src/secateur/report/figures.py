@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from secateur.report import words
+from secateur.report.figure import Figure
 from secateur.report.records import is_number
 from secateur.report.tables import COLUMNS, runtimes
+from secateur.report.training_figure import curves
 from secateur.report.verdict import runtime_name
 
 _COLOURS = {
@@ -26,26 +27,8 @@ _COLOURS = {
 _SPLITS = {"test": "the test set", "validation": "validation data"}
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One plot: where it goes (`name` = element id), what a reader without the plot is told, and what is drawn.
-
-    `narrow`: another layout and height for a phone.
-    """
-
-    name: str
-    title: str
-    text: str
-    data: list[dict[str, Any]]
-    layout: dict[str, Any]
-    height: int
-    narrow: tuple[dict[str, Any], int] | None = None
-
-
 def build(record: Mapping[str, Any]) -> dict[str, Figure]:
     """All figures that the record has numbers for, by name."""
-    from secateur.report.training_figure import curves
-
     made = (
         size(record),
         metric(record),

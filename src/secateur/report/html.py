@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from secateur.report import document, next_steps, records, words
-from secateur.report.figures import Figure, build
+from secateur.report.figure import Figure
+from secateur.report.figures import build
 from secateur.report.tables import summary
 from secateur.report.verdict import (
     findings,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.report import document, words
-from secateur.report.figures import Figure
+from secateur.report.figure import Figure
 from secateur.report.verdict import runtime_name
 from secateur.shell import saving
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from secateur.report.figures import Figure
+from secateur.report.figure import Figure
 from secateur.report.records import is_number
 
 _MAX_POINTS = 2000  # per curve; more than a screen has columns

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from secateur.graph.capture import Call, Program, shape_of
 from secateur.graph.ops._operator import Labels, Operator, View, shaped
 from secateur.graph.ops.opaque import Opaque
+from secateur.graph.program import Call, Program, shape_of
 
 
 @cache

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.graph.capture import Call, Program, shape_of
+from secateur.graph.program import Call, Program, shape_of
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx
 
-from secateur.graph.capture import Call, Program, shape_of
 from secateur.graph.ops._operator import Labels, Operator, View
+from secateur.graph.program import Call, Program, shape_of
 
 _SUMS = frozenset(f"aten.{n}.{o}" for n in ("add", "sub", "rsub") for o in ("Tensor", "Scalar"))
 _PRODUCTS = frozenset(f"aten.{n}.{o}" for n in ("mul", "div") for o in ("Tensor", "Scalar"))

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from secateur.graph.capture import Call, Program, shape_of
 from secateur.graph.ops._operator import Labels, Operator, Use, View, argument, reduce_to
 from secateur.graph.ops.linear import absorbable, produce, weight_sites
+from secateur.graph.program import Call, Program, shape_of
 
 
 class Convolution(Operator):

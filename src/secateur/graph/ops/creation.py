@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from secateur.graph.capture import Call, Program, shape_of
 from secateur.graph.ops._operator import Labels, Operator, View
+from secateur.graph.program import Call, Program, shape_of
 
 _LIKE = frozenset(f"aten.{n}_like.default" for n in ("zeros", "ones", "full"))
 _NEW = frozenset(f"aten.new_{n}.default" for n in ("zeros", "ones", "full"))

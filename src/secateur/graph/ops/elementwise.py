@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from secateur.graph.capture import Call, Program
 from secateur.graph.ops._operator import Labels, Operator, View
+from secateur.graph.program import Call, Program
 
 _NAMES = (
     "relu relu6 leaky_relu elu selu celu gelu silu mish sigmoid tanh hardtanh hardswish hardsigmoid softplus softsign "

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from secateur.graph.capture import Call, Program
 from secateur.graph.ops._operator import Use
 from secateur.graph.ops.opaque import Opaque
+from secateur.graph.program import Call, Program
 
 
 class Embedding(Opaque):

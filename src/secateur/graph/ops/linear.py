@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from secateur.graph.capture import Call, Program, owner, shape_of
 from secateur.graph.ops._operator import Labels, Operator, Use, View, argument, positions, reduce_to
+from secateur.graph.program import Call, Program, owner, shape_of
 
 
 class Linear(Operator):

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx, nn
 
-from secateur.graph.capture import Call, Program, owner
 from secateur.graph.ops._operator import Labels, Operator, View, active, argument
+from secateur.graph.program import Call, Program, owner
 
 _NAMES = (
     "view reshape _unsafe_view flatten unflatten squeeze unsqueeze permute transpose t movedim swapaxes expand "

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from secateur.graph.capture import Call, Program
 from secateur.graph.ops._operator import Labels, Operator, Use, View, argument, reduce_to
+from secateur.graph.program import Call, Program
 
 _PARTS = ("weight", "bias", "running_mean", "running_var")
 

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from secateur.graph.capture import Call, Program, tensors_of
+from secateur.graph.calling import tensors_of
 from secateur.graph.ops._operator import Labels, Operator, Use, View, shaped
+from secateur.graph.program import Call, Program
 
 _NORMS = ("layer_norm", "group_norm", "instance_norm", "rms_norm")
 

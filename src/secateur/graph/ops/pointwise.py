@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from secateur.graph.capture import Call, Program, shape_of
 from secateur.graph.ops._operator import Labels, Operator, View
 from secateur.graph.ops.binary import met
+from secateur.graph.program import Call, Program, shape_of
 
 _NAMES = (
     "gt ge lt le eq ne greater greater_equal less less_equal not_equal logical_and logical_or logical_xor bitwise_and "

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from secateur.graph.capture import Call, Program, shape_of
 from secateur.graph.ops._operator import Labels, Operator, View, argument, normal_axis
+from secateur.graph.program import Call, Program, shape_of
 
 _WINDOWS = frozenset(
     f"aten.{n}{d}d.{o}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-from secateur.graph.capture import Call, Program, shape_of
 from secateur.graph.ops._operator import Use
 from secateur.graph.ops.opaque import Opaque
+from secateur.graph.program import Call, Program, shape_of
 
 _CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 

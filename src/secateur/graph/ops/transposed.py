@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from secateur.graph.capture import Call, Program
 from secateur.graph.ops._operator import Use, View, argument, positions, reduce_to
 from secateur.graph.ops.opaque import Opaque
+from secateur.graph.program import Call, Program
 
 _REST = ("stride", "padding", "output_padding", "groups", "dilation")
 

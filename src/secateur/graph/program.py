@@ -1,0 +1,79 @@
+"""A captured network as data: a flat graph of ATen calls and what its placeholders mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from torch import Tensor, nn
+
+from secateur.types import Weights
+
+# A torch.fx.Node. Its own argument types are unions of everything, of no use to a type checker.
+Call: TypeAlias = Any
+
+
+@dataclass(frozen=True)
+class Program:
+    """A captured network: one `torch.fx` graph of ATen calls and what its placeholders mean.
+
+    Attributes:
+        nodes: in execution order, functional (in-place calls are rewritten to their pure forms).
+        params: placeholder name -> parameter name (tied parameters have one name, the first).
+        buffers: placeholder name -> buffer name.
+        static: placeholder or attribute name -> tensor that is neither (constants of the code).
+        inputs: placeholder names of the model's inputs, in order.
+        example: the tensors given for them (a single example where rows are examples).
+        batched: are rows along the inputs' first axes examples?
+        batch: how many examples the inputs hold.
+        shapes: parameter name -> shape.
+        buffer_values: buffer name -> its value when captured.
+        kinds: module name -> class, for the calls' owners.
+        frozen: names of the parameters that do not ask for a gradient.
+        rebuild: from a list of inputs, in order, to (args, kwargs) of the model's forward.
+    """
+
+    nodes: tuple[Call, ...]
+    params: dict[str, str]
+    buffers: dict[str, str]
+    static: dict[str, Tensor]
+    inputs: tuple[str, ...]
+    example: dict[str, Tensor]
+    batch: int
+    batched: bool
+    shapes: dict[str, tuple[int, ...]]
+    param_values: dict[str, Tensor]
+    buffer_values: dict[str, Tensor]
+    kinds: dict[str, type[nn.Module]]
+    frozen: frozenset[str]
+    rebuild: Callable[[list[Any]], tuple[tuple[Any, ...], dict[str, Any]]]
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """Only the computing nodes."""
+        return tuple(n for n in self.nodes if n.op == "call_function")
+
+    def given(self, node: Call, weights: Weights | None = None) -> Any:
+        """The tensor behind a placeholder or attribute; parameters and buffers from `weights` where it has them."""
+        name = self.params.get(node.name) or self.buffers.get(node.name)
+        if name is None:
+            return self.static.get(node.name, self.example.get(node.name))
+        own = self.param_values if node.name in self.params else self.buffer_values
+        return (weights or {}).get(name, own[name])
+
+    @property
+    def output(self) -> Call:
+        """The output node; its inputs are the model's outputs."""
+        return self.nodes[-1]
+
+
+def owner(node: Call) -> str:
+    """Name of the innermost module whose forward made this call ('' = the model itself)."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return str(list(stack.values())[-1][0]) if stack else ""
+
+
+def shape_of(node: Call) -> tuple[int, ...]:
+    """The shape of a tensor node on the example inputs."""
+    return tuple(int(s) for s in node.meta["val"].shape)
