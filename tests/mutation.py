@@ -52,9 +52,9 @@ def copied(folder: Path) -> Path:
     for path in ROOT.iterdir():
         if path.is_file():
             shutil.copy(path, tree / path.name)
-    ask = "from secateur.engine import _native; print(_native.__file__)"
+    ask = "from secateur.native import _native; print(_native.__file__)"
     built = Path(subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout.strip())
-    shutil.copy(built, tree / "src/secateur/engine" / built.name)
+    shutil.copy(built, tree / "src/secateur/native" / built.name)
     return tree
 
 

@@ -11,11 +11,11 @@ from walk import walk
 
 SRC = Path(__file__).parent.parent / "src" / "secateur"
 # From the ground up. A file imports its own room, the bottom, and rooms that stand before its own; rooms on one floor
-# do not know each other. `_native` is the compiled module; the front (`secateur/__init__.py`) loads lazily.
+# do not know each other. The front (`secateur/__init__.py`) loads lazily.
 BOTTOM = {"types", "contracts", "errors", "catalog", "curves", "schedules", "version", "limits"}
 FLOORS = (
     {"shell"},
-    {"_native"},
+    {"native"},
     {"formats"},
     {"engine"},
     {"constraints", "saliencies", "objectives", "terms", "report", "data"},
@@ -44,7 +44,7 @@ def imports(path: Path) -> set[str]:
             names = [f"{node.module}.{a.name}" for a in node.names]
         elif isinstance(node, ast.Import):
             names = [a.name for a in node.names if a.name.startswith("secateur.")]
-        found |= {"_native" if "_native" in n.split(".") else n.split(".")[1] for n in names}
+        found |= {n.split(".")[1] for n in names}
     return found
 
 
@@ -63,7 +63,30 @@ def test_every_file_has_a_room() -> None:
     assert loose == BOTTOM
     assert len(loose) <= 8
     rooms = {p.name for p in SRC.iterdir() if p.is_dir() and any(p.glob("*.py"))}
-    assert rooms == ROOMS.keys() - {"_native"}
+    assert rooms == ROOMS.keys()
+
+
+def test_no_circle_inside_a_room() -> None:
+    """Files of one room import each other in one direction, lazily or not."""
+    modules = {".".join(p.relative_to(SRC).with_suffix("").parts): p for p in SRC.rglob("*.py")}
+    modules = {name: path for name, path in modules.items() if name not in FRONT}
+    edges = {name: _targets(path, modules) - {name} for name, path in modules.items()}
+    left = dict(edges)
+    while ends := [name for name, to in left.items() if not to & left.keys()]:
+        for name in ends:
+            del left[name]
+    assert not left, f"these import each other: {sorted(left)}"
+
+
+def _targets(path: Path, modules: dict[str, Path]) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("secateur."):
+            base = node.module.removeprefix("secateur.")
+            for alias in node.names:
+                whole = f"{base}.{alias.name}"
+                found |= {whole} if whole in modules else {base} if base in modules else {f"{base}.__init__"}
+    return found & modules.keys()
 
 
 def test_a_net_is_not_sent_to_and_fro() -> None:

@@ -48,7 +48,7 @@ def run(site: Path, code: str) -> str:
 
 def test_wheel_carries_the_engine_and_no_sources(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert any(n.startswith("secateur/engine/_native") and n.endswith((".so", ".pyd")) for n in names)
+    assert any(n.startswith("secateur/native/_native") and n.endswith((".so", ".pyd")) for n in names)
     assert "secateur/py.typed" in names
     assert not [n for n in names if n.endswith((".cc", ".h"))]
 

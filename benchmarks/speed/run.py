@@ -34,8 +34,8 @@ import nets
 import numpy as np
 import shapes
 
-from secateur.engine import _native
 from secateur.engine.bench import COLD_CALLS, N_INPUTS, bench
+from secateur.native import _native
 
 PEERS = ("onnxruntime", "openvino")
 

@@ -7,7 +7,8 @@ import pytest
 
 from parity.engine_graphs import Net, tolerance
 from parity.test_engine_random import run_ort
-from secateur.engine import InferenceSession, _native, isas
+from secateur.engine import InferenceSession, isas
+from secateur.native import _native
 
 LARGE = slice(0, 4)  # the layers below but the last, which is too small for either kernel to matter
 DENSITIES = (1.0, 0.6, 0.3, 0.1, 0.02)

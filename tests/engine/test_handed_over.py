@@ -13,11 +13,12 @@ from engine import handed_over_models as models
 from engine.test_mixed import mixed, without_shapes
 from engine.test_threads import in_child
 from secateur import cli
-from secateur.engine import InferenceSession, _native, bench, inspect
+from secateur.engine import InferenceSession, bench, inspect
 from secateur.engine import mixed as module
 from secateur.engine.mixed import Parts
 from secateur.errors import FormatError, HandedOverWarning, MissingExtraError, UnsupportedError, UsageError
 from secateur.formats import pack
+from secateur.native import _native
 from secateur.shell import runtimes
 
 onnxruntime = runtimes.onnxruntime()

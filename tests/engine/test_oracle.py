@@ -13,9 +13,10 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from parity.quant_graphs import F, Net, conv_sums, rint
-from secateur.engine import InferenceSession, _native, agreement, bench
+from secateur.engine import InferenceSession, agreement, bench
 from secateur.engine import oracle as oracles
 from secateur.engine.oracle import oracle
+from secateur.native import _native
 from secateur.proof.agreement import outputs_agree
 
 

@@ -9,8 +9,9 @@ import pytest
 from engine.test_choice import layers
 from engine.test_tuning import kernels, own_cache  # noqa: F401
 from parity.engine_graphs import Net
-from secateur.engine import InferenceSession, _native
+from secateur.engine import InferenceSession
 from secateur.errors import EnvironmentFailure, UsageError
+from secateur.native import _native
 
 MODEL, FEEDS = layers(0.1)
 

@@ -3,12 +3,12 @@
 import ast
 from pathlib import Path
 
-from secateur import engine
-from secateur.engine import _native
+from secateur import native
+from secateur.native import _native
 
 
 def test_stub_names_what_the_module_has() -> None:
-    stub = ast.parse(Path(engine.__file__).with_name("_native.pyi").read_text(encoding="utf-8"))
+    stub = ast.parse(Path(native.__file__).with_name("_native.pyi").read_text(encoding="utf-8"))
     declared: dict[str, set[str]] = {}
     for item in stub.body:
         if isinstance(item, ast.ClassDef):

@@ -10,7 +10,7 @@ import pytest
 from secateur import catalog, formats
 
 onnx = pytest.importorskip("onnx")
-native = pytest.importorskip("secateur.engine._native")
+native = pytest.importorskip("secateur.native._native")
 from format_nets import lenet, model_bytes, sparse  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden/2.0"

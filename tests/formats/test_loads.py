@@ -14,7 +14,7 @@ from secateur.engine import InferenceSession
 from secateur.shell import runtimes
 
 onnx = pytest.importorskip("onnx")
-pytest.importorskip("secateur.engine._native")
+pytest.importorskip("secateur.native._native")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 Run = Callable[[bytes, dict[str, np.ndarray]], list[np.ndarray]]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from secateur import formats
 
 onnx = pytest.importorskip("onnx")
-native = pytest.importorskip("secateur.engine._native")
+native = pytest.importorskip("secateur.native._native")
 import oracle_reader as oracle  # noqa: E402
 from format_nets import lenet, mlp, model_bytes, random_graph, sparse  # noqa: E402
 from test_roundtrip import DTYPES, ONNX, make, stream  # noqa: E402

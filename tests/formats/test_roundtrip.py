@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from secateur import formats
 
 onnx = pytest.importorskip("onnx")
-native = pytest.importorskip("secateur.engine._native")
+native = pytest.importorskip("secateur.native._native")
 from format_nets import mlp, random_graph  # noqa: E402
 
 DTYPES = [

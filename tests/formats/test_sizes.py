@@ -12,7 +12,7 @@ from secateur import formats
 from secateur.errors import FormatError, UnsupportedError
 
 onnx = pytest.importorskip("onnx")
-pytest.importorskip("secateur.engine._native")
+pytest.importorskip("secateur.native._native")
 import make_golden  # noqa: E402
 from format_nets import info, mlp, model_bytes, random_graph  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402

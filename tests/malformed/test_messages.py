@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from secateur.engine import InferenceSession, _native
+from secateur.engine import InferenceSession
 from secateur.errors import FormatError, SecateurError, UnsupportedError, UsageError
+from secateur.native import _native
 from secateur.shell import runtimes
 from secateur.training import augment
 

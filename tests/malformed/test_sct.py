@@ -17,7 +17,7 @@ from secateur import formats
 from secateur.errors import FormatError, UnsupportedError
 
 onnx = pytest.importorskip("onnx")
-native = pytest.importorskip("secateur.engine._native")
+native = pytest.importorskip("secateur.native._native")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 

@@ -10,8 +10,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from secateur.engine import InferenceSession, _native
+from secateur.engine import InferenceSession
 from secateur.engine.oracle import oracle
+from secateur.native import _native
 
 F = np.float32
 ISAS = _native.isas()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from secateur.engine import InferenceSession, _native
+from secateur.engine import InferenceSession
+from secateur.native import _native
 
 from .quant_graphs import F, Net, against_oracle, on_every_isa
 from .quant_random import RandomNet

@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from secateur.engine import InferenceSession, _native
+from secateur.engine import InferenceSession
 from secateur.errors import UnsupportedError
+from secateur.native import _native
 
 LAST_OPSET = 23
 OPERATORS = set(_native.supported_operators().split(", "))

@@ -8,8 +8,9 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper, version_converter
 
-from secateur.engine import InferenceSession, _native
+from secateur.engine import InferenceSession
 from secateur.errors import FormatError, UnsupportedError
+from secateur.native import _native
 
 from .engine_graphs import tolerance
 from .old_forms import LAST, Call, at, calls, history

@@ -8,7 +8,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from secateur.engine import InferenceSession, _native, isas
+from secateur.engine import InferenceSession, isas
+from secateur.native import _native
 from secateur.shell import runtimes
 
 from .engine_graphs import EPS

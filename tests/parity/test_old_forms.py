@@ -8,10 +8,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from secateur.engine import InferenceSession, _native
+from secateur.engine import InferenceSession
 from secateur.engine.inspect import inspect
 from secateur.errors import FormatError, UnsupportedError
 from secateur.formats import pack, unpack
+from secateur.native import _native
 
 from .test_engine_random import run_ort
 

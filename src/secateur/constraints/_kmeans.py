@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.engine._native import KMeans
+from secateur.native._native import KMeans
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

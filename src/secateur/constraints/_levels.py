@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from secateur.contracts import check_finite
-from secateur.engine._native import keep_largest as keep_largest_of
 from secateur.errors import ConstraintError
+from secateur.native._native import keep_largest as keep_largest_of
 from secateur.types import Level
 
 _SAMPLE = 1024  # elements that are looked at first

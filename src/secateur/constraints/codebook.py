@@ -17,8 +17,8 @@ from secateur.constraints._kmeans import Line
 from secateur.constraints._pieces import Clusters, Free
 from secateur.contracts import Constraint, Piece
 from secateur.curves import Curve, Memo
-from secateur.engine._native import KMeans
 from secateur.errors import ConstraintError, UsageError
+from secateur.native._native import KMeans
 from secateur.types import VALUE_ENTROPY, Level, Packing
 
 _LEAST_ENTRIES = 4  # of the default menu

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from secateur.engine._native import usable_cpus as usable_cpus
 from secateur.engine.bench import bench as bench
 from secateur.engine.inspect import inspect as inspect
 from secateur.engine.session import InferenceSession as InferenceSession
 from secateur.engine.session import isas as isas
+from secateur.native._native import usable_cpus as usable_cpus
 
 __all__ = ["InferenceSession", "bench", "inspect", "isas", "usable_cpus"]

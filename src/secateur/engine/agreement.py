@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.engine import _native, quantized
+from secateur.engine import quantized
 from secateur.engine.oracle import Oracle, oracle
 from secateur.engine.peers import Call
 from secateur.engine.session import InferenceSession
 from secateur.errors import SecateurError, UsageError
+from secateur.native import _native
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]

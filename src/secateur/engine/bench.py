@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.engine import _native, agreement, peers, quantized
+from secateur.engine import agreement, peers, quantized
 from secateur.engine.mixed import share
 from secateur.engine.session import InferenceSession, read_model
 from secateur.errors import UsageError
+from secateur.native import _native
 
 Array = NDArray[Any]
 N_INPUTS = 32  # at least: fewer would let branch predictors and caches learn the input

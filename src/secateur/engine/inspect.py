@@ -7,11 +7,11 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from secateur.engine import _native
 from secateur.engine.mixed import coverage
 from secateur.engine.session import InferenceSession, read_model
 from secateur.errors import HandedOverWarning, MissingExtraError, UnsupportedError, UsageError
 from secateur.formats import Section, sections
+from secateur.native import _native
 
 _REPEATS = 30  # timed runs of every step
 

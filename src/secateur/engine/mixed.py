@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from secateur.engine import _native
 from secateur.engine.parts import (
     BETWEEN,
     ELEMENTS,
@@ -28,6 +27,7 @@ from secateur.engine.parts import (
 from secateur.errors import FormatError, MissingExtraError, UnsupportedError, UsageError
 from secateur.formats import unpack
 from secateur.limits import quoted, shortened
+from secateur.native import _native
 
 Shapes = Mapping[str, Sequence[int]]  # of the model's inputs
 _LISTED = 8  # nodes named in a message

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.engine import _native
 from secateur.engine.peers import Call, Feeds
+from secateur.native import _native
 from secateur.shell import runtimes
 
 Array = NDArray[Any]

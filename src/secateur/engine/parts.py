@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.engine import _native
 from secateur.errors import FormatError, MissingExtraError, UsageError
 from secateur.limits import quoted, shortened
+from secateur.native import _native
 from secateur.shell import runtimes
 
 Array = NDArray[Any]

@@ -9,8 +9,9 @@ from mmap import mmap
 from pathlib import Path
 from typing import Any
 
-from secateur.engine import _native, timings
+from secateur.engine import timings
 from secateur.errors import FormatError, UsageError
+from secateur.native import _native
 from secateur.shell import saving
 from secateur.version import __version__
 

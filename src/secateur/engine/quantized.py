@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.engine import _native
 from secateur.engine.peers import Unavailable
+from secateur.native import _native
 from secateur.shell import runtimes
 
 Array = NDArray[Any]

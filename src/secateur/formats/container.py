@@ -1,6 +1,6 @@
 """The `.sct` container from Python: `pack`, `unpack`, `measure`, `sections`.
 
-The coder itself is C++ (`engine/formats/`, bound in `secateur.engine._native`); the file is specified in
+The coder itself is C++ (`engine/formats/`, bound in `secateur.native._native`); the file is specified in
 `docs/format.md`. Needs NumPy only.
 """
 
@@ -151,4 +151,4 @@ def measure(values: NDArray[Any]) -> Measured:
 
 
 def _native() -> Any:
-    return importlib.import_module("secateur.engine._native")
+    return importlib.import_module("secateur.native._native")

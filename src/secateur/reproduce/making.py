@@ -161,7 +161,7 @@ def counts(model: nn.Module) -> Json:
 def provenance() -> Json:
     """When, on what machine and by which code: the date, the CPU, the kernels' ISA, versions, the commit if known."""
     from secateur import engine
-    from secateur.engine import _native
+    from secateur.native import _native
     from secateur.proof import record
 
     return {
