@@ -111,6 +111,15 @@ def test_a_finished_cell_is_not_made_again_and_a_missing_one_alone_is(done: tupl
     assert again | drop == record["cells"]["packed,nnz=4000"] | drop
 
 
+def test_a_finished_cell_asks_nothing_of_the_one_that_it_started_from(done: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = done
+    facts = out / "seed0" / "pruned,nnz=4000" / "cell.json"
+    kept = facts.read_bytes()
+    facts.unlink()
+    assert made(out, PLAN, "packed,nnz=4000") == set()
+    facts.write_bytes(kept)
+
+
 def test_a_cell_that_is_killed_goes_on_and_leaves_the_others_alone(
     done: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,7 +104,7 @@ class Running:
         """Make the cells that match and what they start from; then the test part of each, and the timing."""
         wanted = {c.name for c in self.study.matching(pattern)}
         for cell in reversed(list(self.study.cells.values())):  # what others start from stands before them
-            if cell.name in wanted and cell.start is not None:
+            if cell.name in wanted and cell.start is not None and not (resume and self._kept(seed, cell)):
                 wanted.add(cell.start)
         made = [c for c in self.study.cells.values() if c.name in wanted and "recorded" not in c.plan]
         for cell in made:
@@ -198,6 +198,7 @@ class Running:
 
 
 def read_json(path: Path) -> Any:
+    """What a file holds. FormatError: it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
