@@ -1,12 +1,12 @@
 """The page of claims: as committed, and refused where an expectation was changed after its run."""
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from tests.docs.test_pages import script
 
 from secateur.reproduce import plan, study, summary
 
@@ -15,12 +15,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 @pytest.fixture
 def tables() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tables", DOCS / "tables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("tables")
 
 
 def test_the_committed_page_is_the_generated_one(tables: ModuleType) -> None:

@@ -8,8 +8,11 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+import yaml
+
 from secateur import data
 from secateur.recipe import LIMITS, Recipe, Training
+from secateur.reproduce import plan
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -75,7 +78,10 @@ def test_the_readme_follows_a_users_questions() -> None:
 
 def test_the_recipes_of_the_pages_are_read() -> None:
     blocks = re.findall(r"```yaml.*?\n(.*?)```", "\n".join(p.read_text() for p in DOCS.rglob("*.md")), re.DOTALL)
-    recipes = [b for b in blocks if "model:" in b]
+    studies = [b for b in blocks if "parts:" in b]
+    recipes = [b for b in blocks if "model:" in b and b not in studies]
     assert len(recipes) >= 2
     for text in recipes:
         Recipe.from_text(text)
+    for text in studies:
+        plan.checked("page", yaml.safe_load(text))

@@ -123,14 +123,6 @@ def test_a_bad_study_is_one_error_at_once(change: dict[str, Any], message: str, 
     assert not (tmp_path / "out").exists()
 
 
-def test_the_study_of_the_guide_is_sound() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "guide" / "studies.md").read_text(encoding="utf-8")
-    text = page.split("```yaml\n")[1].split("```")[0]
-    study = plan.checked("guide", yaml.safe_load(text))
-    assert len(study.matching("control")) == 4
-    assert study.plan.claims[0].expect.high == 0.001
-
-
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", "", "a: !!python/object:os.system x"])
 def test_a_file_that_is_no_study_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
