@@ -9,6 +9,8 @@
 #include <variant>
 #include <vector>
 
+#include "graph/post_ops.h"
+
 namespace secateur {
 
 // ONNX TensorProto.DataType numbers. Strings, complex numbers and what comes after bfloat16 are known by name only.
@@ -63,6 +65,7 @@ struct Node {
   std::map<std::string, Attribute> attrs;      // sorted: canonical order
   std::string overload{};                      // which of the model's functions of that name
   std::vector<std::string> captures{};         // values of this graph that the node's subgraphs read; sorted, each once
+  PostOps post{};                              // of the passes, never of a file
 };
 
 // One axis: a fixed size (>= 0), or -1 with `symbol` (possibly empty) for a free one.

@@ -174,7 +174,7 @@ Tensor integer_weights(const Node& n, const std::unordered_map<std::string, cons
 
 std::vector<LayerReport> inspect_layers(const Graph& graph) {
   Graph folded = graph;
-  for (size_t i = 0; i < folded.nodes.size(); ++i) folded.nodes[i].attrs["_layer"].value = static_cast<int64_t>(i);
+  for (size_t i = 0; i < folded.nodes.size(); ++i) folded.nodes[i].post.layer = static_cast<int64_t>(i);
   std::vector<Node> written = folded.nodes;
   // An operator the engine does not have still has weights worth a look: fold what can be, show the rest as it stands.
   try {
@@ -197,7 +197,7 @@ std::vector<LayerReport> inspect_layers(const Graph& graph) {
   std::vector<LayerReport> reports;
   for (const Node& n : folded.nodes) {
     LayerReport report;
-    report.index = attr_i(n, "_layer", 0);
+    report.index = std::max<int64_t>(n.post.layer, 0);
     report.name = node_label(n);
     report.op = graph.nodes[static_cast<size_t>(report.index)].op;
     int64_t stored_bits = 0;

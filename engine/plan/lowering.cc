@@ -289,8 +289,8 @@ void Lowering::add_step(const Node& n, void (*run)(const void*, const Exec&) noe
   for (int id : writes) touch(id, true);
   if (info.node.empty()) info.node = node_label(n);
   if (info.op.empty()) info.op = n.op;
-  if (const std::string why = attr_s(n, "_why", ""); !why.empty() && info.n_weights) info.why = why + (info.why.empty() ? "" : "; ") + info.why;
-  info.layer = attr_i(n, "_layer", -1);
+  if (!n.post.why.empty() && info.n_weights) info.why = n.post.why + (info.why.empty() ? "" : "; ") + info.why;
+  info.layer = n.post.layer;
   if (info.out.empty() && !writes.empty()) info.out = dims(writes[0]);
   if (info.in.empty() && !reads.empty()) info.in = dims(reads[0]);
   steps.push_back(Step{run, std::move(state), std::move(info)});
@@ -323,7 +323,7 @@ void Lowering::check_work(const Node& n, double total) const {
 
 void Lowering::lower(const Node& node) {
   const LowerFn fn = find_operator(node.domain, node.op);
-  if (!fn && has_attr(node, "_refused")) throw UnsupportedError(attr_s(node, "_refused", ""), node.name);
+  if (!fn && !node.post.refused.empty()) throw UnsupportedError(node.post.refused, node.name);
   if (!fn)
     throw UnsupportedError("node '" + node_label(node) + "': operator " +
                                (node.domain.empty() ? node.op : node.domain + "." + node.op) +

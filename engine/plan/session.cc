@@ -33,12 +33,10 @@ struct Arity {
 constexpr Arity kArity[] = {{"Add", 2, 2},    {"Conv", 2, 3}, {"Constant", 0, 0}, {"Div", 2, 2}, {"Gemm", 2, 3}, {"LayerNormalization", 2, 3},
                             {"MatMul", 2, 2}, {"Mul", 2, 2},  {"Pow", 2, 2},      {"Sub", 2, 2}};
 
-// Attributes starting with '_' are the passes' own words (passes.h); a file does not get to speak them.
 void clean(Graph& graph) {
   for (size_t i = 0; i < graph.nodes.size(); ++i) {
     Node& n = graph.nodes[i];
-    std::erase_if(n.attrs, [](const auto& a) { return !a.first.empty() && a.first[0] == '_'; });
-    n.attrs["_layer"].value = static_cast<int64_t>(i);
+    n.post.layer = static_cast<int64_t>(i);
     const auto found = std::find_if(std::begin(kArity), std::end(kArity), [&](const Arity& a) { return n.op == a.op; });
     const Arity a = found == std::end(kArity) ? Arity{nullptr, 1, SIZE_MAX} : *found;
     const std::string node = "node '" + node_label(n) + "' (" + n.op + ")";

@@ -51,7 +51,7 @@ class Surveyor {
   }
 
   void refuse(const Node& n, const std::string& why) {
-    found_.refused.push_back({attr_i(n, "_layer", -1), n.name, why});
+    found_.refused.push_back({n.post.layer, n.name, why});
     skip(n);
   }
 

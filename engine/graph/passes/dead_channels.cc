@@ -20,7 +20,7 @@ bool has_input(const Node& n, size_t i) { return i < n.inputs.size() && !n.input
 
 // f(0) = 0 for the activation fused into n (pools keep zeros anyway).
 bool keeps_zero(const Node& n) {
-  return !(attr_f(n, "_lo", -1.0f) > 0.0f) && !(attr_f(n, "_hi", 1.0f) < 0.0f);
+  return !n.post.act || (!(n.post.act->lo > 0.0f) && !(n.post.act->hi < 0.0f));
 }
 
 // A weight as [outer][axis][inner] around the axis that is cut.
@@ -200,7 +200,8 @@ void remove_dead_channels(Graph& graph, Notes& notes) {
       flat.inputs.resize(1);
       flat.attrs.clear();
       flat.attrs["axis"].value = int64_t{1};
-      flat.attrs["_spatial"].value = columns / channels;
+      flat.post = {};
+      flat.post.spatial = columns / channels;
       r.replace(static_cast<size_t>(path->flatten), std::move(flat));
     }
     r.set_input(i, 1, cut(r, layer.inputs[1], out_axis(layer), keep));

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
+#include <optional>
 
 #include "graph/attrs.h"
 #include "graph/check.h"
@@ -14,8 +14,6 @@ namespace {
 bool is_linear(const Node& n) { return n.domain.empty() && (n.op == "Gemm" || n.op == "MatMul"); }
 bool is_conv(const Node& n) { return n.domain.empty() && n.op == "Conv"; }
 bool has_input(const Node& n, size_t i) { return i < n.inputs.size() && !n.inputs[i].empty(); }
-bool has_act(const Node& n) { return has_attr(n, "_lo") || has_attr(n, "_hi") || has_attr(n, "_slope"); }
-void set_f(Rewriter& r, size_t i, const char* name, float v) { r.attrs(i)[name].value = v; }
 
 // Output channels of a Conv or linear node with a constant float32 weight; 0 when it has none.
 int64_t out_channels(const Rewriter& r, const Node& n) {
@@ -241,6 +239,81 @@ void fuse_pads(Graph& graph, Notes& notes) {
   if (count) notes.push_back("merged " + std::to_string(count) + " Pad nodes into convolutions");
 }
 
+namespace {
+
+// The Add at i goes into a layer that makes one of its operands. The layer moves down to the Add, where the other operand
+// exists. Of two layers the later one: the other then is done by the time, and both orders give the same sum.
+bool fuse_residual(Rewriter& r, size_t i) {
+  const Node& n = r.node(i);
+  int best = -1;
+  size_t best_side = 0;
+  for (size_t side = 0; side < 2; ++side) {
+    const int maker = r.producer(n.inputs[side]);
+    if (maker <= best || r.only_consumer(n.inputs[side]) != static_cast<int>(i)) continue;
+    const Node& layer = r.node(static_cast<size_t>(maker));
+    if ((!is_conv(layer) && !is_linear(layer)) || layer.post.act || has_input(layer, 3) || layer.post.pool) continue;
+    if (!packable(r, layer)) continue;
+    best = maker;
+    best_side = side;
+  }
+  if (best < 0) return false;
+  Node fused = r.node(static_cast<size_t>(best));
+  fused.inputs.resize(4);
+  fused.inputs[3] = n.inputs[1 - best_side];
+  fused.outputs = {n.outputs[0]};
+  r.kill(static_cast<size_t>(best));
+  r.replace(i, std::move(fused));
+  return true;
+}
+
+// What an activation node computes, where its bounds are known.
+std::optional<FusedActivation> activation_of(const Rewriter& r, const Node& n) {
+  FusedActivation act;
+  if (n.op == "Relu") act.lo = 0.0f;
+  if (n.op == "LeakyRelu") act.slope = attr_f(n, "alpha", 0.01f);
+  if (n.op != "Clip") return act;
+  for (size_t k = 1; k <= 2; ++k) {
+    if (!has_input(n, k)) continue;
+    const Tensor* t = r.f32(n.inputs[k]);
+    if (!t || t->numel() != 1) return std::nullopt;
+    (k == 1 ? act.lo : act.hi) = t->f32()[0];
+  }
+  return act.lo <= act.hi ? std::optional(act) : std::nullopt;
+}
+
+// The activation n goes into the node p before it.
+bool fuse_activation(Rewriter& r, const Node& n, size_t p) {
+  const Node& layer = r.node(p);
+  const bool sum = layer.domain.empty() && (layer.op == "Add" || layer.op == "BatchNormalization");
+  if ((!is_conv(layer) && !is_linear(layer) && !sum) || layer.post.act) return false;
+  const auto act = activation_of(r, n);
+  // max(f(a), f(b)) = f(max(a, b)) needs a rising f.
+  if (!act || (layer.post.pool && act->slope < 0)) return false;
+  r.post(p).act = act;
+  return true;
+}
+
+// The 2x2 max pool n goes into the convolution p before it.
+bool fuse_pool(Rewriter& r, const Node& n, size_t p) {
+  using Ints = std::vector<int64_t>;
+  const Node& layer = r.node(p);
+  if (!is_conv(layer) || has_input(layer, 3) || layer.post.pool) return false;
+  if (layer.post.act && layer.post.act->slope < 0) return false;
+  if (n.outputs.size() > 1 && !n.outputs[1].empty()) return false;
+  const Tensor* w = layer.inputs.size() > 1 ? r.f32(layer.inputs[1]) : nullptr;
+  if (!w || w->dims.size() != 4 || !packable(r, layer)) return false;
+  if (attr_is(n, "kernel_shape") != Ints{2, 2} || attr_is(n, "strides", {1, 1}) != Ints{2, 2} ||
+      attr_is(n, "pads", {0, 0, 0, 0}) != Ints{0, 0, 0, 0} || attr_is(n, "dilations", {1, 1}) != Ints{1, 1} ||
+      attr_i(n, "ceil_mode", 0) != 0 || attr_i(n, "storage_order", 0) != 0)
+    return false;
+  const std::string mode = attr_s(n, "auto_pad", "NOTSET");
+  if (mode != "NOTSET" && mode != "VALID") return false;
+  r.post(p).pool = true;
+  return true;
+}
+
+}  // namespace
+
 void fuse_epilogues(Graph& graph, Notes& notes) {
   Rewriter r(graph);
   size_t residuals = 0, activations = 0, pools = 0;
@@ -248,82 +321,17 @@ void fuse_epilogues(Graph& graph, Notes& notes) {
     if (r.dead(i)) continue;
     const Node& n = r.node(i);
     if (!n.domain.empty() || n.inputs.empty() || n.outputs.empty()) continue;
-
     if (n.op == "Add" && n.inputs.size() == 2) {
-      // The layer moves down to the Add, where its other operand exists. Of two layers the later one: the other then
-      // is done by the time, and both orders give the same sum.
-      int best = -1;
-      size_t best_side = 0;
-      for (size_t side = 0; side < 2; ++side) {
-        const int maker = r.producer(n.inputs[side]);
-        if (maker <= best || r.only_consumer(n.inputs[side]) != static_cast<int>(i)) continue;
-        const Node& layer = r.node(static_cast<size_t>(maker));
-        if ((!is_conv(layer) && !is_linear(layer)) || has_act(layer) || has_input(layer, 3) || has_attr(layer, "_pool")) continue;
-        if (!packable(r, layer)) continue;
-        best = maker;
-        best_side = side;
-      }
-      if (best < 0) continue;
-      const std::string other = n.inputs[1 - best_side], out = n.outputs[0];
-      Node fused = r.node(static_cast<size_t>(best));
-      fused.inputs.resize(4);
-      fused.inputs[3] = other;
-      fused.outputs = {out};
-      r.kill(static_cast<size_t>(best));
-      r.replace(i, std::move(fused));
-      ++residuals;
+      residuals += fuse_residual(r, i);
       continue;
     }
-
     const bool act = n.op == "Relu" || n.op == "LeakyRelu" || n.op == "Clip";
-    const bool pool = n.op == "MaxPool";
-    if (!act && !pool) continue;
+    if (!act && n.op != "MaxPool") continue;
     const int maker = r.producer(n.inputs[0]);
     if (maker < 0 || r.only_consumer(n.inputs[0]) != static_cast<int>(i)) continue;
     const auto p = static_cast<size_t>(maker);
-    const Node& layer = r.node(p);
-    const bool layered = is_conv(layer) || is_linear(layer);
-
-    if (act) {
-      const bool sum = layer.domain.empty() && (layer.op == "Add" || layer.op == "BatchNormalization");
-      if ((!layered && !sum) || has_act(layer)) continue;
-      if (n.op == "Relu") {
-        set_f(r, p, "_lo", 0.0f);
-      } else if (n.op == "LeakyRelu") {
-        const float slope = attr_f(n, "alpha", 0.01f);
-        // max(f(a), f(b)) = f(max(a, b)) needs a rising f.
-        if (has_attr(layer, "_pool") && slope < 0) continue;
-        set_f(r, p, "_slope", slope);
-      } else {
-        float bound[2] = {-std::numeric_limits<float>::infinity(), std::numeric_limits<float>::infinity()};
-        bool ok = true;
-        for (size_t k = 1; k <= 2; ++k) {
-          if (!has_input(n, k)) continue;
-          const Tensor* t = r.f32(n.inputs[k]);
-          ok = ok && t && t->numel() == 1;
-          if (ok) bound[k - 1] = t->f32()[0];
-        }
-        if (!ok || !(bound[0] <= bound[1])) continue;
-        set_f(r, p, "_lo", bound[0]);
-        set_f(r, p, "_hi", bound[1]);
-      }
-      ++activations;
-    } else {
-      using Ints = std::vector<int64_t>;
-      if (!is_conv(layer) || has_input(layer, 3) || has_attr(layer, "_pool")) continue;
-      if (has_attr(layer, "_slope") && attr_f(layer, "_slope", 1.0f) < 0) continue;
-      if (n.outputs.size() > 1 && !n.outputs[1].empty()) continue;
-      const Tensor* w = layer.inputs.size() > 1 ? r.f32(layer.inputs[1]) : nullptr;
-      if (!w || w->dims.size() != 4 || !packable(r, layer)) continue;
-      if (attr_is(n, "kernel_shape") != Ints{2, 2} || attr_is(n, "strides", {1, 1}) != Ints{2, 2} ||
-          attr_is(n, "pads", {0, 0, 0, 0}) != Ints{0, 0, 0, 0} || attr_is(n, "dilations", {1, 1}) != Ints{1, 1} ||
-          attr_i(n, "ceil_mode", 0) != 0 || attr_i(n, "storage_order", 0) != 0)
-        continue;
-      const std::string mode = attr_s(n, "auto_pad", "NOTSET");
-      if (mode != "NOTSET" && mode != "VALID") continue;
-      r.attrs(p)["_pool"].value = int64_t{1};
-      ++pools;
-    }
+    if (!(act ? fuse_activation(r, n, p) : fuse_pool(r, n, p))) continue;
+    ++(act ? activations : pools);
     const std::string out = n.outputs[0];
     r.kill(i);
     r.take_output(p, out);

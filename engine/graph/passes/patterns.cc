@@ -84,12 +84,10 @@ class Matcher {
   // The last node of the pattern becomes `op`; what nobody reads any more is swept. The name stays, for reports.
   void replace(int last, const char* op, std::vector<std::string> inputs) {
     Node n = at(last);
-    const auto layer = n.attrs.find("_layer");
-    std::map<std::string, Attribute> attrs;
-    if (layer != n.attrs.end()) attrs.insert(*layer);
     n.op = op;
     n.inputs = std::move(inputs);
-    n.attrs = std::move(attrs);
+    n.attrs.clear();
+    n.post = from_layer(n.post);
     r.replace(static_cast<size_t>(last), std::move(n));
   }
   void set(int i, const char* name, Attribute value) { r.attrs(static_cast<size_t>(i))[name] = std::move(value); }
@@ -307,15 +305,15 @@ int fuse_attention(Matcher& m, int i, int64_t opset) {
   const int first = m.maker(score, "MatMul");
   if (first < 0 || m.r.only_consumer(score) < 0) return 0;
   std::string q = unscaled(m, m.at(first).inputs[0], scale), k = unscaled(m, m.at(first).inputs[1], scale), v = m.at(second).inputs[1];
-  std::string rows_first;
+  RowsFirst rows_first;
   if (const std::string from = transposed(m, k, {0, 2, 3, 1}); !from.empty()) {
     k = from;
-    rows_first += 'k';
+    rows_first.k = true;
   } else if (const std::string swapped = transposed(m, k, {0, 1, 3, 2}); !swapped.empty()) {
     k = unscaled(m, swapped, scale);
     if (const std::string inner = transposed(m, k, {0, 2, 1, 3}); !inner.empty()) {
       k = inner;
-      rows_first += 'k';
+      rows_first.k = true;
     }
   } else if (const std::string flat = transposed(m, k, {0, 2, 1}); !flat.empty()) {
     k = flat;  // [batch * heads, rows, dim]
@@ -324,23 +322,23 @@ int fuse_attention(Matcher& m, int i, int64_t opset) {
   }
   if (const std::string from = transposed(m, q, {0, 2, 1, 3}); !from.empty()) {
     q = from;
-    rows_first += 'q';
+    rows_first.q = true;
   }
   if (const std::string from = transposed(m, v, {0, 2, 1, 3}); !from.empty()) {
     v = from;
-    rows_first += 'v';
+    rows_first.v = true;
   }
   int last = mask.empty() ? second : of_rows_that_see(m, second, mask);
   if (const int back = m.reader(last, "Transpose"); back >= 0 && attr_is(m.at(back), "perm") == Axes{0, 2, 1, 3}) {
     last = back;
-    rows_first += 'y';
+    rows_first.y = true;
   }
   std::vector<std::string> inputs{q, k, v};
   if (!mask.empty()) inputs.push_back(mask);
   m.replace(last, "Attention", inputs);
   m.set(last, "scale", {scale});
   for (const char* heads : {"q_num_heads", "kv_num_heads"}) m.set(last, heads, {int64_t{1}});  // of rank 3: [batch * heads, rows, dim]
-  if (!rows_first.empty()) m.set(last, "_rows_first", {rows_first});
+  m.r.post(static_cast<size_t>(last)).rows_first = rows_first;
   return 1;
 }
 

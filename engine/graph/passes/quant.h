@@ -12,8 +12,6 @@ namespace secateur {
 
 inline bool has_input(const Node& n, size_t i) { return i < n.inputs.size() && !n.inputs[i].empty(); }
 inline bool is(const Node& n, const char* op) { return n.domain.empty() && n.op == op; }
-inline void set(Node& n, const char* name, int64_t v) { n.attrs[name].value = v; }
-inline void set(Node& n, const char* name, float v) { n.attrs[name].value = v; }
 
 // A tensor of bytes, per tensor: value = (q - zero) * scale with q as u8; s8 is shifted by 128.
 struct Grid {
@@ -23,6 +21,7 @@ struct Grid {
   bool s8 = false;
   bool operator==(const Grid& o) const { return scale == o.scale && zero == o.zero; }
 };
+inline Steps steps(const Grid& g) { return {g.scale, g.zero, g.s8}; }
 // Scale and zero point of a QuantizeLinear or DequantizeLinear, when constant, one for all and of 8 bits; else *why says what is
 // amiss.
 std::optional<Grid> grid_of(const Rewriter& r, const Node& n, std::string* why = nullptr);

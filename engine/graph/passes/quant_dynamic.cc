@@ -40,8 +40,9 @@ std::string make_layer(Rewriter& r, size_t at) {
   q.op = conv ? "QuadConv" : "QuadLinear";
   q.domain = kQuadsDomain;
   if (conv) q.attrs = n.attrs;
-  if (n.attrs.count("_layer")) q.attrs["_layer"] = n.attrs.at("_layer");
-  set(q, "_raw", int64_t{1}), set(q, "_dynamic", int64_t{1});
+  q.post = from_layer(n.post);
+  q.post.result = PostOps::Result::kSums;
+  q.post.dynamic = true;
   q.outputs = n.outputs;
   const std::string weights = r.add(n.outputs[0] + "/weight", layer_weights(less_zeros(*w, zero, conv ? 0 : 1), w->dims, conv));
   q.inputs = {n.inputs[0], weights, "", "", "", has_input(n, 2) ? n.inputs[2] : "", ""};
@@ -98,8 +99,7 @@ void take_float(Rewriter& r, size_t at) {
   const auto offset = add < 0 ? std::vector<float>{} : per_output(r, layer, addend);
   const auto last = static_cast<size_t>(offset.empty() ? mul : add);
   const auto out = static_cast<int64_t>(scale.size());
-  layer.attrs.erase("_raw");
-  set(layer, "_float", int64_t{1});
+  layer.post.result = PostOps::Result::kFloat;
   layer.outputs = r.node(last).outputs;
   layer.inputs[3] = r.add_f32(layer.outputs[0] + "/scale", {out}, scale);
   if (!offset.empty()) layer.inputs[4] = r.add_f32(layer.outputs[0] + "/offset", {out}, offset);
@@ -133,7 +133,7 @@ void take_relus(Rewriter& r) {
     const auto most = upper_bound(r, r.node(static_cast<size_t>(maker)));
     if (!most) continue;
     const std::string x = r.node(static_cast<size_t>(maker)).inputs[0];
-    r.attrs(i)["_most"].value = *most;
+    r.post(i).most = most;
     r.kill(static_cast<size_t>(maker));
     r.set_input(i, 0, x);
   }
@@ -147,7 +147,7 @@ size_t fuse_dynamic(Rewriter& r) {
   for (size_t i = 0; i < r.size(); ++i) {
     if (r.dead(i) || (!is(r.node(i), "ConvInteger") && !is(r.node(i), "MatMulInteger"))) continue;
     if (const std::string why = make_layer(r, i); !why.empty()) {
-      r.attrs(i)["_why"].value = why;
+      r.post(i).why = why;
       continue;
     }
     ++count;

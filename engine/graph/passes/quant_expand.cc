@@ -13,7 +13,7 @@ namespace {
 
 class Expander {
  public:
-  Expander(std::vector<Node>& to, const Node& from) : to_(to), from_(from), layer_(attr_i(from, "_layer", -1)) {}
+  Expander(std::vector<Node>& to, const Node& from) : to_(to), from_(from), layer_(from.post.layer) {}
 
   std::string input(size_t i) const { return i < from_.inputs.size() ? from_.inputs[i] : std::string(); }
   // Names that no file uses: '\x01' cannot be typed, and each output is made once.
@@ -25,7 +25,7 @@ class Expander {
     n.op = op;
     n.inputs = std::move(inputs);
     n.outputs = {output};
-    n.attrs["_layer"].value = layer_;
+    n.post.layer = layer_;
     to_.push_back(std::move(n));
     return to_.back();
   }
@@ -63,9 +63,7 @@ bool expand(std::vector<Node>& to, const Node& n) {
     std::vector<std::string> inputs{x, w};
     if (!e.input(8).empty()) inputs.push_back(e.dequantized("b", e.input(8), e.product("bs", e.input(1), e.input(4)), "", 0));
     Node& conv = e.add("Conv", inputs, e.fresh("y"));
-    const auto layer = conv.attrs["_layer"];
     conv.attrs = n.attrs;
-    conv.attrs["_layer"] = layer;
     e.quantize(e.fresh("y"), e.input(6), e.input(7));
     return true;
   }
@@ -91,7 +89,7 @@ bool expand(std::vector<Node>& to, const Node& n) {
       throw UnsupportedError("node '" + node_label(n) + "' (" + n.op + "): channels_last, supported: channels on axis 1", n.name);
     Node& f = e.add(n.op.substr(std::strlen("QLinear")), {e.dequantized("x", e.input(0), e.input(1), e.input(2))}, e.fresh("y"));
     for (const auto& [name, value] : n.attrs)
-      if (name != "channels_last" && name != "_layer") f.attrs[name] = value;
+      if (name != "channels_last") f.attrs[name] = value;
     e.quantize(e.fresh("y"), e.input(3), e.input(4));
     return true;
   }

@@ -47,15 +47,15 @@ class Matcher {
   void fuse_residuals();
   void place();
   void put(size_t at, Node node, const Grid* y) {
-    if (y && y->s8) node.attrs["_s8"].value = int64_t{1};
-    node.attrs["_layer"] = layer_attr_;
+    node.post.s8 = y && y->s8;
+    node.post.layer = layer_;
     node.domain = kQuadsDomain;
     r_.replace(at, std::move(node));
     ++count_;
   }
 
   Rewriter r_;
-  Attribute layer_attr_;
+  int64_t layer_ = -1;                     // the file's, of what is being matched
   std::map<size_t, std::string> why_;      // layer -> why it is none of integers, or its result none
   size_t count_ = 0, residuals_ = 0;
 };
@@ -153,14 +153,13 @@ Node Matcher::build(const Node& n, const Layer& l, const Grid* y, float lo, floa
     q.inputs[2] = r_.add(stem + "/bias", std::move(b));
   }
   q.inputs[3] = r_.add_f32(stem + "/scale", {l.out}, l.scale);
-  set(q, "_x_zero", l.x.zero), set(q, "_x_s8", int64_t{l.x.s8});
+  q.post.x = steps(l.x);
   if (!y) {
     if (!l.offset.empty()) q.inputs[4] = r_.add_f32(stem + "/offset", {l.out}, l.offset);
-    set(q, "_float", int64_t{1});
+    q.post.result = PostOps::Result::kFloat;
     return q;
   }
-  set(q, "_q_scale", y->scale), set(q, "_q_zero", y->zero);
-  set(q, "_lo", bound(lo, *y, 0)), set(q, "_hi", bound(hi, *y, 255));
+  q.post.y = {steps(*y), bound(lo, *y, 0), bound(hi, *y, 255)};
   return q;
 }
 
@@ -180,8 +179,8 @@ bool Matcher::layer(size_t at, size_t at_layer, const std::string& bias_value, c
   why_.erase(at_layer);
   Node q = build(n, l, y, lo, hi);
   q.outputs = r_.node(at).outputs;
-  if (!y && !before.empty()) q.attrs["_why"].value = "result in float32: " + before;
-  if (n.attrs.count("_layer")) layer_attr_ = n.attrs.at("_layer");  // the file's layer, not the Add of its bias
+  if (!y && !before.empty()) q.post.why = "result in float32: " + before;
+  if (n.post.layer >= 0) layer_ = n.post.layer;  // that of the layer, not of the Add of its bias
   put(at, std::move(q), y);
   return true;
 }
@@ -194,7 +193,7 @@ void Matcher::explain() {
     if (r_.dead(at) || !r_.node(at).domain.empty()) continue;
     bool any = false;
     for (const auto& in : r_.node(at).inputs) any = any || (r_.producer(in) >= 0 && is(r_.node(static_cast<size_t>(r_.producer(in))), "DequantizeLinear"));
-    if (any) r_.attrs(at)["_why"].value = "computed in float32: " + why;
+    if (any) r_.post(at).why = "computed in float32: " + why;
   }
 }
 
@@ -217,7 +216,7 @@ std::optional<std::pair<size_t, std::string>> Matcher::biased(int add) {
 bool Matcher::match_float(size_t at) {
   const Node n = r_.node(at);
   if (r_.dead(at) || n.outputs.empty()) return false;
-  if (n.attrs.count("_layer")) layer_attr_ = n.attrs.at("_layer");
+  if (n.post.layer >= 0) layer_ = n.post.layer;
   if (is(n, "Add")) {
     const auto m = biased(static_cast<int>(at));
     return m && layer(at, m->first, m->second, nullptr, -kOpen, kOpen);
@@ -230,7 +229,7 @@ bool Matcher::match(size_t at) {
   const Node& quantize = r_.node(at);
   const auto y = grid_of(r_, quantize);
   if (!y) return false;
-  layer_attr_ = quantize.attrs.count("_layer") ? quantize.attrs.at("_layer") : Attribute{};
+  layer_ = quantize.post.layer;
   std::string value = quantize.inputs[0];
   float lo = -kOpen, hi = kOpen;
   int maker = r_.producer(value);
@@ -255,7 +254,7 @@ bool Matcher::match(size_t at) {
     if (!has_input(act, 0) || !step_up(act.inputs[0])) return false;
   }
   const Node n = r_.node(static_cast<size_t>(maker));
-  if (n.domain.empty() && n.attrs.count("_layer")) layer_attr_ = n.attrs.at("_layer");
+  if (n.domain.empty() && n.post.layer >= 0) layer_ = n.post.layer;
   if (is(n, "Conv") || is(n, "Gemm") || is(n, "MatMul")) return layer(at, static_cast<size_t>(maker), has_input(n, 2) ? n.inputs[2] : "", &*y, lo, hi);
   if (is(n, "Add") && n.inputs.size() == 2) {
     if (const auto m = biased(maker)) return layer(at, m->first, m->second, &*y, lo, hi);
@@ -266,10 +265,8 @@ bool Matcher::match(size_t at) {
     q.op = "QuadAdd";
     q.inputs = {a->value, b->value};
     q.outputs = quantize.outputs;
-    set(q, "_a_scale", a->scale), set(q, "_a_zero", a->zero), set(q, "_a_s8", int64_t{a->s8});
-    set(q, "_b_scale", b->scale), set(q, "_b_zero", b->zero), set(q, "_b_s8", int64_t{b->s8});
-    set(q, "_scale", y->scale), set(q, "_zero", y->zero);
-    set(q, "_lo", bound(lo, *y, 0)), set(q, "_hi", bound(hi, *y, 255));
+    q.post.x = steps(*a), q.post.other = steps(*b);
+    q.post.y = {steps(*y), bound(lo, *y, 0), bound(hi, *y, 255)};
     put(at, std::move(q), &*y);
     return true;
   }
@@ -284,12 +281,12 @@ bool Matcher::match(size_t at) {
   q.name = n.name;
   q.op = average ? "QuadAverage" : is(n, "MaxPool") ? "QuadMaxPool" : "QuadReshape";
   q.attrs = n.attrs;
-  q.attrs["_op"].value = n.op;
+  q.post.op = n.op;
   q.inputs = n.inputs;
   q.inputs[0] = x->value;
   q.outputs = quantize.outputs;
-  set(q, "_x_scale", x->scale), set(q, "_x_zero", x->zero), set(q, "_x_s8", int64_t{x->s8});
-  set(q, "_scale", y->scale), set(q, "_zero", y->zero);
+  q.post.x = steps(*x);
+  q.post.y = {steps(*y)};
   put(at, std::move(q), &*y);
   return true;
 }
@@ -312,13 +309,8 @@ void Matcher::fuse_residuals() {
     Node fused = r_.node(static_cast<size_t>(best));
     fused.inputs[4] = sum.inputs[1 - best_side];
     fused.outputs = sum.outputs;
-    fused.attrs["_r_scale"] = sum.attrs.at(best_side == 0 ? "_b_scale" : "_a_scale");
-    fused.attrs["_r_zero"] = sum.attrs.at(best_side == 0 ? "_b_zero" : "_a_zero");
-    fused.attrs["_r_s8"] = sum.attrs.at(best_side == 0 ? "_b_s8" : "_a_s8");
-    fused.attrs["_sum_scale"] = sum.attrs.at("_scale");
-    fused.attrs["_sum_zero"] = sum.attrs.at("_zero");
-    fused.attrs["_sum_lo"] = sum.attrs.at("_lo");
-    fused.attrs["_sum_hi"] = sum.attrs.at("_hi");
+    fused.post.other = best_side == 0 ? sum.post.other : sum.post.x;
+    fused.post.sum = sum.post.y;
     r_.kill(static_cast<size_t>(best));
     r_.replace(i, std::move(fused));
     ++residuals_;
@@ -338,13 +330,13 @@ void Matcher::fuse_gelus() {
     const int maker = r_.producer(act.inputs[0]);
     if (maker < 0 || r_.only_consumer(act.inputs[0]) != gelu) continue;
     Node layer = r_.node(static_cast<size_t>(maker));
-    if (layer.domain != kQuadsDomain || layer.op != "QuadLinear" || attr_i(layer, "_float", 0) == 0 || attr_i(layer, "_dynamic", 0) != 0) continue;
-    layer.attrs.erase("_float");
+    if (layer.domain != kQuadsDomain || layer.op != "QuadLinear" || layer.post.result != PostOps::Result::kFloat || layer.post.dynamic) continue;
     layer.outputs = quantize.outputs;
-    set(layer, "_gelu", int64_t{1});
-    set(layer, "_q_scale", y->scale), set(layer, "_q_zero", y->zero);
-    if (y->s8) set(layer, "_s8", int64_t{1});
-    if (has_attr(quantize, "_quads")) layer.attrs["_quads"] = quantize.attrs.at("_quads");
+    layer.post.result = PostOps::Result::kBytes;
+    layer.post.gelu = true;
+    layer.post.y = {steps(*y)};
+    layer.post.s8 = y->s8;
+    layer.post.place = quantize.post.place;
     r_.kill(static_cast<size_t>(maker));
     r_.kill(static_cast<size_t>(gelu));
     r_.replace(i, std::move(layer));
@@ -358,7 +350,8 @@ void Matcher::place() {
     const Node& n = r_.node(i);
     const bool ours = n.domain == kQuadsDomain;
     const bool dynamic = is(n, "DynamicQuantizeLinear");
-    if (r_.dead(i) || (!ours && !dynamic && !is(n, "QuantizeLinear")) || attr_i(n, "_float", 0) != 0 || attr_i(n, "_raw", 0) != 0) continue;
+    if (r_.dead(i) || (!ours && !dynamic && !is(n, "QuantizeLinear")) || n.post.result != PostOps::Result::kBytes)
+      continue;
     if (!ours && !dynamic && !grid_of(r_, n)) continue;
     bool quads = !r_.is_output(n.outputs[0]), any = false, rows = true;
     for (size_t k : r_.consumers(n.outputs[0])) {
@@ -368,7 +361,7 @@ void Matcher::place() {
       if (integer && reader.op != "QuadLinear") rows = false;
       quads = quads && (integer || (!dynamic && is(reader, "DequantizeLinear") && grid_of(r_, reader)));
     }
-    if (quads && (any || ours)) r_.attrs(i)["_quads"].value = int64_t{any && rows ? 2 : 1};
+    if (quads && (any || ours)) r_.post(i).place = any && rows ? PostOps::Place::kQuadRows : PostOps::Place::kQuads;
   }
 }
 

@@ -139,7 +139,7 @@ Node dequantize_like(const Node& like, const std::string& q, const std::string& 
   Node n = like;
   n.inputs[0] = q;
   n.outputs = {output};
-  set(n, "axis", axis);
+  n.attrs["axis"].value = axis;
   return n;
 }
 
@@ -227,7 +227,7 @@ Node made_from(const Node& n, const char* op, std::vector<std::string> inputs, c
   m.op = op;
   m.inputs = std::move(inputs);
   m.outputs = {output};
-  if (n.attrs.count("_layer")) m.attrs["_layer"] = n.attrs.at("_layer");
+  m.post = from_layer(n.post);
   return m;
 }
 
@@ -289,7 +289,7 @@ void canonical_pools(Graph& graph) {
       Node first = quantize, back = quantize;
       first.inputs[0] = plain, first.outputs = {q};
       back.op = "DequantizeLinear";
-      std::erase_if(back.attrs, [](const auto& a) { return a.first != "_layer"; });
+      back.attrs.clear();
       back.inputs[0] = q, back.outputs = {name};
       nodes.push_back(first), nodes.push_back(back);
     }

@@ -91,9 +91,9 @@ void make_tables(Graph& graph, Notes& notes) {
       table.inputs = {cone.x->value, stem};
       table.outputs = quantize.outputs;
       const Node& last = r.node(cone.nodes.back());
-      if (last.attrs.count("_layer")) table.attrs["_layer"] = last.attrs.at("_layer");
-      set(table, "_x_s8", int64_t{cone.x->s8});
-      if (y->s8) set(table, "_s8", int64_t{1});
+      table.post = from_layer(last.post);
+      table.post.x.s8 = cone.x->s8;
+      table.post.s8 = y->s8;
       r.replace(i, std::move(table));
       ++count;
     }

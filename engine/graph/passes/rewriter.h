@@ -21,6 +21,7 @@ class Rewriter {
   size_t size() const { return graph_.nodes.size(); }
   const Node& node(size_t i) const { return graph_.nodes[i]; }
   std::map<std::string, Attribute>& attrs(size_t i) { return graph_.nodes[i].attrs; }
+  PostOps& post(size_t i) { return graph_.nodes[i].post; }
   bool dead(size_t i) const { return dead_[i]; }
 
   // Index of the node that makes `value`, -1 for inputs and initializers.

@@ -68,9 +68,9 @@ std::vector<float> attr_fs(const Node& n, const char* name) {
   return *v;
 }
 
-// The node becomes another operator; its name and its place in the file (_layer) stay.
+// The node becomes another operator; its name and its place in the file stay.
 void become(Node& n, const char* op, Strings inputs) {
-  std::erase_if(n.attrs, [](const auto& a) { return a.first[0] != '_'; });
+  n.attrs.clear();
   n.op = op;
   n.inputs = std::move(inputs);
 }
@@ -125,7 +125,7 @@ class Upgrade {
     n.inputs = std::move(inputs);
     n.outputs = {fresh()};
     n.attrs = std::move(attrs);
-    if (const auto layer = origin.attrs.find("_layer"); layer != origin.attrs.end()) n.attrs.insert(*layer);
+    n.post = from_layer(origin.post);
     push(std::move(n));
     return nodes.back().outputs[0];
   }
@@ -288,7 +288,7 @@ void resize(Upgrade&, Node& n) {
   n.attrs["mode"].value = mode == "bilinear" ? std::string("linear") : mode;
   n.attrs["coordinate_transformation_mode"].value = std::string("asymmetric");
   n.attrs["nearest_mode"].value = std::string("floor");
-  n.attrs["_ceil_to_shrink"].value = int64_t{1};  // what ONNX's own tests of opset 10 show; the text is silent
+  n.post.ceil_to_shrink = true;  // what ONNX's own tests of opset 10 show; the text is silent
 }
 
 void upsample(Upgrade& u, Node& n) {
@@ -465,7 +465,7 @@ Node rewritten(Upgrade& u, const Node& old, const std::vector<const Rule*>& rule
     u.nodes.resize(before);
     n = old;
     n.domain = kRefusedDomain;
-    n.attrs["_refused"].value = std::string(error.what());
+    n.post.refused = error.what();
   }
   return n;
 }

@@ -68,7 +68,7 @@ Graph random_graph(uint64_t seed) {
     for (size_t k = rng() % 6; k > 0; --k) n.inputs.push_back(rng() % 6 ? values[rng() % values.size()] : "");
     for (size_t k = rng() % 3 + 1; k > 0; --k) n.outputs.push_back("o" + std::to_string(i) + "." + std::to_string(k));
     for (size_t k = rng() % 5; k > 0; --k) n.attrs[kAttributes[rng() % std::size(kAttributes)]] = random_attribute(rng);
-    n.attrs["_layer"].value = int64_t{i};
+    n.post.layer = i;
     values.push_back(n.outputs[0]);
     g.nodes.push_back(std::move(n));
   }
@@ -92,8 +92,8 @@ bool one(uint64_t seed) {
   for (const Node& n : g.nodes) {
     if (n.domain != kRefusedDomain) continue;
     whole = false;
-    check(attr_s(n, "_refused", "").find(n.name) != std::string::npos, "a refusal names the node", seed);
-    const Node& old = before.nodes[static_cast<size_t>(attr_i(n, "_layer", 0))];
+    check(n.post.refused.find(n.name) != std::string::npos, "a refusal names the node", seed);
+    const Node& old = before.nodes[static_cast<size_t>(n.post.layer)];
     check(n.op == old.op && n.inputs == old.inputs && n.outputs == old.outputs, "a refused node is as it was", seed);
   }
   try {
@@ -105,7 +105,7 @@ bool one(uint64_t seed) {
   check(g.opsets.at("") == 11, "the opset", seed);
   int64_t last = -1;
   for (const Node& n : g.nodes) {
-    const int64_t layer = attr_i(n, "_layer", -1);
+    const int64_t layer = n.post.layer;
     check(layer >= last && n.name == before.nodes[static_cast<size_t>(layer)].name, "nodes stay where they were, under their names", seed);
     last = layer;
   }

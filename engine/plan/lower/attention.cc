@@ -121,11 +121,8 @@ void lower_attention(Lowering& L, const Node& n) {
   r.kv_heads = attr_i(n, "kv_num_heads", 0);
   r.causal = attr_i(n, "is_causal", 0) != 0;
   r.scale = attr_f(n, "scale", 0.0f);
-  const std::string rows_first = attr_s(n, "_rows_first", "");
-  r.q_rows_first = rows_first.find('q') != std::string::npos;
-  r.k_rows_first = rows_first.find('k') != std::string::npos;
-  r.v_rows_first = rows_first.find('v') != std::string::npos;
-  r.y_rows_first = rows_first.find('y') != std::string::npos;
+  const RowsFirst& first = n.post.rows_first;
+  r.q_rows_first = first.q, r.k_rows_first = first.k, r.v_rows_first = first.v, r.y_rows_first = first.y;
   r.mask = L.in_or(n, 3);
   if (attr_f(n, "softcap", 0.0f) != 0.0f) L.unsupported(n, "softcap");
   if (has_attr(n, "left_window_size") || has_attr(n, "right_window_size")) L.unsupported(n, "a local window");

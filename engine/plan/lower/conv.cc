@@ -129,7 +129,7 @@ void conv(Lowering& L, const Node& n, int x, int w, int bias, int residual) {
   info.macs = product({xd[0], s.weight_count(), win.out[0], win.out[1]});
   info.in = xd;
 
-  const bool pooled = attr_i(n, "_pool", 0) != 0;
+  const bool pooled = n.post.pool;
   Dims stored = out;
   if (pooled) {
     if (spatial != 2 || win.out[0] < 2 || win.out[1] < 2) L.invalid(n, "the 2x2 pool after it does not fit " + dims_text(out));

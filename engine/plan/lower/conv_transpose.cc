@@ -114,7 +114,7 @@ void lower_conv_transpose(Lowering& L, const Node& n) {
   forward.attrs["group"].value = groups;
   forward.attrs["pads"].value = outer;
   forward.attrs["dilations"].value = dilations;
-  if (const auto layer = n.attrs.find("_layer"); layer != n.attrs.end()) forward.attrs.insert(*layer);
+  forward.post = from_layer(n.post);
   conv(L, forward, source, kernel, bias, -1);
 }
 

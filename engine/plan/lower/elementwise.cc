@@ -175,9 +175,7 @@ void unary(Lowering& L, const Node& n, int x, UnaryArgs args) {
 
 Activation fused_activation(const Node& n) {
   Activation act;
-  act.lo = attr_f(n, "_lo", act.lo);
-  act.hi = attr_f(n, "_hi", act.hi);
-  act.slope = attr_f(n, "_slope", act.slope);
+  if (n.post.act) act.lo = n.post.act->lo, act.hi = n.post.act->hi, act.slope = n.post.act->slope;
   return act;
 }
 

@@ -19,7 +19,7 @@ void lower_quad_max_pool(Lowering& L, const Node& n);
 void lower_quad_reshape(Lowering& L, const Node& n);
 void lower_quad_table(Lowering& L, const Node& n);
 
-// What passes fused into a node: attributes _lo, _hi, _slope.
+// What passes fused into a node.
 Activation fused_activation(const Node& n);
 std::string epilogue_key(const Epilogue& e);  // part of a pack cache key
 bool has_activation(const Activation& act);

@@ -37,11 +37,11 @@ struct QConvStep {
   }
 };
 
-uint8_t byte(const Node& n, const char* name, int64_t fallback) { return static_cast<uint8_t>(attr_i(n, name, fallback)); }
+uint8_t byte(int64_t v) { return static_cast<uint8_t>(v); }
 
 QEpilogue epilogue(const Node& n) {
   QEpilogue e;
-  e.zero = byte(n, "_q_zero", 0), e.lo = byte(n, "_lo", 0), e.hi = byte(n, "_hi", 255);
+  e.zero = byte(n.post.y.zero), e.lo = byte(n.post.y.lo), e.hi = byte(n.post.y.hi);
   return e;
 }
 
@@ -73,7 +73,7 @@ void run_kernel(Lowering& L, const Node& n, const ConvShape& s, const QEpilogue&
   else weights.w = reinterpret_cast<const int8_t*>(constant);
   weights.bias = bias < 0 ? nullptr : reinterpret_cast<const int32_t*>(L.value(bias).constant);
   if (scale >= 0) weights.scale = reinterpret_cast<const float*>(L.value(scale).constant);
-  weights.x_zero = byte(n, "_x_zero", 0);
+  weights.x_zero = byte(n.post.x.zero);
   const bool floats = e.output == QOutput::kF32Rows || e.output == QOutput::kF32;
   const int offset = floats || e.gelu ? L.in_or(n, 4) : -1;
   if (offset >= 0) weights.offset = reinterpret_cast<const float*>(L.value(offset).constant);
@@ -116,12 +116,12 @@ void run_kernel(Lowering& L, const Node& n, const ConvShape& s, const QEpilogue&
 
 // The input of a layer, in `layout`.
 int quads_in(Lowering& L, const Node& n, ValueLayout layout) {
-  return in_layout(L, n, attr_i(n, "_dynamic", 0) ? L.in(n, 0) : quantized_in(L, n, 0, "_x_s8"), layout);
+  return in_layout(L, n, n.post.dynamic ? L.in(n, 0) : quantized_in(L, n, 0, n.post.x.s8), layout);
 }
 
 // What comes while running, of a layer whose input is x.
 Dynamic dynamic_of(Lowering& L, const Node& n, int x) {
-  if (attr_i(n, "_dynamic", 0) == 0) return {};
+  if (!n.post.dynamic) return {};
   const Dynamic d{L.in_or(n, 5), L.in_or(n, 6), flip_of(L.value(x).dtype)};
   if (d.zero >= 0 && (L.value(d.zero).dtype != L.value(x).dtype || L.value(d.zero).numel() != 1))
     L.invalid(n, "a zero point " + dims_text(L.dims(d.zero)) + " of " + dtype_name(L.value(d.zero).dtype) + " for an input of " + dtype_name(L.value(x).dtype));
@@ -132,7 +132,7 @@ Dynamic dynamic_of(Lowering& L, const Node& n, int x) {
 
 // The result of a layer that leaves quads: int32 sums or float32.
 int plain_out(Lowering& L, const Node& n, const Dims& dims) {
-  return L.out(n, 0, attr_i(n, "_raw", 0) ? DType::kInt32 : DType::kFloat, dims);
+  return L.out(n, 0, n.post.result == PostOps::Result::kSums ? DType::kInt32 : DType::kFloat, dims);
 }
 
 }  // namespace
@@ -171,23 +171,23 @@ void lower_quad_conv(Lowering& L, const Node& n) {
   if (xd.size() == 4) out.push_back(s.conv_h());
   out.push_back(s.conv_w());
   QEpilogue e = epilogue(n);
-  const bool raw = attr_i(n, "_raw", 0) != 0;
-  if (raw || attr_i(n, "_float", 0) != 0) {
+  const bool raw = n.post.result == PostOps::Result::kSums;
+  if (n.post.result != PostOps::Result::kBytes) {
     e.output = raw ? QOutput::kI32 : QOutput::kF32;
-    e.dynamic = attr_i(n, "_dynamic", 0) != 0;
+    e.dynamic = n.post.dynamic;
     const int y = plain_out(L, n, out);
     if (L.value(y).numel() == 0) return;
     return run_kernel(L, n, s, e, xd[0], x, -1, y, raw ? "ConvInteger" : "Conv", dynamic_of(L, n, x));
   }
-  int residual = L.in_or(n, 4) < 0 ? -1 : quantized_in(L, n, 4, "_r_s8");
+  int residual = L.in_or(n, 4) < 0 ? -1 : quantized_in(L, n, 4, n.post.other.s8);
   if (residual < 0 || L.dims(residual) == out) {
     if (residual >= 0) {
       residual = in_layout(L, n, residual, ValueLayout::kQuads);
-      const float sum = attr_f(n, "_sum_scale", 1);
+      const Requantized& sum = n.post.sum;
       e.residual = true;
-      e.a = attr_f(n, "_q_scale", 1) / sum, e.b = attr_f(n, "_r_scale", 1) / sum;
-      e.r_zero = byte(n, "_r_zero", 0), e.sum_zero = byte(n, "_sum_zero", 0);
-      e.sum_lo = byte(n, "_sum_lo", 0), e.sum_hi = byte(n, "_sum_hi", 255);
+      e.a = n.post.y.scale / sum.scale, e.b = n.post.other.scale / sum.scale;
+      e.r_zero = byte(n.post.other.zero), e.sum_zero = byte(sum.zero);
+      e.sum_lo = byte(sum.lo), e.sum_hi = byte(sum.hi);
     }
     const int y = quads_out(L, n, out, ValueLayout::kQuads);
     run_kernel(L, n, s, e, xd[0], x, residual, y, "Conv");
@@ -203,12 +203,11 @@ void lower_quad_conv(Lowering& L, const Node& n) {
   sum.op = "QuadAdd";
   sum.inputs = {name, n.inputs[4]};
   sum.outputs = n.outputs;
-  const std::pair<const char*, const char*> moved[] = {{"_q_scale", "_a_scale"}, {"_q_zero", "_a_zero"},   {"_r_scale", "_b_scale"},
-                                                       {"_r_zero", "_b_zero"},   {"_sum_scale", "_scale"}, {"_sum_zero", "_zero"},
-                                                       {"_sum_lo", "_lo"},       {"_sum_hi", "_hi"},       {"_quads", "_quads"},
-                                                       {"_s8", "_s8"},           {"_layer", "_layer"},   {"_r_s8", "_b_s8"}};
-  for (const auto& [from, to] : moved)
-    if (has_attr(n, from)) sum.attrs[to] = n.attrs.at(from);
+  sum.post = from_layer(n.post);
+  sum.post.x.scale = n.post.y.scale, sum.post.x.zero = n.post.y.zero;
+  sum.post.other = n.post.other;
+  sum.post.y = n.post.sum;
+  sum.post.place = n.post.place, sum.post.s8 = n.post.s8;
   lower_quad_add(L, sum);
 }
 
@@ -224,12 +223,12 @@ void lower_quad_linear(Lowering& L, const Node& n) {
   ConvShape s;
   s.in_c = to_int(L, n, wd[1]), s.out_c = to_int(L, n, wd[0]), s.in_w = to_int(L, n, rows);
   QEpilogue e = epilogue(n);
-  const bool raw = attr_i(n, "_raw", 0) != 0, floats = attr_i(n, "_float", 0) != 0;
+  const bool raw = n.post.result == PostOps::Result::kSums, floats = n.post.result == PostOps::Result::kFloat;
   if (floats) e.output = QOutput::kF32Rows;
   if (raw) e.output = QOutput::kI32Rows;
-  e.dynamic = attr_i(n, "_dynamic", 0) != 0;
-  e.gelu = attr_i(n, "_gelu", 0) != 0;
-  if (e.gelu) e.inverse = 1.0f / attr_f(n, "_q_scale", 1);
+  e.dynamic = n.post.dynamic;
+  e.gelu = n.post.gelu;
+  if (e.gelu) e.inverse = 1.0f / n.post.y.scale;
   const bool plain = raw || floats;
   const int y = plain ? plain_out(L, n, out) : quads_out(L, n, out, ValueLayout::kQuadRows);
   if (rows > 0) run_kernel(L, n, s, e, 1, x, -1, y, raw ? "MatMulInteger" : "Gemm", dynamic_of(L, n, x));

@@ -66,7 +66,9 @@ struct DynamicQuantizeStep {
 };
 
 // Why no kernel takes n.
-std::string why_plain(const Node& n) { return attr_s(n, "_why", "an operand that comes while running is no activation of 8 bits"); }
+std::string why_plain(const Node& n) {
+  return !n.post.why.empty() ? n.post.why : "an operand that comes while running is no activation of 8 bits";
+}
 
 StepInfo named(const Node& n, const char* kernel) {
   StepInfo info;
@@ -149,8 +151,8 @@ void lower_dynamic_quantize(Lowering& L, const Node& n) {
   DynamicQuantizeStep s{&quads_kernels(L.int8_isa()), {}, layout != ValueLayout::kPlain, L.value(x).numel(), 0, x, y, scale, zero, false, 0};
   if (s.quads) s.shape = quads_shape(L.dims(x), layout);
   s.bytes = static_cast<int64_t>(L.value(y).nbytes());
-  s.relu = has_attr(n, "_most");
-  s.most = attr_f(n, "_most", 0);
+  s.relu = n.post.most.has_value();
+  s.most = n.post.most.value_or(0.0f);
   StepInfo info;
   info.kernel = s.quads ? "dynamic_quantize_quads_f32" : "dynamic_quantize_f32";
   if (s.relu) info.why = "Relu fused";

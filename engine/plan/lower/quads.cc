@@ -120,7 +120,7 @@ struct TableStep {
 QPoolArgs pool_args(Lowering& L, const Node& n, const Dims& xd, Dims* out_dims) {
   if (xd.size() != 3 && xd.size() != 4) L.unsupported(n, "input " + dims_text(xd) + ", supported: rank 3 (1-D) and 4 (2-D)");
   const Dims spatial(xd.begin() + 2, xd.end());
-  const bool global = attr_s(n, "_op", "") == "GlobalAveragePool";
+  const bool global = n.post.op == "GlobalAveragePool";
   const auto kernel = global ? spatial : attr_is(n, "kernel_shape");
   if (kernel.empty()) L.invalid(n, "kernel_shape is missing");
   if (attr_i(n, "storage_order", 0) != 0) L.unsupported(n, "storage_order 1");
@@ -158,9 +158,9 @@ QuadsShape quads_shape(const Dims& dims, ValueLayout layout) {
   return s;
 }
 
-int quantized_in(Lowering& L, const Node& n, size_t i, const char* s8) {
+int quantized_in(Lowering& L, const Node& n, size_t i, bool s8) {
   const int id = L.in(n, i);
-  if (L.value(id).dtype != (attr_i(n, s8, 0) ? DType::kInt8 : DType::kUInt8)) L.invalid(n, "an input and its zero point have different dtypes");
+  if (L.value(id).dtype != (s8 ? DType::kInt8 : DType::kUInt8)) L.invalid(n, "an input and its zero point have different dtypes");
   return id;
 }
 
@@ -187,13 +187,13 @@ int in_layout(Lowering& L, const Node& n, int id, ValueLayout layout) {
 }
 
 ValueLayout wanted_layout(const Lowering& L, const Node& n, const Dims& dims) {
-  const int64_t asked = attr_i(n, "_quads", 0);
-  if (asked == 0 || dims.empty()) return ValueLayout::kPlain;
-  return asked == 2 || dims.size() == 1 ? ValueLayout::kQuadRows : ValueLayout::kQuads;
+  using Place = PostOps::Place;
+  if (n.post.place == Place::kPlain || dims.empty()) return ValueLayout::kPlain;
+  return n.post.place == Place::kQuadRows || dims.size() == 1 ? ValueLayout::kQuadRows : ValueLayout::kQuads;
 }
 
 int quads_out(Lowering& L, const Node& n, const Dims& dims, ValueLayout made) {
-  const DType t = attr_i(n, "_s8", 0) ? DType::kInt8 : DType::kUInt8;
+  const DType t = n.post.s8 ? DType::kInt8 : DType::kUInt8;
   return wanted_layout(L, n, dims) == ValueLayout::kPlain ? L.temp(t, dims, made) : L.out(n, 0, t, dims, made);
 }
 
@@ -223,10 +223,10 @@ void quantized(Lowering& L, const Node& n, int f, int y, float scale, int64_t ze
 }
 
 void lower_quad_add(Lowering& L, const Node& n) {
-  const int a = quantized_in(L, n, 0, "_a_s8"), b = quantized_in(L, n, 1, "_b_s8");
-  const float as = attr_f(n, "_a_scale", 1), bs = attr_f(n, "_b_scale", 1), s = attr_f(n, "_scale", 1);
-  const int64_t az = attr_i(n, "_a_zero", 0), bz = attr_i(n, "_b_zero", 0), zero = attr_i(n, "_zero", 0);
-  const int64_t lo = attr_i(n, "_lo", 0), hi = attr_i(n, "_hi", 255);
+  const int a = quantized_in(L, n, 0, n.post.x.s8), b = quantized_in(L, n, 1, n.post.other.s8);
+  const float as = n.post.x.scale, bs = n.post.other.scale, s = n.post.y.scale;
+  const int64_t az = n.post.x.zero, bz = n.post.other.zero, zero = n.post.y.zero;
+  const int64_t lo = n.post.y.lo, hi = n.post.y.hi;
   const Dims dims = broadcast_dims(L, n, a, b);
   QAddArgs args;
   args.scale0 = as / s, args.scale1 = bs / s;
@@ -255,7 +255,7 @@ void lower_quad_add(Lowering& L, const Node& n) {
 }
 
 void lower_quad_max_pool(Lowering& L, const Node& n) {
-  const int x = in_layout(L, n, quantized_in(L, n, 0, "_x_s8"), ValueLayout::kQuads);
+  const int x = in_layout(L, n, quantized_in(L, n, 0, n.post.x.s8), ValueLayout::kQuads);
   Dims dims;
   const QPoolArgs args = pool_args(L, n, L.dims(x), &dims);
   const int y = quads_out(L, n, dims, ValueLayout::kQuads);
@@ -264,24 +264,24 @@ void lower_quad_max_pool(Lowering& L, const Node& n) {
 }
 
 void lower_quad_average(Lowering& L, const Node& n) {
-  const int x = in_layout(L, n, quantized_in(L, n, 0, "_x_s8"), ValueLayout::kQuads);
+  const int x = in_layout(L, n, quantized_in(L, n, 0, n.post.x.s8), ValueLayout::kQuads);
   Dims dims;
   QAverageArgs args;
   args.p = pool_args(L, n, L.dims(x), &dims);
-  args.scale = attr_f(n, "_x_scale", 1) / attr_f(n, "_scale", 1);
-  args.x_zero = static_cast<int>(attr_i(n, "_x_zero", 0)), args.zero = static_cast<int>(attr_i(n, "_zero", 0));
+  args.scale = n.post.x.scale / n.post.y.scale;
+  args.x_zero = static_cast<int>(n.post.x.zero), args.zero = static_cast<int>(n.post.y.zero);
   args.include_pad = attr_i(n, "count_include_pad", 0) != 0;
   if (double(args.p.kernel_h) * args.p.kernel_w * 255 > INT_MAX) L.unsupported(n, "a window of so many values");
   const int y = quads_out(L, n, dims, ValueLayout::kQuads);
   StepInfo info = named("average_pool_quads_u8");
-  info.op = attr_s(n, "_op", "AveragePool");
+  info.op = n.post.op;
   L.emit(n, AverageStep{args, x, y}, {x}, {y}, info);
   finish_quads(L, n, y);
 }
 
 void lower_quad_table(Lowering& L, const Node& n) {
-  const int x = quantized_in(L, n, 0, "_x_s8"), t = L.in(n, 1);
-  const DType type = attr_i(n, "_s8", 0) ? DType::kInt8 : DType::kUInt8;
+  const int x = quantized_in(L, n, 0, n.post.x.s8), t = L.in(n, 1);
+  const DType type = n.post.s8 ? DType::kInt8 : DType::kUInt8;
   const Dims dims = L.dims(x);
   if (!L.value(t).constant || L.value(t).numel() != 256 || L.value(t).dtype != type) L.invalid(n, "a table that is none");
   const ValueLayout wanted = wanted_layout(L, n, dims), own = L.value(x).layout;
@@ -300,10 +300,10 @@ void lower_quad_table(Lowering& L, const Node& n) {
 
 // Flatten and Reshape: bytes stay, unless several pixels become features.
 void lower_quad_reshape(Lowering& L, const Node& n) {
-  const int x = quantized_in(L, n, 0, "_x_s8");
+  const int x = quantized_in(L, n, 0, n.post.x.s8);
   const Value v = L.value(x);
   Node plain = n;
-  plain.op = attr_s(n, "_op", "");
+  plain.op = n.post.op;
   plain.domain.clear();
   const bool flat = plain.op == "Flatten" && attr_i(n, "axis", 1) == 1;
   std::optional<std::vector<int64_t>> shape;

@@ -11,8 +11,8 @@ namespace secateur {
 QuadsShape quads_shape(const Dims& dims, ValueLayout layout);
 // 128 for s8, whose bytes are held as u8.
 inline uint8_t flip_of(DType t) { return t == DType::kInt8 ? 128 : 0; }
-// Input i of n, whose zero point the attribute `s8` says to be s8; the pass that made n did not see the value's type.
-int quantized_in(Lowering& L, const Node& n, size_t i, const char* s8);
+// Input i of n, whose zero point is s8 or u8; the pass that made n did not see the value's type.
+int quantized_in(Lowering& L, const Node& n, size_t i, bool s8);
 // The value in that layout: itself, or a copy made by a step.
 int in_layout(Lowering& L, const Node& n, int id, ValueLayout layout);
 // The layout the pass asked for the result of n (kPlain: none).

@@ -110,7 +110,7 @@ void lower_resize(Lowering& L, const Node& n) {
   // Small axes first would do less work; last axis first keeps the long contiguous runs for the later, larger passes.
   std::reverse(todo.begin(), todo.end());
   const double cubic = attr_f(n, "cubic_coeff_a", -0.75f);
-  const bool exclude = attr_i(n, "exclude_outside", 0) != 0, ceil_to_shrink = attr_i(n, "_ceil_to_shrink", 0) != 0;
+  const bool exclude = attr_i(n, "exclude_outside", 0) != 0, ceil_to_shrink = n.post.ceil_to_shrink;
   const int taps = mode == "nearest" ? 1 : mode == "linear" ? 2 : 4;
   int x = x0;
   Dims now = xd;

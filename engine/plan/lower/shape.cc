@@ -130,7 +130,7 @@ void lower_flatten(Lowering& L, const Node& n) {
   if (axis < 0) axis += rank;
   int64_t a = 1, b = 1;
   for (int i = 0; i < rank; ++i) (i < axis ? a : b) *= L.dims(x)[static_cast<size_t>(i)];
-  if (const int64_t spatial = attr_i(n, "_spatial", 0); spatial != 0 && (rank < 2 || b != L.dims(x)[1] * spatial))
+  if (const int64_t spatial = n.post.spatial; spatial != 0 && (rank < 2 || b != L.dims(x)[1] * spatial))
     L.unsupported(n, "this Reshape of " + dims_text(L.dims(x)) + " mixes images");
   L.alias(n, 0, x, {a, b});
 }
