@@ -83,7 +83,7 @@ void bind_formats(nb::module_& m) {
   m.def("sct_decode_tensor", [](int dtype, std::vector<int64_t> dims, nb::bytes stream) {
     std::vector<uint8_t> data;
     const secateur::sct::Earlier none;
-    const size_t used = secateur::sct::decode_tensor(static_cast<secateur::DType>(dtype), dims, view(stream), data, &none);
+    const size_t used = secateur::sct::decode_tensor(static_cast<secateur::DType>(dtype), dims, view(stream), data, none, secateur::sct::kNewest);
     return nb::make_tuple(to_bytes(data), used);
   });
   m.def("sct_encode_prime", [](const std::vector<nb::bytes>& networks) {

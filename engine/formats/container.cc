@@ -28,7 +28,7 @@ using Bytes = std::vector<uint8_t>;
 using Span = std::span<const uint8_t>;
 
 constexpr uint8_t kMagic[3] = {'S', 'C', 'T'};
-constexpr int kMajor = 2, kMinor = 0;      // written; every version from 1.0 on is read
+constexpr int kMajor = sct::kNewest, kMinor = 0;  // every version from 1.0 to it is read; the oldest that will do is written
 constexpr size_t kHeader = 5;
 constexpr uint8_t kSectioned = 1;              // flag: streams lie in sections, each with its length and checksum
 constexpr uint8_t kExact = 2;                  // flag: the first part is a skeleton, not a graph
@@ -61,7 +61,7 @@ bool is_one_value(const Source& t) {
 }
 
 // Codes the tensors one after the other; one that has the bytes of an earlier one points back at it.
-std::vector<Bytes> code_tensors(const std::vector<Source>& tensors) {
+std::vector<Bytes> code_tensors(const std::vector<Source>& tensors, int* version) {
   constexpr size_t kCheap = 64;  // bytes: here the values themselves may be shorter than a reference
   std::vector<Bytes> coded;
   sct::Past past;
@@ -74,8 +74,11 @@ std::vector<Bytes> code_tensors(const std::vector<Source>& tensors) {
     if (!is_new && !bytes.empty()) best = sct::encode_same(t.dtype, t.dims, past.tensors, coded.size() - known->second).bytes;
     if (best.empty() || bytes.size() <= kCheap || is_one_value(t)) {
       sketch = sct::sketch_of(t.dtype, t.data);
-      Bytes own = sct::encode_tensor(t.dtype, t.dims, t.data, past, sketch).bytes;
-      if (best.empty() || own.size() <= best.size()) best = std::move(own);
+      sct::CodedTensor own = sct::encode_tensor(t.dtype, t.dims, t.data, past, sketch);
+      if (best.empty() || own.bytes.size() <= best.size()) {
+        best = std::move(own.bytes);
+        *version = std::max(*version, own.report.version);
+      }
     }
     known->second = coded.size();
     coded.push_back(std::move(best));
@@ -86,7 +89,8 @@ std::vector<Bytes> code_tensors(const std::vector<Source>& tensors) {
 }
 
 Bytes assemble(const Bytes& first, const std::vector<Source>& tensors, uint8_t flags) {
-  std::vector<Bytes> coded = code_tensors(tensors);
+  int version = 2;
+  std::vector<Bytes> coded = code_tensors(tensors, &version);
   uint64_t decoded = 0, size = kHeader + first.size() + 4;
   for (size_t k = 0; k < tensors.size(); ++k) {
     decoded += tensors[k].data.size();
@@ -101,7 +105,7 @@ Bytes assemble(const Bytes& first, const std::vector<Source>& tensors, uint8_t f
   }
 
   Bytes out(kMagic, kMagic + 3);
-  out.push_back(kMajor << 4 | kMinor);
+  out.push_back(static_cast<uint8_t>(version << 4 | kMinor));
   out.push_back(flags);
   if (size <= kSmallFile) {
     out.insert(out.end(), first.begin(), first.end());
@@ -250,7 +254,7 @@ void account(uint64_t& decoded, const Tensor& t, uint64_t limit, size_t file, si
 void read_tensor(Parts& parts, Tensor& t, sct::Earlier& earlier, std::vector<SectionInfo>* sections) {
   SectionInfo info;
   const bool first_version = parts.major() == 1;
-  const auto read = [&](Span span) { return sct::decode_tensor(t.dtype, t.dims, span, t.data, first_version ? nullptr : &earlier, &info.report); };
+  const auto read = [&](Span span) { return sct::decode_tensor(t.dtype, t.dims, span, t.data, earlier, parts.major(), &info.report); };
   if (first_version || t.numel() > 0) parts.next(read); else read({});
   earlier.push_back(t.data);
   if (!sections) return;

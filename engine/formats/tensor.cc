@@ -23,7 +23,7 @@ struct Row {
   const char* name;
 };
 constexpr Row kLayouts[] = {
-    {Layout::kDense, "dense"}, {Layout::kSparse, "sparse"}, {Layout::kGaps, "gaps"}, {Layout::kNm, "nm"}};
+    {Layout::kDense, "dense"}, {Layout::kSparse, "sparse"}, {Layout::kGaps, "gaps"}, {Layout::kNm, "nm"}, {Layout::kBlocks, "blocks"}};
 struct CodecRow {
   Codec codec;
   const char* name;
@@ -52,6 +52,11 @@ class Search {
       : dtype_(dtype), dims_(dims), data_(data), past_(past), own_(own), v_(v), ideal_bits_(ideal_bits) {}
 
   Best run() {
+    if (v_.nnz > 0 && v_.nnz < v_.n) {
+      const double positions = log2_choose(v_.n, v_.nnz);
+      blocks_ = likely_blocks(dims_, nonzero(), (ideal_bits_ - positions) / static_cast<double>(v_.nnz));
+      if (blocks_.bits > 0) ideal_bits_ = std::min(ideal_bits_, blocks_.bits);
+    }
     independent();
     matched();
     return std::move(best_);
@@ -81,6 +86,7 @@ class Search {
       if (codebook) set_entries(q, false);
       q.layout = Layout::kGaps;
       attempt(q);
+      if (blocks_.bits > 0) attempt(in_blocks(q));
       if (find_groups(q)) attempt(q);
       if (mixes(q) && (v_.n <= 65536 || best_.bytes.size() > 64)) {  // nothing to gain where gaps take a few bytes
         q.layout = Layout::kSparse;
@@ -168,6 +174,7 @@ class Search {
       p.layout = Layout::kGaps;
       p.nnz = v_.nnz;
       attempt(p);
+      if (blocks_.bits > 0) attempt(in_blocks(p));
     };
     Plan p;
     p.shift = v_.shift;
@@ -266,6 +273,31 @@ class Search {
     }
   }
 
+  std::vector<uint8_t> nonzero() const {
+    std::vector<uint8_t> any(static_cast<size_t>(v_.n));
+    for (size_t i = 0; i < any.size(); ++i)
+      any[i] = load(data_.data() + i * static_cast<size_t>(v_.type.width / 8), v_.type.width) != 0;
+    return any;
+  }
+
+  // The plan in blocks of the likeliest shape; a codebook holds zero only where one lies inside.
+  Plan in_blocks(Plan p) const {
+    p.layout = Layout::kBlocks;
+    p.blocks = blocks_.shape;
+    if (p.codec != Codec::kCodebook) return p;
+    const std::vector<uint8_t> any = nonzero();
+    const BlockView view(dims_, p.blocks);
+    bool zeros = false;
+    for (int64_t row = 0; row < view.down(); ++row)
+      for (int64_t col = 0; col < view.across(); ++col) {
+        bool some = false, all = true;
+        view.each(row, col, [&](int64_t i) { (any[static_cast<size_t>(i)] ? some = true : all = false); });
+        zeros = zeros || (some && !all);
+      }
+    set_entries(p, zeros);
+    return p;
+  }
+
   bool find_groups(Plan& p) const {
     if (dims_.size() < 2 || p.codec == Codec::kSplit) return false;
     const View view = View::of(dims_, 1, false);
@@ -299,7 +331,7 @@ class Search {
   size_t attempt(const Plan& plan, size_t most = ~size_t{0}) {
     Plan p = plan;
     Encoder e;
-    TensorCoder<Encoder> coder(e, dtype_, dims_, const_cast<uint8_t*>(data_.data()), &past_.tensors);  // read only when encoding
+    TensorCoder<Encoder> coder(e, dtype_, dims_, const_cast<uint8_t*>(data_.data()), past_.tensors, kNewest);  // read only when encoding
     coder.run(p);
     std::vector<uint8_t> bytes = e.finish();
     bytes.insert(bytes.end(), p.tail.begin(), p.tail.end());
@@ -309,6 +341,7 @@ class Search {
       best_.any = true;
       best_.bytes = std::move(bytes);
       p.index.clear();
+      p.inside.clear();
       best_.plan = std::move(p);
     }
     return size;
@@ -322,6 +355,7 @@ class Search {
   Values& v_;
   size_t most_ = 0;  // bytes a matched coding must stay below
   double ideal_bits_;
+  LikelyBlocks blocks_;  // bits = 0: none
   Best best_;
 };
 
@@ -333,6 +367,7 @@ int64_t count_elements(const std::vector<int64_t>& dims) {
 
 void describe(TensorReport& r, const Plan& p) {
   for (const Row& row : kLayouts) if (row.layout == p.layout) r.layout = row.name;
+  r.version = p.layout == Layout::kBlocks ? kNewest : 2;
   for (const CodecRow& row : kCodecs) if (row.codec == p.codec) r.codec = row.name;
 }
 
@@ -386,7 +421,7 @@ namespace {
 CodedTensor encode_as(Plan p, DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data, const Earlier& earlier) {
   CodedTensor out;
   Encoder e;
-  TensorCoder<Encoder>(e, dtype, dims, const_cast<uint8_t*>(data.data()), &earlier).run(p);
+  TensorCoder<Encoder>(e, dtype, dims, const_cast<uint8_t*>(data.data()), earlier, kNewest).run(p);
   out.bytes = e.finish();
   out.bytes.insert(out.bytes.end(), p.tail.begin(), p.tail.end());
   describe(out.report, p);
@@ -414,12 +449,12 @@ void bound_of(DType dtype, const std::vector<int64_t>& dims, std::span<const uin
 }
 
 size_t decode_tensor(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> bytes,
-                     std::vector<uint8_t>& data, const Earlier* earlier, TensorReport* report) {
+                     std::vector<uint8_t>& data, const Earlier& earlier, int version, TensorReport* report) {
   const int64_t n = count_elements(dims);
   data.assign(static_cast<size_t>(n) * dtype_size(dtype), 0);
   Decoder d(bytes);
   Plan p;
-  TensorCoder<Decoder> coder(d, dtype, dims, data.data(), earlier);
+  TensorCoder<Decoder> coder(d, dtype, dims, data.data(), earlier, version);
   coder.run(p);
   size_t used = n == 0 ? 0 : d.consumed();
   if (used > bytes.size()) throw FormatError("truncated: a tensor's stream ends early");

@@ -13,6 +13,7 @@ namespace secateur::sct {
 // What was chosen for a tensor and what its ideal coding would cost (DESIGN.md section 5).
 struct TensorReport {
   std::string layout, codec;
+  int version = 2;            // of a file that holds this stream, at least
   size_t nbytes = 0;          // length of the tensor's stream
   double bound_bits = 0;      // log2 C(n, nnz) + nnz * H0(values) + bits of the codebook
   int64_t n = 0, nnz = 0;
@@ -23,6 +24,8 @@ struct CodedTensor {
   std::vector<uint8_t> bytes;
   TensorReport report;
 };
+
+inline constexpr int kNewest = 3;  // version of the tensor streams written here
 
 // The tensors of a file before this one, as bytes: what a tensor of version 2 may point back at.
 using Earlier = std::vector<std::span<const uint8_t>>;
@@ -44,9 +47,9 @@ CodedTensor encode_tensor_raw(DType dtype, const std::vector<int64_t>& dims, std
 CodedTensor encode_same(DType dtype, const std::vector<int64_t>& dims, const Earlier& earlier, size_t back);
 
 // Fills `data` (numel * dtype size bytes) from the stream at the start of `bytes`; returns the stream's length.
-// `earlier` is null in a file of version 1. Throws FormatError. `report`, when given, gets layout, codec and length.
+// `version`: the file's, 1 to kNewest. Throws FormatError. `report`, when given, gets layout, codec and length.
 size_t decode_tensor(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> bytes,
-                     std::vector<uint8_t>& data, const Earlier* earlier, TensorReport* report = nullptr);
+                     std::vector<uint8_t>& data, const Earlier& earlier, int version, TensorReport* report = nullptr);
 
 // Fills n, nnz, n_values and bound_bits of a report from the values.
 void bound_of(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data, TensorReport& report);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "formats/bodies/blocks.h"
 #include "formats/matched.h"
 #include "formats/mixing.h"
 #include "formats/split.h"
@@ -17,8 +18,9 @@
 
 namespace secateur::sct {
 
-// Where the kept values sit and how one is written; the numbers are what the file holds.
-enum class Layout : uint8_t { kDense = 0, kSparse = 1, kGaps = 2, kNm = 3 };
+// Where the kept values sit and how one is written; the numbers are what the file holds, layouts from kBlocks on behind an
+// escape.
+enum class Layout : uint8_t { kDense = 0, kSparse = 1, kGaps = 2, kNm = 3, kBlocks = 4 };
 enum class Codec : uint8_t { kRaw = 0, kCodebook = 1, kGrid = 2, kFields = 3, kInts = 4, kSplit = 5, kMatched = 6, kSame = 7 };
 
 inline constexpr int64_t kMixedMax = int64_t{1} << 20;   // elements: mixing costs ~0.1 us each
@@ -33,6 +35,8 @@ struct Plan {
   bool split_rows = false;  // rank 2: the period cuts axis 0, not axis 1
   int64_t period = 1;
   int64_t group = 0, kept = 0;           // N:M: kept of group
+  BlockShape blocks;
+  std::vector<uint8_t> inside;           // blocks: 1 for each element of a kept one
   int64_t nnz = 0;
   int shift = 0;                         // zero bits at the end of every pattern
   bool on_grid = false;                  // codebook entries are whole numbers times the scale
@@ -80,9 +84,9 @@ template <class C>
 class TensorCoder {
  public:
   // `data`: numel elements of the dtype; read when encoding, zeros to be filled when decoding.
-  // `earlier` is null in files of version 1, which know neither `matched` nor `same`.
-  TensorCoder(C& c, DType dtype, const std::vector<int64_t>& dims, uint8_t* data, const Earlier* earlier)
-      : c_(c), t_(Pattern::of(dtype)), dtype_(dtype), dims_(dims), data_(data), earlier_(earlier) {
+  // Files of version 1 know neither `matched` nor `same`, those before version 3 no blocks.
+  TensorCoder(C& c, DType dtype, const std::vector<int64_t>& dims, uint8_t* data, const Earlier& earlier, int version)
+      : c_(c), t_(Pattern::of(dtype)), dtype_(dtype), dims_(dims), data_(data), earlier_(earlier), version_(version) {
     for (int64_t d : dims) n_ *= d;
   }
 
@@ -103,11 +107,20 @@ class TensorCoder {
       case Layout::kSparse: return mixed_body<true>(p);
       case Layout::kGaps: return gaps_body(p);
       case Layout::kNm: return nm_body(p);
+      case Layout::kBlocks: return inside_body(p);
     }
   }
 
  private:
+  static constexpr uint32_t kEscape = 7;
+
+ public:
+  // ---- for the bodies in files of their own ----
   static constexpr bool kEnc = C::kEncoding;
+
+  C& coder() { return c_; }
+  const std::vector<int64_t>& dims() const { return dims_; }
+  int64_t numel() const { return n_; }
 
   [[noreturn]] static void damaged(const char* what) { throw FormatError(std::string("damaged tensor: ") + what); }
   void watch(int64_t i) {
@@ -122,6 +135,15 @@ class TensorCoder {
     std::memcpy(&x, data_ + i * (t_.width / 8), static_cast<size_t>(t_.width / 8));
     return x;
   }
+  // A number up to about `most`: all lengths equally likely, then all numbers of the length.
+  uint64_t below(uint64_t value, uint64_t most) {
+    const int length = uniform(std::bit_width(value), std::bit_width(most) + 1);
+    if (length <= 1) return static_cast<uint64_t>(length);
+    const uint64_t top = uint64_t{1} << (length - 1);
+    return top | code_raw(c_, value & (top - 1), length - 1);
+  }
+
+ private:
   void set(int64_t i, uint64_t x) {
     if constexpr (!kEnc) std::memcpy(data_ + i * (t_.width / 8), &x, static_cast<size_t>(t_.width / 8));
   }
@@ -135,12 +157,16 @@ class TensorCoder {
       p.codec = Codec::kCodebook;
       p.layout = c_.bit(p.layout == Layout::kSparse, 32768) ? Layout::kSparse : Layout::kDense;
     } else {
-      p.layout = static_cast<Layout>(c_.bits(static_cast<uint32_t>(p.layout), 2));
-      const uint32_t codec = c_.bits(static_cast<uint32_t>(p.codec), 3);
-      if (codec > 5 && !earlier_) damaged("unknown codec");
-      p.codec = static_cast<Codec>(codec);
-      // The last code opens room for what comes: 64 further codecs, of which none is given out yet.
-      if (p.codec == Codec::kSame && !c_.bit(1, 57344)) damaged("unknown codec");
+      const bool far = p.layout == Layout::kBlocks;
+      Layout near = static_cast<Layout>(c_.bits(far ? 0 : static_cast<uint32_t>(p.layout), 2));
+      const uint32_t codec = c_.bits(far ? kEscape : static_cast<uint32_t>(p.codec), 3);
+      if (codec > 5 && version_ == 1) damaged("unknown codec");
+      if (codec == kEscape && !c_.bit(!far, 57344)) {
+        further(p, near);
+      } else {
+        p.layout = near;
+        p.codec = static_cast<Codec>(codec);
+      }
       p.mixed = p.layout == Layout::kSparse;
     }
     if (p.codec == Codec::kRaw) {
@@ -169,7 +195,9 @@ class TensorCoder {
         p.split_rows = false;
       }
     }
-    if (p.layout == Layout::kSparse || p.layout == Layout::kGaps) {
+    if (p.layout == Layout::kBlocks) {
+      code_block_positions(*this, p);
+    } else if (p.layout == Layout::kSparse || p.layout == Layout::kGaps) {
       p.nnz = static_cast<int64_t>(below(static_cast<uint64_t>(p.nnz), static_cast<uint64_t>(n_)));
       if (p.nnz > n_) damaged("more kept values than elements");
     } else if (p.layout == Layout::kNm) {
@@ -182,10 +210,21 @@ class TensorCoder {
     }
   }
 
+  // Behind the last code is room for 64 layouts and as many codecs; one layout is given out.
+  void further(Plan& p, Layout near) {
+    if (version_ < 3) damaged("unknown codec");
+    if (near != Layout::kDense) damaged("a further layout beside another");
+    const uint32_t layout = c_.bits(0, 6), codec = c_.bits(static_cast<uint32_t>(p.codec), 6);
+    if (layout != 0) damaged("unknown layout");
+    if (codec == 0 || codec > static_cast<uint32_t>(Codec::kSplit)) damaged("unknown codec of blocks");
+    p.layout = Layout::kBlocks;
+    p.codec = static_cast<Codec>(codec);
+  }
+
   // ---- what was there before ---------------------------------------------------------------------------------------
   std::span<const uint8_t> earlier(uint64_t back) const {
-    if (back > earlier_->size()) damaged("it refers to a tensor before the first");
-    return (*earlier_)[earlier_->size() - back];
+    if (back > earlier_.size()) damaged("it refers to a tensor before the first");
+    return earlier_[earlier_.size() - back];
   }
 
   // The bytes of an earlier tensor, whatever its type and shape.
@@ -255,6 +294,10 @@ class TensorCoder {
   size_t split_symbols(const Plan& p) const { return p.codec == Codec::kSplit ? size_t{2} << t_.exponent : p.entries.size(); }
   int split_bits(const Plan& p) const { return p.codec == Codec::kSplit ? mantissa() - p.shift : 0; }
 
+  static bool kept(const Plan& p, int64_t i, uint64_t x) {
+    return x != 0 || (p.layout == Layout::kBlocks && p.inside[static_cast<size_t>(i)]);
+  }
+
   void split_write(Plan& p) {
     std::vector<uint64_t> counts(split_symbols(p));
     const bool all = p.layout == Layout::kDense;
@@ -263,14 +306,14 @@ class TensorCoder {
     };
     for (int64_t i = 0; i < n_; ++i) {
       const uint64_t x = get(i);
-      if (all || x != 0) ++counts[symbol(i, x)];
+      if (all || kept(p, i, x)) ++counts[symbol(i, x)];
     }
     p.frequencies = split_frequencies(counts);
     SplitWriter w(p.frequencies);
     uint64_t k = static_cast<uint64_t>(p.nnz);
     for (int64_t i = n_; i-- > 0;) {
       const uint64_t x = get(i);
-      if (all || x != 0) w.put(--k, symbol(i, x));
+      if (all || kept(p, i, x)) w.put(--k, symbol(i, x));
     }
     p.tail = w.finish();
     p.split_bytes = p.tail.size();
@@ -280,7 +323,7 @@ class TensorCoder {
     int held = 0;
     for (int64_t i = 0; i < n_; ++i) {
       const uint64_t x = get(i);
-      if (!all && x == 0) continue;
+      if (!all && !kept(p, i, x)) continue;
       hold |= (x >> p.shift & ((uint64_t{1} << bits) - 1)) << held;
       for (held += bits; held >= 8; held -= 8, hold >>= 8) p.tail.push_back(static_cast<uint8_t>(hold));
     }
@@ -328,13 +371,6 @@ class TensorCoder {
     return p.split_bytes + packed;
   }
 
-  // A number up to about `most`: all lengths equally likely, then all numbers of the length.
-  uint64_t below(uint64_t value, uint64_t most) {
-    const int length = uniform(std::bit_width(value), std::bit_width(most) + 1);
-    if (length <= 1) return static_cast<uint64_t>(length);
-    const uint64_t top = uint64_t{1} << (length - 1);
-    return top | code_raw(c_, value & (top - 1), length - 1);
-  }
   // 0 .. count - 1, all equally likely (count <= 65536), as binary decisions.
   int uniform(int value, int count) {
     int lo = 0, hi = count;
@@ -572,6 +608,7 @@ class TensorCoder {
     if (p.codec == Codec::kFields) v.fields = make_fields();
     return v;
   }
+  static bool zeros_too(const Plan& p) { return p.layout == Layout::kDense || p.layout == Layout::kBlocks; }
   void plain_value(Plain& v, const Plan& p, int64_t i) {
     if (p.fast) return set(i, 1);  // a mark; split_read() fills it in
     switch (v.codec) {
@@ -581,14 +618,14 @@ class TensorCoder {
         return;
       }
       case Codec::kGrid: {
-        const int64_t q = int_value(v.ints, kEnc ? grid_index(get(i), p.scale) : 0, p.layout == Layout::kDense);
+        const int64_t q = int_value(v.ints, kEnc ? grid_index(get(i), p.scale) : 0, zeros_too(p));
         if (q > kGridMax || q < -kGridMax) damaged("grid value out of range");
         set(i, scaled(q, p.scale));
         return;
       }
       case Codec::kFields: return set(i, field_value(v.fields, get(i), p.shift));
       case Codec::kInts:
-        return set(i, static_cast<uint64_t>(int_value(v.ints, to_int(get(i)), p.layout == Layout::kDense)) & t_.mask());
+        return set(i, static_cast<uint64_t>(int_value(v.ints, to_int(get(i)), zeros_too(p))) & t_.mask());
       case Codec::kSplit: return set(i, 1);  // a mark; split_read() fills it in
       case Codec::kRaw:
       case Codec::kMatched:
@@ -601,6 +638,14 @@ class TensorCoder {
     Plain v = make_plain(p);
     for (int64_t i = 0; i < n_; ++i) {
       plain_value(v, p, i);
+      watch(i);
+    }
+  }
+
+  void inside_body(Plan& p) {
+    Plain v = make_plain(p);
+    for (int64_t i = 0; i < n_; ++i) {
+      if (p.inside[static_cast<size_t>(i)]) plain_value(v, p, i);
       watch(i);
     }
   }
@@ -746,7 +791,8 @@ class TensorCoder {
   DType dtype_;
   const std::vector<int64_t>& dims_;
   uint8_t* data_;
-  const Earlier* earlier_;
+  const Earlier& earlier_;
+  const int version_;
   int64_t n_ = 1;
   Uint small_;
 };

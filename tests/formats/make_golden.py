@@ -1,4 +1,4 @@
-"""Makes tests/formats/golden/2.0: a few small files that every later reader must still read, byte for byte.
+"""Makes tests/formats/golden: a few small files that every later reader must still read, byte for byte.
 
 PYTHONPATH=src python tests/formats/make_golden.py      (only for a new version of the format)
 """
@@ -49,12 +49,44 @@ def models() -> dict[str, tuple[bytes, bool]]:
     }
 
 
+def in_blocks(g: np.random.Generator, shape: tuple[int, int], block: tuple[int, int], density: float) -> np.ndarray:
+    """A matrix whose nonzeros fill whole blocks."""
+    kept = g.random((-(-shape[0] // block[0]), -(-shape[1] // block[1]))) < density
+    kept = np.kron(kept, np.ones(block))[: shape[0], : shape[1]]
+    return np.where(kept, g.normal(size=shape), 0).astype(np.float32)
+
+
+def block_models() -> dict[str, tuple[bytes, bool]]:
+    """Those of version 3."""
+    g = np.random.default_rng(8)
+    w = in_blocks(g, (64, 36), (8, 1), 0.15)
+    conv = in_blocks(g, (16, 12 * 9), (2, 4), 0.2).reshape(16, 9, 12).transpose(0, 2, 1).reshape(16, 12, 3, 3)
+    tensors = {
+        "rows": w, "conv": np.ascontiguousarray(conv), "ragged": in_blocks(g, (50, 31), (4, 4), 0.2),
+        "signs": np.sign(in_blocks(g, (64, 64), (4, 1), 0.1)),
+        "ints": np.rint(in_blocks(g, (32, 64), (1, 8), 0.2) * 2).astype(np.int8),
+        "halves": in_blocks(g, (40, 40), (5, 2), 0.2).astype(np.float16),
+    }  # fmt: skip
+    return {
+        "blocks": (model_bytes([], tensors, [], []), False),
+        "blocks_exact": (model_bytes([], tensors, [], []), True),
+    }
+
+
+VERSIONS = {"2.0": models, "3.0": block_models}
+
+
 def main() -> None:
     """Writes NAME.sct and the digests of what unpack must give."""
-    folder = Path(__file__).parent / "golden/2.0"
+    for version, made in VERSIONS.items():
+        write(Path(__file__).parent / "golden" / version, made())
+
+
+def write(folder: Path, made: dict[str, tuple[bytes, bool]]) -> None:
+    """One version's."""
     folder.mkdir(parents=True, exist_ok=True)
     digests = []
-    for name, (onnx, exact) in models().items():
+    for name, (onnx, exact) in made.items():
         packed = formats.pack(onnx, exact=exact)
         folder.joinpath(f"{name}.sct").write_bytes(packed)
         digests.append(f"{name} {hashlib.sha256(formats.unpack(packed)).hexdigest()}\n")

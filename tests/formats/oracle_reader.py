@@ -208,7 +208,11 @@ class Tensor:
             self.mixed = self.layout == 1
         if self.codec == 0:
             return
-        if self.codec > 5:
+        if self.codec == 7 and not c.bit(57344):
+            assert self.layout == 0, "damaged"
+            assert c.bits(6) == 0, "a layout of a later version"
+            self.layout, self.codec = 4, c.bits(6)
+        elif self.codec > 5:
             assert self.earlier is not None, "damaged"
             assert self.layout == 0, "damaged"
             (self.matched if self.codec == 6 else self.same)()
@@ -228,6 +232,8 @@ class Tensor:
         elif self.layout == 3:
             self.group, self.kept = 1 + c.bits(6), 1 + c.bits(6)
             self.nnz = self.n // self.group * self.kept
+        elif self.layout == 4:
+            self.blocks()
         if self.nnz == 0:
             return
         self.S = Number()
@@ -235,13 +241,12 @@ class Tensor:
         if self.mixed:
             self.mixed_body()
         else:
-            [self.dense, None, self.gaps, self.nm][self.layout]()
+            [self.dense, None, self.gaps, self.nm, self.insides][self.layout]()
 
     def before(self, back):
         return np.frombuffer(self.earlier[len(self.earlier) - back], f"<u{self.w // 8}").tolist() if back else []
 
     def same(self):
-        assert self.c.bit(57344), "a codec of a later version"
         self.values = self.before(1 + Number().code(self.c))
         assert len(self.values) == self.n, "damaged"
 
@@ -343,7 +348,7 @@ class Tensor:
         return lo
 
     def integer(self):
-        if self.layout == 0 and self.zero.code(self.c):
+        if self.layout in (0, 4) and self.zero.code(self.c):
             return 0
         negative = self.sign.code(self.c)
         s = self.magnitude.code(self.c)
@@ -383,6 +388,25 @@ class Tensor:
                 at += G.code(self.c)
             self.values[at] = self.value()
             at += 1
+
+    def blocks(self):
+        c, (rows, channels), size = self.c, self.dims[:2], int(np.prod(self.dims[2:], dtype=np.int64))
+        R, C = 1 + c.bits(6), 1 + c.bits(6)
+        last = len(self.dims) > 2 and c.bit(32768)
+        places = [j % channels * size + j // channels if last else j for j in range(channels * size)]
+        todo = -(-rows // R) * -(-len(places) // C)
+        left, inside = below(c, todo), []
+        for r in range(0, rows, R):
+            for k in range(0, len(places), C):
+                if left and (left == todo or c.bit(clamp((left << 16) // todo, 1, 65535))):
+                    left -= 1
+                    inside += [i * len(places) + j for i in range(r, min(r + R, rows)) for j in places[k : k + C]]
+                todo -= 1
+        self.inside, self.nnz = sorted(inside), len(inside)
+
+    def insides(self):
+        for i in self.inside:
+            self.values[i] = self.value()
 
     def nm(self):
         counters = defaultdict(Counter)
@@ -522,7 +546,7 @@ class Tensor:
         mantissas = int.from_bytes(data[self.rans_length : self.rans_length + packed], "little")
         value = 0
         for i in range(self.n):
-            if self.layout == 2 and self.values[i] == 0:
+            if self.layout in (2, 4) and self.values[i] == 0:
                 continue
             x = states[value % 4]
             slot = x % (1 << 14)
@@ -1238,7 +1262,7 @@ def read(data):
     assert data[:3] == b"SCT"
     parts = Parts(data)
     major, exact = parts.major, data[4] & 2
-    assert major in (1, 2)
+    assert major in (1, 2, 3)
     earlier = None if major == 1 else []
 
     def first(span):

@@ -13,6 +13,7 @@ onnx = pytest.importorskip("onnx")
 native = pytest.importorskip("secateur.native._native")
 import oracle_reader as oracle  # noqa: E402
 from format_nets import lenet, mlp, model_bytes, random_graph, sparse  # noqa: E402
+from make_golden import in_blocks  # noqa: E402
 from test_roundtrip import DTYPES, ONNX, make, stream  # noqa: E402
 
 
@@ -86,7 +87,7 @@ CASES = {
     "sparse/codebook": lambda g: sparse(g, (20, 10, 5, 5), 0.05),
     "sparse/fields": lambda g: holes(g, (60, 64), 0.05, g.normal(size=(60, 64))),
     "dense/grid": lambda g: holes(g, (60, 64), 0.05, grid(g)),
-    "sparse/grid": lambda g: holes(g, (60, 64), np.kron([[0.4], [0]], np.ones((30, 64))), grid(g)),
+    "sparse/grid": lambda g: holes(g, (60, 64), np.kron([[0.9], [0.05]], np.ones((30, 64))), grid(g)),
     "dense/codebook": lambda g: sparse(g, (70,), 1.0),
     "dense/fields": lambda g: g.normal(size=300).astype(np.float16),
     "dense/ints": lambda g: g.integers(-1000, 1000, 12),
@@ -95,6 +96,11 @@ CASES = {
     "gaps/split": lambda g: holes(g, (300, 300), 0.8, g.normal(size=(300, 300))),
     "gaps/codebook": lambda g: np.where(g.random(1_100_000) < 2e-5, 1.5, 0).astype(np.float16),
     "nm/fields": lambda g: one_of_four(g),
+    "blocks/codebook": lambda g: np.sign(in_blocks(g, (60, 64), (4, 2), 0.2)),
+    "blocks/grid": lambda g: np.where(in_blocks(g, (60, 64), (4, 1), 0.2), grid(g), 0).astype(np.float32),
+    "blocks/fields": lambda g: in_blocks(g, (60, 64), (1, 8), 0.2),
+    "blocks/ints": lambda g: np.rint(in_blocks(g, (61, 63), (8, 1), 0.2) * 900).astype(np.int16),
+    "blocks/split": lambda g: in_blocks(g, (256, 512), (4, 4), 0.6),
     "dense/matched": windowed,
 }
 

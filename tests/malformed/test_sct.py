@@ -89,7 +89,7 @@ def test_header_cut_off(small):
 
 
 def test_newer_major_version_says_so(small):
-    refused(sealed(small[:3] + b"\x30" + small[4:-4]), "version 3.0 is newer than this reader", 3)
+    refused(sealed(small[:3] + b"\x40" + small[4:-4]), "version 4.0 is newer than this reader", 3)
 
 
 def test_version_zero(small):
@@ -262,6 +262,27 @@ def test_codec_of_a_later_version():
     refused(with_last(Writer().bit(0, 49152).bits(0, 2).bits(7, 3).bit(0, 57344).bytes()), "unknown codec")
 
 
+def blocks(layout=0, codec=3, near=0):
+    return Writer().bit(0, 49152).bits(near, 2).bits(7, 3).bit(0, 57344).bits(layout, 6).bits(codec, 6)
+
+
+def version_3(data):
+    return sealed(data[:3] + b"\x30" + data[4:-4])
+
+
+def test_blocks_that_are_none():
+    refused(with_last(blocks().bytes()), "unknown codec")  # of a file of version 2
+    refused(version_3(with_last(blocks(near=2).bytes())), "beside another")
+    refused(version_3(with_last(blocks(layout=1).bytes())), "unknown layout")
+    for codec in (0, 6, 7, 63):
+        refused(version_3(with_last(blocks(codec=codec).bytes())), "unknown codec of blocks")
+    one_axis = {"a": np.arange(7, dtype=np.float32), "b": np.random.default_rng(1).normal(size=9).astype(np.float32)}
+    refused(version_3(with_last(blocks().bits(3, 6).bits(0, 6).bytes(), one_axis)), "two axes")
+    # [8, 6] in blocks of 4 x 1 are 12: the length of that number, then 15 of them, cannot be.
+    most = blocks().bits(3, 6).bits(0, 6).bit(1, 39321).bit(1, 43690).bit(1, 32768)
+    refused(version_3(with_last(most.bits(7, 3).bytes())), "more kept blocks than")
+
+
 def test_matched_codecs_do_not_exist_in_version_1():
     for stream in (same(1).bytes(), matched().bytes()):
         data = bytearray(with_last(stream))
@@ -369,7 +390,7 @@ def test_mutations_end_in_a_model_or_a_format_error(small, large):
             formats.unpack(sealed(body) if not data[4] & 1 else body, limit=2**26)
 
 
-@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("version", ["1.0", "2.0", "3.0"])
 def test_golden_files_still_read(version):
     folder = Path(__file__).parents[1] / "formats/golden" / version
     lines = folder.joinpath("SHA256").read_text().split()
