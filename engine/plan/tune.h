@@ -43,7 +43,7 @@ struct SavedPlan {
 class Tuner {
  public:
   Tune mode = Tune::kOff;
-  std::unordered_map<std::string, Choice> known;             // by a layer's key (choose.h)
+  std::unordered_map<std::string, Choice> known;             // by a layer's key (lower/layer.h)
   std::vector<std::pair<std::string, Choice>> fresh;         // timed since somebody took them
   std::vector<SavedPlan> saved;
   int64_t n_timed = 0;                                       // layers timed in this session

@@ -5,8 +5,8 @@
 #include "kernels/generic/generic.h"
 #include "kernels/linear/linear.h"
 #include "kernels/matmul/matmul.h"
-#include "plan/lower/choose.h"
 #include "plan/lower/handlers.h"
+#include "plan/lower/layer.h"
 #include "plan/lower/product.h"
 #include "plan/lower/window.h"
 
@@ -99,79 +99,91 @@ bool all_zero(const float* v, size_t n) {
   return true;
 }
 
-// x [rows..., in] with a constant weight; `transposed`: the weight is stored [out][in] already.
-// None of them is without elements. bias: id of a constant [out] or -1. residual: any shape or -1.
-void linear(Lowering& L, const Node& n, int x, int w, bool transposed, float alpha, int bias, float beta, int residual,
+// x [rows..., in] times a constant weight [in][out], or [out][in] where `turned`; y = alpha x W + beta bias.
+struct LinearLayer {
+  using Candidate = LinearCandidate;
+  using Packed = PackedLinear;
+
+  const Lowering& L;
+  LinearShape shape;
+  Epilogue e;
+  LinearDensity density;
+  int64_t n_rows;
+  int w, bias;
+  bool turned;
+  float alpha, beta;
+
+  const float* weights() const { return reinterpret_cast<const float*>(L.value(w).constant); }
+  int64_t n_weights() const { return int64_t{shape.in} * shape.out; }
+  std::vector<Candidate> candidates(int) const {
+    return linear_candidates(L.isa(), shape, n_rows, density, L.allow_sparse());
+  }
+  std::unique_ptr<Packed> pack(const Candidate& c) const {
+    const std::vector<float> by_output = scaled_weights(), b = scaled_bias();
+    const float* from = by_output.empty() ? weights() : by_output.data();
+    return c.kernel->pack(*c.kernel, shape, e, from, all_zero(b.data(), b.size()) ? nullptr : b.data(), n_rows);
+  }
+  LinearStep step(std::shared_ptr<const Packed> p, int from, int residual, int to, int scratch) const {
+    return {std::move(p), n_rows, from, residual, to, scratch};
+  }
+  Tuner::Memory memory(const Packed& p) const {
+    const auto x = static_cast<size_t>(n_rows * shape.in) * 4, y = static_cast<size_t>(n_rows * shape.out) * 4;
+    return {x, y, e.residual ? y : 0, p.scratch_bytes(n_rows, L.threads())};
+  }
+  std::string key() const {
+    return "linear/" + std::to_string(shape.in) + "," + std::to_string(shape.out) + "/" + std::to_string(turned) + "/" +
+           std::to_string(alpha) + "/" + std::to_string(beta) + "/" + (n_rows < kLinearManyRows ? "few/" : "many/") +
+           epilogue_key(e);
+  }
+  std::vector<int> constants() const { return {w, bias}; }
+  int64_t rows() const { return n_rows; }
+  double times() const { return 1; }
+  uint64_t pattern() const { return pattern_hash(weights(), n_weights()); }
+
+ private:
+  // [out][in], times alpha; empty where the weight is that already.
+  std::vector<float> scaled_weights() const {
+    std::vector<float> by_output;
+    if (turned && alpha == 1.0f) return by_output;
+    by_output.reserve(static_cast<size_t>(n_weights()));
+    for (int64_t o = 0; o < shape.out; ++o)
+      for (int64_t i = 0; i < shape.in; ++i)
+        by_output.push_back(alpha * weights()[turned ? o * shape.in + i : i * shape.out + o]);
+    return by_output;
+  }
+  std::vector<float> scaled_bias() const {
+    std::vector<float> b;
+    if (bias < 0) return b;
+    const auto* from = reinterpret_cast<const float*>(L.value(bias).constant);
+    const bool scalar = L.value(bias).numel() == 1;
+    for (int64_t o = 0; o < shape.out; ++o) b.push_back(beta * from[scalar ? 0 : o]);
+    return b;
+  }
+};
+
+// No operand is without elements. bias: id of a constant [out] or -1. residual: any shape or -1.
+void linear(Lowering& L, const Node& n, int x, int w, bool turned, float alpha, int bias, float beta, int residual,
             const Dims& out_dims) {
   const Dims wd = L.dims(w);
-  const int64_t in = transposed ? wd[1] : wd[0], out = transposed ? wd[0] : wd[1];
+  const int64_t in = turned ? wd[1] : wd[0], out = turned ? wd[0] : wd[1];
   if (in > INT_MAX / 4 || out > INT_MAX / 4) L.unsupported(n, "weight " + dims_text(wd));
   const int64_t rows = L.value(x).numel() / in;
-  const auto* weights = reinterpret_cast<const float*>(L.value(w).constant);
-
+  LinearLayer layer{L, {static_cast<int>(in), static_cast<int>(out)}, {}, {}, rows, w, bias, turned, alpha, beta};
+  layer.density = measure_density(layer.shape, layer.weights(), turned);
+  layer.e.act = fused_activation(n);
+  const Residual r = split_residual(L, residual, out_dims, layer.e);
   StepInfo info;
   info.in = L.dims(x);
   info.weight = wd;
   info.n_weights = in * out;
-  const LinearShape shape{static_cast<int>(in), static_cast<int>(out)};
-  const LinearDensity density = measure_density(shape, weights, transposed);
-  info.nnz = density.nnz;
+  info.nnz = layer.density.nnz;
   info.macs = product({rows, in, out});
-  Epilogue e;
-  e.act = fused_activation(n);
-  const bool broadcast_residual = residual >= 0 && L.dims(residual) != out_dims;
-  e.residual = residual >= 0 && !broadcast_residual;
-  const Activation after = e.act;
-  if (broadcast_residual) e.act = Activation::none();
-
-  const auto ways = [&](int) { return linear_candidates(L.isa(), shape, rows, density, L.allow_sparse()); };
-  const auto offered = ways(1);
+  const auto offered = layer.candidates(1);
   if (offered.empty()) L.unsupported(n, "no kernel covers this layer");
-  const auto pack = [&](const LinearCandidate& c) {
-    std::vector<float> by_row, b;
-    const float* rows_first = weights;
-    if (!transposed || alpha != 1.0f) {
-      by_row.resize(static_cast<size_t>(in * out));
-      for (int64_t o = 0; o < out; ++o)
-        for (int64_t i = 0; i < in; ++i)
-          by_row[static_cast<size_t>(o * in + i)] = alpha * (transposed ? weights[o * in + i] : weights[i * out + o]);
-      rows_first = by_row.data();
-    }
-    const float* bias_data = nullptr;
-    if (bias >= 0) {
-      const auto* c = reinterpret_cast<const float*>(L.value(bias).constant);
-      const bool scalar = L.value(bias).numel() == 1;
-      b.resize(static_cast<size_t>(out));
-      for (int64_t o = 0; o < out; ++o) b[static_cast<size_t>(o)] = beta * c[scalar ? 0 : o];
-      if (!all_zero(b.data(), b.size())) bias_data = b.data();
-    }
-    return c.kernel->pack(*c.kernel, shape, e, rows_first, bias_data, rows);
-  };
-  const size_t y_bytes = static_cast<size_t>(rows * out) * 4;
-  const auto choice = choose<PackedLinear>(
-      L, n,
-      {"linear/" + std::to_string(in) + "," + std::to_string(out) + "/" + std::to_string(transposed) + "/" + std::to_string(alpha) +
-           "/" + std::to_string(beta) + "/" + (rows < kLinearManyRows ? "few/" : "many/") + epilogue_key(e),
-       {w, bias}, rows, 1, linear_reason(offered, shape, density), [&] { return pattern_hash(weights, in * out); }},
-      offered, ways, pack, [&](auto p, int tx, int tr, int ty, int ts) { return LinearStep{std::move(p), rows, tx, tr, ty, ts}; },
-      [&](const PackedLinear& p) {
-        return Tuner::Memory{static_cast<size_t>(rows * in) * 4, y_bytes, e.residual ? y_bytes : 0, p.scratch_bytes(rows, L.threads())};
-      });
-  const auto& packed = choice.packed;
-  const int y = broadcast_residual ? L.temp(DType::kFloat, out_dims) : L.out(n, 0, DType::kFloat, out_dims);
-  const size_t bytes = packed->scratch_bytes(rows, L.threads());
-  const int scratch = bytes ? L.scratch(bytes) : -1;
-  info.kernel = choice.way.kernel->name;
-  info.predicted_us = choice.way.predicted_us;
-  info.why = choice.why;
-  if (!packed->note.empty()) info.why += (info.why.empty() ? "" : "; ") + packed->note;
-  info.packed_bytes = static_cast<int64_t>(packed->packed_bytes);
-  L.emit(n, LinearStep{packed, rows, x, e.residual ? residual : -1, y, scratch}, {x, e.residual ? residual : -1, scratch},
-         {y, scratch}, info);
-  if (broadcast_residual) {
-    const int final_y = L.out(n, 0, DType::kFloat, broadcast_dims(L, n, y, residual));
-    lower_add(L, n, y, residual, final_y, after);
-  }
+  const auto chosen = choose(L, n, layer, offered, linear_reason(offered, layer.shape, layer.density));
+  const int y = r.added >= 0 ? L.temp(DType::kFloat, out_dims) : L.out(n, 0, DType::kFloat, out_dims);
+  emit_layer(L, n, layer, chosen, x, r.fused, y, info);
+  add_residual(L, n, r, y);
 }
 
 // Adds a residual and an activation behind a step that could not fuse them.

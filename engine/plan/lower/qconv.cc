@@ -4,8 +4,8 @@
 #include <climits>
 #include <cstdio>
 
-#include "plan/lower/choose.h"
 #include "plan/lower/handlers.h"
+#include "plan/lower/layer.h"
 #include "plan/lower/quads.h"
 #include "plan/lower/window.h"
 
@@ -45,11 +45,6 @@ QEpilogue epilogue(const Node& n) {
   return e;
 }
 
-int to_int(Lowering& L, const Node& n, int64_t v) {
-  if (v < 0 || v > INT_MAX / 4) L.invalid(n, "a size of " + std::to_string(v) + " is out of range");
-  return static_cast<int>(v);
-}
-
 std::string key_of(const ConvShape& s, const QEpilogue& e, uint8_t x_zero) {
   std::string key;
   for (int v : {s.in_c, s.in_h, s.in_w, s.out_c, s.kernel_h, s.kernel_w, s.stride_h, s.stride_w, s.pad_top, s.pad_left, s.pad_bottom,
@@ -61,57 +56,86 @@ std::string key_of(const ConvShape& s, const QEpilogue& e, uint8_t x_zero) {
   return key + text;
 }
 
-// Emits the kernel: x and y are quads (y as e.output says), `residual` too or -1.
-void run_kernel(Lowering& L, const Node& n, const ConvShape& s, const QEpilogue& e, int64_t batch, int x, int residual, int y, const char* op,
-                const Dynamic& dynamic = {}) {
-  if (L.value(y).numel() == 0) return;
-  if (L.value(x).numel() == 0) L.unsupported(n, "input " + dims_text(L.dims(x)) + " without elements");
-  const int w = L.in(n, 1), bias = L.in_or(n, 2), scale = L.in_or(n, 3);
+struct QConvLayer {
+  using Candidate = QConvCandidate;
+  using Packed = PackedQConv;
+
+  const Lowering& L;
+  ConvShape s;
+  QEpilogue e;
+  int64_t batch;
+  int x, y;
   QWeights weights;
-  const uint8_t* constant = L.value(w).constant;
-  if (L.value(w).dtype == DType::kInt16) weights.wide = reinterpret_cast<const int16_t*>(constant);
-  else weights.w = reinterpret_cast<const int8_t*>(constant);
-  weights.bias = bias < 0 ? nullptr : reinterpret_cast<const int32_t*>(L.value(bias).constant);
-  if (scale >= 0) weights.scale = reinterpret_cast<const float*>(L.value(scale).constant);
-  weights.x_zero = byte(n.post.x.zero);
+  std::vector<int> packed_from;  // weight, bias, scale, offset
+  std::shared_ptr<const QDensity> density;
+  Dynamic dynamic;  // not while the ways are timed: trials have no such values
+
+  std::vector<Candidate> candidates(int tilings) const {
+    return qconv_candidates(L.int8_isa(), s, e, *density, L.allow_sparse(), tilings);
+  }
+  std::unique_ptr<Packed> pack(const Candidate& c) const { return c.kernel->pack(*c.kernel, s, e, weights, c.tile); }
+  QConvStep step(std::shared_ptr<const Packed> p, int from, int residual, int to, int scratch) const {
+    return {std::move(p), batch, from, residual, to, scratch, dynamic};
+  }
+  Tuner::Memory memory(const Packed& p) const {
+    const size_t to = L.value(y).nbytes();
+    return {L.value(x).nbytes(), to, e.residual ? to : 0, p.scratch_bytes(L.threads()), false};
+  }
+  std::string key() const { return "qconv/" + key_of(s, e, weights.x_zero); }
+  std::vector<int> constants() const { return packed_from; }
+  int64_t rows() const { return batch; }
+  double times() const { return static_cast<double>(batch); }
+  uint64_t pattern() const {
+    return weights.wide ? pattern_hash(weights.wide, s.weight_count()) : pattern_hash(weights.w, s.weight_count());
+  }
+};
+
+template <class T>
+const T* constant_of(const Lowering& L, int id) {
+  return id < 0 ? nullptr : reinterpret_cast<const T*>(L.value(id).constant);
+}
+
+QConvLayer layer_of(Lowering& L, const Node& n, const ConvShape& s, const QEpilogue& e, int64_t batch, int x, int y) {
+  const int w = L.in(n, 1), bias = L.in_or(n, 2), scale = L.in_or(n, 3);
   const bool floats = e.output == QOutput::kF32Rows || e.output == QOutput::kF32;
   const int offset = floats || e.gelu ? L.in_or(n, 4) : -1;
-  if (offset >= 0) weights.offset = reinterpret_cast<const float*>(L.value(offset).constant);
+  QConvLayer layer{L, s, e, batch, x, y, {}, {w, bias, scale, offset}, nullptr, {}};
+  QWeights& weights = layer.weights;
+  if (L.value(w).dtype == DType::kInt16) weights.wide = constant_of<int16_t>(L, w);
+  else weights.w = constant_of<int8_t>(L, w);
+  weights.bias = constant_of<int32_t>(L, bias);
+  if (scale >= 0) weights.scale = constant_of<float>(L, scale);
+  if (offset >= 0) weights.offset = constant_of<float>(L, offset);
+  weights.x_zero = byte(n.post.x.zero);
   // Walking all weights for their density is dear beside a plan: once per layer.
-  const auto density = L.packed<QDensity>("qdensity/" + key_of(s, e, weights.x_zero), {w, bias, scale, offset},
-                                          [&] { return std::make_shared<const QDensity>(measure_density(s, e, weights)); });
-  const auto ways = [&](int tilings) { return qconv_candidates(L.int8_isa(), s, e, *density, L.allow_sparse(), tilings); };
-  const auto offered = ways(1);
-  const size_t y_bytes = L.value(y).nbytes();
-  const auto choice = choose<PackedQConv>(
-      L, n,
-      {"qconv/" + key_of(s, e, weights.x_zero), {w, bias, scale, offset}, batch, static_cast<double>(batch), qconv_reason(offered, s, *density),
-       [&] { return weights.wide ? pattern_hash(weights.wide, s.weight_count()) : pattern_hash(weights.w, s.weight_count()); }},
-      offered, ways, [&](const QConvCandidate& c) { return c.kernel->pack(*c.kernel, s, e, weights, c.tile); },
-      [&](auto p, int tx, int tr, int ty, int ts) { return QConvStep{std::move(p), batch, tx, tr, ty, ts, {}}; },
-      [&](const PackedQConv& p) {
-        return Tuner::Memory{L.value(x).nbytes(), y_bytes, e.residual ? y_bytes : 0,
-                             p.scratch_bytes(L.threads()), false};
-      });
-  const auto& packed = choice.packed;
-  const size_t bytes = packed->scratch_bytes(L.threads());
-  const int scratch = bytes ? L.scratch(bytes) : -1;
+  layer.density = L.packed<QDensity>("qdensity/" + key_of(s, e, weights.x_zero), layer.packed_from, [&] {
+    return std::make_shared<const QDensity>(measure_density(s, e, weights));
+  });
+  return layer;
+}
+
+// Emits the kernel: x and y are quads (y as e.output says), `residual` too or -1.
+void run_kernel(Lowering& L, const Node& n, const ConvShape& s, const QEpilogue& e, int64_t batch, int x, int residual,
+                int y, const char* op, const Dynamic& dynamic = {}) {
+  if (L.value(y).numel() == 0) return;
+  if (L.value(x).numel() == 0) L.unsupported(n, "input " + dims_text(L.dims(x)) + " without elements");
+  QConvLayer layer = layer_of(L, n, s, e, batch, x, y);
+  const auto offered = layer.candidates(1);
+  const auto chosen = choose(L, n, layer, offered, qconv_reason(offered, s, *layer.density));
+  layer.dynamic = dynamic;
   StepInfo info;
   info.op = op;
-  info.kernel = choice.way.kernel->name;
-  info.predicted_us = choice.way.predicted_us * static_cast<double>(batch);
-  info.why = choice.why + (packed->note.empty() ? "" : "; " + packed->note);
-  if (residual >= 0) info.why += "; residual fused";
-  if (e.gelu) info.why += "; GELU fused";
-  if (dynamic.zero >= 0) info.why += "; zero point of the input comes while running";
   info.in = L.dims(x);
-  info.weight = L.dims(w);
-  info.n_weights = density->weights;
-  info.nnz = density->nnz;
+  info.weight = L.dims(layer.packed_from[0]);
+  info.n_weights = layer.density->weights;
+  info.nnz = layer.density->nnz;
   info.macs = product({batch, s.weight_count(), s.conv_h(), s.conv_w()});
-  info.packed_bytes = static_cast<int64_t>(packed->packed_bytes);
-  if (packed->kernel->family == QConvFamily::kReference) L.plain_loops(n, static_cast<double>(info.macs), choice.why);
-  L.emit(n, QConvStep{packed, batch, x, residual, y, scratch, dynamic}, {x, residual, scratch, dynamic.zero, dynamic.scale}, {y, scratch}, info);
+  if (chosen.packed->kernel->family == QConvFamily::kReference)
+    L.plain_loops(n, static_cast<double>(info.macs), chosen.why);
+  std::string notes = residual >= 0 ? "; residual fused" : "";
+  if (e.gelu) notes += "; GELU fused";
+  if (dynamic.zero >= 0) notes += "; zero point of the input comes while running";
+  emit_layer(L, n, layer, chosen, x, residual, y, info, notes, {dynamic.zero, dynamic.scale});
 }
 
 // The input of a layer, in `layout`.
@@ -137,36 +161,10 @@ int plain_out(Lowering& L, const Node& n, const Dims& dims) {
 
 }  // namespace
 
-ConvShape read_conv_shape(Lowering& L, const Node& n, const Dims& xd, const Dims& wd) {
-  const int spatial = static_cast<int>(xd.size()) - 2;
-  if (spatial != 1 && spatial != 2) L.unsupported(n, "input " + dims_text(xd) + ", supported: rank 3 (1-D) and 4 (2-D)");
-  if (wd.size() != xd.size()) L.invalid(n, "weight " + dims_text(wd) + " does not fit input " + dims_text(xd));
-  const int64_t groups = attr_i(n, "group", 1);
-  if (groups < 1 || wd[0] % groups || wd[1] > INT_MAX / groups || wd[1] * groups != xd[1] || wd[0] == 0 || xd[1] == 0)
-    L.invalid(n, "weight " + dims_text(wd) + " with group " + std::to_string(groups) + " does not fit input " + dims_text(xd));
-  const Dims kernel(wd.begin() + 2, wd.end());
-  if (attr_is(n, "kernel_shape", kernel) != kernel) L.invalid(n, "kernel_shape does not agree with the weight " + dims_text(wd));
-  const Window win = read_window(L, n, Dims(xd.begin() + 2, xd.end()), kernel, false);
-  L.check_size(n, {xd[0], wd[0], win.out[0], win.out[1]});
-  ConvShape s;
-  s.in_c = to_int(L, n, xd[1]), s.out_c = to_int(L, n, wd[0]), s.groups = to_int(L, n, groups);
-  s.in_h = to_int(L, n, win.in[0]), s.in_w = to_int(L, n, win.in[1]);
-  s.kernel_h = to_int(L, n, win.kernel[0]), s.kernel_w = to_int(L, n, win.kernel[1]);
-  s.stride_h = to_int(L, n, win.stride[0]), s.stride_w = to_int(L, n, win.stride[1]);
-  s.dilation_h = to_int(L, n, win.dilation[0]), s.dilation_w = to_int(L, n, win.dilation[1]);
-  s.pad_top = to_int(L, n, win.begin[0]), s.pad_left = to_int(L, n, win.begin[1]);
-  s.pad_bottom = to_int(L, n, win.end[0]), s.pad_right = to_int(L, n, win.end[1]);
-  const auto cells = [](int64_t c, int64_t h, int64_t v) { return double(c) * double(h) * double(v); };
-  if (cells(xd[1] + 3, win.in[0] + win.begin[0] + win.end[0], win.in[1] + win.begin[1] + win.end[1]) > INT_MAX / 2 ||
-      cells(wd[0] + 3, win.out[0], win.out[1]) > INT_MAX / 2)
-    L.unsupported(n, "an image of more than 2^30 values");
-  return s;
-}
-
 void lower_quad_conv(Lowering& L, const Node& n) {
   const int x = quads_in(L, n, ValueLayout::kQuads), w = L.in(n, 1);
   const Dims xd = L.dims(x), wd = L.dims(w);
-  const ConvShape s = read_conv_shape(L, n, xd, wd);
+  const ConvShape s = read_conv_shape(L, n, xd, wd, 4);
   Dims out{xd[0], wd[0]};
   if (xd.size() == 4) out.push_back(s.conv_h());
   out.push_back(s.conv_w());

@@ -7,6 +7,7 @@
 
 #include "plan/lower/handlers.h"
 #include "plan/lower/quads.h"
+#include "plan/lower/window.h"
 
 namespace secateur {
 namespace {

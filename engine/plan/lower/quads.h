@@ -20,8 +20,6 @@ ValueLayout wanted_layout(const Lowering& L, const Node& n, const Dims& dims);
 // A place for the result of n in `made`, and finish_quads() which copies it to a plain output where that was asked for.
 int quads_out(Lowering& L, const Node& n, const Dims& dims, ValueLayout made);
 void finish_quads(Lowering& L, const Node& n, int made);
-// The convolution that node n describes, for an input and a weight of these sizes.
-ConvShape read_conv_shape(Lowering& L, const Node& n, const Dims& x, const Dims& weight);
 // float32 copies of bytes, and back.
 int dequantized(Lowering& L, const Node& n, int id, float scale, int64_t zero);
 void quantized(Lowering& L, const Node& n, int f, int y, float scale, int64_t zero);

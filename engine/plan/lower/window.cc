@@ -1,5 +1,7 @@
 #include "plan/lower/window.h"
 
+#include <climits>
+
 namespace secateur {
 
 Window read_window(Lowering& L, const Node& n, const Dims& in, const Dims& kernel, bool ceil_mode) {
@@ -47,6 +49,44 @@ Window read_window(Lowering& L, const Node& n, const Dims& in, const Dims& kerne
     }
   }
   return w;
+}
+
+int to_int(Lowering& L, const Node& n, int64_t v) {
+  if (v < 0 || v > INT_MAX / 4) L.invalid(n, "a size of " + std::to_string(v) + " is out of range");
+  return static_cast<int>(v);
+}
+
+ConvShape read_conv_shape(Lowering& L, const Node& n, const Dims& x, const Dims& weight, int64_t padded) {
+  if (x.size() != 3 && x.size() != 4) L.unsupported(n, "input " + dims_text(x) + ", supported: rank 3 (1-D) and 4 (2-D)");
+  if (weight.size() != x.size()) L.invalid(n, "weight " + dims_text(weight) + " does not fit input " + dims_text(x));
+  const int64_t groups = attr_i(n, "group", 1);
+  if (groups < 1 || weight[0] % groups || weight[1] > INT_MAX / groups || weight[1] * groups != x[1] || weight[0] == 0 ||
+      x[1] == 0)
+    L.invalid(n, "weight " + dims_text(weight) + " with group " + std::to_string(groups) + " does not fit input " + dims_text(x));
+  const Dims kernel(weight.begin() + 2, weight.end());
+  if (attr_is(n, "kernel_shape", kernel) != kernel)
+    L.invalid(n, "kernel_shape does not agree with the weight " + dims_text(weight));
+  const Window win = read_window(L, n, Dims(x.begin() + 2, x.end()), kernel, false);
+  const Dims around{win.in[0] + win.begin[0] + win.end[0], win.in[1] + win.begin[1] + win.end[1]};
+  int64_t per_cell = x[0];
+  for (int64_t d : weight) per_cell = product({per_cell, d});
+  L.check_size(n, {x[0], x[1], around[0], around[1]});
+  L.check_size(n, {x[0], weight[0], win.out[0], win.out[1]},
+               static_cast<double>(product({per_cell, win.out[0], win.out[1]})));
+  ConvShape s;
+  s.in_c = to_int(L, n, x[1]), s.out_c = to_int(L, n, weight[0]), s.groups = to_int(L, n, groups);
+  s.in_h = to_int(L, n, win.in[0]), s.in_w = to_int(L, n, win.in[1]);
+  s.kernel_h = to_int(L, n, win.kernel[0]), s.kernel_w = to_int(L, n, win.kernel[1]);
+  s.stride_h = to_int(L, n, win.stride[0]), s.stride_w = to_int(L, n, win.stride[1]);
+  s.dilation_h = to_int(L, n, win.dilation[0]), s.dilation_w = to_int(L, n, win.dilation[1]);
+  s.pad_top = to_int(L, n, win.begin[0]), s.pad_left = to_int(L, n, win.begin[1]);
+  s.pad_bottom = to_int(L, n, win.end[0]), s.pad_right = to_int(L, n, win.end[1]);
+  const auto cells = [&](int64_t channels, int64_t h, int64_t w) {
+    return static_cast<double>(channels + padded - 1) * static_cast<double>(h) * static_cast<double>(w);
+  };
+  if (cells(x[1], around[0], around[1]) > INT_MAX / 2 || cells(weight[0], win.out[0], win.out[1]) > INT_MAX / 2)
+    L.unsupported(n, "an image of more than 2^30 values");
+  return s;
 }
 
 }  // namespace secateur
