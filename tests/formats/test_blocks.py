@@ -9,7 +9,7 @@ from secateur import formats
 from secateur.formats.layouts.blocks import Blocks
 
 pytest.importorskip("onnx")
-pytest.importorskip("secateur.engine._native")
+pytest.importorskip("secateur.native._native")
 import oracle_reader as oracle
 from format_nets import model_bytes
 from make_golden import in_blocks
