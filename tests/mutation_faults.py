@@ -31,6 +31,7 @@ def _laws(*names: str) -> tuple[str, ...]:
 
 
 _VERIFY, _SPENDING, _ADMM = "tests/test_verify.py", "tests/test_spending.py", "tests/solvers/test_admm.py"
+_SOLVERS, _SR_STE = "tests/solvers/test_conformance.py", "tests/solvers/test_sr_ste.py"
 _LOOP, _STEPS = "tests/training/test_loop.py", "tests/solvers/test_steps.py"
 
 CONSTRAINTS = _room(
@@ -228,7 +229,34 @@ SOLVERS = _room(
     ("target Z + U", "solvers/admm.py", "copy_(self.z[k] - self.u[k])", "copy_(self.z[k] + self.u[k])"),
     ("rho never reaches its end", "solvers/admm.py", "** (r / (n - 1)) if", "** (r / n) if", _ADMM, _STEPS),
     ("penalty twice as strong", "solvers/admm.py", "total + 0.5 * self.rho[k]", "total + self.rho[k]"),
-    ("resume forgets the round", "solvers/admm.py", 'int(facts["n"]), int(facts["round"])', 'int(facts["n"]), 0'),
+    (
+        "resume forgets the round",
+        "solvers/admm.py",
+        'State.unsaved | {"solver"}',
+        'State.unsaved | {"solver", "round"}',
+    ),
+    (
+        "resume forgets the structure",
+        "solvers/_state.py",
+        'if facts["held"]:',
+        'if not facts["held"]:',
+        f"{_SOLVERS}::test_laws[one_shot]",
+    ),
+    ("pruned weights do not decay", "solvers/sr_ste.py", "return self.decay * sum(", "return 0.0 * sum(", _SR_STE),
+    (
+        "pruned weights do not follow the gradient",
+        "solvers/sr_ste.py",
+        "w + (state.live[k] - held[k])",
+        "held[k] + (state.live[k] - held[k])",
+        _SR_STE,
+    ),
+    (
+        "the average follows what the net shows",
+        "solvers/sr_ste.py",
+        "return self.latent\n",
+        "return self.live\n",
+        _SR_STE,
+    ),
     (
         "ramp over the whole stage",
         "solvers/gradual.py",
@@ -239,7 +267,7 @@ SOLVERS = _room(
     (
         "pruned weights come back",
         "solvers/gradual.py",
-        "            state.frozen.apply_(state.live())\n",
+        "            state.hold()\n",
         "            pass\n",
         _STEPS,
     ),
@@ -253,14 +281,14 @@ SOLVERS = _room(
     (
         "gradual ends short of its target",
         "solvers/gradual.py",
-        "        state.prune(1.0)\n",
-        "        state.prune(state.tightness)\n",
+        "        state.land(1.0)\n",
+        "        state.land(0.5)\n",
         _STEPS,
     ),
     (
         "one-shot does not hold its support",
         "solvers/one_shot.py",
-        "        state.frozen.apply_({k: p.data for k, p in state.problem.params.items()})\n",
+        "        state.hold()\n",
         "",
         _STEPS,
     ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from secateur.errors import ConstraintError
 from secateur.types import Level, Packing, Site, Solution, Weights
@@ -221,12 +221,40 @@ class Saliency(ABC):
         """h, same shape as `weight`, >= 0, finite; None means all ones."""
 
 
+class SolverState(Protocol):
+    """What the loop asks of a solver's state (`training/phases.py`); `solvers/_state.py` answers for most solvers.
+
+    `round_changed` tells the caller to restart the learning rate.
+    """
+
+    round_changed: bool
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Start and length, in steps, of the present learning-rate round."""
+
+    def tracked(self) -> dict[str, Tensor]:
+        """Per parameter what weight averaging follows: the live weights, or latent ones behind them."""
+
+    def candidate(self, weights: Weights) -> dict[str, Tensor]:
+        """The point at today's levels that belongs to `weights` (as `tracked`, or their average); new tensors."""
+
+    def numbers(self) -> dict[str, float]:
+        """What the curves show: `primal_residual`, `rho`, `mask_churn`, ..."""
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and JSON for a resume that goes on to the bit."""
+
+    def load_state_dict(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Exactly as saved, into a fresh state of the same problem whose parameters have been restored."""
+
+
 @dataclass(frozen=True)
 class Solver(ABC):
     """Takes the weights to the sets.
 
     The caller owns the loop (ours in `training`, or the user's): loss backward, optimizer step, then `step`. The only
-    thing changed in place is `problem.params`. `round_changed(state)` tells the caller to restart the learning rate.
+    thing changed in place is `problem.params`.
     """
 
     instant: ClassVar[bool] = False  # init() lands on the sets at once: no approach phase is needed
@@ -238,11 +266,11 @@ class Solver(ABC):
         return ((self, 1.0, 0.0, 1.0),)
 
     @abstractmethod
-    def init(self, problem: Problem) -> Any:
-        """A fresh state. States offer `state_dict()` -> (tensors, json) and `load_state_dict` for exact resume."""
+    def init(self, problem: Problem) -> SolverState:
+        """A fresh state; its class is the solver's own, which `step`, `finish` and `penalty` are called with."""
 
     @abstractmethod
-    def step(self, state: Any) -> Any:
+    def step(self, state: Any) -> SolverState:
         """After one optimizer step: proximal pull, round updates, masks."""
 
     @abstractmethod

@@ -16,6 +16,7 @@ from secateur.contracts import Problem, Term
 from secateur.errors import DivergedError, InterruptedRun
 from secateur.recipe import Training
 from secateur.solvers.gradual import Gradual
+from secateur.solvers.sr_ste import SrSte
 from secateur.training import metrics
 from secateur.training.batches import source
 from secateur.training.checkpoint import Ledger
@@ -57,7 +58,7 @@ def make_phase(kind: str, s: Setting, stats: Statistics) -> Phase:
     params = s.params
     if kind == "free":
         return Phase(params, 20)
-    if kind == "gradual":
+    if kind in ("gradual", "sr_ste"):
         terms = terms_of(s.model, TOPK)
         problem = Problem(
             params=params,
@@ -66,7 +67,9 @@ def make_phase(kind: str, s: Setting, stats: Statistics) -> Phase:
             total_steps=20,
             second_moment=stats.second_moment,
         )
-        return Approach(Gradual(every=3, stages=2), problem)
+        solver = Gradual(every=3, stages=2) if kind == "gradual" else SrSte(decay=0.1, every=3)
+        with torch.no_grad():
+            return Approach(solver, problem)
     if kind == "held":
         terms = terms_of(s.model, TOPK)
         levels = {t.site.name: 10 for t in terms}
@@ -88,7 +91,7 @@ def run(kind: str, ledger: Ledger | None = None, stop_at: int = -1, optimizer: s
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-@pytest.mark.parametrize("kind", ["free", "gradual", "held", "snap"])
+@pytest.mark.parametrize("kind", ["free", "gradual", "sr_ste", "held", "snap"])
 def test_resumed_at_any_step_equals_undisturbed(kind: str, optimizer: str, tmp_path: Path) -> None:
     whole = run(kind, optimizer=optimizer)
     for stop_at in (1, 7, 8, 13, 19):

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from secateur.contracts import Problem, Solver
 from secateur.errors import UsageError
 from secateur.solvers._stages import Stage, check, plan
-from secateur.terms.feasible import as_level
+from secateur.solvers._state import State, gaps
 from secateur.terms.frozen import Frozen
-from secateur.terms.live import project_live
 from secateur.types import Level, Solution, Weights
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ class Admm(Solver):
 
     def init(self, problem: Problem) -> _State:
         """Z = Proj(W), U = 0."""
-        state = _State(self, problem, plan(self.stages, self.shares, problem.total_steps))
+        state = _State(problem, plan(self.stages, self.shares, problem.total_steps), solver=self)
         state.begin()
         return state
 
@@ -85,40 +84,33 @@ class Admm(Solver):
         """The proximal step; at the end of a round the updates of Z, U and rho."""
         if self.proximal:
             state.pull()
-        state.n += 1
-        state.round_changed = state.n in state.boundaries
+        state.advance()
         if state.round_changed:
             state.next_round()
         return state
 
     def finish(self, state: _State) -> Solution:
         """W inside the structure of Proj(W + U) at the final levels: the hard mapping."""
-        levels, near = state.project(1.0)
-        live = {k: p.detach().clone() for k, p in state.problem.params.items()}
-        Frozen(state.problem.terms, levels, {**live, **near}, state.problem.companions).apply_(live)
+        levels, weights = state.mapped(state.live, 1.0)
         worst = max(state.residuals.values(), default=0.0)
         outcome = "converged" if worst <= max(self.tolerance, 0.1) else "not_converged"
-        return Solution(live, levels, outcome, dict(state.residuals))
+        return Solution(weights, levels, outcome, dict(state.residuals))
 
 
 @dataclass
-class _State:
-    solver: Admm
-    problem: Problem
-    plan: tuple[Stage, ...]
-    n: int = 0
+class _State(State):
+    unsaved: ClassVar[frozenset[str]] = State.unsaved | {"solver"}
+
+    solver: Admm = field(kw_only=True)
     round: int = 0  # index into `rounds`
-    round_changed: bool = False
     rho: dict[str, float] = field(default_factory=dict)
     z: dict[str, Tensor] = field(default_factory=dict)
     u: dict[str, Tensor] = field(default_factory=dict)
     shape: dict[str, Tensor] = field(default_factory=dict)  # metric="weight": curvature relative to the site's mean
-    levels: dict[str, Level] = field(default_factory=dict)
-    residuals: dict[str, float] = field(default_factory=dict)
     churn: float = 0.0  # fraction of the support that the last projection changed
     curvature: dict[str, float] = field(default_factory=dict)
     factor: float = 0.0  # c: rho in units of the curvature
-    _target: dict[str, Tensor] = field(default_factory=dict)
+    _target: dict[str, Tensor] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.rounds = [(s, r, at, n) for s in self.plan for r, (at, n) in enumerate(_rounds(s, self.solver))]
@@ -129,6 +121,10 @@ class _State:
         """Start and length of the present round: the learning rate restarts with it."""
         _, _, at, n = self.rounds[self.round]
         return at, n
+
+    def advance(self) -> None:
+        self.n += 1
+        self.round_changed = self.n in self.boundaries
 
     @property
     def tightness(self) -> float:
@@ -148,15 +144,12 @@ class _State:
     def next_round(self) -> None:
         """Z and U from the round that ends; then the new round's rho."""
         before = {k: v != 0 for k, v in self.z.items()}
-        levels, z = self.project(self.tightness)
-        for k, w in self.live().items():
-            if k in z:
-                self.u[k] = self.u[k] + w - z[k]
-                norm = float(w.norm())
-                self.residuals[k] = float((w - z[k]).norm()) / norm if norm else 0.0
-        changed = sum(int((before[k] != (z[k] != 0)).sum()) for k in z if k in before)
-        self.churn = changed / max(sum(int((v != 0).sum()) for v in z.values()), 1)
-        self.levels, self.z = levels, z
+        live = self.live
+        self.levels, self.z = self.project(self.tightness, self.shifted(live))
+        self.residuals |= gaps(live, self.z)
+        self.u |= {k: self.u[k] + live[k] - z for k, z in self.z.items()}
+        changed = sum(int((before[k] != (z != 0)).sum()) for k, z in self.z.items() if k in before)
+        self.churn = changed / max(sum(int(z.count_nonzero()) for z in self.z.values()), 1)
         old_stage = self.rounds[self.round][0]
         self.round = min(self.round + 1, len(self.rounds) - 1)
         stage, r, _, _ = self.rounds[self.round]
@@ -168,24 +161,20 @@ class _State:
             self.factor = self.solver.start * grown
         self._set_rho()
 
-    def project(self, tightness: float) -> tuple[dict[str, Level], dict[str, Tensor]]:
-        """Levels and Proj(W + U); dead weights' budget is refilled."""
-        p, v = self.problem, self.live()
-        for k, u in self.u.items():
-            v[k] = v[k] + u
-        return project_live(p.terms, p.allocate, v, p.importance(), tightness, p.effective, p.companions)
+    def shifted(self, weights: Weights) -> dict[str, Tensor]:
+        """W + U."""
+        return {k: weights[k] + u for k, u in self.u.items()}
 
     def pull(self) -> None:
         """W <- (W + a (Z - U)) / (1 + a), a = lr * rho, in one pass over each tensor."""
-        lr = self.problem.learning_rate()
+        lr, live = self.problem.learning_rate(), self.live
         for k, target in self._target.items():
-            w = self.problem.params[k].data
             if k in self.shape:
                 share = self.shape[k] * (lr * self.rho[k])
-                w.lerp_(target, share / (1.0 + share))
+                live[k].lerp_(target, share / (1.0 + share))
             else:
                 a = lr * self.rho[k]
-                w.lerp_(target, a / (1.0 + a))
+                live[k].lerp_(target, a / (1.0 + a))
 
     def penalty(self) -> Tensor | float:
         total: Tensor | float = 0.0
@@ -196,47 +185,37 @@ class _State:
 
     def measure_curvature(self) -> None:
         """Of each site, seen in the optimizer's metric: under Adam divided by sqrt(v), so that a step's force is 1."""
-        names = {m.param for t in self.problem.terms for m in t.site.members}
-        for k in names:
-            v, live = self.problem.second_moment(k), self.problem.params[k]
+        live = self.live
+        for k in {m.param for t in self.problem.terms for m in t.site.members}:
+            v = self.problem.second_moment(k)
             if v is None:
                 self.curvature[k] = 1.0
                 continue
             h = (v.sqrt() if self.problem.adaptive else v) * self.problem.examples
             mean = max(float(h.mean()), _TINY)
             force = 1.0 if self.problem.adaptive else float(v.mean()) ** 0.5
-            size = float(live.detach().square().sum() / max(int(live.count_nonzero()), 1)) ** 0.5
+            size = float(live[k].square().sum() / max(int(live[k].count_nonzero()), 1)) ** 0.5
             self.curvature[k] = max(mean, force / size if size else 0.0)
             if self.solver.metric == "weight":
                 # A floor of 1 % of the mean: weights without any curvature must still reach their target.
-                self.shape[k] = (h / mean).clamp_min(0.01).to(live.dtype)
-
-    def live(self) -> dict[str, Tensor]:
-        return {k: p.data for k, p in self.problem.params.items()}
+                self.shape[k] = (h / mean).clamp_min(0.01).to(live[k].dtype)
 
     def candidate(self, weights: Weights) -> dict[str, Tensor]:
         """`weights` inside the structure of Proj(W + U) at today's tightness."""
-        p = self.problem
-        out = {k: v.clone() for k, v in weights.items()}
-        shifted = {k: out[k] + u for k, u in self.u.items()}
-        v = {**self.live(), **shifted}
-        levels, near = project_live(p.terms, p.allocate, v, p.importance(), self.tightness, p.effective, p.companions)
-        Frozen(p.terms, levels, {**out, **near}, p.companions).apply_(out)
-        return out
+        return self.mapped(weights, self.tightness)[1]
 
-    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        tensors = {f"{part}.{k}": v for part in ("z", "u", "shape") for k, v in getattr(self, part).items()}
-        names = ("n", "round", "rho", "levels", "residuals", "churn", "curvature", "factor")
-        return tensors, {name: getattr(self, name) for name in names}
+    def mapped(self, weights: Weights, tightness: float) -> tuple[dict[str, Level], dict[str, Tensor]]:
+        """The levels of Proj(W + U), and `weights` inside its structure."""
+        out = {k: v.clone() for k, v in weights.items()}
+        levels, near = self.project(tightness, self.shifted(out))
+        Frozen(self.problem.terms, levels, {**out, **near}, self.problem.companions).apply_(out)
+        return levels, out
+
+    def numbers(self) -> dict[str, float]:
+        return {**super().numbers(), "rho": self.factor, "mask_churn": self.churn}
 
     def load_state_dict(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        for part in ("z", "u", "shape"):
-            setattr(self, part, {k.split(".", 1)[1]: v for k, v in tensors.items() if k.startswith(f"{part}.")})
-        for name in ("rho", "residuals", "curvature"):
-            setattr(self, name, dict(facts[name]))
-        self.n, self.round = int(facts["n"]), int(facts["round"])
-        self.churn, self.factor = float(facts["churn"]), float(facts["factor"])
-        self.levels = {k: as_level(v) for k, v in facts["levels"].items()}
+        super().load_state_dict(tensors, facts)
         self._aim()
 
     def _n_rounds(self, stage: Stage) -> int:
@@ -251,9 +230,9 @@ class _State:
         self._aim()
 
     def _aim(self) -> None:
-        live = self.problem.params
+        live = self.live
         # Same memory layout as the parameter, so that the pull is one contiguous pass (channels_last kernels).
-        self._target = {k: live[k].data.clone().copy_(self.z[k] - self.u[k]) for k in self.rho}
+        self._target = {k: live[k].clone().copy_(self.z[k] - self.u[k]) for k in self.rho}
 
 
 def _rounds(stage: Stage, solver: Admm) -> list[tuple[int, int]]:

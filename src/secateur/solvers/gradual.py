@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from secateur import schedules
 from secateur.contracts import Problem, Solver
 from secateur.errors import UsageError
-from secateur.solvers._stages import Stage, check, plan
-from secateur.terms.feasible import as_level
-from secateur.terms.frozen import Frozen
-from secateur.terms.live import project_live
-from secateur.types import Level, Solution, Weights
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from secateur.solvers._stages import check, plan
+from secateur.solvers._state import State
+from secateur.types import Solution
 
 _EVERY, _PRUNINGS = 40, 10
 
@@ -60,90 +55,26 @@ class Gradual(Solver):
         alone = replace(self, stages=1, shares=())
         return tuple((alone, s.length / (1 << 20), s.low, s.high) for s in stages)
 
-    def init(self, problem: Problem) -> _State:
+    def init(self, problem: Problem) -> State:
         """Nothing is pruned yet."""
-        return _State(self, problem, plan(self.stages, self.shares, problem.total_steps))
+        return State(problem, plan(self.stages, self.shares, problem.total_steps))
 
-    def step(self, state: _State) -> _State:
+    def step(self, state: State) -> State:
         """Prune when it is time, else hold the structure."""
-        state.n += 1
+        state.advance()
         stage = state.stage
-        state.round_changed = state.n == stage.start and state.n > 0
         inside = state.n - stage.start
         # The last pruning of a stage comes at the end of its ramp, or at the stage's last step when it is shorter.
         end = max(min(round(self.ramp * stage.length), stage.length - 1), 1)
         every = self.every or max(min(_EVERY, end // _PRUNINGS), 1)
         if inside <= end and (inside % every == 0 or inside == end) and inside > 0:
             share = schedules.get(self.schedule)(inside / end)
-            state.prune(stage.low + (stage.high - stage.low) * share)
-        elif state.frozen is not None:
-            state.frozen.apply_(state.live())
+            state.land(stage.low + (stage.high - stage.low) * share)
+        else:
+            state.hold()
         return state
 
-    def finish(self, state: _State) -> Solution:
+    def finish(self, state: State) -> Solution:
         """Project at the final levels (already there unless the run was cut short)."""
-        state.prune(1.0)
-        weights = {k: p.detach().clone() for k, p in state.problem.params.items()}
-        return Solution(weights, dict(state.levels), residuals=state.residuals)
-
-
-@dataclass
-class _State:
-    solver: Gradual
-    problem: Problem
-    plan: tuple[Stage, ...]
-    n: int = 0
-    round_changed: bool = False
-    tightness: float = 0.0
-    levels: dict[str, Level] = field(default_factory=dict)
-    residuals: dict[str, float] = field(default_factory=dict)
-    frozen: Frozen | None = None
-
-    @property
-    def stage(self) -> Stage:
-        """The stage that step n belongs to."""
-        return next((s for s in self.plan if self.n < s.start + s.length), self.plan[-1])
-
-    @property
-    def span(self) -> tuple[int, int]:
-        """Start and length of the present learning-rate round."""
-        return self.stage.start, self.stage.length
-
-    def live(self) -> dict[str, Tensor]:
-        return {k: p.data for k, p in self.problem.params.items()}
-
-    def prune(self, tightness: float) -> None:
-        p, weights = self.problem, self.live()
-        levels, near = project_live(p.terms, p.allocate, weights, p.importance(), tightness, p.effective, p.companions)
-        self.levels, self.tightness = levels, tightness
-        for name, value in near.items():
-            gap, norm = float((weights[name] - value).norm()), float(weights[name].norm())
-            self.residuals[name] = gap / norm if norm else 0.0
-            weights[name].copy_(value)
-        self.frozen = Frozen(p.terms, levels, weights, p.companions)
-
-    def candidate(self, weights: Weights) -> dict[str, Tensor]:
-        """The weights inside the structure of today."""
-        out = {k: v.clone() for k, v in weights.items()}
-        if self.frozen is not None:
-            self.frozen.apply_(out)
-        return out
-
-    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        return dict(self.frozen.anchor) if self.frozen else {}, {
-            "n": self.n,
-            "tightness": self.tightness,
-            "levels": self.levels,
-            "residuals": self.residuals,
-            "frozen": self.frozen is not None,
-        }
-
-    def load_state_dict(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        self.n, self.tightness = int(facts["n"]), float(facts["tightness"])
-        self.levels = {k: as_level(v) for k, v in facts["levels"].items()}
-        self.residuals = dict(facts["residuals"])
-        self.frozen = self._refrozen(tensors) if facts["frozen"] else None
-
-    def _refrozen(self, anchor: dict[str, Tensor]) -> Frozen:
-        p = self.problem
-        return Frozen(p.terms, self.levels, {**self.live(), **anchor}, p.companions)
+        state.land(1.0)
+        return state.solution()

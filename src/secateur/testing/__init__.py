@@ -1,1 +1,1 @@
-"""Shipped test tools: conformance suites (`constraints`, `saliencies`), brute-force oracles, tiny nets."""
+"""Shipped test tools: conformance suites (`constraints`, `saliencies`, `solvers`), brute-force oracles, tiny nets."""

@@ -103,7 +103,7 @@ class Approach(Phase):
 
     @property
     def span(self) -> tuple[int, int]:
-        return self.state.span  # type: ignore[no-any-return]
+        return self.state.span
 
     def penalty(self) -> Tensor | float:
         return self.solver.penalty(self.state)
@@ -125,6 +125,9 @@ class Approach(Phase):
             "memory": self.memory.state() if self.memory else None,
         }
 
+    def tracked(self) -> dict[str, Tensor]:
+        return self.state.tracked() if self._final is None else super().tracked()
+
     def candidate(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # On the way: at the present tightness. At the end: inside the final structure, averaged weights too.
         out = {k: v.clone() for k, v in weights.items()}
@@ -134,10 +137,7 @@ class Approach(Phase):
         return {**out, **self.state.candidate(out)}
 
     def numbers(self, point: Mapping[str, Tensor]) -> dict[str, float]:
-        known = {"rho": getattr(self.state, "factor", None), "mask_churn": getattr(self.state, "churn", None)}
-        if self.state.residuals:
-            known["primal_residual"] = max(self.state.residuals.values())
-        return {**super().numbers(point), **{k: float(v) for k, v in known.items() if v is not None}}
+        return {**super().numbers(point), **self.state.numbers()}
 
     def state_dict(self) -> State:
         tensors, facts = self.state.state_dict()

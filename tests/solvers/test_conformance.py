@@ -1,0 +1,121 @@
+"""Every solver of the room obeys the laws; solvers that break one are caught."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from secateur import catalog
+from secateur.contracts import Problem, Solver
+from secateur.solvers._state import State
+from secateur.solvers.gradual import Gradual
+from secateur.solvers.one_shot import OneShot
+from secateur.solvers.sr_ste import SrSte
+from secateur.testing.solvers import check_solver
+from secateur.types import Solution
+
+# Beside the defaults: short rounds, so that the suite sees several; the penalty in the loss.
+SHORT: dict[str, dict[str, Any]] = {
+    "admm": {"round_steps": 3},
+    "gradual": {"every": 2, "stages": 2},
+    "sr_ste": {"every": 4},
+}
+
+
+@pytest.mark.parametrize("name", catalog.names("solvers"))
+def test_laws(name: str) -> None:
+    check_solver(catalog.load("solvers", name))
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_laws_with_short_rounds(name: str) -> None:
+    check_solver(catalog.load("solvers", name)(**SHORT[name]))
+
+
+def test_laws_with_the_penalty_in_the_loss() -> None:
+    check_solver(catalog.load("solvers", "admm")(round_steps=3, end=1.0, metric="weight", proximal=False))
+
+
+@dataclass(frozen=True)
+class Regrows(Gradual):
+    """Steps between two prunings are not held."""
+
+    def finish(self, state: State) -> Solution:
+        return state.solution()
+
+    def step(self, state: State) -> State:
+        held, state.frozen = state.frozen, None
+        state = super().step(state)
+        state.frozen = state.frozen or held
+        return state
+
+
+class Forgets(State):
+    """A structure that is not saved."""
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors, facts = super().state_dict()
+        return tensors, {**facts, "held": False}
+
+
+@dataclass(frozen=True)
+class Forgetful(OneShot):
+    def init(self, problem: Problem) -> State:
+        state = Forgets(problem)
+        state.land(1.0)
+        return state
+
+
+@dataclass(frozen=True)
+class WrongSlope(SrSte):
+    """The penalty sees the latent weights as variables, which they are not, and half of what is shown."""
+
+    decay: float = 0.5
+
+    def penalty(self, state: Any) -> Tensor | float:
+        return super().penalty(state) + sum(float(p.detach().sum()) for p in state.problem.params.values())
+
+
+@dataclass(frozen=True)
+class Smallest(OneShot):
+    """Keeps the smallest weights: feasible, resumable, and worse than one-shot."""
+
+    def init(self, problem: Problem) -> State:
+        state = State(problem)
+        state.land(1.0, {k: 1.0 / w.where(w.abs() > 1e-3, torch.full_like(w, 1e-3)) for k, w in state.live.items()})
+        return state
+
+
+@dataclass(frozen=True)
+class Peeks(OneShot):
+    """Looking at the state moves it."""
+
+    def init(self, problem: Problem) -> State:
+        class Moves(State):
+            def candidate(self, weights: Any) -> dict[str, Tensor]:
+                for w in self.live.values():
+                    w.mul_(0.5)
+                return super().candidate(weights)
+
+        state = Moves(problem)
+        state.land(1.0)
+        return state
+
+
+@pytest.mark.parametrize(
+    ("solver", "message"),
+    [
+        (Regrows(), "no members"),
+        (Forgetful(), "stopped after step"),
+        (WrongSlope(), "finite differences"),
+        (Smallest(), "one-shot"),
+        (Peeks(), "moves weights"),
+    ],
+)
+def test_a_broken_solver_is_caught(solver: Solver, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_solver(solver)
