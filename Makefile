@@ -36,11 +36,14 @@ test: lint types ctest unit sanitize  ## everything CI runs: lint, types, C++ te
 lint: $(STAMP)  ## format and lint checks
 	$(BIN)/ruff format --check -q src tests examples benchmarks docs
 	$(BIN)/ruff check -q src tests examples benchmarks docs
+	$(BIN)/clang-format --dry-run -Werror $(filter %.cc %.h,$(NATIVE))
+	@awk 'length > 120 { print FILENAME ":" FNR ": longer than 120 columns"; n = 1 } END { exit n }' $(filter engine/%,$(NATIVE))
 	$(BIN)/python docs/tables.py --check
 
 format: $(STAMP)  ## format the code
 	$(BIN)/ruff format -q src tests examples benchmarks docs
 	$(BIN)/ruff check -q --fix src tests examples benchmarks docs
+	$(BIN)/clang-format -i $(filter %.cc %.h,$(NATIVE))
 
 types: $(STAMP)  ## strict type check of src
 	$(BIN)/python -m mypy

@@ -650,7 +650,7 @@ ENGINE = [
     ),
     Fault(
         "engine: left padding of a convolution is its top",
-        "engine/plan/lower/conv.cc",
+        "engine/plan/lower/window.cc",
         "s.pad_left = to_int(L, n, win.begin[1])",
         "s.pad_left = to_int(L, n, win.begin[0])",
         _NODES,
@@ -672,15 +672,15 @@ ENGINE = [
     Fault(
         "engine: Gemm without alpha",
         "engine/plan/lower/linear.cc",
-        "= alpha * (transposed ?",
-        "= (transposed ?",
+        "alpha * weights()[turned ?",
+        "weights()[turned ?",
         _NODES,
     ),
     Fault(
         "engine: Gemm without beta",
         "engine/plan/lower/linear.cc",
-        "= beta * c[scalar ? 0 : o]",
-        "= c[scalar ? 0 : o]",
+        "beta * from[scalar ? 0 : o]",
+        "from[scalar ? 0 : o]",
         _NODES,
     ),
 ]

@@ -85,12 +85,18 @@ constexpr Isa kAll[] = {Isa::kRef, Isa::kPortable, Isa::kNeon, Isa::kAvx2, Isa::
 
 const char* isa_name(Isa isa) {
   switch (isa) {
-    case Isa::kRef: return "ref";
-    case Isa::kPortable: return "portable";
-    case Isa::kNeon: return "neon";
-    case Isa::kAvx2: return "avx2";
-    case Isa::kAvx512: return "avx512";
-    case Isa::kVnni: return "vnni";
+    case Isa::kRef:
+      return "ref";
+    case Isa::kPortable:
+      return "portable";
+    case Isa::kNeon:
+      return "neon";
+    case Isa::kAvx2:
+      return "avx2";
+    case Isa::kAvx512:
+      return "avx512";
+    case Isa::kVnni:
+      return "vnni";
   }
   return "?";
 }
@@ -103,11 +109,16 @@ const Cpu& cpu() {
 bool isa_available(Isa isa) {
   switch (isa) {
     case Isa::kRef:
-    case Isa::kPortable: return true;
-    case Isa::kNeon: return false;  // this build has no kernels for it
-    case Isa::kAvx2: return cpu().avx2;
-    case Isa::kAvx512: return cpu().avx512;
-    case Isa::kVnni: return cpu().vnni;
+    case Isa::kPortable:
+      return true;
+    case Isa::kNeon:
+      return false;  // this build has no kernels for it
+    case Isa::kAvx2:
+      return cpu().avx2;
+    case Isa::kAvx512:
+      return cpu().avx512;
+    case Isa::kVnni:
+      return cpu().vnni;
   }
   return false;
 }

@@ -20,17 +20,18 @@ enum class Isa : int32_t {
 const char* isa_name(Isa isa);  // "ref", "portable", "neon", "avx2", "avx512", "vnni"
 
 struct Cpu {
-  std::string name;             // brand string, "unknown" where there is none
-  bool avx2 = false, avx512 = false, vnni = false, neon = false;  // usable: CPU has it and the system saves its registers
+  std::string name;  // brand string, "unknown" where there is none
+  bool avx2 = false, avx512 = false, vnni = false,
+       neon = false;  // usable: CPU has it and the system saves its registers
   int64_t l1d_bytes = 32 << 10;
   int64_t l2_bytes = 1 << 20;
 };
 
-const Cpu& cpu();                     // detected at the first call; thread-safe
+const Cpu& cpu();  // detected at the first call; thread-safe
 // The ISA whose float kernels serve `isa`.
 inline Isa float_isa(Isa isa) { return isa == Isa::kVnni ? Isa::kAvx512 : isa; }
-bool isa_available(Isa isa);          // also false when this build has no kernels for it
-std::vector<Isa> available_isas();    // ascending, starts with kRef, kPortable
+bool isa_available(Isa isa);        // also false when this build has no kernels for it
+std::vector<Isa> available_isas();  // ascending, starts with kRef, kPortable
 
 // The best available ISA, or the one SECATEUR_ISA names (read at every call).
 // UsageError: the name is unknown, or this machine or build lacks it.

@@ -43,7 +43,8 @@ std::string unescaped(std::string_view text) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {
     int code = 0;
-    if (text[i] == '\\' && i + 3 < text.size() && std::from_chars(text.data() + i + 1, text.data() + i + 4, code, 8).ec == std::errc()) {
+    if (text[i] == '\\' && i + 3 < text.size() &&
+        std::from_chars(text.data() + i + 1, text.data() + i + 4, code, 8).ec == std::errc()) {
       out += static_cast<char>(code);
       i += 3;
     } else {
@@ -121,7 +122,9 @@ std::optional<double> limit_v2(std::string_view cpu_max) {
   return ratio(number(parts[0]), parts.size() > 1 ? number(parts[1]) : 100000.0);
 }
 
-std::optional<double> limit_v1(std::string_view quota, std::string_view period) { return ratio(number(quota), number(period)); }
+std::optional<double> limit_v1(std::string_view quota, std::string_view period) {
+  return ratio(number(quota), number(period));
+}
 
 CpuGroups cpu_groups(std::string_view cgroup, std::string_view mountinfo) {
   CpuGroups found;
@@ -131,8 +134,10 @@ CpuGroups cpu_groups(std::string_view cgroup, std::string_view mountinfo) {
     if (second == std::string_view::npos) continue;
     const auto controllers = line.substr(first + 1, second - first - 1), group = line.substr(second + 1);
     const auto names = split(controllers, ',');
-    if (line.substr(0, first) == "0" && controllers.empty()) found.v2 = folders(find_mount(mountinfo, "cgroup2"), group);
-    else if (std::find(names.begin(), names.end(), "cpu") != names.end()) found.v1 = folders(find_mount(mountinfo, "cgroup"), group);
+    if (line.substr(0, first) == "0" && controllers.empty())
+      found.v2 = folders(find_mount(mountinfo, "cgroup2"), group);
+    else if (std::find(names.begin(), names.end(), "cpu") != names.end())
+      found.v1 = folders(find_mount(mountinfo, "cgroup"), group);
   }
   return found;
 }
@@ -157,7 +162,8 @@ int usable_cpus() {
   int cpus = affine_cpus();
   const auto cgroup = read_file("/proc/self/cgroup"), mountinfo = read_file("/proc/self/mountinfo");
   if (cgroup && mountinfo)
-    if (const auto granted = granted_cpus(*cgroup, *mountinfo, read_file); granted && *granted < cpus) cpus = static_cast<int>(*granted);
+    if (const auto granted = granted_cpus(*cgroup, *mountinfo, read_file); granted && *granted < cpus)
+      cpus = static_cast<int>(*granted);
   return std::max(1, cpus);
 #else
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));

@@ -10,8 +10,8 @@
 
 namespace secateur {
 
-// The smaller of the affinity mask's CPUs (a cpuset is part of it) and the CPU time that the control groups grant, whole
-// CPUs rounded down; at least 1. Asked of the system at every call: a mask may change.
+// The smaller of the affinity mask's CPUs (a cpuset is part of it) and the CPU time that the control groups grant,
+// whole CPUs rounded down; at least 1. Asked of the system at every call: a mask may change.
 int usable_cpus();
 
 // ---- its parts, for tests ----
@@ -19,7 +19,8 @@ int usable_cpus();
 // Contents of a file; nothing where it cannot be read.
 using ReadFile = std::function<std::optional<std::string>(const std::string& path)>;
 
-// CPUs that the control groups grant, the tightest of all that hold; nothing where there is no limit. Version 2: `cpu.max`
+// CPUs that the control groups grant, the tightest of all that hold; nothing where there is no limit. Version 2:
+// `cpu.max`
 // ("150000 100000", "max 100000"), version 1: `cpu.cfs_quota_us` (-1: none) and `cpu.cfs_period_us`.
 //   cgroup, mountinfo: contents of /proc/self/cgroup and /proc/self/mountinfo
 std::optional<double> granted_cpus(std::string_view cgroup, std::string_view mountinfo, const ReadFile& read);

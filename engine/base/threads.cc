@@ -40,16 +40,16 @@ void watch_forks() {
 
 }  // namespace
 
-// Ranges of tasks, one per thread. A thread takes from its own first and then from the others': on a busy machine a worker
-// that the system has not let run yet must not hold up the rest. A place in a range carries the number of the call it
-// belongs to, so that a worker that wakes late finds nothing to take.
+// Ranges of tasks, one per thread. A thread takes from its own first and then from the others': on a busy machine a
+// worker that the system has not let run yet must not hold up the rest. A place in a range carries the number of the
+// call it belongs to, so that a worker that wakes late finds nothing to take.
 struct alignas(64) Range {
   std::atomic<uint64_t> next{0};  // call << 32 | task
   std::atomic<uint32_t> end{0};
 };
 
 struct Threads::State {
-  std::atomic<uint32_t> epoch{0};  // number of the call
+  std::atomic<uint32_t> epoch{0};    // number of the call
   std::atomic<uint32_t> pending{0};  // its tasks that are not done
   std::atomic<bool> stop{false};
   // Written only while no task of any call is open: who has taken a task of a call sees that call's.
@@ -65,7 +65,8 @@ struct Threads::State {
     while (place >> 32 == now) {
       const auto task = static_cast<uint32_t>(place);
       if (task >= range.end.load(std::memory_order_acquire)) return -1;
-      if (range.next.compare_exchange_weak(place, place + 1, std::memory_order_acq_rel, std::memory_order_acquire)) return task;
+      if (range.next.compare_exchange_weak(place, place + 1, std::memory_order_acq_rel, std::memory_order_acquire))
+        return task;
     }
     return -1;
   }
@@ -127,7 +128,8 @@ std::mutex& Threads::turn() {
   Turn* turn = turn_.load();
   if (turn->forks != g_forks.load()) {
     auto fresh = std::make_unique<Turn>();
-    // The old one is left behind: destroying a locked mutex is undefined. On failure `turn` becomes the other's new one.
+    // The old one is left behind: destroying a locked mutex is undefined. On failure `turn` becomes the other's new
+    // one.
     if (turn_.compare_exchange_strong(turn, fresh.get())) turn = fresh.release();
   }
   return turn->mutex;
@@ -158,8 +160,10 @@ void Threads::run(uint32_t tasks, Call call, void* fn) {
   s.epoch.notify_all();
   s.work(0, now);
   for (int spins = 0; spins < kSpins && s.pending.load(std::memory_order_acquire) != 0; ++spins) pause();
-  // Asleep, not yielding: a thread that yields on a busy machine is given back the CPU milliseconds after the last task.
-  for (uint32_t left; (left = s.pending.load(std::memory_order_acquire)) != 0;) s.pending.wait(left, std::memory_order_acquire);
+  // Asleep, not yielding: a thread that yields on a busy machine is given back the CPU milliseconds after the last
+  // task.
+  for (uint32_t left; (left = s.pending.load(std::memory_order_acquire)) != 0;)
+    s.pending.wait(left, std::memory_order_acquire);
 }
 
 FlushDenormals::FlushDenormals() {

@@ -1,6 +1,6 @@
-// A pool of worker threads for one session: spin shortly, then park. Each thread has a range of tasks and helps with the
-// others' when it is done; what is computed depends on the task's index only, never on timing or on who does it. Kernels
-// give each task the same arithmetic for any pool size.
+// A pool of worker threads for one session: spin shortly, then park. Each thread has a range of tasks and helps with
+// the others' when it is done; what is computed depends on the task's index only, never on timing or on who does it.
+// Kernels give each task the same arithmetic for any pool size.
 #pragma once
 
 #include <atomic>
@@ -28,7 +28,8 @@ class Threads {
   std::mutex& turn();
 
   // Calls fn(task, worker) once for each task = 0..tasks-1; worker = 0..size()-1 says who calls, for scratch memory.
-  // Returns when all are done. fn must not throw. Not reentrant: one parallel() at a time per pool (a session holds turn()).
+  // Returns when all are done. fn must not throw. Not reentrant: one parallel() at a time per pool (a session holds
+  // turn()).
   template <class Fn>
   void parallel(int64_t tasks, Fn&& fn) {
     if (n_ == 1 || tasks <= 1 || tasks > INT32_MAX) {
@@ -36,7 +37,9 @@ class Threads {
       return;
     }
     using F = std::remove_reference_t<Fn>;
-    run(static_cast<uint32_t>(tasks), [](void* f, int64_t task, int worker) { (*static_cast<F*>(f))(task, worker); }, const_cast<void*>(static_cast<const void*>(&fn)));
+    run(
+        static_cast<uint32_t>(tasks), [](void* f, int64_t task, int worker) { (*static_cast<F*>(f))(task, worker); },
+        const_cast<void*>(static_cast<const void*>(&fn)));
   }
 
  private:

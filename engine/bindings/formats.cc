@@ -71,7 +71,8 @@ void bind_formats(nb::module_& m) {
     const auto type = static_cast<secateur::DType>(dtype);
     uint64_t n = secateur::dtype_size(type);
     for (int64_t d : dims) n *= static_cast<uint64_t>(d);
-    if (secateur::dtype_size(type) == 0 || n != data.size()) throw secateur::UsageError("dtype, shape and data disagree");
+    if (secateur::dtype_size(type) == 0 || n != data.size())
+      throw secateur::UsageError("dtype, shape and data disagree");
     secateur::sct::CodedTensor coded;
     {
       nb::gil_scoped_release free;
@@ -83,7 +84,8 @@ void bind_formats(nb::module_& m) {
   m.def("sct_decode_tensor", [](int dtype, std::vector<int64_t> dims, nb::bytes stream) {
     std::vector<uint8_t> data;
     const secateur::sct::Earlier none;
-    const size_t used = secateur::sct::decode_tensor(static_cast<secateur::DType>(dtype), dims, view(stream), data, none, secateur::sct::kNewest);
+    const size_t used = secateur::sct::decode_tensor(static_cast<secateur::DType>(dtype), dims, view(stream), data,
+                                                     none, secateur::sct::kNewest);
     return nb::make_tuple(to_bytes(data), used);
   });
   m.def("sct_encode_prime", [](const std::vector<nb::bytes>& networks) {

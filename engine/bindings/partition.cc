@@ -94,8 +94,8 @@ class File {
     return counts;
   }
 
-  nb::bytes extract(const std::vector<std::string>& nodes, const std::vector<std::string>& inputs, const std::vector<std::string>& outputs,
-                    const nb::dict& types, const nb::dict& given) const {
+  nb::bytes extract(const std::vector<std::string>& nodes, const std::vector<std::string>& inputs,
+                    const std::vector<std::string>& outputs, const nb::dict& types, const nb::dict& given) const {
     Part part;
     part.inputs = inputs;
     part.outputs = outputs;
@@ -160,7 +160,8 @@ void bind_partition(nb::module_& m) {
       // {initializer of two axes or more: its number of elements}
       .def("weights", &File::weights)
       // The nodes named, as an ONNX file; `types` of inner values and `given` constants as above.
-      .def("extract", &File::extract, nb::arg("nodes"), nb::arg("inputs"), nb::arg("outputs"), nb::arg("types"), nb::arg("given"))
+      .def("extract", &File::extract, nb::arg("nodes"), nb::arg("inputs"), nb::arg("outputs"), nb::arg("types"),
+           nb::arg("given"))
       // Sizes to try for the free axes of the inputs: [{input: shape}].
       .def("guesses", &File::guesses)
       // The whole model with all that its nodes make as its outputs, and these shapes of inputs: {input: shape}.

@@ -45,19 +45,30 @@ bool format_is(const char* format, size_t itemsize, DType t) {
   if (format[0] == 0 || format[1] != 0 || itemsize != dtype_size(t)) return false;
   const char c = format[0];
   switch (t) {
-    case DType::kFloat: return c == 'f';
-    case DType::kDouble: return c == 'd';
-    case DType::kFloat16: return c == 'e';
-    case DType::kBool: return c == '?';
-    case DType::kInt8: return c == 'b';
-    case DType::kUInt8: return c == 'B';
-    case DType::kInt16: return c == 'h';
-    case DType::kUInt16: return c == 'H';
+    case DType::kFloat:
+      return c == 'f';
+    case DType::kDouble:
+      return c == 'd';
+    case DType::kFloat16:
+      return c == 'e';
+    case DType::kBool:
+      return c == '?';
+    case DType::kInt8:
+      return c == 'b';
+    case DType::kUInt8:
+      return c == 'B';
+    case DType::kInt16:
+      return c == 'h';
+    case DType::kUInt16:
+      return c == 'H';
     case DType::kInt32:
-    case DType::kInt64: return c == 'i' || c == 'l' || c == 'q';
+    case DType::kInt64:
+      return c == 'i' || c == 'l' || c == 'q';
     case DType::kUInt32:
-    case DType::kUInt64: return c == 'I' || c == 'L' || c == 'Q';
-    default: return false;
+    case DType::kUInt64:
+      return c == 'I' || c == 'L' || c == 'Q';
+    default:
+      return false;
   }
 }
 
@@ -83,7 +94,8 @@ Choice choice(const PyChoice& c) {
 Known py_choices(const std::vector<std::pair<std::string, Choice>>& choices) {
   Known all;
   for (const auto& [name, c] : choices)
-    all.emplace_back(name, PyChoice{c.kernel, {c.tile.rows, c.tile.chunk, c.tile.block, c.tile.form}, c.us, tune_name(c.by)});
+    all.emplace_back(name,
+                     PyChoice{c.kernel, {c.tile.rows, c.tile.chunk, c.tile.block, c.tile.form}, c.us, tune_name(c.by)});
   return all;
 }
 
@@ -98,7 +110,9 @@ Tuner tuner(const std::string& tune, const Known& known, const std::vector<Saved
   return t;
 }
 
-std::string repr_type(nb::handle h) { return nb::cast<std::string>(nb::handle(reinterpret_cast<PyObject*>(Py_TYPE(h.ptr()))).attr("__name__")); }
+std::string repr_type(nb::handle h) {
+  return nb::cast<std::string>(nb::handle(reinterpret_cast<PyObject*>(Py_TYPE(h.ptr()))).attr("__name__"));
+}
 
 // A model's bytes, or an mmap.mmap that its owner has no more use for: its pages are dropped while they are read.
 class Source {
@@ -108,7 +122,9 @@ class Source {
     view_.held = true;
     if (repr_type(model) == "mmap") once_.emplace(bytes());
   }
-  std::span<const uint8_t> bytes() const { return {static_cast<const uint8_t*>(view_.buffer.buf), static_cast<size_t>(view_.buffer.len)}; }
+  std::span<const uint8_t> bytes() const {
+    return {static_cast<const uint8_t*>(view_.buffer.buf), static_cast<size_t>(view_.buffer.len)};
+  }
 
  private:
   View view_;
@@ -117,8 +133,8 @@ class Source {
 
 class PySession {
  public:
-  PySession(nb::object model, int threads, bool sparse, const std::string& tune, const Known& known, const std::vector<Saved>& saved,
-            bool plain_loops, double max_nbytes, double max_work)
+  PySession(nb::object model, int threads, bool sparse, const std::string& tune, const Known& known,
+            const std::vector<Saved>& saved, bool plain_loops, double max_nbytes, double max_work)
       : PySession(Source(model), threads, sparse, tuner(tune, known, saved), plain_loops, {max_nbytes, max_work}) {}
 
   const Session& session() const { return session_; }
@@ -138,7 +154,8 @@ class PySession {
       PyObject* array = PyDict_GetItemWithError(feeds.ptr(), input_names_[i].ptr());
       if (!array) {
         if (PyErr_Occurred()) throw nb::python_error();
-        throw UsageError("run(): input '" + inputs[i].name + "' is missing from feeds; the model's inputs: " + names_of(inputs));
+        throw UsageError("run(): input '" + inputs[i].name +
+                         "' is missing from feeds; the model's inputs: " + names_of(inputs));
       }
       look(inputs[i], array, view[i], dims[i]);
     }
@@ -163,7 +180,10 @@ class PySession {
     const auto dims = session_.declared_dims(batch);
     std::vector<double> seconds;
     std::shared_ptr<const Plan> plan;
-    guarded(dims, [&]() { plan = session_.plan(dims); return 0; });
+    guarded(dims, [&]() {
+      plan = session_.plan(dims);
+      return 0;
+    });
     if (repeats > 0) {
       Session::Lease lease(session_, dims);
       for (size_t i = 0; i < session_.inputs().size(); ++i) fill(lease, i);
@@ -186,7 +206,9 @@ class PySession {
       row["macs"] = s.macs;
       row["n_weights"] = s.n_weights;
       row["nnz"] = s.nnz;
-      row["density"] = s.n_weights ? nb::object(nb::float_(static_cast<double>(s.nnz) / static_cast<double>(s.n_weights))) : nb::none();
+      row["density"] = s.n_weights
+                           ? nb::object(nb::float_(static_cast<double>(s.nnz) / static_cast<double>(s.n_weights)))
+                           : nb::none();
       row["packed_nbytes"] = s.packed_bytes;
       row["predicted_us"] = s.predicted_us < 0 ? nb::none() : nb::object(nb::float_(s.predicted_us));
       row["time_us"] = repeats > 0 ? nb::object(nb::float_(seconds[i] * 1e6)) : nb::none();
@@ -199,7 +221,8 @@ class PySession {
   PySession(const Source& source, int threads, bool sparse, Tuner tuner, bool plain_loops, Limits limits)
       : session_(source.bytes(), threads, sparse, std::move(tuner), plain_loops, limits) {
     empty_ = nb::module_::import_("numpy").attr("empty");
-    for (const auto& in : session_.inputs()) input_names_.push_back(nb::steal<nb::str>(PyUnicode_InternFromString(in.name.c_str())));
+    for (const auto& in : session_.inputs())
+      input_names_.push_back(nb::steal<nb::str>(PyUnicode_InternFromString(in.name.c_str())));
     for (const auto& out : session_.outputs()) {
       output_names_.push_back(nb::steal<nb::str>(PyUnicode_InternFromString(out.name.c_str())));
     }
@@ -225,7 +248,8 @@ class PySession {
     } catch (const FormatError& e) {
       // The shapes came from the caller: the file was read and checked when the session was made.
       std::string s;
-      for (size_t i = 0; i < dims.size(); ++i) s += (i ? ", '" : "'") + session_.inputs()[i].name + "' " + dims_text(dims[i]);
+      for (size_t i = 0; i < dims.size(); ++i)
+        s += (i ? ", '" : "'") + session_.inputs()[i].name + "' " + dims_text(dims[i]);
       throw UsageError("run(): these input shapes do not fit the model: " + s + "; " + e.what());
     }
   }
@@ -239,7 +263,8 @@ class PySession {
     view.held = true;
     const Py_buffer& b = view.buffer;
     if (!format_is(b.format, static_cast<size_t>(b.itemsize), info.dtype)) {
-      const std::string got = nb::cast<std::string>(nb::steal<nb::str>(PyObject_Str(nb::object(nb::handle(array).attr("dtype")).ptr())));
+      const std::string got =
+          nb::cast<std::string>(nb::steal<nb::str>(PyObject_Str(nb::object(nb::handle(array).attr("dtype")).ptr())));
       throw UsageError("run(): input '" + info.name + "' has dtype " + got + ", expected " + numpy_name(info.dtype) +
                        "; convert it with .astype('" + numpy_name(info.dtype) + "')");
     }
@@ -248,7 +273,8 @@ class PySession {
     for (size_t i = 0; ok && info.has_shape && i < dims.size(); ++i)
       ok = info.shape[i].size < 0 || info.shape[i].size == dims[i];
     if (!ok)
-      throw UsageError("run(): input '" + info.name + "' has shape " + dims_text(dims) + ", expected " + describe(info));
+      throw UsageError("run(): input '" + info.name + "' has shape " + dims_text(dims) + ", expected " +
+                       describe(info));
   }
 
   [[noreturn]] void unknown_feed(nb::handle feeds) {
@@ -256,8 +282,8 @@ class PySession {
       bool known = false;
       for (const auto& name : input_names_) known = known || name.equal(key);
       if (!known)
-        throw UsageError("run(): feeds has an unknown input " + nb::cast<std::string>(nb::repr(key)) + "; the model's inputs: " +
-                         names_of(session_.inputs()));
+        throw UsageError("run(): feeds has an unknown input " + nb::cast<std::string>(nb::repr(key)) +
+                         "; the model's inputs: " + names_of(session_.inputs()));
     }
     throw UsageError("run(): feeds does not match the model's inputs: " + names_of(session_.inputs()));
   }
@@ -273,7 +299,8 @@ class PySession {
       size_t i = 0;
       while (i < output_names_.size() && !output_names_[i].equal(name)) ++i;
       if (i == output_names_.size())
-        throw UsageError("run(): the model has no output " + nb::cast<std::string>(nb::repr(name)) + "; its outputs: " + names_of(session_.outputs()));
+        throw UsageError("run(): the model has no output " + nb::cast<std::string>(nb::repr(name)) +
+                         "; its outputs: " + names_of(session_.outputs()));
       wanted.push_back(i);
     }
     return wanted;
@@ -295,7 +322,8 @@ class PySession {
     for (size_t i = 0; i < v.dims.size(); ++i)
       PyTuple_SET_ITEM(shape.ptr(), static_cast<Py_ssize_t>(i), PyLong_FromLongLong(v.dims[i]));
     nb::handle dtype = dtypes_[static_cast<int>(v.dtype)];
-    if (!dtype.is_valid()) throw UnsupportedError(std::string("output of dtype ") + dtype_name(v.dtype) + ": NumPy has none");
+    if (!dtype.is_valid())
+      throw UnsupportedError(std::string("output of dtype ") + dtype_name(v.dtype) + ": NumPy has none");
     PyObject* args[] = {shape.ptr(), dtype.ptr()};
     nb::object array = nb::steal(PyObject_Vectorcall(empty_.ptr(), args, 2, nullptr));
     if (!array.is_valid()) throw nb::python_error();
@@ -338,14 +366,12 @@ std::vector<NodeArg> node_args(const std::vector<ValueInfo>& infos) {
   for (const auto& info : infos) {
     NodeArg a;
     a.name = info.name;
-    a.type = info.type.empty() ? "tensor(" + std::string(element_text(static_cast<int64_t>(info.dtype))) + ")" : type_text(info.type);
+    a.type = info.type.empty() ? "tensor(" + std::string(element_text(static_cast<int64_t>(info.dtype))) + ")"
+                               : type_text(info.type);
     for (const Dim& d : info.shape) {
-      if (d.size >= 0)
-        a.shape.append(d.size);
-      else if (d.symbol.empty())
-        a.shape.append(nb::none());
-      else
-        a.shape.append(d.symbol);
+      if (d.size >= 0) a.shape.append(d.size);
+      else if (d.symbol.empty()) a.shape.append(nb::none());
+      else a.shape.append(d.symbol);
     }
     args.push_back(std::move(a));
   }
@@ -360,21 +386,25 @@ void bind_session(nb::module_& m) {
       .def_ro("shape", &NodeArg::shape)
       .def_ro("type", &NodeArg::type)
       .def("__repr__", [](const NodeArg& a) {
-        return "NodeArg(name='" + a.name + "', type='" + a.type + "', shape=" + nb::cast<std::string>(nb::repr(a.shape)) + ")";
+        return "NodeArg(name='" + a.name + "', type='" + a.type +
+               "', shape=" + nb::cast<std::string>(nb::repr(a.shape)) + ")";
       });
   nb::class_<PySession>(m, "Session", "A model ready to run.")
-      .def(nb::init<nb::object, int, bool, const std::string&, const Known&, const std::vector<Saved>&, bool, double, double>(),
-           nb::arg("model"), nb::arg("threads") = 0, nb::arg("sparse") = true, nb::arg("tune") = "off", nb::arg("known") = Known(),
-           nb::arg("saved") = std::vector<Saved>(), nb::arg("plain_loops") = true, nb::arg("max_nbytes") = 0.0, nb::arg("max_work") = 0.0)
+      .def(nb::init<nb::object, int, bool, const std::string&, const Known&, const std::vector<Saved>&, bool, double,
+                    double>(),
+           nb::arg("model"), nb::arg("threads") = 0, nb::arg("sparse") = true, nb::arg("tune") = "off",
+           nb::arg("known") = Known(), nb::arg("saved") = std::vector<Saved>(), nb::arg("plain_loops") = true,
+           nb::arg("max_nbytes") = 0.0, nb::arg("max_work") = 0.0)
       .def("run", &PySession::run, nb::arg("output_names").none(), nb::arg("feeds"))
       .def("get_inputs", [](const PySession& s) { return node_args(s.session().inputs()); })
       .def("get_outputs", [](const PySession& s) { return node_args(s.session().outputs()); })
       .def("_explain", &PySession::explain, nb::arg("batch"), nb::arg("repeats"))
-      .def("_decisions", [](PySession& s) {
-        std::vector<Saved> all;
-        for (const SavedPlan& p : s.session().decisions()) all.emplace_back(p.input_dims, py_choices(p.layers));
-        return all;
-      })
+      .def("_decisions",
+           [](PySession& s) {
+             std::vector<Saved> all;
+             for (const SavedPlan& p : s.session().decisions()) all.emplace_back(p.input_dims, py_choices(p.layers));
+             return all;
+           })
       .def("_take_timed", [](PySession& s) { return py_choices(s.session().take_timed()); })
       .def_prop_ro("n_timed", [](PySession& s) { return s.session().n_timed(); })
       .def_prop_ro("threads", [](const PySession& s) { return s.session().threads(); })
@@ -389,7 +419,8 @@ void bind_session(nb::module_& m) {
         nb::dict file;
         file["ir_version"] = graph.ir_version;
         nb::dict opsets;
-        for (const auto& [domain, version] : graph.opsets) opsets[domain.empty() ? "ai.onnx" : domain.c_str()] = version;
+        for (const auto& [domain, version] : graph.opsets)
+          opsets[domain.empty() ? "ai.onnx" : domain.c_str()] = version;
         file["opsets"] = opsets;
         file["n_nodes"] = graph.nodes.size();
         nb::list rows;
@@ -435,7 +466,8 @@ void bind_session(nb::module_& m) {
   m.def("cpu_name", []() { return cpu().name; });
   // What timings and plans hold for: their costs and their tilings follow from it.
   m.def("machine", []() {
-    return cpu().name + ", " + isa_name(selected_isa()) + ", L1 " + std::to_string(cpu().l1d_bytes) + ", L2 " + std::to_string(cpu().l2_bytes);
+    return cpu().name + ", " + isa_name(selected_isa()) + ", L1 " + std::to_string(cpu().l1d_bytes) + ", L2 " +
+           std::to_string(cpu().l2_bytes);
   });
   m.def("supported_operators", []() { return supported_operators(); });
 }

@@ -77,7 +77,8 @@ void refuse(const std::string& what, const Node* node = nullptr) {
 }
 
 void check_text(const std::string& text, const char* what, const Node* node = nullptr) {
-  if (text.find('\0') != std::string::npos) refuse(std::string(what) + " holds a zero byte, which .sct does not store", node);
+  if (text.find('\0') != std::string::npos)
+    refuse(std::string(what) + " holds a zero byte, which .sct does not store", node);
   if (text.size() > 65536) refuse(std::string(what) + " is longer than 65536 bytes", node);
 }
 
@@ -98,7 +99,8 @@ void check_storable(const Graph& g) {
   for (const auto* list : {&g.inputs, &g.outputs}) {
     for (const ValueInfo& v : *list) {
       check_text(v.name, "an input or output name");
-      if (dtype_size(v.dtype) == 0) refuse("'" + v.name + "' is " + dtype_name(v.dtype) + "; .sct stores numbers and booleans only");
+      if (dtype_size(v.dtype) == 0)
+        refuse("'" + v.name + "' is " + dtype_name(v.dtype) + "; .sct stores numbers and booleans only");
       if (v.shape.size() > 16) refuse("'" + v.name + "' has more than 16 axes");
       for (const Dim& d : v.shape) check_text(d.symbol, "a dimension name");
     }
@@ -116,7 +118,8 @@ void check_storable(const Graph& g) {
     if (!n.overload.empty()) refuse("an overload of a function, which .sct does not store", &n);
     for (const auto& [name, a] : n.attrs) {
       check_text(name, "an attribute name", &n);
-      if (std::holds_alternative<Raw>(a.value)) refuse("attribute '" + name + "' is a subgraph, a type or strings, which .sct does not store", &n);
+      if (std::holds_alternative<Raw>(a.value))
+        refuse("attribute '" + name + "' is a subgraph, a type or strings, which .sct does not store", &n);
       if (name.empty()) refuse("an attribute without a name", &n);
       if (a.value.index() > 7) refuse("attribute '" + name + "' is of a kind the graph stream has no code for", &n);
       if (const auto* s = std::get_if<std::string>(&a.value)) check_text(*s, "an attribute's text", &n);
@@ -171,7 +174,8 @@ Graph canonical(const Graph& graph) {
     for (ValueInfo& v : *list) {
       if (!v.has_shape) v.shape.clear();
       for (Dim& d : v.shape) {
-        if (d.size < 0) d.size = -1; else d.symbol.clear();
+        if (d.size < 0) d.size = -1;
+        else d.symbol.clear();
       }
     }
   }
@@ -193,7 +197,8 @@ Graph canonical(const Graph& graph) {
   }
   for (const ValueInfo& v : graph.outputs)
     if (const auto it = where.find(v.name); it != where.end()) only_factor[it->second] = false;
-  for (size_t i = 0; i < used.size(); ++i) if (!used[i]) order.push_back(i);
+  for (size_t i = 0; i < used.size(); ++i)
+    if (!used[i]) order.push_back(i);
   for (size_t i : order) {
     g.initializers.push_back(graph.initializers[i]);
     Tensor& t = g.initializers.back();

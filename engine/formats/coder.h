@@ -10,7 +10,7 @@
 
 namespace secateur::sct {
 
-inline constexpr int kWindow = 56;                             // bits of low and range
+inline constexpr int kWindow = 56;  // bits of low and range
 inline constexpr uint64_t kTop = uint64_t{1} << kWindow;
 inline constexpr uint64_t kBottom = uint64_t{1} << (kWindow - 8);  // range stays in [kBottom, kTop]
 inline constexpr uint64_t kMask = kTop - 1;

@@ -28,7 +28,8 @@ using Bytes = std::vector<uint8_t>;
 using Span = std::span<const uint8_t>;
 
 constexpr uint8_t kMagic[3] = {'S', 'C', 'T'};
-constexpr int kMajor = sct::kNewest, kMinor = 0;  // every version from 1.0 to it is read; the oldest that will do is written
+constexpr int kMajor = sct::kNewest,
+              kMinor = 0;  // every version from 1.0 to it is read; the oldest that will do is written
 constexpr size_t kHeader = 5;
 constexpr uint8_t kSectioned = 1;              // flag: streams lie in sections, each with its length and checksum
 constexpr uint8_t kExact = 2;                  // flag: the first part is a skeleton, not a graph
@@ -45,7 +46,8 @@ struct Source {  // a tensor to be written
   Span data;
 };
 
-// ---- writing ---------------------------------------------------------------------------------------------------------
+// ---- writing
+// ---------------------------------------------------------------------------------------------------------
 
 void put_u32(Bytes& out, uint32_t x) {
   for (int i = 0; i < 4; ++i) out.push_back(static_cast<uint8_t>(x >> (8 * i)));
@@ -57,7 +59,8 @@ void put_varint(Bytes& out, uint64_t x) {
 
 bool is_one_value(const Source& t) {
   const size_t size = dtype_size(t.dtype);
-  return t.data.size() > size && std::equal(t.data.begin() + static_cast<ptrdiff_t>(size), t.data.end(), t.data.begin());
+  return t.data.size() > size &&
+         std::equal(t.data.begin() + static_cast<ptrdiff_t>(size), t.data.end(), t.data.begin());
 }
 
 // Codes the tensors one after the other; one that has the bytes of an earlier one points back at it.
@@ -71,7 +74,8 @@ std::vector<Bytes> code_tensors(const std::vector<Source>& tensors, int* version
     const auto [known, is_new] = first.try_emplace(bytes, coded.size());
     Bytes best;
     sct::Sketch sketch;
-    if (!is_new && !bytes.empty()) best = sct::encode_same(t.dtype, t.dims, past.tensors, coded.size() - known->second).bytes;
+    if (!is_new && !bytes.empty())
+      best = sct::encode_same(t.dtype, t.dims, past.tensors, coded.size() - known->second).bytes;
     if (best.empty() || bytes.size() <= kCheap || is_one_value(t)) {
       sketch = sct::sketch_of(t.dtype, t.data);
       sct::CodedTensor own = sct::encode_tensor(t.dtype, t.dims, t.data, past, sketch);
@@ -131,7 +135,8 @@ Bytes assemble(const Bytes& first, const std::vector<Source>& tensors, uint8_t f
   return out;
 }
 
-// ---- reading ---------------------------------------------------------------------------------------------------------
+// ---- reading
+// ---------------------------------------------------------------------------------------------------------
 
 [[noreturn]] void fail(const std::string& what, size_t at) { throw FormatError(what, static_cast<int64_t>(at)); }
 
@@ -144,8 +149,8 @@ class Parts {
     major_ = bytes[3] >> 4;
     minor_ = bytes[3] & 15;
     if (major_ > kMajor) {
-      fail(".sct version " + std::to_string(major_) + "." + std::to_string(minor_) + " is newer than this reader (" + std::to_string(kMajor) +
-               "." + std::to_string(kMinor) + "); update secateur",
+      fail(".sct version " + std::to_string(major_) + "." + std::to_string(minor_) + " is newer than this reader (" +
+               std::to_string(kMajor) + "." + std::to_string(kMinor) + "); update secateur",
            3);
     }
     if (major_ < 1) fail("damaged .sct file: version 0 does not exist", 3);
@@ -154,7 +159,8 @@ class Parts {
     exact_ = bytes[4] & kExact;
     end_ = bytes.size() - (sectioned_ ? 0 : 4);
     stop_ = sectioned_ ? at_ : end_;
-    if (!sectioned_ && u32(end_) != sct::crc32(bytes.first(end_))) fail("damaged .sct file: the checksum does not match", end_);
+    if (!sectioned_ && u32(end_) != sct::crc32(bytes.first(end_)))
+      fail("damaged .sct file: the checksum does not match", end_);
   }
 
   int major() const { return major_; }
@@ -221,10 +227,10 @@ class Parts {
   Span bytes_;
   int major_ = 0, minor_ = 0;
   bool sectioned_ = false, exact_ = false;
-  size_t at_ = kHeader;   // next byte
-  size_t stop_ = 0;       // where the open section ends; with none open, where the next begins
-  size_t guarded_ = 0;    // first byte no checksum covered yet
-  size_t end_ = 0;        // behind the last stream
+  size_t at_ = kHeader;  // next byte
+  size_t stop_ = 0;      // where the open section ends; with none open, where the next begins
+  size_t guarded_ = 0;   // first byte no checksum covered yet
+  size_t end_ = 0;       // behind the last stream
 };
 
 Span as_span(const std::string& s) { return {reinterpret_cast<const uint8_t*>(s.data()), s.size()}; }
@@ -239,10 +245,11 @@ void add_section(std::vector<SectionInfo>* sections, const char* kind, size_t nb
 
 // Adds what a tensor decodes to and refuses what nobody could mean.
 void account(uint64_t& decoded, const Tensor& t, uint64_t limit, size_t file, size_t at) {
-  decoded += static_cast<uint64_t>(checked_numel(t.dims, dtype_size(t.dtype), "tensor '" + t.name + "'")) * dtype_size(t.dtype);
+  decoded += static_cast<uint64_t>(checked_numel(t.dims, dtype_size(t.dtype), "tensor '" + t.name + "'")) *
+             dtype_size(t.dtype);
   if (decoded > limit) {
-    fail("this .sct file decodes to " + std::to_string(decoded) + " bytes or more, the limit is " + std::to_string(limit) +
-             "; raise the limit if you trust the file",
+    fail("this .sct file decodes to " + std::to_string(decoded) + " bytes or more, the limit is " +
+             std::to_string(limit) + "; raise the limit if you trust the file",
          at);
   }
   if (!plausible(decoded, file)) {
@@ -254,8 +261,11 @@ void account(uint64_t& decoded, const Tensor& t, uint64_t limit, size_t file, si
 void read_tensor(Parts& parts, Tensor& t, sct::Earlier& earlier, std::vector<SectionInfo>* sections) {
   SectionInfo info;
   const bool first_version = parts.major() == 1;
-  const auto read = [&](Span span) { return sct::decode_tensor(t.dtype, t.dims, span, t.data, earlier, parts.major(), &info.report); };
-  if (first_version || t.numel() > 0) parts.next(read); else read({});
+  const auto read = [&](Span span) {
+    return sct::decode_tensor(t.dtype, t.dims, span, t.data, earlier, parts.major(), &info.report);
+  };
+  if (first_version || t.numel() > 0) parts.next(read);
+  else read({});
   earlier.push_back(t.data);
   if (!sections) return;
   info.name = t.name;
@@ -300,13 +310,15 @@ struct Skeleton {
   Tensor rest;  // of a long skeleton of version 2: what lies behind the modelled bytes
 };
 
-Skeleton read_skeleton(Parts& parts, sct::Earlier& earlier, size_t file, uint64_t limit, std::vector<SectionInfo>* sections) {
+Skeleton read_skeleton(Parts& parts, sct::Earlier& earlier, size_t file, uint64_t limit,
+                       std::vector<SectionInfo>* sections) {
   Skeleton s;
   parts.next([&](Span span) {
     sct::Decoder decoder(span);
     uint64_t size = 0;
     sct::code_sizes(decoder, s.full_size, size);
-    if (s.full_size > limit || !plausible(s.full_size, file)) throw FormatError("damaged skeleton: the file would be too large");
+    if (s.full_size > limit || !plausible(s.full_size, file))
+      throw FormatError("damaged skeleton: the file would be too large");
     if (parts.major() == 1) {
       sct::GraphModels models = sct::primed_models();
       sct::decode_skeleton_1(decoder, s.bytes, size, models.fields);
@@ -368,7 +380,10 @@ std::vector<uint8_t> pack_exact(std::span<const uint8_t> onnx) {
   Bytes skeleton;
   std::vector<Source> sources;
   size_t from = 0;
-  const auto keep = [&](size_t to) { skeleton.insert(skeleton.end(), onnx.begin() + static_cast<ptrdiff_t>(from), onnx.begin() + static_cast<ptrdiff_t>(to)); };
+  const auto keep = [&](size_t to) {
+    skeleton.insert(skeleton.end(), onnx.begin() + static_cast<ptrdiff_t>(from),
+                    onnx.begin() + static_cast<ptrdiff_t>(to));
+  };
   for (const sct::Cut& cut : sct::find_cuts(onnx)) {
     const size_t size = static_cast<size_t>(cut.tensor.numel()) * dtype_size(cut.tensor.dtype);
     keep(cut.at);
@@ -408,7 +423,8 @@ std::vector<SectionInfo> sections(Span bytes, uint64_t limit) {
   std::vector<SectionInfo> all;
   Parts parts(bytes);
   add_section(&all, "header", kHeader);
-  if (parts.exact()) read_exact(parts, bytes.size(), limit, &all); else read_graph(parts, bytes.size(), limit, &all);
+  if (parts.exact()) read_exact(parts, bytes.size(), limit, &all);
+  else read_graph(parts, bytes.size(), limit, &all);
   size_t known = 0;
   for (const SectionInfo& s : all) known += s.report.nbytes;
   add_section(&all, "checksum", bytes.size() - known);

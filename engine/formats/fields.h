@@ -29,7 +29,8 @@ class SlotTable {
     if (2 * (used_ + more) <= slots_.size()) return;
     std::vector<Slot> old(slots_.size() * 2);
     old.swap(slots_);
-    for (const Slot& s : old) if (s.name != 0) at(s.name) = s;
+    for (const Slot& s : old)
+      if (s.name != 0) at(s.name) = s;
   }
   // Valid until reserve() is called again.
   Bit* find(uint64_t name) {

@@ -23,7 +23,7 @@ namespace secateur::sct {
 inline constexpr uint64_t kMaxDecisions = uint64_t{1} << 26;  // binary decisions of one graph stream
 inline constexpr size_t kMaxString = 1 << 16;
 inline constexpr uint64_t kMaxRank = 16;
-inline constexpr uint64_t kMaxList = 1 << 16;  // nodes' inputs, outputs, attribute lists
+inline constexpr uint64_t kMaxList = 1 << 16;            // nodes' inputs, outputs, attribute lists
 inline constexpr uint64_t kMaxSize = uint64_t{1} << 40;  // one axis
 
 // What the models remember between graphs: the priming networks pass through one of these.
@@ -58,15 +58,46 @@ class GraphCoder {
  private:
   static constexpr bool kEnc = C::kEncoding;
   enum Tag : uint64_t {
-    kIr = 1, kOpset, kDomain, kInput, kOutput, kDtype, kHasShape, kRank, kFree, kSize, kSymbol, kMore, kOp, kNewOp,
-    kInputs, kRef, kOutputs, kOut, kAttr, kNewAttr, kKind, kInt, kFloat, kText, kList, kInit, kSame, kDim, kExtra, kCount
+    kIr = 1,
+    kOpset,
+    kDomain,
+    kInput,
+    kOutput,
+    kDtype,
+    kHasShape,
+    kRank,
+    kFree,
+    kSize,
+    kSymbol,
+    kMore,
+    kOp,
+    kNewOp,
+    kInputs,
+    kRef,
+    kOutputs,
+    kOut,
+    kAttr,
+    kNewAttr,
+    kKind,
+    kInt,
+    kFloat,
+    kText,
+    kList,
+    kInit,
+    kSame,
+    kDim,
+    kExtra,
+    kCount
   };
   using Names = std::initializer_list<uint64_t>;
-  struct Slot { Tensor* attribute; };
+  struct Slot {
+    Tensor* attribute;
+  };
 
   [[noreturn]] static void damaged(const char* what) { throw FormatError(std::string("damaged graph: ") + what); }
 
-  // ---- binary decisions ----------------------------------------------------------------------------------------------
+  // ---- binary decisions
+  // ----------------------------------------------------------------------------------------------
   int flag(int bit, const std::array<uint64_t, kMaxContexts>& names, int count, int group) {
     if (++decisions_ > kMaxDecisions) damaged("too long");
     return m_.fields.code(c_, bit, names, count, group);
@@ -123,15 +154,14 @@ class GraphCoder {
     uint64_t matched = 1;
     for (;;) {
       const uint64_t guess = pointer < like.size() ? static_cast<uint8_t>(like[pointer]) : 0;
-      const std::array<uint64_t, kMaxContexts> names = {
-          hash(kText, kind),
-          hash(kText, 1, last[0]),
-          hash(kText, 2, last[0], last[1]),
-          hash(kText, 3, last[0], last[1], last[2]),
-          hash(kText, 4, last[0], last[1], last[2], last[3], last[4]),
-          hash(kText, 5, tag, last[0], last[1]),
-          hash(kText, 6, guess, matched, tag),
-          hash(kText, 7, whole)};
+      const std::array<uint64_t, kMaxContexts> names = {hash(kText, kind),
+                                                        hash(kText, 1, last[0]),
+                                                        hash(kText, 2, last[0], last[1]),
+                                                        hash(kText, 3, last[0], last[1], last[2]),
+                                                        hash(kText, 4, last[0], last[1], last[2], last[3], last[4]),
+                                                        hash(kText, 5, tag, last[0], last[1]),
+                                                        hash(kText, 6, guess, matched, tag),
+                                                        hash(kText, 7, whole)};
       const unsigned want = kEnc && out.size() < value.size() ? static_cast<uint8_t>(value[out.size()]) : 0;
       uint64_t node = 1;
       for (int i = 7; i >= 0; --i) {
@@ -159,14 +189,17 @@ class GraphCoder {
     }
   }
 
-  // ---- parts of the graph --------------------------------------------------------------------------------------------
+  // ---- parts of the graph
+  // --------------------------------------------------------------------------------------------
   void opsets(Graph& g) {
     const uint64_t n = count_of(g.opsets.size(), kMaxList, {kOpset});
     auto it = g.opsets.begin();
     for (uint64_t i = 0; i < n; ++i) {
       const std::string domain = text(kEnc ? it->first : "", kDomain, 0, "");
-      const auto version = static_cast<int64_t>(number(kEnc ? static_cast<uint64_t>(it->second) : 0, {hash(kOpset, domain.empty())}));
-      if constexpr (kEnc) ++it; else g.opsets[domain] = version;
+      const auto version =
+          static_cast<int64_t>(number(kEnc ? static_cast<uint64_t>(it->second) : 0, {hash(kOpset, domain.empty())}));
+      if constexpr (kEnc) ++it;
+      else g.opsets[domain] = version;
     }
   }
 
@@ -198,7 +231,8 @@ class GraphCoder {
           d.symbol = text(d.symbol, kSymbol, a, symbol_);
           symbol_ = d.symbol;
         } else {
-          d.size = static_cast<int64_t>(number(static_cast<uint64_t>(d.size), {hash(kSize, tag, a), hash(kSize, tag, a, last_size_)}));
+          d.size = static_cast<int64_t>(
+              number(static_cast<uint64_t>(d.size), {hash(kSize, tag, a), hash(kSize, tag, a, last_size_)}));
           last_size_ = static_cast<uint64_t>(d.size);
         }
       }
@@ -218,7 +252,8 @@ class GraphCoder {
     return value;
   }
   static uint64_t find(const std::vector<std::string>& words, const std::string& w) {
-    for (size_t i = 0; i < words.size(); ++i) if (words[i] == w) return i + 2;
+    for (size_t i = 0; i < words.size(); ++i)
+      if (words[i] == w) return i + 2;
     return 1;
   }
 
@@ -235,7 +270,8 @@ class GraphCoder {
                                 last_rows_, a == 0 ? -1 : t.dims[a - 1]};
       uint64_t same = 0;
       if constexpr (kEnc) {
-        for (uint64_t j = 0; j < 4 && same == 0; ++j) if (known[j] == t.dims[a]) same = j + 1;
+        for (uint64_t j = 0; j < 4 && same == 0; ++j)
+          if (known[j] == t.dims[a]) same = j + 1;
       }
       same = symbol(same, 3, {hash(kSame, a, rank), hash(kSame, a, rank, where)});
       if (same > 4) damaged("bad axis");
@@ -243,7 +279,8 @@ class GraphCoder {
         t.dims[a] = known[same - 1];
         if (t.dims[a] < 0) damaged("bad axis");
       } else {
-        t.dims[a] = static_cast<int64_t>(number(static_cast<uint64_t>(t.dims[a]), {hash(kDim, a, rank), hash(kDim, a, rank, where)}));
+        t.dims[a] = static_cast<int64_t>(
+            number(static_cast<uint64_t>(t.dims[a]), {hash(kDim, a, rank), hash(kDim, a, rank, where)}));
       }
       if (static_cast<uint64_t>(t.dims[a]) > kMaxSize) damaged("an axis is too long");
       if (t.dims[a] != 0 && total > kMaxSize / static_cast<uint64_t>(t.dims[a])) damaged("a tensor is too large");
@@ -266,7 +303,7 @@ class GraphCoder {
     std::unordered_map<std::string, size_t> constant;      // name -> initializer
     std::unordered_map<std::string, uint64_t> result;      // graph outputs
     std::vector<std::string> activations;
-    std::vector<size_t> constants;                         // used so far, by first use
+    std::vector<size_t> constants;  // used so far, by first use
     for (auto& v : g.inputs) activations.push_back(v.name);
     if constexpr (kEnc) {
       for (size_t i = 0; i < g.initializers.size(); ++i) constant[g.initializers[i].name] = i;
@@ -343,8 +380,9 @@ class GraphCoder {
         } else {
           if (out >= 2 && out - 2 >= g.outputs.size()) damaged("unknown output");
           // Inner values get a provisional name no file can hold; name_values() replaces it.
-          std::string name = out == 0 ? "" : out == 1 ? std::string("\0", 1) + std::to_string(k) + (s ? "_" + std::to_string(s) : "")
-                                                      : g.outputs[out - 2].name;
+          std::string name = out == 0   ? ""
+                             : out == 1 ? std::string("\0", 1) + std::to_string(k) + (s ? "_" + std::to_string(s) : "")
+                                        : g.outputs[out - 2].name;
           if (out > 0) activations.push_back(name);
           node.outputs.push_back(std::move(name));
         }
@@ -397,7 +435,8 @@ class GraphCoder {
     const uint32_t x = std::bit_cast<uint32_t>(value);
     uint32_t out = 0;
     for (uint64_t i = 0; i < 4; ++i) {
-      out = out << 8 | static_cast<uint32_t>(symbol(x >> (24 - 8 * i) & 255, 8, {hash(kFloat, i, out), hash(kFloat, where, i, out)}));
+      out = out << 8 | static_cast<uint32_t>(
+                           symbol(x >> (24 - 8 * i) & 255, 8, {hash(kFloat, i, out), hash(kFloat, where, i, out)}));
     }
     return std::bit_cast<float>(out);
   }
@@ -405,10 +444,18 @@ class GraphCoder {
   void attribute(Attribute& a, uint64_t where, uint64_t id) {
     const uint64_t kind = symbol(a.value.index(), 3, {hash(kKind, id)});
     switch (kind) {
-      case 0: a.value = std::monostate{}; return;
-      case 1: a.value = real(kEnc ? std::get<1>(a.value) : 0, where); return;
-      case 2: a.value = whole(kEnc ? std::get<2>(a.value) : 0, {hash(kInt, id), hash(kInt, where)}); return;
-      case 3: a.value = text(kEnc ? std::get<3>(a.value) : "", kText, where, ""); return;
+      case 0:
+        a.value = std::monostate{};
+        return;
+      case 1:
+        a.value = real(kEnc ? std::get<1>(a.value) : 0, where);
+        return;
+      case 2:
+        a.value = whole(kEnc ? std::get<2>(a.value) : 0, {hash(kInt, id), hash(kInt, where)});
+        return;
+      case 3:
+        a.value = text(kEnc ? std::get<3>(a.value) : "", kText, where, "");
+        return;
       case 4: {
         if constexpr (!kEnc) a.value = std::make_shared<Tensor>();
         Tensor* t = std::get<4>(a.value).get();
@@ -417,7 +464,8 @@ class GraphCoder {
         order_.push_back({t});
         return;
       }
-      case 5: return list<5, float>(a, where, [&](float v, uint64_t, float) { return real(v, where); });
+      case 5:
+        return list<5, float>(a, where, [&](float v, uint64_t, float) { return real(v, where); });
       case 6:
         return list<6, int64_t>(a, where, [&](int64_t v, uint64_t i, int64_t last) {
           return whole(v, {hash(kInt, id, zigzag(last)), hash(kInt, where, i), hash(kInt, where, i, zigzag(last))});
@@ -426,7 +474,8 @@ class GraphCoder {
         return list<7, std::string>(a, where, [&](const std::string& v, uint64_t, const std::string& last) {
           return text(v, kText, where, last);
         });
-      default: damaged("unknown attribute kind");
+      default:
+        damaged("unknown attribute kind");
     }
   }
 
@@ -474,7 +523,8 @@ class GraphCoder {
     std::unordered_set<std::string> used;
     for (size_t k = 0; k < g.nodes.size(); ++k) {
       Node& node = g.nodes[k];
-      const auto own = std::find_if(node.inputs.begin(), node.inputs.end(), [&](const auto& name) { return constants.count(name) > 0; });
+      const auto own = std::find_if(node.inputs.begin(), node.inputs.end(),
+                                    [&](const auto& name) { return constants.count(name) > 0; });
       if (own != node.inputs.end()) node.name = own->substr(0, own->rfind('.'));
       if (node.name.empty()) node.name = node.op + "_" + std::to_string(k);
       if (used.count(node.name)) node.name += "_" + std::to_string(k);

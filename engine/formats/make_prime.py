@@ -194,10 +194,10 @@ def networks() -> list[Net]:
 
 def main() -> None:
     """Writes prime.inc and prime_count.inc beside this file."""
-    native = importlib.import_module("secateur.engine._native")
+    native = importlib.import_module("secateur.native._native")
     nets = networks()
     data = native.sct_encode_prime([n.bytes() for n in nets])
-    lines = [", ".join(str(b) for b in data[i : i + 32]) for i in range(0, len(data), 32)]
+    lines = [", ".join(str(b) for b in data[i : i + 24]) for i in range(0, len(data), 24)]
     here = Path(__file__).parent
     here.joinpath("prime.inc").write_text(",\n".join(lines) + "\n")
     here.joinpath("prime_count.inc").write_text(f"{len(nets)}\n")

@@ -1,5 +1,5 @@
-// Tensors that repeat themselves: an element is predicted by what followed, or preceded, its like before (docs/format.md,
-// "Matched elements"). Windowed transforms, tiled rows, masks, tables of whole numbers.
+// Tensors that repeat themselves: an element is predicted by what followed, or preceded, its like before
+// (docs/format.md, "Matched elements"). Windowed transforms, tiled rows, masks, tables of whole numbers.
 #pragma once
 
 #include <bit>
@@ -18,13 +18,13 @@ inline constexpr int64_t kMatchedMax = int64_t{1} << 24;  // elements of the ten
 
 // How a tensor's elements are predicted; what the header of the stream says.
 struct MatchedPlan {
-  int64_t stride = 0;  // elements from one row to the next, 0: no rows
-  int shift = 0;       // floating: zero bits at the end of every pattern
-  bool smooth = false; // what nobody told is coded as its distance from a line or curve through its neighbours
+  int64_t stride = 0;   // elements from one row to the next, 0: no rows
+  int shift = 0;        // floating: zero bits at the end of every pattern
+  bool smooth = false;  // what nobody told is coded as its distance from a line or curve through its neighbours
 };
 
-// Follows one earlier place in steps: forwards, where what came after it should come again, or backwards, where a row is
-// mirrored. `length` counts the hits in a row, `flips` remembers whether signs agreed.
+// Follows one earlier place in steps: forwards, where what came after it should come again, or backwards, where a row
+// is mirrored. `length` counts the hits in a row, `flips` remembers whether signs agreed.
 struct Pointer {
   int64_t at = -1;
   uint32_t length = 0, flips = 0;
@@ -35,11 +35,20 @@ class MatchedCoder {
  public:
   // `x` holds `history` known elements, then the tensor's own (read when encoding, written when decoding).
   MatchedCoder(C& c, const Pattern& type, std::vector<uint64_t>& x, int64_t history, const MatchedPlan& plan)
-      : c_(c), t_(type), x_(x), history_(history), stride_(plan.stride), shift_(plan.shift), smooth_(plan.smooth),
+      : c_(c),
+        t_(type),
+        x_(x),
+        history_(history),
+        stride_(plan.stride),
+        shift_(plan.shift),
+        smooth_(plan.smooth),
         sign_(type.is_float() ? uint64_t{1} << (type.width - 1) : 0),
-        key_(type.width == 8 ? 4 : type.width == 16 ? 3 : 2),
+        key_(type.width == 8    ? 4
+             : type.width == 16 ? 3
+                                : 2),
         fields_(HashedTable(std::clamp<int>(std::bit_width(x.size()) + 5, 12, 22))),
-        columns_(static_cast<size_t>(stride_)), errors_(smooth_ ? std::max<size_t>(1, static_cast<size_t>(stride_)) : 0),
+        columns_(static_cast<size_t>(stride_)),
+        errors_(smooth_ ? std::max<size_t>(1, static_cast<size_t>(stride_)) : 0),
         won_(x.size(), kLiteral) {
     const int bits = std::clamp<int>(std::bit_width(x.size()), 4, 22);
     seen_shift_ = 64 - bits;
@@ -60,7 +69,8 @@ class MatchedCoder {
 
  private:
   static constexpr int kCurves = 6;  // a point, a line, a bend, by 1 and by the stride
-  static constexpr int kPredictors = 8, kPointers = 4;  // forward and mirror by 1, forward and mirror by the stride, then offsets
+  static constexpr int kPredictors = 8,
+                       kPointers = 4;  // forward and mirror by 1, forward and mirror by the stride, then offsets
   static constexpr int kTries = 3;
   static constexpr uint32_t kLong = 15;
   static constexpr uint8_t kLiteral = kPredictors;
@@ -88,9 +98,11 @@ class MatchedCoder {
     }
     if (i_ > 0) from_[6] = i_ - 1;
     if (rows && has(stride_ - 1)) from_[7] = i_ - stride_ + 1;
-    for (int j = 0; j < kPredictors; ++j) if (from_[j] >= 0) says_[j] = magnitude(from_[j]);
+    for (int j = 0; j < kPredictors; ++j)
+      if (from_[j] >= 0) says_[j] = magnitude(from_[j]);
     if (sign_ == 0) arithmetic();
-    for (int j = 0; j < kPredictors; ++j) length_[j] = j < 2 ? row_[j].length : j < kPointers ? (rows ? pointer(j).length : 0) : run_[j];
+    for (int j = 0; j < kPredictors; ++j)
+      length_[j] = j < 2 ? row_[j].length : j < kPointers ? (rows ? pointer(j).length : 0) : run_[j];
   }
 
   // Whole numbers: the last two predictors go on as the row, or the plane, did.
@@ -120,7 +132,8 @@ class MatchedCoder {
       }
       if (best < 0) break;
       unsigned agree = 0;
-      for (int j = 0; j < kPredictors; ++j) agree |= static_cast<unsigned>(from_[j] >= 0 && says_[j] == says_[best]) << j;
+      for (int j = 0; j < kPredictors; ++j)
+        agree |= static_cast<unsigned>(from_[j] >= 0 && says_[j] == says_[best]) << j;
       if (try_one(k, best, agree, want == says_[best])) {
         winner = best;
         value = says_[best];
@@ -131,7 +144,8 @@ class MatchedCoder {
     const bool told = winner != kLiteral;
     if (!told && smooth_) value = curve(x);
     if (!told && !smooth_) value = sign_ ? real(want) : whole(want);
-    if (sign_ && (told || !smooth_)) value |= static_cast<uint64_t>(sign(winner, value, static_cast<int>((x & sign_) != 0))) << (t_.width - 1);
+    if (sign_ && (told || !smooth_))
+      value |= static_cast<uint64_t>(sign(winner, value, static_cast<int>((x & sign_) != 0))) << (t_.width - 1);
     if constexpr (!C::kEncoding) x = value;
     won_[static_cast<size_t>(i_)] = static_cast<uint8_t>(winner);
     recent_ = (recent_ << 4 | static_cast<uint64_t>(winner)) & 0xffff;
@@ -144,9 +158,12 @@ class MatchedCoder {
   int try_one(int k, int j, unsigned agree, int hit) {
     uint64_t shapes = 0;
     for (int p = 0; p < kPointers; ++p) shapes = shapes << 2 | shape(p);
-    const std::array<uint64_t, kMaxContexts> names = {
-        hash(1, k, j, length_[j]),      hash(2, k, agree),          hash(3, k, agree, length_[j], won(1)),
-        hash(4, k, recent_, agree),     hash(5, k, j, won(stride_), won(stride_ - 1)), hash(6, k, j, shapes)};
+    const std::array<uint64_t, kMaxContexts> names = {hash(1, k, j, length_[j]),
+                                                      hash(2, k, agree),
+                                                      hash(3, k, agree, length_[j], won(1)),
+                                                      hash(4, k, recent_, agree),
+                                                      hash(5, k, j, won(stride_), won(stride_ - 1)),
+                                                      hash(6, k, j, shapes)};
     return fields_.code(c_, hit, names, 6, k);
   }
 
@@ -162,17 +179,20 @@ class MatchedCoder {
       }
     }
     names[6] = hash(26, i_ > 0 ? negative(i_ - 1) : 2, i_ > 1 ? negative(i_ - 2) : 2, zero);
-    names[7] = hash(27, has(stride_) ? negative(i_ - stride_) : 2, has(2 * stride_) ? negative(i_ - 2 * stride_) : 2, zero);
+    names[7] =
+        hash(27, has(stride_) ? negative(i_ - stride_) : 2, has(2 * stride_) ? negative(i_ - 2 * stride_) : 2, zero);
     return fields_.code(c_, bit, names, 8, 3);
   }
 
   // A floating magnitude no predictor knew: exponent and three digits from its neighbours', the rest as it is.
   uint64_t real(uint64_t want) {
     const int mantissa = t_.width - 1 - t_.exponent, stop = std::max(mantissa - 3, shift_);
-    const uint64_t west = i_ > 0 ? magnitude(i_ - 1) >> mantissa : 0, north = has(stride_) ? magnitude(i_ - stride_) >> mantissa : 0;
+    const uint64_t west = i_ > 0 ? magnitude(i_ - 1) >> mantissa : 0,
+                   north = has(stride_) ? magnitude(i_ - stride_) >> mantissa : 0;
     uint64_t node = 1;
     for (int b = t_.width - 2; b >= stop; --b) {
-      const std::array<uint64_t, kMaxContexts> names = {hash(40, node), hash(41, node, west), hash(42, node, north), hash(43, node, west, north)};
+      const std::array<uint64_t, kMaxContexts> names = {hash(40, node), hash(41, node, west), hash(42, node, north),
+                                                        hash(43, node, west, north)};
       node = 2 * node + static_cast<uint64_t>(fields_.code(c_, static_cast<int>(want >> b & 1), names, 4, 3));
     }
     const uint64_t top = node & (((uint64_t{1} << (t_.width - 1 - stop)) - 1));
@@ -192,13 +212,15 @@ class MatchedCoder {
       };
       const uint64_t w = part(1), ww = part(2), n = part(stride_), nw = part(stride_ + 1);
       const auto at = static_cast<uint64_t>(b);
-      const std::array<uint64_t, kMaxContexts> base = {hash(60, at), hash(61, at, prefix), hash(62, at, w), hash(63, at, n), hash(64, at, w, n),
-                                                       hash(65, at, w, ww), hash(66, at, n, nw, w), hash(67, at, w, ww, part(3))};
+      const std::array<uint64_t, kMaxContexts> base = {
+          hash(60, at),       hash(61, at, prefix), hash(62, at, w),        hash(63, at, n),
+          hash(64, at, w, n), hash(65, at, w, ww),  hash(66, at, n, nw, w), hash(67, at, w, ww, part(3))};
       uint64_t node = 1;
       for (int k = 7; k >= 0; --k) {
         std::array<uint64_t, kMaxContexts> names;
         for (int j = 0; j < kMaxContexts; ++j) names[j] = hash(base[j], node);
-        node = 2 * node + static_cast<uint64_t>(fields_.code(c_, static_cast<int>(want >> (b + k) & 1), names, kMaxContexts, 3));
+        node = 2 * node +
+               static_cast<uint64_t>(fields_.code(c_, static_cast<int>(want >> (b + k) & 1), names, kMaxContexts, 3));
       }
       prefix = known | (node & 255);
     }
@@ -214,7 +236,8 @@ class MatchedCoder {
     const auto at = [&](int64_t k) { return x_[static_cast<size_t>(i_ - k * s)]; };
     if (points == 1) return at(1);
     if (t_.width == 32 && sign_) {
-      for (int k = 1; k <= points; ++k) if (!plain(at(k))) return at(1);
+      for (int k = 1; k <= points; ++k)
+        if (!plain(at(k))) return at(1);
       const auto f = [&](int64_t k) { return std::bit_cast<float>(static_cast<uint32_t>(at(k))); };
       const auto told = std::bit_cast<uint32_t>(points == 2 ? line(f(1), f(2)) : bend(f(1), f(2), f(3)));
       return plain(told) ? told : at(1);
@@ -253,7 +276,8 @@ class MatchedCoder {
     const uint64_t level = errors[best] / 4;
     int e = 0;
     for (; e < t_.width; ++e) {
-      const std::array<uint64_t, kMaxContexts> names = {hash(80, e, level), hash(81, e, best, errors[best]), hash(82, e, last_length_), hash(83, e)};
+      const std::array<uint64_t, kMaxContexts> names = {hash(80, e, level), hash(81, e, best, errors[best]),
+                                                        hash(82, e, last_length_), hash(83, e)};
       if (!fields_.code(c_, e < length, names, 4, 3)) break;
     }
     uint64_t value = guess[best];
@@ -308,7 +332,8 @@ class MatchedCoder {
       back = hash(back, magnitude(i_ - k * step));
     }
     int32_t& own = table[ahead >> seen_shift_];
-    if (forward.length == 0 && own >= 0 && alike(own, -step, step)) forward = {own + step, 0, flips(own, own - step, step)};
+    if (forward.length == 0 && own >= 0 && alike(own, -step, step))
+      forward = {own + step, 0, flips(own, own - step, step)};
     const int64_t seen = table[back >> seen_shift_];  // read before `own`, which may be the same slot, is written
     if (mirror.length == 0 && seen >= reach + step && alike(seen - reach, step, step)) {
       mirror = {seen - reach - step, 0, flips(seen - reach, seen - reach + step, step)};
@@ -317,7 +342,8 @@ class MatchedCoder {
   }
   // Are the last `key_` elements those at `at`, at + by, ...?
   bool alike(int64_t at, int64_t by, int64_t step) const {
-    for (int64_t k = 0; k < key_; ++k) if (magnitude(at + k * by) != magnitude(i_ - k * step)) return false;
+    for (int64_t k = 0; k < key_; ++k)
+      if (magnitude(at + k * by) != magnitude(i_ - k * step)) return false;
     return true;
   }
   // Did the signs of the last two elements differ from those at `now` and `before`?
@@ -349,7 +375,8 @@ class MatchedCoder {
   Fields<HashedTable> fields_;
   Pointer row_[2];
   std::vector<std::array<Pointer, 2>> columns_;
-  std::vector<int32_t> seen_[2];  // where `key_` magnitudes were last seen, by 1 and by the stride: the place of the last
+  std::vector<int32_t>
+      seen_[2];  // where `key_` magnitudes were last seen, by 1 and by the stride: the place of the last
   Bit trust_[kPredictors][kLong + 1];
   uint32_t run_[kPredictors] = {}, length_[kPredictors] = {};
   int64_t from_[kPredictors];

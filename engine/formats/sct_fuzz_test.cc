@@ -20,7 +20,8 @@ using secateur::Graph;
 using Bytes = std::vector<uint8_t>;
 using Random = std::mt19937_64;
 
-secateur::Tensor tensor(Random& r, const std::string& name, secateur::DType dtype, std::vector<int64_t> dims, double density, int values) {
+secateur::Tensor tensor(Random& r, const std::string& name, secateur::DType dtype, std::vector<int64_t> dims,
+                        double density, int values) {
   secateur::Tensor t;
   t.name = name;
   t.dtype = dtype;
@@ -37,10 +38,12 @@ secateur::Tensor tensor(Random& r, const std::string& name, secateur::DType dtyp
   return t;
 }
 
-// Equal tensors, and one that repeats itself or an earlier one: mirrored, with other signs, transposed, smooth, small types.
+// Equal tensors, and one that repeats itself or an earlier one: mirrored, with other signs, transposed, smooth, small
+// types.
 void add_repeats(Random& r, Graph& g) {
   using secateur::DType;
-  const DType types[] = {DType::kFloat, DType::kFloat16, DType::kDouble, DType::kInt32, DType::kUInt8, DType::kInt16, DType::kInt64, DType::kBool};
+  const DType types[] = {DType::kFloat, DType::kFloat16, DType::kDouble, DType::kInt32,
+                         DType::kUInt8, DType::kInt16,   DType::kInt64,  DType::kBool};
   const DType type = types[r() % 8];
   const int64_t rows = 4 + static_cast<int64_t>(r() % 30), cols = 4 + static_cast<int64_t>(r() % 30);
   secateur::Tensor t = tensor(r, "table", type, {rows, cols}, 1, 1 + static_cast<int>(r() % 2000));
@@ -50,10 +53,10 @@ void add_repeats(Random& r, Graph& g) {
   const uint64_t kind = r() % 5;
   for (int64_t i = 0; i < rows * cols; ++i) {
     const int64_t c = i % cols, row = i / cols;
-    if (kind == 0 && row > 1) copy(i, i - 2 * cols);                    // tiles
-    if (kind == 1 && c > cols / 2) copy(i, i - c + (cols - 1 - c));     // mirrored
-    if (kind == 2 && row > 0 && c > 0) copy(i, i - cols - 1);           // diagonals
-    if (kind == 3 && type == DType::kFloat) {                           // curves
+    if (kind == 0 && row > 1) copy(i, i - 2 * cols);                 // tiles
+    if (kind == 1 && c > cols / 2) copy(i, i - c + (cols - 1 - c));  // mirrored
+    if (kind == 2 && row > 0 && c > 0) copy(i, i - cols - 1);        // diagonals
+    if (kind == 3 && type == DType::kFloat) {                        // curves
       const float v = static_cast<float>(row) * 0.37f + static_cast<float>(c * c) * 1e-3f * (r() % 50 ? 1.0f : 1e38f);
       std::memcpy(place(t, i), &v, 4);
     }
@@ -64,7 +67,8 @@ void add_repeats(Random& r, Graph& g) {
   again.name = "again";
   if (r() % 2) {
     again.dims = {cols, rows};
-    for (int64_t i = 0; i < rows * cols; ++i) std::copy(place(t, i), place(t, i) + size, place(again, i % cols * rows + i / cols));
+    for (int64_t i = 0; i < rows * cols; ++i)
+      std::copy(place(t, i), place(t, i) + size, place(again, i % cols * rows + i / cols));
   }
   if (r() % 2) again.dims = {rows * cols};
   g.initializers.push_back(again);
@@ -101,7 +105,9 @@ std::string with_subgraph(const std::string& onnx, Random& r) {
     const std::string attribute = field(1, "then_branch") + field(6, graph);
     graph = field(1, field(1, "c") + field(2, "y") + field(4, "If") + field(5, attribute) + field(5, attribute));
   }
-  if (r() % 4 == 0) graph += field(10, std::string(1 + r() % 3000, 'x') + std::string("text that comes again and again ") + std::to_string(r()));
+  if (r() % 4 == 0)
+    graph += field(
+        10, std::string(1 + r() % 3000, 'x') + std::string("text that comes again and again ") + std::to_string(r()));
   if (r() % 64 == 0) {  // a skeleton longer than what is modelled
     std::string text;
     while (text.size() < (1 << 20) + 5000) text += "text that comes again and again, as in exports of long loops; ";
@@ -119,7 +125,8 @@ Graph example(Random& r) {
   const DType types[] = {DType::kFloat, DType::kFloat16, DType::kInt8, DType::kInt64, DType::kDouble, DType::kUInt8};
   const auto pick = [&] { return types[r() % 6]; };
   const int rows = 1 + static_cast<int>(r() % 40);
-  g.initializers.push_back(tensor(r, "conv1.weight", pick(), {rows, 1 + static_cast<int64_t>(r() % 8), 3, 3}, 0.2, 1 + static_cast<int>(r() % 9)));
+  g.initializers.push_back(tensor(r, "conv1.weight", pick(), {rows, 1 + static_cast<int64_t>(r() % 8), 3, 3}, 0.2,
+                                  1 + static_cast<int>(r() % 9)));
   g.initializers.push_back(tensor(r, "conv1.bias", pick(), {rows}, 0.8, 5));
   g.initializers.push_back(tensor(r, "fc1.weight", pick(), {10, rows * 4}, 0.05, 3));
   const bool big = r() % 4 == 0;  // rANS, sectioned files; slow to pack
@@ -159,11 +166,22 @@ void mutate(Bytes& b, Random& r) {
   for (uint64_t n = 1 + r() % 4; n > 0 && !b.empty(); --n) {
     const size_t at = r() % b.size();
     switch (r() % 5) {
-      case 0: b[at] ^= static_cast<uint8_t>(1u << (r() % 8)); break;
-      case 1: b[at] = static_cast<uint8_t>(r()); break;
-      case 2: b.erase(b.begin() + static_cast<ptrdiff_t>(at), b.begin() + static_cast<ptrdiff_t>(std::min(b.size(), at + 1 + r() % 20))); break;
-      case 3: b.insert(b.begin() + static_cast<ptrdiff_t>(at), r() % 9, static_cast<uint8_t>(r())); break;
-      case 4: b.resize(at); break;
+      case 0:
+        b[at] ^= static_cast<uint8_t>(1u << (r() % 8));
+        break;
+      case 1:
+        b[at] = static_cast<uint8_t>(r());
+        break;
+      case 2:
+        b.erase(b.begin() + static_cast<ptrdiff_t>(at),
+                b.begin() + static_cast<ptrdiff_t>(std::min(b.size(), at + 1 + r() % 20)));
+        break;
+      case 3:
+        b.insert(b.begin() + static_cast<ptrdiff_t>(at), r() % 9, static_cast<uint8_t>(r()));
+        break;
+      case 4:
+        b.resize(at);
+        break;
     }
   }
 }
@@ -172,7 +190,8 @@ bool same(const Graph& a, const Graph& b) {
   if (a.initializers.size() != b.initializers.size()) return false;
   for (const auto& t : a.initializers) {
     bool found = false;
-    for (const auto& u : b.initializers) found |= t.name == u.name && t.dtype == u.dtype && t.dims == u.dims && t.data == u.data;
+    for (const auto& u : b.initializers)
+      found |= t.name == u.name && t.dtype == u.dtype && t.dims == u.dims && t.data == u.data;
     if (!found) return false;
   }
   return true;
@@ -203,7 +222,7 @@ int main(int argc, char** argv) {
       Bytes b = packed;
       mutate(b, r);
       if (r() % 8 == 0 && b.size() > 4) b[3] = 0x10;  // read by the rules of version 1
-      if (r() % 8) fix_checksum(b);  // most mutants must get past the checksum to be of use
+      if (r() % 8) fix_checksum(b);                   // most mutants must get past the checksum to be of use
       ++files;
       try {
         secateur::unpack_onnx(b, r() % 32 ? uint64_t{1} << 26 : r() % 5000);

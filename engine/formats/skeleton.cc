@@ -14,27 +14,29 @@ struct Child {
   uint64_t field;
   Kind kind;
 };
-constexpr Child kChildren[] = {
-    {Kind::kModel, 7, Kind::kGraph},       {Kind::kGraph, 5, Kind::kTensor},       {Kind::kModel, 25, Kind::kFunction},
-    {Kind::kGraph, 1, Kind::kNode},        {Kind::kGraph, 15, Kind::kSparse},      {Kind::kNode, 5, Kind::kAttribute},
-    {Kind::kAttribute, 5, Kind::kTensor},  {Kind::kAttribute, 6, Kind::kGraph},    {Kind::kAttribute, 10, Kind::kTensor},
-    {Kind::kAttribute, 11, Kind::kGraph},  {Kind::kAttribute, 22, Kind::kSparse},  {Kind::kAttribute, 23, Kind::kSparse},
-    {Kind::kSparse, 1, Kind::kTensor},     {Kind::kSparse, 2, Kind::kTensor},      {Kind::kFunction, 7, Kind::kNode},
-    {Kind::kFunction, 11, Kind::kAttribute}};
+constexpr Child kChildren[] = {{Kind::kModel, 7, Kind::kGraph},       {Kind::kGraph, 5, Kind::kTensor},
+                               {Kind::kModel, 25, Kind::kFunction},   {Kind::kGraph, 1, Kind::kNode},
+                               {Kind::kGraph, 15, Kind::kSparse},     {Kind::kNode, 5, Kind::kAttribute},
+                               {Kind::kAttribute, 5, Kind::kTensor},  {Kind::kAttribute, 6, Kind::kGraph},
+                               {Kind::kAttribute, 10, Kind::kTensor}, {Kind::kAttribute, 11, Kind::kGraph},
+                               {Kind::kAttribute, 22, Kind::kSparse}, {Kind::kAttribute, 23, Kind::kSparse},
+                               {Kind::kSparse, 1, Kind::kTensor},     {Kind::kSparse, 2, Kind::kTensor},
+                               {Kind::kFunction, 7, Kind::kNode},     {Kind::kFunction, 11, Kind::kAttribute}};
 constexpr size_t kChildrenOfVersion1 = 2;
 
-constexpr int kMaxDepth = 64;        // messages inside messages; deeper ones are not looked into
-constexpr uint64_t kCutFrom = 12;    // bytes: what is shorter costs no more in the skeleton
+constexpr int kMaxDepth = 64;      // messages inside messages; deeper ones are not looked into
+constexpr uint64_t kCutFrom = 12;  // bytes: what is shorter costs no more in the skeleton
 constexpr size_t kMaxRankHere = 16;
 
 Kind child(Kind in, uint64_t field, int major) {
   const size_t n = major == 1 ? kChildrenOfVersion1 : std::size(kChildren);
-  for (size_t i = 0; i < n; ++i) if (kChildren[i].in == in && kChildren[i].field == field) return kChildren[i].kind;
+  for (size_t i = 0; i < n; ++i)
+    if (kChildren[i].in == in && kChildren[i].field == field) return kChildren[i].kind;
   return Kind::kOther;
 }
 
-// Reads protobuf fields from bytes in which some payloads may be missing: positions are kept in the whole file, `skipped_`
-// says how many bytes before here are not in the buffer.
+// Reads protobuf fields from bytes in which some payloads may be missing: positions are kept in the whole file,
+// `skipped_` says how many bytes before here are not in the buffer.
 class Walker {
  public:
   Walker(std::span<const uint8_t> bytes, size_t full_size, bool payloads_missing, int major)
@@ -52,7 +54,9 @@ class Walker {
     uint64_t field;
     int wire;
   };
-  [[noreturn]] void fail(const char* what) const { throw FormatError(std::string("damaged ONNX file: ") + what, missing_ ? -1 : static_cast<int64_t>(at_)); }
+  [[noreturn]] void fail(const char* what) const {
+    throw FormatError(std::string("damaged ONNX file: ") + what, missing_ ? -1 : static_cast<int64_t>(at_));
+  }
 
   size_t left() const { return bytes_.size() - (at_ - skipped_); }
   uint64_t varint(size_t end) {
@@ -184,7 +188,9 @@ class Walker {
   }
 
   [[noreturn]] static void refuse_external(const Tensor& t) {
-    throw UnsupportedError("tensor '" + t.name + "': its data lies in another file (external data), which .sct does not follow; save the model as one file first");
+    throw UnsupportedError("tensor '" + t.name +
+                           "': its data lies in another file (external data), which .sct does not follow; save the "
+                           "model as one file first");
   }
 
   std::span<const uint8_t> bytes_;

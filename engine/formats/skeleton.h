@@ -21,7 +21,8 @@ struct Cut {
 // tensors lie in other files.
 std::vector<Cut> find_cuts(std::span<const uint8_t> onnx);
 
-// Walks a skeleton of a .sct file of this major version; `at` counts in the whole file, which is `full_size` bytes long.
+// Walks a skeleton of a .sct file of this major version; `at` counts in the whole file, which is `full_size` bytes
+// long.
 std::vector<Cut> find_cuts_in_skeleton(std::span<const uint8_t> skeleton, size_t full_size, int major);
 
 inline constexpr uint64_t kModelled = 1 << 20;  // bytes of a skeleton; what comes after is stored like a tensor
@@ -114,16 +115,25 @@ void code_skeleton(C& c, std::vector<uint8_t>& bytes, uint64_t size) {
     uint64_t expected = match.expected(bytes), length = std::min<uint64_t>(match.length(), 32);
     bool hit = false;
     if (length >= kSure) {  // one decision for the whole byte: repeats are long, and quick to read
-      const std::array<uint64_t, kNames> names = {hash(112, length), hash(113, expected), hash(114, expected, last[0], last[1])};
+      const std::array<uint64_t, kNames> names = {hash(112, length), hash(113, expected),
+                                                  hash(114, expected, last[0], last[1])};
       hit = fields.code(c, bytes[i] + 256u == expected, names, 3, 3);
-      if (hit) bytes[i] = static_cast<uint8_t>(expected); else expected = length = 0;
+      if (hit) bytes[i] = static_cast<uint8_t>(expected);
+      else expected = length = 0;
     }
     if (!hit) {
-      const std::array<uint64_t, kNames> names = {
-          hash(100, 0), hash(101, last[0]), hash(102, last[0], last[1]), hash(103, last[0], last[1], last[2]),
-          hash(104, last[0], last[1], last[2], last[3]), hash(105, last[0], last[1], last[2], last[3], last[4], last[5]),
-          hash(106, r.word), hash(107, last[1], last[2]), hash(108, expected, length), hash(109, r.word, r.words), 0,
-          hash(110, expected, last[0])};
+      const std::array<uint64_t, kNames> names = {hash(100, 0),
+                                                  hash(101, last[0]),
+                                                  hash(102, last[0], last[1]),
+                                                  hash(103, last[0], last[1], last[2]),
+                                                  hash(104, last[0], last[1], last[2], last[3]),
+                                                  hash(105, last[0], last[1], last[2], last[3], last[4], last[5]),
+                                                  hash(106, r.word),
+                                                  hash(107, last[1], last[2]),
+                                                  hash(108, expected, length),
+                                                  hash(109, r.word, r.words),
+                                                  0,
+                                                  hash(110, expected, last[0])};
       bytes[i] = code_byte(c, fields, bytes[i], names, length == 0 ? 0 : 1, [&](auto& at, uint64_t node, int b) {
         // Without a byte in it: does the match hold?
         const bool agrees = expected != 0 && expected >> (b + 1) == node;

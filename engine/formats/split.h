@@ -33,7 +33,8 @@ inline std::vector<uint32_t> split_frequencies(const std::vector<uint64_t>& coun
   if (sum < kSplitTotal) f[largest] += kSplitTotal - sum;
   while (sum > kSplitTotal) {
     size_t widest = 0;
-    for (size_t s = 0; s < f.size(); ++s) if (f[s] > f[widest]) widest = s;
+    for (size_t s = 0; s < f.size(); ++s)
+      if (f[s] > f[widest]) widest = s;
     const uint32_t less = std::min(sum - kSplitTotal, f[widest] / 2);
     f[widest] -= less;
     sum -= less;
@@ -62,7 +63,8 @@ class SplitWriter {
   std::vector<uint8_t> finish() const {
     std::vector<uint8_t> out;
     out.reserve(4 * kSplitStates + 2 * words_.size());
-    for (uint32_t x : x_) for (int i = 0; i < 4; ++i) out.push_back(static_cast<uint8_t>(x >> (8 * i)));
+    for (uint32_t x : x_)
+      for (int i = 0; i < 4; ++i) out.push_back(static_cast<uint8_t>(x >> (8 * i)));
     for (size_t i = words_.size(); i-- > 0;) {
       out.push_back(static_cast<uint8_t>(words_[i]));
       out.push_back(static_cast<uint8_t>(words_[i] >> 8));
@@ -108,7 +110,8 @@ class SplitReader {
   }
   // All bytes used, all states where the writer began?
   bool clean() const {
-    for (uint32_t x : x_) if (x != kSplitLow) return false;
+    for (uint32_t x : x_)
+      if (x != kSplitLow) return false;
     return at_ == bytes_.size();
   }
 

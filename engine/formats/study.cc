@@ -58,7 +58,8 @@ uint32_t find_scale(const std::vector<uint64_t>& entries) {
     const double d = double(sizes[i]) - sizes[i - 1];
     if (d > 1e-6 * most && (gap == 0 || d < gap)) gap = d;
   }
-  if (gap > 0) for (int j = 1; j <= 4; ++j) guesses.push_back(gap / j);
+  if (gap > 0)
+    for (int j = 1; j <= 4; ++j) guesses.push_back(gap / j);
   for (double guess : guesses) {
     const double q = std::round(most / guess);
     if (q < 1 || q > kGridMax) continue;
@@ -139,10 +140,12 @@ namespace {
 // Entropy of the nonzero magnitudes.
 double bits_of_a_magnitude(const Values& v, uint64_t sign) {
   std::unordered_map<uint64_t, int64_t> counts;
-  for (size_t k = 0; k < v.entries.size(); ++k) if (v.entries[k] & ~sign) counts[v.entries[k] & ~sign] += v.counts[k];
+  for (size_t k = 0; k < v.entries.size(); ++k)
+    if (v.entries[k] & ~sign) counts[v.entries[k] & ~sign] += v.counts[k];
   double total = 0, bits = 0;
   for (const auto& [value, count] : counts) total += static_cast<double>(count);
-  for (const auto& [value, count] : counts) bits += static_cast<double>(count) / total * std::log2(total / static_cast<double>(count));
+  for (const auto& [value, count] : counts)
+    bits += static_cast<double>(count) / total * std::log2(total / static_cast<double>(count));
   return bits;
 }
 
@@ -183,19 +186,22 @@ bool groups_return(const Values& v, std::span<const uint8_t> data, uint64_t sign
 // repeats. A small tensor may be tried for nothing, a large one costs a second.
 constexpr int64_t kSureOfZeros = 65536;
 
-// How often is an element other than the commonest told by the one above, the one up and left, or by going on as the row
-// or plane did, beyond chance?
+// How often is an element other than the commonest told by the one above, the one up and left, or by going on as the
+// row or plane did, beyond chance?
 bool neighbours_tell(const Values& v, std::span<const uint8_t> data, int64_t stride) {
   const auto x = [&](int64_t i) { return load(data.data() + i * (v.type.width / 8), v.type.width); };
   uint64_t common = 0;
-  if (v.few) common = v.entries[static_cast<size_t>(std::max_element(v.counts.begin(), v.counts.end()) - v.counts.begin())];
+  if (v.few)
+    common = v.entries[static_cast<size_t>(std::max_element(v.counts.begin(), v.counts.end()) - v.counts.begin())];
   int64_t asked = 0, told[4] = {};
   double chance = 0;
   const int64_t first = std::max<int64_t>(stride + 1, 2), step = std::max<int64_t>(1, v.n / 50000) | 1;
   for (int64_t i = first; i < v.n; i += step) {
     if (x(i) == common && (v.few ? v.entries.size() > 1 : v.n > kSureOfZeros)) continue;
     ++asked;
-    if (v.few) chance += static_cast<double>(v.counts[static_cast<size_t>(v.index[static_cast<size_t>(i)])]) / static_cast<double>(v.n);
+    if (v.few)
+      chance += static_cast<double>(v.counts[static_cast<size_t>(v.index[static_cast<size_t>(i)])]) /
+                static_cast<double>(v.n);
     if (stride > 0) {
       told[0] += x(i) == x(i - stride);
       told[1] += x(i) == x(i - stride - 1);
@@ -210,11 +216,14 @@ bool neighbours_tell(const Values& v, std::span<const uint8_t> data, int64_t str
 // Lines through the last two, in the row or in the column, come nearer than three fifths of a bit pattern.
 bool lines_tell(const Values& v, std::span<const uint8_t> data, int64_t stride) {
   if (v.type.width < 16 || v.n < 32) return false;
-  const auto key = [&](int64_t i) { return to_key(load(data.data() + i * (v.type.width / 8), v.type.width), v.type, 0); };
+  const auto key = [&](int64_t i) {
+    return to_key(load(data.data() + i * (v.type.width / 8), v.type.width), v.type, 0);
+  };
   int64_t asked = 0, bits[2] = {};
   const int64_t first = std::max<int64_t>(2 * stride, 2), step = std::max<int64_t>(1, v.n / 20000) | 1;
   for (int64_t i = first; i < v.n; i += step) {
-    if (v.n > kSureOfZeros && (load(data.data() + i * (v.type.width / 8), v.type.width) == 0 || key(i) == key(i - 1))) continue;
+    if (v.n > kSureOfZeros && (load(data.data() + i * (v.type.width / 8), v.type.width) == 0 || key(i) == key(i - 1)))
+      continue;
     ++asked;
     for (int j = 0; j < 2; ++j) {
       const int64_t s = j ? stride : 1;

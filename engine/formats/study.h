@@ -16,13 +16,13 @@ inline constexpr int64_t kGridMax = 65536;      // largest whole number on a gri
 struct Values {
   Pattern type;
   int64_t n = 0, nnz = 0;
-  bool few = false;                   // at most kCodebookMax distinct patterns: then the three below are known
-  std::vector<uint64_t> entries;      // distinct patterns in ascending key order, 0 included when present
-  std::vector<int64_t> counts;        // of each entry
-  std::vector<int32_t> index;         // entry of each element
-  int shift = 0;                      // trailing zero bits of all nonzero patterns
-  bool ints_fit = false;              // whole numbers below 2^61
-  uint32_t scale = 0;                 // every value is float32(q * scale); 0 = no such scale found
+  bool few = false;               // at most kCodebookMax distinct patterns: then the three below are known
+  std::vector<uint64_t> entries;  // distinct patterns in ascending key order, 0 included when present
+  std::vector<int64_t> counts;    // of each entry
+  std::vector<int32_t> index;     // entry of each element
+  int shift = 0;                  // trailing zero bits of all nonzero patterns
+  bool ints_fit = false;          // whole numbers below 2^61
+  uint32_t scale = 0;             // every value is float32(q * scale); 0 = no such scale found
 };
 
 // `data`: n elements of the dtype.

@@ -22,22 +22,21 @@ struct Row {
   Layout layout;
   const char* name;
 };
-constexpr Row kLayouts[] = {
-    {Layout::kDense, "dense"}, {Layout::kSparse, "sparse"}, {Layout::kGaps, "gaps"}, {Layout::kNm, "nm"}, {Layout::kBlocks, "blocks"}};
+constexpr Row kLayouts[] = {{Layout::kDense, "dense"},
+                            {Layout::kSparse, "sparse"},
+                            {Layout::kGaps, "gaps"},
+                            {Layout::kNm, "nm"},
+                            {Layout::kBlocks, "blocks"}};
 struct CodecRow {
   Codec codec;
   const char* name;
 };
-constexpr CodecRow kCodecs[] = {{Codec::kRaw, "raw"},
-                                {Codec::kCodebook, "codebook"},
-                                {Codec::kGrid, "grid"},
-                                {Codec::kFields, "fields"},
-                                {Codec::kInts, "ints"},
-                                {Codec::kSplit, "split"},
-                                {Codec::kMatched, "matched"},
-                                {Codec::kSame, "same"}};
+constexpr CodecRow kCodecs[] = {{Codec::kRaw, "raw"},         {Codec::kCodebook, "codebook"}, {Codec::kGrid, "grid"},
+                                {Codec::kFields, "fields"},   {Codec::kInts, "ints"},         {Codec::kSplit, "split"},
+                                {Codec::kMatched, "matched"}, {Codec::kSame, "same"}};
 
-// ---- trying ----------------------------------------------------------------------------------------------------------
+// ---- trying
+// ----------------------------------------------------------------------------------------------------------
 
 struct Best {
   std::vector<uint8_t> bytes;
@@ -47,8 +46,8 @@ struct Best {
 
 class Search {
  public:
-  Search(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data, const Past& past, const Sketch& own, Values& v,
-         double ideal_bits)
+  Search(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data, const Past& past,
+         const Sketch& own, Values& v, double ideal_bits)
       : dtype_(dtype), dims_(dims), data_(data), past_(past), own_(own), v_(v), ideal_bits_(ideal_bits) {}
 
   Best run() {
@@ -155,7 +154,8 @@ class Search {
     int64_t length = 1;
     for (size_t a = dims_.size(); a-- > 1;) {
       length *= dims_[a];
-      if (length > 1 && length < v_.n && length <= kStrideMax && (all.empty() || all.back() != length)) all.push_back(length);
+      if (length > 1 && length < v_.n && length <= kStrideMax && (all.empty() || all.back() != length))
+        all.push_back(length);
     }
     if (all.empty()) return {0};
     std::swap(all.front(), all.back());
@@ -192,7 +192,8 @@ class Search {
   bool splits() const { return v_.type.is_float() && v_.shift <= v_.type.width - 1 - v_.type.exponent; }
 
   bool mixes(const Plan& p) const {
-    return v_.n <= kMixedMax && p.codec != Codec::kSplit && (p.codec != Codec::kCodebook || static_cast<int64_t>(p.entries.size()) <= kMixedCodebookMax);
+    return v_.n <= kMixedMax && p.codec != Codec::kSplit &&
+           (p.codec != Codec::kCodebook || static_cast<int64_t>(p.entries.size()) <= kMixedCodebookMax);
   }
 
   std::vector<Plan> codecs() const {
@@ -253,7 +254,8 @@ class Search {
     if (dims_.size() >= 2 && dims_[0] > 1 && dims_[1] > 1 && affordable()) {
       p.columns_first = true;
       const size_t size = attempt(p);
-      if (size < best) best = size; else p.columns_first = false;
+      if (size < best) best = size;
+      else p.columns_first = false;
     }
     if (dims_.size() != 2 || (!sparse && v_.n > 4096)) return;
     for (bool rows : {false, true}) {
@@ -331,7 +333,8 @@ class Search {
   size_t attempt(const Plan& plan, size_t most = ~size_t{0}) {
     Plan p = plan;
     Encoder e;
-    TensorCoder<Encoder> coder(e, dtype_, dims_, const_cast<uint8_t*>(data_.data()), past_.tensors, kNewest);  // read only when encoding
+    TensorCoder<Encoder> coder(e, dtype_, dims_, const_cast<uint8_t*>(data_.data()), past_.tensors,
+                               kNewest);  // read only when encoding
     coder.run(p);
     std::vector<uint8_t> bytes = e.finish();
     bytes.insert(bytes.end(), p.tail.begin(), p.tail.end());
@@ -366,9 +369,11 @@ int64_t count_elements(const std::vector<int64_t>& dims) {
 }
 
 void describe(TensorReport& r, const Plan& p) {
-  for (const Row& row : kLayouts) if (row.layout == p.layout) r.layout = row.name;
+  for (const Row& row : kLayouts)
+    if (row.layout == p.layout) r.layout = row.name;
   r.version = p.layout == Layout::kBlocks ? kNewest : 2;
-  for (const CodecRow& row : kCodecs) if (row.codec == p.codec) r.codec = row.name;
+  for (const CodecRow& row : kCodecs)
+    if (row.codec == p.codec) r.codec = row.name;
 }
 
 // The ideal: H0 over the kept values, a codebook entry at its full width; all values distinct when they are too many.
@@ -398,8 +403,8 @@ double log2_choose(int64_t n, int64_t k) {
   return (f(n) - f(k) - f(n - k)) / std::log(2.0);
 }
 
-CodedTensor encode_tensor(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data, const Past& past,
-                          const std::vector<uint64_t>& own) {
+CodedTensor encode_tensor(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data,
+                          const Past& past, const std::vector<uint64_t>& own) {
   CodedTensor out;
   const int64_t n = count_elements(dims);
   if (n == 0) {
@@ -418,7 +423,8 @@ CodedTensor encode_tensor(DType dtype, const std::vector<int64_t>& dims, std::sp
 
 namespace {
 
-CodedTensor encode_as(Plan p, DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data, const Earlier& earlier) {
+CodedTensor encode_as(Plan p, DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data,
+                      const Earlier& earlier) {
   CodedTensor out;
   Encoder e;
   TensorCoder<Encoder>(e, dtype, dims, const_cast<uint8_t*>(data.data()), earlier, kNewest).run(p);

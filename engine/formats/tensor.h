@@ -13,11 +13,11 @@ namespace secateur::sct {
 // What was chosen for a tensor and what its ideal coding would cost (DESIGN.md section 5).
 struct TensorReport {
   std::string layout, codec;
-  int version = 2;            // of a file that holds this stream, at least
-  size_t nbytes = 0;          // length of the tensor's stream
-  double bound_bits = 0;      // log2 C(n, nnz) + nnz * H0(values) + bits of the codebook
+  int version = 2;        // of a file that holds this stream, at least
+  size_t nbytes = 0;      // length of the tensor's stream
+  double bound_bits = 0;  // log2 C(n, nnz) + nnz * H0(values) + bits of the codebook
   int64_t n = 0, nnz = 0;
-  int64_t n_values = 0;       // distinct values among the kept ones
+  int64_t n_values = 0;  // distinct values among the kept ones
 };
 
 struct CodedTensor {
@@ -37,8 +37,8 @@ struct Past {
 };
 
 // The shortest coding among those tried. `own` is the tensor's sketch; empty: like no earlier one.
-CodedTensor encode_tensor(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data, const Past& past = {},
-                          const std::vector<uint64_t>& own = {});
+CodedTensor encode_tensor(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data,
+                          const Past& past = {}, const std::vector<uint64_t>& own = {});
 
 // The same, without looking for anything: raw elements.
 CodedTensor encode_tensor_raw(DType dtype, const std::vector<int64_t>& dims, std::span<const uint8_t> data);

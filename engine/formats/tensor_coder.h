@@ -18,38 +18,47 @@
 
 namespace secateur::sct {
 
-// Where the kept values sit and how one is written; the numbers are what the file holds, layouts from kBlocks on behind an
-// escape.
+// Where the kept values sit and how one is written; the numbers are what the file holds, layouts from kBlocks on behind
+// an escape.
 enum class Layout : uint8_t { kDense = 0, kSparse = 1, kGaps = 2, kNm = 3, kBlocks = 4 };
-enum class Codec : uint8_t { kRaw = 0, kCodebook = 1, kGrid = 2, kFields = 3, kInts = 4, kSplit = 5, kMatched = 6, kSame = 7 };
+enum class Codec : uint8_t {
+  kRaw = 0,
+  kCodebook = 1,
+  kGrid = 2,
+  kFields = 3,
+  kInts = 4,
+  kSplit = 5,
+  kMatched = 6,
+  kSame = 7
+};
 
-inline constexpr int64_t kMixedMax = int64_t{1} << 20;   // elements: mixing costs ~0.1 us each
+inline constexpr int64_t kMixedMax = int64_t{1} << 20;  // elements: mixing costs ~0.1 us each
 inline constexpr int64_t kMixedCodebookMax = 256;
-inline constexpr int64_t kRowContexts = 65536;           // rows x entries that get a context of their own
+inline constexpr int64_t kRowContexts = 65536;  // rows x entries that get a context of their own
 
 struct Plan {
   Layout layout = Layout::kDense;
   Codec codec = Codec::kRaw;
-  bool mixed = false;       // contexts are mixed (always for sparse; codebooks may)
+  bool mixed = false;  // contexts are mixed (always for sparse; codebooks may)
   bool columns_first = false;
   bool split_rows = false;  // rank 2: the period cuts axis 0, not axis 1
   int64_t period = 1;
-  int64_t group = 0, kept = 0;           // N:M: kept of group
+  int64_t group = 0, kept = 0;  // N:M: kept of group
   BlockShape blocks;
-  std::vector<uint8_t> inside;           // blocks: 1 for each element of a kept one
+  std::vector<uint8_t> inside;  // blocks: 1 for each element of a kept one
   int64_t nnz = 0;
-  int shift = 0;                         // zero bits at the end of every pattern
-  bool on_grid = false;                  // codebook entries are whole numbers times the scale
+  int shift = 0;         // zero bits at the end of every pattern
+  bool on_grid = false;  // codebook entries are whole numbers times the scale
   uint32_t scale = 0;
-  std::vector<uint64_t> entries;         // codebook, ascending keys (patterns)
-  std::vector<int32_t> index;            // encoder: entry of each element, -1 where pattern 0 is left out
-  bool fast = false;                     // codebook: indices by rANS, as split values are
-  std::vector<uint32_t> frequencies;     // split values: of sign and exponent, or of codebook entries
-  uint64_t split_bytes = 0;              // split values: length of the rANS part
-  uint64_t back = 0;                     // same, matched: the tensor this many before (0: none)
-  bool turned = false;                   // matched: that tensor is read transposed
+  std::vector<uint64_t> entries;      // codebook, ascending keys (patterns)
+  std::vector<int32_t> index;         // encoder: entry of each element, -1 where pattern 0 is left out
+  bool fast = false;                  // codebook: indices by rANS, as split values are
+  std::vector<uint32_t> frequencies;  // split values: of sign and exponent, or of codebook entries
+  uint64_t split_bytes = 0;           // split values: length of the rANS part
+  uint64_t back = 0;                  // same, matched: the tensor this many before (0: none)
+  bool turned = false;                // matched: that tensor is read transposed
   MatchedPlan match;
-  std::vector<uint8_t> tail;             // encoder: bytes that follow the arithmetic stream (raw, split)
+  std::vector<uint8_t> tail;  // encoder: bytes that follow the arithmetic stream (raw, split)
 };
 
 // A tensor as rows x columns x positions: position = place in a convolution kernel or in a flattened map.
@@ -104,10 +113,14 @@ class TensorCoder {
       case Layout::kDense:
         if (p.codec == Codec::kSplit || p.fast) return;
         return p.mixed ? mixed_body<false>(p) : dense_body(p);
-      case Layout::kSparse: return mixed_body<true>(p);
-      case Layout::kGaps: return gaps_body(p);
-      case Layout::kNm: return nm_body(p);
-      case Layout::kBlocks: return inside_body(p);
+      case Layout::kSparse:
+        return mixed_body<true>(p);
+      case Layout::kGaps:
+        return gaps_body(p);
+      case Layout::kNm:
+        return nm_body(p);
+      case Layout::kBlocks:
+        return inside_body(p);
     }
   }
 
@@ -180,7 +193,8 @@ class TensorCoder {
     if (p.mixed && n_ > kMixedMax) damaged("a mixed model on a tensor this large");
     if (p.codec == Codec::kGrid && dtype_ != DType::kFloat) damaged("grid values need float32");
     if (p.codec == Codec::kFields && !t_.is_float()) damaged("field values need a floating type");
-    if (p.codec == Codec::kSplit && (!t_.is_float() || p.mixed || p.layout == Layout::kNm)) damaged("split values need a floating type, dense or with gaps");
+    if (p.codec == Codec::kSplit && (!t_.is_float() || p.mixed || p.layout == Layout::kNm))
+      damaged("split values need a floating type, dense or with gaps");
     if (p.codec == Codec::kInts && t_.is_float()) damaged("integer values need an integer type");
 
     if (p.mixed) {
@@ -189,7 +203,8 @@ class TensorCoder {
         if (dims_.size() == 2) p.split_rows = c_.bit(p.split_rows, 16384);
         const int64_t side = 2 + c_.bits(static_cast<uint32_t>(View::root(p.period) - 2), 3);
         p.period = side * side;
-        if (dims_.empty() || dims_[p.split_rows ? 0 : dims_.size() - 1] % p.period != 0) damaged("period does not divide the axis");
+        if (dims_.empty() || dims_[p.split_rows ? 0 : dims_.size() - 1] % p.period != 0)
+          damaged("period does not divide the axis");
       } else {
         p.period = 1;
         p.split_rows = false;
@@ -231,7 +246,8 @@ class TensorCoder {
   void same(Plan& p) {
     p.back = small_.code(c_, p.back - 1) + 1;
     const auto bytes = earlier(p.back);
-    if (bytes.size() != static_cast<size_t>(n_) * static_cast<size_t>(t_.width / 8)) damaged("it refers to a tensor of another size");
+    if (bytes.size() != static_cast<size_t>(n_) * static_cast<size_t>(t_.width / 8))
+      damaged("it refers to a tensor of another size");
     if constexpr (!kEnc) std::memcpy(data_, bytes.data(), bytes.size());
   }
 
@@ -247,7 +263,8 @@ class TensorCoder {
     if (before.size() % size != 0) damaged("it refers to a tensor of another width");
     if (m.stride >= n_ || m.stride > kStrideMax) damaged("its rows are too long");
     if (n_ > kMatchedMax - known) damaged("matched values on a tensor this large");
-    if (known == n_ && m.stride > 0 && n_ % m.stride == 0) p.turned = c_.bit(p.turned, 16384); else p.turned = false;
+    if (known == n_ && m.stride > 0 && n_ % m.stride == 0) p.turned = c_.bit(p.turned, 16384);
+    else p.turned = false;
     std::vector<uint64_t> x(static_cast<size_t>(known + n_));
     const int64_t rows = p.turned ? n_ / m.stride : 0;
     for (int64_t i = 0; i < known; ++i) {
@@ -272,7 +289,8 @@ class TensorCoder {
     if (p.codec == Codec::kSplit) split_header(p);
   }
 
-  // ---- split values --------------------------------------------------------------------------------------------------
+  // ---- split values
+  // --------------------------------------------------------------------------------------------------
   int mantissa() const { return t_.width - 1 - t_.exponent; }
 
   void split_header(Plan& p) {
@@ -291,7 +309,9 @@ class TensorCoder {
     p.split_bytes = Uint{}.code(c_, p.split_bytes);
   }
 
-  size_t split_symbols(const Plan& p) const { return p.codec == Codec::kSplit ? size_t{2} << t_.exponent : p.entries.size(); }
+  size_t split_symbols(const Plan& p) const {
+    return p.codec == Codec::kSplit ? size_t{2} << t_.exponent : p.entries.size();
+  }
   int split_bits(const Plan& p) const { return p.codec == Codec::kSplit ? mantissa() - p.shift : 0; }
 
   static bool kept(const Plan& p, int64_t i, uint64_t x) {
@@ -302,7 +322,8 @@ class TensorCoder {
     std::vector<uint64_t> counts(split_symbols(p));
     const bool all = p.layout == Layout::kDense;
     const auto symbol = [&](int64_t i, uint64_t x) {
-      return p.codec == Codec::kSplit ? static_cast<size_t>(x >> mantissa()) : static_cast<size_t>(p.index[static_cast<size_t>(i)]);
+      return p.codec == Codec::kSplit ? static_cast<size_t>(x >> mantissa())
+                                      : static_cast<size_t>(p.index[static_cast<size_t>(i)]);
     };
     for (int64_t i = 0; i < n_; ++i) {
       const uint64_t x = get(i);
@@ -348,7 +369,8 @@ class TensorCoder {
     const bool codebook = p.codec == Codec::kCodebook;
     const auto nnz = static_cast<uint64_t>(p.nnz);
     const uint64_t packed = (nnz * static_cast<uint64_t>(bits) + 7) / 8;
-    if (p.split_bytes > bytes.size() || packed > bytes.size() - p.split_bytes) throw FormatError("truncated: split values end early");
+    if (p.split_bytes > bytes.size() || packed > bytes.size() - p.split_bytes)
+      throw FormatError("truncated: split values end early");
     SplitReader r(p.frequencies, bytes.first(p.split_bytes));
     const uint8_t* from = bytes.data() + p.split_bytes;
     const uint64_t mask = (uint64_t{1} << bits) - 1;
@@ -377,7 +399,8 @@ class TensorCoder {
     while (hi - lo > 1) {
       const int mid = (lo + hi) / 2;
       const auto p = static_cast<uint32_t>(((hi - mid) << 16) / (hi - lo));
-      if (c_.bit(value >= mid, p)) lo = mid; else hi = mid;
+      if (c_.bit(value >= mid, p)) lo = mid;
+      else hi = mid;
     }
     return lo;
   }
@@ -395,7 +418,8 @@ class TensorCoder {
 
   void codebook_header(Plan& p) {
     const uint64_t size = small_.code(c_, kEnc ? p.entries.size() - 1 : 0) + 1;
-    if (size > static_cast<uint64_t>(kCodebookMax) || size > static_cast<uint64_t>(p.nnz)) damaged("codebook too large");
+    if (size > static_cast<uint64_t>(kCodebookMax) || size > static_cast<uint64_t>(p.nnz))
+      damaged("codebook too large");
     if (p.mixed && size > static_cast<uint64_t>(kMixedCodebookMax)) damaged("codebook too large to mix");
     p.entries.resize(size);
     if (dtype_ == DType::kFloat) p.on_grid = c_.bit(p.on_grid, 32768);
@@ -410,7 +434,8 @@ class TensorCoder {
     if constexpr (kEnc) {
       for (uint64_t e : p.entries) negatives += is_negative(e, t_);
     }
-    if (t_.is_signed) negatives = static_cast<uint64_t>(uniform(static_cast<int>(negatives), static_cast<int>(size) + 1));
+    if (t_.is_signed)
+      negatives = static_cast<uint64_t>(uniform(static_cast<int>(negatives), static_cast<int>(size) + 1));
     magnitudes(p, 0, negatives, true);
     magnitudes(p, negatives, size, false);
   }
@@ -427,7 +452,8 @@ class TensorCoder {
         uint64_t cost = 0;
         for (uint64_t i = 1; i < last - first; ++i) {
           const uint64_t step = magnitude(p, at(i - 1)) - magnitude(p, at(i)) - 1;
-          cost += std::min<uint64_t>((step >> k) + 1, kRiceMax) + static_cast<uint64_t>(step >> k >= kRiceMax ? width : k);
+          cost +=
+              std::min<uint64_t>((step >> k) + 1, kRiceMax) + static_cast<uint64_t>(step >> k >= kRiceMax ? width : k);
         }
         if (cost < best) best = cost, rice = k;
       }
@@ -449,7 +475,8 @@ class TensorCoder {
         uint64_t step = kEnc ? now - magnitude(p, at(i)) - 1 : 0;
         uint64_t high = 0;
         while (high < kRiceMax && c_.bit(high < step >> rice, 32768)) ++high;
-        step = high == kRiceMax ? code_raw(c_, step, width) : high << rice | code_raw(c_, step & ((uint64_t{1} << rice) - 1), rice);
+        step = high == kRiceMax ? code_raw(c_, step, width)
+                                : high << rice | code_raw(c_, step & ((uint64_t{1} << rice) - 1), rice);
         if (step >= now) damaged("codebook entry out of range");
         now -= step + 1;
       }
@@ -483,8 +510,8 @@ class TensorCoder {
   static constexpr uint32_t kSymbolStart = 6;  // a codebook's histogram is near flat: do not jump at the first values
 
   // ---- values ------------------------------------------------------------------------------------------------------
-  // The symbols of a codebook as a binary tree: the root parts negative entries from the others, every other node halves.
-  // A node is known by its split point 1 .. size - 1.
+  // The symbols of a codebook as a binary tree: the root parts negative entries from the others, every other node
+  // halves. A node is known by its split point 1 .. size - 1.
   struct Symbols {
     static constexpr int kContexts = 5;
     int size = 0, negatives = 0;
@@ -492,7 +519,9 @@ class TensorCoder {
     std::array<std::vector<Odds>, kContexts> odds;
     std::vector<Mixer<kContexts>> mixers;
 
-    int split(int lo, int hi) const { return lo == 0 && hi == size && negatives > 0 && negatives < size ? negatives : (lo + hi) / 2; }
+    int split(int lo, int hi) const {
+      return lo == 0 && hi == size && negatives > 0 && negatives < size ? negatives : (lo + hi) / 2;
+    }
     // 0 none, 1..4: negative or not, inner or outer half of its side. `symbol` counts from 1, 0 = none.
     int classify(int symbol) const {
       if (symbol == 0) return 0;
@@ -515,7 +544,8 @@ class TensorCoder {
     int lo = 0, hi = s.size;
     while (hi - lo > 1) {
       const int mid = s.split(lo, hi);
-      if (s.base[mid].code(c_, symbol >= mid)) lo = mid; else hi = mid;
+      if (s.base[mid].code(c_, symbol >= mid)) lo = mid;
+      else hi = mid;
     }
     return lo;
   }
@@ -531,7 +561,8 @@ class TensorCoder {
         o[j] = &s.odds[j][static_cast<size_t>(context[j]) * s.size + mid];
         votes[j] = o[j]->vote(kValuePseudo);
       }
-      const int bit = s.mixers[mid].code(c_, symbol >= mid, stretch(s.base[mid].probability()), votes, kValueRate, expected);
+      const int bit =
+          s.mixers[mid].code(c_, symbol >= mid, stretch(s.base[mid].probability()), votes, kValueRate, expected);
       s.base[mid].update(bit);
       for (int j = 0; j < Symbols::kContexts; ++j) {
         o[j]->ones.seen += int64_t{bit} << 16;
@@ -539,7 +570,8 @@ class TensorCoder {
         o[j]->zeros.seen += int64_t{1 - bit} << 16;
         o[j]->zeros.expected += 65536 - expected[j];
       }
-      if (bit) lo = mid; else hi = mid;
+      if (bit) lo = mid;
+      else hi = mid;
     }
     return lo;
   }
@@ -579,7 +611,8 @@ class TensorCoder {
     return x << std::min(shift, left);
   }
 
-  // Whole numbers: zero?, sign, magnitude. 64-bit magnitudes above 2^62 - 2 are not representable (the raw codec holds them).
+  // Whole numbers: zero?, sign, magnitude. 64-bit magnitudes above 2^62 - 2 are not representable (the raw codec holds
+  // them).
   struct Ints {
     Bit zero, sign;
     Uint magnitude;
@@ -623,13 +656,16 @@ class TensorCoder {
         set(i, scaled(q, p.scale));
         return;
       }
-      case Codec::kFields: return set(i, field_value(v.fields, get(i), p.shift));
+      case Codec::kFields:
+        return set(i, field_value(v.fields, get(i), p.shift));
       case Codec::kInts:
         return set(i, static_cast<uint64_t>(int_value(v.ints, to_int(get(i)), zeros_too(p))) & t_.mask());
-      case Codec::kSplit: return set(i, 1);  // a mark; split_read() fills it in
+      case Codec::kSplit:
+        return set(i, 1);  // a mark; split_read() fills it in
       case Codec::kRaw:
       case Codec::kMatched:
-      case Codec::kSame: return;  // whole tensors, never value by value
+      case Codec::kSame:
+        return;  // whole tensors, never value by value
     }
   }
 
@@ -708,7 +744,8 @@ class TensorCoder {
     const int64_t own_rows = codebook ? std::min(v.rows, kRowContexts / symbols.size) : 1;
     if (codebook) {
       const int64_t classes[Symbols::kContexts] = {5, 5, 5, 5, own_rows};
-      for (int j = 0; j < Symbols::kContexts; ++j) symbols.odds[j].resize(static_cast<size_t>(classes[j] * symbols.size));
+      for (int j = 0; j < Symbols::kContexts; ++j)
+        symbols.odds[j].resize(static_cast<size_t>(classes[j] * symbols.size));
       symbols.mixers.assign(static_cast<size_t>(symbols.size), Mixer<Symbols::kContexts>(kValueWeight));
     }
     std::vector<int32_t> symbol(static_cast<size_t>(n_));  // 1 + entry, 0 = empty
@@ -747,10 +784,15 @@ class TensorCoder {
             if (left == 0) {
               here = 0;
             } else if (left < todo) {
-              Rate* rates[kPlaceContexts] = {
-                  &row[r], &place[k * v.size + q], &col[k], &position[q],
-                  &around[(west != 0) | (northwest != 0) << 1 | (v.size > 1 && north != 0) << 2 | (northeast != 0) << 3],
-                  &before[(above != 0) | (above2 != 0) << 1], &kernel, &recent};
+              Rate* rates[kPlaceContexts] = {&row[r],
+                                             &place[k * v.size + q],
+                                             &col[k],
+                                             &position[q],
+                                             &around[(west != 0) | (northwest != 0) << 1 |
+                                                     (v.size > 1 && north != 0) << 2 | (northeast != 0) << 3],
+                                             &before[(above != 0) | (above2 != 0) << 1],
+                                             &kernel,
+                                             &recent};
               std::array<int, kPlaceContexts> votes;
               std::array<uint32_t, kPlaceContexts> expected;
               for (int j = 0; j < kPlaceContexts; ++j) votes[j] = rates[j]->vote(kPlacePseudo[j]);

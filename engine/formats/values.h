@@ -13,33 +13,47 @@ namespace secateur::sct {
 
 // The bit layout of a dtype. Patterns are the element's little-endian bytes as an unsigned number.
 struct Pattern {
-  int width = 32;      // bits
-  int exponent = 8;    // floating types: exponent bits; 0 = whole number
+  int width = 32;    // bits
+  int exponent = 8;  // floating types: exponent bits; 0 = whole number
   bool is_signed = true;
 
   static Pattern of(DType t) {
     switch (t) {
-      case DType::kFloat: return {32, 8, true};
-      case DType::kDouble: return {64, 11, true};
-      case DType::kFloat16: return {16, 5, true};
-      case DType::kBFloat16: return {16, 8, true};
-      case DType::kInt8: return {8, 0, true};
-      case DType::kInt16: return {16, 0, true};
-      case DType::kInt32: return {32, 0, true};
-      case DType::kInt64: return {64, 0, true};
+      case DType::kFloat:
+        return {32, 8, true};
+      case DType::kDouble:
+        return {64, 11, true};
+      case DType::kFloat16:
+        return {16, 5, true};
+      case DType::kBFloat16:
+        return {16, 8, true};
+      case DType::kInt8:
+        return {8, 0, true};
+      case DType::kInt16:
+        return {16, 0, true};
+      case DType::kInt32:
+        return {32, 0, true};
+      case DType::kInt64:
+        return {64, 0, true};
       case DType::kUInt8:
-      case DType::kBool: return {8, 0, false};
-      case DType::kUInt16: return {16, 0, false};
-      case DType::kUInt32: return {32, 0, false};
-      case DType::kUInt64: return {64, 0, false};
-      default: return {0, 0, false};
+      case DType::kBool:
+        return {8, 0, false};
+      case DType::kUInt16:
+        return {16, 0, false};
+      case DType::kUInt32:
+        return {32, 0, false};
+      case DType::kUInt64:
+        return {64, 0, false};
+      default:
+        return {0, 0, false};
     }
   }
   bool is_float() const { return exponent > 0; }
   uint64_t mask() const { return width == 64 ? ~uint64_t{0} : (uint64_t{1} << width) - 1; }
 };
 
-// A monotone map of the top `width - shift` bits of patterns to 0, 1, 2, ...: numeric order (-0 before +0), NaNs outside.
+// A monotone map of the top `width - shift` bits of patterns to 0, 1, 2, ...: numeric order (-0 before +0), NaNs
+// outside.
 inline uint64_t to_key(uint64_t pattern, const Pattern& t, int shift) {
   const uint64_t top = uint64_t{1} << (t.width - 1 - shift);
   const uint64_t x = pattern >> shift;

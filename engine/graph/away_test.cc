@@ -54,7 +54,8 @@ int main() {
   Away away;
   Tensor small = tensor(least - 1, 0.1, 1), full = tensor(least, 0.9, 2), integers = tensor(least, 0.1, 3);
   integers.dtype = DType::kInt32;
-  check(!away.put(small) && !away.put(full) && !away.put(integers) && away.empty(), "small, dense and other tensors stay");
+  check(!away.put(small) && !away.put(full) && !away.put(integers) && away.empty(),
+        "small, dense and other tensors stay");
   std::printf("away: %d failures\n", failures);
   return failures != 0;
 }

@@ -106,8 +106,8 @@ void check_graph(const Graph& graph) {
     const size_t size = dtype_size(t.dtype);
     const int64_t n = checked_numel(t.dims, size, "initializer '" + t.name + "'");
     if (!t.opaque() && static_cast<uint64_t>(n) * size != t.data.size())
-      throw FormatError("initializer '" + t.name + "' holds " + std::to_string(t.data.size()) + " bytes, its shape needs " +
-                        std::to_string(static_cast<uint64_t>(n) * size));
+      throw FormatError("initializer '" + t.name + "' holds " + std::to_string(t.data.size()) +
+                        " bytes, its shape needs " + std::to_string(static_cast<uint64_t>(n) * size));
   }
   for (const auto& node : graph.nodes) {
     if (node.op.empty()) throw FormatError("node '" + node_label(node) + "' has no operator type");

@@ -10,8 +10,8 @@ namespace secateur {
 // Throws FormatError naming the node or value.
 void check_graph(const Graph& graph);
 
-// Puts nodes that stand before what they read behind it, the others as in the file: ONNX asks writers for that order, and
-// not all keep to it. What reads a value that nobody makes stays where it is, for check_graph().
+// Puts nodes that stand before what they read behind it, the others as in the file: ONNX asks writers for that order,
+// and not all keep to it. What reads a value that nobody makes stays where it is, for check_graph().
 void sort_nodes(Graph& graph);
 
 // Product of dims; throws FormatError("<what>: ...") on a negative dim or when numel * element_size overflows 2^47.

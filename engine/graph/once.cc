@@ -22,7 +22,8 @@ void ReadOnce::taken(const uint8_t* p, size_t n) {
   if (p < current.data() || p + n > current.data() + current.size()) return;
   static const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
   // Whole pages only: what lies beside them is still to be read.
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(p) + page - 1) / page * page, end = reinterpret_cast<uintptr_t>(p + n) / page * page;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(p) + page - 1) / page * page,
+                  end = reinterpret_cast<uintptr_t>(p + n) / page * page;
   if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 #else
   (void)p, (void)n;

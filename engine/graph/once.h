@@ -1,5 +1,5 @@
-// A file's bytes that are read once: their pages go back to the system as soon as what they hold was copied out, so that
-// a large model is not in memory twice while it loads.
+// A file's bytes that are read once: their pages go back to the system as soon as what they hold was copied out, so
+// that a large model is not in memory twice while it loads.
 #pragma once
 
 #include <cstddef>

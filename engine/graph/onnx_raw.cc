@@ -28,10 +28,17 @@ void check_tensor(Wire w) {
   std::string_view name;
   while (w.next()) {
     switch (w.field) {
-      case 8: name = w.name("tensor name"); break;
-      case 13: external = true, w.skip(); break;
-      case 14: external = w.integer("data_location") == 1 || external; break;
-      default: w.skip();
+      case 8:
+        name = w.name("tensor name");
+        break;
+      case 13:
+        external = true, w.skip();
+        break;
+      case 14:
+        external = w.integer("data_location") == 1 || external;
+        break;
+      default:
+        w.skip();
     }
   }
   if (external)
@@ -95,15 +102,22 @@ void walk_graph(Wire w, const Scope* outer, std::set<std::string>& captures, int
   define(w, scope);
   while (w.next()) {
     switch (w.field) {
-      case 1: walk_node(w.message("node"), &scope, captures, depth); break;
-      case 5: check_tensor(w.message("initializer")); break;
+      case 1:
+        walk_node(w.message("node"), &scope, captures, depth);
+        break;
+      case 5:
+        check_tensor(w.message("initializer"));
+        break;
       case 12: {  // a result may be an outer value itself
         const std::string_view out = name_in(w.message("graph output"), 1);
         if (!out.empty() && !scope.has(out)) captures.emplace(out);
         break;
       }
-      case 15: check_sparse(w.message("sparse initializer")); break;
-      default: w.skip();
+      case 15:
+        check_sparse(w.message("sparse initializer"));
+        break;
+      default:
+        w.skip();
     }
   }
 }
@@ -112,21 +126,28 @@ void walk_attribute(Wire w, const Scope* scope, std::set<std::string>& captures,
   while (w.next()) {
     switch (w.field) {
       case 5:
-      case 10: check_tensor(w.message("attribute tensor")); break;
+      case 10:
+        check_tensor(w.message("attribute tensor"));
+        break;
       case 6:
-      case 11: walk_graph(w.message("subgraph"), scope, captures, depth + 1); break;
+      case 11:
+        walk_graph(w.message("subgraph"), scope, captures, depth + 1);
+        break;
       case 22:
-      case 23: check_sparse(w.message("sparse tensor")); break;
-      default: w.skip();
+      case 23:
+        check_sparse(w.message("sparse tensor"));
+        break;
+      default:
+        w.skip();
     }
   }
 }
 
 constexpr const char* kElements[kLastDType + 1] = {
-    "unknown", "float",        "uint8",          "int8",       "uint16",         "int16",  "int32",  "int64",  "string",
-    "bool",    "float16",      "double",         "uint32",     "uint64",         "complex64", "complex128", "bfloat16",
-    "float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz", "uint4",   "int4",   "float4e2m1", "float8e8m0",
-    "uint2",   "int2"};
+    "unknown",   "float",      "uint8",      "int8",         "uint16",         "int16",      "int32",
+    "int64",     "string",     "bool",       "float16",      "double",         "uint32",     "uint64",
+    "complex64", "complex128", "bfloat16",   "float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz",
+    "uint4",     "int4",       "float4e2m1", "float8e8m0",   "uint2",          "int2"};
 
 // The element type or inner type of a TypeProto's alternative; what is missing is unknown.
 std::string type_words(Wire w, int depth);
@@ -164,12 +185,23 @@ std::string type_words(Wire w, int depth) {
   std::string text = "unknown";
   while (w.next()) {
     switch (w.field) {
-      case 1: text = "tensor(" + element_of(w.message("tensor type")) + ")"; break;
-      case 4: text = "seq(" + inner_of(w.message("sequence type"), 1, depth) + ")"; break;
-      case 5: text = map_words(w.message("map type"), depth); break;
-      case 8: text = "sparse_tensor(" + element_of(w.message("sparse tensor type")) + ")"; break;
-      case 9: text = "optional(" + inner_of(w.message("optional type"), 1, depth) + ")"; break;
-      default: w.skip();
+      case 1:
+        text = "tensor(" + element_of(w.message("tensor type")) + ")";
+        break;
+      case 4:
+        text = "seq(" + inner_of(w.message("sequence type"), 1, depth) + ")";
+        break;
+      case 5:
+        text = map_words(w.message("map type"), depth);
+        break;
+      case 8:
+        text = "sparse_tensor(" + element_of(w.message("sparse tensor type")) + ")";
+        break;
+      case 9:
+        text = "optional(" + inner_of(w.message("optional type"), 1, depth) + ")";
+        break;
+      default:
+        w.skip();
     }
   }
   return text;
@@ -177,7 +209,9 @@ std::string type_words(Wire w, int depth) {
 
 }  // namespace
 
-void check_attribute(Wire attribute, std::set<std::string>& captures) { walk_attribute(attribute, nullptr, captures, 0); }
+void check_attribute(Wire attribute, std::set<std::string>& captures) {
+  walk_attribute(attribute, nullptr, captures, 0);
+}
 
 void check_function(Wire function) {
   std::set<std::string> none;
@@ -190,7 +224,8 @@ void check_function(Wire function) {
 
 void check_sparse(Wire sparse_tensor) {
   while (sparse_tensor.next()) {
-    if (sparse_tensor.field == 1 || sparse_tensor.field == 2) check_tensor(sparse_tensor.message("sparse tensor's data"));
+    if (sparse_tensor.field == 1 || sparse_tensor.field == 2)
+      check_tensor(sparse_tensor.message("sparse tensor's data"));
     else sparse_tensor.skip();
   }
 }
@@ -200,6 +235,8 @@ std::string type_text(std::string_view type) {
   return type_words(Wire(p, p, p + type.size()), 0);
 }
 
-std::string_view element_text(int64_t data_type) { return kElements[data_type > 0 && data_type <= kLastDType ? data_type : 0]; }
+std::string_view element_text(int64_t data_type) {
+  return kElements[data_type > 0 && data_type <= kLastDType ? data_type : 0];
+}
 
 }  // namespace secateur

@@ -1,5 +1,5 @@
-// What is looked at in the parts of an ONNX file that stay raw: which outer values a subgraph reads, that no tensor in it
-// keeps its data in another file, and how a type is called. Nesting is bounded.
+// What is looked at in the parts of an ONNX file that stay raw: which outer values a subgraph reads, that no tensor in
+// it keeps its data in another file, and how a type is called. Nesting is bounded.
 #pragma once
 
 #include <set>

@@ -42,19 +42,44 @@ Tensor read_tensor(Wire w, const std::string& where) {
   const int64_t start = w.offset();
   while (w.next()) {
     switch (w.field) {
-      case 1: w.each_varint("tensor dims", [&](uint64_t v) { t.dims.push_back(static_cast<int64_t>(v)); }); break;
-      case 2: code = w.integer("tensor data type"); break;
-      case 3: segment = true, w.skip(); break;
-      case 4: w.each_fixed<float>("float_data", [&](float v) { floats.push_back(v); }); break;
-      case 5: w.each_varint("int32_data", [&](uint64_t v) { int32s.push_back(static_cast<int64_t>(v)); }); break;
-      case 7: w.each_varint("int64_data", [&](uint64_t v) { int64s.push_back(static_cast<int64_t>(v)); }); break;
-      case 8: t.name = w.text("tensor name"); break;
-      case 9: raw = w.bytes("raw_data"), has_raw = true; break;
-      case 10: w.each_fixed<double>("double_data", [&](double v) { doubles.push_back(v); }); break;
-      case 11: w.each_varint("uint64_data", [&](uint64_t v) { uint64s.push_back(v); }); break;
-      case 13: external = true, w.skip(); break;
-      case 14: external = w.integer("data_location") == 1 || external; break;
-      default: w.skip();
+      case 1:
+        w.each_varint("tensor dims", [&](uint64_t v) { t.dims.push_back(static_cast<int64_t>(v)); });
+        break;
+      case 2:
+        code = w.integer("tensor data type");
+        break;
+      case 3:
+        segment = true, w.skip();
+        break;
+      case 4:
+        w.each_fixed<float>("float_data", [&](float v) { floats.push_back(v); });
+        break;
+      case 5:
+        w.each_varint("int32_data", [&](uint64_t v) { int32s.push_back(static_cast<int64_t>(v)); });
+        break;
+      case 7:
+        w.each_varint("int64_data", [&](uint64_t v) { int64s.push_back(static_cast<int64_t>(v)); });
+        break;
+      case 8:
+        t.name = w.text("tensor name");
+        break;
+      case 9:
+        raw = w.bytes("raw_data"), has_raw = true;
+        break;
+      case 10:
+        w.each_fixed<double>("double_data", [&](double v) { doubles.push_back(v); });
+        break;
+      case 11:
+        w.each_varint("uint64_data", [&](uint64_t v) { uint64s.push_back(v); });
+        break;
+      case 13:
+        external = true, w.skip();
+        break;
+      case 14:
+        external = w.integer("data_location") == 1 || external;
+        break;
+      default:
+        w.skip();
     }
   }
   const std::string what = where.empty() ? "tensor '" + t.name + "'" : where;
@@ -95,7 +120,8 @@ Tensor read_tensor(Wire w, const std::string& where) {
   t.data.reserve(n * size);
   const auto narrow = [&](int64_t v, int64_t lo, int64_t hi) {
     if (v < lo || v > hi)
-      throw FormatError("ONNX: " + what + ": value " + std::to_string(v) + " does not fit " + dtype_name(t.dtype), start);
+      throw FormatError("ONNX: " + what + ": value " + std::to_string(v) + " does not fit " + dtype_name(t.dtype),
+                        start);
     return v;
   };
   switch (t.dtype) {
@@ -126,12 +152,23 @@ Tensor read_tensor(Wire w, const std::string& where) {
       if (int32s.size() != n) wrong_field();
       for (int64_t v : int32s) {
         switch (t.dtype) {
-          case DType::kInt32: append(t.data, static_cast<int32_t>(narrow(v, INT32_MIN, INT32_MAX))); break;
-          case DType::kInt16: append(t.data, static_cast<int16_t>(narrow(v, INT16_MIN, INT16_MAX))); break;
-          case DType::kInt8: append(t.data, static_cast<int8_t>(narrow(v, INT8_MIN, INT8_MAX))); break;
-          case DType::kUInt8: append(t.data, static_cast<uint8_t>(narrow(v, 0, UINT8_MAX))); break;
-          case DType::kBool: append(t.data, static_cast<uint8_t>(narrow(v, 0, 1))); break;
-          default: append(t.data, static_cast<uint16_t>(narrow(v, 0, UINT16_MAX)));  // uint16, float16, bfloat16 bits
+          case DType::kInt32:
+            append(t.data, static_cast<int32_t>(narrow(v, INT32_MIN, INT32_MAX)));
+            break;
+          case DType::kInt16:
+            append(t.data, static_cast<int16_t>(narrow(v, INT16_MIN, INT16_MAX)));
+            break;
+          case DType::kInt8:
+            append(t.data, static_cast<int8_t>(narrow(v, INT8_MIN, INT8_MAX)));
+            break;
+          case DType::kUInt8:
+            append(t.data, static_cast<uint8_t>(narrow(v, 0, UINT8_MAX)));
+            break;
+          case DType::kBool:
+            append(t.data, static_cast<uint8_t>(narrow(v, 0, 1)));
+            break;
+          default:
+            append(t.data, static_cast<uint16_t>(narrow(v, 0, UINT16_MAX)));  // uint16, float16, bfloat16 bits
         }
       }
   }
@@ -180,14 +217,32 @@ void read_attribute(Wire w, Node& node, std::set<std::string>& captures, const s
   int64_t seen = 0;
   while (w.next()) {
     switch (w.field) {
-      case 1: name = w.text("attribute name"); break;
-      case 2: f = w.fixed<float>("attribute float"), seen = 1; break;
-      case 3: i = w.integer("attribute integer"), seen = 2; break;
-      case 4: s = std::string(w.bytes("attribute string")), seen = 3; break;
-      case 5: tensor = std::make_shared<Tensor>(read_tensor(w.message("attribute tensor"), where + ", attribute '" + name + "'")), seen = 4; break;
-      case 7: w.each_fixed<float>("attribute floats", [&](float v) { floats.push_back(v); }), seen = 6; break;
-      case 8: w.each_varint("attribute ints", [&](uint64_t v) { ints.push_back(static_cast<int64_t>(v)); }), seen = 7; break;
-      case 9: strings.emplace_back(w.bytes("attribute strings")), seen = 8; break;
+      case 1:
+        name = w.text("attribute name");
+        break;
+      case 2:
+        f = w.fixed<float>("attribute float"), seen = 1;
+        break;
+      case 3:
+        i = w.integer("attribute integer"), seen = 2;
+        break;
+      case 4:
+        s = std::string(w.bytes("attribute string")), seen = 3;
+        break;
+      case 5:
+        tensor =
+            std::make_shared<Tensor>(read_tensor(w.message("attribute tensor"), where + ", attribute '" + name + "'")),
+        seen = 4;
+        break;
+      case 7:
+        w.each_fixed<float>("attribute floats", [&](float v) { floats.push_back(v); }), seen = 6;
+        break;
+      case 8:
+        w.each_varint("attribute ints", [&](uint64_t v) { ints.push_back(static_cast<int64_t>(v)); }), seen = 7;
+        break;
+      case 9:
+        strings.emplace_back(w.bytes("attribute strings")), seen = 8;
+        break;
       case 6:   // subgraph
       case 10:  // lists of tensors, subgraphs, sparse tensors, types
       case 11:
@@ -199,8 +254,11 @@ void read_attribute(Wire w, Node& node, std::set<std::string>& captures, const s
         raw = true;
         w.skip();
         break;
-      case 20: kind = w.integer("attribute type"); break;
-      default: w.skip();
+      case 20:
+        kind = w.integer("attribute type");
+        break;
+      default:
+        w.skip();
     }
   }
   if (name.empty()) w.fail(where + " has an attribute without a name");
@@ -211,18 +269,32 @@ void read_attribute(Wire w, Node& node, std::set<std::string>& captures, const s
   }
   switch (kind ? kind : seen) {
     case -1:
-    case 0: break;
-    case 1: a.value = f; break;
-    case 2: a.value = i; break;
-    case 3: a.value = std::move(s); break;
+    case 0:
+      break;
+    case 1:
+      a.value = f;
+      break;
+    case 2:
+      a.value = i;
+      break;
+    case 3:
+      a.value = std::move(s);
+      break;
     case 4:
       if (!tensor) w.fail(where + ": attribute '" + name + "' says tensor and holds none");
       a.value = std::move(tensor);
       break;
-    case 6: a.value = std::move(floats); break;
-    case 7: a.value = std::move(ints); break;
-    case 8: a.value = std::move(strings); break;
-    default: w.fail(where + ": attribute '" + name + "' says kind " + std::to_string(kind) + " and holds none");
+    case 6:
+      a.value = std::move(floats);
+      break;
+    case 7:
+      a.value = std::move(ints);
+      break;
+    case 8:
+      a.value = std::move(strings);
+      break;
+    default:
+      w.fail(where + ": attribute '" + name + "' says kind " + std::to_string(kind) + " and holds none");
   }
   if (!node.attrs.emplace(std::move(name), std::move(a)).second) w.fail(where + " has an attribute twice");
 }
@@ -233,14 +305,29 @@ Node read_node(Wire w) {
   std::vector<Wire> attributes;
   while (w.next()) {
     switch (w.field) {
-      case 1: node.inputs.push_back(w.text("node input")); break;
-      case 2: node.outputs.push_back(w.text("node output")); break;
-      case 3: node.name = w.text("node name"); break;
-      case 4: node.op = w.text("operator type"); break;
-      case 5: attributes.push_back(w.message("attribute")); break;
-      case 7: node.domain = w.text("operator domain"); break;
-      case 8: node.overload = w.text("overload"); break;
-      default: w.skip();
+      case 1:
+        node.inputs.push_back(w.text("node input"));
+        break;
+      case 2:
+        node.outputs.push_back(w.text("node output"));
+        break;
+      case 3:
+        node.name = w.text("node name");
+        break;
+      case 4:
+        node.op = w.text("operator type");
+        break;
+      case 5:
+        attributes.push_back(w.message("attribute"));
+        break;
+      case 7:
+        node.domain = w.text("operator domain");
+        break;
+      case 8:
+        node.overload = w.text("overload");
+        break;
+      default:
+        w.skip();
     }
   }
   if (node.domain == "ai.onnx") node.domain.clear();
@@ -259,8 +346,11 @@ Dim read_dim(Wire w) {
         dim.size = w.integer("dimension");
         if (dim.size < -1) w.fail("dimension " + std::to_string(dim.size) + " of a graph input or output is negative");
         break;
-      case 2: dim.symbol = w.text("dimension name"); break;
-      default: w.skip();
+      case 2:
+        dim.symbol = w.text("dimension name");
+        break;
+      default:
+        w.skip();
     }
   }
   if (dim.size >= 0) dim.symbol.clear();
@@ -275,10 +365,8 @@ void read_tensor_type(Wire tensor, ValueInfo& info) {
       info.has_shape = true;
       Wire shape = tensor.message("shape");
       while (shape.next()) {
-        if (shape.field == 1)
-          info.shape.push_back(read_dim(shape.message("dimension")));
-        else
-          shape.skip();
+        if (shape.field == 1) info.shape.push_back(read_dim(shape.message("dimension")));
+        else shape.skip();
       }
       if (info.shape.size() > 64) shape.fail("value '" + info.name + "' has more than 64 dimensions");
     } else {
@@ -309,9 +397,14 @@ ValueInfo read_value_info(Wire w) {
   std::vector<Wire> types;
   while (w.next()) {
     switch (w.field) {
-      case 1: info.name = w.text("value name"); break;
-      case 2: types.push_back(w.message("value type")); break;
-      default: w.skip();
+      case 1:
+        info.name = w.text("value name");
+        break;
+      case 2:
+        types.push_back(w.message("value type"));
+        break;
+      default:
+        w.skip();
     }
   }
   for (const Wire& type : types) read_type(type, info);
@@ -329,9 +422,14 @@ Function read_function(Wire w) {
   check_function(w);
   while (w.next()) {
     switch (w.field) {
-      case 1: f.name = w.text("function name"); break;
-      case 10: f.domain = w.text("function domain"); break;
-      default: w.skip();
+      case 1:
+        f.name = w.text("function name");
+        break;
+      case 10:
+        f.domain = w.text("function domain");
+        break;
+      default:
+        w.skip();
     }
   }
   if (f.domain == "ai.onnx") f.domain.clear();
@@ -342,13 +440,26 @@ void read_graph(Wire w, Graph& graph) {
   std::vector<ValueInfo> inputs;
   while (w.next()) {
     switch (w.field) {
-      case 1: graph.nodes.push_back(read_node(w.message("node"))); break;
-      case 2: graph.name = w.text("graph name"); break;
-      case 5: graph.initializers.push_back(read_tensor(w.message("initializer"), "")); break;
-      case 11: inputs.push_back(read_value_info(w.message("graph input"))); break;
-      case 12: graph.outputs.push_back(read_value_info(w.message("graph output"))); break;
-      case 15: graph.initializers.push_back(read_sparse(w.message("sparse initializer"))); break;
-      default: w.skip();
+      case 1:
+        graph.nodes.push_back(read_node(w.message("node")));
+        break;
+      case 2:
+        graph.name = w.text("graph name");
+        break;
+      case 5:
+        graph.initializers.push_back(read_tensor(w.message("initializer"), ""));
+        break;
+      case 11:
+        inputs.push_back(read_value_info(w.message("graph input")));
+        break;
+      case 12:
+        graph.outputs.push_back(read_value_info(w.message("graph output")));
+        break;
+      case 15:
+        graph.initializers.push_back(read_sparse(w.message("sparse initializer")));
+        break;
+      default:
+        w.skip();
     }
   }
   std::map<std::string_view, int> names;
@@ -367,7 +478,9 @@ Graph read_onnx(std::span<const uint8_t> bytes) {
   bool has_graph = false;
   while (w.next()) {
     switch (w.field) {
-      case 1: graph.ir_version = w.integer("IR version"); break;
+      case 1:
+        graph.ir_version = w.integer("IR version");
+        break;
       case 7:
         if (has_graph) w.fail("a second graph");
         has_graph = true;
@@ -379,20 +492,30 @@ Graph read_onnx(std::span<const uint8_t> bytes) {
         int64_t version = 0;
         while (set.next()) {
           switch (set.field) {
-            case 1: domain = set.text("opset domain"); break;
-            case 2: version = set.integer("opset version"); break;
-            default: set.skip();
+            case 1:
+              domain = set.text("opset domain");
+              break;
+            case 2:
+              version = set.integer("opset version");
+              break;
+            default:
+              set.skip();
           }
         }
         graph.opsets[domain == "ai.onnx" ? std::string() : domain] = version;
         break;
       }
-      case 25: graph.functions.push_back(read_function(w.message("function"))); break;
-      default: w.skip();
+      case 25:
+        graph.functions.push_back(read_function(w.message("function")));
+        break;
+      default:
+        w.skip();
     }
   }
-  if (!has_graph) throw FormatError("ONNX: no graph in the file; is it an ONNX model?", static_cast<int64_t>(bytes.size()));
-  if (graph.ir_version < 1) throw FormatError("ONNX: no IR version in the file; is it an ONNX model?", static_cast<int64_t>(bytes.size()));
+  if (!has_graph)
+    throw FormatError("ONNX: no graph in the file; is it an ONNX model?", static_cast<int64_t>(bytes.size()));
+  if (graph.ir_version < 1)
+    throw FormatError("ONNX: no IR version in the file; is it an ONNX model?", static_cast<int64_t>(bytes.size()));
   if (graph.opsets.empty() && graph.ir_version < 3) graph.opsets[""] = 1;  // files of before there were opsets
   if (graph.opsets.empty()) throw FormatError("ONNX: no opset version in the file", static_cast<int64_t>(bytes.size()));
   sort_nodes(graph);

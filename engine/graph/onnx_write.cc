@@ -9,7 +9,8 @@
 namespace secateur {
 namespace {
 
-// Message fields are written in the order of their numbers; lengths need the content first, so messages nest as strings.
+// Message fields are written in the order of their numbers; lengths need the content first, so messages nest as
+// strings.
 class Message {
  public:
   void varint(int field, uint64_t x) {
@@ -75,16 +76,29 @@ Message attribute(const std::string& name, const Attribute& a) {
   Message m;
   m.text(1, name);
   switch (a.value.index()) {
-    case 1: m.real(2, std::get<1>(a.value)); break;
-    case 2: m.integer(3, std::get<2>(a.value)); break;
-    case 3: m.text(4, std::get<3>(a.value)); break;
-    case 4: write_tensor(m, 5, *std::get<4>(a.value)); break;
-    case 5: m.reals(7, std::get<5>(a.value)); break;
-    case 6: m.integers(8, std::get<6>(a.value)); break;
+    case 1:
+      m.real(2, std::get<1>(a.value));
+      break;
+    case 2:
+      m.integer(3, std::get<2>(a.value));
+      break;
+    case 3:
+      m.text(4, std::get<3>(a.value));
+      break;
+    case 4:
+      write_tensor(m, 5, *std::get<4>(a.value));
+      break;
+    case 5:
+      m.reals(7, std::get<5>(a.value));
+      break;
+    case 6:
+      m.integers(8, std::get<6>(a.value));
+      break;
     case 7:
       for (const auto& s : std::get<7>(a.value)) m.text(9, s);
       break;
-    default: break;
+    default:
+      break;
   }
   if (const int type = kTypes[a.value.index()]) m.varint(20, static_cast<uint64_t>(type));
   return m;
@@ -136,7 +150,8 @@ std::string write_onnx(const Graph& g) {
   uint64_t size = 0;
   for (const Tensor& t : g.initializers) size += t.data.size();
   if (size > (uint64_t{1} << 31) - (1 << 20)) {
-    throw UnsupportedError("the model's tensors take " + std::to_string(size) + " bytes; one ONNX file holds less than 2 GiB");
+    throw UnsupportedError("the model's tensors take " + std::to_string(size) +
+                           " bytes; one ONNX file holds less than 2 GiB");
   }
   Message graph;
   graph.reserve(size + (size >> 6) + 65536);  // else it is copied each time it grows
@@ -144,9 +159,15 @@ std::string write_onnx(const Graph& g) {
   graph.text(2, g.name.empty() ? "main_graph" : g.name);
   for (const Tensor& t : g.initializers) {
     switch (t.form) {
-      case Tensor::Form::kDense: write_tensor(graph, 5, t); break;
-      case Tensor::Form::kMessage: graph.text(5, text(t)); break;
-      case Tensor::Form::kSparseMessage: graph.text(15, text(t)); break;
+      case Tensor::Form::kDense:
+        write_tensor(graph, 5, t);
+        break;
+      case Tensor::Form::kMessage:
+        graph.text(5, text(t));
+        break;
+      case Tensor::Form::kSparseMessage:
+        graph.text(15, text(t));
+        break;
     }
   }
   for (const ValueInfo& v : g.inputs) graph.message(11, value_info(v));

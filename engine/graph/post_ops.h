@@ -33,29 +33,29 @@ struct RowsFirst {
 };
 
 struct PostOps {
-  int64_t layer = -1;                      // index of the file's node this one came from
-  std::string why;                         // a layer's: why it is computed as it is
-  std::string refused;                     // why no rule rewrote it (kRefusedDomain)
+  int64_t layer = -1;   // index of the file's node this one came from
+  std::string why;      // a layer's: why it is computed as it is
+  std::string refused;  // why no rule rewrote it (kRefusedDomain)
 
   // Of layers in float32, sums and norms: the activation behind, then (Conv) the 2x2 max pool behind that.
   std::optional<FusedActivation> act;
   bool pool = false;
-  RowsFirst rows_first;                    // Attention
-  int64_t spatial = 0;                     // Flatten: it must find this many pixels in an image; 0: any
-  bool ceil_to_shrink = false;             // Resize of opset 10
-  std::optional<float> most;               // DynamicQuantizeLinear: a Relu before it, with this upper bound
+  RowsFirst rows_first;         // Attention
+  int64_t spatial = 0;          // Flatten: it must find this many pixels in an image; 0: any
+  bool ceil_to_shrink = false;  // Resize of opset 10
+  std::optional<float> most;    // DynamicQuantizeLinear: a Relu before it, with this upper bound
 
   // Of nodes of the domain "secateur" (passes.h), quantizers for the last two.
   enum class Result { kBytes, kFloat, kSums };
   Result result = Result::kBytes;
-  bool dynamic = false;                    // zero point and scale of x come while running
-  bool gelu = false;                       // before the result is quantized
-  Steps x, other;                          // operands: x; the second of a sum, or a layer's residual
-  Requantized y, sum;                      // the result; a layer's with its residual
-  std::string op;                          // ONNX's operator, where one here stands for several
+  bool dynamic = false;  // zero point and scale of x come while running
+  bool gelu = false;     // before the result is quantized
+  Steps x, other;        // operands: x; the second of a sum, or a layer's residual
+  Requantized y, sum;    // the result; a layer's with its residual
+  std::string op;        // ONNX's operator, where one here stands for several
   enum class Place { kPlain, kQuads, kQuadRows };
-  Place place = Place::kPlain;             // how the result is to lie in memory
-  bool s8 = false;                         // its type, where it is to lie plain
+  Place place = Place::kPlain;  // how the result is to lie in memory
+  bool s8 = false;              // its type, where it is to lie plain
 };
 
 // Nothing but the layer it came from.

@@ -90,11 +90,20 @@ class Wire {
 
   void skip() {
     switch (type) {
-      case kVarint: varint(); return;
-      case kFixed64: raw<uint64_t>("a number"); return;
-      case kBytes: message("an unknown field"); return;
-      case kFixed32: raw<uint32_t>("a number"); return;
-      default: fail("wire type " + std::to_string(type) + " is not used by ONNX");
+      case kVarint:
+        varint();
+        return;
+      case kFixed64:
+        raw<uint64_t>("a number");
+        return;
+      case kBytes:
+        message("an unknown field");
+        return;
+      case kFixed32:
+        raw<uint32_t>("a number");
+        return;
+      default:
+        fail("wire type " + std::to_string(type) + " is not used by ONNX");
     }
   }
 

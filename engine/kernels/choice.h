@@ -48,7 +48,8 @@ std::vector<Candidate<Kernel>> offers(Isa isa, std::span<const Kernel> table, Of
 // Puts `way` where it belongs among the at most `most` cheapest; the first of equals stays first.
 template <class Way, class Cost>
 void keep_best(std::vector<Way>& best, const Way& way, int most, Cost&& cost) {
-  const auto at = std::upper_bound(best.begin(), best.end(), way, [&](const Way& a, const Way& b) { return cost(a) < cost(b); });
+  const auto at =
+      std::upper_bound(best.begin(), best.end(), way, [&](const Way& a, const Way& b) { return cost(a) < cost(b); });
   if (at == best.end() && best.size() >= static_cast<size_t>(most)) return;
   best.insert(at, way);
   if (best.size() > static_cast<size_t>(most)) best.pop_back();
@@ -76,7 +77,8 @@ std::string reason(const std::vector<Candidate<Kernel>>& ways, std::string found
 
 inline std::string density_text(int64_t nnz, int64_t all) {
   char text[40];
-  std::snprintf(text, sizeof text, "density %.3g %%", all ? 100.0 * static_cast<double>(nnz) / static_cast<double>(all) : 0.0);
+  std::snprintf(text, sizeof text, "density %.3g %%",
+                all ? 100.0 * static_cast<double>(nnz) / static_cast<double>(all) : 0.0);
   return text;
 }
 

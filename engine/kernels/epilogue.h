@@ -14,7 +14,11 @@ struct Activation {
   static Activation none() { return {}; }
   static Activation relu() { return {0.0f, std::numeric_limits<float>::infinity(), 1.0f}; }
   static Activation clip(float lo, float hi) { return {lo, hi, 1.0f}; }
-  static Activation leaky(float slope) { Activation a; a.slope = slope; return a; }
+  static Activation leaky(float slope) {
+    Activation a;
+    a.slope = slope;
+    return a;
+  }
 };
 
 // After the activation: 2x2 windows, stride 2, no padding; an odd last row or column is dropped (ONNX floor mode).
@@ -22,7 +26,7 @@ enum class Pool2x2 { kNone, kMax };
 
 struct Epilogue {
   Activation act;
-  bool residual = false;            // y = act(conv + bias + residual); not together with a pool
+  bool residual = false;  // y = act(conv + bias + residual); not together with a pool
   Pool2x2 pool = Pool2x2::kNone;
 };
 

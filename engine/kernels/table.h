@@ -1,6 +1,6 @@
-// Tables of kernels. An operator's generic.cc is compiled once for every level of the processor (engine/CMakeLists.txt):
-// there SECATEUR_LEVEL is the level's name, which is the namespace of the symbols that leave the file. All else in it
-// stays in an unnamed namespace, so that wide instructions cannot leak out.
+// Tables of kernels. An operator's generic.cc is compiled once for every level of the processor
+// (engine/CMakeLists.txt): there SECATEUR_LEVEL is the level's name, which is the namespace of the symbols that leave
+// the file. All else in it stays in an unnamed namespace, so that wide instructions cannot leak out.
 //
 // An operator with one row a level defines that row in generic.cc and in ref.cc,
 //
@@ -58,9 +58,9 @@ constexpr const Row& best_row(const Row* const (&table)[n], Isa isa) {
 #define SECATEUR_ADDRESS_OF_ROW(level, Row, row) &level::row,
 
 // Defines `const Row& choose(Isa)`, the best row not above a level.
-#define SECATEUR_TABLE(EACH, Row, row, choose)                                     \
-  EACH(SECATEUR_DECLARE_ROW, Row, row)                                             \
-  const Row& choose(Isa isa) {                                                     \
+#define SECATEUR_TABLE(EACH, Row, row, choose)                                        \
+  EACH(SECATEUR_DECLARE_ROW, Row, row)                                                \
+  const Row& choose(Isa isa) {                                                        \
     static constexpr const Row* kTable[] = {EACH(SECATEUR_ADDRESS_OF_ROW, Row, row)}; \
-    return best_row(kTable, isa);                                                  \
+    return best_row(kTable, isa);                                                     \
   }

@@ -34,7 +34,8 @@ size_t fold_constants(Graph& graph, bool keep_dequantize, const Limits& limits) 
   std::vector<std::string> folded;
   for (Node& node : graph.nodes) {
     // Initializers are plain tensors: what lies in another layout is not one.
-    const bool keep = (keep_dequantize && node.op == "DequantizeLinear") || node.domain == kQuadsDomain || node.post.place != PostOps::Place::kPlain;
+    const bool keep = (keep_dequantize && node.op == "DequantizeLinear") || node.domain == kQuadsDomain ||
+                      node.post.place != PostOps::Place::kPlain;
     if (!keep && folds(L, node)) {
       for (const auto& out : node.outputs)
         if (!out.empty()) folded.push_back(out);

@@ -21,8 +21,8 @@ class Folding {
   std::shared_ptr<Buffer> result(const Node& n, size_t nbytes);
 
  private:
-  // One value may be as large as the weights of a big layer, not larger: a few bytes of a broken file could else ask for
-  // all memory (ConstantOfShape).
+  // One value may be as large as the weights of a big layer, not larger: a few bytes of a broken file could else ask
+  // for all memory (ConstantOfShape).
   static constexpr size_t kMostBytes = size_t{1} << 30;
   static constexpr size_t kTimesFile = 4;
 

@@ -28,14 +28,17 @@ struct Matrix {
   const float* data;
   int64_t rows, cols, cell;
   bool transposed;  // stored [cols][rows]
-  float at(int64_t r, int64_t c, int64_t k) const { return transposed ? data[c * rows + r] : data[(r * cols + c) * cell + k]; }
+  float at(int64_t r, int64_t c, int64_t k) const {
+    return transposed ? data[c * rows + r] : data[(r * cols + c) * cell + k];
+  }
 };
 
 std::string of(int64_t part, int64_t all, const char* what) {
   return std::to_string(part) + " of " + std::to_string(all) + " " + what;
 }
 
-// The most outputs B such that the weights of any B neighbours, at one input and position, are all zero or all not; 0 = none.
+// The most outputs B such that the weights of any B neighbours, at one input and position, are all zero or all not; 0 =
+// none.
 int64_t block_height(const Matrix& m) {
   constexpr int64_t kMost = 16;
   bool whole[] = {m.rows >= 2, m.rows >= 4, m.rows >= 8, m.rows >= 16};
@@ -132,11 +135,13 @@ void find_grid(std::vector<float> values, LayerReport& report) {
   values.push_back(0.0f);
   std::sort(values.begin(), values.end());
   double step = INFINITY;
-  for (size_t i = 1; i < values.size(); ++i) step = std::min(step, static_cast<double>(values[i]) - static_cast<double>(values[i - 1]));
+  for (size_t i = 1; i < values.size(); ++i)
+    step = std::min(step, static_cast<double>(values[i]) - static_cast<double>(values[i - 1]));
   if (!(step > 0) || !std::isfinite(step)) return;
   int64_t lo = 0, hi = 0;
   // Float rounding of k * step is relative to the value: 2^-22 of it, plus what the step itself was rounded by.
-  const double top = std::max(std::fabs(static_cast<double>(values.front())), std::fabs(static_cast<double>(values.back())));
+  const double top =
+      std::max(std::fabs(static_cast<double>(values.front())), std::fabs(static_cast<double>(values.back())));
   for (float v : values) {
     const double k = std::round(static_cast<double>(v) / step);
     if (std::fabs(k) > 32768 || std::fabs(static_cast<double>(v) - k * step) > 1e-3 * step + top * 0x1p-20) return;
@@ -151,7 +156,8 @@ void find_grid(std::vector<float> values, LayerReport& report) {
 
 // The constant weights of an operator of integers, less their zero points; without dimensions when there are none.
 Tensor integer_weights(const Node& n, const std::unordered_map<std::string, const Tensor*>& constant) {
-  const bool linear = n.op == "QLinearConv" || n.op == "QLinearMatMul", conv = n.op == "QLinearConv" || n.op == "ConvInteger";
+  const bool linear = n.op == "QLinearConv" || n.op == "QLinearMatMul",
+             conv = n.op == "QLinearConv" || n.op == "ConvInteger";
   Tensor t;
   if (!n.domain.empty() || (!linear && n.op != "ConvInteger" && n.op != "MatMulInteger")) return t;
   const auto value = [&](size_t slot) {
@@ -231,9 +237,12 @@ std::vector<LayerReport> inspect_layers(const Graph& graph) {
         }
       }
     }
-    const bool weighted = n.domain.empty() && n.inputs.size() > 1 && (n.op == "Conv" || n.op == "Gemm" || n.op == "MatMul");
+    const bool weighted =
+        n.domain.empty() && n.inputs.size() > 1 && (n.op == "Conv" || n.op == "Gemm" || n.op == "MatMul");
     const Tensor integers = integer_weights(n, constant);
-    const Tensor* w = weighted && constant.count(n.inputs[1]) ? constant[n.inputs[1]] : integers.dims.empty() ? nullptr : &integers;
+    const Tensor* w = weighted && constant.count(n.inputs[1]) ? constant[n.inputs[1]]
+                      : integers.dims.empty()                 ? nullptr
+                                                              : &integers;
     if (w == &integers) stored_bits = 8;
     if (w && w->dtype == DType::kFloat && w->dims.size() >= 2) {
       report.shape = w->dims;

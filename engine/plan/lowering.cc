@@ -13,9 +13,11 @@ namespace secateur {
 namespace {
 
 constexpr int64_t kMaxElements = int64_t{1} << 40;
-constexpr size_t kMostAxes = 8;       // kernels/generic/generic.h's kMaxRank
+constexpr size_t kMostAxes = 8;  // kernels/generic/generic.h's kMaxRank
 
-double machine_bytes() { return static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE)); }
+double machine_bytes() {
+  return static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+}
 
 std::string amount(double v) {
   char text[32];
@@ -26,8 +28,9 @@ std::string amount(double v) {
 }  // namespace
 
 std::string fault_text(const Faults::Fault& f) {
-  return "index " + std::to_string(f.index) + " (number " + std::to_string(f.at) + " of the indices) is outside the axis, which allows " +
-         std::to_string(-f.axis) + " to " + std::to_string(f.axis - 1);
+  return "index " + std::to_string(f.index) + " (number " + std::to_string(f.at) +
+         " of the indices) is outside the axis, which allows " + std::to_string(-f.axis) + " to " +
+         std::to_string(f.axis - 1);
 }
 
 int64_t product(std::initializer_list<int64_t> factors) {
@@ -93,7 +96,8 @@ void Lowering::check_dims(const Node& n, const Dims& dims) const {
     if (d > 1 && count > kMaxElements / d) invalid(n, "shape " + dims_text(dims) + " is too large");
     count *= std::max<int64_t>(d, 1);
   }
-  if (dims.size() > kMostAxes) unsupported(n, "rank " + std::to_string(dims.size()) + ", supported: up to " + std::to_string(kMostAxes));
+  if (dims.size() > kMostAxes)
+    unsupported(n, "rank " + std::to_string(dims.size()) + ", supported: up to " + std::to_string(kMostAxes));
 }
 
 void Lowering::bind_input(const ValueInfo& info, const Dims& dims) {
@@ -110,7 +114,8 @@ int Lowering::in_or(const Node& n, size_t i) const {
   const int id = find(n.inputs[i]);
   if (id < 0) invalid(n, "input '" + n.inputs[i] + "' is not defined");
   if (value(id).dims.size() > kMostAxes)  // an initializer's
-    unsupported(n, "input '" + n.inputs[i] + "' has rank " + std::to_string(value(id).dims.size()) + ", supported: up to " + std::to_string(kMostAxes));
+    unsupported(n, "input '" + n.inputs[i] + "' has rank " + std::to_string(value(id).dims.size()) +
+                       ", supported: up to " + std::to_string(kMostAxes));
   return id;
 }
 
@@ -146,7 +151,8 @@ int Lowering::out(const Node& n, size_t i, DType dtype, Dims dims, ValueLayout l
 void Lowering::check_nbytes(double nbytes) const {
   if (nbytes > limits_.nbytes)
     throw UsageError("activations of " + amount(nbytes) + " bytes are planned for these input shapes, the limit is " +
-                     amount(limits_.nbytes) + "; run smaller inputs, or raise it with InferenceSession(..., max_nbytes=...)");
+                     amount(limits_.nbytes) +
+                     "; run smaller inputs, or raise it with InferenceSession(..., max_nbytes=...)");
 }
 
 int Lowering::temp(DType dtype, Dims dims, ValueLayout layout) {
@@ -165,7 +171,8 @@ void Lowering::alias(const Node& n, size_t i, int source, Dims dims) {
   const std::string name = i < n.outputs.size() ? n.outputs[i] : std::string();
   check_dims(n, dims);
   const int id = new_value(name, src.dtype, std::move(dims));
-  if (value(id).numel() != src.numel()) invalid(n, "cannot view " + dims_text(src.dims) + " as " + dims_text(value(id).dims));
+  if (value(id).numel() != src.numel())
+    invalid(n, "cannot view " + dims_text(src.dims) + " as " + dims_text(value(id).dims));
   Value& v = values_[static_cast<size_t>(id)];
   v.constant = src.constant;
   v.owner = src.owner;
@@ -224,7 +231,9 @@ std::optional<std::vector<double>> Lowering::numbers(int id) const {
 
 std::vector<int64_t> Lowering::need_ints(const Node& n, size_t i) const {
   auto r = ints(in(n, i));
-  if (!r) unsupported(n, "input " + std::to_string(i) + " ('" + n.inputs[i] + "') must be constant integers once shapes are known");
+  if (!r)
+    unsupported(
+        n, "input " + std::to_string(i) + " ('" + n.inputs[i] + "') must be constant integers once shapes are known");
   return *r;
 }
 
@@ -259,11 +268,13 @@ void Lowering::check_saved() const {
 
 void Lowering::plain_loops(const Node& n, double macs, const std::string& why) const {
   constexpr double kLayer = 0x1p16;  // about 60 microseconds: what a change of runtime costs, and more
-  if (!allow_plain_loops_ && !folding_.now && isa_ != Isa::kRef && macs > kLayer) unsupported(n, why + ": there are only plain loops for it");
+  if (!allow_plain_loops_ && !folding_.now && isa_ != Isa::kRef && macs > kLayer)
+    unsupported(n, why + ": there are only plain loops for it");
 }
 
-void Lowering::add_step(const Node& n, void (*run)(const void*, const Exec&) noexcept, std::shared_ptr<const void> state,
-                        const std::vector<int>& reads, const std::vector<int>& writes, StepInfo info) {
+void Lowering::add_step(const Node& n, void (*run)(const void*, const Exec&) noexcept,
+                        std::shared_ptr<const void> state, const std::vector<int>& reads,
+                        const std::vector<int>& writes, StepInfo info) {
   const auto is_result = [&](int id) { return id >= 0 && !value(id).is_scratch && value(id).numel() > 0; };
   if (std::none_of(writes.begin(), writes.end(), is_result)) return;
   count_work(n, info, reads, writes);
@@ -296,7 +307,8 @@ void Lowering::add_step(const Node& n, void (*run)(const void*, const Exec&) noe
   steps.push_back(Step{run, std::move(state), std::move(info)});
 }
 
-void Lowering::count_work(const Node& n, const StepInfo& info, const std::vector<int>& reads, const std::vector<int>& writes) {
+void Lowering::count_work(const Node& n, const StepInfo& info, const std::vector<int>& reads,
+                          const std::vector<int>& writes) {
   double work = std::max(info.work, static_cast<double>(info.macs));
   for (const auto* ids : {&reads, &writes})
     for (int id : *ids)
@@ -317,8 +329,9 @@ void Lowering::check_work(const Node& n, double total) const {
   const double limit = limits_.work * (folding_.now ? Limits::kFoldedPart : 1.0);
   if (total > limit)
     throw UsageError("node '" + node_label(n) + "' (" + n.op + "): " + amount(total) + " operations are planned " +
-                     (folding_.now ? "for constants, while loading" : "up to here for these input shapes") + ", the limit is " + amount(limit) +
-                     "; " + (folding_.now ? "" : "run smaller inputs, or ") + "raise it with InferenceSession(..., max_work=" + amount(10 * total * limits_.work / limit) + ")");
+                     (folding_.now ? "for constants, while loading" : "up to here for these input shapes") +
+                     ", the limit is " + amount(limit) + "; " + (folding_.now ? "" : "run smaller inputs, or ") +
+                     "raise it with InferenceSession(..., max_work=" + amount(10 * total * limits_.work / limit) + ")");
 }
 
 void Lowering::lower(const Node& node) {
@@ -327,7 +340,8 @@ void Lowering::lower(const Node& node) {
   if (!fn)
     throw UnsupportedError("node '" + node_label(node) + "': operator " +
                                (node.domain.empty() ? node.op : node.domain + "." + node.op) +
-                               " is not supported; supported: " + supported_operators(), node.name);
+                               " is not supported; supported: " + supported_operators(),
+                           node.name);
   bool all = true;
   for (const auto& name : node.inputs) {
     if (name.empty()) continue;

@@ -1,6 +1,6 @@
 // From graph to steps: walks the nodes in order with every shape known, turns each into calls of kernels, computes at
-// once what depends on constants only. One handler per operator (plan/lower/*.cc) does both its shape rule and its step,
-// so that the two cannot disagree.
+// once what depends on constants only. One handler per operator (plan/lower/*.cc) does both its shape rule and its
+// step, so that the two cannot disagree.
 #pragma once
 
 #include <algorithm>
@@ -29,12 +29,12 @@ using Dims = std::vector<int64_t>;
 
 std::string dims_text(const Dims& dims);  // "[1, 20, 24, 24]"
 
-// Data that a step cannot follow: an index outside its axis. The step reads a place that exists instead and goes on; who
-// ran it looks here once, after the last step. Steps may report from any thread: the first one stays.
+// Data that a step cannot follow: an index outside its axis. The step reads a place that exists instead and goes on;
+// who ran it looks here once, after the last step. Steps may report from any thread: the first one stays.
 class Faults {
  public:
   struct Fault {
-    const void* step = nullptr;       // the state of the step
+    const void* step = nullptr;           // the state of the step
     int64_t index = 0, at = 0, axis = 0;  // index number `at` of the step's indices, which an axis of that size has not
   };
   void report(const Fault& fault) noexcept {
@@ -62,19 +62,19 @@ struct Exec {
 struct StepInfo {
   std::string node, op, kernel, why;
   Dims in, out, weight;
-  int64_t macs = 0;        // multiply-adds of the dense layer
-  int64_t n_weights = 0;   // 0 when the step has none
+  int64_t macs = 0;       // multiply-adds of the dense layer
+  int64_t n_weights = 0;  // 0 when the step has none
   int64_t nnz = 0;
   int64_t packed_bytes = 0;
   double predicted_us = -1;  // by the cost model, on one thread; -1 = there is none
-  int64_t layer = -1;      // index of the file's node this came from
-  double work = 0;         // operations, where they are many more than `macs` and the elements read and written
+  int64_t layer = -1;        // index of the file's node this came from
+  double work = 0;           // operations, where they are many more than `macs` and the elements read and written
 };
 
 // What one run may take. A few bytes of a file can ask for any amount; who wants more than this says so.
 struct Limits {
-  double nbytes = 0;       // of activations; 0: twice the machine's memory
-  double work = 0;         // multiply-adds, and elements read and written; 0: kMostWork
+  double nbytes = 0;                           // of activations; 0: twice the machine's memory
+  double work = 0;                             // multiply-adds, and elements read and written; 0: kMostWork
   static constexpr double kMostWork = 1e14;    // half an hour of one core in the fastest kernels
   static constexpr double kFoldedPart = 1e-3;  // of `work`, for the constants computed while loading
 };
@@ -96,13 +96,13 @@ struct Value {
   std::string name;
   DType dtype = DType::kFloat;
   Dims dims;
-  const uint8_t* constant = nullptr;   // its bytes, when known while planning
-  std::shared_ptr<const void> owner;   // keeps them
-  int storage = -1;                    // the value whose memory this one is (itself, or what a Reshape looks at)
-  int first = -1, last = -1;           // steps between which a storage must live; first = -1: before the first step
+  const uint8_t* constant = nullptr;  // its bytes, when known while planning
+  std::shared_ptr<const void> owner;  // keeps them
+  int storage = -1;                   // the value whose memory this one is (itself, or what a Reshape looks at)
+  int first = -1, last = -1;          // steps between which a storage must live; first = -1: before the first step
   size_t offset = 0;
   bool is_input = false;
-  bool is_scratch = false;             // a kernel's own room, not a result
+  bool is_scratch = false;  // a kernel's own room, not a result
   ValueLayout layout = ValueLayout::kPlain;
 
   int64_t numel() const {
@@ -160,9 +160,9 @@ class Lowering {
   const Dims& dims(int id) const { return value(id).dims; }
   int rank(int id) const { return static_cast<int>(value(id).dims.size()); }
   bool has(const Node& n, size_t i) const { return i < n.inputs.size() && !n.inputs[i].empty(); }
-  int in(const Node& n, size_t i) const;                // required input
-  int in_or(const Node& n, size_t i) const;             // -1 when left out
-  int in_f32(const Node& n, size_t i) const;            // required, float32
+  int in(const Node& n, size_t i) const;      // required input
+  int in_or(const Node& n, size_t i) const;   // -1 when left out
+  int in_f32(const Node& n, size_t i) const;  // required, float32
   int out(const Node& n, size_t i, DType dtype, Dims dims, ValueLayout layout = ValueLayout::kPlain);
   void alias(const Node& n, size_t i, int source, Dims dims);
   int constant(const Node& n, size_t i, DType dtype, Dims dims, const void* bytes);  // copies; the value's number
@@ -192,16 +192,18 @@ class Lowering {
     return packing_.get<T>(std::move(key), constants, shared, std::forward<F>(make));
   }
 
-  // Adds a step; results without elements need none, so kernels never write nothing. S is a small struct with `void run(const Exec&) const noexcept`.
+  // Adds a step; results without elements need none, so kernels never write nothing. S is a small struct with `void
+  // run(const Exec&) const noexcept`.
   template <class S>
   void emit(const Node& n, S state, const std::vector<int>& reads, const std::vector<int>& writes, StepInfo info = {}) {
     auto owned = std::make_shared<const S>(std::move(state));
-    add_step(n, [](const void* s, const Exec& e) noexcept { static_cast<const S*>(s)->run(e); }, std::move(owned), reads,
-             writes, std::move(info));
+    add_step(
+        n, [](const void* s, const Exec& e) noexcept { static_cast<const S*>(s)->run(e); }, std::move(owned), reads,
+        writes, std::move(info));
   }
 
-  // A handler is about to emit a plain loop of so many multiply-adds: an UnsupportedError where another runtime would do a
-  // layer's worth of them better.
+  // A handler is about to emit a plain loop of so many multiply-adds: an UnsupportedError where another runtime would
+  // do a layer's worth of them better.
   void plain_loops(const Node& n, double macs, const std::string& why) const;
   [[noreturn]] void unsupported(const Node& n, const std::string& what) const;  // valid, not covered
   [[noreturn]] void invalid(const Node& n, const std::string& what) const;      // the graph contradicts itself

@@ -20,8 +20,8 @@ struct Placement {
 inline constexpr size_t kManyBuffers = 4096;  // comparing each with each: 8 million steps
 
 // No two buffers that live at one step overlap; each is followed by kAlign bytes that vector loads may read. Largest
-// first, each at the lowest offset free during its life: within a few percent of optimal on CNNs. Beyond kManyBuffers in
-// the order of their first step, n log n.
+// first, each at the lowest offset free during its life: within a few percent of optimal on CNNs. Beyond kManyBuffers
+// in the order of their first step, n log n.
 Placement place(const std::vector<Lifetime>& lives);
 
 }  // namespace secateur

@@ -22,8 +22,8 @@ bool sound(const std::vector<Lifetime>& lives, const Placement& p) {
     if (p.offsets[a] % kAlign || p.offsets[a] + room(lives[a].nbytes) > p.total) return false;
     for (size_t j = k + 1; j < order.size() && lives[order[j]].first <= lives[a].last; ++j) {
       const size_t b = order[j];
-      const bool apart = p.offsets[a] + room(lives[a].nbytes) <= p.offsets[b] ||
-                         p.offsets[b] + room(lives[b].nbytes) <= p.offsets[a];
+      const bool apart =
+          p.offsets[a] + room(lives[a].nbytes) <= p.offsets[b] || p.offsets[b] + room(lives[b].nbytes) <= p.offsets[a];
       if (!apart) return false;
     }
   }

@@ -49,7 +49,9 @@ void on_signal(int signal) {
   std::raise(signal);
 }
 
-std::span<const uint8_t> span_of(const std::string& s) { return {reinterpret_cast<const uint8_t*>(s.data()), s.size()}; }
+std::span<const uint8_t> span_of(const std::string& s) {
+  return {reinterpret_cast<const uint8_t*>(s.data()), s.size()};
+}
 
 void run_once(Session& session, int64_t free, int byte) {
   const auto dims = session.declared_dims(free);
@@ -104,11 +106,20 @@ std::string damaged(std::string m, std::mt19937& rng) {
   for (unsigned k = rng() % 4 + 1; k-- > 0 && !m.empty();) {
     const size_t at = rng() % m.size();
     switch (rng() % 5) {
-      case 0: m[at] = static_cast<char>(m[at] ^ (1 << rng() % 8)); break;
-      case 1: m[at] = static_cast<char>(rng()); break;
-      case 2: m.erase(at, rng() % 8 + 1); break;
-      case 3: m.insert(at, std::string(rng() % 8 + 1, static_cast<char>(rng()))); break;
-      default: m.resize(at);
+      case 0:
+        m[at] = static_cast<char>(m[at] ^ (1 << rng() % 8));
+        break;
+      case 1:
+        m[at] = static_cast<char>(rng());
+        break;
+      case 2:
+        m.erase(at, rng() % 8 + 1);
+        break;
+      case 3:
+        m.insert(at, std::string(rng() % 8 + 1, static_cast<char>(rng())));
+        break;
+      default:
+        m.resize(at);
     }
   }
   return m;
@@ -161,7 +172,8 @@ bool check_seeds(const std::vector<Graph>& seeds) {
       Session session(span_of(file), 1, true, {}, true, kLimits);
       run_once(session, 2, 0);
     } catch (const UnsupportedError& e) {
-      if (std::string(e.what()).find("Sinh") == std::string::npos) std::printf("seed %zu: %s\n", i, e.what()), good = false;
+      if (std::string(e.what()).find("Sinh") == std::string::npos)
+        std::printf("seed %zu: %s\n", i, e.what()), good = false;
     } catch (const std::exception& e) {
       std::printf("seed %zu: %s\n", i, e.what()), good = false;
     }
@@ -191,8 +203,10 @@ int main(int argc, char** argv) {
   }
   std::signal(SIGALRM, on_signal);
   const auto begin = static_cast<uint32_t>(number_from("SECATEUR_FUZZ_SEED", 7));
-  if (std::getenv("SECATEUR_FUZZ_ONLY")) return try_mutant(seeds, static_cast<long>(number_from("SECATEUR_FUZZ_ONLY", 0)), begin) ? 0 : 2;
-  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(number_from("SECATEUR_FUZZ_SECONDS", 5));
+  if (std::getenv("SECATEUR_FUZZ_ONLY"))
+    return try_mutant(seeds, static_cast<long>(number_from("SECATEUR_FUZZ_ONLY", 0)), begin) ? 0 : 2;
+  const auto end =
+      std::chrono::steady_clock::now() + std::chrono::duration<double>(number_from("SECATEUR_FUZZ_SECONDS", 5));
   long ran = 0;
   for (; std::chrono::steady_clock::now() < end; current = current + 1) {
     alarm(kMostSeconds);

@@ -18,8 +18,9 @@ constexpr size_t kMostParts = 64;
 using Names = std::unordered_set<std::string>;
 
 bool is_layer(const Node& n) {
-  static const char* layers[] = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Attention", "MultiHeadAttention", "QLinearConv",
-                                 "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm"};
+  static const char* layers[] = {"Conv",        "ConvTranspose",      "Gemm",        "MatMul",
+                                 "Attention",   "MultiHeadAttention", "QLinearConv", "QLinearMatMul",
+                                 "ConvInteger", "MatMulInteger",      "QGemm"};
   return std::any_of(std::begin(layers), std::end(layers), [&](const char* op) { return n.op == op; });
 }
 
@@ -31,8 +32,8 @@ std::vector<std::string> reads(const Node& n) {
   return all;
 }
 
-// Values that depend on no input: initializers and what nodes make of them, whoever runs those. They are in no part, but
-// copied into each that reads them (an exporter's Constant may serve both sides).
+// Values that depend on no input: initializers and what nodes make of them, whoever runs those. They are in no part,
+// but copied into each that reads them (an exporter's Constant may serve both sides).
 struct Constants {
   std::unordered_map<std::string, size_t> maker;
   std::unordered_map<std::string, const Tensor*> stored;
@@ -61,7 +62,8 @@ struct Closure {
   Names stored, stopped;
 
   template <class Stop>
-  Closure(const Graph& g, const Constants& constants, const Part& part, Stop&& stop) : nodes(part.nodes.begin(), part.nodes.end()) {
+  Closure(const Graph& g, const Constants& constants, const Part& part, Stop&& stop)
+      : nodes(part.nodes.begin(), part.nodes.end()) {
     std::vector<std::string> open;
     const auto look_behind = [&](size_t i) {
       for (auto& in : reads(g.nodes[i])) open.push_back(std::move(in));
@@ -73,13 +75,14 @@ struct Closure {
       open.pop_back();
       if (stop(value)) stopped.insert(value);
       else if (constants.stored.count(value)) stored.insert(value);
-      else if (const auto m = constants.maker.find(value); m != constants.maker.end() && nodes.insert(m->second).second) look_behind(m->second);
+      else if (const auto m = constants.maker.find(value); m != constants.maker.end() && nodes.insert(m->second).second)
+        look_behind(m->second);
     }
   }
 };
 
-// Nodes and values in parts: all that is ready of one side, then all of the other, so that every part is as large as the
-// order of values allows.
+// Nodes and values in parts: all that is ready of one side, then all of the other, so that every part is as large as
+// the order of values allows.
 std::vector<Part> take_turns(const Graph& g, const Constants& constants, const std::map<size_t, std::string>& refused) {
   std::vector<Part> parts;
   // Inputs that a node still waits for, and who waits for a value.
@@ -87,7 +90,8 @@ std::vector<Part> take_turns(const Graph& g, const Constants& constants, const s
   std::unordered_map<std::string, std::vector<size_t>> waiting;
   Names given;
   for (const auto& in : g.inputs) given.insert(in.name);
-  std::priority_queue<size_t, std::vector<size_t>, std::greater<>> ready[2];  // of ONNX Runtime, of the engine: by index
+  std::priority_queue<size_t, std::vector<size_t>, std::greater<>>
+      ready[2];  // of ONNX Runtime, of the engine: by index
   const auto side = [&](size_t i) { return refused.count(i) ? 0 : 1; };
   size_t left = 0;
   for (size_t i = 0; i < g.nodes.size(); ++i) {
@@ -186,7 +190,9 @@ Partition partition(const Graph& graph, std::map<size_t, std::string> refused) {
     Partition result = cut(graph, refused);
     bool again = false;
     for (const Part& part : result.parts) {
-      if (!part.engine || std::any_of(part.nodes.begin(), part.nodes.end(), [&](size_t i) { return is_layer(graph.nodes[i]); })) continue;
+      if (!part.engine ||
+          std::any_of(part.nodes.begin(), part.nodes.end(), [&](size_t i) { return is_layer(graph.nodes[i]); }))
+        continue;
       for (size_t i : part.nodes) refused.emplace(i, "no layer near it that would pay for a change of runtime");
       again = true;
     }
@@ -197,7 +203,8 @@ Partition partition(const Graph& graph, std::map<size_t, std::string> refused) {
   }
 }
 
-Graph extract(const Graph& graph, const Part& part, const std::map<std::string, ValueInfo>& types, const std::map<std::string, Tensor>& given) {
+Graph extract(const Graph& graph, const Part& part, const std::map<std::string, ValueInfo>& types,
+              const std::map<std::string, Tensor>& given) {
   Graph out;
   out.name = graph.name;
   out.ir_version = graph.ir_version;
@@ -211,14 +218,16 @@ Graph extract(const Graph& graph, const Part& part, const std::map<std::string, 
   for (const auto& [name, tensor] : given)
     if (all.stopped.count(name)) out.initializers.push_back(tensor);
   for (const auto& name : part.inputs) {
-    const auto declared = std::find_if(graph.inputs.begin(), graph.inputs.end(), [&](const ValueInfo& v) { return v.name == name; });
+    const auto declared =
+        std::find_if(graph.inputs.begin(), graph.inputs.end(), [&](const ValueInfo& v) { return v.name == name; });
     const auto known = types.find(name);
     if (known != types.end()) out.inputs.push_back(known->second);
     else if (declared != graph.inputs.end()) out.inputs.push_back(*declared);
     else throw UnsupportedError("the type of '" + name + "' is not known");
   }
   for (const auto& name : part.outputs) {
-    const auto declared = std::find_if(graph.outputs.begin(), graph.outputs.end(), [&](const ValueInfo& v) { return v.name == name; });
+    const auto declared =
+        std::find_if(graph.outputs.begin(), graph.outputs.end(), [&](const ValueInfo& v) { return v.name == name; });
     ValueInfo info;
     info.name = name;
     info.dtype = DType::kUndefined;

@@ -30,8 +30,9 @@ struct Arity {
   const char* op;
   size_t least, most;
 };
-constexpr Arity kArity[] = {{"Add", 2, 2},    {"Conv", 2, 3}, {"Constant", 0, 0}, {"Div", 2, 2}, {"Gemm", 2, 3}, {"LayerNormalization", 2, 3},
-                            {"MatMul", 2, 2}, {"Mul", 2, 2},  {"Pow", 2, 2},      {"Sub", 2, 2}};
+constexpr Arity kArity[] = {
+    {"Add", 2, 2},    {"Conv", 2, 3}, {"Constant", 0, 0}, {"Div", 2, 2}, {"Gemm", 2, 3}, {"LayerNormalization", 2, 3},
+    {"MatMul", 2, 2}, {"Mul", 2, 2},  {"Pow", 2, 2},      {"Sub", 2, 2}};
 
 void clean(Graph& graph) {
   for (size_t i = 0; i < graph.nodes.size(); ++i) {
@@ -40,21 +41,24 @@ void clean(Graph& graph) {
     const auto found = std::find_if(std::begin(kArity), std::end(kArity), [&](const Arity& a) { return n.op == a.op; });
     const Arity a = found == std::end(kArity) ? Arity{nullptr, 1, SIZE_MAX} : *found;
     const std::string node = "node '" + node_label(n) + "' (" + n.op + ")";
-    if (n.inputs.size() < a.least) throw FormatError(node + ": input " + std::to_string(n.inputs.size()) + " is missing");
+    if (n.inputs.size() < a.least)
+      throw FormatError(node + ": input " + std::to_string(n.inputs.size()) + " is missing");
     if (n.inputs.size() > a.most)
-      throw FormatError(node + " has " + std::to_string(n.inputs.size()) + " inputs, at most " + std::to_string(a.most) + " make sense");
+      throw FormatError(node + " has " + std::to_string(n.inputs.size()) + " inputs, at most " +
+                        std::to_string(a.most) + " make sense");
   }
   std::erase_if(graph.nodes, [](const Node& n) { return n.outputs.empty(); });
 }
 
 void check_support(const Graph& graph) {
-  const bool plain = std::any_of(graph.nodes.begin(), graph.nodes.end(), [](const Node& n) { return n.domain.empty(); });
+  const bool plain =
+      std::any_of(graph.nodes.begin(), graph.nodes.end(), [](const Node& n) { return n.domain.empty(); });
   if (plain && !graph.opsets.count("")) throw FormatError("the model names no opset of the default domain");
   for (const auto& [domain, version] : graph.opsets) {
     if (!domain.empty()) continue;
     if (version < kFirstOpset || version > kLastOpset)
-      throw UnsupportedError("the model uses ONNX opset " + std::to_string(version) + ", supported: " +
-                             std::to_string(kFirstOpset) + " to " + std::to_string(kLastOpset) +
+      throw UnsupportedError("the model uses ONNX opset " + std::to_string(version) +
+                             ", supported: " + std::to_string(kFirstOpset) + " to " + std::to_string(kLastOpset) +
                              "; convert it (onnx.version_converter)");
   }
   const auto refused = unsupported_nodes(graph);
@@ -74,11 +78,13 @@ void check_support(const Graph& graph) {
 void prepare(Graph& graph, std::vector<std::string>& notes, const Limits& limits = {}) {
   check_support(graph);
   for (const auto& in : graph.inputs) {
-    if (!in.type.empty()) throw UnsupportedError("input '" + in.name + "' is a " + type_text(in.type) + ", supported: tensors");
+    if (!in.type.empty())
+      throw UnsupportedError("input '" + in.name + "' is a " + type_text(in.type) + ", supported: tensors");
     if (dtype_size(in.dtype) == 0)
       throw UnsupportedError("input '" + in.name + "' has no supported element type (" + dtype_name(in.dtype) + ")");
     for (const Dim& d : in.shape)
-      if (d.size > (int64_t{1} << 40)) throw FormatError("input '" + in.name + "' has a dimension of " + std::to_string(d.size));
+      if (d.size > (int64_t{1} << 40))
+        throw FormatError("input '" + in.name + "' has a dimension of " + std::to_string(d.size));
   }
   std::erase_if(graph.initializers, [](const Tensor& t) { return t.opaque(); });  // nobody reads them
   clean(graph);
@@ -86,7 +92,8 @@ void prepare(Graph& graph, std::vector<std::string>& notes, const Limits& limits
   expand_qoperators(graph, notes);
   fold_constants(graph, true, limits);
   remove_identities(graph, notes);
-  // A chain of moves goes one at a time; folding gives the next one its constant. Longer chains than any exporter writes stay.
+  // A chain of moves goes one at a time; folding gives the next one its constant. Longer chains than any exporter
+  // writes stay.
   for (int i = 0; i < 8 && move_quantized_constants(graph, notes); ++i) fold_constants(graph, true, limits);
   canonical_pools(graph);
   make_tables(graph, notes);
@@ -103,8 +110,7 @@ int64_t packed_bytes(const Graph& graph) {
   for (const Tensor& t : graph.initializers) {
     if (t.dtype == DType::kFloat)
       for (int64_t i = 0; i < t.numel(); ++i) bytes += t.f32()[i] != 0.0f ? 8 : 0;
-    else
-      bytes += static_cast<int64_t>(t.data.size());
+    else bytes += static_cast<int64_t>(t.data.size());
   }
   return bytes;
 }
@@ -112,15 +118,18 @@ int64_t packed_bytes(const Graph& graph) {
 // A plan's file is no more to be trusted than a model.
 void check_saved_dims(const std::vector<ValueInfo>& inputs, const std::vector<Dims>& dims) {
   if (dims.size() != inputs.size())
-    throw UsageError("plan: it is for " + std::to_string(dims.size()) + " inputs, the model has " + std::to_string(inputs.size()));
+    throw UsageError("plan: it is for " + std::to_string(dims.size()) + " inputs, the model has " +
+                     std::to_string(inputs.size()));
   for (size_t i = 0; i < inputs.size(); ++i) {
     bool fits = !inputs[i].has_shape || dims[i].size() == inputs[i].shape.size();
     double count = 1;
     for (size_t k = 0; k < dims[i].size(); ++k) {
-      fits = fits && dims[i][k] >= 0 && (!inputs[i].has_shape || inputs[i].shape[k].size < 0 || inputs[i].shape[k].size == dims[i][k]);
+      fits = fits && dims[i][k] >= 0 &&
+             (!inputs[i].has_shape || inputs[i].shape[k].size < 0 || inputs[i].shape[k].size == dims[i][k]);
       count *= static_cast<double>(dims[i][k]);
     }
-    if (!fits || count > 0x1p32) throw UsageError("plan: shape " + dims_text(dims[i]) + " does not fit input '" + inputs[i].name + "'");
+    if (!fits || count > 0x1p32)
+      throw UsageError("plan: shape " + dims_text(dims[i]) + " does not fit input '" + inputs[i].name + "'");
   }
 }
 
@@ -143,7 +152,8 @@ Graph read_model(std::span<const uint8_t> bytes) {
   return read_onnx(bytes);
 }
 
-Session::Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse, Tuner tuner, bool allow_plain_loops, Limits limits)
+Session::Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse, Tuner tuner, bool allow_plain_loops,
+                 Limits limits)
     : allow_sparse_(allow_sparse), allow_plain_loops_(allow_plain_loops), tuner_(std::move(tuner)), limits_(limits) {
   isa_ = selected_isa();
   n_threads_ = threads > 0 ? threads : usable_cpus();
@@ -169,11 +179,12 @@ Session::Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse,
   plan_ahead();
 }
 
-// A model that cannot run says so now: planned at once where the shapes are known (or only the batch is free), tried with
-// guessed sizes where they are not. A node that is refused for all of them is not refused for its sizes.
+// A model that cannot run says so now: planned at once where the shapes are known (or only the batch is free), tried
+// with guessed sizes where they are not. A node that is refused for all of them is not refused for its sizes.
 void Session::plan_ahead() {
   const auto sizes = guesses(inputs_);
-  const bool fixed = sizes.empty() && std::all_of(inputs_.begin(), inputs_.end(), [](const auto& in) { return in.has_shape; });
+  const bool fixed =
+      sizes.empty() && std::all_of(inputs_.begin(), inputs_.end(), [](const auto& in) { return in.has_shape; });
   if (known_but_batch(inputs_)) {
     const std::lock_guard<std::mutex> lock(mutex_);
     try {
@@ -256,7 +267,8 @@ std::vector<Dims> Session::declared_dims(int64_t free) const {
 std::shared_ptr<Plan> Session::plan_for(const std::vector<Dims>& input_dims) {
   for (size_t i = plans_.size(); i-- > 0;) {
     if (plans_[i]->input_dims != input_dims) continue;
-    if (i + 1 != plans_.size()) std::rotate(plans_.begin() + static_cast<long>(i), plans_.begin() + static_cast<long>(i) + 1, plans_.end());
+    if (i + 1 != plans_.size())
+      std::rotate(plans_.begin() + static_cast<long>(i), plans_.begin() + static_cast<long>(i) + 1, plans_.end());
     return plans_.back();
   }
   auto plan = make_plan(input_dims);
@@ -267,13 +279,14 @@ std::shared_ptr<Plan> Session::plan_for(const std::vector<Dims>& input_dims) {
 
 std::shared_ptr<Plan> Session::make_plan(const std::vector<Dims>& input_dims) {
   Lowering L(graph_, cache_, isa_, n_threads_, allow_sparse_);
-  const auto saved = std::find_if(tuner_.saved.begin(), tuner_.saved.end(), [&](const SavedPlan& p) { return p.input_dims == input_dims; });
+  const auto saved = std::find_if(tuner_.saved.begin(), tuner_.saved.end(),
+                                  [&](const SavedPlan& p) { return p.input_dims == input_dims; });
   L.allow_plain_loops(allow_plain_loops_);
   L.set_limits(limits_);
   L.set_tuner(&tuner_, saved == tuner_.saved.end() ? nullptr : &*saved);
   for (size_t i = 0; i < inputs_.size(); ++i) L.bind_input(inputs_[i], input_dims[i]);
-  // The first plan sends away, layer by layer, what it packed; a session that is asked for a second one may be asked for
-  // more, and keeps it.
+  // The first plan sends away, layer by layer, what it packed; a session that is asked for a second one may be asked
+  // for more, and keeps it.
   const bool first = plans_.empty() && away_.empty();
   away_.bring_back();
   std::unordered_map<std::string, std::pair<Tensor*, int>> large;  // and how many nodes read it
@@ -286,7 +299,8 @@ std::shared_ptr<Plan> Session::make_plan(const std::vector<Dims>& input_dims) {
   for (const auto& node : graph_.nodes) {
     L.lower(node);
     for (const auto& in : node.inputs)
-      if (const auto it = large.find(in); it != large.end() && it->second.second == 1 && L.packing().only_packed(it->second.first->data.data()))
+      if (const auto it = large.find(in);
+          it != large.end() && it->second.second == 1 && L.packing().only_packed(it->second.first->data.data()))
         away_.put(*it->second.first);
   }
   L.check_saved();
@@ -305,8 +319,7 @@ std::shared_ptr<Plan> Session::make_plan(const std::vector<Dims>& input_dims) {
   plan->steps = std::move(L.steps);
   plan->values = L.values();
   plan->constants.assign(plan->values.size(), nullptr);
-  for (size_t i = 0; i < plan->values.size(); ++i)
-    plan->constants[i] = const_cast<uint8_t*>(plan->values[i].constant);
+  for (size_t i = 0; i < plan->values.size(); ++i) plan->constants[i] = const_cast<uint8_t*>(plan->values[i].constant);
   return plan;
 }
 
@@ -335,10 +348,8 @@ std::shared_ptr<const Plan> Session::plan(const std::vector<Dims>& input_dims) {
 Session::Lease::Lease(Session& session, const std::vector<Dims>& input_dims) : session_(session) {
   {
     const std::lock_guard<std::mutex> lock(session.mutex_);
-    if (!session.plans_.empty() && session.plans_.back()->input_dims == input_dims)
-      plan_ = session.plans_.back();
-    else
-      plan_ = session.plan_for(input_dims);
+    if (!session.plans_.empty() && session.plans_.back()->input_dims == input_dims) plan_ = session.plans_.back();
+    else plan_ = session.plan_for(input_dims);
     if (!plan_->free_frames.empty()) {
       frame_ = std::move(plan_->free_frames.back());
       plan_->free_frames.pop_back();
@@ -379,7 +390,8 @@ void Session::Lease::run() const {
 }
 
 void Session::Lease::refuse(const Faults::Fault& fault) const {
-  const auto step = std::find_if(plan_->steps.begin(), plan_->steps.end(), [&](const Step& s) { return s.state.get() == fault.step; });
+  const auto step = std::find_if(plan_->steps.begin(), plan_->steps.end(),
+                                 [&](const Step& s) { return s.state.get() == fault.step; });
   const std::string node = step == plan_->steps.end() ? "" : "node '" + step->info.node + "' (" + step->info.op + "): ";
   throw UsageError("run(): " + node + fault_text(fault) + "; check the values of the inputs");
 }

@@ -20,8 +20,8 @@ struct Plan {
   std::vector<Dims> input_dims;
   std::vector<Step> steps;
   std::vector<std::pair<std::string, Choice>> decisions;  // SavedPlan::layers
-  std::vector<Value> values;       // what pointers stand for
-  std::vector<void*> constants;    // pointer per value, null where the frame's arena holds it
+  std::vector<Value> values;                              // what pointers stand for
+  std::vector<void*> constants;                           // pointer per value, null where the frame's arena holds it
   std::vector<int> input_ids, output_ids;
   size_t arena_bytes = 0;
 
@@ -40,18 +40,18 @@ class Session {
   // `tuner`: its mode, what is known and saved plans, whose shapes are planned at once; the session fills the rest.
   // `allow_plain_loops` = false refuses what no kernel computes (Lowering::plain_loops).
   // `limits`: what one run may take; more is a UsageError when it is planned.
-  Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse = true, Tuner tuner = {}, bool allow_plain_loops = true,
-          Limits limits = {});
+  Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse = true, Tuner tuner = {},
+          bool allow_plain_loops = true, Limits limits = {});
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
   const std::vector<ValueInfo>& inputs() const { return inputs_; }
   const std::vector<ValueInfo>& outputs() const { return outputs_; }
-  size_t n_nodes() const { return n_nodes_; }                // of the file
+  size_t n_nodes() const { return n_nodes_; }  // of the file
   int threads() const { return n_threads_; }
   Isa isa() const { return isa_; }
-  const Graph& graph() const { return graph_; }            // after the passes
+  const Graph& graph() const { return graph_; }                     // after the passes
   const std::vector<std::string>& notes() const { return notes_; }  // what the passes did
   // Whether every node was planned when the session was made, for sizes that were guessed where axes are free.
   bool planned() const { return planned_; }
@@ -86,7 +86,7 @@ class Session {
 
   // The decisions of the plans made so far, in the order of their last use.
   std::vector<SavedPlan> decisions();
-  int64_t n_timed();                                       // layers timed in this session
+  int64_t n_timed();                                         // layers timed in this session
   std::vector<std::pair<std::string, Choice>> take_timed();  // those since the last call, by their keys
 
   // Declared shapes with free dimensions set to `free`.
@@ -107,10 +107,10 @@ class Session {
   int n_threads_ = 1;
   bool allow_sparse_ = true, allow_plain_loops_ = true;
   bool planned_ = false;
-  std::unique_ptr<Threads> pool_;       // null with one thread: then runs need no lock
-  std::mutex mutex_;                    // plans, frames, pack cache
+  std::unique_ptr<Threads> pool_;  // null with one thread: then runs need no lock
+  std::mutex mutex_;               // plans, frames, pack cache
   PackCache cache_;
-  Away away_;                           // weights that only another plan would read
+  Away away_;  // weights that only another plan would read
   Tuner tuner_;
   Limits limits_;
   std::vector<std::shared_ptr<Plan>> plans_;  // most recently used last
@@ -120,11 +120,11 @@ class Session {
 // of nodes folded. `keep_dequantize`: DequantizeLinear nodes stay, so that passes still see quantized weights.
 size_t fold_constants(Graph& graph, bool keep_dequantize = false, const Limits& limits = {});
 
-// What a Session would refuse of a model, by name: every node, with the reason. `types`: element types and shapes of values,
-// from elsewhere; those of the inputs count. Parts of the graph whose shapes stay unknown are left out.
+// What a Session would refuse of a model, by name: every node, with the reason. `types`: element types and shapes of
+// values, from elsewhere; those of the inputs count. Parts of the graph whose shapes stay unknown are left out.
 struct Refusals {
   std::map<std::string, std::string> nodes;
-  bool fits = true;                                          // the shapes do not contradict the graph
+  bool fits = true;  // the shapes do not contradict the graph
 };
 Refusals refusals(std::span<const uint8_t> bytes, const std::map<std::string, ValueInfo>& types);
 

@@ -7,19 +7,21 @@
 namespace secateur {
 namespace {
 
-// No kernel computes in these, whatever the shapes. float16 and bfloat16 may be moved around; a stretch that only does so
-// is not worth a change of runtime.
+// No kernel computes in these, whatever the shapes. float16 and bfloat16 may be moved around; a stretch that only does
+// so is not worth a change of runtime.
 bool no_kernel_reads(DType t) { return dtype_size(t) == 0 || t == DType::kFloat16 || t == DType::kBFloat16; }
 
 class Surveyor {
  public:
-  Surveyor(Lowering& lowering, const TypeOf& type_of, bool by_type) : lowering_(lowering), type_of_(type_of), by_type_(by_type) {}
+  Surveyor(Lowering& lowering, const TypeOf& type_of, bool by_type)
+      : lowering_(lowering), type_of_(type_of), by_type_(by_type) {}
 
   void visit(const Node& n) {
     const std::string type = by_type_ ? strange_type(n, [&](const std::string& value) { return dtype_of(value); }) : "";
     if (!type.empty()) {
       refuse(n, "node '" + node_label(n) + "' (" + n.op + "): " + type);
-    } else if (std::any_of(n.inputs.begin(), n.inputs.end(), [&](const auto& in) { return !in.empty() && lowering_.find(in) < 0; })) {
+    } else if (std::any_of(n.inputs.begin(), n.inputs.end(),
+                           [&](const auto& in) { return !in.empty() && lowering_.find(in) < 0; })) {
       found_.complete = false;
       skip(n);
     } else {
@@ -78,7 +80,8 @@ class Surveyor {
 
 }  // namespace
 
-Survey survey(const Graph& graph, Lowering& lowering, const std::vector<std::optional<Dims>>& inputs, const TypeOf& type_of, bool by_type) {
+Survey survey(const Graph& graph, Lowering& lowering, const std::vector<std::optional<Dims>>& inputs,
+              const TypeOf& type_of, bool by_type) {
   for (size_t i = 0; i < graph.inputs.size(); ++i)
     if (inputs[i]) lowering.bind_input(graph.inputs[i], *inputs[i]);
   Surveyor surveyor(lowering, type_of, by_type);
@@ -91,7 +94,8 @@ std::string strange_type(const Node& n, const std::function<DType(const std::str
     for (const auto& value : *list) {
       if (value.empty()) continue;
       const DType t = dtype_of(value);
-      if (t != DType::kUndefined && no_kernel_reads(t)) return "value '" + value + "' of element type " + dtype_name(t) + " is not supported";
+      if (t != DType::kUndefined && no_kernel_reads(t))
+        return "value '" + value + "' of element type " + dtype_name(t) + " is not supported";
     }
   return {};
 }

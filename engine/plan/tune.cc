@@ -64,7 +64,8 @@ Tune tune_of(const std::string& name) {
 std::string choice_text(const std::string& kernel, const Tile& t) {
   std::string text = kernel;
   if (t == Tile{}) return text;
-  for (int v : {t.rows, t.chunk, t.block, t.form}) text += (v == t.rows && text == kernel ? " " : "/") + std::to_string(v);
+  for (int v : {t.rows, t.chunk, t.block, t.form})
+    text += (v == t.rows && text == kernel ? " " : "/") + std::to_string(v);
   return text;
 }
 

@@ -21,14 +21,14 @@ struct Exec;
 
 enum class Tune { kOff, kFast, kFull };  // the model alone; the best few are timed; other tilings as well
 
-const char* tune_name(Tune tune);        // "off", "fast", "full"
-Tune tune_of(const std::string& name);   // UsageError: none of them
+const char* tune_name(Tune tune);       // "off", "fast", "full"
+Tune tune_of(const std::string& name);  // UsageError: none of them
 
 // A way to compute one layer, by names: of this machine or another, of this version or another.
 struct Choice {
   std::string kernel;
   Tile tile;
-  double us = 0;                         // timed; 0: predicted only
+  double us = 0;  // timed; 0: predicted only
   Tune by = Tune::kOff;
 };
 std::string choice_text(const std::string& kernel, const Tile& tile);  // "conv_sparse_f32_f32_f32_avx512 4/64/3/0"
@@ -43,11 +43,11 @@ struct SavedPlan {
 class Tuner {
  public:
   Tune mode = Tune::kOff;
-  std::unordered_map<std::string, Choice> known;             // by a layer's key (lower/layer.h)
-  std::vector<std::pair<std::string, Choice>> fresh;         // timed since somebody took them
+  std::unordered_map<std::string, Choice> known;      // by a layer's key (lower/layer.h)
+  std::vector<std::pair<std::string, Choice>> fresh;  // timed since somebody took them
   std::vector<SavedPlan> saved;
-  int64_t n_timed = 0;                                       // layers timed in this session
-  bool cold = false;                                         // the net's weights do not stay in the second cache
+  int64_t n_timed = 0;  // layers timed in this session
+  bool cold = false;    // the net's weights do not stay in the second cache
   Threads* pool = nullptr;
 
   // The known choice that serves this mode (what `full` found serves `fast`), or null.

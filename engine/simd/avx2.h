@@ -97,8 +97,8 @@ struct Eight {
   static SECATEUR_INLINE Eight load(const float* p) { return {_mm256_loadu_ps(p)}; }
   static SECATEUR_INLINE Eight set1(float x) { return {_mm256_set1_ps(x)}; }
   SECATEUR_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
-  // Two 64-bit loads for eight columns, then scalar loads: 0.76 cycles an element on Zen 4; a gather takes 1.3 there and
-  // 1.7 on Cascade Lake.
+  // Two 64-bit loads for eight columns, then scalar loads: 0.76 cycles an element on Zen 4; a gather takes 1.3 there
+  // and 1.7 on Cascade Lake.
   static SECATEUR_INLINE Eight pick(const float* x, const uint16_t* c) {
     uint64_t a, b;
     __builtin_memcpy(&a, c, 8);
@@ -120,7 +120,8 @@ SECATEUR_INLINE float madd(float a, float b, float c) {
   return _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c)));
 }
 SECATEUR_INLINE void transpose4(const float* from, int64_t fs, float* to, int64_t ts) {
-  __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + fs), c = _mm_loadu_ps(from + 2 * fs), d = _mm_loadu_ps(from + 3 * fs);
+  __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + fs), c = _mm_loadu_ps(from + 2 * fs),
+         d = _mm_loadu_ps(from + 3 * fs);
   _MM_TRANSPOSE4_PS(a, b, c, d);
   _mm_storeu_ps(to, a);
   _mm_storeu_ps(to + ts, b);

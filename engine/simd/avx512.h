@@ -30,7 +30,9 @@ struct Vec {
   static SECATEUR_INLINE Mask mask(int lo, int hi) { return static_cast<__mmask16>(below(hi) & ~below(lo)); }
   static SECATEUR_INLINE Vec load_masked(const float* p, Mask m) { return {_mm512_maskz_loadu_ps(m, p)}; }
   static SECATEUR_INLINE Vec load_range(const float* p, int lo, int hi) { return load_masked(p, mask(lo, hi)); }
-  static SECATEUR_INLINE Vec load_bits(const float* p, uint32_t bits) { return load_masked(p, static_cast<__mmask16>(bits)); }
+  static SECATEUR_INLINE Vec load_bits(const float* p, uint32_t bits) {
+    return load_masked(p, static_cast<__mmask16>(bits));
+  }
   SECATEUR_INLINE Vec keep(uint32_t bits) const { return {_mm512_maskz_mov_ps(static_cast<__mmask16>(bits), v)}; }
   static SECATEUR_INLINE Vec quads(const float* p, const int64_t* o) {
     __m512 r = _mm512_castps128_ps512(_mm_loadu_ps(p + o[0]));
@@ -43,7 +45,8 @@ struct Vec {
     return {_mm512_permutexvar_ps(index, _mm512_castps128_ps512(_mm_loadu_ps(p)))};
   }
   SECATEUR_INLINE void sum_quads(float* p) const {
-    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1)));
+    const __m256 half =
+        _mm256_add_ps(_mm512_castps512_ps256(v), _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1)));
     _mm_storeu_ps(p, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
   }
   SECATEUR_INLINE void store_first(float* p, int n) const {
@@ -102,8 +105,8 @@ struct Eight {
   static SECATEUR_INLINE Eight load(const float* p) { return {_mm256_loadu_ps(p)}; }
   static SECATEUR_INLINE Eight set1(float x) { return {_mm256_set1_ps(x)}; }
   SECATEUR_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
-  // Two 64-bit loads for eight columns, then scalar loads: 0.76 cycles an element on Zen 4; a gather takes 1.3 there and
-  // 1.7 on Cascade Lake.
+  // Two 64-bit loads for eight columns, then scalar loads: 0.76 cycles an element on Zen 4; a gather takes 1.3 there
+  // and 1.7 on Cascade Lake.
   static SECATEUR_INLINE Eight pick(const float* x, const uint16_t* c) {
     uint64_t a, b;
     __builtin_memcpy(&a, c, 8);
@@ -125,7 +128,8 @@ SECATEUR_INLINE float madd(float a, float b, float c) {
   return _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c)));
 }
 SECATEUR_INLINE void transpose4(const float* from, int64_t fs, float* to, int64_t ts) {
-  __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + fs), c = _mm_loadu_ps(from + 2 * fs), d = _mm_loadu_ps(from + 3 * fs);
+  __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + fs), c = _mm_loadu_ps(from + 2 * fs),
+         d = _mm_loadu_ps(from + 3 * fs);
   _MM_TRANSPOSE4_PS(a, b, c, d);
   _mm_storeu_ps(to, a);
   _mm_storeu_ps(to + ts, b);

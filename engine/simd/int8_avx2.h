@@ -24,16 +24,20 @@ struct Q {
   struct Even {
     Mask m, a, b;
   };
-  static SECATEUR_INLINE Even even(int lo, int hi) { return {mask(lo, hi), mask(2 * lo, 2 * hi - 1), mask(2 * lo - 8, 2 * hi - 9)}; }
+  static SECATEUR_INLINE Even even(int lo, int hi) {
+    return {mask(lo, hi), mask(2 * lo, 2 * hi - 1), mask(2 * lo - 8, 2 * hi - 9)};
+  }
   static SECATEUR_INLINE Q load_even_or(Q fill, const Even& e, const int32_t* p) {
     const __m256 a = _mm256_castsi256_ps(_mm256_maskload_epi32(p, e.a));
     const __m256 b = _mm256_castsi256_ps(_mm256_maskload_epi32(p + 8, e.b));
-    const __m256i t = _mm256_castps_si256(_mm256_shuffle_ps(a, b, _MM_SHUFFLE(2, 0, 2, 0)));  // a0 a2 b0 b2 | a4 a6 b4 b6
+    const __m256i t =
+        _mm256_castps_si256(_mm256_shuffle_ps(a, b, _MM_SHUFFLE(2, 0, 2, 0)));  // a0 a2 b0 b2 | a4 a6 b4 b6
     return {_mm256_blendv_epi8(fill.v, _mm256_permute4x64_epi64(t, _MM_SHUFFLE(3, 1, 2, 0)), e.m)};
   }
   static SECATEUR_INLINE Q load_even(const int32_t* p) {
     const auto* f = reinterpret_cast<const float*>(p);
-    const __m256i t = _mm256_castps_si256(_mm256_shuffle_ps(_mm256_loadu_ps(f), _mm256_loadu_ps(f + 8), _MM_SHUFFLE(2, 0, 2, 0)));
+    const __m256i t =
+        _mm256_castps_si256(_mm256_shuffle_ps(_mm256_loadu_ps(f), _mm256_loadu_ps(f + 8), _MM_SHUFFLE(2, 0, 2, 0)));
     return {_mm256_permute4x64_epi64(t, _MM_SHUFFLE(3, 1, 2, 0))};
   }
   static SECATEUR_INLINE Q set1(int32_t x) { return {_mm256_set1_epi32(x)}; }
@@ -81,7 +85,8 @@ SECATEUR_INLINE Bytes bytes_of(Q r) { return {r.v, _mm256_srli_epi32(r.v, 16)}; 
 template <int K>
 SECATEUR_INLINE __m256 byte_minus(const Bytes& r, int zero) {
   constexpr int kMask = K % 2 ? 0xff00 : 0xff, kBits = K % 2 ? 0x47000000 : 0x4b000000;
-  const __m256i f = _mm256_or_si256(_mm256_and_si256(K < 2 ? r.low : r.high, _mm256_set1_epi32(kMask)), _mm256_set1_epi32(kBits));
+  const __m256i f =
+      _mm256_or_si256(_mm256_and_si256(K < 2 ? r.low : r.high, _mm256_set1_epi32(kMask)), _mm256_set1_epi32(kBits));
   return _mm256_sub_ps(_mm256_castsi256_ps(f), _mm256_set1_ps((K % 2 ? 0x1p15f : 0x1p23f) + static_cast<float>(zero)));
 }
 template <int K>
@@ -110,7 +115,8 @@ SECATEUR_INLINE void quads(H h0, H h1, H h2, H h3, int zero, int lo, int hi, Q* 
 }
 
 SECATEUR_INLINE Q to_float(Q a, float scale, float offset) {
-  return {_mm256_castps_si256(_mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(a.v), _mm256_set1_ps(scale)), _mm256_set1_ps(offset)))};
+  return {_mm256_castps_si256(
+      _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(a.v), _mm256_set1_ps(scale)), _mm256_set1_ps(offset)))};
 }
 // The four coefficients of a cubic side by side.
 struct GeluRows {
@@ -125,17 +131,21 @@ constexpr GeluRows kGeluRows = [] {
 SECATEUR_INLINE Q gelu(Q a, float scale, float offset, float inverse) {
   const __m256 v = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(a.v), _mm256_set1_ps(scale)), _mm256_set1_ps(offset));
   const __m256 sign = _mm256_set1_ps(-0.0f);
-  const __m256 u = _mm256_min_ps(_mm256_mul_ps(_mm256_andnot_ps(sign, v), _mm256_set1_ps(kGeluStep)), _mm256_set1_ps(kGeluLast));
-  const __m256 magic = _mm256_set1_ps(kGeluMagic), t = _mm256_add_ps(u, magic), d = _mm256_sub_ps(u, _mm256_sub_ps(t, magic));
+  const __m256 u =
+      _mm256_min_ps(_mm256_mul_ps(_mm256_andnot_ps(sign, v), _mm256_set1_ps(kGeluStep)), _mm256_set1_ps(kGeluLast));
+  const __m256 magic = _mm256_set1_ps(kGeluMagic), t = _mm256_add_ps(u, magic),
+               d = _mm256_sub_ps(u, _mm256_sub_ps(t, magic));
   alignas(32) int32_t n[8];
   _mm256_store_si256(reinterpret_cast<__m256i*>(n), _mm256_and_si256(_mm256_castps_si256(t), _mm256_set1_epi32(31)));
   // Rows of lanes i and i + 4, turned: c[k] is coefficient k of all lanes.
   __m256 row[4];
   SECATEUR_UNROLL
-  for (int i = 0; i < 4; ++i) row[i] = _mm256_set_m128(_mm_load_ps(kGeluRows.at[n[i + 4]]), _mm_load_ps(kGeluRows.at[n[i]]));
+  for (int i = 0; i < 4; ++i)
+    row[i] = _mm256_set_m128(_mm_load_ps(kGeluRows.at[n[i + 4]]), _mm_load_ps(kGeluRows.at[n[i]]));
   const __m256 p = _mm256_unpacklo_ps(row[0], row[1]), q = _mm256_unpackhi_ps(row[0], row[1]);
   const __m256 e = _mm256_unpacklo_ps(row[2], row[3]), f = _mm256_unpackhi_ps(row[2], row[3]);
-  const __m256 c[4] = {_mm256_shuffle_ps(p, e, 0x44), _mm256_shuffle_ps(p, e, 0xee), _mm256_shuffle_ps(q, f, 0x44), _mm256_shuffle_ps(q, f, 0xee)};
+  const __m256 c[4] = {_mm256_shuffle_ps(p, e, 0x44), _mm256_shuffle_ps(p, e, 0xee), _mm256_shuffle_ps(q, f, 0x44),
+                       _mm256_shuffle_ps(q, f, 0xee)};
   __m256 r = _mm256_add_ps(_mm256_mul_ps(c[3], d), c[2]);
   r = _mm256_add_ps(_mm256_mul_ps(r, d), c[1]);
   r = _mm256_add_ps(_mm256_mul_ps(r, d), c[0]);
@@ -148,7 +158,8 @@ SECATEUR_INLINE void store_turned(const float* from, int64_t step, float* p, int
   SECATEUR_UNROLL
   for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(from + i * step);
   SECATEUR_UNROLL
-  for (int i = 0; i < 8; i += 2) t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]), t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+  for (int i = 0; i < 8; i += 2)
+    t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]), t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
   SECATEUR_UNROLL
   for (int i = 0; i < 8; i += 4) {
     r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44), r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
@@ -165,7 +176,9 @@ SECATEUR_INLINE void store_bytes(Q a, int zero, uint8_t* p) {
   const __m128i h = _mm_packs_epi32(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
   _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(h, h));
 }
-SECATEUR_INLINE Q load_bytes(const uint8_t* p) { return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))}; }
+SECATEUR_INLINE Q load_bytes(const uint8_t* p) {
+  return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))};
+}
 
 SECATEUR_INLINE Q maximum(Q a, Q b) { return {_mm256_max_epu8(a.v, b.v)}; }
 SECATEUR_INLINE __m256 byte_to_float(Q a, int k, int zero) {
@@ -200,13 +213,18 @@ SECATEUR_INLINE void turn_lanes(Q* q) {
   q[0].v = _mm256_unpacklo_epi64(a, c), q[1].v = _mm256_unpackhi_epi64(a, c);
   q[2].v = _mm256_unpacklo_epi64(b, d), q[3].v = _mm256_unpackhi_epi64(b, d);
 }
-SECATEUR_INLINE Q repeat4(const void* p) { return {_mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p)))}; }
+SECATEUR_INLINE Q repeat4(const void* p) {
+  return {_mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p)))};
+}
 SECATEUR_INLINE W load_lanes(const int32_t* p) { return {repeat4(p).v, repeat4(p + 4).v}; }
-SECATEUR_INLINE Q rescaled(Q a, Q scale) { return {_mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(a.v), _mm256_castsi256_ps(scale.v)))}; }
+SECATEUR_INLINE Q rescaled(Q a, Q scale) {
+  return {_mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(a.v), _mm256_castsi256_ps(scale.v)))};
+}
 SECATEUR_INLINE Q join(H a, H b, int zero, int lo, int hi) {
   const __m256i z = _mm256_set1_epi16(static_cast<int16_t>(zero));
   const __m256i p = _mm256_packus_epi16(_mm256_adds_epi16(a.v, z), _mm256_adds_epi16(b.v, z));
-  return {_mm256_min_epu8(_mm256_max_epu8(p, _mm256_set1_epi8(static_cast<char>(lo))), _mm256_set1_epi8(static_cast<char>(hi)))};
+  return {_mm256_min_epu8(_mm256_max_epu8(p, _mm256_set1_epi8(static_cast<char>(lo))),
+                          _mm256_set1_epi8(static_cast<char>(hi)))};
 }
 
 }  // namespace

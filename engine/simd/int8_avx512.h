@@ -21,7 +21,9 @@ struct Q {
     Mask m, a, b;
   };
   // Lane i reads word 2i: the words up to 2 * (hi - 1).
-  static SECATEUR_INLINE Even even(int lo, int hi) { return {mask(lo, hi), mask(2 * lo, 2 * hi - 1), mask(2 * lo - 16, 2 * hi - 17)}; }
+  static SECATEUR_INLINE Even even(int lo, int hi) {
+    return {mask(lo, hi), mask(2 * lo, 2 * hi - 1), mask(2 * lo - 16, 2 * hi - 17)};
+  }
   static SECATEUR_INLINE Q load_even_or(Q fill, const Even& e, const int32_t* p) {
     const __m512i index = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __m512i a = _mm512_maskz_loadu_epi32(e.a, p);
@@ -88,7 +90,8 @@ SECATEUR_INLINE Bytes bytes_of(Q r) { return {r.v, _mm512_srli_epi32(r.v, 16)}; 
 template <int K>
 SECATEUR_INLINE __m512 byte_minus(const Bytes& r, int zero) {
   constexpr int kMask = K % 2 ? 0xff00 : 0xff, kBits = K % 2 ? 0x47000000 : 0x4b000000;
-  const __m512i f = _mm512_ternarylogic_epi32(K < 2 ? r.low : r.high, _mm512_set1_epi32(kMask), _mm512_set1_epi32(kBits), 0xea);  // a & b | c
+  const __m512i f = _mm512_ternarylogic_epi32(K < 2 ? r.low : r.high, _mm512_set1_epi32(kMask),
+                                              _mm512_set1_epi32(kBits), 0xea);  // a & b | c
   return _mm512_sub_ps(_mm512_castsi512_ps(f), _mm512_set1_ps((K % 2 ? 0x1p15f : 0x1p23f) + static_cast<float>(zero)));
 }
 template <int K>
@@ -116,19 +119,24 @@ SECATEUR_INLINE void quads(H h0, H h1, H h2, H h3, int zero, int lo, int hi, Q* 
 }
 
 SECATEUR_INLINE Q to_float(Q a, float scale, float offset) {
-  return {_mm512_castps_si512(_mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(a.v), _mm512_set1_ps(scale)), _mm512_set1_ps(offset)))};
+  return {_mm512_castps_si512(
+      _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(a.v), _mm512_set1_ps(scale)), _mm512_set1_ps(offset)))};
 }
 SECATEUR_INLINE Q gelu(Q a, float scale, float offset, float inverse) {
   const __m512 v = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(a.v), _mm512_set1_ps(scale)), _mm512_set1_ps(offset));
   const __m512 u = _mm512_min_ps(_mm512_mul_ps(_mm512_abs_ps(v), _mm512_set1_ps(kGeluStep)), _mm512_set1_ps(kGeluLast));
-  const __m512 magic = _mm512_set1_ps(kGeluMagic), t = _mm512_add_ps(u, magic), d = _mm512_sub_ps(u, _mm512_sub_ps(t, magic));
+  const __m512 magic = _mm512_set1_ps(kGeluMagic), t = _mm512_add_ps(u, magic),
+               d = _mm512_sub_ps(u, _mm512_sub_ps(t, magic));
   const __m512i n = _mm512_castps_si512(t);
-  const auto c = [&](int k) { return _mm512_permutex2var_ps(_mm512_loadu_ps(kGelu[k]), n, _mm512_loadu_ps(kGelu[k] + 16)); };
+  const auto c = [&](int k) {
+    return _mm512_permutex2var_ps(_mm512_loadu_ps(kGelu[k]), n, _mm512_loadu_ps(kGelu[k] + 16));
+  };
   __m512 r = _mm512_add_ps(_mm512_mul_ps(c(3), d), c(2));
   r = _mm512_add_ps(_mm512_mul_ps(r, d), c(1));
   r = _mm512_add_ps(_mm512_mul_ps(r, d), c(0));
   const __m512i sign = _mm512_set1_epi32(static_cast<int>(0x80000000u));
-  r = _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(r), _mm512_castps_si512(v), sign, 0xf8));  // a | (b & c)
+  r = _mm512_castsi512_ps(
+      _mm512_ternarylogic_epi32(_mm512_castps_si512(r), _mm512_castps_si512(v), sign, 0xf8));  // a | (b & c)
   const __m512 y = _mm512_mul_ps(v, _mm512_add_ps(_mm512_set1_ps(0.5f), r));
   return {_mm512_cvtps_epi32(_mm512_mul_ps(y, _mm512_set1_ps(inverse)))};
 }
@@ -137,18 +145,22 @@ SECATEUR_INLINE void store_turned(const float* from, int64_t step, float* p, int
   SECATEUR_UNROLL
   for (int i = 0; i < 16; ++i) r[i] = _mm512_loadu_ps(from + i * step);
   SECATEUR_UNROLL
-  for (int i = 0; i < 16; i += 2) t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]), t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+  for (int i = 0; i < 16; i += 2)
+    t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]), t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
   // r[4 g + c]: rows 4 g to 4 g + 3 of column c of each 128-bit lane.
   SECATEUR_UNROLL
   for (int i = 0; i < 16; i += 4) {
-    const __m512d a = _mm512_castps_pd(t[i]), b = _mm512_castps_pd(t[i + 1]), c = _mm512_castps_pd(t[i + 2]), d = _mm512_castps_pd(t[i + 3]);
+    const __m512d a = _mm512_castps_pd(t[i]), b = _mm512_castps_pd(t[i + 1]), c = _mm512_castps_pd(t[i + 2]),
+                  d = _mm512_castps_pd(t[i + 3]);
     r[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c)), r[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
     r[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d)), r[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
   }
   SECATEUR_UNROLL
   for (int c = 0; c < 4; ++c) {
-    const __m512 a = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88), b = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88);   // lanes 0, 2
-    const __m512 d = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xdd), e = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xdd);   // lanes 1, 3
+    const __m512 a = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88),
+                 b = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88);  // lanes 0, 2
+    const __m512 d = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xdd),
+                 e = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xdd);  // lanes 1, 3
     _mm512_storeu_ps(p + c * to, _mm512_shuffle_f32x4(a, b, 0x88));
     _mm512_storeu_ps(p + (4 + c) * to, _mm512_shuffle_f32x4(d, e, 0x88));
     _mm512_storeu_ps(p + (8 + c) * to, _mm512_shuffle_f32x4(a, b, 0xdd));
@@ -158,7 +170,9 @@ SECATEUR_INLINE void store_turned(const float* from, int64_t step, float* p, int
 SECATEUR_INLINE void store_bytes(Q a, int zero, uint8_t* p) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_add_epi32(a.v, _mm512_set1_epi32(zero))));
 }
-SECATEUR_INLINE Q load_bytes(const uint8_t* p) { return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
+SECATEUR_INLINE Q load_bytes(const uint8_t* p) {
+  return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
 
 SECATEUR_INLINE Q maximum(Q a, Q b) { return {_mm512_max_epu8(a.v, b.v)}; }
 SECATEUR_INLINE __m512 byte_to_float(Q a, int k, int zero) {
@@ -193,7 +207,9 @@ SECATEUR_INLINE void turn_lanes(Q* q) {
   q[0].v = _mm512_unpacklo_epi64(a, c), q[1].v = _mm512_unpackhi_epi64(a, c);
   q[2].v = _mm512_unpacklo_epi64(b, d), q[3].v = _mm512_unpackhi_epi64(b, d);
 }
-SECATEUR_INLINE Q repeat4(const void* p) { return {_mm512_broadcast_i32x4(_mm_loadu_si128(static_cast<const __m128i*>(p)))}; }
+SECATEUR_INLINE Q repeat4(const void* p) {
+  return {_mm512_broadcast_i32x4(_mm_loadu_si128(static_cast<const __m128i*>(p)))};
+}
 SECATEUR_INLINE W load_lanes(const int32_t* p) {
 #if defined(__AVX512VNNI__)
   return {repeat4(p).v};
@@ -201,11 +217,14 @@ SECATEUR_INLINE W load_lanes(const int32_t* p) {
   return {repeat4(p).v, repeat4(p + 4).v};
 #endif
 }
-SECATEUR_INLINE Q rescaled(Q a, Q scale) { return {_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(a.v), _mm512_castsi512_ps(scale.v)))}; }
+SECATEUR_INLINE Q rescaled(Q a, Q scale) {
+  return {_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(a.v), _mm512_castsi512_ps(scale.v)))};
+}
 SECATEUR_INLINE Q join(H a, H b, int zero, int lo, int hi) {
   const __m512i z = _mm512_set1_epi16(static_cast<int16_t>(zero));
   const __m512i p = _mm512_packus_epi16(_mm512_adds_epi16(a.v, z), _mm512_adds_epi16(b.v, z));
-  return {_mm512_min_epu8(_mm512_max_epu8(p, _mm512_set1_epi8(static_cast<char>(lo))), _mm512_set1_epi8(static_cast<char>(hi)))};
+  return {_mm512_min_epu8(_mm512_max_epu8(p, _mm512_set1_epi8(static_cast<char>(lo))),
+                          _mm512_set1_epi8(static_cast<char>(hi)))};
 }
 
 }  // namespace

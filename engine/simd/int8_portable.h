@@ -52,7 +52,8 @@ struct W {
   int32_t v[4];
   static SECATEUR_INLINE W load(const int32_t* p) {
     const auto w = static_cast<uint32_t>(*p);
-    return {{static_cast<int8_t>(w), static_cast<int8_t>(w >> 8), static_cast<int8_t>(w >> 16), static_cast<int8_t>(w >> 24)}};
+    return {{static_cast<int8_t>(w), static_cast<int8_t>(w >> 8), static_cast<int8_t>(w >> 16),
+             static_cast<int8_t>(w >> 24)}};
   }
 };
 SECATEUR_INLINE Q dot(Q a, X x, W w) {
@@ -67,7 +68,8 @@ SECATEUR_INLINE Q dot(Q a, X x, W w) {
 }
 
 SECATEUR_INLINE Q add(Q a, Q b) {
-  for (int i = 0; i < 4; ++i) a.v[i] = static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) + static_cast<uint32_t>(b.v[i]));
+  for (int i = 0; i < 4; ++i)
+    a.v[i] = static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) + static_cast<uint32_t>(b.v[i]));
   return a;
 }
 
@@ -105,7 +107,8 @@ SECATEUR_INLINE H narrow_sum(Q a, Q b, const Sum& s, float scale, const Bytes& r
     const auto word = static_cast<uint32_t>(i < 4 ? ra.v[i] : rb.v[i - 4]);
     float f = round_even(static_cast<float>(sum) * scale);
     f = f < s.lo ? s.lo : f > s.hi ? s.hi : f;
-    const float left = f * s.a, right = static_cast<float>(static_cast<int32_t>((word >> (8 * K)) & 255) - s.r_zero) * s.b;
+    const float left = f * s.a,
+                right = static_cast<float>(static_cast<int32_t>((word >> (8 * K)) & 255) - s.r_zero) * s.b;
     h.v[i] = saturated(round_even(left + right));
   }
   return h;
@@ -200,7 +203,8 @@ SECATEUR_INLINE H narrow_words(Q a, Q b) {
 SECATEUR_INLINE void interleave(Q t0, Q t1, Q t2, Q t3, Q* out) {
   for (int v = 0; v < 4; ++v)
     for (int c = 0; c < 4; ++c)
-      out[v].v[c] = static_cast<int32_t>(byte_of(t0.v[v], c) | byte_of(t1.v[v], c) << 8 | byte_of(t2.v[v], c) << 16 | byte_of(t3.v[v], c) << 24);
+      out[v].v[c] = static_cast<int32_t>(byte_of(t0.v[v], c) | byte_of(t1.v[v], c) << 8 | byte_of(t2.v[v], c) << 16 |
+                                         byte_of(t3.v[v], c) << 24);
 }
 SECATEUR_INLINE void turn_lanes(Q* q) {
   for (int i = 0; i < 4; ++i)
@@ -215,7 +219,9 @@ SECATEUR_INLINE Q repeat4(const void* p) { return Q::load(p); }
 struct Lanes {
   W lane[4];
 };
-SECATEUR_INLINE Lanes load_lanes(const int32_t* p) { return {{W::load(p), W::load(p + 1), W::load(p + 2), W::load(p + 3)}}; }
+SECATEUR_INLINE Lanes load_lanes(const int32_t* p) {
+  return {{W::load(p), W::load(p + 1), W::load(p + 2), W::load(p + 3)}};
+}
 SECATEUR_INLINE Q dot(Q a, X x, const Lanes& w) {
   for (int i = 0; i < 4; ++i) {
     const auto u = static_cast<uint32_t>(x.v[i]);

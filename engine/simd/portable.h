@@ -75,12 +75,24 @@ SECATEUR_INLINE Vec lanewise(Vec a, Vec b, F f) {
   for (int i = 0; i < 4; ++i) r.v[i] = f(a.v[i], b.v[i]);
   return r;
 }
-SECATEUR_INLINE Vec operator+(Vec a, Vec b) { return lanewise(a, b, [](float x, float y) { return x + y; }); }
-SECATEUR_INLINE Vec operator-(Vec a, Vec b) { return lanewise(a, b, [](float x, float y) { return x - y; }); }
-SECATEUR_INLINE Vec operator*(Vec a, Vec b) { return lanewise(a, b, [](float x, float y) { return x * y; }); }
-SECATEUR_INLINE Vec operator/(Vec a, Vec b) { return lanewise(a, b, [](float x, float y) { return x / y; }); }
-SECATEUR_INLINE Vec min(Vec a, Vec b) { return lanewise(a, b, [](float x, float y) { return x < y ? x : y; }); }
-SECATEUR_INLINE Vec max(Vec a, Vec b) { return lanewise(a, b, [](float x, float y) { return x > y ? x : y; }); }
+SECATEUR_INLINE Vec operator+(Vec a, Vec b) {
+  return lanewise(a, b, [](float x, float y) { return x + y; });
+}
+SECATEUR_INLINE Vec operator-(Vec a, Vec b) {
+  return lanewise(a, b, [](float x, float y) { return x - y; });
+}
+SECATEUR_INLINE Vec operator*(Vec a, Vec b) {
+  return lanewise(a, b, [](float x, float y) { return x * y; });
+}
+SECATEUR_INLINE Vec operator/(Vec a, Vec b) {
+  return lanewise(a, b, [](float x, float y) { return x / y; });
+}
+SECATEUR_INLINE Vec min(Vec a, Vec b) {
+  return lanewise(a, b, [](float x, float y) { return x < y ? x : y; });
+}
+SECATEUR_INLINE Vec max(Vec a, Vec b) {
+  return lanewise(a, b, [](float x, float y) { return x > y ? x : y; });
+}
 SECATEUR_INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
 #endif
 
@@ -127,7 +139,9 @@ SECATEUR_INLINE void transpose4(const float* from, int64_t fs, float* to, int64_
     for (int j = 0; j < 4; ++j) to[j * ts + i] = from[i * fs + j];
 }
 
-SECATEUR_INLINE Vec sqrt(Vec a) { return {Vec::Lanes{std::sqrt(a.v[0]), std::sqrt(a.v[1]), std::sqrt(a.v[2]), std::sqrt(a.v[3])}}; }
+SECATEUR_INLINE Vec sqrt(Vec a) {
+  return {Vec::Lanes{std::sqrt(a.v[0]), std::sqrt(a.v[1]), std::sqrt(a.v[2]), std::sqrt(a.v[3])}};
+}
 // Adding and taking away 1.5 * 2^23 rounds to nearest even for |a| < 2^22.
 SECATEUR_INLINE Vec round(Vec a) { return (a + Vec::set1(12582912.0f)) - Vec::set1(12582912.0f); }
 SECATEUR_INLINE Vec scale2(Vec x, Vec n) {

@@ -10,21 +10,22 @@
 //   set1(x) zero() fma(a, b, c) = a*b + c    + - * /  min max
 //   even(a, b) odd(a, b)                elements 0, 2, 4, ... (1, 3, 5, ...) of a followed by b
 //   load_bits(p, bits)                  lane i from p[i] where bit i is set, 0 elsewhere; touches only those
-//   shift_up(a, b) shift_down(a, b)     the run a, b moved by one lane: last of a, then b without its last; a without its
+//   shift_up(a, b) shift_down(a, b)     the run a, b moved by one lane: last of a, then b without its last; a without
+//   its
 //                                       first, then the first of b
-//   quads(p, o) spread(p)               one group of four floats per four lanes: from p + o[0], p + o[1], ...; p[0] four
+//   quads(p, o) spread(p)               one group of four floats per four lanes: from p + o[0], p + o[1], ...; p[0]
+//   four
 //                                       times, p[1] four times, ...
 //   keep(bits)                          lanes whose bit is set, 0 elsewhere; only where kHasHalf
 //   sum_quads(p)                        p[i] = sum of lanes i, i + 4, ..., i < 4
 //   halves(a, b, &lo, &hi)              lo = first halves of a and b, hi = their second halves
-//   Half                                half a register: load, store, load_masked, mask, even, low(v); kHasHalf tells if it exists
-//   sum(v) maximum(v)                   across lanes; a sum by halves: lanes i and i + kLanes / 2 first
+//   Half                                half a register: load, store, load_masked, mask, even, low(v); kHasHalf tells
+//   if it exists sum(v) maximum(v)                   across lanes; a sum by halves: lanes i and i + kLanes / 2 first
 //   madd(a, b, c)                       a*b + c of single floats, fused where the ISA has it
-//   Eight                               eight floats: load, store, set1, fma, +, min, max, pick(x, c) = x[c[0]], ..., x[c[7]]
-//   transpose4(from, fs, to, ts)        to[j * ts + i] = from[i * fs + j], i, j < 4
-//   exp(v)                              e^v, relative error < 2e-7 for |v| < 87, 0 below, clamped above
-//   erf(v) tanh(v)                      relative error < 5e-7; NaN passes through
-//   sqrt(v)
+//   Eight                               eight floats: load, store, set1, fma, +, min, max, pick(x, c) = x[c[0]], ...,
+//   x[c[7]] transpose4(from, fs, to, ts)        to[j * ts + i] = from[i * fs + j], i, j < 4 exp(v) e^v, relative error
+//   < 2e-7 for |v| < 87, 0 below, clamped above erf(v) tanh(v)                      relative error < 5e-7; NaN passes
+//   through sqrt(v)
 //
 // Exactly one of them is included by a kernel file.
 #pragma once

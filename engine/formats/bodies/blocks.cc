@@ -79,9 +79,9 @@ LikelyBlocks likely_blocks(const std::vector<int64_t>& dims, const std::vector<u
         if (rows > dims[0] || cols > all.cols) continue;
         const Bitmap kept = reduced(strips, rows, 1);
         // Which blocks, which elements inside are zero, the others' values.
-        const double bits = scale * (log2_choose(kept.rows * kept.cols, ones(kept)) +
-                                     log2_choose(elements(kept, all, rows, cols), nnz) +
-                                     static_cast<double>(nnz) * value_bits);
+        const double bits =
+            scale * (log2_choose(kept.rows * kept.cols, ones(kept)) +
+                     log2_choose(elements(kept, all, rows, cols), nnz) + static_cast<double>(nnz) * value_bits);
         if (least != 0 && bits >= least) continue;
         least = bits;
         best = rows * cols == 1 ? LikelyBlocks{} : LikelyBlocks{{rows, cols, last}, bits};

@@ -1,6 +1,6 @@
-// Layout `blocks`: what is kept fills whole blocks of a weight's 2-D view (docs/format.md, 4.3). The positions of blocks
-// are coded before any value, each block as likely as the share of those left, so that all of them cost log2 C(blocks,
-// kept) bits; then come the values of the kept blocks' elements, zeros among them included, in C order.
+// Layout `blocks`: what is kept fills whole blocks of a weight's 2-D view (docs/format.md, 4.3). The positions of
+// blocks are coded before any value, each block as likely as the share of those left, so that all of them cost log2
+// C(blocks, kept) bits; then come the values of the kept blocks' elements, zeros among them included, in C order.
 #pragma once
 
 #include <algorithm>
@@ -9,8 +9,8 @@
 
 namespace secateur::sct {
 
-// Blocks of rows x cols elements, or smaller ones at the end of an axis. The view's rows are axis 0, its columns all other
-// axes, in the order of memory or (channels_last) with axis 1 as the innermost.
+// Blocks of rows x cols elements, or smaller ones at the end of an axis. The view's rows are axis 0, its columns all
+// other axes, in the order of memory or (channels_last) with axis 1 as the innermost.
 struct BlockShape {
   int64_t rows = 1, cols = 1;
   bool channels_last = false;
@@ -20,7 +20,8 @@ inline constexpr int64_t kMostBlockSide = 64;
 class BlockView {
  public:
   // dims: of two axes or more, none of them empty.
-  BlockView(const std::vector<int64_t>& dims, const BlockShape& shape) : shape_(shape), rows_(dims[0]), channels_(dims[1]) {
+  BlockView(const std::vector<int64_t>& dims, const BlockShape& shape)
+      : shape_(shape), rows_(dims[0]), channels_(dims[1]) {
     for (size_t a = 2; a < dims.size(); ++a) size_ *= dims[a];
     cols_ = channels_ * size_;
   }
@@ -29,7 +30,8 @@ class BlockView {
   // Calls f(element) for each of a block.
   template <class F>
   void each(int64_t row, int64_t col, F&& f) const {
-    const int64_t last_row = std::min(rows_, (row + 1) * shape_.rows), last_col = std::min(cols_, (col + 1) * shape_.cols);
+    const int64_t last_row = std::min(rows_, (row + 1) * shape_.rows),
+                  last_col = std::min(cols_, (col + 1) * shape_.cols);
     for (int64_t r = row * shape_.rows; r < last_row; ++r)
       for (int64_t c = col * shape_.cols; c < last_col; ++c) f(r * cols_ + place(c));
   }

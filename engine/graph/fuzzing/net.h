@@ -61,12 +61,14 @@ class Net {
 
   using Attrs = std::vector<std::pair<std::string, Attribute>>;
   // The name of the first output.
-  std::string op(const std::string& op, std::vector<std::string> in, Attrs attrs = {}, size_t outputs = 1, const char* domain = "") {
+  std::string op(const std::string& op, std::vector<std::string> in, Attrs attrs = {}, size_t outputs = 1,
+                 const char* domain = "") {
     Node n;
     n.op = op;
     n.domain = domain;
     n.inputs = std::move(in);
-    for (size_t k = 0; k < outputs; ++k) n.outputs.push_back("v" + std::to_string(graph.nodes.size()) + "_" + std::to_string(k));
+    for (size_t k = 0; k < outputs; ++k)
+      n.outputs.push_back("v" + std::to_string(graph.nodes.size()) + "_" + std::to_string(k));
     for (auto& [name, value] : attrs) n.attrs[name] = std::move(value);
     if (*domain) graph.opsets[domain] = 1;
     graph.nodes.push_back(std::move(n));

@@ -5,14 +5,37 @@
 
 namespace secateur::fuzzing {
 
-// ---- operators -------------------------------------------------------------------------------------------------------
+// ---- operators
+// -------------------------------------------------------------------------------------------------------
 
 inline Graph elementwise_seed() {
   Net n(20);
   const auto x = n.input({2, 8});
   std::string v = x;
-  for (const char* op : {"Abs", "Ceil", "Celu", "Cos", "Elu", "Erf", "Exp", "Floor", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Neg", "Relu",
-                         "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Tanh", "ThresholdedRelu", "Gelu"})
+  for (const char* op : {"Abs",
+                         "Ceil",
+                         "Celu",
+                         "Cos",
+                         "Elu",
+                         "Erf",
+                         "Exp",
+                         "Floor",
+                         "HardSigmoid",
+                         "HardSwish",
+                         "LeakyRelu",
+                         "Mish",
+                         "Neg",
+                         "Relu",
+                         "Round",
+                         "Selu",
+                         "Sigmoid",
+                         "Sign",
+                         "Sin",
+                         "Softplus",
+                         "Softsign",
+                         "Tanh",
+                         "ThresholdedRelu",
+                         "Gelu"})
     v = n.op(op, {v});
   const auto positive = n.op("Add", {n.op("Abs", {x}), n.f(1)});
   v = n.op("Add", {v, n.op("Log", {n.op("Sqrt", {n.op("Reciprocal", {positive})})})});
@@ -27,8 +50,10 @@ inline Graph logic_seed() {
   Net n;
   const auto x = n.input({2, 5}), y = n.input({2, 1});
   const auto a = n.op("And", {n.op("Greater", {x, y}), n.op("LessOrEqual", {x, n.f(1)})});
-  const auto b = n.op("Xor", {n.op("Less", {x, y}), n.op("Or", {n.op("GreaterOrEqual", {x, n.f(0)}), n.op("Not", {a})})});
-  const auto at = n.op("ArgMax", {x}, {{"axis", num(1)}}), low = n.op("ArgMin", {x}, {{"axis", num(-1)}, {"keepdims", num(1)}});
+  const auto b =
+      n.op("Xor", {n.op("Less", {x, y}), n.op("Or", {n.op("GreaterOrEqual", {x, n.f(0)}), n.op("Not", {a})})});
+  const auto at = n.op("ArgMax", {x}, {{"axis", num(1)}}),
+             low = n.op("ArgMin", {x}, {{"axis", num(-1)}, {"keepdims", num(1)}});
   const auto odd = n.op("Or", {n.op("Equal", {n.op("Mod", {at, n.i({2})}), n.op("Neg", {low})}), n.op("IsNaN", {y})});
   n.op("TopK", {n.op("Where", {n.op("And", {b, odd}), x, y}), n.i({2})}, {{"axis", num(-1)}, {"largest", num(0)}}, 2);
   const auto values = n.out(0), from = n.out(1);
@@ -48,7 +73,8 @@ inline Graph shape_seed() {
   v = n.op("Concat", {n.out(1), n.out(0)}, {{"axis", num(0)}});
   v = n.op("Tile", {n.op("Expand", {n.op("Unsqueeze", {v, n.i({1})}), n.i({1, 3, 1})}), n.i({1, 2, 1})});
   v = n.op("Gather", {v, n.op("Range", {n.scalar(0), n.scalar(3), n.scalar(2)})}, {{"axis", num(1)}});
-  const auto filled = n.op("ConstantOfShape", {n.i({1, 2, 1})}), fixed = n.op("Constant", {}, {{"value_float", real(2)}});
+  const auto filled = n.op("ConstantOfShape", {n.i({1, 2, 1})}),
+             fixed = n.op("Constant", {}, {{"value_float", real(2)}});
   v = n.op("Mul", {n.op("Add", {v, filled}), fixed});
   v = n.op("Softmax", {n.op("LogSoftmax", {v}, {{"axis", num(0)}})}, {{"axis", num(1)}});
   v = n.op("ReduceSum", {n.op("ReduceMax", {v, n.i({0})}), n.i({1})}, {{"keepdims", num(0)}});
@@ -78,15 +104,25 @@ inline Graph lookup_seed() {
 inline Graph image_seed() {
   Net n;
   const auto x = n.input({2, 4, 6, 6});
-  auto v = n.op("ConvTranspose", {x, n.w({4, 2, 3, 3}), n.w({2})}, {{"strides", list({2, 2})}, {"output_padding", list({1, 0})}, {"pads", list({1, 0, 0, 1})}});
+  auto v = n.op("ConvTranspose", {x, n.w({4, 2, 3, 3}), n.w({2})},
+                {{"strides", list({2, 2})}, {"output_padding", list({1, 0})}, {"pads", list({1, 0, 0, 1})}});
   v = n.op("Resize", {v, "", n.f(1.5f, {4})}, {{"mode", text("linear")}});
-  v = n.op("Resize", {v, "", "", n.i({2, 3, 4, 4})}, {{"mode", text("cubic")}, {"coordinate_transformation_mode", text("align_corners")}});
-  v = n.op("Resize", {v, "", "", n.i({8, 8})}, {{"axes", list({2, 3})}, {"nearest_mode", text("ceil")}, {"coordinate_transformation_mode", text("asymmetric")}});
-  v = n.op("DepthToSpace", {n.op("SpaceToDepth", {v}, {{"blocksize", num(2)}})}, {{"blocksize", num(2)}, {"mode", text("CRD")}});
+  v = n.op("Resize", {v, "", "", n.i({2, 3, 4, 4})},
+           {{"mode", text("cubic")}, {"coordinate_transformation_mode", text("align_corners")}});
+  v = n.op(
+      "Resize", {v, "", "", n.i({8, 8})},
+      {{"axes", list({2, 3})}, {"nearest_mode", text("ceil")}, {"coordinate_transformation_mode", text("asymmetric")}});
+  v = n.op("DepthToSpace", {n.op("SpaceToDepth", {v}, {{"blocksize", num(2)}})},
+           {{"blocksize", num(2)}, {"mode", text("CRD")}});
   v = n.op("Pad", {v, n.i({0, 0, 1, 1, 0, 0, 1, 2})}, {{"mode", text("reflect")}});
   v = n.op("LRN", {v}, {{"size", num(3)}});
-  v = n.op("Concat", {n.op("MaxPool", {v}, {{"kernel_shape", list({3, 2})}, {"ceil_mode", num(1)}, {"strides", list({2, 1})}}),
-                      n.op("AveragePool", {v}, {{"kernel_shape", list({3, 2})}, {"ceil_mode", num(1)}, {"strides", list({2, 1})}, {"dilations", list({1, 1})}})},
+  v = n.op("Concat",
+           {n.op("MaxPool", {v}, {{"kernel_shape", list({3, 2})}, {"ceil_mode", num(1)}, {"strides", list({2, 1})}}),
+            n.op("AveragePool", {v},
+                 {{"kernel_shape", list({3, 2})},
+                  {"ceil_mode", num(1)},
+                  {"strides", list({2, 1})},
+                  {"dilations", list({1, 1})}})},
            {{"axis", num(1)}});
   n.result(n.op("Add", {n.op("GlobalMaxPool", {v}), n.op("GlobalAveragePool", {v})}));
   return n.graph;
@@ -96,9 +132,13 @@ inline Graph products_seed() {
   Net n;
   const auto x = n.input({2, 3, 4}), y = n.input({2, 4, 3}), m = n.input({2, 4});
   const auto p = n.op("Einsum", {x, y}, {{"equation", text("bij,bjk->bik")}}), q = n.op("MatMul", {x, y});
-  const auto r = n.op("Einsum", {n.op("Add", {p, q})}, {{"equation", text("bii->bi")}}), s = n.op("Einsum", {x, n.w({4, 3})}, {{"equation", text("...j,ji->...i")}});
-  const auto g = n.op("Gemm", {m, m, n.w({4})}, {{"transA", num(1)}, {"alpha", real(0.5f)}, {"beta", real(2)}}), h = n.op("Gemm", {m, n.op("MatMul", {n.w({3, 4}), n.w({4, 4})}), n.w({3})}, {{"transB", num(1)}});
-  n.result(n.op("Add", {n.op("ReduceSum", {g}), n.op("Add", {n.op("ReduceSum", {h}), n.op("Add", {n.op("ReduceSum", {r}), n.op("ReduceSum", {s})})})}));
+  const auto r = n.op("Einsum", {n.op("Add", {p, q})}, {{"equation", text("bii->bi")}}),
+             s = n.op("Einsum", {x, n.w({4, 3})}, {{"equation", text("...j,ji->...i")}});
+  const auto g = n.op("Gemm", {m, m, n.w({4})}, {{"transA", num(1)}, {"alpha", real(0.5f)}, {"beta", real(2)}}),
+             h = n.op("Gemm", {m, n.op("MatMul", {n.w({3, 4}), n.w({4, 4})}), n.w({3})}, {{"transB", num(1)}});
+  n.result(n.op(
+      "Add", {n.op("ReduceSum", {g}),
+              n.op("Add", {n.op("ReduceSum", {h}), n.op("Add", {n.op("ReduceSum", {r}), n.op("ReduceSum", {s})})})}));
   return n.graph;
 }
 
@@ -122,18 +162,23 @@ inline Graph norms_seed() {
   return n.graph;
 }
 
-// ---- what the float passes look for ----------------------------------------------------------------------------------
+// ---- what the float passes look for
+// ----------------------------------------------------------------------------------
 
 inline Graph convolutions_seed() {
   Net n;
   const auto x = n.input({2, 4, 8, 8});
   const Net::Attrs same{{"pads", list({1, 1, 1, 1})}};
-  auto v = n.op("BatchNormalization", {n.op("Conv", {x, n.w({6, 4, 3, 3}), n.w({6})}, same), n.w({6}), n.w({6}), n.w({6}), n.f(1, {6})});
+  auto v = n.op("BatchNormalization",
+                {n.op("Conv", {x, n.w({6, 4, 3, 3}), n.w({6})}, same), n.w({6}), n.w({6}), n.w({6}), n.f(1, {6})});
   v = n.op("LeakyRelu", {v});
-  v = n.op("Relu", {n.op("Add", {n.op("Conv", {n.op("Pad", {v, n.i({0, 0, 1, 1, 0, 0, 1, 1})}), n.w({6, 6, 3, 3})}), v})});
-  v = n.op("Clip", {n.op("Conv", {v, n.w({6, 1, 3, 3})}, {{"group", num(6)}, {"auto_pad", text("SAME_UPPER")}}), n.f(0), n.f(6)});
+  v = n.op("Relu",
+           {n.op("Add", {n.op("Conv", {n.op("Pad", {v, n.i({0, 0, 1, 1, 0, 0, 1, 1})}), n.w({6, 6, 3, 3})}), v})});
+  v = n.op("Clip", {n.op("Conv", {v, n.w({6, 1, 3, 3})}, {{"group", num(6)}, {"auto_pad", text("SAME_UPPER")}}), n.f(0),
+                    n.f(6)});
   v = n.op("Relu", {n.op("Add", {n.op("Conv", {v, n.f(0, {4, 6, 1, 1})}), n.w({4, 1, 1})})});
-  v = n.op("MaxPool", {n.op("Relu", {n.op("Conv", {v, n.w({8, 4, 1, 1})})})}, {{"kernel_shape", list({2, 2})}, {"strides", list({2, 2})}});
+  v = n.op("MaxPool", {n.op("Relu", {n.op("Conv", {v, n.w({8, 4, 1, 1})})})},
+           {{"kernel_shape", list({2, 2})}, {"strides", list({2, 2})}});
   v = n.op("Gemm", {n.op("Flatten", {v}), n.w({5, 128}), n.w({5})}, {{"transB", num(1)}});
   v = n.op("Add", {n.op("BatchNormalization", {v, n.w({5}), n.w({5}), n.w({5}), n.f(1, {5})}), n.w({5})});
   v = n.op("Add", {n.op("MatMul", {n.op("Relu", {v}), n.w({5, 5})}), n.w({5})});
@@ -156,7 +201,9 @@ inline Graph gates_seed() {
   Net n;
   const auto x = n.input({2, 8});
   const auto half = [&](const std::string& v) { return n.op("Mul", {v, n.f(0.5f)}); };
-  const auto erf = [&](const std::string& v) { return n.op("Add", {n.op("Erf", {n.op("Div", {v, n.f(1.41421356f)})}), n.f(1)}); };
+  const auto erf = [&](const std::string& v) {
+    return n.op("Add", {n.op("Erf", {n.op("Div", {v, n.f(1.41421356f)})}), n.f(1)});
+  };
   auto v = half(n.op("Mul", {x, erf(x)}));
   v = n.op("Mul", {half(v), n.op("Add", {n.op("Erf", {n.op("Mul", {v, n.f(0.70710678f)})}), n.f(1)})});
   v = n.op("Mul", {v, half(erf(v))});
@@ -176,7 +223,9 @@ inline Graph written_norms_seed() {
   const auto x = n.input({2, 8});
   const Net::Attrs last{{"axes", list({-1})}};
   const auto centred = [&](const std::string& v) { return n.op("Sub", {v, n.op("ReduceMean", {v}, last)}); };
-  const auto root = [&](const std::string& squares) { return n.op("Sqrt", {n.op("Add", {n.op("ReduceMean", {squares}, last), n.f(1e-5f)})}); };
+  const auto root = [&](const std::string& squares) {
+    return n.op("Sqrt", {n.op("Add", {n.op("ReduceMean", {squares}, last), n.f(1e-5f)})});
+  };
   auto d = centred(x);
   auto v = n.op("Div", {d, root(n.op("Pow", {d, n.f(2)}))});
   v = n.op("Add", {n.op("Mul", {v, n.w({8})}), n.w({8})});
@@ -190,19 +239,25 @@ inline Graph written_norms_seed() {
 inline Graph attention_seed() {
   Net n(17);
   const auto x = n.input({2, 4, 2, 3}), flat = n.input({2, 4, 6});
-  const auto turned = [&](const std::string& v, std::vector<int64_t> perm) { return n.op("Transpose", {v}, {{"perm", list(std::move(perm))}}); };
+  const auto turned = [&](const std::string& v, std::vector<int64_t> perm) {
+    return n.op("Transpose", {v}, {{"perm", list(std::move(perm))}});
+  };
   const auto q = turned(x, {0, 2, 1, 3}), v = turned(x, {0, 2, 1, 3});
   auto s = n.op("Add", {n.op("Div", {n.op("MatMul", {q, turned(x, {0, 2, 3, 1})}), n.f(1.7f)}), n.w({4, 4})});
   const auto a = turned(n.op("MatMul", {n.op("Softmax", {s}, {{"axis", num(-1)}}), v}), {0, 2, 1, 3});
   const auto k = turned(turned(x, {0, 2, 1, 3}), {0, 1, 3, 2});
-  const auto b = n.op("MatMul", {n.op("Softmax", {n.op("MatMul", {n.op("Mul", {turned(x, {0, 2, 1, 3}), n.f(0.6f)}), k})}, {{"axis", num(3)}}), turned(a, {0, 2, 1, 3})});
+  const auto b = n.op(
+      "MatMul",
+      {n.op("Softmax", {n.op("MatMul", {n.op("Mul", {turned(x, {0, 2, 1, 3}), n.f(0.6f)}), k})}, {{"axis", num(3)}}),
+       turned(a, {0, 2, 1, 3})});
   s = n.op("MatMul", {flat, turned(flat, {0, 2, 1})});
   const auto c = n.op("MatMul", {n.op("Softmax", {s}, {{"axis", num(-1)}}), flat});
   n.result(n.op("Add", {n.op("ReduceMean", {b}), n.op("ReduceMean", {c})}));
   return n.graph;
 }
 
-// ---- integers --------------------------------------------------------------------------------------------------------
+// ---- integers
+// --------------------------------------------------------------------------------------------------------
 
 struct Grid {
   std::string scale, zero;
@@ -216,13 +271,16 @@ inline Graph integers_seed(DType type) {
   Net n(13);
   const Grid g{n.f(0.0625f), n.byte(type, 3)};
   const auto none = n.byte(DType::kInt8, 0), bias_scale = n.f(0.00390625f, {4}), scales = n.f(0.0625f, {4});
-  const auto weight = [&](std::vector<int64_t> dims) { return n.op("DequantizeLinear", {n.codes(DType::kInt8, std::move(dims)), g.scale, none}); };
+  const auto weight = [&](std::vector<int64_t> dims) {
+    return n.op("DequantizeLinear", {n.codes(DType::kInt8, std::move(dims)), g.scale, none});
+  };
   const auto bias = n.op("DequantizeLinear", {n.codes(DType::kInt32, {4}), bias_scale}, {{"axis", num(0)}});
   const auto x = through(n, n.input({2, 4, 6, 6}), g);
   const auto w = n.op("DequantizeLinear", {n.codes(DType::kInt8, {4, 4, 3, 3}), scales}, {{"axis", num(0)}});
   const Net::Attrs same{{"pads", list({1, 1, 1, 1})}};
   auto v = through(n, n.op("Relu", {n.op("Conv", {x, w, bias}, same)}), g);
-  v = through(n, n.op("Clip", {n.op("Add", {through(n, n.op("Conv", {v, weight({4, 4, 1, 1})}), g), x}), n.f(-3), n.f(3)}), g);
+  v = through(
+      n, n.op("Clip", {n.op("Add", {through(n, n.op("Conv", {v, weight({4, 4, 1, 1})}), g), x}), n.f(-3), n.f(3)}), g);
   v = through(n, n.op("Conv", {v, weight({4, 1, 3, 3})}, {{"pads", list({1, 1, 1, 1})}, {"group", num(4)}}), g);
   v = through(n, n.op("MaxPool", {v}, {{"kernel_shape", list({2, 2})}}), g);
   v = through(n, n.op("AveragePool", {v}, {{"kernel_shape", list({2, 2})}}), g);
@@ -241,18 +299,28 @@ inline Graph integer_operators_seed() {
   const Grid g{n.f(0.0625f), n.byte(DType::kUInt8, 3)}, w{n.f(0.03125f), n.byte(DType::kInt8, 0)};
   const char* ms = "com.microsoft";
   const auto x = n.op("QuantizeLinear", {n.input({2, 2, 4, 4}), g.scale, g.zero});
-  auto v = n.op("QLinearConv", {x, g.scale, g.zero, n.codes(DType::kInt8, {4, 2, 3, 3}), w.scale, w.zero, g.scale, g.zero, n.codes(DType::kInt32, {4})});
+  auto v = n.op("QLinearConv", {x, g.scale, g.zero, n.codes(DType::kInt8, {4, 2, 3, 3}), w.scale, w.zero, g.scale,
+                                g.zero, n.codes(DType::kInt32, {4})});
   v = n.op("QLinearAdd", {v, g.scale, g.zero, v, g.scale, g.zero, g.scale, g.zero}, {}, 1, ms);
   const auto sums = n.op("ConvInteger", {v, n.codes(DType::kInt8, {3, 4, 1, 1}), g.zero, w.zero});
   v = n.op("Flatten", {n.op("QLinearGlobalAveragePool", {v, g.scale, g.zero, g.scale, g.zero}, {}, 1, ms)});
-  v = n.op("QGemm", {v, g.scale, g.zero, n.codes(DType::kInt8, {3, 4}), w.scale, w.zero, n.codes(DType::kInt32, {3}), g.scale, g.zero}, {{"transB", num(1)}}, 1, ms);
+  v = n.op("QGemm",
+           {v, g.scale, g.zero, n.codes(DType::kInt8, {3, 4}), w.scale, w.zero, n.codes(DType::kInt32, {3}), g.scale,
+            g.zero},
+           {{"transB", num(1)}}, 1, ms);
   v = n.op("QLinearMatMul", {v, g.scale, g.zero, n.codes(DType::kInt8, {3, 5}), w.scale, w.zero, g.scale, g.zero});
-  v = n.op("QLinearMatMul", {v, g.scale, g.zero, n.codes(DType::kInt8, {5, 5}), w.scale, w.zero, g.scale, g.zero}, {}, 1, ms);
+  v = n.op("QLinearMatMul", {v, g.scale, g.zero, n.codes(DType::kInt8, {5, 5}), w.scale, w.zero, g.scale, g.zero}, {},
+           1, ms);
   const auto y = n.op("DequantizeLinear", {v, g.scale, g.zero});
   n.op("DynamicQuantizeLinear", {y}, {}, 3);
   const auto u = n.out(0), scale = n.out(1), zero = n.out(2);
-  const auto p = n.op("Mul", {n.op("Cast", {n.op("MatMulInteger", {u, n.codes(DType::kInt8, {5, 3}), zero})}, {{"to", num(1)}}), scale});
-  const auto q = n.op("Cast", {n.op("MatMulInteger", {u, n.op("Cast", {n.codes(DType::kInt32, {5, 3})}, {{"to", num(2)}}), zero, n.byte(DType::kUInt8, 2)})}, {{"to", num(1)}});
+  const auto p =
+      n.op("Mul",
+           {n.op("Cast", {n.op("MatMulInteger", {u, n.codes(DType::kInt8, {5, 3}), zero})}, {{"to", num(1)}}), scale});
+  const auto q = n.op("Cast",
+                      {n.op("MatMulInteger", {u, n.op("Cast", {n.codes(DType::kInt32, {5, 3})}, {{"to", num(2)}}), zero,
+                                              n.byte(DType::kUInt8, 2)})},
+                      {{"to", num(1)}});
   const auto r = n.op("ReduceMean", {n.op("Cast", {sums}, {{"to", num(1)}})});
   n.result(n.op("Add", {n.op("Add", {p, q}), n.op("ReduceMean", {r})}));
   return n.graph;
@@ -262,7 +330,8 @@ inline Graph integer_operators_seed() {
 inline Graph constants_seed() {
   Net n;
   auto v = n.input({2, 3});
-  for (DType t : {DType::kDouble, DType::kInt64, DType::kInt32, DType::kInt16, DType::kInt8, DType::kUInt8, DType::kUInt16, DType::kUInt32, DType::kUInt64, DType::kBool}) {
+  for (DType t : {DType::kDouble, DType::kInt64, DType::kInt32, DType::kInt16, DType::kInt8, DType::kUInt8,
+                  DType::kUInt16, DType::kUInt32, DType::kUInt64, DType::kBool}) {
     v = n.op("Add", {v, n.op("Cast", {n.codes(t, {3})}, {{"to", num(1)}})});
     const auto tensor = std::make_shared<Tensor>(n.graph.initializers.back());
     for (uint8_t& b : n.graph.initializers.back().data) b &= 1;  // a bool's
@@ -271,7 +340,8 @@ inline Graph constants_seed() {
   const auto mode = n.codes(DType::kBool, {});
   n.graph.initializers.back().data[0] = 0;
   const auto no = std::make_shared<Tensor>(n.graph.initializers.back());
-  v = n.op("Dropout", {n.op("Clip", {v}, {{"min", real(0)}, {"max", real(6)}}), n.f(0.5f), mode}, {{"seed", num(1)}, {"names", {std::vector<std::string>{"a", "b"}}}});
+  v = n.op("Dropout", {n.op("Clip", {v}, {{"min", real(0)}, {"max", real(6)}}), n.f(0.5f), mode},
+           {{"seed", num(1)}, {"names", {std::vector<std::string>{"a", "b"}}}});
   n.result(n.op("Identity", {n.op("Where", {n.op("Constant", {}, {{"value", {no}}}), v, v})}));
   return n.graph;
 }
@@ -281,16 +351,20 @@ inline Graph variants_seed() {
   Net n(17);
   const auto x = n.input({2, 4, 8, 8});
   const Net::Attrs pool{{"kernel_shape", list({2, 2})}, {"strides", list({2, 2})}, {"auto_pad", text("VALID")}};
-  auto v = n.op("Conv", {n.op("Pad", {x, n.i({0, 0, 1, 1, 0, 0, 1, 1}), n.f(0)}), n.w({4, 4, 3, 3}), n.w({4})}, {{"auto_pad", text("VALID")}});
+  auto v = n.op("Conv", {n.op("Pad", {x, n.i({0, 0, 1, 1, 0, 0, 1, 1}), n.f(0)}), n.w({4, 4, 3, 3}), n.w({4})},
+                {{"auto_pad", text("VALID")}});
   v = n.op("LeakyRelu", {n.op("MaxPool", {n.op("LeakyRelu", {v}, {{"alpha", real(-0.5f)}})}, pool)});
   v = n.op("Add", {n.op("Conv", {v, n.w({4, 4, 1, 1})}), n.w({1, 4, 1, 1})});
   v = n.op("LeakyRelu", {n.op("MaxPool", {n.op("Conv", {v, n.w({4, 4, 1, 1})})}, pool)}, {{"alpha", real(-1)}});
-  v = n.op("MaxPool", {n.op("Conv", {v, n.w({4, 4, 1, 1})})}, {{"kernel_shape", list({2, 2})}, {"auto_pad", text("SAME_UPPER")}});
+  v = n.op("MaxPool", {n.op("Conv", {v, n.w({4, 4, 1, 1})})},
+           {{"kernel_shape", list({2, 2})}, {"auto_pad", text("SAME_UPPER")}});
   const auto dead = n.op("Clip", {n.op("Conv", {v, n.f(0, {4, 4, 1, 1})}), n.f(1), n.f(2)});
-  v = n.op("Gemm", {n.op("Flatten", {n.op("Conv", {dead, n.w({4, 4, 1, 1})})}), n.w({16, 4})}, {{"alpha", real(0.5f)}, {"beta", real(2)}});
+  v = n.op("Gemm", {n.op("Flatten", {n.op("Conv", {dead, n.w({4, 4, 1, 1})})}), n.w({16, 4})},
+           {{"alpha", real(0.5f)}, {"beta", real(2)}});
   v = n.op("Add", {n.op("Gemm", {v, n.w({4, 4}), n.w({4})}, {{"alpha", real(0.5f)}}), n.w({1, 4})});
   v = n.op("BatchNormalization", {n.op("MatMul", {v, n.w({4, 4})}), n.w({4}), n.w({4}), n.w({4}), n.f(1, {4})});
-  v = n.op("Mul", {v, n.op("Mul", {n.op("Clip", {n.op("Add", {v, n.f(3)})}, {{"min", real(0)}, {"max", real(6)}}), n.f(1.0f / 6)})});
+  v = n.op("Mul", {v, n.op("Mul", {n.op("Clip", {n.op("Add", {v, n.f(3)})}, {{"min", real(0)}, {"max", real(6)}}),
+                                   n.f(1.0f / 6)})});
   const auto cube = n.op("Mul", {n.op("Mul", {v, v}), v});
   const auto inner = n.op("Mul", {n.op("Add", {n.op("Mul", {cube, n.f(0.044715f)}), v}), n.f(0.79788456f)});
   v = n.op("Mul", {n.op("Mul", {v, n.op("Add", {n.f(1), n.op("Tanh", {inner})})}), n.f(0.5f)});
@@ -313,13 +387,16 @@ inline Graph long_sums_seed() {
   return n.graph;
 }
 
-// What quantizers of one runtime make of whole stretches: gates, joins and pools of bytes, products that quantize their input.
+// What quantizers of one runtime make of whole stretches: gates, joins and pools of bytes, products that quantize their
+// input.
 inline Graph fused_integers_seed() {
   Net n;
   const char* ms = "com.microsoft";
   const auto s = n.f(0.0625f), z = n.byte(DType::kUInt8, 3);
   const auto x = n.op("QuantizeLinear", {n.input({2, 4, 4, 4}), s, z});
-  const auto gate = n.op("QLinearSigmoid", {n.op("QLinearLeakyRelu", {x, s, z, s, z}, {{"alpha", real(0.1f)}}, 1, ms), s, z, s, z}, {}, 1, ms);
+  const auto gate =
+      n.op("QLinearSigmoid", {n.op("QLinearLeakyRelu", {x, s, z, s, z}, {{"alpha", real(0.1f)}}, 1, ms), s, z, s, z},
+           {}, 1, ms);
   const auto product = n.op("QLinearMul", {x, s, z, gate, s, z, s, z}, {}, 1, ms);
   auto v = n.op("QLinearConcat", {s, z, product, s, z, gate, s, z}, {{"axis", num(1)}}, 1, ms);
   v = n.op("QLinearAveragePool", {v, s, z, s, z}, {{"kernel_shape", list({2, 2})}, {"strides", list({2, 2})}}, 1, ms);
@@ -336,13 +413,18 @@ inline Graph fused_integers_seed() {
 inline Graph old_seed() {
   Net n(9);
   const auto x = n.input({2, 2, 4, 4});
-  auto v = n.op("Upsample", {n.op("ImageScaler", {x}, {{"scale", real(0.5f)}, {"bias", {std::vector<float>{0.25f, -1}}}}), n.w({4})}, {{"mode", text("nearest")}});
+  auto v =
+      n.op("Upsample",
+           {n.op("ImageScaler", {x}, {{"scale", real(0.5f)}, {"bias", {std::vector<float>{0.25f, -1}}}}), n.w({4})},
+           {{"mode", text("nearest")}});
   const float scales[] = {1, 1, 2, 1.5f};
   std::memcpy(n.graph.initializers.back().data.data(), scales, sizeof scales);
-  v = n.op("Slice", {n.op("Pad", {v}, {{"pads", list({0, 0, 1, 0, 0, 0, 1, 0})}})}, {{"starts", list({0, 0})}, {"ends", list({2, 8})}, {"axes", list({1, 2})}});
+  v = n.op("Slice", {n.op("Pad", {v}, {{"pads", list({0, 0, 1, 0, 0, 0, 1, 0})}})},
+           {{"starts", list({0, 0})}, {"ends", list({2, 8})}, {"axes", list({1, 2})}});
   v = n.op("Dropout", {n.op("Clip", {v}, {{"min", real(-1)}, {"max", real(1)}})}, {{"ratio", real(0.5f)}});
   v = n.op("Sum", {v, n.op("Mean", {v, n.w({2, 1, 1}), n.f(1)}), n.f(2)});
-  v = n.op("Unsqueeze", {n.op("ReduceSum", {v}, {{"axes", list({2, 3})}, {"keepdims", num(0)}})}, {{"axes", list({0})}});
+  v = n.op("Unsqueeze", {n.op("ReduceSum", {v}, {{"axes", list({2, 3})}, {"keepdims", num(0)}})},
+           {{"axes", list({0})}});
   n.result(n.op("TopK", {n.op("Squeeze", {v}, {{"axes", list({0})}})}, {{"k", num(1)}, {"axis", num(1)}}, 2));
   return n.graph;
 }
@@ -362,17 +444,39 @@ inline Graph refused_seed() {
   Net n;
   const auto x = n.input({2, 4, 4, 4});
   const auto strange = n.op("Det", {n.op("Conv", {x, n.op("Sinh", {n.w({4, 4, 1, 1})})})});
-  const auto v = n.op("MatMul", {n.op("Conv", {x, n.w({4, 4, 1, 1})}), n.op("Unsqueeze", {n.op("Constant", {}, {{"value_floats", {std::vector<float>{1, 2, 3, 4}}}}), n.i({1})})});
+  const auto v =
+      n.op("MatMul",
+           {n.op("Conv", {x, n.w({4, 4, 1, 1})}),
+            n.op("Unsqueeze", {n.op("Constant", {}, {{"value_floats", {std::vector<float>{1, 2, 3, 4}}}}), n.i({1})})});
   n.result(n.op("Add", {n.op("Squeeze", {v, n.i({3})}), n.op("Unsqueeze", {strange, n.i({2})})}));
   n.result(n.op("NonZero", {v}));
   return n.graph;
 }
 
 inline std::vector<Graph> seeds() {
-  return {elementwise_seed(), logic_seed(), shape_seed(), triangle_seed(), lookup_seed(),      image_seed(), products_seed(),
-          norms_seed(),       gates_seed(), convolutions_seed(), dead_channels_seed(), written_norms_seed(), attention_seed(),
-          integers_seed(DType::kUInt8), integers_seed(DType::kInt8), integer_operators_seed(), refused_seed(),
-          constants_seed(), variants_seed(), long_sums_seed(), many_parts_seed(), fused_integers_seed(), old_seed()};
+  return {elementwise_seed(),
+          logic_seed(),
+          shape_seed(),
+          triangle_seed(),
+          lookup_seed(),
+          image_seed(),
+          products_seed(),
+          norms_seed(),
+          gates_seed(),
+          convolutions_seed(),
+          dead_channels_seed(),
+          written_norms_seed(),
+          attention_seed(),
+          integers_seed(DType::kUInt8),
+          integers_seed(DType::kInt8),
+          integer_operators_seed(),
+          refused_seed(),
+          constants_seed(),
+          variants_seed(),
+          long_sums_seed(),
+          many_parts_seed(),
+          fused_integers_seed(),
+          old_seed()};
 }
 
 }  // namespace secateur::fuzzing

@@ -30,10 +30,10 @@ class WireMutator {
   struct Message;
   struct Field {
     uint64_t number = 0;
-    int type = 0;                    // 0 varint, 1 and 5 fixed, 2 bytes
+    int type = 0;  // 0 varint, 1 and 5 fixed, 2 bytes
     uint64_t varint = 0;
-    std::string bytes;               // types 1, 2, 5
-    std::vector<Message> message;    // one, where the field holds one
+    std::string bytes;             // types 1, 2, 5
+    std::vector<Message> message;  // one, where the field holds one
   };
   struct Message {
     Kind kind = Kind::kLeaf;
@@ -45,15 +45,27 @@ class WireMutator {
   // The kind of the message in that field, kModel where there is none.
   static Kind inside(Kind kind, uint64_t field) {
     switch (kind) {
-      case Kind::kModel: return field == 7 ? Kind::kGraph : field == 8 ? Kind::kLeaf : Kind::kModel;
-      case Kind::kGraph: return field == 1 ? Kind::kNode : field == 5 ? Kind::kTensor : field == 11 || field == 12 ? Kind::kValue : Kind::kModel;
-      case Kind::kNode: return field == 5 ? Kind::kAttribute : Kind::kModel;
-      case Kind::kAttribute: return field == 5 ? Kind::kTensor : Kind::kModel;
-      case Kind::kValue: return field == 2 ? Kind::kType : Kind::kModel;
-      case Kind::kType: return field == 1 ? Kind::kTensorType : Kind::kModel;
-      case Kind::kTensorType: return field == 2 ? Kind::kShape : Kind::kModel;
-      case Kind::kShape: return field == 1 ? Kind::kLeaf : Kind::kModel;
-      default: return Kind::kModel;
+      case Kind::kModel:
+        return field == 7 ? Kind::kGraph : field == 8 ? Kind::kLeaf : Kind::kModel;
+      case Kind::kGraph:
+        return field == 1                   ? Kind::kNode
+               : field == 5                 ? Kind::kTensor
+               : field == 11 || field == 12 ? Kind::kValue
+                                            : Kind::kModel;
+      case Kind::kNode:
+        return field == 5 ? Kind::kAttribute : Kind::kModel;
+      case Kind::kAttribute:
+        return field == 5 ? Kind::kTensor : Kind::kModel;
+      case Kind::kValue:
+        return field == 2 ? Kind::kType : Kind::kModel;
+      case Kind::kType:
+        return field == 1 ? Kind::kTensorType : Kind::kModel;
+      case Kind::kTensorType:
+        return field == 2 ? Kind::kShape : Kind::kModel;
+      case Kind::kShape:
+        return field == 1 ? Kind::kLeaf : Kind::kModel;
+      default:
+        return Kind::kModel;
     }
   }
   static uint64_t varint(std::string_view& s) {
@@ -82,7 +94,8 @@ class WireMutator {
         const size_t n = f.type == 2 ? varint(s) : f.type == 1 ? 8 : 4;
         f.bytes = s.substr(0, n);
         s.remove_prefix(std::min(n, s.size()));
-        if (const Kind k = inside(kind, f.number); f.type == 2 && k != Kind::kModel) f.message.push_back(parse(k, f.bytes));
+        if (const Kind k = inside(kind, f.number); f.type == 2 && k != Kind::kModel)
+          f.message.push_back(parse(k, f.bytes));
       }
       m.fields.push_back(std::move(f));
     }
@@ -117,10 +130,18 @@ class WireMutator {
     const size_t at = below(m.fields.size());
     Field& f = m.fields[at];
     switch (below(6)) {
-      case 0: m.fields.erase(m.fields.begin() + static_cast<ptrdiff_t>(at)); break;
-      case 1: m.fields.push_back(Field(f)); break;
-      case 2: f.number = below(28); break;
-      case 3: f.type = static_cast<int>(below(8)); break;
+      case 0:
+        m.fields.erase(m.fields.begin() + static_cast<ptrdiff_t>(at));
+        break;
+      case 1:
+        m.fields.push_back(Field(f));
+        break;
+      case 2:
+        f.number = below(28);
+        break;
+      case 3:
+        f.type = static_cast<int>(below(8));
+        break;
       case 4: {
         const Field other = any_field();
         f.type = other.type, f.varint = other.varint, f.bytes = other.bytes;
@@ -133,12 +154,28 @@ class WireMutator {
     }
   }
   uint64_t any_number() {
-    static const uint64_t special[] = {0, 1, 2, 16, 255, 256, 65536, uint64_t{1} << 32, uint64_t{1} << 47, uint64_t{1} << 63, ~uint64_t{0}};
+    static const uint64_t special[] = {
+        0, 1, 2, 16, 255, 256, 65536, uint64_t{1} << 32, uint64_t{1} << 47, uint64_t{1} << 63, ~uint64_t{0}};
     return below(2) ? below(24) : special[below(std::size(special))];
   }
   std::string any_text() {
-    static const std::string words[] = {"", "x0", "ai.onnx", "Conv", "\x80", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\xc0\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf8", "\xe2\x82",
-                                        std::string("a\0b", 3), "\x0a\x03", "\x08\x01\x12\x02", std::string(300, '\x08')};
+    static const std::string words[] = {"",
+                                        "x0",
+                                        "ai.onnx",
+                                        "Conv",
+                                        "\x80",
+                                        "\xc3\xa9",
+                                        "\xe2\x82\xac",
+                                        "\xf0\x9f\x98\x80",
+                                        "\xc0\xaf",
+                                        "\xed\xa0\x80",
+                                        "\xf4\x90\x80\x80",
+                                        "\xf8",
+                                        "\xe2\x82",
+                                        std::string("a\0b", 3),
+                                        "\x0a\x03",
+                                        "\x08\x01\x12\x02",
+                                        std::string(300, '\x08')};
     return words[below(std::size(words))];
   }
   Field any_field() {
@@ -158,8 +195,16 @@ class WireMutator {
       if (f.number == 9) raw = f.bytes;
     }
     std::erase_if(m.fields, [](const Field& f) { return f.number == 9; });
-    const size_t size = code == 1 || code == 6 || code == 12 ? 4 : code == 7 || code == 11 || code == 13 ? 8 : code == 4 || code == 5 || code == 10 || code == 16 ? 2 : 1;
-    const uint64_t number = below(8) == 0 ? 4 + below(8) : code == 1 ? 4 : code == 11 ? 10 : code == 7 ? 7 : code == 12 || code == 13 ? 11 : 5;
+    const size_t size = code == 1 || code == 6 || code == 12                 ? 4
+                        : code == 7 || code == 11 || code == 13              ? 8
+                        : code == 4 || code == 5 || code == 10 || code == 16 ? 2
+                                                                             : 1;
+    const uint64_t number = below(8) == 0              ? 4 + below(8)
+                            : code == 1                ? 4
+                            : code == 11               ? 10
+                            : code == 7                ? 7
+                            : code == 12 || code == 13 ? 11
+                                                       : 5;
     const bool fixed = code == 1 || code == 11, is_signed = code == 3 || code == 5 || code == 6, packed = below(2) != 0;
     Field all{number, 2, 0, "", {}};
     for (size_t at = 0; at + size <= raw.size(); at += size) {

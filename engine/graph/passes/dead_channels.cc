@@ -19,9 +19,7 @@ bool is_linear(const Node& n) { return n.domain.empty() && (n.op == "Gemm" || n.
 bool has_input(const Node& n, size_t i) { return i < n.inputs.size() && !n.inputs[i].empty(); }
 
 // f(0) = 0 for the activation fused into n (pools keep zeros anyway).
-bool keeps_zero(const Node& n) {
-  return !n.post.act || (!(n.post.act->lo > 0.0f) && !(n.post.act->hi < 0.0f));
-}
+bool keeps_zero(const Node& n) { return !n.post.act || (!(n.post.act->lo > 0.0f) && !(n.post.act->hi < 0.0f)); }
 
 // A weight as [outer][axis][inner] around the axis that is cut.
 struct Axis {
@@ -46,8 +44,8 @@ std::vector<bool> alive(const Tensor& t, size_t axis, int64_t parts) {
   return any;
 }
 
-// Kernels take zeros in blocks of up to 16 output channels, counted from the first: of a sparse layer that comes in such
-// blocks, a channel goes with its whole block only, or what is left would lie across the borders of others.
+// Kernels take zeros in blocks of up to 16 output channels, counted from the first: of a sparse layer that comes in
+// such blocks, a channel goes with its whole block only, or what is left would lie across the borders of others.
 void keep_whole_blocks(const Tensor& t, size_t axis, std::vector<bool>& keep) {
   const Axis a = around(t.dims, axis);
   std::array<int64_t, 4> blocks{};  // of 16, 8, 4, 2 channels with any nonzero
@@ -128,13 +126,15 @@ std::optional<Path> follow(Rewriter& r, size_t i) {
       // The value must be the data operand only, and channels must be where the reader looks for them.
       if (n.inputs.size() < 2 || !r.f32(n.inputs[1]) || r.f32(n.inputs[1])->dims.size() < 2) return std::nullopt;
       if (is_conv(n) && (!from_conv || path.flatten >= 0 || attr_i(n, "group", 1) != 1)) return std::nullopt;
-      if (is_linear(n) && ((from_conv && path.flatten < 0) || r.f32(n.inputs[1])->dims.size() != 2)) return std::nullopt;
+      if (is_linear(n) && ((from_conv && path.flatten < 0) || r.f32(n.inputs[1])->dims.size() != 2))
+        return std::nullopt;
       if (n.op == "Gemm" && attr_i(n, "transA", 0)) return std::nullopt;
       path.reader = k;
       return path;
     }
     const bool elementwise = n.op == "Relu" || n.op == "LeakyRelu" || n.op == "Tanh";
-    const bool pool = n.op == "MaxPool" || n.op == "AveragePool" || n.op == "GlobalAveragePool" || n.op == "GlobalMaxPool";
+    const bool pool =
+        n.op == "MaxPool" || n.op == "AveragePool" || n.op == "GlobalAveragePool" || n.op == "GlobalMaxPool";
     if (elementwise || (pool && from_conv && path.flatten < 0)) {
       if (n.outputs.size() > 1) return std::nullopt;
       value = n.outputs[0];
@@ -156,8 +156,8 @@ std::optional<Path> follow(Rewriter& r, size_t i) {
 
 void remove_dead_channels(Graph& graph, Notes& notes) {
   Rewriter r(graph);
-  // A cut may kill further channels of the reader and of the layer before: these are looked at again. Each cut removes at
-  // least one channel, so it ends.
+  // A cut may kill further channels of the reader and of the layer before: these are looked at again. Each cut removes
+  // at least one channel, so it ends.
   std::deque<size_t> open;
   for (size_t i = 0; i < r.size(); ++i) open.push_back(i);
   std::vector<int> before(r.size(), -1);
@@ -207,8 +207,8 @@ void remove_dead_channels(Graph& graph, Notes& notes) {
     r.set_input(i, 1, cut(r, layer.inputs[1], out_axis(layer), keep));
     if (has_input(layer, 2)) r.set_input(i, 2, cut(r, layer.inputs[2], 0, keep));
     r.set_input(path->reader, 1, cut(r, reader.inputs[1], in_axis(reader), keep));
-    notes.push_back("node '" + node_label(layer) + "': " + std::to_string(channels - left) + " of " + std::to_string(channels) +
-                    " output channels are zero or unread; removed");
+    notes.push_back("node '" + node_label(layer) + "': " + std::to_string(channels - left) + " of " +
+                    std::to_string(channels) + " output channels are zero or unread; removed");
     open.push_back(path->reader);
     if (before[i] >= 0) open.push_back(static_cast<size_t>(before[i]));
   }

@@ -47,7 +47,9 @@ bool scale_layer(Rewriter& r, size_t i, const std::vector<double>& scale, const 
   std::vector<double> bias(scale.size(), 0.0);
   if (has_input(n, 2)) {
     const Tensor* b = r.f32(n.inputs[2]);
-    if (!b || (b->numel() != channels && b->numel() != 1) || (b->numel() == channels && !b->dims.empty() && b->dims.back() != channels)) return false;
+    if (!b || (b->numel() != channels && b->numel() != 1) ||
+        (b->numel() == channels && !b->dims.empty() && b->dims.back() != channels))
+      return false;
     for (size_t c = 0; c < bias.size(); ++c) bias[c] = beta * static_cast<double>(b->f32()[b->numel() == 1 ? 0 : c]);
   }
   std::vector<float> b(scale.size());
@@ -144,7 +146,8 @@ void fold_batch_norms(Graph& graph, Notes& notes) {
     ++count;
   }
   r.sweep();
-  if (count) notes.push_back("folded " + std::to_string(count) + " BatchNormalization nodes into the layers before them");
+  if (count)
+    notes.push_back("folded " + std::to_string(count) + " BatchNormalization nodes into the layers before them");
 }
 
 void fuse_bias(Graph& graph, Notes& notes) {
@@ -241,8 +244,8 @@ void fuse_pads(Graph& graph, Notes& notes) {
 
 namespace {
 
-// The Add at i goes into a layer that makes one of its operands. The layer moves down to the Add, where the other operand
-// exists. Of two layers the later one: the other then is done by the time, and both orders give the same sum.
+// The Add at i goes into a layer that makes one of its operands. The layer moves down to the Add, where the other
+// operand exists. Of two layers the later one: the other then is done by the time, and both orders give the same sum.
 bool fuse_residual(Rewriter& r, size_t i) {
   const Node& n = r.node(i);
   int best = -1;

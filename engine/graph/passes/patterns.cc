@@ -1,5 +1,6 @@
 // Functions that exporters write out in small operators, put together again: GELU, SiLU, hard-swish, Mish, LayerNorm,
-// RMSNorm, attention. Each becomes the ONNX operator of that name (of whatever opset), which has one handler and kernel.
+// RMSNorm, attention. Each becomes the ONNX operator of that name (of whatever opset), which has one handler and
+// kernel.
 #include <cmath>
 #include <limits>
 #include <optional>
@@ -19,7 +20,9 @@ class Matcher {
 
   Rewriter r;
 
-  bool is(int i, const char* op) const { return i >= 0 && r.node(static_cast<size_t>(i)).op == op && r.node(static_cast<size_t>(i)).domain.empty(); }
+  bool is(int i, const char* op) const {
+    return i >= 0 && r.node(static_cast<size_t>(i)).op == op && r.node(static_cast<size_t>(i)).domain.empty();
+  }
   const Node& at(int i) const { return r.node(static_cast<size_t>(i)); }
 
   // The maker of `value` if it is an `op`, else -1.
@@ -57,7 +60,8 @@ class Matcher {
   // x in x * factor or x / (1 / factor).
   std::string scaled_from(const std::string& value, double factor) const {
     if (const int mul = maker(value, "Mul"); mul >= 0) return beside(mul, factor);
-    if (const int div = maker(value, "Div"); div >= 0 && is_scalar(at(div).inputs[1], 1 / factor)) return at(div).inputs[0];
+    if (const int div = maker(value, "Div"); div >= 0 && is_scalar(at(div).inputs[1], 1 / factor))
+      return at(div).inputs[0];
     return "";
   }
   bool is_square(const std::string& value, const std::string& x) const {
@@ -150,7 +154,8 @@ int fuse_gate(Matcher& m, int i) {
       return 1;
     }
     bool hard = m.is(maker, "HardSigmoid") && m.at(maker).inputs[0] == x &&
-                std::fabs(attr_f(m.at(maker), "alpha", 0.2f) - 1.0f / 6) < 1e-4f && attr_f(m.at(maker), "beta", 0.5f) == 0.5f;
+                std::fabs(attr_f(m.at(maker), "alpha", 0.2f) - 1.0f / 6) < 1e-4f &&
+                attr_f(m.at(maker), "beta", 0.5f) == 0.5f;
     // clip(x + 3, 0, 6) / 6; the division may come after the product.
     const std::string inside = m.scaled_from(gate, 1.0 / 6);
     const int after = m.reader(i, "Div"), after_mul = m.reader(i, "Mul");
@@ -185,7 +190,8 @@ int fuse_norm(Matcher& m, int i) {
   std::string squares;
   std::optional<float> eps;
   for (size_t k = 0; k < 2; ++k)
-    if (const auto v = m.scalar(m.at(add).inputs[k]); v && *v >= 0) eps = v, squares = m.reduced_last(m.at(add).inputs[1 - k], "ReduceMean");
+    if (const auto v = m.scalar(m.at(add).inputs[k]); v && *v >= 0)
+      eps = v, squares = m.reduced_last(m.at(add).inputs[1 - k], "ReduceMean");
   if (squares.empty() || !eps) return 0;
   // d / root, or d * (1 / root)
   int last = m.reader(i, "Div");
@@ -205,7 +211,8 @@ int fuse_norm(Matcher& m, int i) {
   // d = x - mean(x): LayerNorm; two Subs of the same operands are one. d = x: RMSNorm.
   const auto centred = [&](const std::string& value) {
     const int sub = m.maker(value, "Sub");
-    return sub >= 0 && m.reduced_last(m.at(sub).inputs[1], "ReduceMean") == m.at(sub).inputs[0] ? m.at(sub).inputs[0] : std::string();
+    return sub >= 0 && m.reduced_last(m.at(sub).inputs[1], "ReduceMean") == m.at(sub).inputs[0] ? m.at(sub).inputs[0]
+                                                                                                : std::string();
   };
   std::string squared;
   if (const int pow = m.maker(squares, "Pow"); pow >= 0) squared = m.at(pow).inputs[0];
@@ -248,7 +255,8 @@ std::string transposed(const Matcher& m, const std::string& value, const Axes& p
   return i >= 0 && attr_is(m.at(i), "perm") == perm ? m.at(i).inputs[0] : std::string();
 }
 
-// Exporters that give 0 to rows that may see no key, as Attention does, where softmax alone is NaN, write one of two forms.
+// Exporters that give 0 to rows that may see no key, as Attention does, where softmax alone is NaN, write one of two
+// forms.
 //
 // Behind node i, the Softmax: Where(IsNaN(s), 0, s), else i itself.
 int without_nan(const Matcher& m, int i) {
@@ -259,7 +267,9 @@ int without_nan(const Matcher& m, int i) {
     const int where = static_cast<int>(reader);
     if (!m.selects(where) || m.at(where).inputs[2] != s || m.scalar(m.at(where).inputs[1]) != 0.0f) continue;
     const std::string& asked = m.at(where).inputs[0];
-    if (const int nan = m.maker(asked, "IsNaN"); nan >= 0 && m.at(nan).inputs[0] == s && m.r.only_consumer(asked) == where) return where;
+    if (const int nan = m.maker(asked, "IsNaN");
+        nan >= 0 && m.at(nan).inputs[0] == s && m.r.only_consumer(asked) == where)
+      return where;
   }
   return i;
 }
@@ -274,7 +284,9 @@ int of_rows_that_see(const Matcher& m, int i, std::string& mask) {
   if (!m.selects(factor) || m.at(factor).inputs[0] != sees) return i;
   if (m.scalar(m.at(factor).inputs[1]) != 1.0f || m.scalar(m.at(factor).inputs[2]) != 0.0f) return i;
   const int more = m.maker(sees, "Greater");
-  if (more < 0 || m.at(more).inputs.size() != 2 || m.scalar(m.at(more).inputs[1]) != -std::numeric_limits<float>::infinity()) return i;
+  if (more < 0 || m.at(more).inputs.size() != 2 ||
+      m.scalar(m.at(more).inputs[1]) != -std::numeric_limits<float>::infinity())
+    return i;
   if (m.reduced_last(m.at(more).inputs[0], "ReduceMax") != inner) return i;
   mask = inner;
   return mul;
@@ -293,7 +305,8 @@ int fuse_attention(Matcher& m, int i, int64_t opset) {
     for (size_t k = 0; k < 2 && mask.empty(); ++k) {
       float f = 1.0f;
       const std::string side = unscaled(m, m.at(add).inputs[k], f);
-      if (m.maker(side, "MatMul") < 0 || m.r.only_consumer(side) < 0 || m.r.only_consumer(m.at(add).inputs[k]) < 0) continue;
+      if (m.maker(side, "MatMul") < 0 || m.r.only_consumer(side) < 0 || m.r.only_consumer(m.at(add).inputs[k]) < 0)
+        continue;
       mask = m.at(add).inputs[1 - k];
       score = side;
       scale = f;
@@ -304,7 +317,8 @@ int fuse_attention(Matcher& m, int i, int64_t opset) {
   }
   const int first = m.maker(score, "MatMul");
   if (first < 0 || m.r.only_consumer(score) < 0) return 0;
-  std::string q = unscaled(m, m.at(first).inputs[0], scale), k = unscaled(m, m.at(first).inputs[1], scale), v = m.at(second).inputs[1];
+  std::string q = unscaled(m, m.at(first).inputs[0], scale), k = unscaled(m, m.at(first).inputs[1], scale),
+              v = m.at(second).inputs[1];
   RowsFirst rows_first;
   if (const std::string from = transposed(m, k, {0, 2, 3, 1}); !from.empty()) {
     k = from;
@@ -337,7 +351,8 @@ int fuse_attention(Matcher& m, int i, int64_t opset) {
   if (!mask.empty()) inputs.push_back(mask);
   m.replace(last, "Attention", inputs);
   m.set(last, "scale", {scale});
-  for (const char* heads : {"q_num_heads", "kv_num_heads"}) m.set(last, heads, {int64_t{1}});  // of rank 3: [batch * heads, rows, dim]
+  for (const char* heads : {"q_num_heads", "kv_num_heads"})
+    m.set(last, heads, {int64_t{1}});  // of rank 3: [batch * heads, rows, dim]
   m.r.post(static_cast<size_t>(last)).rows_first = rows_first;
   return 1;
 }
@@ -360,7 +375,8 @@ void fuse_patterns(Graph& graph, Notes& notes) {
   Matcher m(graph);
   int count = 0;
   for (size_t i = 0; i < m.r.size(); ++i)
-    if (m.r.node(i).domain.empty() && !m.r.node(i).inputs.empty()) count += fuse_attention(m, static_cast<int>(i), version);
+    if (m.r.node(i).domain.empty() && !m.r.node(i).inputs.empty())
+      count += fuse_attention(m, static_cast<int>(i), version);
   m.r.sweep();
   if (count) notes.push_back("found " + std::to_string(count) + " attention in small operators");
 }

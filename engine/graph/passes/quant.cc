@@ -17,7 +17,8 @@ std::nullopt_t because(std::string* why, std::string text) {
 }  // namespace
 
 std::optional<Grid> grid_of(const Rewriter& r, const Node& n, std::string* why) {
-  if (n.inputs.size() < 2 || attr_i(n, "block_size", 0) != 0) return because(why, "activations are quantized in blocks");
+  if (n.inputs.size() < 2 || attr_i(n, "block_size", 0) != 0)
+    return because(why, "activations are quantized in blocks");
   const Tensor* scale = r.f32(n.inputs[1]);
   if (!scale) return because(why, "the scale of its activations is no float32 constant");
   if (scale->numel() != 1 || scale->dims.size() > 1) return because(why, "activations are quantized per channel");
@@ -43,7 +44,8 @@ std::optional<Grid> grid_of(const Rewriter& r, const Node& n, std::string* why) 
 
 std::optional<Grid> dequantized(const Rewriter& r, const std::string& value, std::string* why) {
   const int maker = r.producer(value);
-  if (maker < 0 || !is(r.node(static_cast<size_t>(maker)), "DequantizeLinear")) return because(why, "activations are not quantized");
+  if (maker < 0 || !is(r.node(static_cast<size_t>(maker)), "DequantizeLinear"))
+    return because(why, "activations are not quantized");
   const Node& n = r.node(static_cast<size_t>(maker));
   if (!has_input(n, 0) || r.constant(n.inputs[0])) return because(why, "its input is a constant");
   auto g = grid_of(r, n, why);
@@ -70,15 +72,18 @@ std::vector<int32_t> less_zeros(const Tensor& q, const Tensor* zero, size_t axis
 std::optional<QuantizedConstant> constant_of(const Rewriter& r, const std::string& value, bool bias, std::string* why) {
   const std::string what = bias ? "its bias" : "its weights";
   const int maker = r.producer(value);
-  if (maker < 0) return because(why, r.constant(value) ? what + " are not quantized" : "its second operand is no constant");
+  if (maker < 0)
+    return because(why, r.constant(value) ? what + " are not quantized" : "its second operand is no constant");
   const Node& n = r.node(static_cast<size_t>(maker));
-  if (!is(n, "DequantizeLinear") || n.inputs.size() < 2) return because(why, "its second operand comes from " + n.op + ", not from a quantized constant");
+  if (!is(n, "DequantizeLinear") || n.inputs.size() < 2)
+    return because(why, "its second operand comes from " + n.op + ", not from a quantized constant");
   if (attr_i(n, "block_size", 0) != 0) return because(why, what + " are quantized in blocks");
   const Tensor* q = r.constant(n.inputs[0]);
   if (!q) return because(why, "its second operand is no constant");
   QuantizedConstant c;
   c.scale = r.f32(n.inputs[1]);
-  if (!c.scale || c.scale->dims.size() > 1) return because(why, "the scales of " + what + " are no float32 constants on one axis");
+  if (!c.scale || c.scale->dims.size() > 1)
+    return because(why, "the scales of " + what + " are no float32 constants on one axis");
   if (bias ? q->dtype != DType::kInt32 : q->dtype != DType::kInt8 && q->dtype != DType::kUInt8)
     return because(why, what + " are " + dtype_name(q->dtype));
   c.dims = q->dims;
@@ -107,7 +112,8 @@ Tensor layer_weights(const std::vector<int32_t>& w, const std::vector<int64_t>& 
   t.dtype = wide ? DType::kInt16 : DType::kInt8;
   t.dims = rows ? dims : std::vector<int64_t>{dims[1], dims[0]};
   t.data.resize(w.size() * (wide ? 2 : 1));
-  const size_t n = w.size(), in = rows ? n : static_cast<size_t>(dims[0]), out = rows ? 1 : static_cast<size_t>(dims[1]);
+  const size_t n = w.size(), in = rows ? n : static_cast<size_t>(dims[0]),
+               out = rows ? 1 : static_cast<size_t>(dims[1]);
   for (size_t i = 0; i < n; ++i) {
     const size_t from = i % in * out + i / in;  // rows: i
     if (wide) {
@@ -126,7 +132,9 @@ void drop_unread(Graph& graph) {
   std::vector<Node> kept;
   for (size_t i = graph.nodes.size(); i-- > 0;) {
     Node& n = graph.nodes[i];
-    if (std::none_of(n.outputs.begin(), n.outputs.end(), [&](const std::string& out) { return !out.empty() && read.count(out) != 0; })) continue;
+    if (std::none_of(n.outputs.begin(), n.outputs.end(),
+                     [&](const std::string& out) { return !out.empty() && read.count(out) != 0; }))
+      continue;
     read.insert(n.inputs.begin(), n.inputs.end());
     kept.push_back(std::move(n));
   }

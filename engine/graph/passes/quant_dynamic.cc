@@ -1,5 +1,5 @@
-// Dynamic quantization: ConvInteger and MatMulInteger with constant weights become integer layers whose zero point comes
-// while running, and the Cast, Mul by the scales and Add of a bias behind one become its float32 result.
+// Dynamic quantization: ConvInteger and MatMulInteger with constant weights become integer layers whose zero point
+// comes while running, and the Cast, Mul by the scales and Add of a bias behind one become its float32 result.
 #include <algorithm>
 #include <limits>
 #include <optional>
@@ -24,12 +24,14 @@ std::string make_layer(Rewriter& r, size_t at) {
   const bool conv = n.op == "ConvInteger";
   if (n.inputs.size() < 2 || n.outputs.size() != 1 || r.constant(n.inputs[0])) return "its input is a constant";
   const Tensor* w = r.constant(n.inputs[1]);
-  if (!w || (w->dtype != DType::kInt8 && w->dtype != DType::kUInt8)) return "its second operand is no constant of 8 bits";
+  if (!w || (w->dtype != DType::kInt8 && w->dtype != DType::kUInt8))
+    return "its second operand is no constant of 8 bits";
   const size_t rank = w->dims.size();
   if (w->numel() == 0 || (conv ? rank != 3 && rank != 4 : rank != 2)) return "weights of rank " + std::to_string(rank);
   if (has_input(n, 2)) {
     const Tensor* zero = r.constant(n.inputs[2]);
-    if (!from_range(r, n.inputs[2], 2) && !(zero && zero->numel() == 1)) return "its input may have several zero points";
+    if (!from_range(r, n.inputs[2], 2) && !(zero && zero->numel() == 1))
+      return "its input may have several zero points";
   }
   const int64_t out = conv ? w->dims[0] : w->dims[1];
   const Tensor* zero = has_input(n, 3) ? r.constant(n.inputs[3]) : nullptr;
@@ -44,7 +46,8 @@ std::string make_layer(Rewriter& r, size_t at) {
   q.post.result = PostOps::Result::kSums;
   q.post.dynamic = true;
   q.outputs = n.outputs;
-  const std::string weights = r.add(n.outputs[0] + "/weight", layer_weights(less_zeros(*w, zero, conv ? 0 : 1), w->dims, conv));
+  const std::string weights =
+      r.add(n.outputs[0] + "/weight", layer_weights(less_zeros(*w, zero, conv ? 0 : 1), w->dims, conv));
   q.inputs = {n.inputs[0], weights, "", "", "", has_input(n, 2) ? n.inputs[2] : "", ""};
   r.replace(at, std::move(q));
   return "";
@@ -66,12 +69,14 @@ std::vector<float> per_output(const Rewriter& r, const Node& layer, const std::s
 // The scales behind a value: constants, the scale of the input that comes while running ("" when there is none).
 std::pair<std::vector<float>, std::string> scales_of(const Rewriter& r, const Node& layer, const std::string& value) {
   if (r.constant(value)) return {per_output(r, layer, value), ""};
-  if (from_range(r, value, 1)) return {std::vector<float>(static_cast<size_t>(r.constant(layer.inputs[1])->dims[0]), 1.0f), value};
+  if (from_range(r, value, 1))
+    return {std::vector<float>(static_cast<size_t>(r.constant(layer.inputs[1])->dims[0]), 1.0f), value};
   const int maker = r.producer(value);
   if (maker < 0 || !is(r.node(static_cast<size_t>(maker)), "Mul")) return {};
   const Node& product = r.node(static_cast<size_t>(maker));
   for (size_t side = 0; side < 2; ++side)
-    if (from_range(r, product.inputs[side], 1)) return {per_output(r, layer, product.inputs[1 - side]), product.inputs[side]};
+    if (from_range(r, product.inputs[side], 1))
+      return {per_output(r, layer, product.inputs[1 - side]), product.inputs[side]};
   return {};
 }
 

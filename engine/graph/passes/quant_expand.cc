@@ -1,6 +1,6 @@
 // QLinear operators in the words of QuantizeLinear and DequantizeLinear: one pattern then serves both ways of writing a
-// quantized network, and whatever the patterns do not cover runs in float32 with the same meaning. Fused products of dynamic
-// quantization in the words of MatMulInteger, Cast, Mul and Add.
+// quantized network, and whatever the patterns do not cover runs in float32 with the same meaning. Fused products of
+// dynamic quantization in the words of MatMulInteger, Cast, Mul and Add.
 #include <cstring>
 
 #include "base/error.h"
@@ -29,7 +29,8 @@ class Expander {
     to_.push_back(std::move(n));
     return to_.back();
   }
-  std::string dequantized(const std::string& part, const std::string& x, const std::string& scale, const std::string& zero, int64_t axis = 1) {
+  std::string dequantized(const std::string& part, const std::string& x, const std::string& scale,
+                          const std::string& zero, int64_t axis = 1) {
     Node& n = add("DequantizeLinear", {x, scale}, fresh(part));
     if (!zero.empty()) n.inputs.push_back(zero);
     n.attrs["axis"].value = axis;
@@ -39,7 +40,9 @@ class Expander {
     Node& n = add("QuantizeLinear", {x, scale}, from_.outputs[0]);
     if (!zero.empty()) n.inputs.push_back(zero);
   }
-  std::string product(const std::string& part, const std::string& a, const std::string& b) { return add("Mul", {a, b}, fresh(part)).outputs[0]; }
+  std::string product(const std::string& part, const std::string& a, const std::string& b) {
+    return add("Mul", {a, b}, fresh(part)).outputs[0];
+  }
 
  private:
   std::vector<Node>& to_;
@@ -49,8 +52,8 @@ class Expander {
 
 void check_inputs(const Node& n, size_t least, size_t most) {
   if (n.inputs.size() < least || n.inputs.size() > most || n.outputs.size() != 1)
-    throw FormatError("node '" + node_label(n) + "' (" + n.op + ") has " + std::to_string(n.inputs.size()) + " inputs, " +
-                      std::to_string(least) + " to " + std::to_string(most) + " make sense");
+    throw FormatError("node '" + node_label(n) + "' (" + n.op + ") has " + std::to_string(n.inputs.size()) +
+                      " inputs, " + std::to_string(least) + " to " + std::to_string(most) + " make sense");
 }
 
 bool expand(std::vector<Node>& to, const Node& n) {
@@ -61,7 +64,8 @@ bool expand(std::vector<Node>& to, const Node& n) {
     const auto x = e.dequantized("x", e.input(0), e.input(1), e.input(2));
     const auto w = e.dequantized("w", e.input(3), e.input(4), e.input(5), 0);
     std::vector<std::string> inputs{x, w};
-    if (!e.input(8).empty()) inputs.push_back(e.dequantized("b", e.input(8), e.product("bs", e.input(1), e.input(4)), "", 0));
+    if (!e.input(8).empty())
+      inputs.push_back(e.dequantized("b", e.input(8), e.product("bs", e.input(1), e.input(4)), "", 0));
     Node& conv = e.add("Conv", inputs, e.fresh("y"));
     conv.attrs = n.attrs;
     e.quantize(e.fresh("y"), e.input(6), e.input(7));
@@ -70,7 +74,8 @@ bool expand(std::vector<Node>& to, const Node& n) {
   if (n.op == "QLinearMatMul" && (n.domain.empty() || microsoft)) {
     check_inputs(n, 8, 8);
     // Scales that are vectors: one per row of A, one per column of B.
-    const auto a = e.dequantized("a", e.input(0), e.input(1), e.input(2), -2), b = e.dequantized("b", e.input(3), e.input(4), e.input(5), -1);
+    const auto a = e.dequantized("a", e.input(0), e.input(1), e.input(2), -2),
+               b = e.dequantized("b", e.input(3), e.input(4), e.input(5), -1);
     e.add("MatMul", {a, b}, e.fresh("y"));
     e.quantize(e.fresh("y"), e.input(6), e.input(7));
     return true;
@@ -78,16 +83,20 @@ bool expand(std::vector<Node>& to, const Node& n) {
   if (!microsoft) return false;
   if (n.op == "QLinearAdd" || n.op == "QLinearMul") {
     check_inputs(n, 7, 8);
-    const auto a = e.dequantized("a", e.input(0), e.input(1), e.input(2)), b = e.dequantized("b", e.input(3), e.input(4), e.input(5));
+    const auto a = e.dequantized("a", e.input(0), e.input(1), e.input(2)),
+               b = e.dequantized("b", e.input(3), e.input(4), e.input(5));
     e.add(n.op.c_str() + std::strlen("QLinear"), {a, b}, e.fresh("y"));
     e.quantize(e.fresh("y"), e.input(6), e.input(7));
     return true;
   }
-  if (n.op == "QLinearAveragePool" || n.op == "QLinearGlobalAveragePool" || n.op == "QLinearLeakyRelu" || n.op == "QLinearSigmoid") {
+  if (n.op == "QLinearAveragePool" || n.op == "QLinearGlobalAveragePool" || n.op == "QLinearLeakyRelu" ||
+      n.op == "QLinearSigmoid") {
     check_inputs(n, 4, 5);
     if (attr_i(n, "channels_last", 0) != 0)
-      throw UnsupportedError("node '" + node_label(n) + "' (" + n.op + "): channels_last, supported: channels on axis 1", n.name);
-    Node& f = e.add(n.op.substr(std::strlen("QLinear")), {e.dequantized("x", e.input(0), e.input(1), e.input(2))}, e.fresh("y"));
+      throw UnsupportedError(
+          "node '" + node_label(n) + "' (" + n.op + "): channels_last, supported: channels on axis 1", n.name);
+    Node& f = e.add(n.op.substr(std::strlen("QLinear")), {e.dequantized("x", e.input(0), e.input(1), e.input(2))},
+                    e.fresh("y"));
     for (const auto& [name, value] : n.attrs)
       if (name != "channels_last") f.attrs[name] = value;
     e.quantize(e.fresh("y"), e.input(3), e.input(4));
@@ -95,9 +104,11 @@ bool expand(std::vector<Node>& to, const Node& n) {
   }
   if (n.op == "QLinearConcat") {
     if (n.inputs.size() < 5 || n.inputs.size() % 3 != 2 || n.outputs.size() != 1)
-      throw FormatError("node '" + node_label(n) + "' (" + n.op + ") has " + std::to_string(n.inputs.size()) + " inputs, needed: a scale, a zero point, and three for each operand");
+      throw FormatError("node '" + node_label(n) + "' (" + n.op + ") has " + std::to_string(n.inputs.size()) +
+                        " inputs, needed: a scale, a zero point, and three for each operand");
     std::vector<std::string> parts;
-    for (size_t i = 2; i < n.inputs.size(); i += 3) parts.push_back(e.dequantized("x" + std::to_string(i), e.input(i), e.input(i + 1), e.input(i + 2)));
+    for (size_t i = 2; i < n.inputs.size(); i += 3)
+      parts.push_back(e.dequantized("x" + std::to_string(i), e.input(i), e.input(i + 1), e.input(i + 2)));
     e.add("Concat", parts, e.fresh("y")).attrs["axis"].value = attr_i(n, "axis", 0);
     e.quantize(e.fresh("y"), e.input(0), e.input(1));
     return true;
@@ -126,7 +137,8 @@ bool expand(std::vector<Node>& to, const Node& n) {
     const auto a = e.dequantized("a", e.input(0), e.input(1), e.input(2));
     const auto b = e.dequantized("b", e.input(3), e.input(4), e.input(5), trans_b ? 0 : 1);
     std::vector<std::string> inputs{a, b};
-    if (!e.input(6).empty()) inputs.push_back(e.dequantized("c", e.input(6), e.product("cs", e.input(1), e.input(4)), "", 0));
+    if (!e.input(6).empty())
+      inputs.push_back(e.dequantized("c", e.input(6), e.product("cs", e.input(1), e.input(4)), "", 0));
     const bool quantized = !e.input(7).empty();
     Node& gemm = e.add("Gemm", inputs, quantized ? e.fresh("y") : n.outputs[0]);
     gemm.attrs["alpha"].value = alpha;
@@ -152,7 +164,8 @@ void expand_qoperators(Graph& graph, Notes& notes) {
     }
   }
   graph.nodes = std::move(nodes);
-  if (count) notes.push_back("read " + std::to_string(count) + " fused quantized operators as dequantize, compute, quantize");
+  if (count)
+    notes.push_back("read " + std::to_string(count) + " fused quantized operators as dequantize, compute, quantize");
 }
 
 }  // namespace secateur

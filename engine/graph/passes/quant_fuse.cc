@@ -19,12 +19,12 @@ constexpr float kOpen = std::numeric_limits<float>::infinity();
 struct Layer {
   Grid x;
   QuantizedConstant w;
-  bool conv = false, rows = true;          // rows: outputs are the weight's first axis
+  bool conv = false, rows = true;  // rows: outputs are the weight's first axis
   int64_t out = 0;
-  std::vector<double> step;                // of the accumulator, per output
-  std::vector<float> scale;                // of the sums, to the result's step or to float32
-  std::vector<int32_t> bias;               // in steps of the accumulator
-  std::vector<float> offset;               // of a float32 result
+  std::vector<double> step;   // of the accumulator, per output
+  std::vector<float> scale;   // of the sums, to the result's step or to float32
+  std::vector<int32_t> bias;  // in steps of the accumulator
+  std::vector<float> offset;  // of a float32 result
 };
 
 class Matcher {
@@ -55,8 +55,8 @@ class Matcher {
   }
 
   Rewriter r_;
-  int64_t layer_ = -1;                     // the file's, of what is being matched
-  std::map<size_t, std::string> why_;      // layer -> why it is none of integers, or its result none
+  int64_t layer_ = -1;                 // the file's, of what is being matched
+  std::map<size_t, std::string> why_;  // layer -> why it is none of integers, or its result none
   size_t count_ = 0, residuals_ = 0;
 };
 
@@ -67,7 +67,8 @@ bool fits_int32(const Layer& l) {
   std::vector<int64_t> reach(out, 0);
   for (size_t i = 0; i < l.w.q.size(); ++i) reach[l.rows ? i / per_out : i % out] += 255 * std::abs(int64_t{l.w.q[i]});
   for (size_t o = 0; o < out; ++o)
-    if (reach[o] + (l.bias.empty() ? 0 : std::abs(int64_t{l.bias[o]})) > std::numeric_limits<int32_t>::max()) return false;
+    if (reach[o] + (l.bias.empty() ? 0 : std::abs(int64_t{l.bias[o]})) > std::numeric_limits<int32_t>::max())
+      return false;
   return true;
 }
 
@@ -89,8 +90,10 @@ std::string Matcher::operands(const Node& n, Layer& l) const {
   if (!x) return why_not_x;
   l.x = *x, l.w = *w;
   const std::vector<int64_t>& dims = l.w.dims;
-  if (l.w.q.empty() || (l.conv ? dims.size() != 3 && dims.size() != 4 : dims.size() != 2)) return "weights of rank " + std::to_string(dims.size());
-  if (n.op == "Gemm" && (attr_i(n, "transA", 0) != 0 || attr_f(n, "alpha", 1.0f) != 1.0f || attr_f(n, "beta", 1.0f) != 1.0f))
+  if (l.w.q.empty() || (l.conv ? dims.size() != 3 && dims.size() != 4 : dims.size() != 2))
+    return "weights of rank " + std::to_string(dims.size());
+  if (n.op == "Gemm" &&
+      (attr_i(n, "transA", 0) != 0 || attr_f(n, "alpha", 1.0f) != 1.0f || attr_f(n, "beta", 1.0f) != 1.0f))
     return "a Gemm with transA, alpha or beta";
   l.rows = l.conv || (n.op == "Gemm" && attr_i(n, "transB", 0) != 0);
   l.out = l.rows ? dims[0] : dims[1];
@@ -99,7 +102,8 @@ std::string Matcher::operands(const Node& n, Layer& l) const {
 
 std::string Matcher::scales(const Grid* y, Layer& l) const {
   const int64_t n_scales = l.w.scale->numel();
-  if (n_scales != 1 && (n_scales != l.out || l.w.axis != (l.rows ? 0 : 1))) return "scales of weights that are not one per output";
+  if (n_scales != 1 && (n_scales != l.out || l.w.axis != (l.rows ? 0 : 1)))
+    return "scales of weights that are not one per output";
   l.step.resize(static_cast<size_t>(l.out)), l.scale.resize(static_cast<size_t>(l.out));
   for (size_t o = 0; o < l.step.size(); ++o) {
     const float s = l.w.scale->f32()[n_scales == 1 ? 0 : o];
@@ -118,10 +122,13 @@ std::string Matcher::bias(const std::string& value, const Grid* y, Layer& l) con
   std::string why;
   if (const auto b = constant_of(r_, value, true, &why)) {
     const int64_t scales = b->scale->numel();
-    if (static_cast<int64_t>(b->q.size()) != l.out || (scales != 1 && scales != l.out)) return "its bias is not one number per output";
-    for (size_t o = 0; o < b->q.size(); ++o) real.push_back(static_cast<double>(b->q[o]) * static_cast<double>(b->scale->f32()[scales == 1 ? 0 : o]));
+    if (static_cast<int64_t>(b->q.size()) != l.out || (scales != 1 && scales != l.out))
+      return "its bias is not one number per output";
+    for (size_t o = 0; o < b->q.size(); ++o)
+      real.push_back(static_cast<double>(b->q[o]) * static_cast<double>(b->scale->f32()[scales == 1 ? 0 : o]));
   } else if (const Tensor* f = r_.f32(value)) {
-    if (f->numel() != l.out || (!f->dims.empty() && f->dims.back() != l.out)) return "its bias is not one number per output";
+    if (f->numel() != l.out || (!f->dims.empty() && f->dims.back() != l.out))
+      return "its bias is not one number per output";
     real.assign(f->f32(), f->f32() + l.out);
   } else {
     return r_.constant(value) ? "its bias is no float32" : why;
@@ -131,7 +138,8 @@ std::string Matcher::bias(const std::string& value, const Grid* y, Layer& l) con
     const double exact = real[o] / l.step[o], v = std::nearbyint(exact);
     if (!(std::fabs(v) < 0x1p30)) return "a bias that its sums cannot hold";
     // A float32 bias off that grid may move the result by a small part of its step, no more.
-    if (std::fabs(exact - v) * static_cast<double>(l.scale[o]) > 1.0 / 32) return "a bias between two steps of its sums";
+    if (std::fabs(exact - v) * static_cast<double>(l.scale[o]) > 1.0 / 32)
+      return "a bias between two steps of its sums";
     l.bias.push_back(static_cast<int32_t>(v));
   }
   return "";
@@ -192,7 +200,8 @@ void Matcher::explain() {
   for (const auto& [at, why] : why_) {
     if (r_.dead(at) || !r_.node(at).domain.empty()) continue;
     bool any = false;
-    for (const auto& in : r_.node(at).inputs) any = any || (r_.producer(in) >= 0 && is(r_.node(static_cast<size_t>(r_.producer(in))), "DequantizeLinear"));
+    for (const auto& in : r_.node(at).inputs)
+      any = any || (r_.producer(in) >= 0 && is(r_.node(static_cast<size_t>(r_.producer(in))), "DequantizeLinear"));
     if (any) r_.post(at).why = "computed in float32: " + why;
   }
 }
@@ -202,7 +211,8 @@ std::optional<std::pair<size_t, std::string>> Matcher::biased(int add) {
   const Node& n = r_.node(static_cast<size_t>(add));
   for (size_t side = 0; side < 2 && n.inputs.size() == 2; ++side) {
     const int product = r_.producer(n.inputs[side]);
-    if (product < 0 || r_.only_consumer(n.inputs[side]) != add || !is(r_.node(static_cast<size_t>(product)), "MatMul")) continue;
+    if (product < 0 || r_.only_consumer(n.inputs[side]) != add || !is(r_.node(static_cast<size_t>(product)), "MatMul"))
+      continue;
     // A bias of rank 1 is one of features whatever the product's rank.
     const Tensor* f = r_.f32(n.inputs[1 - side]);
     const auto b = constant_of(r_, n.inputs[1 - side], true);
@@ -255,7 +265,8 @@ bool Matcher::match(size_t at) {
   }
   const Node n = r_.node(static_cast<size_t>(maker));
   if (n.domain.empty() && n.post.layer >= 0) layer_ = n.post.layer;
-  if (is(n, "Conv") || is(n, "Gemm") || is(n, "MatMul")) return layer(at, static_cast<size_t>(maker), has_input(n, 2) ? n.inputs[2] : "", &*y, lo, hi);
+  if (is(n, "Conv") || is(n, "Gemm") || is(n, "MatMul"))
+    return layer(at, static_cast<size_t>(maker), has_input(n, 2) ? n.inputs[2] : "", &*y, lo, hi);
   if (is(n, "Add") && n.inputs.size() == 2) {
     if (const auto m = biased(maker)) return layer(at, m->first, m->second, &*y, lo, hi);
     const auto a = dequantized(r_, n.inputs[0]), b = dequantized(r_, n.inputs[1]);
@@ -273,7 +284,9 @@ bool Matcher::match(size_t at) {
   if (!std::isinf(lo) || !std::isinf(hi) || n.inputs.empty()) return false;
   const auto x = dequantized(r_, n.inputs[0]);
   if (!x) return false;
-  const bool average = is(n, "GlobalAveragePool") || (is(n, "AveragePool") && (attr_i(n, "count_include_pad", 0) == 0 || attr_i(n, "ceil_mode", 0) == 0));
+  const bool average =
+      is(n, "GlobalAveragePool") ||
+      (is(n, "AveragePool") && (attr_i(n, "count_include_pad", 0) == 0 || attr_i(n, "ceil_mode", 0) == 0));
   const bool same = is(n, "MaxPool") || is(n, "Flatten") || is(n, "Reshape");
   if (!average && !(same && *x == *y && x->s8 == y->s8)) return false;
   if (n.outputs.size() > 1) return false;
@@ -291,7 +304,8 @@ bool Matcher::match(size_t at) {
   return true;
 }
 
-// A convolution or linear layer that only a sum reads takes the sum in: it moves down to it, where its other operand exists.
+// A convolution or linear layer that only a sum reads takes the sum in: it moves down to it, where its other operand
+// exists.
 void Matcher::fuse_residuals() {
   for (size_t i = 0; i < r_.size(); ++i) {
     const Node sum = r_.node(i);
@@ -330,7 +344,9 @@ void Matcher::fuse_gelus() {
     const int maker = r_.producer(act.inputs[0]);
     if (maker < 0 || r_.only_consumer(act.inputs[0]) != gelu) continue;
     Node layer = r_.node(static_cast<size_t>(maker));
-    if (layer.domain != kQuadsDomain || layer.op != "QuadLinear" || layer.post.result != PostOps::Result::kFloat || layer.post.dynamic) continue;
+    if (layer.domain != kQuadsDomain || layer.op != "QuadLinear" || layer.post.result != PostOps::Result::kFloat ||
+        layer.post.dynamic)
+      continue;
     layer.outputs = quantize.outputs;
     layer.post.result = PostOps::Result::kBytes;
     layer.post.gelu = true;
@@ -356,7 +372,8 @@ void Matcher::place() {
     bool quads = !r_.is_output(n.outputs[0]), any = false, rows = true;
     for (size_t k : r_.consumers(n.outputs[0])) {
       const Node& reader = r_.node(k);
-      const bool integer = reader.domain == kQuadsDomain && !(reader.op == "QuadTable" && reader.inputs[1] == n.outputs[0]);
+      const bool integer =
+          reader.domain == kQuadsDomain && !(reader.op == "QuadTable" && reader.inputs[1] == n.outputs[0]);
       any = any || integer;
       if (integer && reader.op != "QuadLinear") rows = false;
       quads = quads && (integer || (!dynamic && is(reader, "DequantizeLinear") && grid_of(r_, reader)));

@@ -1,5 +1,5 @@
-// Before the patterns: moves of dequantized constants become moves of their integers, averages and what reshapes them get the
-// form the patterns know. Both only add and replace nodes between values that keep their names.
+// Before the patterns: moves of dequantized constants become moves of their integers, averages and what reshapes them
+// get the form the patterns know. Both only add and replace nodes between values that keep their names.
 #include <algorithm>
 #include <numeric>
 #include <optional>
@@ -52,7 +52,9 @@ std::optional<Dims> regrouped(const Rewriter& r, const Node& n, const Dims& dims
   const auto axes = ints_of(r, n, 1, "axes");
   if (n.op == "Squeeze") {
     for (size_t i = 0; i < dims.size(); ++i) {
-      const bool named = axes && std::any_of(axes->begin(), axes->end(), [&](int64_t a) { return normal(a, dims.size()) == static_cast<int64_t>(i); });
+      const bool named = axes && std::any_of(axes->begin(), axes->end(), [&](int64_t a) {
+                           return normal(a, dims.size()) == static_cast<int64_t>(i);
+                         });
       if (axes ? !named : dims[i] != 1) out.push_back(dims[i]);
     }
     return out;
@@ -75,7 +77,9 @@ std::optional<Dims> regrouped(const Rewriter& r, const Node& n, const Dims& dims
 
 // Where an axis stands after the regrouping: that with as many elements and as many before it.
 std::optional<int64_t> same_axis(const Dims& from, int64_t axis, const Dims& to) {
-  const auto before = [](const Dims& d, size_t n) { return std::accumulate(d.begin(), d.begin() + static_cast<long>(n), int64_t{1}, std::multiplies<>()); };
+  const auto before = [](const Dims& d, size_t n) {
+    return std::accumulate(d.begin(), d.begin() + static_cast<long>(n), int64_t{1}, std::multiplies<>());
+  };
   const auto at = static_cast<size_t>(axis);
   for (size_t i = 0; i < to.size(); ++i)
     if (to[i] == from[at] && before(to, i) == before(from, at)) return static_cast<int64_t>(i);
@@ -94,7 +98,8 @@ struct Move {
 std::optional<int64_t> moved_axis(const Rewriter& r, const Node& n, const Move& m) {
   const auto rank = static_cast<int64_t>(m.q->dims.size());
   if (is(n, "Identity")) return m.axis;
-  if (is(n, "Cast")) return attr_i(n, "to", 0) == static_cast<int64_t>(DType::kFloat) ? std::optional(m.axis) : std::nullopt;
+  if (is(n, "Cast"))
+    return attr_i(n, "to", 0) == static_cast<int64_t>(DType::kFloat) ? std::optional(m.axis) : std::nullopt;
   if (is(n, "Transpose")) {
     Dims perm = attr_is(n, "perm");
     if (perm.empty())
@@ -112,7 +117,8 @@ std::optional<int64_t> moved_axis(const Rewriter& r, const Node& n, const Move& 
     Dims axes{attr_i(n, "axis", 0)};
     if (is(n, "Slice") && has_input(n, 3) && !r.ints(n.inputs[3], axes)) return std::nullopt;
     if (is(n, "Slice") && !has_input(n, 3)) axes.clear(), axes.push_back(m.axis);
-    const bool cuts = std::any_of(axes.begin(), axes.end(), [&](int64_t a) { return normal(a, m.q->dims.size()) == m.axis; });
+    const bool cuts =
+        std::any_of(axes.begin(), axes.end(), [&](int64_t a) { return normal(a, m.q->dims.size()) == m.axis; });
     return m.per_axis && cuts ? std::nullopt : std::optional(m.axis);
   }
   return std::nullopt;
@@ -165,7 +171,8 @@ bool move_quantized_constants(Graph& graph, Notes& notes) {
         if (!out.empty()) out += "\x01q";
       nodes.push_back(integers);
       for (size_t i = 0; i < n.outputs.size(); ++i)
-        if (!n.outputs[i].empty()) nodes.push_back(dequantize_like(*move->dequantize, integers.outputs[i], n.outputs[i], *axis));
+        if (!n.outputs[i].empty())
+          nodes.push_back(dequantize_like(*move->dequantize, integers.outputs[i], n.outputs[i], *axis));
       ++count;
     }
   }
@@ -181,8 +188,10 @@ namespace {
 // Ranks of activations, by the convolutions and inputs they come from; 0 or absent = not known.
 std::unordered_map<std::string, size_t> ranks_of(const Graph& graph, const Rewriter& r) {
   static const std::unordered_set<std::string> keeps{
-      "AveragePool", "BatchNormalization", "Clip", "Concat", "DequantizeLinear", "Elu", "Erf", "GlobalAveragePool", "HardSigmoid", "HardSwish",
-      "LeakyRelu", "MaxPool", "Pad", "QuantizeLinear", "Relu", "Resize", "Sigmoid", "Softmax", "Tanh"};
+      "AveragePool", "BatchNormalization", "Clip",        "Concat",    "DequantizeLinear", "Elu",
+      "Erf",         "GlobalAveragePool",  "HardSigmoid", "HardSwish", "LeakyRelu",        "MaxPool",
+      "Pad",         "QuantizeLinear",     "Relu",        "Resize",    "Sigmoid",          "Softmax",
+      "Tanh"};
   std::unordered_map<std::string, size_t> ranks;
   for (const auto& in : graph.inputs)
     if (in.has_shape) ranks[in.name] = in.shape.size();
@@ -196,7 +205,8 @@ std::unordered_map<std::string, size_t> ranks_of(const Graph& graph, const Rewri
     size_t found = 0;
     if (n.op == "Conv" && n.inputs.size() > 1) found = rank(n.inputs[1]);
     if (keeps.count(n.op)) found = rank(n.inputs[0]);
-    if ((n.op == "Add" || n.op == "Mul") && n.inputs.size() == 2 && rank(n.inputs[0]) && rank(n.inputs[1])) found = std::max(rank(n.inputs[0]), rank(n.inputs[1]));
+    if ((n.op == "Add" || n.op == "Mul") && n.inputs.size() == 2 && rank(n.inputs[0]) && rank(n.inputs[1]))
+      found = std::max(rank(n.inputs[0]), rank(n.inputs[1]));
     if (found) ranks[n.outputs[0]] = found;
   }
   return ranks;
@@ -247,7 +257,8 @@ void name_averages(Graph& graph) {
         nodes.push_back(made_from(n, "GlobalAveragePool", {n.inputs[0]}, mean));
         if (!keep) nodes.push_back(made_from(n, "Flatten", {mean}, n.outputs[0]));
         any = true;
-      } else if (maker >= 0 && is(r.node(static_cast<size_t>(maker)), "GlobalAveragePool") && squeezes_image(r, n, rank)) {
+      } else if (maker >= 0 && is(r.node(static_cast<size_t>(maker)), "GlobalAveragePool") &&
+                 squeezes_image(r, n, rank)) {
         nodes.push_back(made_from(n, "Flatten", {n.inputs[0]}, n.outputs[0]));
         any = true;
       } else {
@@ -272,11 +283,13 @@ void canonical_pools(Graph& graph) {
       const int shape = r.producer(n.inputs[0]);
       if (shape < 0 || r.only_consumer(n.inputs[0]) < 0) continue;
       const Node& s = r.node(static_cast<size_t>(shape));
-      if ((!is(s, "Flatten") && !is(s, "Reshape")) || s.inputs.empty() || r.only_consumer(s.inputs[0]) != shape) continue;
+      if ((!is(s, "Flatten") && !is(s, "Reshape")) || s.inputs.empty() || r.only_consumer(s.inputs[0]) != shape)
+        continue;
       const int pool = r.producer(s.inputs[0]);
       if (pool < 0) continue;
       const Node& p = r.node(static_cast<size_t>(pool));
-      if ((is(p, "GlobalAveragePool") || is(p, "AveragePool")) && !p.inputs.empty() && dequantized(r, p.inputs[0])) after[s.inputs[0]] = &n;
+      if ((is(p, "GlobalAveragePool") || is(p, "AveragePool")) && !p.inputs.empty() && dequantized(r, p.inputs[0]))
+        after[s.inputs[0]] = &n;
     }
     if (after.empty()) return;
     for (const Node& n : graph.nodes) {

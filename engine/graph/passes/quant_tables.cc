@@ -1,5 +1,6 @@
-// Functions of one quantized activation whose result is quantized again (Sigmoid, HardSwish, x * Sigmoid(x), ...): 256 values
-// in, 256 values out, so a table. It is computed by the reference kernels like any constant: the same bytes on every ISA.
+// Functions of one quantized activation whose result is quantized again (Sigmoid, HardSwish, x * Sigmoid(x), ...): 256
+// values in, 256 values out, so a table. It is computed by the reference kernels like any constant: the same bytes on
+// every ISA.
 #include <algorithm>
 #include <map>
 #include <unordered_set>
@@ -13,10 +14,43 @@ namespace {
 constexpr size_t kMostNodes = 16;
 
 bool elementwise(const Node& n) {
-  static const std::unordered_set<std::string> ops{
-      "Abs", "Add", "Celu", "Ceil", "Clip", "Cos", "Div", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity",
-      "LeakyRelu", "Log", "Max", "Min", "Mish", "Mul", "Neg", "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign",
-      "Sin", "Softplus", "Softsign", "Sqrt", "Sub", "Tanh", "ThresholdedRelu"};
+  static const std::unordered_set<std::string> ops{"Abs",
+                                                   "Add",
+                                                   "Celu",
+                                                   "Ceil",
+                                                   "Clip",
+                                                   "Cos",
+                                                   "Div",
+                                                   "Elu",
+                                                   "Erf",
+                                                   "Exp",
+                                                   "Floor",
+                                                   "Gelu",
+                                                   "HardSigmoid",
+                                                   "HardSwish",
+                                                   "Identity",
+                                                   "LeakyRelu",
+                                                   "Log",
+                                                   "Max",
+                                                   "Min",
+                                                   "Mish",
+                                                   "Mul",
+                                                   "Neg",
+                                                   "PRelu",
+                                                   "Pow",
+                                                   "Reciprocal",
+                                                   "Relu",
+                                                   "Round",
+                                                   "Selu",
+                                                   "Sigmoid",
+                                                   "Sign",
+                                                   "Sin",
+                                                   "Softplus",
+                                                   "Softsign",
+                                                   "Sqrt",
+                                                   "Sub",
+                                                   "Tanh",
+                                                   "ThresholdedRelu"};
   return n.domain.empty() && ops.count(n.op) && n.outputs.size() == 1 && !n.inputs.empty();
 }
 
@@ -25,7 +59,7 @@ struct Cone {
   const Rewriter& r;
   std::optional<Grid> x;
   std::vector<size_t> nodes;
-  std::unordered_set<size_t> seen;         // more than kMostNodes: too large a function, and too deep to walk
+  std::unordered_set<size_t> seen;  // more than kMostNodes: too large a function, and too deep to walk
 
   bool add(const std::string& value) {
     if (const Tensor* t = r.f32(value)) return t->numel() == 1 && t->dims.size() <= 1;

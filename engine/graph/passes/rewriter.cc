@@ -35,7 +35,8 @@ void Rewriter::unread(const std::string& value, size_t i) {
   if (--use->second == 0) r.uses.erase(use);
   if (--r.total > 0) return;
   if (const auto maker = makers_.find(value); maker != makers_.end()) maybe_dead_.push_back(maker->second);
-  if (const auto t = tensors_.find(value); t != tensors_.end() && made_.count(t->second)) maybe_unused_.push_back(value);
+  if (const auto t = tensors_.find(value); t != tensors_.end() && made_.count(t->second))
+    maybe_unused_.push_back(value);
 }
 
 void Rewriter::attach(size_t i) {
@@ -90,8 +91,8 @@ bool Rewriter::ints(const std::string& value, std::vector<int64_t>& out) const {
 }
 
 std::string Rewriter::add(const std::string& like, Tensor t) {
-  // What an earlier rewrite made and a later one replaced goes before more is made: a long chain of rewrites of one layer
-  // must not hold all the weights in between.
+  // What an earlier rewrite made and a later one replaced goes before more is made: a long chain of rewrites of one
+  // layer must not hold all the weights in between.
   for (const auto& value : maybe_unused_)
     if (readers_[value].total == 0 && !is_output(value)) graph_.initializers[tensors_[value]].data = {};
   maybe_unused_.clear();

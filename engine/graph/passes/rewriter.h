@@ -1,6 +1,6 @@
 // A graph being rewritten: who makes a value, who reads it, which values are constant. Nodes are marked dead and swept
-// at the end; indices of nodes stay valid until then. Every lookup is by name in an index that the rewrites keep true, so
-// that a pass over a file of 100,000 nodes takes work in proportion.
+// at the end; indices of nodes stay valid until then. Every lookup is by name in an index that the rewrites keep true,
+// so that a pass over a file of 100,000 nodes takes work in proportion.
 #pragma once
 
 #include <cstdint>
@@ -76,8 +76,8 @@ class Rewriter {
   std::unordered_map<std::string, size_t> makers_;
   std::unordered_map<std::string, Readers> readers_;
   std::unordered_set<std::string> outputs_;
-  std::vector<size_t> maybe_dead_;   // nodes of which an output lost its last reader
-  std::unordered_set<size_t> made_;  // initializers added here
+  std::vector<size_t> maybe_dead_;         // nodes of which an output lost its last reader
+  std::unordered_set<size_t> made_;        // initializers added here
   std::vector<std::string> maybe_unused_;  // of those
 };
 

@@ -43,7 +43,8 @@ void compare(const Rewriter& r, size_t values, uint64_t seed) {
     }
     check(r.producer(name) == maker, "producer", seed);
     check(r.consumers(name) == readers, "consumers", seed);
-    check(r.only_consumer(name) == (readers.size() == 1 && !r.is_output(name) ? static_cast<int>(readers[0]) : -1), "only consumer", seed);
+    check(r.only_consumer(name) == (readers.size() == 1 && !r.is_output(name) ? static_cast<int>(readers[0]) : -1),
+          "only consumer", seed);
   }
 }
 
@@ -68,12 +69,23 @@ void random_rewrites(uint64_t seed) {
     const size_t i = below(n);
     if (r.dead(i)) continue;
     switch (below(6)) {
-      case 0: r.kill(i); break;
-      case 1: r.redirect(value(below(values)), value(below(values))); break;
-      case 2: r.set_input(i, below(4), below(5) == 0 ? "" : value(below(values))); break;
-      case 3: r.take_output(i, value(values++)); break;
-      case 4: r.replace(i, make("Max", {value(below(values)), value(below(values))}, r.node(i).outputs[0])); break;
-      default: r.sweep_dead_code();
+      case 0:
+        r.kill(i);
+        break;
+      case 1:
+        r.redirect(value(below(values)), value(below(values)));
+        break;
+      case 2:
+        r.set_input(i, below(4), below(5) == 0 ? "" : value(below(values)));
+        break;
+      case 3:
+        r.take_output(i, value(values++));
+        break;
+      case 4:
+        r.replace(i, make("Max", {value(below(values)), value(below(values))}, r.node(i).outputs[0]));
+        break;
+      default:
+        r.sweep_dead_code();
     }
     compare(r, values, seed);
   }
@@ -129,10 +141,23 @@ uint64_t work_of(const std::vector<const char*>& kind, size_t n) {
 int main() {
   for (uint64_t seed = 0; seed < 100; ++seed) random_rewrites(seed);
   const std::vector<std::vector<const char*>> kinds = {
-      {"Relu"}, {"Identity"}, {"Add"}, {"Mul"}, {"Erf"}, {"Softmax"}, {"Gemm"}, {"Gemm", "Add"}, {"Gemm", "Relu"}, {"MatMul", "Add", "Relu"},
-      {"Gemm", "BatchNormalization", "BatchNormalization"}, {"QuantizeLinear", "DequantizeLinear"},
-      {"QuantizeLinear", "DequantizeLinear", "Gemm", "Relu"}, {"QuantizeLinear", "DequantizeLinear", "Sigmoid"},
-      {"QuantizeLinear", "DequantizeLinear", "GlobalAveragePool", "Flatten"}, {"Sigmoid", "Mul"}, {"Sqrt"}};
+      {"Relu"},
+      {"Identity"},
+      {"Add"},
+      {"Mul"},
+      {"Erf"},
+      {"Softmax"},
+      {"Gemm"},
+      {"Gemm", "Add"},
+      {"Gemm", "Relu"},
+      {"MatMul", "Add", "Relu"},
+      {"Gemm", "BatchNormalization", "BatchNormalization"},
+      {"QuantizeLinear", "DequantizeLinear"},
+      {"QuantizeLinear", "DequantizeLinear", "Gemm", "Relu"},
+      {"QuantizeLinear", "DequantizeLinear", "Sigmoid"},
+      {"QuantizeLinear", "DequantizeLinear", "GlobalAveragePool", "Flatten"},
+      {"Sigmoid", "Mul"},
+      {"Sqrt"}};
   for (const auto& kind : kinds) {
     const size_t n = 20'000;
     const uint64_t work = work_of(kind, n);

@@ -19,8 +19,8 @@ namespace {
 using Ints = std::vector<int64_t>;
 using Strings = std::vector<std::string>;
 
-constexpr int64_t kForms = 11;                                    // what is written
-constexpr int64_t kEver = std::numeric_limits<int64_t>::max();    // no opset ends it
+constexpr int64_t kForms = 11;                                  // what is written
+constexpr int64_t kEver = std::numeric_limits<int64_t>::max();  // no opset ends it
 constexpr int64_t kMostTiles = 1024;
 constexpr int kUnknown = -1;
 
@@ -143,7 +143,8 @@ class Upgrade {
       for (const auto& n : graph_.nodes) names_.insert(n.outputs.begin(), n.outputs.end());
     }
     std::string name;
-    do name = "upgrade/" + std::to_string(count_++); while (!names_.insert(name).second);
+    do name = "upgrade/" + std::to_string(count_++);
+    while (!names_.insert(name).second);
     return name;
   }
   void learn(const Node& n);
@@ -151,19 +152,60 @@ class Upgrade {
 
   const Graph& graph_;
   std::unordered_map<std::string, const Tensor*> tensors_;
-  std::unordered_map<std::string, int> rank_;  // of values, where it can be told without shapes
+  std::unordered_map<std::string, int> rank_;        // of values, where it can be told without shapes
   std::unordered_map<std::string, int64_t> length_;  // of vectors made here
   std::unordered_set<std::string> read_, names_;
   size_t count_ = 0;
 };
 
 int Upgrade::told_rank(const Node& n) const {
-  static const std::unordered_set<std::string_view> keep{
-      "Abs", "AveragePool", "BatchNormalization", "Cast", "Ceil", "Clip", "Concat", "Conv", "ConvTranspose", "Cos", "Dropout", "Elu", "Erf",
-      "Exp", "Floor", "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid", "Identity", "InstanceNormalization", "LRN", "LeakyRelu", "Log",
-      "LogSoftmax", "MaxPool", "Neg", "Not", "PRelu", "Pad", "Reciprocal", "Relu", "Resize", "Selu", "Sigmoid", "Sin", "Slice", "Softmax",
-      "Softplus", "Softsign", "Split", "Sqrt", "Tanh", "ThresholdedRelu", "Tile", "Transpose"};
-  static const std::unordered_set<std::string_view> wider{"Add", "And", "Div", "Equal", "Greater", "Less", "Max", "Min", "Mul", "Or", "Pow", "Sub", "Xor"};
+  static const std::unordered_set<std::string_view> keep{"Abs",
+                                                         "AveragePool",
+                                                         "BatchNormalization",
+                                                         "Cast",
+                                                         "Ceil",
+                                                         "Clip",
+                                                         "Concat",
+                                                         "Conv",
+                                                         "ConvTranspose",
+                                                         "Cos",
+                                                         "Dropout",
+                                                         "Elu",
+                                                         "Erf",
+                                                         "Exp",
+                                                         "Floor",
+                                                         "GlobalAveragePool",
+                                                         "GlobalMaxPool",
+                                                         "HardSigmoid",
+                                                         "Identity",
+                                                         "InstanceNormalization",
+                                                         "LRN",
+                                                         "LeakyRelu",
+                                                         "Log",
+                                                         "LogSoftmax",
+                                                         "MaxPool",
+                                                         "Neg",
+                                                         "Not",
+                                                         "PRelu",
+                                                         "Pad",
+                                                         "Reciprocal",
+                                                         "Relu",
+                                                         "Resize",
+                                                         "Selu",
+                                                         "Sigmoid",
+                                                         "Sin",
+                                                         "Slice",
+                                                         "Softmax",
+                                                         "Softplus",
+                                                         "Softsign",
+                                                         "Split",
+                                                         "Sqrt",
+                                                         "Tanh",
+                                                         "ThresholdedRelu",
+                                                         "Tile",
+                                                         "Transpose"};
+  static const std::unordered_set<std::string_view> wider{"Add", "And", "Div", "Equal", "Greater", "Less", "Max",
+                                                          "Min", "Mul", "Or",  "Pow",   "Sub",     "Xor"};
   if (!n.domain.empty() || n.inputs.empty()) return kUnknown;
   if (n.op == "Gemm" || n.op == "Flatten") return 2;
   const int x = rank(n.inputs[0]), w = has(n, 1) ? rank(n.inputs[1]) : kUnknown;
@@ -342,9 +384,10 @@ void per_activation(Upgrade& u, Node& n) {
 
 void cast(Upgrade&, Node& n) {
   static const std::pair<const char*, DType> words[] = {
-      {"FLOAT", DType::kFloat},   {"UINT8", DType::kUInt8},     {"INT8", DType::kInt8},     {"UINT16", DType::kUInt16}, {"INT16", DType::kInt16},
-      {"INT32", DType::kInt32},   {"INT64", DType::kInt64},     {"STRING", DType::kString}, {"BOOL", DType::kBool},     {"FLOAT16", DType::kFloat16},
-      {"DOUBLE", DType::kDouble}, {"UINT32", DType::kUInt32},   {"UINT64", DType::kUInt64}};
+      {"FLOAT", DType::kFloat},  {"UINT8", DType::kUInt8},     {"INT8", DType::kInt8},     {"UINT16", DType::kUInt16},
+      {"INT16", DType::kInt16},  {"INT32", DType::kInt32},     {"INT64", DType::kInt64},   {"STRING", DType::kString},
+      {"BOOL", DType::kBool},    {"FLOAT16", DType::kFloat16}, {"DOUBLE", DType::kDouble}, {"UINT32", DType::kUInt32},
+      {"UINT64", DType::kUInt64}};
   const std::string to = attr_s(n, "to", "");
   for (const auto& [word, dtype] : words)
     if (to == word) {
@@ -399,9 +442,12 @@ void image_scaler(Upgrade& u, Node& n) {
   const float scale = attr_f(n, "scale", 1.0f);
   const std::string x = need(n, 0);
   if (bias.empty()) return become(n, "Mul", {x, u.number(scale)});
-  const auto vector = [&](const std::vector<float>& v) { return u.add(DType::kFloat, {static_cast<int64_t>(v.size())}, v.data()); };
+  const auto vector = [&](const std::vector<float>& v) {
+    return u.add(DType::kFloat, {static_cast<int64_t>(v.size())}, v.data());
+  };
   const std::string slope = vector(std::vector<float>(bias.size(), scale)), shift = vector(bias);
-  const std::string zero = vector(std::vector<float>(bias.size(), 0.0f)), one = vector(std::vector<float>(bias.size(), 1.0f));
+  const std::string zero = vector(std::vector<float>(bias.size(), 0.0f)),
+                    one = vector(std::vector<float>(bias.size(), 1.0f));
   become(n, "BatchNormalization", {x, slope, shift, zero, one});  // which is one step
   n.attrs["epsilon"].value = 0.0f;
 }
@@ -416,9 +462,17 @@ struct Rule {
 
 // Of two for one operator the first goes first.
 constexpr Rule kRules[] = {
-    {"Add", 1, 7, broadcast}, {"And", 1, 7, broadcast}, {"Div", 1, 7, broadcast}, {"Equal", 1, 7, broadcast},
-    {"Greater", 1, 7, broadcast}, {"Less", 1, 7, broadcast}, {"Mul", 1, 7, broadcast}, {"Or", 1, 7, broadcast},
-    {"Pow", 1, 7, broadcast}, {"Sub", 1, 7, broadcast}, {"Xor", 1, 7, broadcast},
+    {"Add", 1, 7, broadcast},
+    {"And", 1, 7, broadcast},
+    {"Div", 1, 7, broadcast},
+    {"Equal", 1, 7, broadcast},
+    {"Greater", 1, 7, broadcast},
+    {"Less", 1, 7, broadcast},
+    {"Mul", 1, 7, broadcast},
+    {"Or", 1, 7, broadcast},
+    {"Pow", 1, 7, broadcast},
+    {"Sub", 1, 7, broadcast},
+    {"Xor", 1, 7, broadcast},
     {"BatchNormalization", 1, 7, test_mode},
     {"BatchNormalization", 1, 9, per_activation},
     {"Cast", 1, 6, cast},
@@ -454,8 +508,8 @@ Rules rules_of(int64_t opset) {
   return rules;
 }
 
-// In its new form; without one it is an operator of nobody, which no pass takes for the new one of its name, and lowering
-// says why.
+// In its new form; without one it is an operator of nobody, which no pass takes for the new one of its name, and
+// lowering says why.
 Node rewritten(Upgrade& u, const Node& old, const std::vector<const Rule*>& rules) {
   const size_t before = u.nodes.size();
   Node n = old;
@@ -497,7 +551,9 @@ void upgrade(Graph& graph, Notes& notes) {
     for (Tensor& t : u.added) graph.initializers.push_back(std::move(t));
   }
   version->second = std::max(opset, kForms);
-  if (opset < kForms) notes.push_back("read in the forms of opset " + std::to_string(kForms) + " (the file: " + std::to_string(opset) + ")");
+  if (opset < kForms)
+    notes.push_back("read in the forms of opset " + std::to_string(kForms) + " (the file: " + std::to_string(opset) +
+                    ")");
 }
 
 }  // namespace secateur

@@ -20,12 +20,21 @@ void check(bool ok, const char* what, uint64_t seed = 0) {
   ++failures;
 }
 
-constexpr const char* kOps[] = {
-    "Add", "And", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "ConvTranspose", "Dropout", "Flatten", "Gemm", "ImageScaler",
-    "MatMul", "MaxPool", "Mean", "PRelu", "Pad", "Pow", "ReduceMean", "Relu", "Reshape", "Resize", "Selu", "Slice", "Split", "Squeeze",
-    "Sum", "Tile", "TopK", "Unsqueeze", "Upsample"};
-constexpr const char* kAttributes[] = {"axes", "axis", "bias", "broadcast", "ends", "height_scale", "is_test", "k", "keepdims", "max", "min", "mode",
-                                       "output_shape", "paddings", "pads", "scales", "shape", "spatial", "starts", "to", "value", "width_scale"};
+constexpr const char* kOps[] = {"Add",        "And",           "BatchNormalization",
+                                "Cast",       "Clip",          "Concat",
+                                "Constant",   "ConvTranspose", "Dropout",
+                                "Flatten",    "Gemm",          "ImageScaler",
+                                "MatMul",     "MaxPool",       "Mean",
+                                "PRelu",      "Pad",           "Pow",
+                                "ReduceMean", "Relu",          "Reshape",
+                                "Resize",     "Selu",          "Slice",
+                                "Split",      "Squeeze",       "Sum",
+                                "Tile",       "TopK",          "Unsqueeze",
+                                "Upsample"};
+constexpr const char* kAttributes[] = {"axes",         "axis",     "bias",     "broadcast",  "ends",  "height_scale",
+                                       "is_test",      "k",        "keepdims", "max",        "min",   "mode",
+                                       "output_shape", "paddings", "pads",     "scales",     "shape", "spatial",
+                                       "starts",       "to",       "value",    "width_scale"};
 
 Attribute random_attribute(std::mt19937_64& rng) {
   const int64_t edge[] = {0, 1, -1, 2, 3, INT64_MIN, INT64_MAX};
@@ -33,18 +42,24 @@ Attribute random_attribute(std::mt19937_64& rng) {
   std::vector<int64_t> ints(rng() % 5);
   for (auto& v : ints) v = number();
   switch (rng() % 7) {
-    case 0: return {number()};
-    case 1: return {static_cast<float>(number())};
-    case 2: return {ints};
-    case 3: return {std::vector<float>(ints.begin(), ints.end())};
-    case 4: return {std::string(rng() % 2 ? "nearest" : "FLOAT")};
+    case 0:
+      return {number()};
+    case 1:
+      return {static_cast<float>(number())};
+    case 2:
+      return {ints};
+    case 3:
+      return {std::vector<float>(ints.begin(), ints.end())};
+    case 4:
+      return {std::string(rng() % 2 ? "nearest" : "FLOAT")};
     case 5: {
       auto t = std::make_shared<Tensor>();
       t->dims = {static_cast<int64_t>(rng() % 3)};
       t->data.resize(static_cast<size_t>(t->numel()) * 4);
       return {t};
     }
-    default: return {};
+    default:
+      return {};
   }
 }
 
@@ -106,7 +121,8 @@ bool one(uint64_t seed) {
   int64_t last = -1;
   for (const Node& n : g.nodes) {
     const int64_t layer = n.post.layer;
-    check(layer >= last && n.name == before.nodes[static_cast<size_t>(layer)].name, "nodes stay where they were, under their names", seed);
+    check(layer >= last && n.name == before.nodes[static_cast<size_t>(layer)].name,
+          "nodes stay where they were, under their names", seed);
     last = layer;
   }
   const std::vector<Node> once = g.nodes;
@@ -116,7 +132,8 @@ bool one(uint64_t seed) {
     return true;  // an attribute of a wrong kind, where a rank is known now and was not before
   }
   bool same = g.nodes.size() == once.size();
-  for (size_t i = 0; same && i < once.size(); ++i) same = g.nodes[i].op == once[i].op && g.nodes[i].inputs == once[i].inputs;
+  for (size_t i = 0; same && i < once.size(); ++i)
+    same = g.nodes[i].op == once[i].op && g.nodes[i].inputs == once[i].inputs;
   check(same, "there is nothing to do a second time", seed);
   return whole;
 }

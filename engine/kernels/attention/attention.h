@@ -3,9 +3,9 @@
 //   y[b][h] = softmax(scale * q[b][h] k[b][h']^T + mask[b][h]) v[b][h']        h' = h * kv_heads / heads
 //
 // q [rows][dim], k [keys][dim], v [keys][dim_v], y [rows][dim_v]: rows are contiguous, everything else goes by strides
-// in elements, so that [batch, heads, rows, dim] and [batch, rows, heads, dim] are both read in place. The mask is added
-// (float), or says which keys may be seen (bool); stride 0 repeats. causal: row i sees keys j <= i + past.
-// A row that may see no key is 0.
+// in elements, so that [batch, heads, rows, dim] and [batch, rows, heads, dim] are both read in place. The mask is
+// added (float), or says which keys may be seen (bool); stride 0 repeats. causal: row i sees keys j <= i + past. A row
+// that may see no key is 0.
 //
 // One task is one head: keys and values are copied once into scratch panels, then a few rows of scores at a time stay
 // in L1 from the product over the softmax to the second product. Same bits for any number of threads.
@@ -36,7 +36,7 @@ struct AttentionArgs {
   const float* v = nullptr;
   const void* mask = nullptr;  // null: none
   float* y = nullptr;
-  void* scratch = nullptr;     // 64-byte aligned
+  void* scratch = nullptr;  // 64-byte aligned
   Threads* threads = nullptr;
 };
 

@@ -32,10 +32,11 @@ SECATEUR_INLINE size_t attention_scratch(const Attention& p, int threads) {
   return static_cast<size_t>(threads) * static_cast<size_t>(layout(p).total) * sizeof(float);
 }
 
-// score[0..keys) -> exp(score + mask - top); returns 1 / their sum, 0 when every key is hidden. `behind` is added to the last
-// vector if keys end inside it: 0 before the end, -inf behind. Scores are whole vectors and never written one by one (as
-// long as no mask of booleans asks for it): a load of a vector would wait for such stores.
-SECATEUR_INLINE float soften(const Attention& p, const float* mask, const uint8_t* seen, int64_t visible, const float* behind, float* score) {
+// score[0..keys) -> exp(score + mask - top); returns 1 / their sum, 0 when every key is hidden. `behind` is added to
+// the last vector if keys end inside it: 0 before the end, -inf behind. Scores are whole vectors and never written one
+// by one (as long as no mask of booleans asks for it): a load of a vector would wait for such stores.
+SECATEUR_INLINE float soften(const Attention& p, const float* mask, const uint8_t* seen, int64_t visible,
+                             const float* behind, float* score) {
   if (mask) {
     if (p.mask_col == 1) {
       for (int64_t j = 0; j < p.keys; j += kLanes) {
@@ -92,7 +93,8 @@ SECATEUR_INLINE void head(const Attention& p, const AttentionArgs& args, int64_t
     for (int64_t i = 0; i < panels(p.keys); ++i) {
       const int64_t n = p.keys - i * kPanel < kPanel ? p.keys - i * kPanel : kPanel;
       const int whole = static_cast<int>((n + kLanes - 1) / kLanes * kLanes);
-      multiply_panel(q, p.q.row, 1, scratch + i * p.dim * kPanel, m, p.dim, p.scale, score + i * kPanel, l.pitch, whole);
+      multiply_panel(q, p.q.row, 1, scratch + i * p.dim * kPanel, m, p.dim, p.scale, score + i * kPanel, l.pitch,
+                     whole);
     }
     float inverse[kTileRows];
     for (int64_t i = 0; i < m; ++i) {
@@ -104,7 +106,8 @@ SECATEUR_INLINE void head(const Attention& p, const AttentionArgs& args, int64_t
     float* y = args.y + b * p.y.batch + h * p.y.head + row * p.y.row;
     for (int64_t i = 0; i < panels(p.dim_v); ++i) {
       const int n = static_cast<int>(p.dim_v - i * kPanel < kPanel ? p.dim_v - i * kPanel : kPanel);
-      multiply_panel(score, l.pitch, 1, scratch + l.values + i * p.keys * kPanel, m, p.keys, 1.0f, y + i * kPanel, p.y.row, n);
+      multiply_panel(score, l.pitch, 1, scratch + l.values + i * p.keys * kPanel, m, p.keys, 1.0f, y + i * kPanel,
+                     p.y.row, n);
     }
     for (int64_t i = 0; i < m; ++i) {
       float* line = y + i * p.y.row;
@@ -118,7 +121,9 @@ SECATEUR_INLINE void head(const Attention& p, const AttentionArgs& args, int64_t
 
 SECATEUR_INLINE void attention(const Attention& p, const AttentionArgs& args) {
   const int64_t floats = layout(p).total;
-  const auto task = [&](int64_t t, int worker) { head(p, args, t, static_cast<float*>(args.scratch) + worker * floats); };
+  const auto task = [&](int64_t t, int worker) {
+    head(p, args, t, static_cast<float*>(args.scratch) + worker * floats);
+  };
   const double us = static_cast<double>(p.batch * p.heads) * static_cast<double>(p.rows * p.keys) *
                     static_cast<double>(p.dim + p.dim_v) / 50e3;
   if (args.threads && us > kSerialMicroseconds) {

@@ -38,7 +38,8 @@ void attention_ref(const Attention& p, const AttentionArgs& args) {
         float* y = args.y + b * p.y.batch + h * p.y.head + i * p.y.row;
         for (int64_t d = 0; d < p.dim_v; ++d) {
           float s = 0;
-          for (int64_t j = 0; any && j < p.keys; ++j) s += score[j] * args.v[b * p.v.batch + kv * p.v.head + j * p.v.row + d];
+          for (int64_t j = 0; any && j < p.keys; ++j)
+            s += score[j] * args.v[b * p.v.batch + kv * p.v.head + j * p.v.row + d];
           y[d] = any ? s / sum : 0.0f;
         }
       }

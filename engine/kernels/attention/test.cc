@@ -1,4 +1,5 @@
-// Every row of the table this machine can run, against double: sizes around the tiles, both layouts, masks, grouped heads.
+// Every row of the table this machine can run, against double: sizes around the tiles, both layouts, masks, grouped
+// heads.
 #include "kernels/attention/attention.h"
 
 #include "base/arena.h"
@@ -16,13 +17,15 @@ int main() {
       const int sizes[] = {1, 2, 5, 11, 12, 13, 16, 17, 31, 64, 65, 100};
       Attention p;
       p.batch = 1 + rng.below(2), p.kv_heads = 1 + rng.below(2), p.heads = p.kv_heads * (1 + rng.below(2));
-      p.rows = sizes[rng.below(12)], p.keys = sizes[rng.below(12)], p.dim = sizes[rng.below(10)], p.dim_v = sizes[rng.below(11)];
+      p.rows = sizes[rng.below(12)], p.keys = sizes[rng.below(12)], p.dim = sizes[rng.below(10)],
+      p.dim_v = sizes[rng.below(11)];
       p.scale = 0.3f;
       p.past = p.keys > p.rows ? p.keys - p.rows : 0;
       p.causal = rng.below(3) == 0;
       const bool heads_first = rng.below(2) != 0;
       const auto strides = [&](int64_t heads, int64_t rows, int64_t dim) {
-        return heads_first ? Attention::Strides{heads * rows * dim, rows * dim, dim} : Attention::Strides{heads * rows * dim, dim, heads * dim};
+        return heads_first ? Attention::Strides{heads * rows * dim, rows * dim, dim}
+                           : Attention::Strides{heads * rows * dim, dim, heads * dim};
       };
       p.q = strides(p.heads, p.rows, p.dim), p.k = strides(p.kv_heads, p.keys, p.dim);
       p.v = strides(p.kv_heads, p.keys, p.dim_v), p.y = strides(p.heads, p.rows, p.dim_v);
@@ -38,12 +41,14 @@ int main() {
       std::vector<uint8_t> seen(static_cast<size_t>(n_mask));
       for (Guarded* g : {&q, &k, &v})
         for (int64_t i = 0; i < g->size(); ++i) (*g)[i] = rng.normal();
-      for (int64_t i = 0; i < n_mask; ++i) added[i] = rng.below(3) ? rng.normal() : -1e4f, seen[static_cast<size_t>(i)] = rng.below(3) != 0;
+      for (int64_t i = 0; i < n_mask; ++i)
+        added[i] = rng.below(3) ? rng.normal() : -1e4f, seen[static_cast<size_t>(i)] = rng.below(3) != 0;
       const AttentionKernel& kernel = attention_kernel(isa);
       Threads pool(2);
       Buffer scratch(kernel.scratch_bytes(p, 2));
       AttentionArgs args;
-      args.q = q.data(), args.k = k.data(), args.v = v.data(), args.y = y.data(), args.scratch = scratch.data(), args.threads = &pool;
+      args.q = q.data(), args.k = k.data(), args.v = v.data(), args.y = y.data(), args.scratch = scratch.data(),
+      args.threads = &pool;
       args.mask = kind < 2 ? nullptr : kind == 2 ? static_cast<const void*>(added.data()) : seen.data();
       kernel.run(p, args);
       ++n_checks;
@@ -58,7 +63,8 @@ int main() {
             for (int64_t j = 0; j < p.keys; ++j) {
               double s = 0, terms = 0;
               for (int64_t d = 0; d < p.dim; ++d) {
-                const double t = double(q[b * p.q.batch + h * p.q.head + i * p.q.row + d]) * k[b * p.k.batch + kv * p.k.head + j * p.k.row + d];
+                const double t = double(q[b * p.q.batch + h * p.q.head + i * p.q.row + d]) *
+                                 k[b * p.k.batch + kv * p.k.head + j * p.k.row + d];
                 s += t, terms += std::fabs(t);
               }
               size = std::max(size, terms * p.scale);
@@ -83,8 +89,8 @@ int main() {
             }
           }
       char name[160];
-      std::snprintf(name, sizeof name, "%s heads %d/%d rows %d keys %d dim %d dim_v %d mask %d causal %d", kernel.name, int(p.heads),
-                    int(p.kv_heads), int(p.rows), int(p.keys), int(p.dim), int(p.dim_v), kind, p.causal);
+      std::snprintf(name, sizeof name, "%s heads %d/%d rows %d keys %d dim %d dim_v %d mask %d causal %d", kernel.name,
+                    int(p.heads), int(p.kv_heads), int(p.rows), int(p.keys), int(p.dim), int(p.dim_v), kind, p.causal);
       testing::check(ok, name);
     }
   return testing::finish("attention", n_checks);

@@ -17,16 +17,26 @@ struct Layer {
 };
 
 constexpr Layer kLayers[] = {
-    {"lenet5.conv1+pool", 1, 28, 28, 20, 5, 1, 0, true},   {"lenet5.conv2+pool", 20, 12, 12, 50, 5, 1, 0, true},
-    {"lenet5.conv1", 1, 28, 28, 20, 5, 1, 0, false},       {"lenet5.conv2", 20, 12, 12, 50, 5, 1, 0, false},
-    {"resnet20.stem", 3, 32, 32, 16, 3, 1, 1, false},      {"resnet20.16@32", 16, 32, 32, 16, 3, 1, 1, false},
-    {"resnet20.16-32/2", 16, 32, 32, 32, 3, 2, 1, false},  {"resnet20.32@16", 32, 16, 16, 32, 3, 1, 1, false},
-    {"resnet20.32-64/2", 32, 16, 16, 64, 3, 2, 1, false},  {"resnet20.64@8", 64, 8, 8, 64, 3, 1, 1, false},
-    {"vgg16.64@32", 64, 32, 32, 64, 3, 1, 1, false},       {"vgg16.64@32+pool", 64, 32, 32, 64, 3, 1, 1, true},
-    {"vgg16.128@16", 128, 16, 16, 128, 3, 1, 1, false},    {"vgg16.256@8", 256, 8, 8, 256, 3, 1, 1, false},
-    {"vgg16.512@4", 512, 4, 4, 512, 3, 1, 1, false},       {"vgg16.512@2", 512, 2, 2, 512, 3, 1, 1, false},
-    {"resnet50.64@56", 64, 56, 56, 64, 3, 1, 1, false},    {"resnet50.128@28", 128, 28, 28, 128, 3, 1, 1, false},
-    {"resnet50.256@14", 256, 14, 14, 256, 3, 1, 1, false}, {"resnet50.512@7", 512, 7, 7, 512, 3, 1, 1, false},
+    {"lenet5.conv1+pool", 1, 28, 28, 20, 5, 1, 0, true},
+    {"lenet5.conv2+pool", 20, 12, 12, 50, 5, 1, 0, true},
+    {"lenet5.conv1", 1, 28, 28, 20, 5, 1, 0, false},
+    {"lenet5.conv2", 20, 12, 12, 50, 5, 1, 0, false},
+    {"resnet20.stem", 3, 32, 32, 16, 3, 1, 1, false},
+    {"resnet20.16@32", 16, 32, 32, 16, 3, 1, 1, false},
+    {"resnet20.16-32/2", 16, 32, 32, 32, 3, 2, 1, false},
+    {"resnet20.32@16", 32, 16, 16, 32, 3, 1, 1, false},
+    {"resnet20.32-64/2", 32, 16, 16, 64, 3, 2, 1, false},
+    {"resnet20.64@8", 64, 8, 8, 64, 3, 1, 1, false},
+    {"vgg16.64@32", 64, 32, 32, 64, 3, 1, 1, false},
+    {"vgg16.64@32+pool", 64, 32, 32, 64, 3, 1, 1, true},
+    {"vgg16.128@16", 128, 16, 16, 128, 3, 1, 1, false},
+    {"vgg16.256@8", 256, 8, 8, 256, 3, 1, 1, false},
+    {"vgg16.512@4", 512, 4, 4, 512, 3, 1, 1, false},
+    {"vgg16.512@2", 512, 2, 2, 512, 3, 1, 1, false},
+    {"resnet50.64@56", 64, 56, 56, 64, 3, 1, 1, false},
+    {"resnet50.128@28", 128, 28, 28, 128, 3, 1, 1, false},
+    {"resnet50.256@14", 256, 14, 14, 256, 3, 1, 1, false},
+    {"resnet50.512@7", 512, 7, 7, 512, 3, 1, 1, false},
     {"resnet50.1x1 64-256@56", 64, 56, 56, 256, 1, 1, 0, false},
     {"resnet50.1x1 1024-256@14", 1024, 14, 14, 256, 1, 1, 0, false},
 };
@@ -40,8 +50,8 @@ int main(int argc, char** argv) {
   if (densities.empty()) densities = {0.05, 0.1, 0.3};
   FlushDenormals guard;
   testing::Random rng(1);
-  std::printf("%s, best ISA %s\n%-26s %-8s %8s %9s %9s %8s  %s\n", cpu().name.c_str(), isa_name(selected_isa()), "layer", "kernel",
-              "density%", "us", "predicted", "GFLOP/s", "tiles");
+  std::printf("%s, best ISA %s\n%-26s %-8s %8s %9s %9s %8s  %s\n", cpu().name.c_str(), isa_name(selected_isa()),
+              "layer", "kernel", "density%", "us", "predicted", "GFLOP/s", "tiles");
   for (const Layer& l : kLayers) {
     if (std::string(l.name).find(only) == std::string::npos) continue;
     ConvShape s;
@@ -58,7 +68,8 @@ int main(int argc, char** argv) {
     Buffer x(size_t(s.in_c) * s.in_h * s.in_w * 4), y(size_t(s.out_c) * s.conv_h() * s.conv_w() * 4);
     for (size_t i = 0; i < x.size() / 4; ++i) x.as<float>()[i] = rng.normal();
     for (const ConvKernel& k : conv_kernels()) {
-      if (!isa_available(k.isa) || k.isa > selected_isa() || k.family == ConvFamily::kReference || !k.supports(s, e)) continue;
+      if (!isa_available(k.isa) || k.isa > selected_isa() || k.family == ConvFamily::kReference || !k.supports(s, e))
+        continue;
       for (double density : densities) {
         if (k.family == ConvFamily::kDense) density = 1.0;
         auto w = testing::sparse_weights(s.weight_count(), density, rng);
@@ -71,7 +82,12 @@ int main(int argc, char** argv) {
         args.y = y.as<float>();
         args.scratch = scratch.data();
         const double us = testing::median_us([&] { k.run(*p, args); });
-        std::printf("%-26s %-3s %-8s %6.1f %9.2f %9.2f %8.1f  %s\n", l.name, k.family == ConvFamily::kDense ? "de" : k.block == 1 ? "sp" : k.block == 2 ? "2x1" : k.block == 4 ? "4x1" : "8x1",
+        std::printf("%-26s %-3s %-8s %6.1f %9.2f %9.2f %8.1f  %s\n", l.name,
+                    k.family == ConvFamily::kDense ? "de"
+                    : k.block == 1                 ? "sp"
+                    : k.block == 2                 ? "2x1"
+                    : k.block == 4                 ? "4x1"
+                                                   : "8x1",
                     isa_name(k.isa), 100 * density, us, predict_conv_us(k, s, e, p->density),
                     2e-3 * double(p->nnz) * s.conv_h() * s.conv_w() / us, p->note.c_str());
         if (k.family == ConvFamily::kDense) break;

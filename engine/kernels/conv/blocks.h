@@ -49,13 +49,13 @@ SECATEUR_INLINE void block_block(const ConvView& v, const Block& b, const ConvRo
                                  Offsets offsets) {
   constexpr int kMost = conv_block_vectors(B, kWide);
   constexpr auto at = []<int P>(std::integral_constant<int, P>) {
-    return block_rows<B, P <= kMost ? P : kMost, Offsets>;
+    return block_rows < B, P <= kMost ? P : kMost, Offsets > ;
   };
-  constexpr SparseFn<Offsets> table[] = {
-      at(std::integral_constant<int, 1>()), at(std::integral_constant<int, 2>()), at(std::integral_constant<int, 3>()),
-      at(std::integral_constant<int, 4>()), at(std::integral_constant<int, 5>()), at(std::integral_constant<int, 6>()),
-      at(std::integral_constant<int, 7>()), at(std::integral_constant<int, 8>()), at(std::integral_constant<int, 9>()),
-      at(std::integral_constant<int, 10>())};
+  constexpr SparseFn<Offsets> table[] = {at(std::integral_constant<int, 1>()), at(std::integral_constant<int, 2>()),
+                                         at(std::integral_constant<int, 3>()), at(std::integral_constant<int, 4>()),
+                                         at(std::integral_constant<int, 5>()), at(std::integral_constant<int, 6>()),
+                                         at(std::integral_constant<int, 7>()), at(std::integral_constant<int, 8>()),
+                                         at(std::integral_constant<int, 9>()), at(std::integral_constant<int, 10>())};
   table[vectors - 1](v, b, row, end, offsets);
 }
 

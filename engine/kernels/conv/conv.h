@@ -46,7 +46,9 @@ int conv_out_w(const ConvShape& s, const Epilogue& e);
 struct ConvDensity {
   int64_t weights = 0, nnz = 0;
   int64_t pairs = 0, fours = 0, eights = 0;  // blocks of 2, 4, 8 output channels of one tap with any nonzero
-  int64_t blocks(int channels) const { return channels == 2 ? pairs : channels == 4 ? fours : channels == 8 ? eights : nnz; }
+  int64_t blocks(int channels) const {
+    return channels == 2 ? pairs : channels == 4 ? fours : channels == 8 ? eights : nnz;
+  }
 };
 
 struct ConvKernel;
@@ -60,22 +62,22 @@ class PackedConv {
   const ConvKernel* kernel = nullptr;
   ConvShape shape;
   Epilogue epilogue;
-  int64_t nnz = 0;                       // nonzero weights found
+  int64_t nnz = 0;  // nonzero weights found
   ConvDensity density;
-  size_t packed_bytes = 0;               // memory the packed weights take
-  size_t scratch_bytes_per_thread = 0;   // scratch needed = this * threads->size()
-  std::string note;                      // tile chosen, for explain(): "6x32 rows, 2 chunks, 12 vectors"
+  size_t packed_bytes = 0;              // memory the packed weights take
+  size_t scratch_bytes_per_thread = 0;  // scratch needed = this * threads->size()
+  std::string note;                     // tile chosen, for explain(): "6x32 rows, 2 chunks, 12 vectors"
 };
 
 struct ConvArgs {
   const float* x = nullptr;
   float* y = nullptr;
-  const float* residual = nullptr;       // iff epilogue.residual
+  const float* residual = nullptr;  // iff epilogue.residual
   int64_t batch = 1;
-  int64_t x_batch_stride = 0;            // floats between images; 0 = contiguous
-  int64_t y_batch_stride = 0;            // residual has the same
+  int64_t x_batch_stride = 0;  // floats between images; 0 = contiguous
+  int64_t y_batch_stride = 0;  // residual has the same
   void* scratch = nullptr;
-  Threads* threads = nullptr;            // null = the calling thread only
+  Threads* threads = nullptr;  // null = the calling thread only
 };
 
 // kBlock: nonzeros in blocks of 2, 4 or 8 output channels.
@@ -85,23 +87,23 @@ ConvDensity measure_density(const ConvShape& s, const float* weights);
 
 // One row of kernels.inc.
 struct ConvKernel {
-  const char* name;                      // conv_sparse_f32_f32_f32_avx512
+  const char* name;  // conv_sparse_f32_f32_f32_avx512
   Isa isa;
   ConvFamily family;
-  int vector_lanes;                      // floats per vector register
+  int vector_lanes;  // floats per vector register
   int vector_registers;
-  int block;                             // output channels of a block
+  int block;  // output channels of a block
   bool (*supports)(const ConvShape&, const Epilogue&);
   // weights [O][C/G][kh][kw], bias [O] or null; a tile that is none of the kernel's ways is as good as none. Throws
   // std::bad_alloc only.
   std::unique_ptr<PackedConv> (*pack)(const ConvKernel&, const ConvShape&, const Epilogue&, const float* weights,
                                       const float* bias, const Tile& tile);
   void (*run)(const PackedConv&, const ConvArgs&);
-  void (*task)(const ConvView&, const ConvTask&);   // the part compiled for the ISA (panel.h); unused by the reference
+  void (*task)(const ConvView&, const ConvTask&);  // the part compiled for the ISA (panel.h); unused by the reference
 };
 
-std::span<const ConvKernel> conv_kernels();                         // every row this build has
-const ConvKernel* find_conv_kernel(Isa isa, ConvFamily family);     // null when there is none
+std::span<const ConvKernel> conv_kernels();                      // every row this build has
+const ConvKernel* find_conv_kernel(Isa isa, ConvFamily family);  // null when there is none
 
 // Predicted microseconds of one image on one thread of a 3-4 GHz core; for ranking, not for promises.
 double predict_conv_us(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, const ConvDensity& d);

@@ -34,8 +34,7 @@ void dense_block(const ConvView& v, const Block& b, const ConvChunk& chunk, cons
 
 using DenseFn = void (*)(const ConvView&, const Block&, const ConvChunk&, const float*, int, bool, bool);
 
-#define SECATEUR_DENSE_ROW(m) \
-  { dense_block<m, 1>, dense_block<m, 2>, dense_block<m, 3> }
+#define SECATEUR_DENSE_ROW(m) {dense_block<m, 1>, dense_block<m, 2>, dense_block<m, 3>}
 constexpr DenseFn kDense[][3] = {
     SECATEUR_DENSE_ROW(1), SECATEUR_DENSE_ROW(2), SECATEUR_DENSE_ROW(3), SECATEUR_DENSE_ROW(4),
 #if defined(__AVX512F__)
@@ -97,8 +96,8 @@ SECATEUR_INLINE void dense_task(const ConvView& v, const ConvTask& t) {
   }
   if (v.pooled) {
     for (int out = out_begin; out < out_end; ++out)
-      pool_rows(v, t.scratch + v.partial_at + out * v.tile_floats, t.y + out * v.out_plane + int64_t{row0 / 2} * (v.cols / 2),
-                rows);
+      pool_rows(v, t.scratch + v.partial_at + out * v.tile_floats,
+                t.y + out * v.out_plane + int64_t{row0 / 2} * (v.cols / 2), rows);
   }
 }
 

@@ -4,8 +4,8 @@
 namespace secateur {
 namespace {
 
-// One plane: `rows` rows from input row `r` on. N whole vectors a row, then half a vector where the ISA has halves and a
-// row needs no more. Masks are made once: they are most of the work of a short row. Whole vectors are written: what
+// One plane: `rows` rows from input row `r` on. N whole vectors a row, then half a vector where the ISA has halves and
+// a row needs no more. Masks are made once: they are most of the work of a short row. Whole vectors are written: what
 // spills over a row is overwritten by the next one, what spills over the last plane lies in the panel's slack.
 template <int N, bool kHalf, int kStep>
 void fill_plane(const ConvView& v, const ConvPlane& plane, const float* image, int r, int rows, float* to) {
@@ -76,10 +76,11 @@ template <int kStep>
 FillFn fill_function(int pitch) {
   const bool half = kHasHalf && pitch % kLanes != 0 && pitch % kLanes <= kLanes / 2;
   const int n = half ? pitch / kLanes : (pitch + kLanes - 1) / kLanes;
-  constexpr FillFn whole[] = {fill_plane_any,           fill_plane<1, false, kStep>, fill_plane<2, false, kStep>,
+  constexpr FillFn whole[] = {fill_plane_any, fill_plane<1, false, kStep>, fill_plane<2, false, kStep>,
                               fill_plane<3, false, kStep>, fill_plane<4, false, kStep>};
-  constexpr FillFn halved[] = {fill_plane<0, kHasHalf, kStep>, fill_plane<1, kHasHalf, kStep>, fill_plane<2, kHasHalf, kStep>,
-                               fill_plane<3, kHasHalf, kStep>, fill_plane<4, kHasHalf, kStep>};
+  constexpr FillFn halved[] = {fill_plane<0, kHasHalf, kStep>, fill_plane<1, kHasHalf, kStep>,
+                               fill_plane<2, kHasHalf, kStep>, fill_plane<3, kHasHalf, kStep>,
+                               fill_plane<4, kHasHalf, kStep>};
   if (n > 4) return fill_plane_any;
   return half ? halved[n] : whole[n];
 }
@@ -87,7 +88,8 @@ FillFn fill_function(int pitch) {
 // The three planes of a kernel three columns wide with one column of padding, columns of the image alone in a row: each
 // row is read once and its neighbours come from registers. Three planes from `plane` on, `apart` floats apart.
 template <int N, bool kHalf>
-void fill_three(const ConvView& v, const ConvPlane& plane, const float* image, int r, int rows, float* to, int64_t apart) {
+void fill_three(const ConvView& v, const ConvPlane& plane, const float* image, int r, int rows, float* to,
+                int64_t apart) {
   constexpr int kRead = kHalf ? N + 1 : N;
   typename Vec::Mask masks[kRead];
   SECATEUR_UNROLL
@@ -122,7 +124,8 @@ using FillThreeFn = void (*)(const ConvView&, const ConvPlane&, const float*, in
 FillThreeFn fill_three_function(int pitch) {
   const bool half = kHasHalf && pitch % kLanes != 0 && pitch % kLanes <= kLanes / 2;
   const int n = half ? pitch / kLanes : (pitch + kLanes - 1) / kLanes;
-  constexpr FillThreeFn whole[] = {nullptr, fill_three<1, false>, fill_three<2, false>, fill_three<3, false>, fill_three<4, false>};
+  constexpr FillThreeFn whole[] = {nullptr, fill_three<1, false>, fill_three<2, false>, fill_three<3, false>,
+                                   fill_three<4, false>};
   constexpr FillThreeFn halved[] = {fill_three<0, kHasHalf>, fill_three<1, kHasHalf>, fill_three<2, kHasHalf>,
                                     fill_three<3, kHasHalf>, fill_three<4, kHasHalf>};
   if (n > 4 || pitch % (kHasHalf ? kLanes / 2 : kLanes) != 0) return nullptr;
@@ -142,7 +145,9 @@ void fill_panel(const ConvView& v, const ConvChunk& chunk, const float* x, int r
   if (v.in_place) return;
   if (v.tap_vectors) return fill_taps(v, chunk, x, panel);
   const FillThreeFn three = v.three ? fill_three_function(v.pitch) : nullptr;
-  const FillFn fill = v.step_w == 1 ? fill_function<1>(v.pitch) : v.step_w == 2 ? fill_function<2>(v.pitch) : fill_plane_any;
+  const FillFn fill = v.step_w == 1   ? fill_function<1>(v.pitch)
+                      : v.step_w == 2 ? fill_function<2>(v.pitch)
+                                      : fill_plane_any;
   for (int i = chunk.plane_begin; i < chunk.plane_end; ++i) {
     const ConvPlane& plane = v.planes[i];
     if (three && plane.shift == 0 && i + 2 < chunk.plane_end && v.planes[i + 2].channel == plane.channel) {

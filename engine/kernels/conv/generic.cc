@@ -11,13 +11,13 @@ namespace {
 
 constexpr int kLanes = Vec::kLanes;
 constexpr bool kWide = Vec::kRegisters == 32;
-constexpr int kMaxBlock = kWide ? 24 : 12;       // sums of the sparse kernel
-constexpr int kMaxPooledBlock = kWide ? 7 : 3;   // four sums each
+constexpr int kMaxBlock = kWide ? 24 : 12;      // sums of the sparse kernel
+constexpr int kMaxPooledBlock = kWide ? 7 : 3;  // four sums each
 constexpr int kMaxRows = kWide ? kDenseRows : kDenseRowsSmall;
 constexpr int kMaxVectors = kWide ? kDenseVectors : kDenseVectorsSmall;
 
-// Independent chains of sums per vector, so that short blocks are not bound by the latency of an addition (4 cycles, two
-// a cycle: 8 chains; half as many zmm a cycle on Zen 4).
+// Independent chains of sums per vector, so that short blocks are not bound by the latency of an addition (4 cycles,
+// two a cycle: 8 chains; half as many zmm a cycle on Zen 4).
 constexpr int chains(int block) { return block == 1 ? 8 : block == 2 ? 4 : block <= 4 ? 2 : 1; }
 
 SECATEUR_INLINE Vec activate(Vec x, const ConvView& v) {

@@ -40,7 +40,9 @@ class Layout {
     }
   }
   int64_t channel_floats() const { return g_.channel_floats(tile_rows_); }
-  int n_planes() const { return g_.hold == ConvHold::kPlanes || g_.hold == ConvHold::kMiddle ? g_.n_shifts * g_.step_h : g_.n_taps; }
+  int n_planes() const {
+    return g_.hold == ConvHold::kPlanes || g_.hold == ConvHold::kMiddle ? g_.n_shifts * g_.step_h : g_.n_taps;
+  }
 
   // Panel offset of input row `q`, column `shift` (both before padding) of a channel, `in_chunk` of its chunk.
   uint32_t tap(int channel, int in_chunk, int q, int shift) const {
@@ -53,7 +55,8 @@ class Layout {
   }
   // Index of the plane the tap is in, unique within a channel.
   int plane(int q, int shift) const {
-    if (g_.hold == ConvHold::kTaps || g_.hold == ConvHold::kInPlace) return q / s_.dilation_h * s_.kernel_w + shift / s_.dilation_w;
+    if (g_.hold == ConvHold::kTaps || g_.hold == ConvHold::kInPlace)
+      return q / s_.dilation_h * s_.kernel_w + shift / s_.dilation_w;
     if (g_.hold == ConvHold::kMiddle) return q % g_.step_h;
     return shift / g_.shift_step * g_.step_h + q % g_.step_h;
   }
@@ -96,7 +99,8 @@ struct Nonzero {
   int64_t weights;
 };
 
-void add_planes(PackedPanel& p, const Layout& layout, ConvHold hold, int channel, int in_chunk, const std::vector<char>& used) {
+void add_planes(PackedPanel& p, const Layout& layout, ConvHold hold, int channel, int in_chunk,
+                const std::vector<char>& used) {
   if (hold == ConvHold::kInPlace) return;
   for (int i = 0; i < static_cast<int>(used.size()); ++i) {
     if (!used[i]) continue;
@@ -144,7 +148,8 @@ void pack_sparse(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, con
           for (int m = 0; m < n; ++m) any |= w[m * n_taps] != 0;
           if (!any) continue;
           const int channel = o / group_out * group_in + c, chunk = channel / t.chunk_channels;
-          by_chunk[chunk].push_back({o, channel, static_cast<int16_t>(u), static_cast<int16_t>(v), static_cast<int64_t>(values.size())});
+          by_chunk[chunk].push_back(
+              {o, channel, static_cast<int16_t>(u), static_cast<int16_t>(v), static_cast<int64_t>(values.size())});
           for (int m = 0; m < block; ++m) values.push_back(m < n ? w[m * n_taps] : 0.0f);
           if (first[o] < 0) first[o] = chunk;
           last[o] = chunk;
@@ -167,7 +172,8 @@ void pack_sparse(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, con
   // 16 bits an offset where that reaches.
   int unit = 0;
   while (unit < 4 && g.alignment % (2 << unit) == 0) ++unit;
-  const bool near = !g.pooled && g.hold != ConvHold::kInPlace && (t.chunk_channels * layout.channel_floats()) >> unit < 65536;
+  const bool near =
+      !g.pooled && g.hold != ConvHold::kInPlace && (t.chunk_channels * layout.channel_floats()) >> unit < 65536;
   (near ? p.near : p.far) = Buffer(static_cast<size_t>(entries) * (near ? sizeof(uint16_t) : sizeof(uint32_t)));
   p.nonzeros = Buffer(values.size() * sizeof(float));
   p.view.near_unit = unit;
@@ -182,11 +188,17 @@ void pack_sparse(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, con
     auto& list = by_chunk[k];
     if (middle) {  // left, right, middle column
       const auto order = [](const Nonzero& z) { return std::pair(z.out, z.v == 0 ? 0 : z.v == 2 ? 1 : 2); };
-      std::stable_sort(list.begin(), list.end(), [&](const Nonzero& a, const Nonzero& b) { return order(a) < order(b); });
+      std::stable_sort(list.begin(), list.end(),
+                       [&](const Nonzero& a, const Nonzero& b) { return order(a) < order(b); });
     }
     size_t i = 0;
     for (int o = 0; o < s.out_c; o += block) {
-      ConvRow row{o, 0, 0, 0, static_cast<int64_t>(own.size()), static_cast<uint8_t>(first[o] == k),
+      ConvRow row{o,
+                  0,
+                  0,
+                  0,
+                  static_cast<int64_t>(own.size()),
+                  static_cast<uint8_t>(first[o] == k),
                   static_cast<uint8_t>(last[o] == k)};
       for (; i < list.size() && list[i].out == o; ++i) {
         const Nonzero& z = list[i];
@@ -268,8 +280,7 @@ void pack_dense(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, cons
     for (int o = 0; o < s.out_c; o += m) {
       const int rows = std::min(m, s.out_c - o);
       for (int k2 = 0; k2 < channels * per_channel; ++k2)
-        for (int r = 0; r < rows; ++r)
-          *to++ = weights[(int64_t{o + r} * s.in_c + channel0) * per_channel + k2];
+        for (int r = 0; r < rows; ++r) *to++ = weights[(int64_t{o + r} * s.in_c + channel0) * per_channel + k2];
     }
     p.chunks.push_back(chunk);
   }
@@ -368,12 +379,18 @@ std::unique_ptr<PackedConv> conv_panel_pack(const ConvKernel& kernel, const Conv
   v.buffer_at = v.partial_at + (partial ? v.tile_floats * s.out_c + 2 * lanes + 15 : 0) / 16 * 16;
   p->scratch_bytes_per_thread = align_up(static_cast<size_t>(v.buffer_at + int64_t{t.block} * lanes + 2 * lanes) * 4);
   p->cycles = t.cycles;
-  p->packed_bytes = p->near.size() + p->far.size() + p->nonzeros.size() + p->tap_planes.size() * sizeof(ConvTap) + p->weights.size() + p->out_rows.size() * sizeof(ConvRow) +
-                    p->planes.size() * sizeof(ConvPlane) + p->taps.size() * 4 + p->bias.size() * 4;
+  p->packed_bytes = p->near.size() + p->far.size() + p->nonzeros.size() + p->tap_planes.size() * sizeof(ConvTap) +
+                    p->weights.size() + p->out_rows.size() * sizeof(ConvRow) + p->planes.size() * sizeof(ConvPlane) +
+                    p->taps.size() * 4 + p->bias.size() * 4;
   char text[120];
   std::snprintf(text, sizeof text, "%s%d tile%s of %dx%d, %d chunk%s, %d vectors",
-                v.quads ? "taps of 4 pixels, " : v.tap_vectors ? "taps, " : v.in_place ? "in place, " : v.middle ? "middle column, " : "", t.n_tiles, t.n_tiles > 1 ? "s" : "",
-                t.tile_rows, g.pitch, t.n_chunks, t.n_chunks > 1 ? "s" : "", t.block);
+                v.quads         ? "taps of 4 pixels, "
+                : v.tap_vectors ? "taps, "
+                : v.in_place    ? "in place, "
+                : v.middle      ? "middle column, "
+                                : "",
+                t.n_tiles, t.n_tiles > 1 ? "s" : "", t.tile_rows, g.pitch, t.n_chunks, t.n_chunks > 1 ? "s" : "",
+                t.block);
   p->note = text;
   return p;
 }

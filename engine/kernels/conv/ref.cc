@@ -78,6 +78,6 @@ void conv_ref_run(const PackedConv& packed, const ConvArgs& args) {
 
 namespace ref {
 void no_task(const ConvView&, const ConvTask&) {}  // run() does it all
-}
+}  // namespace ref
 
 }  // namespace secateur

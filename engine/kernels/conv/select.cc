@@ -33,8 +33,8 @@ double predict_conv_us(const ConvKernel& kernel, const ConvShape& s, const Epilo
   return plan_conv(kernel, s, e, d.blocks(kernel.block)).tiling.cycles / kCyclesPerMicrosecond;
 }
 
-std::vector<ConvCandidate> conv_candidates(Isa isa, const ConvShape& s, const Epilogue& e, const ConvDensity& d, bool allow_sparse,
-                                           int tilings) {
+std::vector<ConvCandidate> conv_candidates(Isa isa, const ConvShape& s, const Epilogue& e, const ConvDensity& d,
+                                           bool allow_sparse, int tilings) {
   return offers(isa, conv_kernels(), [&](const ConvKernel& k, std::vector<ConvCandidate>& ways) {
     const bool dense = k.family == ConvFamily::kDense || k.family == ConvFamily::kReference;
     if (!k.supports(s, e) || (!dense && !allow_sparse && s.groups == 1)) return;
@@ -58,7 +58,8 @@ ConvDensity measure_density(const ConvShape& s, const float* weights) {
   for (int first = 0; first < s.out_c; first += 8) {
     std::fill(rows.begin(), rows.end(), uint8_t{0});
     for (int o = first; o < std::min(s.out_c, first + 8); ++o)
-      for (int64_t i = 0; i < taps; ++i) rows[static_cast<size_t>(i)] |= static_cast<uint8_t>((weights[o * taps + i] != 0) << (o - first));
+      for (int64_t i = 0; i < taps; ++i)
+        rows[static_cast<size_t>(i)] |= static_cast<uint8_t>((weights[o * taps + i] != 0) << (o - first));
     for (const unsigned bits : rows) {
       const unsigned pairs = (bits | bits >> 1) & 0x55, fours = (pairs | pairs >> 2) & 0x11;
       d.nnz += std::popcount(bits);

@@ -126,8 +126,7 @@ void sparse_rows_quads(const ConvView& v, const Block& b, const ConvRow* row, co
       for (int c = 0; c < C; ++c) step(c);
     }
     while (i + kStep <= stop) step(0);
-    for (; i < stop; ++i)
-      sums[0] = fma(Vec::set1(v.nonzeros[i]), Vec::load_range(b.panel + offsets[i], 0, 4), sums[0]);
+    for (; i < stop; ++i) sums[0] = fma(Vec::set1(v.nonzeros[i]), Vec::load_range(b.panel + offsets[i], 0, 4), sums[0]);
     sums[0] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
     if (!row->last) {
       sums[0].store(partial);
@@ -154,8 +153,7 @@ SECATEUR_INLINE void move_rows(Vec* x) {
 #if defined(__AVX512F__)
     constexpr uint32_t inner = kUp ? 0xfefe : 0x7f7f;  // lanes that do not come from the other row
     SECATEUR_UNROLL
-    for (int p = 0; p < P; ++p)
-      x[p] = (kUp ? shift_up(Vec::zero(), x[p]) : shift_down(x[p], Vec::zero())).keep(inner);
+    for (int p = 0; p < P; ++p) x[p] = (kUp ? shift_up(Vec::zero(), x[p]) : shift_down(x[p], Vec::zero())).keep(inner);
 #endif
   } else {
     SECATEUR_UNROLL
@@ -174,7 +172,8 @@ SECATEUR_INLINE void move_rows(Vec* x) {
 }
 
 template <int P>
-SECATEUR_INLINE void add_nonzeros(const ConvView& v, const Block& b, const Near& offsets, int64_t i, int64_t stop, Vec* sums) {
+SECATEUR_INLINE void add_nonzeros(const ConvView& v, const Block& b, const Near& offsets, int64_t i, int64_t stop,
+                                  Vec* sums) {
   constexpr int C = chains(P);
   Vec more[C][P];
   SECATEUR_UNROLL
@@ -246,20 +245,26 @@ auto middle_function(int block) {
       return nullptr;
     }
   };
-  constexpr Fn table[] = {
-      at(std::integral_constant<int, 1>()), at(std::integral_constant<int, 2>()),  at(std::integral_constant<int, 3>()),
-      at(std::integral_constant<int, 4>()), at(std::integral_constant<int, 5>()),  at(std::integral_constant<int, 6>()),
-      at(std::integral_constant<int, 7>()), at(std::integral_constant<int, 8>()),  at(std::integral_constant<int, 9>()),
-      at(std::integral_constant<int, 10>()), at(std::integral_constant<int, 11>()), at(std::integral_constant<int, 12>())};
+  constexpr Fn table[] = {at(std::integral_constant<int, 1>()),  at(std::integral_constant<int, 2>()),
+                          at(std::integral_constant<int, 3>()),  at(std::integral_constant<int, 4>()),
+                          at(std::integral_constant<int, 5>()),  at(std::integral_constant<int, 6>()),
+                          at(std::integral_constant<int, 7>()),  at(std::integral_constant<int, 8>()),
+                          at(std::integral_constant<int, 9>()),  at(std::integral_constant<int, 10>()),
+                          at(std::integral_constant<int, 11>()), at(std::integral_constant<int, 12>())};
   return table[block - 1];
 }
 
-SECATEUR_INLINE void middle_block(const ConvView& v, const Block& b, const ConvRow* row, const ConvRow* end, int block) {
+SECATEUR_INLINE void middle_block(const ConvView& v, const Block& b, const ConvRow* row, const ConvRow* end,
+                                  int block) {
   const Near offsets{v.near, v.near_unit};
 #if defined(__AVX512F__)
-  const auto fn = v.middle < 0 ? middle_function<-1>(block) : v.middle == 1 ? middle_function<1>(block) : middle_function<2>(block);
+  const auto fn = v.middle < 0    ? middle_function<-1>(block)
+                  : v.middle == 1 ? middle_function<1>(block)
+                                  : middle_function<2>(block);
 #else
-  const auto fn = v.middle == 1 ? middle_function<1>(block) : v.middle == 2 ? middle_function<2>(block) : middle_function<4>(block);
+  const auto fn = v.middle == 1   ? middle_function<1>(block)
+                  : v.middle == 2 ? middle_function<2>(block)
+                                  : middle_function<4>(block);
 #endif
   fn(v, b, row, end, offsets);
 }
@@ -317,13 +322,31 @@ using SparseFn = void (*)(const ConvView&, const Block&, const ConvRow*, const C
 template <class Offsets>
 constexpr SparseFn<Offsets> kSparse[] = {
     nullptr,
-    sparse_rows<1, Offsets>,  sparse_rows<2, Offsets>,  sparse_rows<3, Offsets>,  sparse_rows<4, Offsets>,
-    sparse_rows<5, Offsets>,  sparse_rows<6, Offsets>,  sparse_rows<7, Offsets>,  sparse_rows<8, Offsets>,
-    sparse_rows<9, Offsets>,  sparse_rows<10, Offsets>, sparse_rows<11, Offsets>, sparse_rows<12, Offsets>,
+    sparse_rows<1, Offsets>,
+    sparse_rows<2, Offsets>,
+    sparse_rows<3, Offsets>,
+    sparse_rows<4, Offsets>,
+    sparse_rows<5, Offsets>,
+    sparse_rows<6, Offsets>,
+    sparse_rows<7, Offsets>,
+    sparse_rows<8, Offsets>,
+    sparse_rows<9, Offsets>,
+    sparse_rows<10, Offsets>,
+    sparse_rows<11, Offsets>,
+    sparse_rows<12, Offsets>,
 #if defined(__AVX512F__)
-    sparse_rows<13, Offsets>, sparse_rows<14, Offsets>, sparse_rows<15, Offsets>, sparse_rows<16, Offsets>,
-    sparse_rows<17, Offsets>, sparse_rows<18, Offsets>, sparse_rows<19, Offsets>, sparse_rows<20, Offsets>,
-    sparse_rows<21, Offsets>, sparse_rows<22, Offsets>, sparse_rows<23, Offsets>, sparse_rows<24, Offsets>,
+    sparse_rows<13, Offsets>,
+    sparse_rows<14, Offsets>,
+    sparse_rows<15, Offsets>,
+    sparse_rows<16, Offsets>,
+    sparse_rows<17, Offsets>,
+    sparse_rows<18, Offsets>,
+    sparse_rows<19, Offsets>,
+    sparse_rows<20, Offsets>,
+    sparse_rows<21, Offsets>,
+    sparse_rows<22, Offsets>,
+    sparse_rows<23, Offsets>,
+    sparse_rows<24, Offsets>,
 #endif
 };
 
@@ -334,9 +357,15 @@ SECATEUR_INLINE void sparse_block(const ConvView& v, const Block& b, const ConvR
 }
 
 constexpr RowsFn kSparsePooled[] = {
-    nullptr, sparse_rows_pooled<1>, sparse_rows_pooled<2>, sparse_rows_pooled<3>,
+    nullptr,
+    sparse_rows_pooled<1>,
+    sparse_rows_pooled<2>,
+    sparse_rows_pooled<3>,
 #if defined(__AVX512F__)
-    sparse_rows_pooled<4>, sparse_rows_pooled<5>, sparse_rows_pooled<6>, sparse_rows_pooled<7>,
+    sparse_rows_pooled<4>,
+    sparse_rows_pooled<5>,
+    sparse_rows_pooled<6>,
+    sparse_rows_pooled<7>,
 #endif
 };
 static_assert(sizeof kSparse<Near> / sizeof *kSparse<Near> == kMaxBlock + 1);

@@ -68,17 +68,18 @@ void store_pooled(const ConvView& v, float* buffer, float* y) {
       *to++ = top > bottom ? top : bottom;
     }
   const int n = rows * cols;
-  for (int j = 0; j < n; j += kLanes) activate(Vec::load(buffer + j), v).store_first(y + j, n - j < kLanes ? n - j : kLanes);
+  for (int j = 0; j < n; j += kLanes)
+    activate(Vec::load(buffer + j), v).store_first(y + j, n - j < kLanes ? n - j : kLanes);
 }
 
 // What a block of sums becomes: partial sums, or output.
 struct Block {
-  const float* panel;      // start of the block in the panel's first plane
-  float* partial;          // of output channel 0, at the block
+  const float* panel;  // start of the block in the panel's first plane
+  float* partial;      // of output channel 0, at the block
   float* buffer;
-  const float* residual;   // of output channel 0, at the tile's first row; or null
+  const float* residual;  // of output channel 0, at the tile's first row; or null
   float* y;
-  int at, n;               // first float of the block in the tile's flat run, valid floats
+  int at, n;  // first float of the block in the tile's flat run, valid floats
 };
 
 // Four vectors of the flat run -> one of pooled pixels.

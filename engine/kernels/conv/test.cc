@@ -8,9 +8,9 @@
 namespace secateur {
 namespace {
 
+using testing::check;
 using testing::Guarded;
 using testing::Random;
-using testing::check;
 
 struct Expected {
   std::vector<double> value, tolerance;
@@ -29,7 +29,8 @@ Expected expect(const ConvShape& s, const Epilogue& e, const float* x, const std
         for (int c = 0; c < group_in; ++c)
           for (int u = 0; u < s.kernel_h; ++u)
             for (int v = 0; v < s.kernel_w; ++v) {
-              const int r = i * s.stride_h + u * s.dilation_h - s.pad_top, q = j * s.stride_w + v * s.dilation_w - s.pad_left;
+              const int r = i * s.stride_h + u * s.dilation_h - s.pad_top,
+                        q = j * s.stride_w + v * s.dilation_w - s.pad_left;
               if (r < 0 || r >= s.in_h || q < 0 || q >= s.in_w) continue;
               const int channel = o / (s.out_c / s.groups) * group_in + c;
               const double t = double(w[((int64_t{o} * group_in + c) * s.kernel_h + u) * s.kernel_w + v]) *
@@ -65,12 +66,13 @@ Expected expect(const ConvShape& s, const Epilogue& e, const float* x, const std
 
 std::string describe(const ConvKernel& k, const ConvShape& s, const Epilogue& e, double density, int64_t batch) {
   char text[300];
-  std::snprintf(text, sizeof text,
-                "%s in %dx%dx%d out %d kernel %dx%d stride %d,%d pad %d,%d,%d,%d dilation %d,%d groups %d residual %d pool %d "
-                "density %g batch %lld",
-                k.name, s.in_c, s.in_h, s.in_w, s.out_c, s.kernel_h, s.kernel_w, s.stride_h, s.stride_w, s.pad_top,
-                s.pad_left, s.pad_bottom, s.pad_right, s.dilation_h, s.dilation_w, s.groups, e.residual,
-                e.pool != Pool2x2::kNone, density, static_cast<long long>(batch));
+  std::snprintf(
+      text, sizeof text,
+      "%s in %dx%dx%d out %d kernel %dx%d stride %d,%d pad %d,%d,%d,%d dilation %d,%d groups %d residual %d pool %d "
+      "density %g batch %lld",
+      k.name, s.in_c, s.in_h, s.in_w, s.out_c, s.kernel_h, s.kernel_w, s.stride_h, s.stride_w, s.pad_top, s.pad_left,
+      s.pad_bottom, s.pad_right, s.dilation_h, s.dilation_w, s.groups, e.residual, e.pool != Pool2x2::kNone, density,
+      static_cast<long long>(batch));
   return text;
 }
 
@@ -103,8 +105,9 @@ void run_case(const ConvShape& s, const Epilogue& e, double density, int64_t bat
       want.eights += any(8);
     }
   const ConvDensity found = measure_density(s, w.data());
-  check(found.weights == s.weight_count() && found.nnz == want.nnz && found.pairs == want.pairs && found.fours == want.fours &&
-            found.eights == want.eights, "density of the weights");
+  check(found.weights == s.weight_count() && found.nnz == want.nnz && found.pairs == want.pairs &&
+            found.fours == want.fours && found.eights == want.eights,
+        "density of the weights");
   for (auto& b : bias) b = rng.normal();
   std::vector<Expected> expected;
   for (int64_t n = 0; n < batch; ++n)
@@ -140,7 +143,8 @@ void run_case(const ConvShape& s, const Epilogue& e, double density, int64_t bat
         const double got = y[n * out + i], want = expected[n].value[i];
         if (std::fabs(got - want) <= expected[n].tolerance[i]) continue;
         char text[96];
-        std::snprintf(text, sizeof text, " [%s]: y[%lld] = %.9g, expected %.9g", packed->note.c_str(), static_cast<long long>(i), got, want);
+        std::snprintf(text, sizeof text, " [%s]: y[%lld] = %.9g, expected %.9g", packed->note.c_str(),
+                      static_cast<long long>(i), got, want);
         check(false, name + text);
         break;
       }
@@ -198,7 +202,8 @@ int main() {
   // Densities: none, one, some empty rows, all.
   for (double density : {0.0, -1.0, 0.02, 0.5, 1.0})
     for (const Epilogue& e : {relu, pool, residual, leaky})
-      for (const auto& s : {shape(6, 10, 10, 12, 3, 1, 1), shape(40, 4, 4, 33, 3, 1, 1), shape(17, 2, 2, 9, 3, 1, 1), shape(8, 1, 1, 10, 1, 1, 0)})
+      for (const auto& s : {shape(6, 10, 10, 12, 3, 1, 1), shape(40, 4, 4, 33, 3, 1, 1), shape(17, 2, 2, 9, 3, 1, 1),
+                            shape(8, 1, 1, 10, 1, 1, 0)})
         run_case(s, e, density, 3, rng);
   // Blocks of channels, and layers whose channels do not fill them.
   for (int block : {2, 4, 8})

@@ -2,8 +2,8 @@
 // sparse inner loop at 24 vectors were 105 from L1, 77-87 from 64 KB, 62-67 from 192 KB, 54-60 from 512 KB, 40 from L3,
 // with loads aligned to 32 bytes; unaligned 71, 60, 52, 47, 33. 118 is the peak of registers only.
 // The sparse kernels' coefficients are fitted to 1,700 timings of tilings at random: 37 layers of ResNet-20, ResNet-50,
-// VGG-16 and MobileNetV2, densities 4, 10 and 25 %, weights not in L2. Mean error 9 %; the tiling it prefers takes 2.5 %
-// longer than the best one tried (before the fit: 15 % and 5.3 %).
+// VGG-16 and MobileNetV2, densities 4, 10 and 25 %, weights not in L2. Mean error 9 %; the tiling it prefers takes 2.5
+// % longer than the best one tried (before the fit: 15 % and 5.3 %).
 #include "kernels/conv/tiling.h"
 
 #include <algorithm>
@@ -20,8 +20,8 @@ int ceil_div(int64_t a, int64_t b) { return static_cast<int>((a + b - 1) / b); }
 // Cycles per load and multiply-add of 16 floats out of a working set of `bytes`.
 double cycles_per_16(double bytes, int alignment) {
   const double l1 = double(cpu().l1d_bytes), l2 = double(cpu().l2_bytes);
-  constexpr double by16[] = {0.95, 1.35, 1.85, 2.40, 2.90}, by8[] = {1.05, 1.50, 2.00, 2.50, 3.00}, by4[] = {1.43, 1.74, 2.07, 2.32, 3.2},
-                   by1[] = {1.67, 1.97, 2.27, 2.52, 3.50};
+  constexpr double by16[] = {0.95, 1.35, 1.85, 2.40, 2.90}, by8[] = {1.05, 1.50, 2.00, 2.50, 3.00},
+                   by4[] = {1.43, 1.74, 2.07, 2.32, 3.2}, by1[] = {1.67, 1.97, 2.27, 2.52, 3.50};
   const double* t = alignment >= 16 ? by16 : alignment >= 8 ? by8 : alignment >= 4 ? by4 : by1;
   if (bytes <= 0.8 * l1) return t[0];
   if (bytes <= 2.0 * l1) return t[0] + (t[1] - t[0]) * (bytes - 0.8 * l1) / (1.2 * l1);
@@ -33,8 +33,8 @@ double cycles_per_16(double bytes, int alignment) {
 struct Limits {
   int max_block;
   bool wide;
-  double width;       // cost of one vector against 16 floats
-  double work;        // slowdown of the arithmetic (no FMA in the portable build)
+  double width;  // cost of one vector against 16 floats
+  double work;   // slowdown of the arithmetic (no FMA in the portable build)
 };
 
 Limits limits(const ConvKernel& k, bool pooled) {
@@ -42,7 +42,9 @@ Limits limits(const ConvKernel& k, bool pooled) {
   const bool wide = k.vector_registers == 32;
   Limits l;
   l.wide = wide;
-  l.max_block = sparse ? (pooled ? (wide ? 7 : 3) : (wide ? 24 : 12)) : k.family == ConvFamily::kBlock ? conv_block_vectors(k.block, wide) : kDenseVectors;
+  l.max_block = sparse                           ? (pooled ? (wide ? 7 : 3) : (wide ? 24 : 12))
+                : k.family == ConvFamily::kBlock ? conv_block_vectors(k.block, wide)
+                                                 : kDenseVectors;
   l.width = double(k.vector_lanes) / 16.0;
   l.work = k.vector_lanes >= 16 ? 1.0 : k.vector_lanes >= 8 ? (sparse ? 1.1 : 1.0) : sparse ? 2.4 : 3.0;
   return l;
@@ -51,9 +53,9 @@ Limits limits(const ConvKernel& k, bool pooled) {
 // Cycles of a row of a register block; per vector of 16 floats where not a start.
 struct RowCosts {
   double start, store, residual;
-  double crop_start, crop;        // storing rows that are shorter than their vectors
-  double near_spill, far_spill;   // sums stored and loaded again between chunks, where L2 holds them and where not
-  double fill;                    // of what fill_cycles() says alone: the rest hides behind arithmetic
+  double crop_start, crop;       // storing rows that are shorter than their vectors
+  double near_spill, far_spill;  // sums stored and loaded again between chunks, where L2 holds them and where not
+  double fill;                   // of what fill_cycles() says alone: the rest hides behind arithmetic
 };
 
 RowCosts row_costs(const ConvKernel& k) {
@@ -77,7 +79,11 @@ double fill_cycles(const ConvGeometry& g, int lanes, int tile_rows, double plane
   const double vectors = g.pitch / lanes + (rest == 0 ? 0.0 : lanes == 16 && rest <= 8 ? 0.5 : 1.0);
   const double width = std::max(0.5, lanes / 16.0);
   // Three planes at a time read a row once.
-  const double per_vector = g.three() ? 1.5 * width : g.hold == ConvHold::kMiddle ? 1.7 * width : g.step_w == 1 ? 2.2 * width : g.step_w == 2 ? (lanes >= 8 ? 3.2 * width : 8.0) : 1.5 * lanes;
+  const double per_vector = g.three()                     ? 1.5 * width
+                            : g.hold == ConvHold::kMiddle ? 1.7 * width
+                            : g.step_w == 1               ? 2.2 * width
+                            : g.step_w == 2               ? (lanes >= 8 ? 3.2 * width : 8.0)
+                                                          : 1.5 * lanes;
   double cycles = rows * (std::max(1.0, vectors * per_vector) + (g.three() ? 0.4 : 1.2)) + 10.0 * used;
   if (spills) cycles += rows * g.pitch / 16.0 * 2.0;
   return planes * cycles;
@@ -108,8 +114,8 @@ int64_t ConvGeometry::shift_floats(int tile_rows) const {
 namespace {
 
 bool is_pointwise(const ConvShape& s) {
-  return s.kernel_h == 1 && s.kernel_w == 1 && s.stride_h == 1 && s.stride_w == 1 && s.pad_top == 0 && s.pad_left == 0 &&
-         s.pad_bottom == 0 && s.pad_right == 0;
+  return s.kernel_h == 1 && s.kernel_w == 1 && s.stride_h == 1 && s.stride_w == 1 && s.pad_top == 0 &&
+         s.pad_left == 0 && s.pad_bottom == 0 && s.pad_right == 0;
 }
 
 // kBuffer: the whole image is one block, pooled when it is done.
@@ -117,12 +123,13 @@ enum class PoolBy { kNothing, kFourSums, kFolding, kBuffer, kLater };
 
 // The image keeps its size and is small enough to be one tile: then every tap is a plane of its own.
 bool fits_taps(const ConvShape& s) {
-  return s.stride_h == 1 && s.stride_w == 1 && s.conv_h() == s.in_h && s.conv_w() == s.in_w && s.kernel_h * s.kernel_w > 1 &&
-         int64_t{s.in_h} * s.in_w <= 64;
+  return s.stride_h == 1 && s.stride_w == 1 && s.conv_h() == s.in_h && s.conv_w() == s.in_w &&
+         s.kernel_h * s.kernel_w > 1 && int64_t{s.in_h} * s.in_w <= 64;
 }
 
 // Another way than kPlanes is only asked for where it fits.
-ConvGeometry conv_geometry(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, PoolBy pool_by, ConvHold hold) {
+ConvGeometry conv_geometry(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, PoolBy pool_by,
+                           ConvHold hold) {
   ConvGeometry g;
   g.hold = hold;
   g.n_taps = s.kernel_h * s.kernel_w;
@@ -215,7 +222,8 @@ void each_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e
   const int all_planes = by_tap ? g.n_taps : g.n_shifts;
   const double planes_per_channel = all_planes * (1.0 - std::exp(-per_channel / all_planes * (g.pooled ? 2 : 1)));
   // Images beyond L2 are written to and come from where the layers before have left them.
-  const double image_bytes = 4.0 * (double(s.in_c) * s.in_h * s.in_w + double(s.out_c) * conv_out_h(s, e) * conv_out_w(s, e) * (e.residual ? 2 : 1));
+  const double image_bytes = 4.0 * (double(s.in_c) * s.in_h * s.in_w +
+                                    double(s.out_c) * conv_out_h(s, e) * conv_out_w(s, e) * (e.residual ? 2 : 1));
   const double memory = 0.02 * std::max(0.0, image_bytes - 0.5 * double(cpu().l2_bytes));
   int last_rows = 0;
   for (int n_tiles = 1; n_tiles <= g.rows; ++n_tiles) {
@@ -238,7 +246,8 @@ void each_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e
       if (n_chunks > 1 && panel_bytes < 8192) break;
       const double partial_bytes = chunks > 1 ? double(s.out_c) * vectors * lanes * cells * 4 : 0;
       for (int n_blocks = ceil_div(vectors, lim.max_block); n_blocks <= vectors; n_blocks = n_blocks * 3 / 2 + 1) {
-        const int block = g.fold && g.fold < 4 ? ceil_div(ceil_div(vectors, n_blocks), 4) * 4 : ceil_div(vectors, n_blocks);
+        const int block =
+            g.fold && g.fold < 4 ? ceil_div(ceil_div(vectors, n_blocks), 4) * 4 : ceil_div(vectors, n_blocks);
         if (g.fold == 4 && block < vectors) continue;
         if (middle && (block * lanes % g.cols != 0 || block > conv_middle_vectors(lim.wide) ||
                        int64_t{chunk} * g.channel_floats(tile_rows) / g.alignment > 65535))
@@ -254,7 +263,9 @@ void each_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e
         }
         const double strip_bytes = std::min(panel_bytes, chunk * all_planes * touched * reach * 4);
         const double stored = double(block) * cells * lim.width;
-        const double spill = chunks > 1 ? stored * (partial_bytes > 0.6 * cpu().l2_bytes ? c.far_spill : c.near_spill) * (chunks - 1) / chunks : 0;
+        const double spill = chunks > 1 ? stored * (partial_bytes > 0.6 * cpu().l2_bytes ? c.far_spill : c.near_spill) *
+                                              (chunks - 1) / chunks
+                                        : 0;
         double cycles = 0;
         // A panel that shares the second cache with input, sums and results loses part of itself before it is read.
         const double lost = std::clamp((panel_bytes / double(cpu().l2_bytes) - 0.15) / 0.6, 0.0, 1.0);
@@ -267,15 +278,22 @@ void each_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e
           };
           // Rows of a chunk that have anything in it.
           const double row_share = 1.0 - std::exp(-double(nnz) * of / s.out_c / chunks * double(s.groups));
-          const double rows = double(s.out_c) / of * std::max(row_share, 1.0 / chunks) * chunks / (s.groups > 1 ? std::min(chunks, s.groups) : 1);
+          const double rows = double(s.out_c) / of * std::max(row_share, 1.0 / chunks) * chunks /
+                              (s.groups > 1 ? std::min(chunks, s.groups) : 1);
           cycles += nnz * (entry(block) * (blocks - 1) + entry(vectors - block * (blocks - 1)));
-          cycles += rows * blocks * ((quads ? 30.0 : middle ? c.start + 11.0 + 3.5 * block * lim.width : c.start) + (g.pooled ? 40.0 : 0.0) +
-                                     of * (spill + stored * (e.residual ? c.residual : c.store) + (g.pitch != g.cols ? c.crop * stored + c.crop_start : 0)));
+          cycles += rows * blocks *
+                    ((quads    ? 30.0
+                      : middle ? c.start + 11.0 + 3.5 * block * lim.width
+                               : c.start) +
+                     (g.pooled ? 40.0 : 0.0) +
+                     of * (spill + stored * (e.residual ? c.residual : c.store) +
+                           (g.pitch != g.cols ? c.crop * stored + c.crop_start : 0)));
           if (dense_pool) cycles += double(s.out_c) * vectors * 6.0;
           // Blocks that L2 cannot hold come from L3 for every tile; single nonzeros arrive in time.
           const double stream = nnz * (2.0 + 4.0 * of);
           if (of > 1 && stream > 0.7 * double(cpu().l2_bytes)) cycles += stream / 12.0;
-          cycles += c.fill * fill_cycles(g, lanes, tile_rows, used * planes_per_channel, panel_bytes) + 0.02 * lost * panel_bytes * chunks;
+          cycles += c.fill * fill_cycles(g, lanes, tile_rows, used * planes_per_channel, panel_bytes) +
+                    0.02 * lost * panel_bytes * chunks;
         } else {
           // Loads of the panel are shared by m rows; weights stream from wherever they fit.
           const double macs = double(s.in_c) * taps * ceil_div(s.out_c, m) * m;
@@ -283,7 +301,8 @@ void each_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e
           cycles += macs * stored * lim.work * ((lanes == 16 ? 0.96 : 1.04) + std::max(0.0, load) / m) * blocks;
           // fewer than 8 sums cannot hide the latency of an addition; one broadcast a row bounds short blocks
           cycles = std::max(cycles, macs * blocks * std::max(0.55, 4.0 / m));
-          cycles += double(s.out_c) * chunks * blocks * (spill + 2.0 * stored + 4.0 + (g.pitch != g.cols ? 3.0 * stored + 10 : 0));
+          cycles += double(s.out_c) * chunks * blocks *
+                    (spill + 2.0 * stored + 4.0 + (g.pitch != g.cols ? 3.0 * stored + 10 : 0));
           if (dense_pool) cycles += double(s.out_c) * vectors * 6.0;
           const double weight_bytes = macs * 4;
           const double rate = weight_bytes > 16e6 ? 4.0 : weight_bytes > 0.7 * cpu().l2_bytes ? 6.5 : 32.0;
@@ -314,12 +333,14 @@ void each_plan(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, 
     consider(PoolBy::kLater, ConvHold::kPlanes);
   }
   // Dense kernels wait for memory there: more bytes of panel beside their weights.
-  if (fits_taps(s) && kernel.family != ConvFamily::kDense && (sparse || !pooled)) consider(pooled ? PoolBy::kBuffer : PoolBy::kNothing, ConvHold::kTaps);
+  if (fits_taps(s) && kernel.family != ConvFamily::kDense && (sparse || !pooled))
+    consider(pooled ? PoolBy::kBuffer : PoolBy::kNothing, ConvHold::kTaps);
   // Rows of whole vectors, or of half a vector; moved sums of a kernel one column narrower would be the outer ones.
   const int lanes = kernel.vector_lanes, per_row = s.in_w / lanes;
-  if (kernel.family == ConvFamily::kSparse && s.kernel_w == 3 && s.stride_h == 1 && s.stride_w == 1 && s.dilation_w == 1 &&
-      s.pad_left == 1 && s.conv_w() == s.in_w &&
-      ((s.in_w % lanes == 0 && (per_row == 1 || per_row == 2 || (per_row == 4 && lanes < 16))) || (2 * s.in_w == lanes && lanes == 16))) {
+  if (kernel.family == ConvFamily::kSparse && s.kernel_w == 3 && s.stride_h == 1 && s.stride_w == 1 &&
+      s.dilation_w == 1 && s.pad_left == 1 && s.conv_w() == s.in_w &&
+      ((s.in_w % lanes == 0 && (per_row == 1 || per_row == 2 || (per_row == 4 && lanes < 16))) ||
+       (2 * s.in_w == lanes && lanes == 16))) {
     consider(pooled ? PoolBy::kFolding : PoolBy::kNothing, ConvHold::kMiddle);
   }
   // Whole vectors, lines of the cache, and offsets of 31 bits.
@@ -336,7 +357,8 @@ Tile tile_name(const ConvGeometry& g, const ConvTiling& t) {
 
 Tile tile_of(const ConvPlanned& p) { return tile_name(p.geometry, p.tiling); }
 
-std::vector<ConvPlanned> conv_tilings(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, int64_t nnz, int most) {
+std::vector<ConvPlanned> conv_tilings(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, int64_t nnz,
+                                      int most) {
   std::vector<ConvPlanned> best;
   each_plan(kernel, s, e, nnz, [&](const ConvGeometry& g, const ConvTiling& t) {
     keep_best(best, ConvPlanned{g, t}, most, [](const ConvPlanned& p) { return p.tiling.cycles; });

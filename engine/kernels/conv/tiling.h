@@ -14,21 +14,24 @@ enum class ConvHold { kPlanes, kTaps, kInPlace, kMiddle };
 // The shape of the flat pixel space (panel.h), before it is cut.
 struct ConvGeometry {
   ConvHold hold = ConvHold::kPlanes;
-  int in_c, in_h, in_w;            // as the planes see the input: a 1x1 conv may see other rows than the model
+  int in_c, in_h, in_w;  // as the planes see the input: a 1x1 conv may see other rows than the model
   int step_h, step_w, pad_left;
   int rows, cols, pitch;
-  int n_shifts;                    // planes per channel and phase, used or not
-  int shift_step;                  // columns between two of them
-  int pair_shifts;                 // fused pool: planes between the two columns of a window
-  std::vector<int> extra;          // per phase: rows beyond the tile's own, -1 = phase unused
-  bool pooled;                     // the kernel computes pooled pixels (sparse only)
-  int fold;                        // or folds them at the end (panel.h); 0 = neither, 4 = in one block
-  int fold_rows;                   // then tiles are multiples of this many rows
-  int alignment;                   // floats every load is aligned to: 16, 8, 4 or 1
-  int n_taps;                      // of the kernel
+  int n_shifts;            // planes per channel and phase, used or not
+  int shift_step;          // columns between two of them
+  int pair_shifts;         // fused pool: planes between the two columns of a window
+  std::vector<int> extra;  // per phase: rows beyond the tile's own, -1 = phase unused
+  bool pooled;             // the kernel computes pooled pixels (sparse only)
+  int fold;                // or folds them at the end (panel.h); 0 = neither, 4 = in one block
+  int fold_rows;           // then tiles are multiples of this many rows
+  int alignment;           // floats every load is aligned to: 16, 8, 4 or 1
+  int n_taps;              // of the kernel
 
   // A kernel three columns wide whose planes are filled together.
-  bool three() const { return hold == ConvHold::kPlanes && step_h == 1 && step_w == 1 && n_shifts == 3 && shift_step == 1 && pad_left == 1 && cols == in_w; }
+  bool three() const {
+    return hold == ConvHold::kPlanes && step_h == 1 && step_w == 1 && n_shifts == 3 && shift_step == 1 &&
+           pad_left == 1 && cols == in_w;
+  }
   bool quads() const { return hold == ConvHold::kTaps && rows * cols <= 4; }
   int64_t tap_floats() const;                   // one plane, taps only
   int64_t shift_floats(int tile_rows) const;    // all phases of one column shift
@@ -38,19 +41,21 @@ struct ConvGeometry {
 struct ConvTiling {
   int tile_rows = 1, n_tiles = 1;
   int chunk_channels = 1, n_chunks = 1;
-  int block = 1;                   // vectors
-  double cycles = 0;               // of one image on one thread
+  int block = 1;      // vectors
+  double cycles = 0;  // of one image on one thread
 };
 
 struct ConvPlanned {
   ConvGeometry geometry;
-  ConvTiling tiling;               // cycles < 0: the kernel cannot do it
+  ConvTiling tiling;  // cycles < 0: the kernel cannot do it
 };
 
 // The `most` cheapest ways to cut it, best first; none when the kernel cannot do it.
-std::vector<ConvPlanned> conv_tilings(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, int64_t nnz, int most);
+std::vector<ConvPlanned> conv_tilings(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, int64_t nnz,
+                                      int most);
 // The way of that tile, or the cheapest where there is none.
-ConvPlanned plan_conv(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, int64_t nnz, const Tile& tile = {});
+ConvPlanned plan_conv(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, int64_t nnz,
+                      const Tile& tile = {});
 // A way's name. `form`: 2 * the way of holding the input, + 1 where a fused pool is folded.
 Tile tile_of(const ConvPlanned& planned);
 

@@ -14,14 +14,34 @@
 namespace secateur {
 
 enum class Unary {
-  kAct, kSigmoid, kTanh, kExp, kLog, kSqrt, kNeg, kAbs, kElu, kHardSigmoid, kHardSwish, kSoftplus, kErf, kGelu,
-  kGeluTanh,     // 0.5 a (1 + tanh(sqrt(2/pi) (a + 0.044715 a^3)))
-  kSilu,         // a / (1 + exp(-alpha a))
-  kMish,         // a tanh(log(1 + exp(a)))
-  kSelu,         // beta (a > 0 ? a : alpha (exp(a) - 1))
-  kCelu,         // a > 0 ? a : alpha (exp(a / alpha) - 1)
-  kThreshold,    // a > alpha ? a : 0
-  kSoftsign, kFloor, kCeil, kRound, kReciprocal, kSign, kSin, kCos,
+  kAct,
+  kSigmoid,
+  kTanh,
+  kExp,
+  kLog,
+  kSqrt,
+  kNeg,
+  kAbs,
+  kElu,
+  kHardSigmoid,
+  kHardSwish,
+  kSoftplus,
+  kErf,
+  kGelu,
+  kGeluTanh,   // 0.5 a (1 + tanh(sqrt(2/pi) (a + 0.044715 a^3)))
+  kSilu,       // a / (1 + exp(-alpha a))
+  kMish,       // a tanh(log(1 + exp(a)))
+  kSelu,       // beta (a > 0 ? a : alpha (exp(a) - 1))
+  kCelu,       // a > 0 ? a : alpha (exp(a / alpha) - 1)
+  kThreshold,  // a > alpha ? a : 0
+  kSoftsign,
+  kFloor,
+  kCeil,
+  kRound,
+  kReciprocal,
+  kSign,
+  kSin,
+  kCos,
 };
 enum class Binary { kAdd, kSub, kMul, kDiv, kMax, kMin, kPow, kPRelu };  // kPRelu: a < 0 ? a * b : a
 
@@ -32,15 +52,15 @@ struct UnaryArgs {
   float* y = nullptr;
   int64_t n = 0;
   Unary op = Unary::kAct;
-  Activation act;            // for kAct
-  float alpha = 1.0f;        // kElu, kHardSigmoid (ONNX default 0.2), kSilu, kSelu, kCelu, kThreshold
-  float beta = 0.5f;         // kHardSigmoid, kSelu
+  Activation act;      // for kAct
+  float alpha = 1.0f;  // kElu, kHardSigmoid (ONNX default 0.2), kSilu, kSelu, kCelu, kThreshold
+  float beta = 0.5f;   // kHardSigmoid, kSelu
 };
 
 struct BinaryArgs {
   const float* a = nullptr;
   const float* b = nullptr;
-  float* y = nullptr;        // contiguous, shape dims
+  float* y = nullptr;  // contiguous, shape dims
   Binary op = Binary::kAdd;
   int n_dims = 1;
   int64_t dims[kMaxDims] = {0};

@@ -21,7 +21,8 @@ SECATEUR_INLINE void map2(const float* a, bool a_moves, const float* b, bool b_m
   for (; i + kLanes <= n; i += kLanes) f(a_moves ? Vec::load(a + i) : a1, b_moves ? Vec::load(b + i) : b1).store(y + i);
   if (i < n) {
     const int left = static_cast<int>(n - i);
-    f(a_moves ? Vec::load_range(a + i, 0, left) : a1, b_moves ? Vec::load_range(b + i, 0, left) : b1).store_first(y + i, left);
+    f(a_moves ? Vec::load_range(a + i, 0, left) : a1, b_moves ? Vec::load_range(b + i, 0, left) : b1)
+        .store_first(y + i, left);
   }
 }
 
@@ -43,50 +44,84 @@ SECATEUR_INLINE void map1(const UnaryArgs& u, F f) {
 SECATEUR_INLINE bool unary(const UnaryArgs& u) {
   const Vec zero = Vec::zero(), one = Vec::set1(1.0f);
   switch (u.op) {
-    case Unary::kAct: map1(u, [&](Vec x) { return activate(x, u.act); }); return true;
-    case Unary::kSigmoid: map1(u, [](Vec x) { return sigmoid(x); }); return true;
-    case Unary::kNeg: map1(u, [&](Vec x) { return x * Vec::set1(-1.0f); }); return true;
-    case Unary::kAbs: map1(u, [&](Vec x) { return max(x, x * Vec::set1(-1.0f)); }); return true;
+    case Unary::kAct:
+      map1(u, [&](Vec x) { return activate(x, u.act); });
+      return true;
+    case Unary::kSigmoid:
+      map1(u, [](Vec x) { return sigmoid(x); });
+      return true;
+    case Unary::kNeg:
+      map1(u, [&](Vec x) { return x * Vec::set1(-1.0f); });
+      return true;
+    case Unary::kAbs:
+      map1(u, [&](Vec x) { return max(x, x * Vec::set1(-1.0f)); });
+      return true;
     case Unary::kHardSigmoid:
       map1(u, [&](Vec x) { return max(zero, min(one, x * Vec::set1(u.alpha) + Vec::set1(u.beta))); });
       return true;
     case Unary::kHardSwish:
       map1(u, [&](Vec x) { return x * max(zero, min(one, x * Vec::set1(1.0f / 6.0f) + Vec::set1(0.5f))); });
       return true;
-    case Unary::kTanh: map1(u, [](Vec x) { return tanh(x); }); return true;
-    case Unary::kErf: map1(u, [](Vec x) { return erf(x); }); return true;
+    case Unary::kTanh:
+      map1(u, [](Vec x) { return tanh(x); });
+      return true;
+    case Unary::kErf:
+      map1(u, [](Vec x) { return erf(x); });
+      return true;
     case Unary::kGelu:
       map1(u, [&](Vec x) { return Vec::set1(0.5f) * x * (one + erf(x * Vec::set1(0.70710678f))); });
       return true;
     case Unary::kGeluTanh:  // (1 + tanh(z)) / 2 = sigmoid(2z)
       map1(u, [&](Vec x) { return x * sigmoid(x * fma(x * x, Vec::set1(0.0713548163f), Vec::set1(1.59576912f))); });
       return true;
-    case Unary::kSilu: map1(u, [&](Vec x) { return x * sigmoid(x * Vec::set1(u.alpha)); }); return true;
+    case Unary::kSilu:
+      map1(u, [&](Vec x) { return x * sigmoid(x * Vec::set1(u.alpha)); });
+      return true;
     case Unary::kMish:  // tanh(log(1 + e)) = e (e + 2) / (e (e + 2) + 2); e^2 must not overflow
       map1(u, [&](Vec x) {
         const Vec e = exp(min(x, Vec::set1(20.0f))), n = e * (e + Vec::set1(2.0f));
         return x * (n / (n + Vec::set1(2.0f)));
       });
       return true;
-    case Unary::kSqrt: map1(u, [](Vec x) { return sqrt(x); }); return true;
-    case Unary::kReciprocal: map1(u, [](Vec x) { return one_over(x); }); return true;
-    case Unary::kSoftsign: map1(u, [&](Vec x) { return x / (one + max(x, x * Vec::set1(-1.0f))); }); return true;
-    default: return false;
+    case Unary::kSqrt:
+      map1(u, [](Vec x) { return sqrt(x); });
+      return true;
+    case Unary::kReciprocal:
+      map1(u, [](Vec x) { return one_over(x); });
+      return true;
+    case Unary::kSoftsign:
+      map1(u, [&](Vec x) { return x / (one + max(x, x * Vec::set1(-1.0f))); });
+      return true;
+    default:
+      return false;
   }
 }
 
 SECATEUR_INLINE bool row(Binary op, const float* a, bool a_moves, const float* b, bool b_moves, float* y, int64_t n) {
   switch (op) {
-    case Binary::kAdd: map2(a, a_moves, b, b_moves, y, n, [](Vec p, Vec q) { return p + q; }); return true;
-    case Binary::kSub: map2(a, a_moves, b, b_moves, y, n, [](Vec p, Vec q) { return p - q; }); return true;
-    case Binary::kMul: map2(a, a_moves, b, b_moves, y, n, [](Vec p, Vec q) { return p * q; }); return true;
-    case Binary::kDiv: map2(a, a_moves, b, b_moves, y, n, [](Vec p, Vec q) { return p / q; }); return true;
-    case Binary::kMax: map2(a, a_moves, b, b_moves, y, n, [](Vec p, Vec q) { return max(p, q); }); return true;
-    case Binary::kMin: map2(a, a_moves, b, b_moves, y, n, [](Vec p, Vec q) { return min(p, q); }); return true;
+    case Binary::kAdd:
+      map2(a, a_moves, b, b_moves, y, n, [](Vec p, Vec q) { return p + q; });
+      return true;
+    case Binary::kSub:
+      map2(a, a_moves, b, b_moves, y, n, [](Vec p, Vec q) { return p - q; });
+      return true;
+    case Binary::kMul:
+      map2(a, a_moves, b, b_moves, y, n, [](Vec p, Vec q) { return p * q; });
+      return true;
+    case Binary::kDiv:
+      map2(a, a_moves, b, b_moves, y, n, [](Vec p, Vec q) { return p / q; });
+      return true;
+    case Binary::kMax:
+      map2(a, a_moves, b, b_moves, y, n, [](Vec p, Vec q) { return max(p, q); });
+      return true;
+    case Binary::kMin:
+      map2(a, a_moves, b, b_moves, y, n, [](Vec p, Vec q) { return min(p, q); });
+      return true;
     case Binary::kPRelu:
       map2(a, a_moves, b, b_moves, y, n, [](Vec p, Vec q) { return fma(min(p, Vec::zero()), q, max(p, Vec::zero())); });
       return true;
-    case Binary::kPow: return false;
+    case Binary::kPow:
+      return false;
   }
   return false;
 }
@@ -132,7 +167,8 @@ SECATEUR_INLINE void affine(const AffineArgs& g) {
   for (int64_t p = 0; p < g.planes; ++p) {
     const Vec scale = Vec::set1(g.scale[p % g.channels]), shift = Vec::set1(g.shift[p % g.channels]);
     const float* x = g.x + p * g.plane;
-    map2(x, true, x, true, g.y + p * g.plane, g.plane, [&](Vec v, Vec) { return activate(fma(scale, v, shift), g.act); });
+    map2(x, true, x, true, g.y + p * g.plane, g.plane,
+         [&](Vec v, Vec) { return activate(fma(scale, v, shift), g.act); });
   }
 }
 

@@ -15,48 +15,84 @@ float activate(float v, const Activation& a) {
 
 float apply(Binary op, float a, float b) {
   switch (op) {
-    case Binary::kAdd: return a + b;
-    case Binary::kSub: return a - b;
-    case Binary::kMul: return a * b;
-    case Binary::kDiv: return a / b;
-    case Binary::kMax: return std::max(a, b);
-    case Binary::kMin: return std::min(a, b);
-    case Binary::kPow: return std::pow(a, b);
-    case Binary::kPRelu: return a < 0 ? a * b : a;
+    case Binary::kAdd:
+      return a + b;
+    case Binary::kSub:
+      return a - b;
+    case Binary::kMul:
+      return a * b;
+    case Binary::kDiv:
+      return a / b;
+    case Binary::kMax:
+      return std::max(a, b);
+    case Binary::kMin:
+      return std::min(a, b);
+    case Binary::kPow:
+      return std::pow(a, b);
+    case Binary::kPRelu:
+      return a < 0 ? a * b : a;
   }
   return 0;
 }
 
 float apply(const UnaryArgs& u, float v) {
   switch (u.op) {
-    case Unary::kAct: return activate(v, u.act);
-    case Unary::kSigmoid: return 1.0f / (1.0f + std::exp(-v));
-    case Unary::kTanh: return std::tanh(v);
-    case Unary::kExp: return std::exp(v);
-    case Unary::kLog: return std::log(v);
-    case Unary::kSqrt: return std::sqrt(v);
-    case Unary::kNeg: return -v;
-    case Unary::kAbs: return std::fabs(v);
-    case Unary::kElu: return v < 0 ? u.alpha * std::expm1(v) : v;
-    case Unary::kHardSigmoid: return std::max(0.0f, std::min(1.0f, u.alpha * v + u.beta));
-    case Unary::kHardSwish: return v * std::max(0.0f, std::min(1.0f, v / 6.0f + 0.5f));
-    case Unary::kSoftplus: return std::max(v, 0.0f) + std::log1p(std::exp(-std::fabs(v)));
-    case Unary::kErf: return std::erf(v);
-    case Unary::kGelu: return 0.5f * v * (1.0f + std::erf(v * 0.70710678f));
-    case Unary::kGeluTanh: return 0.5f * v * (1.0f + std::tanh(0.79788456f * (v + 0.044715f * v * v * v)));
-    case Unary::kSilu: return v / (1.0f + std::exp(-u.alpha * v));
-    case Unary::kMish: return v * std::tanh(std::max(v, 0.0f) + std::log1p(std::exp(-std::fabs(v))));
-    case Unary::kSelu: return u.beta * (v > 0 ? v : u.alpha * std::expm1(v));
-    case Unary::kCelu: return v > 0 ? v : u.alpha * std::expm1(v / u.alpha);
-    case Unary::kThreshold: return v > u.alpha ? v : 0.0f;
-    case Unary::kSoftsign: return v / (1.0f + std::fabs(v));
-    case Unary::kFloor: return std::floor(v);
-    case Unary::kCeil: return std::ceil(v);
-    case Unary::kRound: return std::nearbyint(v);  // the default mode: half to even
-    case Unary::kReciprocal: return 1.0f / v;
-    case Unary::kSign: return v > 0 ? 1.0f : v < 0 ? -1.0f : 0.0f;
-    case Unary::kSin: return std::sin(v);
-    case Unary::kCos: return std::cos(v);
+    case Unary::kAct:
+      return activate(v, u.act);
+    case Unary::kSigmoid:
+      return 1.0f / (1.0f + std::exp(-v));
+    case Unary::kTanh:
+      return std::tanh(v);
+    case Unary::kExp:
+      return std::exp(v);
+    case Unary::kLog:
+      return std::log(v);
+    case Unary::kSqrt:
+      return std::sqrt(v);
+    case Unary::kNeg:
+      return -v;
+    case Unary::kAbs:
+      return std::fabs(v);
+    case Unary::kElu:
+      return v < 0 ? u.alpha * std::expm1(v) : v;
+    case Unary::kHardSigmoid:
+      return std::max(0.0f, std::min(1.0f, u.alpha * v + u.beta));
+    case Unary::kHardSwish:
+      return v * std::max(0.0f, std::min(1.0f, v / 6.0f + 0.5f));
+    case Unary::kSoftplus:
+      return std::max(v, 0.0f) + std::log1p(std::exp(-std::fabs(v)));
+    case Unary::kErf:
+      return std::erf(v);
+    case Unary::kGelu:
+      return 0.5f * v * (1.0f + std::erf(v * 0.70710678f));
+    case Unary::kGeluTanh:
+      return 0.5f * v * (1.0f + std::tanh(0.79788456f * (v + 0.044715f * v * v * v)));
+    case Unary::kSilu:
+      return v / (1.0f + std::exp(-u.alpha * v));
+    case Unary::kMish:
+      return v * std::tanh(std::max(v, 0.0f) + std::log1p(std::exp(-std::fabs(v))));
+    case Unary::kSelu:
+      return u.beta * (v > 0 ? v : u.alpha * std::expm1(v));
+    case Unary::kCelu:
+      return v > 0 ? v : u.alpha * std::expm1(v / u.alpha);
+    case Unary::kThreshold:
+      return v > u.alpha ? v : 0.0f;
+    case Unary::kSoftsign:
+      return v / (1.0f + std::fabs(v));
+    case Unary::kFloor:
+      return std::floor(v);
+    case Unary::kCeil:
+      return std::ceil(v);
+    case Unary::kRound:
+      return std::nearbyint(v);  // the default mode: half to even
+    case Unary::kReciprocal:
+      return 1.0f / v;
+    case Unary::kSign:
+      return v > 0 ? 1.0f : v < 0 ? -1.0f : 0.0f;
+    case Unary::kSin:
+      return std::sin(v);
+    case Unary::kCos:
+      return std::cos(v);
   }
   return 0;
 }

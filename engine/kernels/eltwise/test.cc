@@ -6,9 +6,9 @@
 namespace secateur {
 namespace {
 
+using testing::check;
 using testing::Guarded;
 using testing::Random;
-using testing::check;
 
 int64_t n_checks = 0;
 
@@ -19,54 +19,92 @@ double activate(double v, const Activation& a) {
 
 double exact(const UnaryArgs& u, double v) {
   switch (u.op) {
-    case Unary::kAct: return activate(v, u.act);
-    case Unary::kSigmoid: return 1 / (1 + std::exp(-v));
-    case Unary::kTanh: return std::tanh(v);
-    case Unary::kExp: return std::exp(v);
-    case Unary::kLog: return std::log(v);
-    case Unary::kSqrt: return std::sqrt(v);
-    case Unary::kNeg: return -v;
-    case Unary::kAbs: return std::fabs(v);
-    case Unary::kElu: return v < 0 ? u.alpha * std::expm1(v) : v;
-    case Unary::kHardSigmoid: return std::max(0.0, std::min(1.0, u.alpha * v + u.beta));
-    case Unary::kHardSwish: return v * std::max(0.0, std::min(1.0, v / 6 + 0.5));
-    case Unary::kSoftplus: return std::log1p(std::exp(v));
-    case Unary::kErf: return std::erf(v);
-    case Unary::kGelu: return 0.5 * v * (1 + std::erf(v * std::sqrt(0.5)));
-    case Unary::kGeluTanh: return 0.5 * v * (1 + std::tanh(std::sqrt(2 / 3.14159265358979323846) * (v + 0.044715 * v * v * v)));
-    case Unary::kSilu: return v / (1 + std::exp(-u.alpha * v));
-    case Unary::kMish: return v * std::tanh(std::log1p(std::exp(v)));
-    case Unary::kSelu: return u.beta * (v > 0 ? v : u.alpha * std::expm1(v));
-    case Unary::kCelu: return v > 0 ? v : u.alpha * std::expm1(v / u.alpha);
-    case Unary::kThreshold: return v > u.alpha ? v : 0;
-    case Unary::kSoftsign: return v / (1 + std::fabs(v));
-    case Unary::kFloor: return std::floor(v);
-    case Unary::kCeil: return std::ceil(v);
-    case Unary::kRound: return std::nearbyint(v);
-    case Unary::kReciprocal: return 1 / v;
-    case Unary::kSign: return v > 0 ? 1 : v < 0 ? -1 : 0;
-    case Unary::kSin: return std::sin(v);
-    case Unary::kCos: return std::cos(v);
+    case Unary::kAct:
+      return activate(v, u.act);
+    case Unary::kSigmoid:
+      return 1 / (1 + std::exp(-v));
+    case Unary::kTanh:
+      return std::tanh(v);
+    case Unary::kExp:
+      return std::exp(v);
+    case Unary::kLog:
+      return std::log(v);
+    case Unary::kSqrt:
+      return std::sqrt(v);
+    case Unary::kNeg:
+      return -v;
+    case Unary::kAbs:
+      return std::fabs(v);
+    case Unary::kElu:
+      return v < 0 ? u.alpha * std::expm1(v) : v;
+    case Unary::kHardSigmoid:
+      return std::max(0.0, std::min(1.0, u.alpha * v + u.beta));
+    case Unary::kHardSwish:
+      return v * std::max(0.0, std::min(1.0, v / 6 + 0.5));
+    case Unary::kSoftplus:
+      return std::log1p(std::exp(v));
+    case Unary::kErf:
+      return std::erf(v);
+    case Unary::kGelu:
+      return 0.5 * v * (1 + std::erf(v * std::sqrt(0.5)));
+    case Unary::kGeluTanh:
+      return 0.5 * v * (1 + std::tanh(std::sqrt(2 / 3.14159265358979323846) * (v + 0.044715 * v * v * v)));
+    case Unary::kSilu:
+      return v / (1 + std::exp(-u.alpha * v));
+    case Unary::kMish:
+      return v * std::tanh(std::log1p(std::exp(v)));
+    case Unary::kSelu:
+      return u.beta * (v > 0 ? v : u.alpha * std::expm1(v));
+    case Unary::kCelu:
+      return v > 0 ? v : u.alpha * std::expm1(v / u.alpha);
+    case Unary::kThreshold:
+      return v > u.alpha ? v : 0;
+    case Unary::kSoftsign:
+      return v / (1 + std::fabs(v));
+    case Unary::kFloor:
+      return std::floor(v);
+    case Unary::kCeil:
+      return std::ceil(v);
+    case Unary::kRound:
+      return std::nearbyint(v);
+    case Unary::kReciprocal:
+      return 1 / v;
+    case Unary::kSign:
+      return v > 0 ? 1 : v < 0 ? -1 : 0;
+    case Unary::kSin:
+      return std::sin(v);
+    case Unary::kCos:
+      return std::cos(v);
   }
   return 0;
 }
 
 double exact(Binary op, double a, double b) {
   switch (op) {
-    case Binary::kAdd: return a + b;
-    case Binary::kSub: return a - b;
-    case Binary::kMul: return a * b;
-    case Binary::kDiv: return a / b;
-    case Binary::kMax: return std::max(a, b);
-    case Binary::kMin: return std::min(a, b);
-    case Binary::kPow: return std::pow(a, b);
-    case Binary::kPRelu: return a < 0 ? a * b : a;
+    case Binary::kAdd:
+      return a + b;
+    case Binary::kSub:
+      return a - b;
+    case Binary::kMul:
+      return a * b;
+    case Binary::kDiv:
+      return a / b;
+    case Binary::kMax:
+      return std::max(a, b);
+    case Binary::kMin:
+      return std::min(a, b);
+    case Binary::kPow:
+      return std::pow(a, b);
+    case Binary::kPRelu:
+      return a < 0 ? a * b : a;
   }
   return 0;
 }
 
 // A few units in the last place of the result, and of its size where it comes near zero by cancellation.
-bool near(double got, double want, double scale = 0) { return std::fabs(got - want) <= 8 * 0x1p-24 * std::max(std::fabs(want), scale) + 1e-37; }
+bool near(double got, double want, double scale = 0) {
+  return std::fabs(got - want) <= 8 * 0x1p-24 * std::max(std::fabs(want), scale) + 1e-37;
+}
 
 void unaries(int64_t n, Isa isa, Random& rng) {
   const EltwiseKernels& k = eltwise_kernels(isa);
@@ -81,12 +119,17 @@ void unaries(int64_t n, Isa isa, Random& rng) {
     u.n = n;
     const bool positive = u.op == Unary::kLog || u.op == Unary::kSqrt;
     // What cancels, or multiplies the input by a rounded number, errs in proportion to the input.
-    const bool scaled = u.op == Unary::kGelu || u.op == Unary::kGeluTanh || u.op == Unary::kHardSwish || u.op == Unary::kSilu || u.op == Unary::kMish;
+    const bool scaled = u.op == Unary::kGelu || u.op == Unary::kGeluTanh || u.op == Unary::kHardSwish ||
+                        u.op == Unary::kSilu || u.op == Unary::kMish;
     for (int64_t i = 0; i < n; ++i) a[i] = positive ? std::fabs(3 * rng.normal()) + 0.01f : 3 * rng.normal();
     k.unary(u);
     ++n_checks;
     bool ok = y.intact() && a.intact();
-    for (int64_t i = 0; i < n; ++i) ok &= near(y[i], exact(u, a[i]), scaled ? std::fabs(a[i]) : u.op == Unary::kLog || u.op == Unary::kHardSigmoid ? 1 : 0);
+    for (int64_t i = 0; i < n; ++i)
+      ok &= near(y[i], exact(u, a[i]),
+                 scaled                                               ? std::fabs(a[i])
+                 : u.op == Unary::kLog || u.op == Unary::kHardSigmoid ? 1
+                                                                      : 0);
     check(ok, std::string(isa_name(isa)) + " unary " + std::to_string(op) + " n " + std::to_string(n));
   }
 }
@@ -165,7 +208,8 @@ void rest(int64_t n, Isa isa, Random& rng) {
   ok = z.intact();
   for (int64_t i = 0; i < x.size(); ++i) {
     const int c = static_cast<int>(i / n % 3);
-    ok &= near(z[i], activate(double(scale[c]) * x[i] + shift[c], args.act), std::fabs(scale[c] * x[i]) + std::fabs(shift[c]));
+    ok &= near(z[i], activate(double(scale[c]) * x[i] + shift[c], args.act),
+               std::fabs(scale[c] * x[i]) + std::fabs(shift[c]));
   }
   check(ok, std::string(isa_name(isa)) + " affine n " + std::to_string(n));
 }

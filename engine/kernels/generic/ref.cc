@@ -44,13 +44,16 @@ namespace {
 template <BinaryOp op, class T>
 inline T apply(T x, T y) {
   if constexpr (op == BinaryOp::kAdd) {
-    if constexpr (std::is_integral_v<T>) return static_cast<T>(static_cast<std::make_unsigned_t<T>>(x) + static_cast<std::make_unsigned_t<T>>(y));
+    if constexpr (std::is_integral_v<T>)
+      return static_cast<T>(static_cast<std::make_unsigned_t<T>>(x) + static_cast<std::make_unsigned_t<T>>(y));
     else return x + y;
   } else if constexpr (op == BinaryOp::kSub) {
-    if constexpr (std::is_integral_v<T>) return static_cast<T>(static_cast<std::make_unsigned_t<T>>(x) - static_cast<std::make_unsigned_t<T>>(y));
+    if constexpr (std::is_integral_v<T>)
+      return static_cast<T>(static_cast<std::make_unsigned_t<T>>(x) - static_cast<std::make_unsigned_t<T>>(y));
     else return x - y;
   } else if constexpr (op == BinaryOp::kMul) {
-    if constexpr (std::is_integral_v<T>) return static_cast<T>(static_cast<std::make_unsigned_t<T>>(x) * static_cast<std::make_unsigned_t<T>>(y));
+    if constexpr (std::is_integral_v<T>)
+      return static_cast<T>(static_cast<std::make_unsigned_t<T>>(x) * static_cast<std::make_unsigned_t<T>>(y));
     else return x * y;
   } else if constexpr (op == BinaryOp::kDiv) {
     if constexpr (std::is_integral_v<T>) {
@@ -61,10 +64,12 @@ inline T apply(T x, T y) {
       return x / y;
     }
   } else if constexpr (op == BinaryOp::kMin) {
-    if constexpr (std::is_floating_point_v<T>) if (std::isnan(x) || std::isnan(y)) return x + y;
+    if constexpr (std::is_floating_point_v<T>)
+      if (std::isnan(x) || std::isnan(y)) return x + y;
     return y < x ? y : x;
   } else if constexpr (op == BinaryOp::kMax) {
-    if constexpr (std::is_floating_point_v<T>) if (std::isnan(x) || std::isnan(y)) return x + y;
+    if constexpr (std::is_floating_point_v<T>)
+      if (std::isnan(x) || std::isnan(y)) return x + y;
     return y > x ? y : x;
   } else {
     return static_cast<T>(std::pow(x, y));
@@ -112,13 +117,20 @@ void walk(const Broadcast& p, const T* a, const T* b, T* y) {
 template <class T>
 void binary(const Broadcast& p, const T* a, const T* b, T* y) {
   switch (p.op) {
-    case BinaryOp::kAdd: return walk<BinaryOp::kAdd>(p, a, b, y);
-    case BinaryOp::kSub: return walk<BinaryOp::kSub>(p, a, b, y);
-    case BinaryOp::kMul: return walk<BinaryOp::kMul>(p, a, b, y);
-    case BinaryOp::kDiv: return walk<BinaryOp::kDiv>(p, a, b, y);
-    case BinaryOp::kMin: return walk<BinaryOp::kMin>(p, a, b, y);
-    case BinaryOp::kMax: return walk<BinaryOp::kMax>(p, a, b, y);
-    case BinaryOp::kPow: return walk<BinaryOp::kPow>(p, a, b, y);
+    case BinaryOp::kAdd:
+      return walk<BinaryOp::kAdd>(p, a, b, y);
+    case BinaryOp::kSub:
+      return walk<BinaryOp::kSub>(p, a, b, y);
+    case BinaryOp::kMul:
+      return walk<BinaryOp::kMul>(p, a, b, y);
+    case BinaryOp::kDiv:
+      return walk<BinaryOp::kDiv>(p, a, b, y);
+    case BinaryOp::kMin:
+      return walk<BinaryOp::kMin>(p, a, b, y);
+    case BinaryOp::kMax:
+      return walk<BinaryOp::kMax>(p, a, b, y);
+    case BinaryOp::kPow:
+      return walk<BinaryOp::kPow>(p, a, b, y);
   }
 }
 

@@ -83,11 +83,10 @@ struct KMeans::Side {
     const auto n = static_cast<int64_t>(x.size());
     if (exact)
       for (int64_t i = 0; i <= n; ++i) cuts.push_back(i);
-    else
-      cuts = positions(x);
+    else cuts = positions(x);
     // Differences of sums keep more digits around the mean.
-    const double middle = pairwise(0, n, [&](int64_t i) { return x[i] * w[i]; }) /
-                          pairwise(0, n, [&](int64_t i) { return w[i]; });
+    const double middle =
+        pairwise(0, n, [&](int64_t i) { return x[i] * w[i]; }) / pairwise(0, n, [&](int64_t i) { return w[i]; });
     const size_t size = cuts.size();
     s0.resize(size), s1.resize(size), s2.resize(size), rest.resize(size);
     double a = 0, b = 0, c = 0, d = 0;
@@ -185,10 +184,8 @@ KMeans::KMeans(int64_t n, const double* x, const double* w, bool zero, int64_t e
   for (int64_t i = 0; i < n; ++i) {
     const double weight = counted ? w[i] : 1.0;
     if (weight <= 0 || (zero && x[i] == 0)) continue;
-    if (!values_.empty() && values_.back() == x[i])
-      mass_.back() += weight;
-    else
-      values_.push_back(x[i]), mass_.push_back(weight);
+    if (!values_.empty() && values_.back() == x[i]) mass_.back() += weight;
+    else values_.push_back(x[i]), mass_.push_back(weight);
     most = std::max(most, mass_.back());
   }
   for (double& m : mass_) m /= most;  // tiny or huge weights must not leave float64

@@ -17,9 +17,9 @@ struct Layer {
 };
 
 constexpr Layer kLayers[] = {
-    {"lenet5.fc1", 800, 500, 1},      {"lenet5.fc2", 500, 10, 1},        {"lenet300.fc1", 784, 300, 1},
-    {"lenet300.fc2", 300, 100, 1},    {"vgg16.fc 512x512", 512, 512, 1}, {"bert 768x768", 768, 768, 1},
-    {"bert 768x3072", 768, 3072, 1},  {"4096x4096", 4096, 4096, 1},      {"lenet5.fc1 batch 32", 800, 500, 32},
+    {"lenet5.fc1", 800, 500, 1},        {"lenet5.fc2", 500, 10, 1},           {"lenet300.fc1", 784, 300, 1},
+    {"lenet300.fc2", 300, 100, 1},      {"vgg16.fc 512x512", 512, 512, 1},    {"bert 768x768", 768, 768, 1},
+    {"bert 768x3072", 768, 3072, 1},    {"4096x4096", 4096, 4096, 1},         {"lenet5.fc1 batch 32", 800, 500, 32},
     {"bert 768x768 T16", 768, 768, 16}, {"bert 768x768 T128", 768, 768, 128},
 };
 
@@ -32,8 +32,8 @@ int main(int argc, char** argv) {
   if (densities.empty()) densities = {0.002, 0.05, 0.1, 0.3};
   FlushDenormals guard;
   testing::Random rng(1);
-  std::printf("%s, best ISA %s\n%-20s %-11s %8s %9s %9s %8s\n", cpu().name.c_str(), isa_name(selected_isa()), "layer", "kernel",
-              "density%", "us", "predicted", "GFLOP/s");
+  std::printf("%s, best ISA %s\n%-20s %-11s %8s %9s %9s %8s\n", cpu().name.c_str(), isa_name(selected_isa()), "layer",
+              "kernel", "density%", "us", "predicted", "GFLOP/s");
   for (const Layer& l : kLayers) {
     if (std::string(l.name).find(only) == std::string::npos) continue;
     Buffer x(size_t(l.in) * l.rows * 4), y(size_t(l.out) * l.rows * 4);

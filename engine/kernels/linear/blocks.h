@@ -8,7 +8,8 @@ constexpr int kBlockVectors = kLinearBlock / kLanes;
 constexpr int kBlockRows = Vec::kRegisters == 32 ? 8 : kLanes == 8 ? 6 : 2;
 
 template <int M, class Column>
-void block_rows(const LinearView& v, int32_t g, const Column* columns, const float* x, const float* residual, float* y) {
+void block_rows(const LinearView& v, int32_t g, const Column* columns, const float* x, const float* residual,
+                float* y) {
   constexpr int C = M == 1 ? 4 : M <= 3 ? 2 : 1;  // chains, against the latency of an addition
   Vec sums[C][M][kBlockVectors];
   const int first = g * kLinearBlock;
@@ -72,12 +73,13 @@ void block_rows(const LinearView& v, int32_t g, const Column* columns, const flo
 template <class Column>
 SECATEUR_INLINE void block_groups(const LinearView& v, const LinearTask& t, const Column* columns) {
   using Fn = void (*)(const LinearView&, int32_t, const Column*, const float*, const float*, float*);
-  constexpr Fn table[] = {block_rows<1, Column>, block_rows<2, Column>,
+  constexpr Fn table[] = {
+      block_rows<1, Column>, block_rows<2, Column>,
 #if defined(__AVX2__)
-                          block_rows<3, Column>, block_rows<4, Column>, block_rows<5, Column>, block_rows<6, Column>,
+      block_rows<3, Column>, block_rows<4, Column>, block_rows<5, Column>, block_rows<6, Column>,
 #endif
 #if defined(__AVX512F__)
-                          block_rows<7, Column>, block_rows<8, Column>,
+      block_rows<7, Column>, block_rows<8, Column>,
 #endif
   };
   static_assert(sizeof table / sizeof *table == kBlockRows);

@@ -18,11 +18,12 @@ SECATEUR_INLINE V activate(V x, const LinearView& v) {
   return min(V::set1(v.hi), max(V::set1(v.lo), x));  // this order lets NaN through
 }
 
-// ---- sparse, one row -------------------------------------------------------------------------------------------------
+// ---- sparse, one row
+// -------------------------------------------------------------------------------------------------
 
 template <class Column>
-SECATEUR_INLINE void sparse_row(const LinearView& v, const LinearTask& t, const Column* columns, const float* x, float* y,
-                                const float* residual) {
+SECATEUR_INLINE void sparse_row(const LinearView& v, const LinearTask& t, const Column* columns, const float* x,
+                                float* y, const float* residual) {
   for (int32_t g = t.begin; g < t.end; ++g) {
     const LinearGroup& group = v.groups[g];
     const Column* c = columns + group.begin;
@@ -65,14 +66,16 @@ SECATEUR_INLINE void sparse_task(const LinearView& v, const LinearTask& t) {
   }
 }
 
-// ---- sparse, many rows -----------------------------------------------------------------------------------------------
+// ---- sparse, many rows
+// -----------------------------------------------------------------------------------------------
 
 // to[c][r] = from[r][c] for r < rows (zero up to `tile`), c < cols.
 void transpose_in(const float* from, int64_t from_stride, int rows, int cols, float* to, int tile) {
   for (int r = 0; r < tile; r += 4) {
     int c = 0;
     if (r + 4 <= rows)
-      for (; c + 4 <= cols; c += 4) transpose4(from + r * from_stride + c, from_stride, to + int64_t{c} * tile + r, tile);
+      for (; c + 4 <= cols; c += 4)
+        transpose4(from + r * from_stride + c, from_stride, to + int64_t{c} * tile + r, tile);
     for (; c < cols; ++c)
       for (int k = r; k < r + 4; ++k) to[int64_t{c} * tile + k] = k < rows ? from[k * from_stride + c] : 0.0f;
   }
@@ -157,12 +160,13 @@ SECATEUR_INLINE void sparse_many_task(const LinearView& v, const LinearTask& t) 
   }
 }
 
-// ---- dense -----------------------------------------------------------------------------------------------------------
+// ---- dense
+// -----------------------------------------------------------------------------------------------------------
 
 // M rows x P vectors of features. A single row runs two chains, so that the latency of an addition does not bound it.
 template <int M, int P>
-void dense_block(const LinearView& v, const float* x, const float* w, const float* bias, const float* residual, float* y,
-                 int n) {
+void dense_block(const LinearView& v, const float* x, const float* w, const float* bias, const float* residual,
+                 float* y, int n) {
   constexpr int C = M == 1 ? 2 : 1;
   Vec sums[C][M][P];
   SECATEUR_UNROLL

@@ -28,7 +28,7 @@ struct LinearShape {
 // What a layer's weights look like to the kernels.
 struct LinearDensity {
   int64_t nnz = 0;
-  int64_t blocks = 0;     // columns of 16 output features (from a multiple of 16 on) with any nonzero
+  int64_t blocks = 0;  // columns of 16 output features (from a multiple of 16 on) with any nonzero
 };
 
 struct LinearKernel;
@@ -42,7 +42,7 @@ class PackedLinear {
   virtual size_t scratch_bytes(int64_t rows, int threads) const = 0;
   const LinearKernel* kernel = nullptr;
   LinearShape shape;
-  Epilogue epilogue;      // pool is always kNone
+  Epilogue epilogue;  // pool is always kNone
   int64_t nnz = 0;
   LinearDensity density;
   size_t packed_bytes = 0;
@@ -60,8 +60,8 @@ struct LinearArgs {
 
 enum class LinearFamily { kReference, kSparse, kBlock, kDense };
 
-// From this many rows on, transposing them pays where nonzeros are anywhere (measured: one vector of rows costs what 5-6
-// single rows cost); the packed form is another one.
+// From this many rows on, transposing them pays where nonzeros are anywhere (measured: one vector of rows costs what
+// 5-6 single rows cost); the packed form is another one.
 inline constexpr int64_t kLinearManyRows = 6;
 
 struct LinearKernel {

@@ -22,7 +22,7 @@ struct PackedSparse final : PackedRows {
   std::vector<LinearGroup> groups;
   Buffer columns;
   std::vector<int64_t> row_begin;
-  bool many = false;              // packed for many rows
+  bool many = false;  // packed for many rows
 
   size_t worker_bytes() const {
     if (!many) return 0;
@@ -102,7 +102,8 @@ void pack_features(PackedSparse& p, const float* weights, const float* bias) {
 }
 
 // For few rows: in groups of 8 features of about as many nonzeros.
-void pack_groups(PackedSparse& p, const std::vector<int32_t>& count, bool narrow, const float* weights, const float* bias) {
+void pack_groups(PackedSparse& p, const std::vector<int32_t>& count, bool narrow, const float* weights,
+                 const float* bias) {
   const LinearShape& s = p.shape;
   const int n_groups = (s.out + kLinearGroup - 1) / kLinearGroup;
   p.weights = Buffer(static_cast<size_t>(p.nnz) * sizeof(float));
@@ -175,8 +176,8 @@ std::unique_ptr<PackedLinear> linear_sparse_pack(const LinearKernel& kernel, con
   v.columns32 = narrow ? nullptr : p->columns.as<uint32_t>();
   v.weights = p->weights.as<float>();
   v.row_begin = p->row_begin.data();
-  p->packed_bytes = p->weights.size() + p->columns.size() + p->groups.size() * sizeof(LinearGroup) + p->order.size() * 4 +
-                    p->row_begin.size() * 8 + p->bias.size() * 4;
+  p->packed_bytes = p->weights.size() + p->columns.size() + p->groups.size() * sizeof(LinearGroup) +
+                    p->order.size() * 4 + p->row_begin.size() * 8 + p->bias.size() * 4;
   p->note = p->many ? "feature by feature" : narrow ? "groups of 8, 16-bit columns" : "groups of 8, 32-bit columns";
   return p;
 }
@@ -226,7 +227,8 @@ std::unique_ptr<PackedLinear> linear_block_pack(const LinearKernel& kernel, cons
   v.weights = p->weights.as<float>();
   p->packed_bytes = p->weights.size() + p->columns.size() + p->begin.size() * 8 + p->bias.size() * 4;
   char text[64];
-  std::snprintf(text, sizeof text, "%.3g %% of 16x1 blocks", at ? 100.0 * double(at) / (double(s.in) * p->n_blocks) : 0.0);
+  std::snprintf(text, sizeof text, "%.3g %% of 16x1 blocks",
+                at ? 100.0 * double(at) / (double(s.in) * p->n_blocks) : 0.0);
   p->note = text;
   return p;
 }

@@ -47,6 +47,6 @@ void linear_ref_run(const PackedLinear& packed, const LinearArgs& args) {
 
 namespace ref {
 void no_task(const LinearView&, const LinearTask&) {}  // run() does it all
-}
+}  // namespace ref
 
 }  // namespace secateur

@@ -56,10 +56,14 @@ double predict_linear_us(const LinearKernel& kernel, const LinearShape& s, int64
   constexpr double kMemory = 24e6;  // beyond it a layer's weights do not stay in the last cache between two runs
   double cycles = 0;
   if (kernel.family == LinearFamily::kBlock) {
-    const double blocks = double(d.blocks), at_once = kernel.vector_registers == 32 ? 8 : kernel.vector_lanes == 8 ? 6 : 2;
+    const double blocks = double(d.blocks), at_once = kernel.vector_registers == 32 ? 8
+                                                      : kernel.vector_lanes == 8    ? 6
+                                                                                    : 2;
     const double passes = std::ceil(rows / at_once), each = double(rows) / passes;
     const double bytes = blocks * 66, rate = bytes > kMemory ? 2.0 : bytes > 1e6 ? 20.0 : bytes > 24e3 ? 32.0 : 60.0;
-    cycles = passes * (std::max(blocks * std::max(each * 1.1 * fma, kernel.vector_lanes >= 8 ? 2.1 : 3.0), bytes / rate) + std::ceil(s.out / 16.0) * (12 + 6 * each));
+    cycles =
+        passes * (std::max(blocks * std::max(each * 1.1 * fma, kernel.vector_lanes >= 8 ? 2.1 : 3.0), bytes / rate) +
+                  std::ceil(s.out / 16.0) * (12 + 6 * each));
   } else if (kernel.family == LinearFamily::kSparse) {
     if (rows < kLinearManyRows) {
       const double per = (kernel.vector_lanes >= 8 ? 0.80 : 0.92) + (double(s.in) * 4 > 0.5 * l1 ? 0.15 : 0.0);
@@ -75,9 +79,13 @@ double predict_linear_us(const LinearKernel& kernel, const LinearShape& s, int64
     }
   } else {
     const double weight_bytes = 4.0 * s.in * s.out;
-    const double rate = weight_bytes > kMemory ? 2.0 : kernel.vector_lanes < 8 ? 17.0 : weight_bytes > 24e3 ? 28.0 : 60.0;
+    const double rate = weight_bytes > kMemory    ? 2.0
+                        : kernel.vector_lanes < 8 ? 17.0
+                        : weight_bytes > 24e3     ? 28.0
+                                                  : 60.0;
     const double blocks = std::ceil(rows / 6.0), padded = std::ceil(double(s.out) / kernel.vector_lanes);
-    cycles = std::max(double(rows) * s.in * padded * width * 1.05 * fma, weight_bytes / rate * blocks) + blocks * padded * 6 + 20;
+    cycles = std::max(double(rows) * s.in * padded * width * 1.05 * fma, weight_bytes / rate * blocks) +
+             blocks * padded * 6 + 20;
   }
   return cycles / 3500.0;
 }
@@ -91,8 +99,9 @@ std::vector<LinearCandidate> linear_candidates(Isa isa, const LinearShape& s, in
 }
 
 std::string linear_reason(const std::vector<LinearCandidate>& ways, const LinearShape& s, const LinearDensity& d) {
-  return reason<LinearKernel, LinearFamily>(ways, density_text(d.nnz, int64_t{s.in} * s.out),
-                                            {{LinearFamily::kSparse, "sparse"}, {LinearFamily::kBlock, "16x1 blocks"}, {LinearFamily::kDense, "dense"}});
+  return reason<LinearKernel, LinearFamily>(
+      ways, density_text(d.nnz, int64_t{s.in} * s.out),
+      {{LinearFamily::kSparse, "sparse"}, {LinearFamily::kBlock, "16x1 blocks"}, {LinearFamily::kDense, "dense"}});
 }
 
 }  // namespace secateur

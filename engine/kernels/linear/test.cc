@@ -6,14 +6,15 @@
 namespace secateur {
 namespace {
 
+using testing::check;
 using testing::Guarded;
 using testing::Random;
-using testing::check;
 
 int64_t n_checks = 0;
 Threads two(2), three(3);
 
-void run_case(int in, int out, int64_t rows, double density, const Epilogue& e, bool with_bias, Random& rng, int block = 1) {
+void run_case(int in, int out, int64_t rows, double density, const Epilogue& e, bool with_bias, Random& rng,
+              int block = 1) {
   const int skew = rng.below(3);
   Guarded x(rows * in, skew), residual(rows * out, skew);
   for (int64_t i = 0; i < x.size(); ++i) x[i] = rng.normal();
@@ -124,8 +125,10 @@ int main() {
     const LinearDensity a = measure_density({40, 24}, w.data()), b = measure_density({40, 24}, turned.data(), false);
     check(a.nnz == b.nnz && a.blocks == b.blocks, "density of the weights, either way round");
     const LinearDensity tenth{78400, 4900}, scattered{78400, 49000};
-    check(linear_candidates(Isa::kAvx512, {784, 1000}, 1, tenth)[0].kernel->family == LinearFamily::kBlock, "blocks are seen");
-    check(linear_candidates(Isa::kAvx512, {784, 1000}, 1, scattered)[0].kernel->family == LinearFamily::kSparse, "no blocks are seen");
+    check(linear_candidates(Isa::kAvx512, {784, 1000}, 1, tenth)[0].kernel->family == LinearFamily::kBlock,
+          "blocks are seen");
+    check(linear_candidates(Isa::kAvx512, {784, 1000}, 1, scattered)[0].kernel->family == LinearFamily::kSparse,
+          "no blocks are seen");
   }
   run_case(800, 500, 1, 0.002, relu, true, rng);
   run_case(70000, 12, 1, 0.01, relu, true, rng);  // 32-bit columns

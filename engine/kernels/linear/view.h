@@ -5,11 +5,12 @@
 // members have beyond `common` follows member by member. Column indices have 16 bits (32 when there are more inputs).
 // Scalar loads beat gathers: 0.76 cycles a nonzero against 1.3 on Zen 4 (1.7 on Cascade Lake).
 //
-// Sparse, many rows. x is transposed tile by tile into [in][tile rows], then a nonzero multiplies whole vectors of rows.
-// Nonzeros lie feature by feature, in the features' own order; it turns kLinearTurn features back into rows
-// at a time: feature by feature every store would open another cache line (7 times slower where rows are long).
+// Sparse, many rows. x is transposed tile by tile into [in][tile rows], then a nonzero multiplies whole vectors of
+// rows. Nonzeros lie feature by feature, in the features' own order; it turns kLinearTurn features back into rows at a
+// time: feature by feature every store would open another cache line (7 times slower where rows are long).
 //
-// Blocks. Features are taken 16 by 16; of each block the columns with any nonzero follow one another, 16 weights a column.
+// Blocks. Features are taken 16 by 16; of each block the columns with any nonzero follow one another, 16 weights a
+// column.
 //
 // Dense. Weights lie in panels of `panel` output features: [panel][in][features in panel], zeros behind the last.
 #pragma once
@@ -24,33 +25,33 @@ struct LinearGroup {
   int32_t common;
   int32_t tail[kLinearGroup];
   int32_t has_tail;
-  int64_t begin;                 // into columns and weights
+  int64_t begin;  // into columns and weights
 };
 
 struct LinearView {
   int32_t in, out;
   float lo, hi, slope;
-  const float* bias;             // groups: in the order of `order`; dense: padded to whole panels
+  const float* bias;  // groups: in the order of `order`; dense: padded to whole panels
   // sparse
-  const int32_t* order;          // output feature of the k-th sorted feature
-  const LinearGroup* groups;     // of sorted features 8k .. 8k+7; the last may have fewer
+  const int32_t* order;       // output feature of the k-th sorted feature
+  const LinearGroup* groups;  // of sorted features 8k .. 8k+7; the last may have fewer
   int32_t n_groups;
-  const uint16_t* columns16;     // one of the two
+  const uint16_t* columns16;  // one of the two
   const uint32_t* columns32;
   const float* weights;
-  const int64_t* row_begin;      // many rows: row_begin[o] .. row_begin[o+1] into columns32 and weights, feature o; blocks:
-                                 // into columns and weights, block o
+  const int64_t* row_begin;  // many rows: row_begin[o] .. row_begin[o+1] into columns32 and weights, feature o; blocks:
+                             // into columns and weights, block o
   // dense
   const float* panels;
 };
 
 struct LinearTask {
-  const float* x;                // first row of the task
+  const float* x;  // first row of the task
   float* y;
-  const float* residual;         // or null
+  const float* residual;  // or null
   int64_t rows;
-  int32_t begin, end;            // groups (sparse), blocks or panels (dense)
-  float* scratch;                // many rows: [in][kTile] | [kLinearTurn][kTile]
+  int32_t begin, end;  // groups (sparse), blocks or panels (dense)
+  float* scratch;      // many rows: [in][kTile] | [kLinearTurn][kTile]
 };
 
 using LinearTaskFn = void (*)(const LinearView&, const LinearTask&);

@@ -38,14 +38,22 @@ template <class T>
 void compare_ref(const Walk& w, Relation op, const T* a, const T* b, bool* y) {
   const auto each = [&](auto f) { walk(w, [&](int64_t i, int64_t j, int64_t) { *y++ = f(a[i], b[j]); }); };
   switch (op) {
-    case Relation::kEqual: return each([](T p, T q) { return p == q; });
-    case Relation::kGreater: return each([](T p, T q) { return p > q; });
-    case Relation::kGreaterOrEqual: return each([](T p, T q) { return p >= q; });
-    case Relation::kLess: return each([](T p, T q) { return p < q; });
-    case Relation::kLessOrEqual: return each([](T p, T q) { return p <= q; });
-    case Relation::kAnd: return each([](T p, T q) { return p != T(0) && q != T(0); });
-    case Relation::kOr: return each([](T p, T q) { return p != T(0) || q != T(0); });
-    case Relation::kXor: return each([](T p, T q) { return (p != T(0)) != (q != T(0)); });
+    case Relation::kEqual:
+      return each([](T p, T q) { return p == q; });
+    case Relation::kGreater:
+      return each([](T p, T q) { return p > q; });
+    case Relation::kGreaterOrEqual:
+      return each([](T p, T q) { return p >= q; });
+    case Relation::kLess:
+      return each([](T p, T q) { return p < q; });
+    case Relation::kLessOrEqual:
+      return each([](T p, T q) { return p <= q; });
+    case Relation::kAnd:
+      return each([](T p, T q) { return p != T(0) && q != T(0); });
+    case Relation::kOr:
+      return each([](T p, T q) { return p != T(0) || q != T(0); });
+    case Relation::kXor:
+      return each([](T p, T q) { return (p != T(0)) != (q != T(0)); });
   }
 }
 

@@ -1,7 +1,7 @@
 // Register blocks of a dense product, once for all ISAs: for the generic.cc of kernels that multiply activations.
 //
-// A panel holds kPanel columns of b: [k][kPanel], zeros behind the last column to the end of its vector; the vectors behind
-// that are not read.
+// A panel holds kPanel columns of b: [k][kPanel], zeros behind the last column to the end of its vector; the vectors
+// behind that are not read.
 #pragma once
 
 #include <cstdint>
@@ -47,8 +47,8 @@ SECATEUR_INLINE void pack_panel(const float* b, int64_t b_row, int64_t b_col, in
 
 // y[0..M)[0..n) = alpha * a * panel; P vectors hold the n columns.
 template <int M, int P>
-void block(const float* a, int64_t a_row, int64_t a_col, const float* panel, int64_t k, float alpha, float* y, int64_t y_row,
-           int n) {
+void block(const float* a, int64_t a_row, int64_t a_col, const float* panel, int64_t k, float alpha, float* y,
+           int64_t y_row, int n) {
   constexpr int kLanes = Vec::kLanes;
   Vec sums[M][P];
   SECATEUR_UNROLL
@@ -101,8 +101,8 @@ SECATEUR_INLINE BlockFn block_function(int m, int n) {
 }
 
 // Rows [0, m) of y.
-SECATEUR_INLINE void multiply_panel(const float* a, int64_t a_row, int64_t a_col, const float* panel, int64_t m, int64_t k,
-                                    float alpha, float* y, int64_t y_row, int n) {
+SECATEUR_INLINE void multiply_panel(const float* a, int64_t a_row, int64_t a_col, const float* panel, int64_t m,
+                                    int64_t k, float alpha, float* y, int64_t y_row, int n) {
   for (int64_t i = 0; i < m; i += kBlockRows) {
     const int rows = static_cast<int>(m - i < kBlockRows ? m - i : kBlockRows);
     block_function(rows, n)(a + i * a_row, a_row, a_col, panel, k, alpha, y + i * y_row, y_row, n);

@@ -55,7 +55,8 @@ int main() {
           }
       }
       char name[120];
-      std::snprintf(name, sizeof name, "%s m %d n %d k %d ta %d tb %d rank %d", kernel.name, int(p.m), int(p.n), int(p.k), ta, tb, p.rank);
+      std::snprintf(name, sizeof name, "%s m %d n %d k %d ta %d tb %d rank %d", kernel.name, int(p.m), int(p.n),
+                    int(p.k), ta, tb, p.rank);
       testing::check(ok, name);
     }
   return testing::finish("matmul", n_checks);

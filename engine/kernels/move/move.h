@@ -25,8 +25,8 @@ void copy_ref(const Copy& c, const void* src, void* dst) noexcept;
 // Writes `n` elements of `element` bytes, all equal to *value.
 void fill_ref(void* dst, int64_t n, const void* value, int element) noexcept;
 
-// Of `n` matrices [rows, cols] the part on and above diagonal k (upper) or on and below it; zeros elsewhere. k counts to the
-// right of the main diagonal and may lie outside of the matrix.
+// Of `n` matrices [rows, cols] the part on and above diagonal k (upper) or on and below it; zeros elsewhere. k counts
+// to the right of the main diagonal and may lie outside of the matrix.
 struct Triangle {
   int64_t n = 0, rows = 0, cols = 0, k = 0;
   bool upper = true;

@@ -72,19 +72,27 @@ void fill(void* dst, int64_t n, const void* value) {
 
 void copy_ref(const Copy& c, const void* src, void* dst) noexcept {
   switch (c.element) {
-    case 1: return copy(c, static_cast<const uint8_t*>(src), static_cast<uint8_t*>(dst));
-    case 2: return copy(c, static_cast<const uint16_t*>(src), static_cast<uint16_t*>(dst));
-    case 4: return copy(c, static_cast<const uint32_t*>(src), static_cast<uint32_t*>(dst));
-    default: return copy(c, static_cast<const uint64_t*>(src), static_cast<uint64_t*>(dst));
+    case 1:
+      return copy(c, static_cast<const uint8_t*>(src), static_cast<uint8_t*>(dst));
+    case 2:
+      return copy(c, static_cast<const uint16_t*>(src), static_cast<uint16_t*>(dst));
+    case 4:
+      return copy(c, static_cast<const uint32_t*>(src), static_cast<uint32_t*>(dst));
+    default:
+      return copy(c, static_cast<const uint64_t*>(src), static_cast<uint64_t*>(dst));
   }
 }
 
 void fill_ref(void* dst, int64_t n, const void* value, int element) noexcept {
   switch (element) {
-    case 1: return fill<uint8_t>(dst, n, value);
-    case 2: return fill<uint16_t>(dst, n, value);
-    case 4: return fill<uint32_t>(dst, n, value);
-    default: return fill<uint64_t>(dst, n, value);
+    case 1:
+      return fill<uint8_t>(dst, n, value);
+    case 2:
+      return fill<uint16_t>(dst, n, value);
+    case 4:
+      return fill<uint32_t>(dst, n, value);
+    default:
+      return fill<uint64_t>(dst, n, value);
   }
 }
 

@@ -108,7 +108,8 @@ SECATEUR_INLINE void group_norm(const GroupNormArgs& a) {
     for (int64_t p = 0; p < per; ++p) {
       const int64_t c = g % a.groups * per + p, at = g * n + p * a.plane;
       const Vec scale = Vec::set1(m.inv_std * a.scale[c]), shift = Vec::set1(m.mean), bias = Vec::set1(a.bias[c]);
-      along(a.x + at, a.plane, [&](Vec v, int64_t i, int left, int) { put(fma(v - shift, scale, bias), a.y + at + i, left); });
+      along(a.x + at, a.plane,
+            [&](Vec v, int64_t i, int left, int) { put(fma(v - shift, scale, bias), a.y + at + i, left); });
     }
   };
   if (a.threads && a.batch * a.channels * a.plane > 50000) {

@@ -1,4 +1,5 @@
-// Normalisation with statistics of the input itself, fp32. y may be x; residual, mean and the like overlap nothing else.
+// Normalisation with statistics of the input itself, fp32. y may be x; residual, mean and the like overlap nothing
+// else.
 //
 //   layer:  per row of n:  v = x + residual;  y = scale (v - mean v) / sqrt(var v + eps) + bias
 //           rms: no mean is taken away and mean(v^2) stands for the variance. scale, bias: [n]
@@ -17,14 +18,14 @@ namespace secateur {
 
 struct LayerNormArgs {
   const float* x = nullptr;
-  const float* residual = nullptr;   // null: none
-  const float* scale = nullptr;      // null: 1
-  const float* bias = nullptr;       // null: 0
+  const float* residual = nullptr;  // null: none
+  const float* scale = nullptr;     // null: 1
+  const float* bias = nullptr;      // null: 0
   float* y = nullptr;
-  float* sum = nullptr;              // null, or where x + residual goes too
-  float* mean = nullptr;             // null, or [rows]
-  float* inv_std = nullptr;          // null, or [rows]
-  int64_t rows = 0, n = 0;           // n >= 1
+  float* sum = nullptr;      // null, or where x + residual goes too
+  float* mean = nullptr;     // null, or [rows]
+  float* inv_std = nullptr;  // null, or [rows]
+  int64_t rows = 0, n = 0;   // n >= 1
   float eps = 1e-5f;
   bool rms = false;
   Threads* threads = nullptr;

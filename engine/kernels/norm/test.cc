@@ -24,13 +24,17 @@ void exact(const std::vector<double>& v, double eps, bool rms, double& mean, dou
 }
 
 // Inputs are near `centre`, spread 1: rounding of the mean and of each difference is in units of centre + 4.
-double allowed(int64_t n, double centre, double scale) { return (8 + std::sqrt(double(n))) * (centre + 4) * std::fabs(scale) * 0x1p-24 + 1e-6; }
+double allowed(int64_t n, double centre, double scale) {
+  return (8 + std::sqrt(double(n))) * (centre + 4) * std::fabs(scale) * 0x1p-24 + 1e-6;
+}
 
 void layer(Isa isa, int64_t n, int options, Random& rng) {
   const int64_t rows = 1 + rng.below(20);
-  const bool residual = options & 1, scaled = options & 2, shifted = options & 4, rms = options & 8, extra = options & 16;
+  const bool residual = options & 1, scaled = options & 2, shifted = options & 4, rms = options & 8,
+             extra = options & 16;
   const double centre = options & 32 ? 50 : 0;
-  Guarded x(rows * n, 1), other(rows * n), scale(n), bias(n), y(rows * n, 2, 7.0f), total(rows * n, 0, 7.0f), mean(rows), inv(rows);
+  Guarded x(rows * n, 1), other(rows * n), scale(n), bias(n), y(rows * n, 2, 7.0f), total(rows * n, 0, 7.0f),
+      mean(rows), inv(rows);
   for (int64_t i = 0; i < rows * n; ++i) x[i] = rng.normal() + static_cast<float>(centre), other[i] = rng.normal();
   for (int64_t i = 0; i < n; ++i) scale[i] = rng.normal(), bias[i] = rng.normal();
   Threads pool(2);
@@ -54,9 +58,12 @@ void layer(Isa isa, int64_t n, int options, Random& rng) {
       ok &= std::fabs(y[r * n + i] - ((v[i] - m) * f + (shifted ? bias[i] : 0))) <= allowed(n, centre, f) * (1 + s);
       if (a.sum) ok &= total[r * n + i] == static_cast<float>(v[i]);
     }
-    if (extra) ok &= std::fabs(mean[r] - m) <= allowed(n, centre, 1) && std::fabs(inv[r] / s - 1) <= allowed(n, centre, 1) * (1 + s);
+    if (extra)
+      ok &= std::fabs(mean[r] - m) <= allowed(n, centre, 1) &&
+            std::fabs(inv[r] / s - 1) <= allowed(n, centre, 1) * (1 + s);
   }
-  testing::check(ok, std::string(isa_name(isa)) + " layer n " + std::to_string(n) + " options " + std::to_string(options));
+  testing::check(ok,
+                 std::string(isa_name(isa)) + " layer n " + std::to_string(n) + " options " + std::to_string(options));
 }
 
 void group(Isa isa, int64_t plane, int64_t groups, int64_t per, Random& rng) {

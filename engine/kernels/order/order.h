@@ -1,4 +1,5 @@
-// ArgMax, ArgMin and TopK along one axis, fp32: x viewed as [outer][axis][inner], contiguous. NaN counts as the largest.
+// ArgMax, ArgMin and TopK along one axis, fp32: x viewed as [outer][axis][inner], contiguous. NaN counts as the
+// largest.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +8,7 @@ namespace secateur {
 
 struct ArgArgs {
   const float* x = nullptr;
-  int64_t* y = nullptr;          // [outer][inner]
+  int64_t* y = nullptr;  // [outer][inner]
   int64_t outer = 1, axis = 1, inner = 1;
   bool smallest = false, last = false;  // last: of equal ones the last
 };
@@ -15,9 +16,9 @@ void arg_ref(const ArgArgs& args);
 
 struct TopKArgs {
   const float* x = nullptr;
-  float* values = nullptr;       // [outer][k][inner]
+  float* values = nullptr;  // [outer][k][inner]
   int64_t* indices = nullptr;
-  int64_t* scratch = nullptr;    // [axis]
+  int64_t* scratch = nullptr;  // [axis]
   int64_t outer = 1, axis = 1, inner = 1, k = 1;
   bool largest = true;
 };

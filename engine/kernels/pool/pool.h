@@ -3,7 +3,8 @@
 //   max:     y[p][i][j] = max over the window's cells inside the image (-inf when there is none)
 //   average: y[p][i][j] = sum over them / (count_include_pad ? cells inside the padded image : cells inside the image)
 //   window:  rows i*stride_h - pad_top + u*dilation_h, columns likewise
-//   global average: y[p] = mean of the plane: sums of its elements k, k + 32, ..., halved (0 + 16, 1 + 17, ...) until one is left
+//   global average: y[p] = mean of the plane: sums of its elements k, k + 32, ..., halved (0 + 16, 1 + 17, ...) until
+//   one is left
 //
 // All kernels give the same bits: a pool may stand between integer layers.
 //
@@ -22,7 +23,7 @@ inline constexpr int kGlobalSums = 32;
 struct PoolArgs {
   const float* x = nullptr;
   float* y = nullptr;
-  int64_t planes = 1;                    // images * channels
+  int64_t planes = 1;  // images * channels
   int in_h = 1, in_w = 1, out_h = 1, out_w = 1;
   int kernel_h = 1, kernel_w = 1, stride_h = 1, stride_w = 1;
   int pad_top = 0, pad_left = 0, pad_bottom = 0, pad_right = 0;
@@ -31,7 +32,7 @@ struct PoolArgs {
   Threads* threads = nullptr;
 };
 
-// One row of kernels.inc: the functions of one ISA.
+// The functions of one level.
 struct PoolKernels {
   Isa isa;
   void (*max)(const PoolArgs&);

@@ -14,7 +14,8 @@ void max_pool_ref(const PoolArgs& a) {
         float best = -std::numeric_limits<float>::infinity();
         for (int u = 0; u < a.kernel_h; ++u)
           for (int v = 0; v < a.kernel_w; ++v) {
-            const int r = i * a.stride_h - a.pad_top + u * a.dilation_h, q = j * a.stride_w - a.pad_left + v * a.dilation_w;
+            const int r = i * a.stride_h - a.pad_top + u * a.dilation_h,
+                      q = j * a.stride_w - a.pad_left + v * a.dilation_w;
             if (r < 0 || r >= a.in_h || q < 0 || q >= a.in_w) continue;
             best = std::max(best, a.x[(p * a.in_h + r) * a.in_w + q]);
           }
@@ -30,7 +31,8 @@ void average_pool_ref(const PoolArgs& a) {
         int inside = 0, padded = 0;
         for (int u = 0; u < a.kernel_h; ++u)
           for (int v = 0; v < a.kernel_w; ++v) {
-            const int r = i * a.stride_h - a.pad_top + u * a.dilation_h, q = j * a.stride_w - a.pad_left + v * a.dilation_w;
+            const int r = i * a.stride_h - a.pad_top + u * a.dilation_h,
+                      q = j * a.stride_w - a.pad_left + v * a.dilation_w;
             padded += r < a.in_h + a.pad_bottom && q < a.in_w + a.pad_right;
             if (r < 0 || r >= a.in_h || q < 0 || q >= a.in_w) continue;
             ++inside;

@@ -9,9 +9,9 @@
 namespace secateur {
 namespace {
 
+using testing::check;
 using testing::Guarded;
 using testing::Random;
-using testing::check;
 
 int64_t n_checks = 0;
 
@@ -33,12 +33,13 @@ void run_case(PoolArgs a, Kind kind, Random& rng) {
     const PoolKernels& k = pool_kernels(isa);
     (kind == kMaxKind ? k.max : kind == kAverageKind ? k.average : k.global_average)(a);
     char name[200];
-    std::snprintf(name, sizeof name, "%s kind %d in %dx%d out %dx%d kernel %dx%d stride %d,%d pad %d,%d dilation %d,%d", isa_name(isa),
-                  kind, a.in_h, a.in_w, a.out_h, a.out_w, a.kernel_h, a.kernel_w, a.stride_h, a.stride_w, a.pad_top, a.pad_left,
-                  a.dilation_h, a.dilation_w);
+    std::snprintf(name, sizeof name, "%s kind %d in %dx%d out %dx%d kernel %dx%d stride %d,%d pad %d,%d dilation %d,%d",
+                  isa_name(isa), kind, a.in_h, a.in_w, a.out_h, a.out_w, a.kernel_h, a.kernel_w, a.stride_h, a.stride_w,
+                  a.pad_top, a.pad_left, a.dilation_h, a.dilation_w);
     check(y.intact() && x.intact(), std::string(name) + ": wrote outside its buffers");
     if (first.empty()) first.assign(y.data(), y.data() + a.planes * out);
-    check(std::memcmp(first.data(), y.data(), first.size() * 4) == 0, std::string(name) + ": other bits than on the first ISA");
+    check(std::memcmp(first.data(), y.data(), first.size() * 4) == 0,
+          std::string(name) + ": other bits than on the first ISA");
     for (int64_t o = 0; o < a.planes * out; ++o) {
       const int64_t p = o / out;
       const int i = static_cast<int>(o % out / a.out_w), j = static_cast<int>(o % a.out_w);
@@ -53,7 +54,8 @@ void run_case(PoolArgs a, Kind kind, Random& rng) {
       } else {
         for (int u = 0; u < a.kernel_h; ++u)
           for (int v = 0; v < a.kernel_w; ++v) {
-            const int r = i * a.stride_h - a.pad_top + u * a.dilation_h, c = j * a.stride_w - a.pad_left + v * a.dilation_w;
+            const int r = i * a.stride_h - a.pad_top + u * a.dilation_h,
+                      c = j * a.stride_w - a.pad_left + v * a.dilation_w;
             padded += r < a.in_h + a.pad_bottom && c < a.in_w + a.pad_right;
             if (r < 0 || r >= a.in_h || c < 0 || c >= a.in_w) continue;
             ++inside;

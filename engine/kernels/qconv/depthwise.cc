@@ -13,14 +13,17 @@ int column_groups(const ConvShape& s) { return (s.kernel_w + 3) / 4; }
 }  // namespace
 
 bool qconv_depthwise_supports(const ConvShape& s, const QEpilogue& e) {
-  return s.groups == s.in_c && s.out_c == s.in_c && s.in_c > 1 && s.dilation_h == 1 && s.dilation_w == 1 && s.stride_w <= 2 &&
-         s.stride_h <= s.kernel_h && s.kernel_h <= 16 && s.kernel_w <= 16 &&
+  return s.groups == s.in_c && s.out_c == s.in_c && s.in_c > 1 && s.dilation_h == 1 && s.dilation_w == 1 &&
+         s.stride_w <= 2 && s.stride_h <= s.kernel_h && s.kernel_h <= 16 && s.kernel_w <= 16 &&
          (e.output == QOutput::kU8 || e.output == QOutput::kI32 || e.output == QOutput::kF32) && !e.residual && !e.gelu;
 }
 
 // Measured on Zen 4.
 double qconv_depthwise_cycles(const QConvKernel& kernel, const ConvShape& s, bool wide) {
-  const double product = kernel.isa == Isa::kVnni ? 1 : kernel.isa == Isa::kAvx512 ? 4.4 : kernel.isa == Isa::kAvx2 ? 2.4 : 16;
+  const double product = kernel.isa == Isa::kVnni     ? 1
+                         : kernel.isa == Isa::kAvx512 ? 4.4
+                         : kernel.isa == Isa::kAvx2   ? 2.4
+                                                      : 16;
   const double vectors = double(s.conv_h()) * ((s.conv_w() + kernel.lanes - 1) / kernel.lanes);
   // Weights of several bytes: more products, and loops whose length is not known.
   const double parts = wide && kernel.weight_words == 1 ? 2.5 : 1;
@@ -28,8 +31,8 @@ double qconv_depthwise_cycles(const QConvKernel& kernel, const ConvShape& s, boo
   return 300 + double(quads(s.in_c)) * (vectors * (row + (kernel.isa == Isa::kPortable ? 250 : 12)) + 20);
 }
 
-std::unique_ptr<PackedQConv> qconv_depthwise_pack(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QWeights& w,
-                                                  const Tile&) {
+std::unique_ptr<PackedQConv> qconv_depthwise_pack(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e,
+                                                  const QWeights& w, const Tile&) {
   auto p = std::make_unique<PackedPanel>();
   p->begin(kernel, s, e, w);
   const int words = kernel.weight_words, groups = column_groups(s);
@@ -47,7 +50,8 @@ std::unique_ptr<PackedQConv> qconv_depthwise_pack(const QConvKernel& kernel, con
         for (int g = 0; g < groups; ++g) {
           int16_t four[4] = {};
           for (int k = 0; k < 4 && 4 * g + k < s.kernel_w; ++k)
-            four[k] = static_cast<int16_t>(weight_part(bytes, w.at((int64_t{c} * s.kernel_h + u) * s.kernel_w + 4 * g + k), part));
+            four[k] = static_cast<int16_t>(
+                weight_part(bytes, w.at((int64_t{c} * s.kernel_h + u) * s.kernel_w + 4 * g + k), part));
           int32_t packed[2];
           put_weights(words, four, packed);
           int32_t* to = p->weights.as<int32_t>() + part * count;

@@ -1,8 +1,8 @@
 // A kernel of its own for every channel, written once for all ISAs. Include after exactly one simd/int8_*.h.
 //
 // Four neighbours of a pixel, k = 0..3, are turned into words of one channel each: their product with four columns of
-// that channel's kernel row is one instruction, and its lanes stand as the bytes of the result do. A row of the image is
-// turned once for all rows of the result that it belongs to.
+// that channel's kernel row is one instruction, and its lanes stand as the bytes of the result do. A row of the image
+// is turned once for all rows of the result that it belongs to.
 #pragma once
 
 #include "kernels/qconv/panel.h"
@@ -12,12 +12,17 @@ namespace {
 
 constexpr int kDepthRows = Q::kLanes == 16 ? 4 : 1;  // of the result at a time: 16 registers of sums
 
-enum class Reach { kWhole, kPart, kEven, kPartEven };  // all lanes inside the image or some; of every word or every second
-constexpr int kMaxGroups = 4;               // of four columns of a kernel
+enum class Reach {
+  kWhole,
+  kPart,
+  kEven,
+  kPartEven
+};                             // all lanes inside the image or some; of every word or every second
+constexpr int kMaxGroups = 4;  // of four columns of a kernel
 
 // Where the words of a kernel column lie for one vector of results: the same lanes in every row.
 struct Column {
-  int64_t at;              // word of the image row
+  int64_t at;  // word of the image row
   Q::Mask part;
   Q::Even even;
 };
@@ -67,15 +72,16 @@ SECATEUR_NOINLINE void store_channels(const QConvView& v, Q* sums, int quad, int
   }
 }
 
-// One vector of columns of a quad's result, `count` of them stored. kRows, kStride: kernel_h and stride_h, or 0. kPlanes: not
-// bytes.
+// One vector of columns of a quad's result, `count` of them stored. kRows, kStride: kernel_h and stride_h, or 0.
+// kPlanes: not bytes.
 template <int kRows, int kStride, Reach kReach, bool kPlanes>
-void depthwise_columns(const QConvView& v, const int32_t* x, void* all, int quad, int column, const int32_t* weights, Q bias, Q scale,
-                       const Columns& columns, int count) {
+void depthwise_columns(const QConvView& v, const int32_t* x, void* all, int quad, int column, const int32_t* weights,
+                       Q bias, Q scale, const Columns& columns, int count) {
   const Q zero = Q::set1(v.x_zero);
   const int kernel_h = kRows ? kRows : v.kernel_h, stride = kRows ? kStride : v.stride_h;
   const int groups = kRows ? 1 : (v.kernel_w + 3) / 4, n_rows = (kDepthRows - 1) * stride + kernel_h;
-  const int y_zero = v.zero, lo = v.lo, hi = v.hi, rows = v.rows, in_h = v.in_h, last_columns = v.kernel_w - 4 * (groups - 1);
+  const int y_zero = v.zero, lo = v.lo, hi = v.hi, rows = v.rows, in_h = v.in_h,
+            last_columns = v.kernel_w - 4 * (groups - 1);
   const int n_parts = kRows ? 1 : v.n_parts;
   int32_t* y = static_cast<int32_t*>(all) + quad * v.out_plane + column;
   for (int row0 = 0; row0 < rows; row0 += kDepthRows, y += int64_t{kDepthRows} * v.cols) {
@@ -95,7 +101,8 @@ void depthwise_columns(const QConvView& v, const int32_t* x, void* all, int quad
           const int32_t* line = x + int64_t{at} * v.in_w;
           // Weights of columns that a kernel has not are zero: any word will do.
           const Q t0 = load<kReach>(c[0], zero, line), t1 = n_columns > 1 ? load<kReach>(c[1], zero, line) : t0;
-          const Q t2 = n_columns > 2 ? load<kReach>(c[2], zero, line) : t0, t3 = n_columns > 3 ? load<kReach>(c[3], zero, line) : t0;
+          const Q t2 = n_columns > 2 ? load<kReach>(c[2], zero, line) : t0,
+                  t3 = n_columns > 3 ? load<kReach>(c[3], zero, line) : t0;
           interleave(t0, t1, t2, t3, turned);
         }
         const X e0 = expand(turned[0]), e1 = expand(turned[1]), e2 = expand(turned[2]), e3 = expand(turned[3]);
@@ -139,7 +146,8 @@ void depthwise_columns(const QConvView& v, const int32_t* x, void* all, int quad
   }
 }
 
-using DepthwiseFn = void (*)(const QConvView&, const int32_t*, void*, int, int, const int32_t*, Q, Q, const Columns&, int);
+using DepthwiseFn = void (*)(const QConvView&, const int32_t*, void*, int, int, const int32_t*, Q, Q, const Columns&,
+                             int);
 
 template <int kRows, int kStride, bool kPlanes>
 DepthwiseFn depthwise_function(Reach reach) {
@@ -161,7 +169,8 @@ inline void depthwise_task(const QConvView& v, const QConvTask& t) {
   for (int j = 0; j < v.cols; j += Q::kLanes) {
     const int count = v.cols - j < Q::kLanes ? v.cols - j : Q::kLanes;
     const Columns columns = columns_of(v, j);
-    const DepthwiseFn fn = v.output == kQU8 ? depthwise_function<false>(v, columns.reach) : depthwise_function<true>(v, columns.reach);
+    const DepthwiseFn fn =
+        v.output == kQU8 ? depthwise_function<false>(v, columns.reach) : depthwise_function<true>(v, columns.reach);
     for (int quad = t.quad_begin; quad < t.quad_end; ++quad) {
       const int32_t* weights = v.weights + int64_t{quad} * v.kernel_h * ((v.kernel_w + 3) / 4) * 4 * kWeightWords;
       fn(v, reinterpret_cast<const int32_t*>(t.x) + quad * v.in_plane, t.y, quad, j, weights,

@@ -19,7 +19,8 @@ SECATEUR_INLINE void fill_column(Q zero, int first, int last, int rows, int pitc
 
 // Several rows a vector and the image as wide as the plane: the rows of the plane are one run of the image's words, of
 // which some columns, zeros of `inside`, are zero points. Row r of the plane is word at + r * pitch of x.
-SECATEUR_INLINE void fill_narrow(Q zero, Q inside, const QPlane& p, int first, int last, int rows, int pitch, const int32_t* x, int64_t at, int32_t* to) {
+SECATEUR_INLINE void fill_narrow(Q zero, Q inside, const QPlane& p, int first, int last, int rows, int pitch,
+                                 const int32_t* x, int64_t at, int32_t* to) {
   const int per = Q::kLanes / pitch;
   const auto edge = Q::mask(p.begin, p.end);
   for (int r = 0; r < rows; at += pitch, to += pitch, ++r) {
@@ -68,12 +69,14 @@ inline void fill_panel(const QConvView& v, const QChunk& chunk, const uint8_t* x
           fill_column(zero, first, last, rows, pitch, to, [&](int r) { return Q::load_even(line + r * step); });
         } else if (v.stride_w == 2) {
           const auto even = Q::even(lo, hi);
-          fill_column(zero, first, last, rows, pitch, to, [&](int r) { return Q::load_even_or(zero, even, line + r * step); });
+          fill_column(zero, first, last, rows, pitch, to,
+                      [&](int r) { return Q::load_even_or(zero, even, line + r * step); });
         } else if (hi - lo == kLanes) {
           fill_column(zero, first, last, rows, pitch, to, [&](int r) { return Q::load(line + r * step); });
         } else {
           const auto mask = Q::mask(lo, hi);
-          fill_column(zero, first, last, rows, pitch, to, [&](int r) { return Q::load_or(zero, mask, line + r * step); });
+          fill_column(zero, first, last, rows, pitch, to,
+                      [&](int r) { return Q::load_or(zero, mask, line + r * step); });
         }
       }
     } else {

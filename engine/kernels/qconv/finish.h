@@ -29,14 +29,16 @@ struct Sums {
 
 struct Target {
   const QConvTask& t;
-  int64_t tile_at;         // first pixel of the tile in an output plane
-  int32_t limit;           // pixels of the tile that exist
+  int64_t tile_at;  // first pixel of the tile in an output plane
+  int32_t limit;    // pixels of the tile that exist
 };
 
 SECATEUR_INLINE int stored(const QSpan& s, int32_t limit) { return s.at + s.count <= limit ? s.count : limit - s.at; }
 
 // Nearly all vectors are whole; masked moves are slower and masks take time to make.
-SECATEUR_INLINE Q take(const int32_t* p, int count) { return count == Q::kLanes ? Q::load(p) : Q::load_or(Q::zero(), Q::mask(0, count), p); }
+SECATEUR_INLINE Q take(const int32_t* p, int count) {
+  return count == Q::kLanes ? Q::load(p) : Q::load_or(Q::zero(), Q::mask(0, count), p);
+}
 SECATEUR_INLINE void put(Q q, int32_t* p, int count) {
   if (count == Q::kLanes) {
     q.store(p);
@@ -55,7 +57,8 @@ union Ends {
 };
 
 // Sums as they are, or floats made of them.
-SECATEUR_NOINLINE void finish_words(const QConvView& v, const Target& to, int o, int vector, int n, const int32_t* sums) {
+SECATEUR_NOINLINE void finish_words(const QConvView& v, const Target& to, int o, int vector, int n,
+                                    const int32_t* sums) {
   if (o >= v.out_c) return;
   int32_t* y = static_cast<int32_t*>(to.t.y) + o * v.out_plane + to.tile_at;
   for (int p = 0; p < n; ++p) {
@@ -89,7 +92,8 @@ SECATEUR_NOINLINE void finish_sum(const QConvView& v, const Target& to, int quad
 }
 
 // The four channels of a quad with their GELU.
-SECATEUR_NOINLINE void finish_gelu(const QConvView& v, const Target& to, int quad, int vector, int n, const Ends& ends) {
+SECATEUR_NOINLINE void finish_gelu(const QConvView& v, const Target& to, int quad, int vector, int n,
+                                   const Ends& ends) {
   int32_t* y = static_cast<int32_t*>(to.t.y) + quad * v.out_plane + to.tile_at;
   const float* scale = v.scale + 4 * quad;
   const float* offset = v.offset + 4 * quad;
@@ -100,7 +104,8 @@ SECATEUR_NOINLINE void finish_gelu(const QConvView& v, const Target& to, int qua
     const QSpan &a = v.spans[vector + p], &b = v.spans[vector + second];
     H h[4];
     for (int k = 0; k < 4; ++k)
-      h[k] = narrow_words(gelu(Q::load(ends.sums[k] + at), scale[k], offset[k], inverse), gelu(Q::load(ends.sums[k] + next), scale[k], offset[k], inverse));
+      h[k] = narrow_words(gelu(Q::load(ends.sums[k] + at), scale[k], offset[k], inverse),
+                          gelu(Q::load(ends.sums[k] + next), scale[k], offset[k], inverse));
     Q first, other;
     quads(h[0], h[1], h[2], h[3], zero, lo, hi, &first, &other);
     put(first, y + a.at, stored(a, to.limit));
@@ -110,7 +115,8 @@ SECATEUR_NOINLINE void finish_gelu(const QConvView& v, const Target& to, int qua
 
 // Channel `o`, the k-th of its quad: into `ends`, or words straight into y.
 template <int P>
-SECATEUR_INLINE void finish_channel(const QConvView& v, const Target& to, int o, int vector, const Sums<P>& s, Ends& ends, int k) {
+SECATEUR_INLINE void finish_channel(const QConvView& v, const Target& to, int o, int vector, const Sums<P>& s,
+                                    Ends& ends, int k) {
   if (v.simple) {
     int16_t* half = ends.half[k];
     SECATEUR_UNROLL
@@ -129,7 +135,8 @@ SECATEUR_INLINE void finish_channel(const QConvView& v, const Target& to, int o,
 }
 
 // Rows of features, once their group of channels is whole or the task ends.
-SECATEUR_NOINLINE void finish_rows(const QConvView& v, const Target& to, int quad, int vector, int n, const Ends& ends) {
+SECATEUR_NOINLINE void finish_rows(const QConvView& v, const Target& to, int quad, int vector, int n,
+                                   const Ends& ends) {
   const int group = 4 * quad / kGroup * kGroup;
   if (4 * quad + 4 != group + kGroup && quad + 1 != to.t.quad_end) return;
   const int begin = group < 4 * to.t.quad_begin ? 4 * to.t.quad_begin - group : 0;
@@ -140,7 +147,8 @@ SECATEUR_NOINLINE void finish_rows(const QConvView& v, const Target& to, int qua
     const int count = stored(span, to.limit), at = p * Q::kLanes;
     float* row = y + int64_t{span.at} * v.out_c;
     if (end - begin == kGroup && count == Q::kLanes) {
-      for (int c = 0; c < kGroup; c += Q::kLanes) store_turned(ends.rows[c] + at, kMaxBlock * Q::kLanes, row + c, v.out_c);
+      for (int c = 0; c < kGroup; c += Q::kLanes)
+        store_turned(ends.rows[c] + at, kMaxBlock * Q::kLanes, row + c, v.out_c);
     } else {
       for (int j = 0; j < count; ++j)
         for (int c = begin; c < end; ++c) row[int64_t{j} * v.out_c + c] = ends.rows[c][at + j];
@@ -149,7 +157,8 @@ SECATEUR_NOINLINE void finish_rows(const QConvView& v, const Target& to, int qua
 }
 
 // The four channels of a quad over n vectors, joined and stored.
-SECATEUR_NOINLINE void finish_quad(const QConvView& v, const Target& to, int quad, int vector, int n, const Ends& ends) {
+SECATEUR_NOINLINE void finish_quad(const QConvView& v, const Target& to, int quad, int vector, int n,
+                                   const Ends& ends) {
   if (!v.simple) {
     if (v.residual) return finish_sum(v, to, quad, vector, n, ends);
     if (v.gelu) return finish_gelu(v, to, quad, vector, n, ends);
@@ -162,7 +171,8 @@ SECATEUR_NOINLINE void finish_quad(const QConvView& v, const Target& to, int qua
   for (int p = 0; p < n; p += 2) {
     const int at = p * Q::kLanes;
     Q a, b;
-    quads(H::load(half[0] + at), H::load(half[1] + at), H::load(half[2] + at), H::load(half[3] + at), zero, lo, hi, &a, &b);
+    quads(H::load(half[0] + at), H::load(half[1] + at), H::load(half[2] + at), H::load(half[3] + at), zero, lo, hi, &a,
+          &b);
     const QSpan& span = v.spans[vector + p];
     put(a, y + span.at, stored(span, to.limit));
     if (p + 1 < n) {

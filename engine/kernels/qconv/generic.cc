@@ -45,8 +45,8 @@ struct Piece {
   const QConvView& v;
   const Target& to;
   int chunk, vector;
-  const uint8_t* panel;    // of the first vector
-  int32_t* partial;        // null with one chunk
+  const uint8_t* panel;  // of the first vector
+  int32_t* partial;      // null with one chunk
 };
 
 template <int P>
@@ -81,7 +81,8 @@ void sparse_block(const Piece& c) {
 // One vector of pixels for the weights of four outputs.
 template <int P>
 SECATEUR_INLINE void multiply(const uint8_t* x, const int32_t* w, Sums<P> (&s)[4]) {
-  const W w0 = W::load(w), w1 = W::load(w + kWeightWords), w2 = W::load(w + 2 * kWeightWords), w3 = W::load(w + 3 * kWeightWords);
+  const W w0 = W::load(w), w1 = W::load(w + kWeightWords), w2 = W::load(w + 2 * kWeightWords),
+          w3 = W::load(w + 3 * kWeightWords);
   SECATEUR_UNROLL
   for (int p = 0; p < P; ++p) {
     const X e = expand(Q::load(x + p * 4 * Q::kLanes));
@@ -129,7 +130,7 @@ void dense_block(const Piece& c) {
   const QChunk& chunk = v.chunks[c.chunk];
   const int n_taps = chunk.tap_end - chunk.tap_begin;
   const int32_t* taps = v.taps + chunk.tap_begin;
-  each_quad<P>(c, [&](int quad, Sums<P> (&s)[4]) {
+  each_quad<P>(c, [&](int quad, Sums<P>(&s)[4]) {
     const int32_t* w = v.weights + chunk.weight_begin + int64_t{quad} * n_taps * 4 * kWeightWords;
     for (int t = 0; t < n_taps; ++t, w += 4 * kWeightWords) multiply<P>(c.panel + static_cast<uint32_t>(taps[t]), w, s);
   });
@@ -141,9 +142,10 @@ void quad_block(const Piece& c) {
   const QConvView& v = c.v;
   constexpr int kEntry = 1 + 4 * kWeightWords;
   const int64_t* begin = v.row_begin + int64_t{c.chunk} * ((v.out_c + 3) / 4 + 1);
-  each_quad<P>(c, [&](int quad, Sums<P> (&s)[4]) {
+  each_quad<P>(c, [&](int quad, Sums<P>(&s)[4]) {
     const int32_t* end = v.entries + begin[quad + 1];
-    for (const int32_t* e = v.entries + begin[quad]; e < end; e += kEntry) multiply<P>(c.panel + static_cast<uint32_t>(e[0]), e + 1, s);
+    for (const int32_t* e = v.entries + begin[quad]; e < end; e += kEntry)
+      multiply<P>(c.panel + static_cast<uint32_t>(e[0]), e + 1, s);
   });
 }
 

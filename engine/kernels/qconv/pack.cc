@@ -60,9 +60,10 @@ class Layout {
   int64_t quad_words_ = 0;
 };
 
-// The block of output o, input quad q, tap (u, v) (that part of its weights); false when all zero. Channels of other groups are
-// zero.
-bool block_at(const ConvShape& s, const QWeights& w, int o, int quad, int u, int v, int16_t out[4], bool bytes = false, int part = 0) {
+// The block of output o, input quad q, tap (u, v) (that part of its weights); false when all zero. Channels of other
+// groups are zero.
+bool block_at(const ConvShape& s, const QWeights& w, int o, int quad, int u, int v, int16_t out[4], bool bytes = false,
+              int part = 0) {
   const int group_in = s.in_c / s.groups, first = o / (s.out_c / s.groups) * group_in;
   bool any = false;
   for (int k = 0; k < 4; ++k) {
@@ -84,7 +85,8 @@ std::pair<int, int> quads_of(const ConvShape& s, int o) {
 // Entries of `rows` outputs: 1 or 4.
 void pack_sparse(PackedPanel& p, const QTiling& t, const Layout& layout, const QWeights& w, int rows) {
   const ConvShape& s = p.shape;
-  const int weight_words = p.kernel->weight_words, words = 1 + rows * weight_words, out = static_cast<int>(4 * quads(s.out_c));
+  const int weight_words = p.kernel->weight_words, words = 1 + rows * weight_words,
+            out = static_cast<int>(4 * quads(s.out_c));
   const int in_quads = static_cast<int>(quads(s.in_c));
   std::vector<int32_t> entries;
   std::vector<char> used(static_cast<size_t>(layout.n_planes()) * static_cast<size_t>(in_quads), 0);
@@ -165,14 +167,16 @@ void pack_dense(PackedPanel& p, const QTiling& t, const Layout& layout, const QW
 
 }  // namespace
 
-// Windows of a size that makes sense: planning walks kernel rows times strides. And a row of planes, one per tap, of the
-// fewest quads that plan_qconv() takes at once: a panel is at most 256 MiB.
+// Windows of a size that makes sense: planning walks kernel rows times strides. And a row of planes, one per tap, of
+// the fewest quads that plan_qconv() takes at once: a panel is at most 256 MiB.
 bool qconv_sparse_supports(const ConvShape& s, const QEpilogue&) {
   const double taps = double(s.kernel_h) * s.kernel_w;
   return taps <= 4096 && double(s.kernel_h) * std::min(s.kernel_h, s.stride_h) <= 0x1p14 &&
          taps * (s.conv_w() + 64.0) * std::ceil(double(quads(s.in_c)) / 64) < 0x1p26;
 }
-bool qconv_dense_supports(const ConvShape& s, const QEpilogue& e) { return s.groups == 1 && qconv_sparse_supports(s, e); }
+bool qconv_dense_supports(const ConvShape& s, const QEpilogue& e) {
+  return s.groups == 1 && qconv_sparse_supports(s, e);
+}
 
 QDensity measure_density(const ConvShape& s, const QEpilogue& e, const QWeights& w) {
   QDensity d;
@@ -193,7 +197,9 @@ QDensity measure_density(const ConvShape& s, const QEpilogue& e, const QWeights&
     if (w.bias) reach += std::abs(double(w.bias[o]));
     if (e.output == QOutput::kU8 && !(reach * double(w.scale[o]) < 0x1p30 && w.scale[o] >= 0)) d.bounded = false;
     // |gelu(v)| <= |v|
-    if (e.gelu && !((reach * double(w.scale[o]) + (w.offset ? std::abs(double(w.offset[o])) : 0.0)) * double(e.inverse) < 0x1p30)) d.bounded = false;
+    if (e.gelu &&
+        !((reach * double(w.scale[o]) + (w.offset ? std::abs(double(w.offset[o])) : 0.0)) * double(e.inverse) < 0x1p30))
+      d.bounded = false;
   }
   const int parts = d.wide ? kMostParts : 1;
   for (int o = 0; o < s.out_c; ++o) {
@@ -253,8 +259,8 @@ void PackedPanel::begin(const QConvKernel& k, const ConvShape& s, const QEpilogu
   v.sum_zero = e.sum_zero, v.sum_lo = e.sum_lo, v.sum_hi = e.sum_hi;
 }
 
-std::unique_ptr<PackedQConv> qconv_panel_pack(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QWeights& w,
-                                              const Tile& tile) {
+std::unique_ptr<PackedQConv> qconv_panel_pack(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e,
+                                              const QWeights& w, const Tile& tile) {
   auto p = std::make_unique<PackedPanel>();
   const QTiling t = plan_qconv(kernel, s, e, measure_density(s, e, w), tile);
   const Layout layout(s, t);
@@ -286,10 +292,12 @@ std::unique_ptr<PackedQConv> qconv_panel_pack(const QConvKernel& kernel, const C
   v.rows = t.rows, v.cols = t.cols;
   v.out_plane = int64_t{t.rows} * t.cols;
   v.planes = p->planes.data();
-  if (2 * t.pitch <= kernel.lanes && kernel.lanes % t.pitch == 0 && s.stride_h == 1 && s.stride_w == 1 && t.in_w == t.pitch) {
+  if (2 * t.pitch <= kernel.lanes && kernel.lanes % t.pitch == 0 && s.stride_h == 1 && s.stride_w == 1 &&
+      t.in_w == t.pitch) {
     for (int i = 0; i < s.kernel_w; ++i) {
       const QPlane plane = layout.make(0, 0, i);
-      for (int k = 0; k < kernel.lanes; ++k) p->narrow.push_back(k % t.pitch >= plane.begin && k % t.pitch < plane.end ? -1 : 0);
+      for (int k = 0; k < kernel.lanes; ++k)
+        p->narrow.push_back(k % t.pitch >= plane.begin && k % t.pitch < plane.end ? -1 : 0);
     }
     v.narrow = p->narrow.data();
   }
@@ -303,10 +311,15 @@ std::unique_ptr<PackedQConv> qconv_panel_pack(const QConvKernel& kernel, const C
   const int64_t partial = t.n_chunks > 1 ? int64_t{t.n_vectors} * kernel.lanes * static_cast<int64_t>(out) : 0;
   p->scratch_bytes_per_thread = align_up(static_cast<size_t>(v.partial_at + partial + 16) * 4);
   p->share_dynamic();
-  p->packed_bytes = p->weights.size() + p->planes.size() * sizeof(QPlane) + p->taps.size() * 4 + p->row_begin.size() * 8 + out * 12;
+  p->packed_bytes =
+      p->weights.size() + p->planes.size() * sizeof(QPlane) + p->taps.size() * 4 + p->row_begin.size() * 8 + out * 12;
   char text[120];
-  std::snprintf(text, sizeof text, "%d tile%s of %dx%d%s, %d chunk%s, %d vectors", t.n_tiles, t.n_tiles > 1 ? "s" : "", t.tile_rows,
-                t.pitch, t.direct ? " in place" : t.own ? ", a plane per tap" : "", t.n_chunks, t.n_chunks > 1 ? "s" : "", t.block);
+  std::snprintf(text, sizeof text, "%d tile%s of %dx%d%s, %d chunk%s, %d vectors", t.n_tiles, t.n_tiles > 1 ? "s" : "",
+                t.tile_rows, t.pitch,
+                t.direct ? " in place"
+                : t.own  ? ", a plane per tap"
+                         : "",
+                t.n_chunks, t.n_chunks > 1 ? "s" : "", t.block);
   p->note = text;
   return p;
 }
@@ -320,7 +333,8 @@ namespace {
 // The view with the zero point and scale of this call; what they change lies in the shared scratch.
 QConvView dynamic_view(const PackedPanel& p, const QConvArgs& args, int threads) {
   QConvView v = p.view;
-  auto* bias = reinterpret_cast<int32_t*>(static_cast<uint8_t*>(args.scratch) + p.scratch_bytes_per_thread * static_cast<size_t>(threads));
+  auto* bias = reinterpret_cast<int32_t*>(static_cast<uint8_t*>(args.scratch) +
+                                          p.scratch_bytes_per_thread * static_cast<size_t>(threads));
   auto* scale = reinterpret_cast<float*>(reinterpret_cast<uint8_t*>(bias) + align_up(p.bias.size() * 4));
   for (size_t o = 0; o < p.bias.size(); ++o) {
     const uint32_t sum = o < p.sums.size() ? static_cast<uint32_t>(p.sums[o]) : 0;
@@ -346,7 +360,8 @@ void qconv_panel_run(const PackedQConv& packed, const QConvArgs& args) {
   // Split the output channels too while whole tiles would leave threads idle; each part fills its own panel.
   int64_t split = 1;
   if (parallel)
-    while (2 * split <= out_quads && split < 8 && tiles * split < 4 * threads && tiles * split % threads != 0) split *= 2;
+    while (2 * split <= out_quads && split < 8 && tiles * split < 4 * threads && tiles * split % threads != 0)
+      split *= 2;
   const auto task = [&](int64_t index, int worker) {
     const int64_t tile = index / split, part = index % split, image = tile / v.n_tiles;
     QConvTask t;
@@ -356,7 +371,8 @@ void qconv_panel_run(const PackedQConv& packed, const QConvArgs& args) {
     t.tile = static_cast<int32_t>(tile % v.n_tiles);
     t.quad_begin = static_cast<int32_t>(out_quads * part / split);
     t.quad_end = static_cast<int32_t>(out_quads * (part + 1) / split);
-    t.scratch = reinterpret_cast<int32_t*>(static_cast<uint8_t*>(args.scratch) + worker * static_cast<int64_t>(p.scratch_bytes_per_thread));
+    t.scratch = reinterpret_cast<int32_t*>(static_cast<uint8_t*>(args.scratch) +
+                                           worker * static_cast<int64_t>(p.scratch_bytes_per_thread));
     t.direct = p.direct;
     p.kernel->task(v, t);
   };

@@ -17,12 +17,12 @@ struct PackedPanel final : PackedQConv {
   std::vector<QSpan> spans;
   std::vector<int32_t> bias, taps;
   std::vector<float> scale, offset;
-  std::vector<int32_t> sums;   // of an output's weights; dynamic only
+  std::vector<int32_t> sums;  // of an output's weights; dynamic only
   std::vector<QPlane> planes;
   std::vector<int32_t> narrow;
   std::vector<QChunk> chunks;
   std::vector<int64_t> row_begin;
-  Buffer weights;          // dense: words; sparse: entries
+  Buffer weights;  // dense: words; sparse: entries
 
   // What every kernel needs: sizes, bias with the zero point of x folded in, the epilogue.
   void begin(const QConvKernel& k, const ConvShape& s, const QEpilogue& e, const QWeights& w);

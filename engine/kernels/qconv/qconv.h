@@ -12,11 +12,11 @@
 //
 // Layout "quads": x, y and r are u8 [batch][ceil(C / 4)][H][W][4]: one 32-bit word holds four channels of a pixel.
 // Channels beyond C have any value in x and the zero point in y. Weights are s8 [O][C/G][kernel_h][kernel_w].
-// Results may instead be stored as int32 (acc) or float32 (float(acc) * scale[o] + offset[o]), plain [batch][O][H][W] or as rows
-// of features [batch][H][W][O].
+// Results may instead be stored as int32 (acc) or float32 (float(acc) * scale[o] + offset[o]), plain [batch][O][H][W]
+// or as rows of features [batch][H][W][O].
 //
-// Weights may be wider than s8, -255 to 255: those of u8 less their zero point. Kernels whose products take bytes split such a
-// weight into up to three, each a block of its own; few blocks need it where a zero point is near the middle.
+// Weights may be wider than s8, -255 to 255: those of u8 less their zero point. Kernels whose products take bytes split
+// such a weight into up to three, each a block of its own; few blocks need it where a zero point is near the middle.
 //
 // Dynamic quantization: the zero point of x and a factor of all scales may come with the call (QEpilogue::dynamic).
 //
@@ -38,22 +38,22 @@ enum class QOutput { kU8, kI32, kI32Rows, kF32Rows, kF32 };
 
 struct QEpilogue {
   QOutput output = QOutput::kU8;
-  uint8_t zero = 0, lo = 0, hi = 255;        // of q; lo and hi carry Relu and Clip
-  bool residual = false;                     // kU8 only
-  float a = 1, b = 1;                        // scale of q / scale of y, scale of r / scale of y
+  uint8_t zero = 0, lo = 0, hi = 255;  // of q; lo and hi carry Relu and Clip
+  bool residual = false;               // kU8 only
+  float a = 1, b = 1;                  // scale of q / scale of y, scale of r / scale of y
   uint8_t r_zero = 0, sum_zero = 0, sum_lo = 0, sum_hi = 255;
-  bool gelu = false;                         // kU8 only, no residual
-  float inverse = 1;                         // 1 / scale of y
-  bool dynamic = false;                      // not kU8: x_zero and x_scale of QConvArgs count, the weights' x_zero is 0
+  bool gelu = false;     // kU8 only, no residual
+  float inverse = 1;     // 1 / scale of y
+  bool dynamic = false;  // not kU8: x_zero and x_scale of QConvArgs count, the weights' x_zero is 0
 };
 
 struct QWeights {
-  const int8_t* w = nullptr;                 // this or `wide`
-  const int32_t* bias = nullptr;             // [O] or null
-  const float* scale = nullptr;              // [O]; unused by int32 results, may then be null
+  const int8_t* w = nullptr;      // this or `wide`
+  const int32_t* bias = nullptr;  // [O] or null
+  const float* scale = nullptr;   // [O]; unused by int32 results, may then be null
   uint8_t x_zero = 0;
-  const float* offset = nullptr;             // [O] or null; of float32 results and of a GELU
-  const int16_t* wide = nullptr;             // -255 to 255
+  const float* offset = nullptr;  // [O] or null; of float32 results and of a GELU
+  const int16_t* wide = nullptr;  // -255 to 255
 
   int at(int64_t i) const { return wide ? wide[i] : w[i]; }
 };
@@ -73,19 +73,21 @@ class PackedQConv {
   QEpilogue epilogue;
   size_t packed_bytes = 0;
   size_t scratch_bytes_per_thread = 0;
-  size_t scratch_bytes_shared = 0;           // behind those of all threads
-  size_t scratch_bytes(int threads) const { return scratch_bytes_per_thread * static_cast<size_t>(threads) + scratch_bytes_shared; }
-  std::string note;                          // tile chosen, for explain()
+  size_t scratch_bytes_shared = 0;  // behind those of all threads
+  size_t scratch_bytes(int threads) const {
+    return scratch_bytes_per_thread * static_cast<size_t>(threads) + scratch_bytes_shared;
+  }
+  std::string note;  // tile chosen, for explain()
 };
 
 struct QConvArgs {
   const uint8_t* x = nullptr;
   void* y = nullptr;
-  const uint8_t* residual = nullptr;         // iff epilogue.residual
+  const uint8_t* residual = nullptr;  // iff epilogue.residual
   int64_t batch = 1;
-  void* scratch = nullptr;                   // scratch_bytes(threads->size()), 64-byte aligned
-  uint8_t x_zero = 0;                        // iff epilogue.dynamic
-  float x_scale = 1;                         // same; scale[o] counts as x_scale * scale[o]
+  void* scratch = nullptr;  // scratch_bytes(threads->size()), 64-byte aligned
+  uint8_t x_zero = 0;       // iff epilogue.dynamic
+  float x_scale = 1;        // same; scale[o] counts as x_scale * scale[o]
   Threads* threads = nullptr;
 };
 
@@ -97,11 +99,12 @@ struct QConvKernel {
   const char* name;
   Isa isa;
   QConvFamily family;
-  int lanes;                                 // pixels per vector
-  int max_block;                             // vectors of sums held in registers per output channel
-  int weight_words;                          // 1: four s8; 2: s16 pairs (w0, w2), (w1, w3), for multiply-add of 16 bits
+  int lanes;         // pixels per vector
+  int max_block;     // vectors of sums held in registers per output channel
+  int weight_words;  // 1: four s8; 2: s16 pairs (w0, w2), (w1, w3), for multiply-add of 16 bits
   bool (*supports)(const ConvShape&, const QEpilogue&);
-  std::unique_ptr<PackedQConv> (*pack)(const QConvKernel&, const ConvShape&, const QEpilogue&, const QWeights&, const Tile&);
+  std::unique_ptr<PackedQConv> (*pack)(const QConvKernel&, const ConvShape&, const QEpilogue&, const QWeights&,
+                                       const Tile&);
   void (*run)(const PackedQConv&, const QConvArgs&);
   void (*task)(const QConvView&, const QConvTask&);
 };
@@ -112,12 +115,13 @@ const QConvKernel* find_qconv_kernel(Isa isa, QConvFamily family);
 // What a layer's weights look like to the kernels: 1x4 blocks are four input channels of one tap of one output, 4x4
 // blocks those of four outputs.
 struct QDensity {
-  int64_t weights = 0, nnz = 0;              // of the layer
-  int64_t blocks = 0, filled = 0;            // all 1x4 blocks; those with a nonzero
-  int64_t filled_quads = 0;                  // 4x4 blocks with a nonzero; 0 for grouped layers
-  int64_t filled_rows = 0;                   // 16x4 blocks with a nonzero, of layers with one pixel
-  bool wide = false;                         // a weight beyond s8; blocks above are then those of its bytes
-  // Every sum times its scale stays below 2^30, so that a conversion to int32 cannot overflow; wild scales go to the reference.
+  int64_t weights = 0, nnz = 0;    // of the layer
+  int64_t blocks = 0, filled = 0;  // all 1x4 blocks; those with a nonzero
+  int64_t filled_quads = 0;        // 4x4 blocks with a nonzero; 0 for grouped layers
+  int64_t filled_rows = 0;         // 16x4 blocks with a nonzero, of layers with one pixel
+  bool wide = false;               // a weight beyond s8; blocks above are then those of its bytes
+  // Every sum times its scale stays below 2^30, so that a conversion to int32 cannot overflow; wild scales go to the
+  // reference.
   bool bounded = true;
 
   double density() const { return weights ? double(nnz) / double(weights) : 0; }
@@ -130,8 +134,8 @@ double predict_qconv_us(const QConvKernel& kernel, const ConvShape& s, const QEp
 // Ways to compute the layer, as conv_candidates(); the reference alone for kRef, unbounded scales and windows of
 // thousands of taps.
 using QConvCandidate = Candidate<QConvKernel>;
-std::vector<QConvCandidate> qconv_candidates(Isa isa, const ConvShape& s, const QEpilogue& e, const QDensity& d, bool allow_sparse = true,
-                                             int tilings = 1);
+std::vector<QConvCandidate> qconv_candidates(Isa isa, const ConvShape& s, const QEpilogue& e, const QDensity& d,
+                                             bool allow_sparse = true, int tilings = 1);
 std::string qconv_reason(const std::vector<QConvCandidate>& ways, const ConvShape& s, const QDensity& d);
 
 }  // namespace secateur

@@ -59,8 +59,8 @@ int32_t accumulate(const PackedRef& p, uint8_t x_zero, const uint8_t* x, int o, 
 
 bool qconv_ref_supports(const ConvShape&, const QEpilogue&) { return true; }
 
-std::unique_ptr<PackedQConv> qconv_ref_pack(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QWeights& w,
-                                            const Tile&) {
+std::unique_ptr<PackedQConv> qconv_ref_pack(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e,
+                                            const QWeights& w, const Tile&) {
   auto p = std::make_unique<PackedRef>();
   p->kernel = &kernel;
   p->shape = s;
@@ -122,6 +122,6 @@ void qconv_ref_run(const PackedQConv& packed, const QConvArgs& args) {
 
 namespace ref {
 void no_task(const QConvView&, const QConvTask&) {}  // run() does it all
-}
+}  // namespace ref
 
 }  // namespace secateur

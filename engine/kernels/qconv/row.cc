@@ -9,8 +9,8 @@
 namespace secateur {
 
 bool qconv_row_supports(const ConvShape& s, const QEpilogue& e) {
-  return s.kernel_h * s.kernel_w == 1 && s.in_h == 1 && s.in_w == 1 && s.conv_h() == 1 && s.conv_w() == 1 && s.pad_top + s.pad_left == 0 &&
-         s.groups == 1 && !e.residual && !e.gelu;
+  return s.kernel_h * s.kernel_w == 1 && s.in_h == 1 && s.in_w == 1 && s.conv_h() == 1 && s.conv_w() == 1 &&
+         s.pad_top + s.pad_left == 0 && s.groups == 1 && !e.residual && !e.gelu;
 }
 
 // Measured on Zen 4.
@@ -21,11 +21,15 @@ double qconv_row_cycles(const QConvKernel& kernel, const ConvShape& s, const QDe
   const double filled = groups * in * share;
   // From beyond the second cache weights come slower than they are multiplied.
   const double memory = filled * kernel.lanes * 4 > double(cpu().l2_bytes) ? 4.5 * kernel.lanes / 16 : 0;
-  const double block = kernel.isa == Isa::kVnni ? 2.3 : kernel.isa == Isa::kAvx512 ? 7 : kernel.isa == Isa::kAvx2 ? 4.5 : 24;
+  const double block = kernel.isa == Isa::kVnni     ? 2.3
+                       : kernel.isa == Isa::kAvx512 ? 7
+                       : kernel.isa == Isa::kAvx2   ? 4.5
+                                                    : 24;
   return 60 + groups * 30.0 + filled * (block + memory);
 }
 
-std::unique_ptr<PackedQConv> qconv_row_pack(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QWeights& w, const Tile&) {
+std::unique_ptr<PackedQConv> qconv_row_pack(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e,
+                                            const QWeights& w, const Tile&) {
   auto p = std::make_unique<PackedPanel>();
   p->begin(kernel, s, e, w);
   const int lanes = kernel.lanes, groups = (s.out_c + lanes - 1) / lanes, in_quads = static_cast<int>(quads(s.in_c));
@@ -67,7 +71,8 @@ std::unique_ptr<PackedQConv> qconv_row_pack(const QConvKernel& kernel, const Con
   v.weights = p->weights.as<int32_t>();
   p->packed_bytes = p->weights.size() + p->taps.size() * 4 + p->row_begin.size() * 8 + padded * 12;
   char text[80];
-  std::snprintf(text, sizeof text, "%d outputs a vector, %zu of %lld blocks", lanes, p->taps.size(), static_cast<long long>(int64_t{groups} * in_quads));
+  std::snprintf(text, sizeof text, "%d outputs a vector, %zu of %lld blocks", lanes, p->taps.size(),
+                static_cast<long long>(int64_t{groups} * in_quads));
   p->note = text;
   return p;
 }

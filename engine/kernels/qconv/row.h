@@ -11,7 +11,9 @@ namespace {
 
 // Sums of one group of outputs.
 SECATEUR_INLINE Q row_sums(const int32_t* x, const int32_t* quad, const int32_t* end, const int32_t* weights, Q bias) {
-  const auto product = [&](Q sums, int i) { return dot_words(sums, expand(Q::set1(x[quad[i]])), Q::load(weights + i * Q::kLanes)); };
+  const auto product = [&](Q sums, int i) {
+    return dot_words(sums, expand(Q::set1(x[quad[i]])), Q::load(weights + i * Q::kLanes));
+  };
   Q s[4] = {bias, Q::zero(), Q::zero(), Q::zero()};
   for (; end - quad >= 4; quad += 4, weights += 4 * Q::kLanes) {
     SECATEUR_UNROLL
@@ -28,7 +30,8 @@ inline void row_task(const QConvView& v, const QConvTask& t) {
   for (int group = (t.quad_begin + kQuads - 1) / kQuads; group * kQuads < t.quad_end; ++group) {
     const int first = group * Q::kLanes, n_bytes = 4 * ((v.out_c + 3) / 4) - first, n = v.out_c - first;
     const int64_t begin = v.row_begin[group];
-    const Q sums = row_sums(x, v.entries + begin, v.entries + v.row_begin[group + 1], v.weights + begin * Q::kLanes, Q::load(v.bias + first));
+    const Q sums = row_sums(x, v.entries + begin, v.entries + v.row_begin[group + 1], v.weights + begin * Q::kLanes,
+                            Q::load(v.bias + first));
     int32_t words[Q::kLanes];
     if (v.output == 0) {
       rescaled(sums, Q::load(v.scale + first)).store(words);

@@ -6,7 +6,7 @@
 
 namespace secateur {
 
-#define SECATEUR_QCONV(level, family, name, lanes, max_block, weight_words, supports, pack, run, task)        \
+#define SECATEUR_QCONV(level, family, name, lanes, max_block, weight_words, supports, pack, run, task)       \
   bool supports(const ConvShape&, const QEpilogue&);                                                         \
   std::unique_ptr<PackedQConv> pack(const QConvKernel&, const ConvShape&, const QEpilogue&, const QWeights&, \
                                     const Tile&);                                                            \

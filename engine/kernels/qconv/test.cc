@@ -1,4 +1,5 @@
-// Every int8 kernel x shape x density x ISA against the reference, bit for bit; the reference against hand-made numbers.
+// Every int8 kernel x shape x density x ISA against the reference, bit for bit; the reference against hand-made
+// numbers.
 #include <array>
 #include <cmath>
 
@@ -15,10 +16,10 @@ int64_t n_checks = 0;
 struct Case {
   ConvShape s;
   QEpilogue e;
-  double density;       // of 1x4 blocks; negative: exactly one nonzero weight
-  int blocks;           // 0: single weights, 1: whole 1x4 blocks, 4: whole 4x4 blocks
+  double density;  // of 1x4 blocks; negative: exactly one nonzero weight
+  int blocks;      // 0: single weights, 1: whole 1x4 blocks, 4: whole 4x4 blocks
   int batch;
-  bool wide = false;    // weights of u8 with zero points
+  bool wide = false;  // weights of u8 with zero points
 };
 
 // `n` bytes between guards of a pattern.
@@ -30,7 +31,9 @@ class Bytes {
   uint8_t* data() { return buffer_.data() + 128; }
   bool intact() {
     for (int64_t i = 0; i < 128; ++i)
-      if (buffer_.data()[i] != pattern(size_t(i)) || buffer_.data()[size_t(n_ + 128 + i)] != pattern(size_t(n_ + 128 + i))) return false;
+      if (buffer_.data()[i] != pattern(size_t(i)) ||
+          buffer_.data()[size_t(n_ + 128 + i)] != pattern(size_t(n_ + 128 + i)))
+        return false;
     return true;
   }
   int64_t size() const { return n_; }
@@ -81,13 +84,15 @@ void run_case(const Case& c, testing::Random& rng) {
   }
   std::vector<float> offset(s.out_c);
   for (float& v : offset) v = float(rng.unit()) - 0.5f;
-  const QWeights qw{w.data(), bias.data(), scale.data(), c.e.dynamic ? uint8_t{0} : static_cast<uint8_t>(rng.below(256)), offset.data(),
-                    c.wide ? wide.data() : nullptr};
+  const QWeights qw{w.data(),      bias.data(),
+                    scale.data(),  c.e.dynamic ? uint8_t{0} : static_cast<uint8_t>(rng.below(256)),
+                    offset.data(), c.wide ? wide.data() : nullptr};
   const auto x_zero = static_cast<uint8_t>(rng.below(256));
   Buffer x(size_t(c.batch * quads(s.in_c) * 4) * s.in_h * s.in_w);
   for (size_t i = 0; i < x.size(); ++i) x.data()[i] = static_cast<uint8_t>(rng.below(256));
   const int64_t pixels = int64_t{s.conv_h()} * s.conv_w();
-  const int64_t bytes = c.e.output == QOutput::kU8 ? c.batch * quads(s.out_c) * 4 * pixels : int64_t{c.batch} * s.out_c * pixels * 4;
+  const int64_t bytes =
+      c.e.output == QOutput::kU8 ? c.batch * quads(s.out_c) * 4 * pixels : int64_t{c.batch} * s.out_c * pixels * 4;
   Buffer residual{size_t(bytes)};
   for (size_t i = 0; i < residual.size(); ++i) residual.data()[i] = static_cast<uint8_t>(rng.below(256));
   const auto compute = [&](const QConvKernel& k, Threads* threads, const Tile& tile) {
@@ -110,9 +115,12 @@ void run_case(const Case& c, testing::Random& rng) {
   };
   const auto want = compute(*find_qconv_kernel(Isa::kRef, QConvFamily::kReference), nullptr, {});
   const QDensity d = measure_density(s, c.e, qw);
-  testing::check(d.nnz <= 4 * d.filled && d.filled <= (d.wide ? 3 : 1) * d.blocks && (s.groups > 1 || (d.filled <= 4 * d.filled_quads && d.filled_quads <= d.filled)), "density");
+  testing::check(d.nnz <= 4 * d.filled && d.filled <= (d.wide ? 3 : 1) * d.blocks &&
+                     (s.groups > 1 || (d.filled <= 4 * d.filled_quads && d.filled_quads <= d.filled)),
+                 "density");
   if (!d.bounded) {
-    testing::check(qconv_candidates(Isa::kVnni, s, c.e, d)[0].kernel->isa == Isa::kRef, "unbounded sums go to the reference");
+    testing::check(qconv_candidates(Isa::kVnni, s, c.e, d)[0].kernel->isa == Isa::kRef,
+                   "unbounded sums go to the reference");
     return;
   }
   static Threads pool(3);
@@ -132,9 +140,12 @@ void run_case(const Case& c, testing::Random& rng) {
           ++wrong;
         }
       char text[240];
-      std::snprintf(text, sizeof text, "%s %dx%dx%d -> %d k%dx%d s%d p%d d%d g%d batch %d density %g: %lld of %lld bytes differ, first %lld",
-                    k.name, s.in_c, s.in_h, s.in_w, s.out_c, s.kernel_h, s.kernel_w, s.stride_h, s.pad_top, s.dilation_h, s.groups, c.batch,
-                    c.density, static_cast<long long>(wrong), static_cast<long long>(bytes), static_cast<long long>(first));
+      std::snprintf(
+          text, sizeof text,
+          "%s %dx%dx%d -> %d k%dx%d s%d p%d d%d g%d batch %d density %g: %lld of %lld bytes differ, first %lld", k.name,
+          s.in_c, s.in_h, s.in_w, s.out_c, s.kernel_h, s.kernel_w, s.stride_h, s.pad_top, s.dilation_h, s.groups,
+          c.batch, c.density, static_cast<long long>(wrong), static_cast<long long>(bytes),
+          static_cast<long long>(first));
       testing::check(wrong == 0, text);
     }
   }
@@ -161,7 +172,7 @@ void hand_made() {
   e.zero = 10;
   e.lo = 9;
   e.hi = 12;
-  const uint8_t x[] = {3, 5, 6, 7, 8, 255};  // minus 4: -1 1 2 3 4 251
+  const uint8_t x[] = {3, 5, 6, 7, 8, 255};         // minus 4: -1 1 2 3 4 251
   const uint8_t want[] = {10, 10, 11, 12, 12, 12};  // -0.5 -> 0, 0.5 -> 0, 1, 1.5 -> 2, 2, bound
   Buffer in(24), y(24);
   for (int i = 0; i < 24; ++i) in.data()[i] = i % 4 ? 99 : x[i / 4];
@@ -210,14 +221,17 @@ int main() {
   hand_made();
   testing::Random rng(7);
   const ConvShape shapes[] = {
-      shape(1, 1, 1, 1, 1, 1, 0),      shape(4, 1, 16, 4, 1, 1, 0),      shape(8, 4, 4, 8, 1, 1, 0),       shape(7, 7, 7, 5, 1, 1, 0),
-      shape(16, 8, 8, 12, 1, 1, 0),    shape(64, 16, 16, 9, 1, 1, 0),    shape(20, 14, 14, 8, 1, 1, 0),    shape(12, 9, 11, 8, 1, 2, 0),
-      shape(3, 12, 12, 6, 3, 1, 1),    shape(8, 32, 32, 5, 3, 1, 1),     shape(8, 7, 7, 8, 3, 1, 1),       shape(16, 14, 14, 8, 3, 1, 1),
-      shape(8, 2, 2, 8, 3, 1, 1),      shape(4, 4, 4, 9, 3, 1, 1),       shape(8, 15, 17, 4, 3, 2, 1),     shape(8, 16, 16, 4, 3, 2, 1),
-      shape(6, 9, 9, 7, 3, 3, 1),      shape(3, 40, 40, 8, 7, 2, 3),     shape(3, 20, 33, 4, 5, 1, 2),     shape(4, 13, 18, 4, 3, 1, 2, 2),
-      shape(4, 19, 19, 4, 4, 3, 2, 2), shape(8, 10, 10, 8, 3, 1, 1, 1, 2), shape(12, 9, 9, 12, 3, 1, 1, 1, 12), shape(6, 8, 8, 9, 3, 2, 1, 1, 3),
-      shape(5, 1, 1, 33, 1, 1, 0),     shape(70, 1, 1, 130, 1, 1, 0),    shape(130, 1, 3, 17, 1, 1, 0),    shape(96, 7, 7, 16, 3, 1, 1),     shape(4, 5, 5, 4, 2, 4, 0),
-      shape(4, 6, 6, 4, 3, 2, 1, 2),     shape(9, 14, 14, 9, 3, 1, 1, 1, 9), shape(8, 17, 35, 8, 3, 2, 1, 1, 8), shape(6, 6, 19, 6, 5, 1, 2, 1, 6),
+      shape(1, 1, 1, 1, 1, 1, 0),         shape(4, 1, 16, 4, 1, 1, 0),         shape(8, 4, 4, 8, 1, 1, 0),
+      shape(7, 7, 7, 5, 1, 1, 0),         shape(16, 8, 8, 12, 1, 1, 0),        shape(64, 16, 16, 9, 1, 1, 0),
+      shape(20, 14, 14, 8, 1, 1, 0),      shape(12, 9, 11, 8, 1, 2, 0),        shape(3, 12, 12, 6, 3, 1, 1),
+      shape(8, 32, 32, 5, 3, 1, 1),       shape(8, 7, 7, 8, 3, 1, 1),          shape(16, 14, 14, 8, 3, 1, 1),
+      shape(8, 2, 2, 8, 3, 1, 1),         shape(4, 4, 4, 9, 3, 1, 1),          shape(8, 15, 17, 4, 3, 2, 1),
+      shape(8, 16, 16, 4, 3, 2, 1),       shape(6, 9, 9, 7, 3, 3, 1),          shape(3, 40, 40, 8, 7, 2, 3),
+      shape(3, 20, 33, 4, 5, 1, 2),       shape(4, 13, 18, 4, 3, 1, 2, 2),     shape(4, 19, 19, 4, 4, 3, 2, 2),
+      shape(8, 10, 10, 8, 3, 1, 1, 1, 2), shape(12, 9, 9, 12, 3, 1, 1, 1, 12), shape(6, 8, 8, 9, 3, 2, 1, 1, 3),
+      shape(5, 1, 1, 33, 1, 1, 0),        shape(70, 1, 1, 130, 1, 1, 0),       shape(130, 1, 3, 17, 1, 1, 0),
+      shape(96, 7, 7, 16, 3, 1, 1),       shape(4, 5, 5, 4, 2, 4, 0),          shape(4, 6, 6, 4, 3, 2, 1, 2),
+      shape(9, 14, 14, 9, 3, 1, 1, 1, 9), shape(8, 17, 35, 8, 3, 2, 1, 1, 8),  shape(6, 6, 19, 6, 5, 1, 2, 1, 6),
       shape(5, 13, 33, 5, 5, 2, 2, 1, 5), shape(4, 5, 4, 4, 7, 1, 3, 1, 4)};
   for (const ConvShape& base : shapes) {
     for (double density : {0.0, -1.0, 0.1, 0.4, 1.0}) {
@@ -239,7 +253,8 @@ int main() {
           e.output = plain[kind - 3];
           e.dynamic = rng.below(2) == 0;
         }
-        run_case({base, e, density, std::array{0, 1, 4}[size_t(rng.below(3))], 1 + rng.below(2), rng.below(3) == 0}, rng);
+        run_case({base, e, density, std::array{0, 1, 4}[size_t(rng.below(3))], 1 + rng.below(2), rng.below(3) == 0},
+                 rng);
       }
     }
   }
@@ -256,7 +271,8 @@ int main() {
   run_case({shape(10240, 7, 70, 10240, 7, 1, 0, 1, 10240), e, 0.2, 0, 1}, rng);
   QDensity full;
   full.weights = full.nnz = full.blocks = full.filled = 100 * 100;
-  testing::check(qconv_candidates(Isa::kVnni, shape(1, 100, 100, 1, 100, 1, 0), e, full)[0].kernel->isa == Isa::kRef, "huge windows go to the reference");
+  testing::check(qconv_candidates(Isa::kVnni, shape(1, 100, 100, 1, 100, 1, 0), e, full)[0].kernel->isa == Isa::kRef,
+                 "huge windows go to the reference");
   // One output channel whose sums wrap would be unbounded; extremes that do not: all 255 times -128.
   {
     const ConvShape s = shape(64, 3, 3, 4, 3, 1, 1);

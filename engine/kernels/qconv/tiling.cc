@@ -8,24 +8,31 @@ namespace {
 
 // Cycles, measured on Zen 4 (512-bit operations take two passes there).
 struct Costs {
-  double product;          // one vector of products, operands in the nearest cache
-  double entry;            // offset and weights of a block
-  double row;              // one output channel of one block of vectors: start, branch at its end
-  double finish, residual; // a vector of sums to bytes
-  double spill;            // sums stored and loaded again between chunks
-  double copy;             // a vector of the panel
+  double product;           // one vector of products, operands in the nearest cache
+  double entry;             // offset and weights of a block
+  double row;               // one output channel of one block of vectors: start, branch at its end
+  double finish, residual;  // a vector of sums to bytes
+  double spill;             // sums stored and loaded again between chunks
+  double copy;              // a vector of the panel
 };
 
 Costs costs(const QConvKernel& k) {
   switch (k.isa) {
-    case Isa::kVnni: return {1.0, k.family == QConvFamily::kQuads ? 0.3 : 1.2, 18, 2.7, 8, 2.2, 3};
-    case Isa::kAvx512: return k.family != QConvFamily::kSparse ? Costs{4.4, 1.2, 7, 4.5, 6, 3.5, 2.2} : Costs{5.0, 1.5, 7, 4.5, 6, 3.5, 2.2};
-    case Isa::kAvx2: return k.family != QConvFamily::kSparse ? Costs{2.4, 1, 6, 2.5, 3.5, 2, 1.5} : Costs{2.7, 1.2, 6, 2.5, 3.5, 2, 1.5};
-    default: return {16, 3, 8, 60, 90, 4, 4};
+    case Isa::kVnni:
+      return {1.0, k.family == QConvFamily::kQuads ? 0.3 : 1.2, 18, 2.7, 8, 2.2, 3};
+    case Isa::kAvx512:
+      return k.family != QConvFamily::kSparse ? Costs{4.4, 1.2, 7, 4.5, 6, 3.5, 2.2}
+                                              : Costs{5.0, 1.5, 7, 4.5, 6, 3.5, 2.2};
+    case Isa::kAvx2:
+      return k.family != QConvFamily::kSparse ? Costs{2.4, 1, 6, 2.5, 3.5, 2, 1.5}
+                                              : Costs{2.7, 1.2, 6, 2.5, 3.5, 2, 1.5};
+    default:
+      return {16, 3, 8, 60, 90, 4, 4};
   }
 }
 
-// Loads of a working set of so many bytes against loads of the nearest cache: what it cannot hold comes at half the rate.
+// Loads of a working set of so many bytes against loads of the nearest cache: what it cannot hold comes at half the
+// rate.
 double load_factor(double bytes, double l1) { return 1 + std::max(0.0, 1 - 0.85 * l1 / bytes); }
 
 }  // namespace
@@ -48,14 +55,17 @@ int qplane_extra(const ConvShape& s, const QTiling& t, int index) {
 
 namespace {
 
-// visit(tiling) for every way whose scratch keeps to the second cache; where there is none, for the one of least scratch.
+// visit(tiling) for every way whose scratch keeps to the second cache; where there is none, for the one of least
+// scratch.
 template <class Visit>
 void each_tiling(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QDensity& d, Visit&& visit) {
   const Costs cost = costs(kernel);
   const bool dense = kernel.family == QConvFamily::kDense, sparse = kernel.family == QConvFamily::kSparse;
   const double l1 = double(cpu().l1d_bytes), l2 = double(cpu().l2_bytes);
-  const int lanes = kernel.lanes, in_quads = static_cast<int>(quads(s.in_c)), out_quads = static_cast<int>(quads(s.out_c));
-  const bool pointwise = s.kernel_h * s.kernel_w == 1 && s.stride_h == 1 && s.stride_w == 1 && s.pad_top + s.pad_left + s.pad_bottom + s.pad_right == 0;
+  const int lanes = kernel.lanes, in_quads = static_cast<int>(quads(s.in_c)),
+            out_quads = static_cast<int>(quads(s.out_c));
+  const bool pointwise = s.kernel_h * s.kernel_w == 1 && s.stride_h == 1 && s.stride_w == 1 &&
+                         s.pad_top + s.pad_left + s.pad_bottom + s.pad_right == 0;
   const int pixels = s.in_h * s.in_w;
   QTiling base;
   base.in_h = s.in_h, base.in_w = s.in_w, base.rows = s.conv_h(), base.cols = s.conv_w();
@@ -69,7 +79,9 @@ void each_tiling(const QConvKernel& kernel, const ConvShape& s, const QEpilogue&
   }
   const int taps = s.kernel_h * s.kernel_w;
   // Of 1x4 blocks, also where they are done four at a time.
-  const double filled = dense ? double(out_quads) * 4 * in_quads * taps : sparse ? double(d.filled) : 4.0 * double(d.filled_quads);
+  const double filled = dense    ? double(out_quads) * 4 * in_quads * taps
+                        : sparse ? double(d.filled)
+                                 : 4.0 * double(d.filled_quads);
   const double blocks_per_quad = filled / in_quads;
 
   bool any = false;
@@ -82,7 +94,8 @@ void each_tiling(const QConvKernel& kernel, const ConvShape& s, const QEpilogue&
     t.pitch = pitch;
     // Of the rows of taps, those whose loads straddle cache lines.
     int astray = 0;
-    for (int u = 0; u < s.kernel_h && qplane_shared(s, t); ++u) astray += u * s.dilation_h / s.stride_h * pitch % lanes != 0;
+    for (int u = 0; u < s.kernel_h && qplane_shared(s, t); ++u)
+      astray += u * s.dilation_h / s.stride_h * pitch % lanes != 0;
     const double straddle = 1 + double(astray) / s.kernel_h;
     for (int tiles = 1, last_vectors = 0;; tiles = (base.rows + t.tile_rows - 2) / (t.tile_rows - 1)) {
       t.tile_rows = (base.rows + tiles - 1) / tiles;
@@ -115,9 +128,11 @@ void each_tiling(const QConvKernel& kernel, const ConvShape& s, const QEpilogue&
           const double product = cost.product * (sparse ? load : 1 + (load - 1) / 4);
           double cycles = in_quads * blocks_per_quad * (t.n_vectors * product + n_blocks * cost.entry);
           cycles += double(chunks) * 4 * out_quads * n_blocks * cost.row * (sparse ? 1 : 0.5);
-          cycles += 4.0 * out_quads * t.n_vectors * (cost.finish + (e.residual ? cost.residual : 0) + (e.gelu ? 2.5 * cost.finish : 0));
+          cycles += 4.0 * out_quads * t.n_vectors *
+                    (cost.finish + (e.residual ? cost.residual : 0) + (e.gelu ? 2.5 * cost.finish : 0));
           cycles += (chunks - 1.0) * 4 * out_quads * t.n_vectors * cost.spill;
-          if (!base.direct) cycles += in_quads * rows * ((t.pitch + lanes - 1) / lanes) * cost.copy * (s.stride_w > 2 ? 4 : s.stride_w);
+          if (!base.direct)
+            cycles += in_quads * rows * ((t.pitch + lanes - 1) / lanes) * cost.copy * (s.stride_w > 2 ? 4 : s.stride_w);
           t.cycles = cycles * t.n_tiles + 300.0 + 60.0 * t.n_tiles;
           if (fit) {
             any = true;
@@ -146,13 +161,16 @@ void each_tiling(const QConvKernel& kernel, const ConvShape& s, const QEpilogue&
 
 Tile tile_of(const QTiling& t) { return {t.tile_rows, t.chunk_quads, t.block, t.form}; }
 
-std::vector<QTiling> qconv_tilings(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QDensity& d, int most) {
+std::vector<QTiling> qconv_tilings(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QDensity& d,
+                                   int most) {
   std::vector<QTiling> best;
-  each_tiling(kernel, s, e, d, [&](const QTiling& t) { keep_best(best, t, most, [](const QTiling& a) { return a.cycles; }); });
+  each_tiling(kernel, s, e, d,
+              [&](const QTiling& t) { keep_best(best, t, most, [](const QTiling& a) { return a.cycles; }); });
   return best;
 }
 
-QTiling plan_qconv(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QDensity& d, const Tile& tile) {
+QTiling plan_qconv(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QDensity& d,
+                   const Tile& tile) {
   QTiling best;
   best.cycles = -1;
   bool named = false;

@@ -36,13 +36,15 @@ void matmul_integer_ref(const MatMul& p, const ByteTensor& a, const ByteTensor& 
       for (int64_t k = 0; k < p.k; ++k) {
         const int32_t v = number(a, at + i * p.a_row + k * p.a_col) - zero_of(a, i);
         if (v == 0) continue;
-        for (int64_t j = 0; j < p.n; ++j) add_product(row[j], v, number(b, bt + k * p.b_row + j * p.b_col) - zero_of(b, j));
+        for (int64_t j = 0; j < p.n; ++j)
+          add_product(row[j], v, number(b, bt + k * p.b_row + j * p.b_col) - zero_of(b, j));
       }
     }
   }
 }
 
-void conv_integer_ref(const ConvShape& s, int64_t batch, const ByteTensor& x, const ByteTensor& w, int32_t* y) noexcept {
+void conv_integer_ref(const ConvShape& s, int64_t batch, const ByteTensor& x, const ByteTensor& w,
+                      int32_t* y) noexcept {
   const int group_in = s.in_c / s.groups, group_out = s.out_c / s.groups;
   const int64_t plane = int64_t{s.in_h} * s.in_w;
   for (int64_t n = 0; n < batch; ++n)
@@ -53,9 +55,11 @@ void conv_integer_ref(const ConvShape& s, int64_t batch, const ByteTensor& x, co
           for (int c = 0; c < group_in; ++c)
             for (int u = 0; u < s.kernel_h; ++u)
               for (int v = 0; v < s.kernel_w; ++v) {
-                const int r = i * s.stride_h + u * s.dilation_h - s.pad_top, q = j * s.stride_w + v * s.dilation_w - s.pad_left;
+                const int r = i * s.stride_h + u * s.dilation_h - s.pad_top,
+                          q = j * s.stride_w + v * s.dilation_w - s.pad_left;
                 if (r < 0 || r >= s.in_h || q < 0 || q >= s.in_w) continue;
-                const int64_t from = (n * s.in_c + int64_t{o / group_out} * group_in + c) * plane + int64_t{r} * s.in_w + q;
+                const int64_t from =
+                    (n * s.in_c + int64_t{o / group_out} * group_in + c) * plane + int64_t{r} * s.in_w + q;
                 const int64_t k = ((int64_t{o} * group_in + c) * s.kernel_h + u) * s.kernel_w + v;
                 add_product(*y, number(x, from) - zero_of(x, 0), number(w, k) - zero_of(w, o));
               }

@@ -13,7 +13,8 @@ SECATEUR_INLINE void turn(const int32_t* from, int64_t step, int m, int n, int32
   if (m == kRows && n == kRowQuads) {
     for (int i = 0; i < kRows; i += Q::kLanes)
       for (int j = 0; j < kRowQuads; j += Q::kLanes)
-        store_turned(reinterpret_cast<const float*>(from + i * step + j), step, reinterpret_cast<float*>(to + j * to_step + i), to_step);
+        store_turned(reinterpret_cast<const float*>(from + i * step + j), step,
+                     reinterpret_cast<float*>(to + j * to_step + i), to_step);
     return;
   }
   for (int j = 0; j < n; ++j)
@@ -35,7 +36,8 @@ inline void quantize_rows(const QuantizeArgs& a, const Sum& s) {
         // Lanes beyond the last channel are read as 0.
         for (int c = 0; c < 4 * m; c += Q::kLanes) {
           const int64_t left = a.s.channels - 4 * q0 - c;
-          store_bytes(from_float(x + c, Q::mask(0, left < Q::kLanes ? static_cast<int>(left) : Q::kLanes), s), a.zero, bytes + c);
+          store_bytes(from_float(x + c, Q::mask(0, left < Q::kLanes ? static_cast<int>(left) : Q::kLanes), s), a.zero,
+                      bytes + c);
         }
       }
       turn(square[0], kRowQuads + 16, n, m, y + q0 * rows + t0, rows);
@@ -70,7 +72,8 @@ inline void quantize_quads(const QuantizeArgs& a) {
   const Sum s{a.scale, static_cast<float>(0 - a.zero), static_cast<float>(255 - a.zero), 0, 0, 0, 0};
   if (a.s.rows || a.s.pixels == 1) {
     QuantizeArgs image = a;
-    for (int64_t n = 0; n < a.s.batch; ++n, image.x += a.s.channels, image.y += (a.s.channels + 3) / 4 * 4) quantize_rows(image, s);
+    for (int64_t n = 0; n < a.s.batch; ++n, image.x += a.s.channels, image.y += (a.s.channels + 3) / 4 * 4)
+      quantize_rows(image, s);
     return;
   }
   const int64_t n_quads = (a.s.channels + 3) / 4, pixels = a.s.pixels;
@@ -102,7 +105,8 @@ inline void quantize_quads(const QuantizeArgs& a) {
 inline void dequantize_quads(const DequantizeArgs& a) {
   if (a.s.rows || a.s.pixels == 1) {
     DequantizeArgs image = a;
-    for (int64_t n = 0; n < a.s.batch; ++n, image.y += a.s.channels, image.x += (a.s.channels + 3) / 4 * 4) dequantize_rows(image);
+    for (int64_t n = 0; n < a.s.batch; ++n, image.y += a.s.channels, image.x += (a.s.channels + 3) / 4 * 4)
+      dequantize_rows(image);
     return;
   }
   const int64_t n_quads = (a.s.channels + 3) / 4, pixels = a.s.pixels;
@@ -200,7 +204,7 @@ inline void add_quads(const QAddArgs& a) {
 
 // Where the words of one column of a window lie for one vector of results: the same lanes in every row.
 struct PoolColumn {
-  int from, lo, hi;        // word of the row under lane 0; lanes inside
+  int from, lo, hi;  // word of the row under lane 0; lanes inside
   bool whole;
 };
 SECATEUR_INLINE PoolColumn pool_column(const QPoolArgs& a, int j, int v, int count) {
@@ -213,8 +217,10 @@ SECATEUR_INLINE PoolColumn pool_column(const QPoolArgs& a, int j, int v, int cou
   return c;
 }
 SECATEUR_INLINE Q pool_words(const QPoolArgs& a, const PoolColumn& c, const int32_t* line) {
-  if (a.stride_w == 1) return c.whole ? Q::load(line + c.from) : Q::load_or(Q::zero(), Q::mask(c.lo, c.hi), line + c.from);
-  if (a.stride_w == 2) return c.whole ? Q::load_even(line + c.from) : Q::load_even_or(Q::zero(), Q::even(c.lo, c.hi), line + c.from);
+  if (a.stride_w == 1)
+    return c.whole ? Q::load(line + c.from) : Q::load_or(Q::zero(), Q::mask(c.lo, c.hi), line + c.from);
+  if (a.stride_w == 2)
+    return c.whole ? Q::load_even(line + c.from) : Q::load_even_or(Q::zero(), Q::even(c.lo, c.hi), line + c.from);
   int32_t t[Q::kLanes] = {};
   for (int k = c.lo; k < c.hi; ++k) t[k] = line[c.from + k * a.stride_w];
   return Q::load(t);
@@ -253,7 +259,7 @@ inline void max_pool_quads(const QPoolArgs& a) {
 }  // namespace
 
 namespace SECATEUR_LEVEL {
-extern const QuadsKernels quads_row = {kIsa, quantize_quads, dequantize_quads, add_quads, max_pool_quads, quantize_run, dequantize_run, turn_words,
-                                   range_run};
+extern const QuadsKernels quads_row = {kIsa,         quantize_quads, dequantize_quads, add_quads, max_pool_quads,
+                                       quantize_run, dequantize_run, turn_words,       range_run};
 }
 }  // namespace secateur

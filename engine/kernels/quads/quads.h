@@ -1,5 +1,6 @@
-// What stands between integer layers: borders of the "quads" layout (qconv.h), sums, pools. Plain tensors are [batch][channels][pixels],
-// quads u8 [batch][ceil(channels / 4)][pixels][4]. Rows of features are pixels whose plain tensor is [pixels][channels].
+// What stands between integer layers: borders of the "quads" layout (qconv.h), sums, pools. Plain tensors are
+// [batch][channels][pixels], quads u8 [batch][ceil(channels / 4)][pixels][4]. Rows of features are pixels whose plain
+// tensor is [pixels][channels].
 //
 // Rounding is half to even, float is binary32 without fused operations: the same bits on every ISA. Bytes of channels
 // beyond the last one are written but mean nothing.
@@ -13,7 +14,7 @@ namespace secateur {
 
 struct QuadsShape {
   int64_t batch = 1, channels = 1, pixels = 1;
-  bool rows = false;       // the plain tensor is [pixels][channels], batch 1
+  bool rows = false;  // the plain tensor is [pixels][channels], batch 1
 };
 
 // q = clamp(round(x / scale) + zero, 0, 255). x must not be NaN (which gives 0).
@@ -32,8 +33,8 @@ struct DequantizeArgs {
   float scale = 1;
   int zero = 0;
 };
-// y = clamp(round(float(x0 - zero0) * scale0 + float(x1 - zero1) * scale1) + zero, lo, hi); scales are those of x over that of y.
-// words: of four bytes. y may be x0 or x1.
+// y = clamp(round(float(x0 - zero0) * scale0 + float(x1 - zero1) * scale1) + zero, lo, hi); scales are those of x over
+// that of y. words: of four bytes. y may be x0 or x1.
 struct QAddArgs {
   int64_t words = 0;
   const uint8_t *x0 = nullptr, *x1 = nullptr;
@@ -50,7 +51,8 @@ struct QPoolArgs {
   uint8_t* y = nullptr;
 };
 
-// n values in order, u8, or s8 with flip = 128 (zero moved along): q = clamp(round(x / scale) + zero, 0, 255) ^ flip and back.
+// n values in order, u8, or s8 with flip = 128 (zero moved along): q = clamp(round(x / scale) + zero, 0, 255) ^ flip
+// and back.
 struct RunArgs {
   int64_t n = 0;
   const void* x = nullptr;
@@ -77,8 +79,8 @@ struct QuadsKernels {
 const QuadsKernels& quads_kernels(Isa isa);
 
 // Average of the part of a window that lies inside the image, `inside` values:
-// y = clamp(round(float(sum - inside * x_zero) * (scale / count)) + zero, 0, 255), scale = that of x over that of y; count is
-// `inside`, or with include_pad that of the window.
+// y = clamp(round(float(sum - inside * x_zero) * (scale / count)) + zero, 0, 255), scale = that of x over that of y;
+// count is `inside`, or with include_pad that of the window.
 struct QAverageArgs {
   QPoolArgs p;
   float scale = 1;

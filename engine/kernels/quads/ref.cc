@@ -9,7 +9,8 @@
 namespace secateur {
 namespace {
 
-// Half to even, without a branch that nobody can foresee; beyond 2^10 nobody asks which byte it is, NaN is the lower end.
+// Half to even, without a branch that nobody can foresee; beyond 2^10 nobody asks which byte it is, NaN is the lower
+// end.
 float round_even(float v) {
   v = v > -1024.0f ? v : -1024.0f;
   v = v < 1024.0f ? v : 1024.0f;
@@ -40,7 +41,8 @@ void add_bytes(const uint8_t* p, int n, int64_t step, int32_t sum[4]) {
 
 void quads_average(const QAverageArgs& args) {
   QPoolArgs a = args.p;
-  const bool whole = a.kernel_h == a.in_h && a.kernel_w == a.in_w && a.out_h == 1 && a.out_w == 1 && a.pad_top == 0 && a.pad_left == 0;
+  const bool whole =
+      a.kernel_h == a.in_h && a.kernel_w == a.in_w && a.out_h == 1 && a.out_w == 1 && a.pad_top == 0 && a.pad_left == 0;
   if (whole && a.dilation_h == 1 && a.dilation_w == 1) {
     // One run.
     a.in_w = a.kernel_w = a.in_h * a.in_w;
@@ -60,12 +62,14 @@ void quads_average(const QAverageArgs& args) {
           const uint8_t* p = x + (int64_t{row} * a.in_w + col) * 4;
           if (from >= to) continue;
           count += to - from;
-          (a.dilation_w == 1 ? add_bytes<true> : add_bytes<false>)(p + int64_t{from} * a.dilation_w * 4, to - from, a.dilation_w, sum);
+          (a.dilation_w == 1 ? add_bytes<true> : add_bytes<false>)(p + int64_t{from} * a.dilation_w * 4, to - from,
+                                                                   a.dilation_w, sum);
         }
         const int divisor = args.include_pad ? a.kernel_h * a.kernel_w : count;
         const float scale = divisor ? args.scale / static_cast<float>(divisor) : 0.0f;
         for (int k = 0; k < 4; ++k) {
-          const float q = round_even(static_cast<float>(sum[k] - count * args.x_zero) * scale) + static_cast<float>(args.zero);
+          const float q =
+              round_even(static_cast<float>(sum[k] - count * args.x_zero) * scale) + static_cast<float>(args.zero);
           const float low = q > 0.0f ? q : 0.0f;
           y[k] = static_cast<uint8_t>(low < 255.0f ? low : 255.0f);
         }

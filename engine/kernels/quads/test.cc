@@ -14,7 +14,9 @@ int64_t n_checks = 0;
 uint8_t clamped(double v, int zero, int lo, int hi) {
   return static_cast<uint8_t>(std::min<double>(std::max<double>(std::nearbyint(v) + zero, lo), hi));
 }
-int64_t at(const QuadsShape& s, int64_t n, int64_t c, int64_t j) { return ((n * ((s.channels + 3) / 4) + c / 4) * s.pixels + j) * 4 + c % 4; }
+int64_t at(const QuadsShape& s, int64_t n, int64_t c, int64_t j) {
+  return ((n * ((s.channels + 3) / 4) + c / 4) * s.pixels + j) * 4 + c % 4;
+}
 
 void borders(Isa isa, const QuadsShape& s, testing::Random& rng) {
   const QuadsKernels& k = quads_kernels(isa);
@@ -46,7 +48,8 @@ void borders(Isa isa, const QuadsShape& s, testing::Random& rng) {
   for (int64_t b = 0; b < s.batch; ++b)
     for (int64_t c = 0; c < s.channels; ++c)
       for (int64_t j = 0; j < s.pixels; ++j) ok = ok && packed[at(s, b, c, j)] == q[at(s, b, c, j)];
-  testing::check(ok, "borders at " + std::string(isa_name(isa)) + " of " + std::to_string(s.channels) + " x " + std::to_string(s.pixels));
+  testing::check(ok, "borders at " + std::string(isa_name(isa)) + " of " + std::to_string(s.channels) + " x " +
+                         std::to_string(s.pixels));
   ++n_checks;
 }
 
@@ -73,7 +76,8 @@ void runs(Isa isa, int64_t n, testing::Random& rng) {
   for (auto& v : from) v = static_cast<uint8_t>(rng.below(256));
   quads_kernels(isa).turn(n, words, from.data(), to.data());
   for (int64_t i = 0; i < n; ++i)
-    for (int64_t j = 0; j < words; ++j) ok = ok && std::memcmp(&to[4 * (j * n + i)], &from[4 * (i * words + j)], 4) == 0;
+    for (int64_t j = 0; j < words; ++j)
+      ok = ok && std::memcmp(&to[4 * (j * n + i)], &from[4 * (i * words + j)], 4) == 0;
   testing::check(ok && to[4 * n * words] == 0xee, "a run of " + std::to_string(n) + " at " + isa_name(isa));
   ++n_checks;
 }
@@ -111,7 +115,8 @@ void sums(Isa isa, int64_t words, testing::Random& rng) {
   a.scale0 = 0.5f, a.scale1 = 0.25f, a.zero0 = 10, a.zero1 = 200, a.zero = 40, a.lo = 40, a.hi = 230;
   quads_kernels(isa).add(a);
   bool ok = y[4 * words] == 0xee;
-  for (int64_t i = 0; i < 4 * words; ++i) ok = ok && y[i] == clamped((x0[i] - 10) * 0.5 + (x1[i] - 200) * 0.25, 40, 40, 230);
+  for (int64_t i = 0; i < 4 * words; ++i)
+    ok = ok && y[i] == clamped((x0[i] - 10) * 0.5 + (x1[i] - 200) * 0.25, 40, 40, 230);
   testing::check(ok, "sum of " + std::to_string(words) + " words at " + isa_name(isa));
   ++n_checks;
 }
@@ -135,16 +140,20 @@ void pools(Isa isa, QPoolArgs a, testing::Random& rng) {
           int best = 0, sum = 0, count = 0;
           for (int u = 0; u < a.kernel_h; ++u)
             for (int v = 0; v < a.kernel_w; ++v) {
-              const int r = i * a.stride_h + u * a.dilation_h - a.pad_top, c = j * a.stride_w + v * a.dilation_w - a.pad_left;
+              const int r = i * a.stride_h + u * a.dilation_h - a.pad_top,
+                        c = j * a.stride_w + v * a.dilation_w - a.pad_left;
               if (r < 0 || r >= a.in_h || c < 0 || c >= a.in_w) continue;
               const int q = x[((p * a.in_h + r) * a.in_w + c) * 4 + k];
               best = std::max(best, q), sum += q - 100, ++count;
             }
           const int64_t o = ((p * a.out_h + i) * a.out_w + j) * 4 + k;
           ok = ok && y[o] == best;
-          mean = mean && z[o] == clamped(float(sum) * (0.75f / float(average.include_pad ? a.kernel_h * a.kernel_w : count)), 90, 0, 255);
+          mean = mean &&
+                 z[o] == clamped(float(sum) * (0.75f / float(average.include_pad ? a.kernel_h * a.kernel_w : count)),
+                                 90, 0, 255);
         }
-  testing::check(ok, "maximum " + std::to_string(a.kernel_w) + "/" + std::to_string(a.stride_w) + " at " + isa_name(isa));
+  testing::check(ok,
+                 "maximum " + std::to_string(a.kernel_w) + "/" + std::to_string(a.stride_w) + " at " + isa_name(isa));
   testing::check(mean, "average");
   ++n_checks;
 }

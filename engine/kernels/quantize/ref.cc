@@ -45,11 +45,16 @@ void dequantize(const Quant& p, const T* q, const float* scale, const T* zero, f
 template <class F>
 void with_type(QType t, F f) {
   switch (t) {
-    case QType::kU8: return f(uint8_t{});
-    case QType::kI8: return f(int8_t{});
-    case QType::kU16: return f(uint16_t{});
-    case QType::kI16: return f(int16_t{});
-    case QType::kI32: return f(int32_t{});
+    case QType::kU8:
+      return f(uint8_t{});
+    case QType::kI8:
+      return f(int8_t{});
+    case QType::kU16:
+      return f(uint16_t{});
+    case QType::kI16:
+      return f(int16_t{});
+    case QType::kI32:
+      return f(int32_t{});
   }
 }
 

@@ -7,7 +7,18 @@
 
 namespace secateur {
 
-enum class ReduceOp : int32_t { kMean, kSum, kMax, kMin, kProd, kL1, kL2, kSumSquare, kLogSum, kLogSumExp };  // the last two and kL2: f32 only
+enum class ReduceOp : int32_t {
+  kMean,
+  kSum,
+  kMax,
+  kMin,
+  kProd,
+  kL1,
+  kL2,
+  kSumSquare,
+  kLogSum,
+  kLogSumExp
+};  // the last two and kL2: f32 only
 
 // y = op over the axes with reduce[i]. x contiguous with dims[0..rank), y contiguous with those axes dropped.
 // Sums are carried in float64, so that the order of summation does not show in the result.

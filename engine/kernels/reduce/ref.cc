@@ -15,8 +15,13 @@ struct Wrapping {
   Wrapping() = default;
   explicit Wrapping(int64_t x) : v(x) {}
   explicit operator int64_t() const { return v; }
-  friend Wrapping operator-(Wrapping a, Wrapping b) { return Wrapping(static_cast<int64_t>(static_cast<uint64_t>(a.v) - static_cast<uint64_t>(b.v))); }
-  friend Wrapping operator*(Wrapping a, Wrapping b) { a *= b; return a; }
+  friend Wrapping operator-(Wrapping a, Wrapping b) {
+    return Wrapping(static_cast<int64_t>(static_cast<uint64_t>(a.v) - static_cast<uint64_t>(b.v)));
+  }
+  friend Wrapping operator*(Wrapping a, Wrapping b) {
+    a *= b;
+    return a;
+  }
   void operator+=(Wrapping o) { v = static_cast<int64_t>(static_cast<uint64_t>(v) + static_cast<uint64_t>(o.v)); }
   void operator*=(Wrapping o) { v = static_cast<int64_t>(static_cast<uint64_t>(v) * static_cast<uint64_t>(o.v)); }
   void operator/=(Wrapping o) { v = o.v == -1 ? static_cast<int64_t>(0 - static_cast<uint64_t>(v)) : v / o.v; }
@@ -64,9 +69,11 @@ void reduce(const Reduce& p, const T* x, T* y) {
     }
     Acc acc = p.op == ReduceOp::kProd ? Acc(1) : Acc(0);
     if (p.op == ReduceOp::kMax)
-      acc = std::is_floating_point_v<T> ? static_cast<Acc>(-std::numeric_limits<T>::infinity()) : static_cast<Acc>(std::numeric_limits<T>::lowest());
+      acc = std::is_floating_point_v<T> ? static_cast<Acc>(-std::numeric_limits<T>::infinity())
+                                        : static_cast<Acc>(std::numeric_limits<T>::lowest());
     if (p.op == ReduceOp::kMin)
-      acc = std::is_floating_point_v<T> ? static_cast<Acc>(std::numeric_limits<T>::infinity()) : static_cast<Acc>(std::numeric_limits<T>::max());
+      acc = std::is_floating_point_v<T> ? static_cast<Acc>(std::numeric_limits<T>::infinity())
+                                        : static_cast<Acc>(std::numeric_limits<T>::max());
     SumOfExps exps;
     const int64_t inner = n_red ? red[0] : 1, inner_stride = n_red ? red_stride[0] : 0;
     const int64_t outer = inner ? count / inner : 0;
@@ -80,15 +87,31 @@ void reduce(const Reduce& p, const T* x, T* y) {
         const auto v = static_cast<Acc>(x[at + k * inner_stride]);
         switch (p.op) {
           case ReduceOp::kMean:
-          case ReduceOp::kSum: acc += v; break;
-          case ReduceOp::kMax: acc = v > acc || v != v ? v : acc; break;
-          case ReduceOp::kMin: acc = v < acc || v != v ? v : acc; break;
-          case ReduceOp::kProd: acc *= v; break;
-          case ReduceOp::kL1: acc += v < Acc(0) ? Acc(0) - v : v; break;
+          case ReduceOp::kSum:
+            acc += v;
+            break;
+          case ReduceOp::kMax:
+            acc = v > acc || v != v ? v : acc;
+            break;
+          case ReduceOp::kMin:
+            acc = v < acc || v != v ? v : acc;
+            break;
+          case ReduceOp::kProd:
+            acc *= v;
+            break;
+          case ReduceOp::kL1:
+            acc += v < Acc(0) ? Acc(0) - v : v;
+            break;
           case ReduceOp::kL2:
-          case ReduceOp::kSumSquare: acc += v * v; break;
-          case ReduceOp::kLogSum: acc += v; break;
-          case ReduceOp::kLogSumExp: exps.add(v); break;
+          case ReduceOp::kSumSquare:
+            acc += v * v;
+            break;
+          case ReduceOp::kLogSum:
+            acc += v;
+            break;
+          case ReduceOp::kLogSumExp:
+            exps.add(v);
+            break;
         }
       }
     }

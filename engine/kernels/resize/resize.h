@@ -9,8 +9,8 @@ namespace secateur {
 
 struct Resample {
   int64_t outer = 1, in = 1, out = 1, inner = 1;
-  int taps = 1;                      // 1 nearest, 2 linear, 4 cubic
-  const int64_t* index = nullptr;    // in [0, in)
+  int taps = 1;                    // 1 nearest, 2 linear, 4 cubic
+  const int64_t* index = nullptr;  // in [0, in)
   const float* weight = nullptr;
 };
 void resample_ref(const Resample& r, const float* x, float* y) noexcept;

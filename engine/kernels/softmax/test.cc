@@ -36,13 +36,16 @@ int main() {
                 for (int64_t k = 0; k < axis; ++k) sum += std::exp(x[at(k)] - top);
                 for (int64_t k = 0; k < axis; ++k) {
                   const double d = x[at(k)] - top, want = log ? d - std::log(sum) : std::exp(d) / sum;
-                  // Rounding grows with the length of the sum and with the size of the exponent; below e^-87 the exponential is clamped.
-                  const double tolerance = log ? (std::fabs(d) + 8) * 0x1p-22 : want * (8 + axis / 4 + 2 * std::fabs(d)) * 0x1p-23 + 1e-37;
+                  // Rounding grows with the length of the sum and with the size of the exponent; below e^-87 the
+                  // exponential is clamped.
+                  const double tolerance =
+                      log ? (std::fabs(d) + 8) * 0x1p-22 : want * (8 + axis / 4 + 2 * std::fabs(d)) * 0x1p-23 + 1e-37;
                   ok &= std::fabs(y[at(k)] - want) <= tolerance;
                 }
               }
             char name[100];
-            std::snprintf(name, sizeof name, "%s softmax axis %d inner %d log %d spread %g", isa_name(isa), int(axis), int(inner), log, spread);
+            std::snprintf(name, sizeof name, "%s softmax axis %d inner %d log %d spread %g", isa_name(isa), int(axis),
+                          int(inner), log, spread);
             testing::check(ok, name);
             if (inner == 1) continue;
           }

@@ -35,7 +35,8 @@ Operand operand(Lowering& L, const Node& n, size_t i, int64_t heads, bool rows_f
   const Dims d = L.dims(L.in_f32(n, i));
   Operand o;
   if (d.size() == 3) {
-    if (heads < 1 || d[2] % heads) L.invalid(n, "input " + dims_text(d) + " does not split into " + std::to_string(heads) + " heads");
+    if (heads < 1 || d[2] % heads)
+      L.invalid(n, "input " + dims_text(d) + " does not split into " + std::to_string(heads) + " heads");
     o = {d[0], heads, d[1], d[2] / heads, {}};
     rows_first = true;
   } else if (d.size() == 4) {
@@ -50,34 +51,38 @@ Operand operand(Lowering& L, const Node& n, size_t i, int64_t heads, bool rows_f
 }
 
 struct Request {
-  int64_t heads = 0, kv_heads = 0;      // for rank 3
+  int64_t heads = 0, kv_heads = 0;                                                              // for rank 3
   bool q_rows_first = false, k_rows_first = false, v_rows_first = false, y_rows_first = false;  // for rank 4
   int mask = -1;
   bool causal = false;
-  float scale = 0.0f;                   // 0: 1 / sqrt(dim)
+  float scale = 0.0f;  // 0: 1 / sqrt(dim)
 };
 
 void emit_attention(Lowering& L, const Node& n, const Request& r) {
   const Operand q = operand(L, n, 0, r.heads, r.q_rows_first), k = operand(L, n, 1, r.kv_heads, r.k_rows_first),
                 v = operand(L, n, 2, r.kv_heads, r.v_rows_first);
-  if (q.batch != k.batch || q.batch != v.batch || k.heads != v.heads || k.rows != v.rows || q.dim != k.dim || (k.heads == 0 ? q.heads != 0 : q.heads % k.heads != 0))
+  if (q.batch != k.batch || q.batch != v.batch || k.heads != v.heads || k.rows != v.rows || q.dim != k.dim ||
+      (k.heads == 0 ? q.heads != 0 : q.heads % k.heads != 0))
     L.invalid(n, "shapes " + dims_text(L.dims(L.in(n, 0))) + ", " + dims_text(L.dims(L.in(n, 1))) + " and " +
                      dims_text(L.dims(L.in(n, 2))) + " do not attend");
   Attention p;
-  p.batch = q.batch, p.heads = q.heads, p.kv_heads = k.heads, p.rows = q.rows, p.keys = k.rows, p.dim = q.dim, p.dim_v = v.dim;
+  p.batch = q.batch, p.heads = q.heads, p.kv_heads = k.heads, p.rows = q.rows, p.keys = k.rows, p.dim = q.dim,
+  p.dim_v = v.dim;
   p.q = q.strides, p.k = k.strides, p.v = v.strides;
   p.causal = r.causal;
   p.scale = r.scale != 0.0f ? r.scale : 1.0f / std::sqrt(static_cast<float>(q.dim));
   if (r.mask >= 0) {
     const Value& m = L.value(r.mask);
-    if (m.dtype != DType::kFloat && m.dtype != DType::kBool) L.unsupported(n, std::string("a mask of dtype ") + dtype_name(m.dtype) + ", supported: float32, bool");
+    if (m.dtype != DType::kFloat && m.dtype != DType::kBool)
+      L.unsupported(n, std::string("a mask of dtype ") + dtype_name(m.dtype) + ", supported: float32, bool");
     p.mask_is_bool = m.dtype == DType::kBool;
     const int64_t full[4] = {p.batch, p.heads, p.rows, p.keys};
     int64_t stride[4] = {}, run = 1;
     if (m.dims.size() > 4) L.invalid(n, "mask " + dims_text(m.dims));
     for (size_t i = m.dims.size(); i-- > 0;) {
       const size_t at = i + 4 - m.dims.size();
-      if (m.dims[i] != 1 && m.dims[i] != full[at]) L.unsupported(n, "mask " + dims_text(m.dims) + " does not broadcast to the scores");
+      if (m.dims[i] != 1 && m.dims[i] != full[at])
+        L.unsupported(n, "mask " + dims_text(m.dims) + " does not broadcast to the scores");
       stride[at] = m.dims[i] == 1 ? 0 : run;
       run *= m.dims[i];
     }
@@ -85,8 +90,9 @@ void emit_attention(Lowering& L, const Node& n, const Request& r) {
     p.mask_col = stride[3];
   }
   const bool flat = L.rank(L.in(n, 0)) == 3, rows_first = flat || r.y_rows_first;
-  const Dims out = flat ? Dims{p.batch, p.rows, p.heads * p.dim_v}
-                        : rows_first ? Dims{p.batch, p.rows, p.heads, p.dim_v} : Dims{p.batch, p.heads, p.rows, p.dim_v};
+  const Dims out = flat         ? Dims{p.batch, p.rows, p.heads * p.dim_v}
+                   : rows_first ? Dims{p.batch, p.rows, p.heads, p.dim_v}
+                                : Dims{p.batch, p.heads, p.rows, p.dim_v};
   if (L.is_empty(out)) {
     L.out(n, 0, DType::kFloat, out);
     return;
@@ -103,12 +109,14 @@ void emit_attention(Lowering& L, const Node& n, const Request& r) {
   info.why = "scores stay in cache";
   info.macs = product({p.batch, p.heads, p.rows, p.keys, p.dim + p.dim_v});
   const int iq = L.in(n, 0), ik = L.in(n, 1), iv = L.in(n, 2);
-  L.emit(n, AttentionStep{&kernel, p, iq, ik, iv, r.mask, y, scratch}, {iq, ik, iv, r.mask, scratch}, {y, scratch}, info);
+  L.emit(n, AttentionStep{&kernel, p, iq, ik, iv, r.mask, y, scratch}, {iq, ik, iv, r.mask, scratch}, {y, scratch},
+         info);
 }
 
 void refuse_outputs(Lowering& L, const Node& n) {
   for (size_t i = 1; i < n.outputs.size(); ++i)
-    if (!n.outputs[i].empty()) L.unsupported(n, "output " + std::to_string(i) + " (keys, values or scores), supported: the first");
+    if (!n.outputs[i].empty())
+      L.unsupported(n, "output " + std::to_string(i) + " (keys, values or scores), supported: the first");
 }
 
 }  // namespace

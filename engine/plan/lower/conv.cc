@@ -81,7 +81,9 @@ struct ConvLayer {
   int64_t batch;
   int x, w, bias;
 
-  const float* constant(int id) const { return id < 0 ? nullptr : reinterpret_cast<const float*>(L.value(id).constant); }
+  const float* constant(int id) const {
+    return id < 0 ? nullptr : reinterpret_cast<const float*>(L.value(id).constant);
+  }
   std::vector<Candidate> candidates(int tilings) const {
     return conv_candidates(L.isa(), s, e, density, L.allow_sparse(), tilings);
   }
@@ -103,7 +105,8 @@ struct ConvLayer {
 };
 
 // Nothing to pack: plain loops.
-void dynamic_conv(Lowering& L, const Node& n, const ConvShape& s, int x, int w, int bias, const Dims& out, StepInfo info) {
+void dynamic_conv(Lowering& L, const Node& n, const ConvShape& s, int x, int w, int bias, const Dims& out,
+                  StepInfo info) {
   const int y = L.out(n, 0, DType::kFloat, out);
   info.kernel = "conv_plain_f32_ref";
   info.why = L.value(x).numel() == 0 ? "all of the input is padding" : "the weights are not constant";

@@ -1,5 +1,5 @@
-// ConvTranspose: the input with zeros between its cells, then an ordinary convolution by the turned kernel, so that it has
-// every kernel a convolution has, the sparse ones too. The zeros cost stride^2 times the arithmetic.
+// ConvTranspose: the input with zeros between its cells, then an ordinary convolution by the turned kernel, so that it
+// has every kernel a convolution has, the sparse ones too. The zeros cost stride^2 times the arithmetic.
 #include <algorithm>
 #include <climits>
 #include <cstring>
@@ -35,34 +35,45 @@ void lower_conv_transpose(Lowering& L, const Node& n) {
   const int bias = L.has(n, 2) ? L.in_f32(n, 2) : -1;
   const Dims xd = L.dims(x), wd = L.dims(w);
   const size_t rank = xd.size(), spatial = rank - std::min<size_t>(rank, 2);
-  if (spatial != 1 && spatial != 2) L.unsupported(n, "input " + dims_text(xd) + ", supported: rank 3 (1-D) and 4 (2-D)");
+  if (spatial != 1 && spatial != 2)
+    L.unsupported(n, "input " + dims_text(xd) + ", supported: rank 3 (1-D) and 4 (2-D)");
   const int64_t groups = attr_i(n, "group", 1);
-  if (wd.size() != rank || groups < 1 || xd[1] == 0 || wd[0] != xd[1] || wd[0] % groups || wd[1] < 1 || wd[1] > INT_MAX / groups)
-    L.invalid(n, "weight " + dims_text(wd) + " with group " + std::to_string(groups) + " does not fit input " + dims_text(xd));
+  if (wd.size() != rank || groups < 1 || xd[1] == 0 || wd[0] != xd[1] || wd[0] % groups || wd[1] < 1 ||
+      wd[1] > INT_MAX / groups)
+    L.invalid(n, "weight " + dims_text(wd) + " with group " + std::to_string(groups) + " does not fit input " +
+                     dims_text(xd));
   if (!L.value(w).constant) L.unsupported(n, "weights must be constant");
-  if (L.is_empty(Dims(xd.begin() + 2, xd.end())) || L.value(w).numel() == 0) L.unsupported(n, "input " + dims_text(xd) + " or weight " + dims_text(wd) + " without elements");
+  if (L.is_empty(Dims(xd.begin() + 2, xd.end())) || L.value(w).numel() == 0)
+    L.unsupported(n, "input " + dims_text(xd) + " or weight " + dims_text(wd) + " without elements");
   const auto list = [&](const char* name, size_t count, int64_t fallback, int64_t least) {
     const auto v = attr_is(n, name, std::vector<int64_t>(count, fallback));
-    if (v.size() != count) L.invalid(n, std::string("attribute '") + name + "' has " + std::to_string(v.size()) + " values, expected " + std::to_string(count));
+    if (v.size() != count)
+      L.invalid(n, std::string("attribute '") + name + "' has " + std::to_string(v.size()) + " values, expected " +
+                       std::to_string(count));
     for (int64_t k : v)
-      if (k < least || k > (1 << 24)) L.invalid(n, std::string("attribute '") + name + "' has value " + std::to_string(k));
+      if (k < least || k > (1 << 24))
+        L.invalid(n, std::string("attribute '") + name + "' has value " + std::to_string(k));
     return v;
   };
   const auto strides = list("strides", spatial, 1, 1), dilations = list("dilations", spatial, 1, 1),
-             extra = list("output_padding", spatial, 0, 0), wanted = has_attr(n, "output_shape") ? list("output_shape", spatial, 0, 1) : Dims{};
+             extra = list("output_padding", spatial, 0, 0),
+             wanted = has_attr(n, "output_shape") ? list("output_shape", spatial, 0, 1) : Dims{};
   auto pads = list("pads", 2 * spatial, 0, 0);
   const std::string mode = attr_s(n, "auto_pad", "NOTSET");
-  if (mode != "NOTSET" && mode != "VALID" && mode != "SAME_UPPER" && mode != "SAME_LOWER") L.invalid(n, "auto_pad '" + mode + "' is not known");
+  if (mode != "NOTSET" && mode != "VALID" && mode != "SAME_UPPER" && mode != "SAME_LOWER")
+    L.invalid(n, "auto_pad '" + mode + "' is not known");
   const bool same = mode == "SAME_UPPER" || mode == "SAME_LOWER";
   Dims spread = xd;
   std::vector<int64_t> outer(2 * spatial), longer(spatial, 0);
   Dims widest{xd[0], xd[1]};
   for (size_t i = 0; i < spatial; ++i)
-    widest.push_back(product({xd[i + 2], strides[i]}) + product({dilations[i], wd[i + 2]}) + extra[i] + (wanted.empty() ? 0 : wanted[i]));
+    widest.push_back(product({xd[i + 2], strides[i]}) + product({dilations[i], wd[i + 2]}) + extra[i] +
+                     (wanted.empty() ? 0 : wanted[i]));
   L.check_size(n, widest);
   for (size_t i = 0; i < spatial; ++i) {
     const int64_t in = xd[i + 2], reach = dilations[i] * (wd[i + 2] - 1) + 1;
-    if (in > (1 << 24) || wd[i + 2] > (1 << 24) || reach > (1 << 28) || in * strides[i] > (1 << 28)) L.unsupported(n, "a size out of range");
+    if (in > (1 << 24) || wd[i + 2] > (1 << 24) || reach > (1 << 28) || in * strides[i] > (1 << 28))
+      L.unsupported(n, "a size out of range");
     spread[i + 2] = (in - 1) * strides[i] + 1;
     const int64_t full = (in - 1) * strides[i] + reach + extra[i];
     if (!wanted.empty() || same) {
@@ -88,7 +99,8 @@ void lower_conv_transpose(Lowering& L, const Node& n) {
       for (int64_t o = 0; o < out_c; ++o)
         for (int64_t k = 0; k < cells; ++k) {
           const size_t from = static_cast<size_t>(((g * in_c + c) * out_c + o) * cells + cells - 1 - k);
-          std::memcpy(&turned[static_cast<size_t>(((g * out_c + o) * in_c + c) * cells + k)], L.value(w).constant + from * 4, 4);
+          std::memcpy(&turned[static_cast<size_t>(((g * out_c + o) * in_c + c) * cells + k)],
+                      L.value(w).constant + from * 4, 4);
         }
   Dims turned_dims = wd;
   turned_dims[0] = groups * out_c;

@@ -42,7 +42,8 @@ std::string labels_of(Lowering& L, const Node& n, std::string text, size_t rank)
   }
   if (labels.size() != rank) L.invalid(n, "term '" + text + "' does not fit a rank of " + std::to_string(rank));
   for (char c : labels)
-    if (!(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z') && !(c > 0 && c < 9)) L.invalid(n, "equation has the label '" + std::string(1, c) + "'");
+    if (!(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z') && !(c > 0 && c < 9))
+      L.invalid(n, "equation has the label '" + std::string(1, c) + "'");
   return labels;
 }
 
@@ -107,7 +108,9 @@ void lower_einsum(Lowering& L, const Node& n) {
     if (c == ',') terms.emplace_back();
     else terms.back() += c;
   }
-  if (terms.size() != n.inputs.size()) L.invalid(n, "equation '" + equation + "' has " + std::to_string(terms.size()) + " terms for " + std::to_string(n.inputs.size()) + " inputs");
+  if (terms.size() != n.inputs.size())
+    L.invalid(n, "equation '" + equation + "' has " + std::to_string(terms.size()) + " terms for " +
+                     std::to_string(n.inputs.size()) + " inputs");
   if (terms.size() > 2) L.unsupported(n, "equation '" + equation + "', supported: one or two operands");
   Sizes size;
   std::vector<int> x;
@@ -121,7 +124,9 @@ void lower_einsum(Lowering& L, const Node& n) {
     have.push_back(labels_of(L, n, terms[k], d.size()));
     for (size_t i = 0; i < d.size(); ++i) {
       const auto [it, fresh] = size.emplace(have[k][i], d[i]);
-      if (!fresh && it->second != d[i]) L.unsupported(n, "label sizes " + std::to_string(it->second) + " and " + std::to_string(d[i]) + " that broadcast");
+      if (!fresh && it->second != d[i])
+        L.unsupported(n,
+                      "label sizes " + std::to_string(it->second) + " and " + std::to_string(d[i]) + " that broadcast");
       ++count[have[k][i]];
       if (have[k][i] < 9) dots = std::max(dots, static_cast<size_t>(have[k][i]));
     }
@@ -149,7 +154,10 @@ void lower_einsum(Lowering& L, const Node& n) {
     // Diagonals first, then sums over what nobody else has.
     x[k] = arranged(L, n, x[k], have[k], unique(have[k]), size);
     have[k] = unique(have[k]);
-    x[k] = summed(L, n, x[k], have[k], want + (x.size() == 2 ? (k == 0 ? unique(labels_of(L, n, terms[1], L.dims(L.in(n, 1)).size())) : have[0]) : ""));
+    x[k] =
+        summed(L, n, x[k], have[k],
+               want + (x.size() == 2 ? (k == 0 ? unique(labels_of(L, n, terms[1], L.dims(L.in(n, 1)).size())) : have[0])
+                                     : ""));
   }
   if (x.size() == 1) {
     last = x[0];

@@ -77,13 +77,20 @@ BinaryOp binary_op(const Node& n) {
 
 Binary float_op(BinaryOp op) {
   switch (op) {
-    case BinaryOp::kAdd: return Binary::kAdd;
-    case BinaryOp::kSub: return Binary::kSub;
-    case BinaryOp::kMul: return Binary::kMul;
-    case BinaryOp::kDiv: return Binary::kDiv;
-    case BinaryOp::kMin: return Binary::kMin;
-    case BinaryOp::kMax: return Binary::kMax;
-    default: return Binary::kPow;
+    case BinaryOp::kAdd:
+      return Binary::kAdd;
+    case BinaryOp::kSub:
+      return Binary::kSub;
+    case BinaryOp::kMul:
+      return Binary::kMul;
+    case BinaryOp::kDiv:
+      return Binary::kDiv;
+    case BinaryOp::kMin:
+      return Binary::kMin;
+    case BinaryOp::kMax:
+      return Binary::kMax;
+    default:
+      return Binary::kPow;
   }
 }
 
@@ -106,24 +113,34 @@ struct NegI64Step {
 template <class F>
 void with_number(DType t, F f) {
   switch (t) {
-    case DType::kFloat: return f(float{});
-    case DType::kDouble: return f(double{});
-    case DType::kInt64: return f(int64_t{});
-    case DType::kInt32: return f(int32_t{});
-    case DType::kInt16: return f(int16_t{});
-    case DType::kInt8: return f(int8_t{});
-    case DType::kUInt8: return f(uint8_t{});
-    case DType::kUInt16: return f(uint16_t{});
-    case DType::kUInt32: return f(uint32_t{});
-    case DType::kUInt64: return f(uint64_t{});
-    case DType::kBool: return f(bool{});
-    default: return;
+    case DType::kFloat:
+      return f(float{});
+    case DType::kDouble:
+      return f(double{});
+    case DType::kInt64:
+      return f(int64_t{});
+    case DType::kInt32:
+      return f(int32_t{});
+    case DType::kInt16:
+      return f(int16_t{});
+    case DType::kInt8:
+      return f(int8_t{});
+    case DType::kUInt8:
+      return f(uint8_t{});
+    case DType::kUInt16:
+      return f(uint16_t{});
+    case DType::kUInt32:
+      return f(uint32_t{});
+    case DType::kUInt64:
+      return f(uint64_t{});
+    case DType::kBool:
+      return f(bool{});
+    default:
+      return;
   }
 }
 
-bool castable(DType t) {
-  return dtype_size(t) > 0 && t != DType::kFloat16 && t != DType::kBFloat16;
-}
+bool castable(DType t) { return dtype_size(t) > 0 && t != DType::kFloat16 && t != DType::kBFloat16; }
 
 // Float to integer: C++ leaves out-of-range undefined, so it saturates here (as numpy and ORT do on x86 for none of
 // the cases anyone relies on).
@@ -188,7 +205,8 @@ std::string epilogue_key(const Epilogue& e) {
 
 int lower_add(Lowering& L, const Node& n, int a, int b, int y, const Activation& act) {
   if (L.dims(a) == L.dims(b)) {
-    L.emit(n, AddStep{eltwise_kernels(L.isa()).add_act, act, L.value(y).numel(), a, b, y}, {a, b}, {y}, named("add_act_f32"));
+    L.emit(n, AddStep{eltwise_kernels(L.isa()).add_act, act, L.value(y).numel(), a, b, y}, {a, b}, {y},
+           named("add_act_f32"));
     return y;
   }
   BinaryArgs args;
@@ -217,7 +235,8 @@ Dims broadcast_dims(Lowering& L, const Node& n, int a, int b) {
   Dims dims(static_cast<size_t>(rank));
   for (int i = 0; i < rank; ++i) {
     const int ia = i - rank + L.rank(a), ib = i - rank + L.rank(b);
-    const int64_t da = ia >= 0 ? L.dims(a)[static_cast<size_t>(ia)] : 1, db = ib >= 0 ? L.dims(b)[static_cast<size_t>(ib)] : 1;
+    const int64_t da = ia >= 0 ? L.dims(a)[static_cast<size_t>(ia)] : 1,
+                  db = ib >= 0 ? L.dims(b)[static_cast<size_t>(ib)] : 1;
     if (da != db && da != 1 && db != 1)
       L.invalid(n, "shapes " + dims_text(L.dims(a)) + " and " + dims_text(L.dims(b)) + " do not broadcast");
     dims[static_cast<size_t>(i)] = da == 1 ? db : da;
@@ -235,7 +254,8 @@ void lower_binary(Lowering& L, const Node& n) {
       L.unsupported(n, std::string("operands have dtypes ") + dtype_name(t) + " and " + dtype_name(L.value(b).dtype));
     const bool integer = t == DType::kInt64 || t == DType::kInt32;
     if ((t != DType::kFloat && t != DType::kDouble && !integer) || (n.op == "Pow" && integer))
-      L.unsupported(n, std::string("dtype ") + dtype_name(t) + ", supported: float32, float64" + (n.op == "Pow" ? "" : ", int32, int64"));
+      L.unsupported(n, std::string("dtype ") + dtype_name(t) + ", supported: float32, float64" +
+                           (n.op == "Pow" ? "" : ", int32, int64"));
     if (t != DType::kFloat && has_activation(fused_activation(n)))
       L.unsupported(n, std::string("an activation of dtype ") + dtype_name(t) + ", supported: float32");
     const Dims dims = broadcast_dims(L, n, a, b);
@@ -269,14 +289,25 @@ void lower_unary(Lowering& L, const Node& n) {
   }
   const int x = L.in_f32(n, 0);
   UnaryArgs args;
-  static const std::pair<const char*, Unary> table[] = {
-      {"Abs", Unary::kAbs},       {"Ceil", Unary::kCeil},         {"Cos", Unary::kCos},
-      {"Erf", Unary::kErf},       {"Exp", Unary::kExp},           {"Floor", Unary::kFloor},
-      {"HardSwish", Unary::kHardSwish}, {"Log", Unary::kLog},     {"Mish", Unary::kMish},
-      {"Neg", Unary::kNeg},       {"Reciprocal", Unary::kReciprocal}, {"Round", Unary::kRound},
-      {"Sigmoid", Unary::kSigmoid}, {"Sign", Unary::kSign},       {"Sin", Unary::kSin},
-      {"Softplus", Unary::kSoftplus}, {"Softsign", Unary::kSoftsign}, {"Sqrt", Unary::kSqrt},
-      {"Tanh", Unary::kTanh}};
+  static const std::pair<const char*, Unary> table[] = {{"Abs", Unary::kAbs},
+                                                        {"Ceil", Unary::kCeil},
+                                                        {"Cos", Unary::kCos},
+                                                        {"Erf", Unary::kErf},
+                                                        {"Exp", Unary::kExp},
+                                                        {"Floor", Unary::kFloor},
+                                                        {"HardSwish", Unary::kHardSwish},
+                                                        {"Log", Unary::kLog},
+                                                        {"Mish", Unary::kMish},
+                                                        {"Neg", Unary::kNeg},
+                                                        {"Reciprocal", Unary::kReciprocal},
+                                                        {"Round", Unary::kRound},
+                                                        {"Sigmoid", Unary::kSigmoid},
+                                                        {"Sign", Unary::kSign},
+                                                        {"Sin", Unary::kSin},
+                                                        {"Softplus", Unary::kSoftplus},
+                                                        {"Softsign", Unary::kSoftsign},
+                                                        {"Sqrt", Unary::kSqrt},
+                                                        {"Tanh", Unary::kTanh}};
   for (const auto& [name, op] : table)
     if (n.op == name) args.op = op;
   if (n.op == "Relu") args.act = Activation::relu();

@@ -24,13 +24,13 @@ concept Layer = requires(const T& layer, const typename T::Candidate& way, const
                          std::shared_ptr<const typename T::Packed> owned) {
   { layer.candidates(1) } -> std::same_as<std::vector<typename T::Candidate>>;  // with so many tilings each, best first
   { layer.pack(way) } -> std::same_as<std::unique_ptr<typename T::Packed>>;
-  layer.step(owned, 0, -1, 0, -1);                       // x, residual, y, scratch: the step that runs it
+  layer.step(owned, 0, -1, 0, -1);                          // x, residual, y, scratch: the step that runs it
   { layer.memory(packed) } -> std::same_as<Tuner::Memory>;  // of such a step
-  { layer.key() } -> std::same_as<std::string>;          // shape and epilogue: with a kernel and a tile, what is packed
+  { layer.key() } -> std::same_as<std::string>;  // shape and epilogue: with a kernel and a tile, what is packed
   { layer.constants() } -> std::same_as<std::vector<int>>;  // the values packed
-  { layer.rows() } -> std::same_as<int64_t>;             // images, or rows of a linear layer
-  { layer.times() } -> std::same_as<double>;             // predictions count so often
-  { layer.pattern() } -> std::same_as<uint64_t>;         // hash of the weights' zeros
+  { layer.rows() } -> std::same_as<int64_t>;                // images, or rows of a linear layer
+  { layer.times() } -> std::same_as<double>;                // predictions count so often
+  { layer.pattern() } -> std::same_as<uint64_t>;            // hash of the weights' zeros
 };
 
 template <Layer T>
@@ -87,9 +87,8 @@ Timed<T> time_ways(Tuner& tuner, const T& layer, const std::vector<typename T::C
     need = {std::max(need.x, m.x), std::max(need.y, m.y), std::max(need.residual, m.residual),
             std::max(need.scratch, m.scratch), m.floats};
     const int residual = need.residual ? Tuner::kResidual : -1;
-    runs.emplace_back([s = layer.step(packs.back(), Tuner::kX, residual, Tuner::kY, Tuner::kScratch)](const Exec& e) {
-      s.run(e);
-    });
+    runs.emplace_back(
+        [s = layer.step(packs.back(), Tuner::kX, residual, Tuner::kY, Tuner::kScratch)](const Exec& e) { s.run(e); });
   }
   Timed<T> timed{0, nullptr, tuner.time(need, runs)};
   timed.best = static_cast<size_t>(std::min_element(timed.us.begin(), timed.us.end()) - timed.us.begin());
@@ -158,8 +157,9 @@ Chosen<T> choose(Lowering& L, const Node& n, const T& layer, const std::vector<t
   decided.tile = chosen.way.tile;
   L.decided(n, decided);
   using Packed = typename T::Packed;
-  chosen.packed = L.packed<Packed>(layer.key() + "/" + choice_text(decided.kernel, decided.tile), layer.constants(),
-                                   [&]() -> std::shared_ptr<const Packed> { return made ? made : layer.pack(chosen.way); });
+  chosen.packed =
+      L.packed<Packed>(layer.key() + "/" + choice_text(decided.kernel, decided.tile), layer.constants(),
+                       [&]() -> std::shared_ptr<const Packed> { return made ? made : layer.pack(chosen.way); });
   return chosen;
 }
 

@@ -61,7 +61,8 @@ StepInfo named(const char* kernel) {
 bool wanted(const Node& n, size_t i) { return i < n.outputs.size() && !n.outputs[i].empty(); }
 
 float epsilon(Lowering& L, const Node& n) {
-  const float eps = attr_f(n, "epsilon", n.op == "SkipLayerNormalization" || n.op == "SkipSimplifiedLayerNormalization" ? 1e-12f : 1e-5f);
+  const float eps = attr_f(
+      n, "epsilon", n.op == "SkipLayerNormalization" || n.op == "SkipSimplifiedLayerNormalization" ? 1e-12f : 1e-5f);
   if (!(eps >= 0)) L.invalid(n, "epsilon is negative");
   return eps;
 }
@@ -71,7 +72,8 @@ int row_parameter(Lowering& L, const Node& n, size_t i, int64_t count) {
   if (!L.has(n, i)) return -1;
   const int id = L.in_f32(n, i);
   if (L.value(id).numel() != count)
-    L.unsupported(n, "input " + std::to_string(i) + " " + dims_text(L.dims(id)) + ", supported: " + std::to_string(count) + " values");
+    L.unsupported(n, "input " + std::to_string(i) + " " + dims_text(L.dims(id)) +
+                         ", supported: " + std::to_string(count) + " values");
   return id;
 }
 
@@ -81,7 +83,8 @@ int per_channel(Lowering& L, const Node& n, size_t i, int64_t groups, int64_t ch
   if (n.op != "GroupNormalization" || L.opset() >= 21 || groups == channels || L.value(id).numel() != groups) return id;
   if (!L.value(id).constant) L.unsupported(n, "scale and bias per group must be constant");
   std::vector<float> v;
-  for (int64_t c = 0; c < channels; ++c) v.push_back(reinterpret_cast<const float*>(L.value(id).constant)[c / (channels / groups)]);
+  for (int64_t c = 0; c < channels; ++c)
+    v.push_back(reinterpret_cast<const float*>(L.value(id).constant)[c / (channels / groups)]);
   const Node anonymous;
   return L.constant(anonymous, 0, DType::kFloat, {channels}, v.data());
 }
@@ -106,7 +109,8 @@ void lower_layer_norm(Lowering& L, const Node& n) {
     (i < axis ? s.args.rows : s.args.n) *= xd[static_cast<size_t>(i)];
     if (i >= axis) stats[static_cast<size_t>(i)] = 1;
   }
-  if (s.args.n == 0 && (wanted(n, 1) || wanted(n, 2)) && !L.is_empty(stats)) L.unsupported(n, "a mean over no elements");
+  if (s.args.n == 0 && (wanted(n, 1) || wanted(n, 2)) && !L.is_empty(stats))
+    L.unsupported(n, "a mean over no elements");
   s.scale = row_parameter(L, n, 1, s.args.n);
   s.bias = rms ? -1 : row_parameter(L, n, 2, s.args.n);
   if (L.has(n, 3)) {
@@ -114,7 +118,8 @@ void lower_layer_norm(Lowering& L, const Node& n) {
     if (L.dims(s.residual) != xd) {
       // It broadcasts: an Add of its own.
       const Dims sum = broadcast_dims(L, n, x, s.residual);
-      if (sum != xd) L.unsupported(n, "a residual " + dims_text(L.dims(s.residual)) + " larger than the input " + dims_text(xd));
+      if (sum != xd)
+        L.unsupported(n, "a residual " + dims_text(L.dims(s.residual)) + " larger than the input " + dims_text(xd));
       const int added = L.temp(DType::kFloat, xd);
       lower_add(L, n, x, s.residual, added, Activation::none());
       s.x = added;
@@ -136,7 +141,8 @@ void lower_skip_layer_norm(Lowering& L, const Node& n) {
   const int x = L.in_f32(n, 0), skip = L.in_f32(n, 1);
   const bool rms = n.op == "SkipSimplifiedLayerNormalization";
   const Dims xd = L.dims(x);
-  if (xd.empty() || L.dims(skip) != xd) L.unsupported(n, "skip " + dims_text(L.dims(skip)) + " of another shape than " + dims_text(xd));
+  if (xd.empty() || L.dims(skip) != xd)
+    L.unsupported(n, "skip " + dims_text(L.dims(skip)) + " of another shape than " + dims_text(xd));
   LayerNormStep s{norm_kernels(L.isa()).layer, {}, x, skip, -1, -1, -1, -1, -1, -1};
   s.args.rms = rms;
   s.args.eps = epsilon(L, n);
@@ -170,10 +176,12 @@ void lower_group_norm(Lowering& L, const Node& n) {
   s.args.plane = 1;
   for (size_t i = 2; i < xd.size(); ++i) s.args.plane *= xd[i];
   s.args.eps = epsilon(L, n);
-  if (s.args.groups < 1 || xd[1] % s.args.groups) L.invalid(n, std::to_string(s.args.groups) + " groups of " + dims_text(xd));
+  if (s.args.groups < 1 || xd[1] % s.args.groups)
+    L.invalid(n, std::to_string(s.args.groups) + " groups of " + dims_text(xd));
   s.scale = per_channel(L, n, 1, s.args.groups, xd[1]), s.bias = per_channel(L, n, 2, s.args.groups, xd[1]);
   if (L.value(s.scale).numel() != xd[1] || L.value(s.bias).numel() != xd[1])
-    L.invalid(n, "scale " + dims_text(L.dims(s.scale)) + " and bias " + dims_text(L.dims(s.bias)) + " do not fit " + dims_text(xd));
+    L.invalid(n, "scale " + dims_text(L.dims(s.scale)) + " and bias " + dims_text(L.dims(s.bias)) + " do not fit " +
+                     dims_text(xd));
   s.y = L.out(n, 0, DType::kFloat, xd);
   L.emit(n, s, {x, s.scale, s.bias}, {s.y}, named("group_norm_f32"));
 }

@@ -208,7 +208,8 @@ void lower_gemm(Lowering& L, const Node& n) {
   const bool ta = attr_i(n, "transA", 0) != 0, tb = attr_i(n, "transB", 0) != 0;
   const float alpha = attr_f(n, "alpha", 1.0f), beta = attr_f(n, "beta", 1.0f);
   const Dims ad = L.dims(a), bd = L.dims(b);
-  if (ad.size() != 2 || bd.size() != 2) L.invalid(n, "operands " + dims_text(ad) + " and " + dims_text(bd) + " are not matrices");
+  if (ad.size() != 2 || bd.size() != 2)
+    L.invalid(n, "operands " + dims_text(ad) + " and " + dims_text(bd) + " are not matrices");
   const int64_t m = ta ? ad[1] : ad[0], k = ta ? ad[0] : ad[1], out = tb ? bd[0] : bd[1];
   if ((tb ? bd[1] : bd[0]) != k) L.invalid(n, "shapes " + dims_text(ad) + " and " + dims_text(bd) + " do not multiply");
   const Dims out_dims{m, out};
@@ -220,9 +221,10 @@ void lower_gemm(Lowering& L, const Node& n) {
     if (!fits || (cd[0] != 1 && cd[0] != m) || (cd[1] != 1 && cd[1] != out))
       L.invalid(n, "C " + dims_text(sum) + " does not broadcast to " + dims_text(out_dims));
   }
-  const bool row_bias = c < 0 || (L.value(c).constant && (L.value(c).numel() == 1 ||
-                        (L.value(c).numel() == out && L.dims(c).back() == out)));
-  if (L.value(b).constant && !ta && row_bias && !L.is_empty({m, k, out})) return linear(L, n, a, b, tb, alpha, c, beta, residual, out_dims);
+  const bool row_bias = c < 0 || (L.value(c).constant &&
+                                  (L.value(c).numel() == 1 || (L.value(c).numel() == out && L.dims(c).back() == out)));
+  if (L.value(b).constant && !ta && row_bias && !L.is_empty({m, k, out}))
+    return linear(L, n, a, b, tb, alpha, c, beta, residual, out_dims);
   // General form: product, scaled, plus beta * C.
   MatMul p;
   p.m = m, p.n = out, p.k = k;
@@ -255,7 +257,8 @@ void lower_matmul(Lowering& L, const Node& n) {
   if (vector_a) ad.insert(ad.begin(), 1);
   if (vector_b) bd.push_back(1);
   const int64_t m = ad[ad.size() - 2], k = ad.back(), out = bd.back();
-  if (bd[bd.size() - 2] != k) L.invalid(n, "shapes " + dims_text(L.dims(a)) + " and " + dims_text(L.dims(b)) + " do not multiply");
+  if (bd[bd.size() - 2] != k)
+    L.invalid(n, "shapes " + dims_text(L.dims(a)) + " and " + dims_text(L.dims(b)) + " do not multiply");
   const size_t rank = std::max(ad.size(), bd.size());
   ad.insert(ad.begin(), rank - ad.size(), 1);
   bd.insert(bd.begin(), rank - bd.size(), 1);

@@ -20,16 +20,26 @@ struct CompareStep {
   }
   void run(const Exec& e) const noexcept {
     switch (dtype) {
-      case DType::kFloat: return as<float>(e);
-      case DType::kDouble: return as<double>(e);
-      case DType::kInt64: return as<int64_t>(e);
-      case DType::kInt32: return as<int32_t>(e);
-      case DType::kInt16: return as<int16_t>(e);
-      case DType::kInt8: return as<int8_t>(e);
-      case DType::kUInt64: return as<uint64_t>(e);
-      case DType::kUInt32: return as<uint32_t>(e);
-      case DType::kUInt16: return as<uint16_t>(e);
-      default: return as<uint8_t>(e);  // uint8, bool
+      case DType::kFloat:
+        return as<float>(e);
+      case DType::kDouble:
+        return as<double>(e);
+      case DType::kInt64:
+        return as<int64_t>(e);
+      case DType::kInt32:
+        return as<int32_t>(e);
+      case DType::kInt16:
+        return as<int16_t>(e);
+      case DType::kInt8:
+        return as<int8_t>(e);
+      case DType::kUInt64:
+        return as<uint64_t>(e);
+      case DType::kUInt32:
+        return as<uint32_t>(e);
+      case DType::kUInt16:
+        return as<uint16_t>(e);
+      default:
+        return as<uint8_t>(e);  // uint8, bool
     }
   }
 };
@@ -62,15 +72,19 @@ struct WhereStep {
   int c, a, b, y;
   template <class T>
   void as(const Exec& e) const {
-    where_ref(w, static_cast<const uint8_t*>(e.ptr[c]), static_cast<const T*>(e.ptr[a]), static_cast<const T*>(e.ptr[b]),
-              static_cast<T*>(e.ptr[y]));
+    where_ref(w, static_cast<const uint8_t*>(e.ptr[c]), static_cast<const T*>(e.ptr[a]),
+              static_cast<const T*>(e.ptr[b]), static_cast<T*>(e.ptr[y]));
   }
   void run(const Exec& e) const noexcept {
     switch (element) {
-      case 8: return as<uint64_t>(e);
-      case 4: return as<uint32_t>(e);
-      case 2: return as<uint16_t>(e);
-      default: return as<uint8_t>(e);
+      case 8:
+        return as<uint64_t>(e);
+      case 4:
+        return as<uint32_t>(e);
+      case 2:
+        return as<uint16_t>(e);
+      default:
+        return as<uint8_t>(e);
     }
   }
 };
@@ -137,16 +151,21 @@ void outer_axis_inner(const Dims& d, int64_t axis, int64_t& outer, int64_t& size
 }  // namespace
 
 void lower_compare(Lowering& L, const Node& n) {
-  static const std::pair<const char*, Relation> table[] = {
-      {"Equal", Relation::kEqual}, {"Greater", Relation::kGreater}, {"GreaterOrEqual", Relation::kGreaterOrEqual},
-      {"Less", Relation::kLess},   {"LessOrEqual", Relation::kLessOrEqual}, {"And", Relation::kAnd},
-      {"Or", Relation::kOr},       {"Xor", Relation::kXor}};
+  static const std::pair<const char*, Relation> table[] = {{"Equal", Relation::kEqual},
+                                                           {"Greater", Relation::kGreater},
+                                                           {"GreaterOrEqual", Relation::kGreaterOrEqual},
+                                                           {"Less", Relation::kLess},
+                                                           {"LessOrEqual", Relation::kLessOrEqual},
+                                                           {"And", Relation::kAnd},
+                                                           {"Or", Relation::kOr},
+                                                           {"Xor", Relation::kXor}};
   const int a = L.in(n, 0), b = L.in(n, 1);
   CompareStep s{{}, Relation::kEqual, L.value(a).dtype, a, b, -1};
   for (const auto& [name, op] : table)
     if (n.op == name) s.op = op;
   if (s.dtype != L.value(b).dtype)
-    L.unsupported(n, std::string("operands have dtypes ") + dtype_name(s.dtype) + " and " + dtype_name(L.value(b).dtype));
+    L.unsupported(n,
+                  std::string("operands have dtypes ") + dtype_name(s.dtype) + " and " + dtype_name(L.value(b).dtype));
   if (dtype_size(s.dtype) == 0 || s.dtype == DType::kFloat16 || s.dtype == DType::kBFloat16)
     L.unsupported(n, std::string("dtype ") + dtype_name(s.dtype) + ", supported: float32, float64, integers, bool");
   if (s.op >= Relation::kAnd && s.dtype != DType::kBool) L.invalid(n, "operands are not bool");
@@ -165,7 +184,8 @@ void lower_not(Lowering& L, const Node& n) {
 void lower_is_nan(Lowering& L, const Node& n) {
   const int x = L.in(n, 0);
   const DType t = L.value(x).dtype;
-  if (t != DType::kFloat && t != DType::kDouble) L.unsupported(n, std::string("dtype ") + dtype_name(t) + ", supported: float32, float64");
+  if (t != DType::kFloat && t != DType::kDouble)
+    L.unsupported(n, std::string("dtype ") + dtype_name(t) + ", supported: float32, float64");
   const int y = L.out(n, 0, DType::kBool, L.dims(x));
   L.emit(n, IsNanStep{L.value(x).numel(), t == DType::kDouble, x, y}, {x}, {y}, named("is_nan_ref"));
 }
@@ -204,7 +224,8 @@ void lower_top_k(Lowering& L, const Node& n) {
   const int64_t axis = normal_axis(L, n, attr_i(n, "axis", -1), L.rank(x));
   TopKStep s{{}, x, -1, -1, -1};
   outer_axis_inner(xd, axis, s.args.outer, s.args.axis, s.args.inner);
-  if (ks.size() != 1 || ks[0] < 0 || ks[0] > s.args.axis) L.invalid(n, "k does not fit an axis of " + std::to_string(s.args.axis));
+  if (ks.size() != 1 || ks[0] < 0 || ks[0] > s.args.axis)
+    L.invalid(n, "k does not fit an axis of " + std::to_string(s.args.axis));
   s.args.k = ks[0];
   s.args.largest = attr_i(n, "largest", 1) != 0;
   Dims out = xd;

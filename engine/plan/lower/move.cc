@@ -92,7 +92,8 @@ void lower_transpose(Lowering& L, const Node& n) {
   std::vector<bool> seen(rank, false);
   if (perm.size() != rank) L.invalid(n, "perm does not have " + std::to_string(rank) + " values");
   for (int64_t p : perm) {
-    if (p < 0 || p >= static_cast<int64_t>(rank) || seen[static_cast<size_t>(p)]) L.invalid(n, "perm is not a permutation");
+    if (p < 0 || p >= static_cast<int64_t>(rank) || seen[static_cast<size_t>(p)])
+      L.invalid(n, "perm is not a permutation");
     seen[static_cast<size_t>(p)] = true;
   }
   Dims out(rank);
@@ -184,7 +185,8 @@ void lower_concat(Lowering& L, const Node& n) {
     for (int i = 0; i < rank; ++i) {
       const auto u = static_cast<size_t>(i);
       if (i == axis) out[u] += L.dims(x)[u];
-      else if (L.dims(x)[u] != out[u]) L.invalid(n, "shapes " + dims_text(L.dims(first)) + " and " + dims_text(L.dims(x)) + " do not concatenate");
+      else if (L.dims(x)[u] != out[u])
+        L.invalid(n, "shapes " + dims_text(L.dims(first)) + " and " + dims_text(L.dims(x)) + " do not concatenate");
     }
   }
   const int y = L.out(n, 0, L.value(first).dtype, out);
@@ -227,7 +229,9 @@ void lower_split(Lowering& L, const Node& n) {
     const int64_t size = (xd[axis] + count - 1) / count;
     for (int64_t i = 0; i < count; ++i) parts.push_back(std::clamp<int64_t>(xd[axis] - i * size, 0, size));
   }
-  if (parts.size() != n.outputs.size()) L.invalid(n, "the split has " + std::to_string(parts.size()) + " parts for " + std::to_string(n.outputs.size()) + " outputs");
+  if (parts.size() != n.outputs.size())
+    L.invalid(n, "the split has " + std::to_string(parts.size()) + " parts for " + std::to_string(n.outputs.size()) +
+                     " outputs");
   const auto ss = strides_of(xd);
   int64_t at = 0;
   for (size_t k = 0; k < parts.size(); ++k) {
@@ -262,7 +266,8 @@ void lower_expand(Lowering& L, const Node& n) {
     const auto ix = static_cast<int64_t>(i) - static_cast<int64_t>(rank - xd.size());
     const auto iw = static_cast<int64_t>(i) - static_cast<int64_t>(rank - want.size());
     const int64_t a = ix >= 0 ? xd[static_cast<size_t>(ix)] : 1, b = iw >= 0 ? want[static_cast<size_t>(iw)] : 1;
-    if (b < 0 || (a != b && a != 1 && b != 1)) L.invalid(n, "cannot expand " + dims_text(xd) + " to " + dims_text(want));
+    if (b < 0 || (a != b && a != 1 && b != 1))
+      L.invalid(n, "cannot expand " + dims_text(xd) + " to " + dims_text(want));
     out[i] = a == 1 ? b : a;
     c.stride_src[i] = a == 1 ? 0 : ss[static_cast<size_t>(ix)];
   }
@@ -282,7 +287,8 @@ void lower_tile(Lowering& L, const Node& n) {
   if (2 * xd.size() > kMaxRank) L.unsupported(n, "rank " + std::to_string(xd.size()) + ", supported: up to 4");
   Dims out(xd.size());
   for (size_t i = 0; i < xd.size(); ++i) {
-    if (repeats[i] < 0 || repeats[i] > (int64_t{1} << 31) || xd[i] > (int64_t{1} << 31)) L.invalid(n, "repeats " + dims_text(repeats));
+    if (repeats[i] < 0 || repeats[i] > (int64_t{1} << 31) || xd[i] > (int64_t{1} << 31))
+      L.invalid(n, "repeats " + dims_text(repeats));
     out[i] = xd[i] * repeats[i];
   }
   if (out == xd) return L.alias(n, 0, x, xd);
@@ -329,7 +335,8 @@ void lower_gather(Lowering& L, const Node& n) {
   Dims out(xd.begin(), xd.begin() + static_cast<int64_t>(axis));
   out.insert(out.end(), id.begin(), id.end());
   out.insert(out.end(), xd.begin() + static_cast<int64_t>(axis) + 1, xd.end());
-  GatherStep s{1, xd[axis], static_cast<int64_t>(dtype_size(L.value(x).dtype)), L.value(indices).numel(), t, x, indices, -1};
+  GatherStep s{1,       xd[axis], static_cast<int64_t>(dtype_size(L.value(x).dtype)), L.value(indices).numel(), t, x,
+               indices, -1};
   for (size_t i = 0; i < axis; ++i) s.outer *= xd[i];
   for (size_t i = axis + 1; i < xd.size(); ++i) s.inner_bytes *= xd[i];
   s.y = L.out(n, 0, L.value(x).dtype, out);
@@ -340,7 +347,8 @@ void lower_gather(Lowering& L, const Node& n) {
 namespace {
 
 // Pad that repeats what is there: along each axis a gather of the source's rows.
-void pad_by_index(Lowering& L, const Node& n, int x, const std::string& mode, const std::vector<int64_t>& begin, const Dims& out) {
+void pad_by_index(Lowering& L, const Node& n, int x, const std::string& mode, const std::vector<int64_t>& begin,
+                  const Dims& out) {
   Dims now = L.dims(x);
   if (L.is_empty(out)) {
     L.out(n, 0, L.value(x).dtype, out);
@@ -381,13 +389,15 @@ void lower_pad(Lowering& L, const Node& n) {
   const Dims xd = L.dims(x);
   const int rank = L.rank(x);
   const std::string mode = attr_s(n, "mode", "constant");
-  if (mode != "constant" && mode != "edge" && mode != "reflect" && mode != "wrap") L.invalid(n, "mode '" + mode + "' is not known");
+  if (mode != "constant" && mode != "edge" && mode != "reflect" && mode != "wrap")
+    L.invalid(n, "mode '" + mode + "' is not known");
   const auto given = L.need_ints(n, 1);
   std::vector<int64_t> axes;
   if (L.has(n, 3)) axes = L.need_ints(n, 3);
   else
     for (int i = 0; i < rank; ++i) axes.push_back(i);
-  if (given.size() != 2 * axes.size()) L.invalid(n, "pads has " + std::to_string(given.size()) + " values, expected " + std::to_string(2 * axes.size()));
+  if (given.size() != 2 * axes.size())
+    L.invalid(n, "pads has " + std::to_string(given.size()) + " values, expected " + std::to_string(2 * axes.size()));
   AssembleStep s{};
   s.element = element_size(L, n, x);
   if (const int v = L.has(n, 2) ? L.in(n, 2) : -1; v >= 0) {

@@ -40,8 +40,10 @@ struct SoftmaxStep {
 
 ReduceOp reduce_op(const std::string& name) {
   static const std::map<std::string, ReduceOp> ops{
-      {"ReduceMean", ReduceOp::kMean}, {"ReduceSum", ReduceOp::kSum}, {"ReduceMax", ReduceOp::kMax}, {"ReduceMin", ReduceOp::kMin},
-      {"ReduceProd", ReduceOp::kProd}, {"ReduceL1", ReduceOp::kL1}, {"ReduceL2", ReduceOp::kL2}, {"ReduceSumSquare", ReduceOp::kSumSquare},
+      {"ReduceMean", ReduceOp::kMean},     {"ReduceSum", ReduceOp::kSum},
+      {"ReduceMax", ReduceOp::kMax},       {"ReduceMin", ReduceOp::kMin},
+      {"ReduceProd", ReduceOp::kProd},     {"ReduceL1", ReduceOp::kL1},
+      {"ReduceL2", ReduceOp::kL2},         {"ReduceSumSquare", ReduceOp::kSumSquare},
       {"ReduceLogSum", ReduceOp::kLogSum}, {"ReduceLogSumExp", ReduceOp::kLogSumExp}};
   return ops.at(name);
 }
@@ -51,10 +53,8 @@ struct ReduceStep {
   bool integer;
   int x, y;
   void run(const Exec& e) const noexcept {
-    if (integer)
-      reduce_i64_ref(p, static_cast<const int64_t*>(e.ptr[x]), static_cast<int64_t*>(e.ptr[y]));
-    else
-      reduce_f32_ref(p, e.f32(x), e.f32_out(y));
+    if (integer) reduce_i64_ref(p, static_cast<const int64_t*>(e.ptr[x]), static_cast<int64_t*>(e.ptr[y]));
+    else reduce_f32_ref(p, e.f32(x), e.f32_out(y));
   }
 };
 
@@ -91,7 +91,8 @@ void lower_batch_norm(Lowering& L, const Node& n) {
   for (size_t i = 0; i < 4; ++i) {
     const auto v = L.numbers(L.in(n, i + 1));
     if (!v) L.unsupported(n, "scale, bias, mean and variance must be constant");
-    if (static_cast<int64_t>(v->size()) != channels) L.invalid(n, "input " + std::to_string(i + 1) + " does not have " + std::to_string(channels) + " values");
+    if (static_cast<int64_t>(v->size()) != channels)
+      L.invalid(n, "input " + std::to_string(i + 1) + " does not have " + std::to_string(channels) + " values");
     p[i] = *v;
   }
   const double eps = attr_f(n, "epsilon", 1e-5f);
@@ -138,14 +139,16 @@ void lower_reduce(Lowering& L, const Node& n) {
   const int rank = L.rank(x);
   Reduce p;
   p.op = reduce_op(n.op);
-  if (integer && (p.op == ReduceOp::kL2 || p.op == ReduceOp::kLogSum || p.op == ReduceOp::kLogSumExp)) L.unsupported(n, "integers");
+  if (integer && (p.op == ReduceOp::kL2 || p.op == ReduceOp::kLogSum || p.op == ReduceOp::kLogSumExp))
+    L.unsupported(n, "integers");
   std::vector<int64_t> axes;
   if (L.has(n, 1)) axes = L.need_ints(n, 1);
   else axes = attr_is(n, "axes");
   const bool keep = attr_i(n, "keepdims", 1) != 0;
   if (axes.empty() && attr_i(n, "noop_with_empty_axes", 0) != 0) {
     // The standard applies the function to every element, which for these is none.
-    if (p.op == ReduceOp::kMean || p.op == ReduceOp::kSum || p.op == ReduceOp::kMax || p.op == ReduceOp::kMin || p.op == ReduceOp::kProd)
+    if (p.op == ReduceOp::kMean || p.op == ReduceOp::kSum || p.op == ReduceOp::kMax || p.op == ReduceOp::kMin ||
+        p.op == ReduceOp::kProd)
       return L.alias(n, 0, x, xd);
     L.unsupported(n, "no axes");
   }
@@ -172,7 +175,8 @@ void lower_reduce(Lowering& L, const Node& n) {
     PoolArgs a;
     a.planes = L.value(y).numel();
     a.in_w = static_cast<int>(count);
-    return L.emit(n, GlobalMeanStep{pool_kernels(L.isa()).global_average, a, x, y}, {x}, {y}, named("global_average_pool_f32"));
+    return L.emit(n, GlobalMeanStep{pool_kernels(L.isa()).global_average, a, x, y}, {x}, {y},
+                  named("global_average_pool_f32"));
   }
   L.emit(n, ReduceStep{p, integer, x, y}, {x}, {y}, named("reduce_ref"));
 }

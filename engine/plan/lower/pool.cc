@@ -52,7 +52,8 @@ void lower_pool(Lowering& L, const Node& n) {
   const int x = L.in_f32(n, 0);
   const Dims xd = L.dims(x);
   const size_t spatial = xd.size() - 2;
-  if (xd.size() != 3 && xd.size() != 4) L.unsupported(n, "input " + dims_text(xd) + ", supported: rank 3 (1-D) and 4 (2-D)");
+  if (xd.size() != 3 && xd.size() != 4)
+    L.unsupported(n, "input " + dims_text(xd) + ", supported: rank 3 (1-D) and 4 (2-D)");
   const bool is_max = n.op == "MaxPool";
   if (is_max && n.outputs.size() > 1 && !n.outputs[1].empty()) L.unsupported(n, "the Indices output");
   if (attr_i(n, "storage_order", 0) != 0) L.unsupported(n, "storage_order 1");

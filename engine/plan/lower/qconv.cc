@@ -15,7 +15,7 @@ namespace {
 // Zero point and scale of x that come while running; -1: 0 and 1.
 struct Dynamic {
   int zero = -1, scale = -1;
-  uint8_t flip = 0;        // of the zero point
+  uint8_t flip = 0;  // of the zero point
 };
 
 struct QConvStep {
@@ -31,7 +31,8 @@ struct QConvStep {
     args.batch = batch;
     args.scratch = scratch < 0 ? nullptr : e.ptr[scratch];
     args.threads = e.threads;
-    args.x_zero = static_cast<uint8_t>((dynamic.zero < 0 ? 0 : *static_cast<const uint8_t*>(e.ptr[dynamic.zero])) ^ dynamic.flip);
+    args.x_zero =
+        static_cast<uint8_t>((dynamic.zero < 0 ? 0 : *static_cast<const uint8_t*>(e.ptr[dynamic.zero])) ^ dynamic.flip);
     args.x_scale = dynamic.scale < 0 ? 1.0f : *e.f32(dynamic.scale);
     packed->kernel->run(*packed, args);
   }
@@ -47,9 +48,15 @@ QEpilogue epilogue(const Node& n) {
 
 std::string key_of(const ConvShape& s, const QEpilogue& e, uint8_t x_zero) {
   std::string key;
-  for (int v : {s.in_c, s.in_h, s.in_w, s.out_c, s.kernel_h, s.kernel_w, s.stride_h, s.stride_w, s.pad_top, s.pad_left, s.pad_bottom,
-                s.pad_right, s.dilation_h, s.dilation_w, s.groups, int{e.zero}, int{e.lo}, int{e.hi}, int{e.residual}, int{e.r_zero},
-                int{e.sum_zero}, int{e.sum_lo}, int{e.sum_hi}, int{e.gelu}, int{e.dynamic}, int{x_zero}, static_cast<int>(e.output)})
+  for (int v : {s.in_c,          s.in_h,        s.in_w,
+                s.out_c,         s.kernel_h,    s.kernel_w,
+                s.stride_h,      s.stride_w,    s.pad_top,
+                s.pad_left,      s.pad_bottom,  s.pad_right,
+                s.dilation_h,    s.dilation_w,  s.groups,
+                int{e.zero},     int{e.lo},     int{e.hi},
+                int{e.residual}, int{e.r_zero}, int{e.sum_zero},
+                int{e.sum_lo},   int{e.sum_hi}, int{e.gelu},
+                int{e.dynamic},  int{x_zero},   static_cast<int>(e.output)})
     key += "," + std::to_string(v);
   char text[96];
   std::snprintf(text, sizeof text, ",%a,%a,%a", double(e.a), double(e.b), double(e.inverse));
@@ -108,9 +115,8 @@ QConvLayer layer_of(Lowering& L, const Node& n, const ConvShape& s, const QEpilo
   if (offset >= 0) weights.offset = constant_of<float>(L, offset);
   weights.x_zero = byte(n.post.x.zero);
   // Walking all weights for their density is dear beside a plan: once per layer.
-  layer.density = L.packed<QDensity>("qdensity/" + key_of(s, e, weights.x_zero), layer.packed_from, [&] {
-    return std::make_shared<const QDensity>(measure_density(s, e, weights));
-  });
+  layer.density = L.packed<QDensity>("qdensity/" + key_of(s, e, weights.x_zero), layer.packed_from,
+                                     [&] { return std::make_shared<const QDensity>(measure_density(s, e, weights)); });
   return layer;
 }
 
@@ -148,7 +154,8 @@ Dynamic dynamic_of(Lowering& L, const Node& n, int x) {
   if (!n.post.dynamic) return {};
   const Dynamic d{L.in_or(n, 5), L.in_or(n, 6), flip_of(L.value(x).dtype)};
   if (d.zero >= 0 && (L.value(d.zero).dtype != L.value(x).dtype || L.value(d.zero).numel() != 1))
-    L.invalid(n, "a zero point " + dims_text(L.dims(d.zero)) + " of " + dtype_name(L.value(d.zero).dtype) + " for an input of " + dtype_name(L.value(x).dtype));
+    L.invalid(n, "a zero point " + dims_text(L.dims(d.zero)) + " of " + dtype_name(L.value(d.zero).dtype) +
+                     " for an input of " + dtype_name(L.value(x).dtype));
   if (d.scale >= 0 && (L.value(d.scale).dtype != DType::kFloat || L.value(d.scale).numel() != 1))
     L.invalid(n, "a scale " + dims_text(L.dims(d.scale)) + " of " + dtype_name(L.value(d.scale).dtype));
   return d;
@@ -212,11 +219,13 @@ void lower_quad_conv(Lowering& L, const Node& n) {
 void lower_quad_linear(Lowering& L, const Node& n) {
   const int x = quads_in(L, n, ValueLayout::kQuadRows), w = L.in(n, 1);
   const Dims xd = L.dims(x), wd = L.dims(w);
-  if (xd.empty() || xd.back() != wd[1]) L.invalid(n, "shapes " + dims_text(xd) + " and " + dims_text(wd) + " do not multiply");
+  if (xd.empty() || xd.back() != wd[1])
+    L.invalid(n, "shapes " + dims_text(xd) + " and " + dims_text(wd) + " do not multiply");
   Dims out = xd;
   out.back() = wd[0];
   const int64_t rows = wd[1] == 0 ? 0 : L.value(x).numel() / wd[1];
-  if (double(rows) * (double(wd[0]) + double(wd[1]) + 6) > INT_MAX / 2) L.unsupported(n, "a matrix of more than 2^30 values");
+  if (double(rows) * (double(wd[0]) + double(wd[1]) + 6) > INT_MAX / 2)
+    L.unsupported(n, "a matrix of more than 2^30 values");
   // The rows are the pixels of one image.
   ConvShape s;
   s.in_c = to_int(L, n, wd[1]), s.out_c = to_int(L, n, wd[0]), s.in_w = to_int(L, n, rows);

@@ -1,4 +1,5 @@
-// DynamicQuantizeLinear, and those ConvInteger and MatMulInteger that fuse_quantized() left: both operands come while running.
+// DynamicQuantizeLinear, and those ConvInteger and MatMulInteger that fuse_quantized() left: both operands come while
+// running.
 #include "kernels/qinteger/qinteger.h"
 
 #include <cstring>
@@ -36,7 +37,9 @@ struct ConvIntegerStep {
   int64_t batch;
   Operand x, w;
   int y;
-  void run(const Exec& e) const noexcept { conv_integer_ref(s, batch, x.at(e), w.at(e), static_cast<int32_t*>(e.ptr[y])); }
+  void run(const Exec& e) const noexcept {
+    conv_integer_ref(s, batch, x.at(e), w.at(e), static_cast<int32_t*>(e.ptr[y]));
+  }
 };
 
 // Range, grid and bytes of x; in quads where integer layers read them, else in order.
@@ -46,7 +49,7 @@ struct DynamicQuantizeStep {
   bool quads;
   int64_t n, bytes;
   int x, y, scale, zero;
-  bool relu = false;       // x counts as min(max(x, 0), most)
+  bool relu = false;  // x counts as min(max(x, 0), most)
   float most = 0;
   void run(const Exec& e) const noexcept {
     auto* zero_point = static_cast<uint8_t*>(e.ptr[zero]);
@@ -115,7 +118,8 @@ void lower_matmul_integer(Lowering& L, const Node& n) {
   Dims out(rank - 2);
   int64_t a_step = p.m * p.k, b_step = p.k * p.n;
   for (size_t i = rank - 2; i-- > 0;) {
-    if (ad[i] != bd[i] && ad[i] != 1 && bd[i] != 1) L.invalid(n, "shapes " + dims_text(ad) + " and " + dims_text(bd) + " do not broadcast");
+    if (ad[i] != bd[i] && ad[i] != 1 && bd[i] != 1)
+      L.invalid(n, "shapes " + dims_text(ad) + " and " + dims_text(bd) + " do not broadcast");
     out[i] = p.dims[i] = ad[i] == 1 ? bd[i] : ad[i];
     p.a_batch[i] = ad[i] == 1 ? 0 : a_step;
     p.b_batch[i] = bd[i] == 1 ? 0 : b_step;
@@ -148,8 +152,19 @@ void lower_conv_integer(Lowering& L, const Node& n) {
 void lower_dynamic_quantize(Lowering& L, const Node& n) {
   const int x = L.in_f32(n, 0);
   const ValueLayout layout = wanted_layout(L, n, L.dims(x));
-  const int y = L.out(n, 0, DType::kUInt8, L.dims(x), layout), scale = L.out(n, 1, DType::kFloat, {}), zero = L.out(n, 2, DType::kUInt8, {});
-  DynamicQuantizeStep s{&quads_kernels(L.int8_isa()), {}, layout != ValueLayout::kPlain, L.value(x).numel(), 0, x, y, scale, zero, false, 0};
+  const int y = L.out(n, 0, DType::kUInt8, L.dims(x), layout), scale = L.out(n, 1, DType::kFloat, {}),
+            zero = L.out(n, 2, DType::kUInt8, {});
+  DynamicQuantizeStep s{&quads_kernels(L.int8_isa()),
+                        {},
+                        layout != ValueLayout::kPlain,
+                        L.value(x).numel(),
+                        0,
+                        x,
+                        y,
+                        scale,
+                        zero,
+                        false,
+                        0};
   if (s.quads) s.shape = quads_shape(L.dims(x), layout);
   s.bytes = static_cast<int64_t>(L.value(y).nbytes());
   s.relu = n.post.most.has_value();

@@ -35,7 +35,9 @@ struct TurnStep {
   void (*fn)(int64_t, int64_t, const uint8_t*, uint8_t*);
   int64_t rows, words;
   int x, y;
-  void run(const Exec& e) const noexcept { fn(rows, words, static_cast<const uint8_t*>(e.ptr[x]), static_cast<uint8_t*>(e.ptr[y])); }
+  void run(const Exec& e) const noexcept {
+    fn(rows, words, static_cast<const uint8_t*>(e.ptr[x]), static_cast<uint8_t*>(e.ptr[y]));
+  }
 };
 
 struct DequantizeStep {
@@ -83,7 +85,8 @@ struct MaxPoolStep {
     QPoolArgs now = args;
     now.x = static_cast<const uint8_t*>(e.ptr[x]);
     now.y = static_cast<uint8_t*>(e.ptr[y]);
-    const double us = double(now.planes) * now.out_h * now.out_w * now.kernel_h * now.kernel_w / 4000;  // measured on Zen 4
+    const double us =
+        double(now.planes) * now.out_h * now.out_w * now.kernel_h * now.kernel_w / 4000;  // measured on Zen 4
     if (!e.threads || us <= kSerialMicroseconds) return fn(now);
     const int64_t tasks = std::min<int64_t>(now.planes, e.threads->size());
     e.threads->parallel(tasks, [&](int64_t index, int) {
@@ -113,12 +116,15 @@ struct TableStep {
   std::array<uint8_t, 256> table;
   int64_t n;
   int x, y;
-  void run(const Exec& e) const noexcept { quads_table(n, static_cast<const uint8_t*>(e.ptr[x]), table.data(), static_cast<uint8_t*>(e.ptr[y])); }
+  void run(const Exec& e) const noexcept {
+    quads_table(n, static_cast<const uint8_t*>(e.ptr[x]), table.data(), static_cast<uint8_t*>(e.ptr[y]));
+  }
 };
 
 // The window of a pool node; out_dims gets the result's shape.
 QPoolArgs pool_args(Lowering& L, const Node& n, const Dims& xd, Dims* out_dims) {
-  if (xd.size() != 3 && xd.size() != 4) L.unsupported(n, "input " + dims_text(xd) + ", supported: rank 3 (1-D) and 4 (2-D)");
+  if (xd.size() != 3 && xd.size() != 4)
+    L.unsupported(n, "input " + dims_text(xd) + ", supported: rank 3 (1-D) and 4 (2-D)");
   const Dims spatial(xd.begin() + 2, xd.end());
   const bool global = n.post.op == "GlobalAveragePool";
   const auto kernel = global ? spatial : attr_is(n, "kernel_shape");
@@ -160,7 +166,8 @@ QuadsShape quads_shape(const Dims& dims, ValueLayout layout) {
 
 int quantized_in(Lowering& L, const Node& n, size_t i, bool s8) {
   const int id = L.in(n, i);
-  if (L.value(id).dtype != (s8 ? DType::kInt8 : DType::kUInt8)) L.invalid(n, "an input and its zero point have different dtypes");
+  if (L.value(id).dtype != (s8 ? DType::kInt8 : DType::kUInt8))
+    L.invalid(n, "an input and its zero point have different dtypes");
   return id;
 }
 
@@ -168,17 +175,21 @@ int in_layout(Lowering& L, const Node& n, int id, ValueLayout layout) {
   const Value v = L.value(id);
   if (v.layout == layout) return id;
   // One row of features is the same in both layouts.
-  if (v.layout != ValueLayout::kPlain && layout != ValueLayout::kPlain && (v.dims.size() == 1 || (v.dims.size() == 2 && v.dims[0] == 1))) return id;
+  if (v.layout != ValueLayout::kPlain && layout != ValueLayout::kPlain &&
+      (v.dims.size() == 1 || (v.dims.size() == 2 && v.dims[0] == 1)))
+    return id;
   if (v.dims.empty()) L.unsupported(n, "a quantized scalar");
-  if (v.dtype != DType::kUInt8 && v.dtype != DType::kInt8) L.invalid(n, std::string("an operand has dtype ") + dtype_name(v.dtype));
-  if (v.layout != ValueLayout::kPlain && layout != ValueLayout::kPlain) return in_layout(L, n, in_layout(L, n, id, ValueLayout::kPlain), layout);
+  if (v.dtype != DType::kUInt8 && v.dtype != DType::kInt8)
+    L.invalid(n, std::string("an operand has dtype ") + dtype_name(v.dtype));
+  if (v.layout != ValueLayout::kPlain && layout != ValueLayout::kPlain)
+    return in_layout(L, n, in_layout(L, n, id, ValueLayout::kPlain), layout);
   const bool pack = v.layout == ValueLayout::kPlain;
   const int y = L.temp(v.dtype, v.dims, layout);
   const QuadsShape s = quads_shape(v.dims, pack ? layout : v.layout);
   if (s.rows && s.channels % 4 == 0 && flip_of(v.dtype) == 0) {
     const int64_t words = s.channels / 4;
-    L.emit(n, TurnStep{quads_kernels(L.int8_isa()).turn, pack ? s.pixels : words, pack ? words : s.pixels, id, y}, {id}, {y},
-           named("quads_turn", "Layout"));
+    L.emit(n, TurnStep{quads_kernels(L.int8_isa()).turn, pack ? s.pixels : words, pack ? words : s.pixels, id, y}, {id},
+           {y}, named("quads_turn", "Layout"));
     return y;
   }
   L.emit(n, PackStep{s, flip_of(v.dtype), pack, id, y}, {id}, {y},
@@ -202,7 +213,8 @@ void finish_quads(Lowering& L, const Node& n, int made) {
   if (wanted_layout(L, n, dims) != ValueLayout::kPlain) return;
   const DType t = L.value(made).dtype;
   const int y = L.out(n, 0, t, dims);
-  L.emit(n, PackStep{quads_shape(dims, L.value(made).layout), flip_of(t), false, made, y}, {made}, {y}, named("quads_unpack", "Layout"));
+  L.emit(n, PackStep{quads_shape(dims, L.value(made).layout), flip_of(t), false, made, y}, {made}, {y},
+         named("quads_unpack", "Layout"));
 }
 
 int dequantized(Lowering& L, const Node& n, int id, float scale, int64_t zero) {
@@ -211,7 +223,8 @@ int dequantized(Lowering& L, const Node& n, int id, float scale, int64_t zero) {
   DequantizeArgs a;
   a.s = quads_shape(L.dims(id), layout);
   a.scale = scale, a.zero = static_cast<int>(zero);
-  L.emit(n, DequantizeStep{quads_kernels(L.int8_isa()).dequantize, a, x, y}, {x}, {y}, named("dequantize_quads_f32", "DequantizeLinear"));
+  L.emit(n, DequantizeStep{quads_kernels(L.int8_isa()).dequantize, a, x, y}, {x}, {y},
+         named("dequantize_quads_f32", "DequantizeLinear"));
   return y;
 }
 
@@ -219,7 +232,8 @@ void quantized(Lowering& L, const Node& n, int f, int y, float scale, int64_t ze
   QuantizeArgs a;
   a.s = quads_shape(L.dims(y), L.value(y).layout);
   a.scale = scale, a.zero = static_cast<int>(zero);
-  L.emit(n, QuantizeStep{quads_kernels(L.int8_isa()).quantize, a, f, y}, {f}, {y}, named("quantize_quads_f32", "QuantizeLinear"));
+  L.emit(n, QuantizeStep{quads_kernels(L.int8_isa()).quantize, a, f, y}, {f}, {y},
+         named("quantize_quads_f32", "QuantizeLinear"));
 }
 
 void lower_quad_add(Lowering& L, const Node& n) {
@@ -259,7 +273,8 @@ void lower_quad_max_pool(Lowering& L, const Node& n) {
   Dims dims;
   const QPoolArgs args = pool_args(L, n, L.dims(x), &dims);
   const int y = quads_out(L, n, dims, ValueLayout::kQuads);
-  L.emit(n, MaxPoolStep{quads_kernels(L.int8_isa()).max_pool, args, x, y}, {x}, {y}, named("max_pool_quads_u8", "MaxPool"));
+  L.emit(n, MaxPoolStep{quads_kernels(L.int8_isa()).max_pool, args, x, y}, {x}, {y},
+         named("max_pool_quads_u8", "MaxPool"));
   finish_quads(L, n, y);
 }
 
@@ -283,7 +298,8 @@ void lower_quad_table(Lowering& L, const Node& n) {
   const int x = quantized_in(L, n, 0, n.post.x.s8), t = L.in(n, 1);
   const DType type = n.post.s8 ? DType::kInt8 : DType::kUInt8;
   const Dims dims = L.dims(x);
-  if (!L.value(t).constant || L.value(t).numel() != 256 || L.value(t).dtype != type) L.invalid(n, "a table that is none");
+  if (!L.value(t).constant || L.value(t).numel() != 256 || L.value(t).dtype != type)
+    L.invalid(n, "a table that is none");
   const ValueLayout wanted = wanted_layout(L, n, dims), own = L.value(x).layout;
   const ValueLayout layout = own == ValueLayout::kPlain ? wanted : own;
   // Plain bytes of s8 are not flipped.
@@ -310,7 +326,8 @@ void lower_quad_reshape(Lowering& L, const Node& n) {
   if (plain.op == "Reshape") shape = L.ints(L.in(n, 1));
   // [batch, channels], each as a number or at most one as -1.
   const auto says = [&](size_t axis) { return (*shape)[axis] == v.dims[axis] || (*shape)[axis] == -1; };
-  const bool matrix = flat || (shape && shape->size() == 2 && v.dims.size() > 2 && says(0) && says(1) && (*shape)[0] + (*shape)[1] != -2);
+  const bool matrix = flat || (shape && shape->size() == 2 && v.dims.size() > 2 && says(0) && says(1) &&
+                               (*shape)[0] + (*shape)[1] != -2);
   if (matrix && v.layout == ValueLayout::kQuads && v.dims.size() > 2 && quads_shape(v.dims, v.layout).pixels == 1 &&
       wanted_layout(L, n, {1, 1}) != ValueLayout::kPlain)
     return L.alias(n, 0, x, {v.dims[0], v.dims[1]});

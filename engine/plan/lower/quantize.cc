@@ -30,35 +30,41 @@ struct QuantizeStep {
   void run(const Exec& e) const noexcept {
     if (kernels) return run_bytes(e);
     const void* z = zero < 0 ? nullptr : e.ptr[zero];
-    if (quantize)
-      quantize_f32_ref(p, e.f32(x), e.f32(scale), z, e.ptr[y]);
-    else
-      dequantize_f32_ref(p, e.ptr[x], e.f32(scale), z, e.f32_out(y));
+    if (quantize) quantize_f32_ref(p, e.f32(x), e.f32(scale), z, e.ptr[y]);
+    else dequantize_f32_ref(p, e.ptr[x], e.f32(scale), z, e.f32_out(y));
   }
 };
 
 QType qtype(Lowering& L, const Node& n, DType t) {
   switch (t) {
-    case DType::kUInt8: return QType::kU8;
-    case DType::kInt8: return QType::kI8;
-    case DType::kUInt16: return QType::kU16;
-    case DType::kInt16: return QType::kI16;
-    case DType::kInt32: return QType::kI32;
-    default: L.unsupported(n, std::string("quantized dtype ") + dtype_name(t) + ", supported: (u)int8, (u)int16, int32");
+    case DType::kUInt8:
+      return QType::kU8;
+    case DType::kInt8:
+      return QType::kI8;
+    case DType::kUInt16:
+      return QType::kU16;
+    case DType::kInt16:
+      return QType::kI16;
+    case DType::kInt32:
+      return QType::kI32;
+    default:
+      L.unsupported(n, std::string("quantized dtype ") + dtype_name(t) + ", supported: (u)int8, (u)int16, int32");
   }
 }
 
 // Attributes of opset 23 that name a type; left out it is the scale's.
 void float32_only(Lowering& L, const Node& n, const char* name) {
   const auto t = static_cast<DType>(attr_i(n, name, 0));
-  if (t != DType::kUndefined && t != DType::kFloat) L.unsupported(n, std::string(name) + " " + dtype_name(t) + ", supported: float32");
+  if (t != DType::kUndefined && t != DType::kFloat)
+    L.unsupported(n, std::string(name) + " " + dtype_name(t) + ", supported: float32");
 }
 
 void check_scale(Lowering& L, const Node& n, QuantizeStep& s) {
   const Dims& xd = L.dims(s.x);
   const int64_t count = L.value(s.scale).numel();
   if (attr_i(n, "block_size", 0) != 0) L.unsupported(n, "blocked quantization");
-  if (L.rank(s.scale) > 1) L.unsupported(n, "scale " + dims_text(L.dims(s.scale)) + ", supported: a scalar or one axis");
+  if (L.rank(s.scale) > 1)
+    L.unsupported(n, "scale " + dims_text(L.dims(s.scale)) + ", supported: a scalar or one axis");
   if (L.rank(s.scale) == 0 || (count == 1 && (xd.empty() || L.rank(s.scale) == 0))) {
     s.p.inner = L.value(s.x).numel();
   } else {
@@ -67,7 +73,8 @@ void check_scale(Lowering& L, const Node& n, QuantizeStep& s) {
       s.p.inner = L.value(s.x).numel();
     } else {
       if (xd[static_cast<size_t>(axis)] != count)
-        L.invalid(n, "scale has " + std::to_string(count) + " values, axis " + std::to_string(axis) + " of " + dims_text(xd) + " does not");
+        L.invalid(n, "scale has " + std::to_string(count) + " values, axis " + std::to_string(axis) + " of " +
+                         dims_text(xd) + " does not");
       s.p.channels = count;
       for (int i = 0; i < L.rank(s.x); ++i)
         if (i != axis) (i < axis ? s.p.outer : s.p.inner) *= xd[static_cast<size_t>(i)];

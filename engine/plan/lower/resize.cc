@@ -40,7 +40,8 @@ double coordinate(const std::string& mode, double j, double scale, int64_t in, i
   if (mode == "pytorch_half_pixel") return out == 1 ? 0.0 : (j + 0.5) / scale - 0.5;
   if (mode == "half_pixel_symmetric") {
     // The grid is centred where the rounded size and the exact one differ.
-    const double exact = scale * static_cast<double>(in), offset = static_cast<double>(in) / 2 * (1 - static_cast<double>(out) / exact);
+    const double exact = scale * static_cast<double>(in),
+                 offset = static_cast<double>(in) / 2 * (1 - static_cast<double>(out) / exact);
     return offset + (j + 0.5) / scale - 0.5;
   }
   return (j + 0.5) / scale - 0.5;  // half_pixel
@@ -59,15 +60,18 @@ void lower_resize(Lowering& L, const Node& n) {
   const int x0 = L.in_f32(n, 0);
   const Dims xd = L.dims(x0);
   const auto rank = xd.size();
-  const std::string mode = attr_s(n, "mode", "nearest"), grid = attr_s(n, "coordinate_transformation_mode", "half_pixel"),
+  const std::string mode = attr_s(n, "mode", "nearest"),
+                    grid = attr_s(n, "coordinate_transformation_mode", "half_pixel"),
                     rounding = attr_s(n, "nearest_mode", "round_prefer_floor");
   if (mode != "nearest" && mode != "linear" && mode != "cubic") L.invalid(n, "mode '" + mode + "' is not known");
   if (attr_i(n, "antialias", 0) != 0) L.unsupported(n, "antialias");
-  static const char* grids[] = {"half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric", "tf_half_pixel_for_nn"};
+  static const char* grids[] = {"half_pixel",         "asymmetric",           "align_corners",
+                                "pytorch_half_pixel", "half_pixel_symmetric", "tf_half_pixel_for_nn"};
   if (std::find(std::begin(grids), std::end(grids), grid) == std::end(grids))
     L.unsupported(n, "coordinate_transformation_mode '" + grid + "'");
   static const char* roundings[] = {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"};
-  if (std::find(std::begin(roundings), std::end(roundings), rounding) == std::end(roundings)) L.invalid(n, "nearest_mode '" + rounding + "' is not known");
+  if (std::find(std::begin(roundings), std::end(roundings), rounding) == std::end(roundings))
+    L.invalid(n, "nearest_mode '" + rounding + "' is not known");
   std::vector<int64_t> axes = attr_is(n, "axes");
   if (axes.empty())
     for (size_t i = 0; i < rank; ++i) axes.push_back(static_cast<int64_t>(i));
@@ -76,7 +80,8 @@ void lower_resize(Lowering& L, const Node& n) {
   const auto scales = L.has(n, 2) ? L.numbers(L.in(n, 2)) : std::vector<double>{};
   if (!scales) L.unsupported(n, "input 2 ('" + n.inputs[2] + "') must be constant");
   if (!scales->empty()) {
-    if (scales->size() != axes.size()) L.invalid(n, std::to_string(scales->size()) + " scales for " + std::to_string(axes.size()) + " axes");
+    if (scales->size() != axes.size())
+      L.invalid(n, std::to_string(scales->size()) + " scales for " + std::to_string(axes.size()) + " axes");
     for (size_t i = 0; i < axes.size(); ++i) {
       const auto a = static_cast<size_t>(normal_axis(L, n, axes[i], static_cast<int>(rank)));
       const double size = std::floor(static_cast<double>(xd[a]) * (*scales)[i]);
@@ -87,7 +92,8 @@ void lower_resize(Lowering& L, const Node& n) {
   } else {
     if (!L.has(n, 3)) L.invalid(n, "neither scales nor sizes");
     const auto sizes = L.need_ints(n, 3);
-    if (sizes.size() != axes.size()) L.invalid(n, std::to_string(sizes.size()) + " sizes for " + std::to_string(axes.size()) + " axes");
+    if (sizes.size() != axes.size())
+      L.invalid(n, std::to_string(sizes.size()) + " sizes for " + std::to_string(axes.size()) + " axes");
     const std::string policy = attr_s(n, "keep_aspect_ratio_policy", "stretch");
     if (policy != "stretch") L.unsupported(n, "keep_aspect_ratio_policy '" + policy + "'");
     for (size_t i = 0; i < axes.size(); ++i) {
@@ -120,7 +126,8 @@ void lower_resize(Lowering& L, const Node& n) {
     auto weight = std::make_shared<std::vector<float>>();
     for (int64_t j = 0; j < out[a]; ++j) {
       // Far outside (or not a number, of absurd scales) is the border.
-      const double c = std::fmax(-16.0, std::fmin(coordinate(grid, static_cast<double>(j), scale[a], xd[a], out[a]), static_cast<double>(xd[a]) + 16.0));
+      const double c = std::fmax(-16.0, std::fmin(coordinate(grid, static_cast<double>(j), scale[a], xd[a], out[a]),
+                                                  static_cast<double>(xd[a]) + 16.0));
       double w[4] = {1, 0, 0, 0}, total = 0;
       int64_t first;
       if (taps == 1) {
@@ -180,7 +187,11 @@ void lower_depth_space(Lowering& L, const Node& n) {
   // Axes: n, c, h, i, w, j; pixel (h b + i, w b + j) of channel c.
   const int64_t dims[6] = {d[0], C, H, b, W, b};
   const int64_t plane = H * W;
-  const int64_t deep[6] = {C * b * b * plane, blocks_first ? plane : b * b * plane, W, (blocks_first ? b * C : b) * plane, 1,
+  const int64_t deep[6] = {C * b * b * plane,
+                           blocks_first ? plane : b * b * plane,
+                           W,
+                           (blocks_first ? b * C : b) * plane,
+                           1,
                            (blocks_first ? C : 1) * plane};
   const int64_t wide[6] = {C * b * b * plane, b * b * plane, b * b * W, b * W, b, 1};
   for (int i = 0; i < 6; ++i) {

@@ -112,7 +112,8 @@ void lower_reshape(Lowering& L, const Node& n) {
       continue;
     }
     if (shape[i] < 0) L.invalid(n, "shape " + dims_text(shape) + " has a negative dimension");
-    if (shape[i] != 0 && known > (int64_t{1} << 40) / shape[i]) L.invalid(n, "shape " + dims_text(shape) + " is too large");
+    if (shape[i] != 0 && known > (int64_t{1} << 40) / shape[i])
+      L.invalid(n, "shape " + dims_text(shape) + " is too large");
     known *= shape[i];
   }
   if (wildcard >= 0) {
@@ -203,10 +204,12 @@ void lower_range(Lowering& L, const Node& n) {
     return;
   }
   if (t != DType::kInt64 && t != DType::kInt32) L.unsupported(n, "dtype, supported: float32, int32, int64");
-  if (L.value(L.in(n, 2)).dtype != t || L.value(L.in(n, 1)).dtype != t) L.invalid(n, "start, limit and delta have different dtypes");
+  if (L.value(L.in(n, 2)).dtype != t || L.value(L.in(n, 1)).dtype != t)
+    L.invalid(n, "start, limit and delta have different dtypes");
   std::vector<int64_t> v(m);
   std::vector<int32_t> w(m);
-  const auto first = static_cast<uint64_t>((*L.ints(L.in(n, 0)))[0]), step = static_cast<uint64_t>((*L.ints(L.in(n, 2)))[0]);
+  const auto first = static_cast<uint64_t>((*L.ints(L.in(n, 0)))[0]),
+             step = static_cast<uint64_t>((*L.ints(L.in(n, 2)))[0]);
   for (size_t i = 0; i < m; ++i) {
     v[i] = static_cast<int64_t>(first + i * step);
     w[i] = static_cast<int32_t>(v[i]);

@@ -36,7 +36,8 @@ constexpr Row kQuads[] = {
 };
 
 LowerFn search(std::span<const Row> rows, const std::string& op) {
-  const auto it = std::lower_bound(rows.begin(), rows.end(), op, [](const Row& r, const std::string& s) { return s > r.op; });
+  const auto it =
+      std::lower_bound(rows.begin(), rows.end(), op, [](const Row& r, const std::string& s) { return s > r.op; });
   return it != rows.end() && op == it->op ? it->fn : nullptr;
 }
 

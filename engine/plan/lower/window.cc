@@ -10,15 +10,19 @@ Window read_window(Lowering& L, const Node& n, const Dims& in, const Dims& kerne
   constexpr int64_t kMax = 1 << 28;
   const auto list = [&](const char* name, size_t count, int64_t fallback, int64_t least) {
     const auto v = attr_is(n, name, std::vector<int64_t>(count, fallback));
-    if (v.size() != count) L.invalid(n, std::string("attribute '") + name + "' has " + std::to_string(v.size()) + " values, expected " + std::to_string(count));
+    if (v.size() != count)
+      L.invalid(n, std::string("attribute '") + name + "' has " + std::to_string(v.size()) + " values, expected " +
+                       std::to_string(count));
     for (int64_t x : v)
       if (x < least || x > kMax) L.invalid(n, std::string("attribute '") + name + "' has value " + std::to_string(x));
     return v;
   };
-  if (kernel.size() != d) L.invalid(n, "kernel_shape has " + std::to_string(kernel.size()) + " values, expected " + std::to_string(d));
+  if (kernel.size() != d)
+    L.invalid(n, "kernel_shape has " + std::to_string(kernel.size()) + " values, expected " + std::to_string(d));
   for (int64_t k : kernel)
     if (k < 1 || k > kMax) L.invalid(n, "kernel size " + std::to_string(k));
-  const auto strides = list("strides", d, 1, 1), dilations = list("dilations", d, 1, 1), pads = list("pads", 2 * d, 0, 0);
+  const auto strides = list("strides", d, 1, 1), dilations = list("dilations", d, 1, 1),
+             pads = list("pads", 2 * d, 0, 0);
   const std::string mode = attr_s(n, "auto_pad", "NOTSET");
   if (mode != "NOTSET" && mode != "VALID" && mode != "SAME_UPPER" && mode != "SAME_LOWER")
     L.invalid(n, "auto_pad '" + mode + "' is not known");
@@ -39,8 +43,8 @@ Window read_window(Lowering& L, const Node& n, const Dims& in, const Dims& kerne
     if (mode == "NOTSET") w.begin[j] = pads[i], w.end[j] = pads[i + d];
     const int64_t room = in[i] + w.begin[j] + w.end[j] - reach;
     if (room < 0)
-      L.invalid(n, "a window of " + std::to_string(reach) + " does not fit an input of " + std::to_string(in[i]) + " with padding " +
-                       std::to_string(w.begin[j] + w.end[j]));
+      L.invalid(n, "a window of " + std::to_string(reach) + " does not fit an input of " + std::to_string(in[i]) +
+                       " with padding " + std::to_string(w.begin[j] + w.end[j]));
     w.out[j] = room / strides[i] + 1;
     if (ceil_mode && room % strides[i]) {
       ++w.out[j];
@@ -57,12 +61,14 @@ int to_int(Lowering& L, const Node& n, int64_t v) {
 }
 
 ConvShape read_conv_shape(Lowering& L, const Node& n, const Dims& x, const Dims& weight, int64_t padded) {
-  if (x.size() != 3 && x.size() != 4) L.unsupported(n, "input " + dims_text(x) + ", supported: rank 3 (1-D) and 4 (2-D)");
+  if (x.size() != 3 && x.size() != 4)
+    L.unsupported(n, "input " + dims_text(x) + ", supported: rank 3 (1-D) and 4 (2-D)");
   if (weight.size() != x.size()) L.invalid(n, "weight " + dims_text(weight) + " does not fit input " + dims_text(x));
   const int64_t groups = attr_i(n, "group", 1);
-  if (groups < 1 || weight[0] % groups || weight[1] > INT_MAX / groups || weight[1] * groups != x[1] || weight[0] == 0 ||
-      x[1] == 0)
-    L.invalid(n, "weight " + dims_text(weight) + " with group " + std::to_string(groups) + " does not fit input " + dims_text(x));
+  if (groups < 1 || weight[0] % groups || weight[1] > INT_MAX / groups || weight[1] * groups != x[1] ||
+      weight[0] == 0 || x[1] == 0)
+    L.invalid(n, "weight " + dims_text(weight) + " with group " + std::to_string(groups) + " does not fit input " +
+                     dims_text(x));
   const Dims kernel(weight.begin() + 2, weight.end());
   if (attr_is(n, "kernel_shape", kernel) != kernel)
     L.invalid(n, "kernel_shape does not agree with the weight " + dims_text(weight));

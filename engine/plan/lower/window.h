@@ -1,4 +1,5 @@
-// The sliding window that Conv and the pools share: kernel, stride, dilation, padding (explicit or automatic), size out.
+// The sliding window that Conv and the pools share: kernel, stride, dilation, padding (explicit or automatic), size
+// out.
 #pragma once
 
 #include <array>
