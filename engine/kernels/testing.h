@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "base/cpu.h"
+
 namespace secateur::testing {
 
 class Random {
@@ -95,6 +97,25 @@ double median_us(Fn&& fn, int calls = 31) {
   for (int i = 0; i < calls; ++i) us.push_back(once(n));
   std::nth_element(us.begin(), us.begin() + calls / 2, us.end());
   return us[calls / 2];
+}
+
+// For bench.cc: the levels to time, those of the machine up to SECATEUR_ISA.
+inline std::vector<Isa> benched_isas() {
+  std::vector<Isa> isas;
+  for (Isa isa : available_isas())
+    if (isa <= selected_isa() && isa == float_isa(isa)) isas.push_back(isa);
+  return isas;
+}
+
+// One line: a kernel on a shape at a level, its time, and how many billions of `unit` it does in a second.
+template <class Fn>
+void bench_line(const std::string& what, Isa isa, double work, const char* unit, Fn&& fn) {
+  const double us = median_us(fn);
+  std::printf("%-40s %-8s %10.2f us %8.2f G%s/s\n", what.c_str(), isa_name(isa), us, work / us / 1e3, unit);
+}
+
+inline void fill_normal(float* x, int64_t n, Random& rng) {
+  for (int64_t i = 0; i < n; ++i) x[i] = rng.normal();
 }
 
 }  // namespace secateur::testing
