@@ -195,18 +195,18 @@ CONSTRAINTS = _room(
     ),
     (
         "joint: quantise then prune is not tried",
-        "constraints/both.py",
+        "constraints/all_of.py",
         "        ends.append(turns.descended(turns.regained(turns.rounded(torch.ones_like(kept)))))\n",
         "",
-        *_laws("both-0", "both-1"),
-        "tests/constraints/test_both.py",
+        *_laws("all_of-0", "all_of-1"),
+        "tests/constraints/test_all_of.py",
     ),
     (
         "joint: one part is enough",
-        "constraints/both.py",
+        "constraints/all_of.py",
         "return all(p.contains(weight, part)",
         "return any(p.contains(weight, part)",
-        *_laws("both-0"),
+        *_laws("all_of-0"),
     ),
 )
 

@@ -478,7 +478,7 @@ def test_methods_lists_every_room(capsys: Capture) -> None:
     assert run("methods", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found) == set(catalog.ROOMS)
-    assert {e["name"] for e in found["constraints"]} >= {"topk", "nm", "rows", "uniform", "codebook", "both"}
+    assert {e["name"] for e in found["constraints"]} >= {"topk", "nm", "rows", "uniform", "codebook", "all_of"}
     assert all(e["summary"] for entries in found.values() for e in entries)
     assert all(e["paper"] for room in ("constraints", "solvers") for e in found[room])
     assert run("methods") == 0

@@ -36,7 +36,7 @@ def taken(budget: dict[str, Any], groups: tuple[Site, ...] = (GROUP,), **more: A
     [{"nbytes": 900}, {"nbytes": 900, "macs": 50}, {"accuracy_drop": "1pt"}, {"nbytes": 900, "accuracy_drop": "1pt"}],
 )
 def test_bytes_take_supports_and_values_on_every_weight(budget: dict[str, Any]) -> None:
-    assert taken(budget) == {"a.weight": "Both", "b.weight": "Both", "c.weight": "Both"}
+    assert taken(budget) == {"a.weight": "AllOf", "b.weight": "AllOf", "c.weight": "AllOf"}
 
 
 def test_multiply_adds_take_channels_and_weights_where_no_channel_can_go() -> None:

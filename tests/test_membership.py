@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import secateur
 from secateur import catalog, graph
-from secateur.constraints.both import Both
+from secateur.constraints.all_of import AllOf
 from secateur.contracts import Term
 from secateur.export import membership, stored
 from secateur.export.membership import Asked
@@ -85,8 +85,8 @@ PAIR = Site("a.weight.channels", "channels", (3,), (Member("a.weight"), Member("
         (TOPK, 2, [[1, 0, 0], [0, 2, 0]], [[1, 0, 3], [0, 2, 0]]),
         (CODEBOOK, 2, [[1, 2, 2], [1, 1, 2]], [[1, 2, 2], [1, 3, 2]]),
         (UNIFORM, 2, [[0.5, 0, 0.5], [0, 0.5, -0.5]], [[0.5, 0, 0.7], [0, 0.5, -0.5]]),
-        (Both((TOPK, CODEBOOK)), (3, 1), [[1, 0, 1], [0, 1, 0]], [[1, 0, 1], [0, 2, 0]]),
-        (Both((TOPK, CODEBOOK)), (2, 2), [[1, 0, 2], [0, 0, 0]], [[1, 0, 1], [0, 2, 0]]),
+        (AllOf((TOPK, CODEBOOK)), (3, 1), [[1, 0, 1], [0, 1, 0]], [[1, 0, 1], [0, 2, 0]]),
+        (AllOf((TOPK, CODEBOOK)), (2, 2), [[1, 0, 2], [0, 0, 0]], [[1, 0, 1], [0, 2, 0]]),
     ],
 )
 def test_members_are_counted_in_the_file(constraint: Any, level: Any, good: Any, bad: Any) -> None:
@@ -100,7 +100,7 @@ def test_every_weight_of_a_coupled_site_is_asked_also_after_a_cut() -> None:
     """Row 1 of the site is row 1 of a and row 0 of b; it was removed."""
     cut = {"edits": [{"tensor": "a.weight", "axis": 0, "size": 3, "keep": [0, 2]}]}
     cut["edits"].append({"tensor": "b.weight", "axis": 0, "size": 3, "keep": [1, 2]})
-    asked = Asked((Term(PAIR, Both((ROWS, CODEBOOK)), (2, 2), True),), {})
+    asked = Asked((Term(PAIR, AllOf((ROWS, CODEBOOK)), (2, 2), True),), {})
     shared = file(a__weight=[[1, 2], [2, 2]], b__weight=[[1, 1], [2, 1]])
     assert membership.outside(asked, shared, [cut]) == []
     (line,) = membership.outside(asked, file(a__weight=[[1, 2], [2, 2]], b__weight=[[1, 1], [3, 1]]), [cut])

@@ -119,8 +119,8 @@ def test_sizes_of_candidates_are_those_of_the_written_file(files) -> None:
         changed[1].running_mean.mul_(3)
         changed[1].weight[2] = 0
     example = graph.settle(changed, torch.rand(2, 1, 8, 8))
-    asked = written.write(changed, graph.trace(changed, example), example, may_cut=False)
-    assert written.Template(both.onnx).nbytes(changed) == len(asked.sct)
+    asked = written.write(changed, graph.trace(changed, example), example)
+    assert written.Template(both.onnx).nbytes(asked.module) == len(asked.sct)
 
 
 def digits(a: np.ndarray) -> int:

@@ -29,10 +29,14 @@ def names(room: str) -> list[str]:
 
 @cache
 def load(room: str, name: str) -> type:
-    """The one public class of `room`/`name`; import errors of the method pass through unchanged."""
+    """The one public class of `room`/`name`; import errors of the method pass through unchanged.
+
+    A room's `RENAMED` holds names that were given up: what was written with them is still read.
+    """
     outside = _outside(room)
     if name in outside:
         return outside[name].load()  # type: ignore[no-any-return]
+    name = getattr(importlib.import_module(f"secateur.{room}"), "RENAMED", {}).get(name, name)
     if name not in names(room):
         near = get_close_matches(name[:80], names(room), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

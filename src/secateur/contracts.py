@@ -7,12 +7,13 @@ their configuration, their recipe section and their record. Nothing here imports
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from secateur.errors import ConstraintError
-from secateur.types import Level, Packing, Site, Solution, Weights
+from secateur.types import Level, Packing, Site, Solution, Stage, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,10 +28,12 @@ class Constraint(ABC):
     raises ConstraintError. The level None means dense and is handled by the public wrappers' callers, not here.
     """
 
-    view: ClassVar[str] = "oc"  # oc | o_khkw_c | channels
+    view: ClassVar[str] = "oc"  # oc, channels: columns in any order | o_khkw_c
     level_keys: ClassVar[tuple[str, ...]] = ()  # what `parse_level` understands
     exact: ClassVar[bool] = True  # project() is the true nearest point
-    kind: ClassVar[str] = "support"  # support: which weights are zero | values: which values they take | joint: both
+    stage: ClassVar[Stage] = Stage.SUPPORT  # what it says of a weight; of a joint set the last stage of its parts
+    # Does every support lie inside those of the levels after it on the menu, for one weight and importance?
+    nests: ClassVar[bool] = False
     reference: ClassVar[str] = ""  # paper, arXiv id, section
 
     @abstractmethod
@@ -88,6 +91,57 @@ class Constraint(ABC):
         """The sets whose intersection this one is, each with its level; a plain set is its own only part."""
         return ((self, level),)
 
+    def before(self, stage: Stage, level: Level) -> tuple[Constraint, Level] | None:
+        """This set without its parts of `stage` and later, with what is left of the level; None = nothing is left."""
+        return (self, level) if self.stage < stage else None
+
+    def on(self, site: Site) -> Constraint:
+        """The set as it acts on `site`; for sets whose units hang on the kernel's size or the groups of a layer."""
+        return self
+
+    def mask(self, weight: Tensor, level: Level) -> Tensor:
+        """Where the piece through the member `weight` may be nonzero, bool [rows, cols]; for sets of supports.
+
+        Override where units are larger than a weight: a kept row is free as a whole.
+        """
+        mask: Tensor = weight != 0
+        return mask
+
+    @property
+    def keeps_zeros(self) -> bool:
+        """Does projecting leave zeros at zero? Then sets before it hold after it."""
+        return self.stage == Stage.SUPPORT
+
+    @property
+    def rounding(self) -> float:
+        """Relative error of storing a value, where the projection is exact up to that only; 0 = the dtype's own."""
+        return 0.0
+
+    def tightest(self, weight: Tensor, level: Level) -> Level:
+        """The first level of the menu that contains the member `weight` of `level`; sets that do not nest keep theirs.
+
+        None, dense, where only the last level does and the weight was dense before.
+        """
+        if not self.nests:
+            return level
+        menu = self.levels((int(weight.shape[0]), int(weight.shape[1])))
+        at = bisect_left(range(len(menu) - 1), True, key=lambda i: self.contains(weight, menu[i]))
+        return None if level is None and at == len(menu) - 1 else menu[at]
+
+    def after_cut(
+        self, shape: tuple[int, int], kept_rows: Sequence[int], kept_cols: Sequence[int], level: Level
+    ) -> tuple[Constraint, Level] | None:
+        """The set and level that hold of what is left of any member when only some rows and columns stay.
+
+        None: the set would not survive it, and these channels stay. Whether it does hangs on what stays, not on the
+        level. Values are values wherever they are; a set of supports or of a form says for itself.
+
+        Args:
+            shape: of the matrix before.
+            kept_rows, kept_cols: ascending positions in it.
+        """
+        return (self, level) if self.stage == Stage.VALUES else None
+
     @property
     def name(self) -> str:
         """The name in recipes, which is the file's; a joint set's are those of its parts: `topk + codebook`."""
@@ -95,7 +149,10 @@ class Constraint(ABC):
         return type(self).__module__.rpartition(".")[2] if parts == [self] else " + ".join(p.name for p in parts)
 
     def with_free_zero(self) -> Constraint:
-        """The same set with 0 added free of charge where it has none; for a set of values in a joint set."""
+        """The same set with 0 added free of charge where it has none; for a set of values in a joint set.
+
+        What it answers keeps zeros, or the joint set is refused.
+        """
         return self
 
     @property

@@ -8,6 +8,7 @@ budget have an exact answer (see `budget.allocate`).
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -64,7 +65,7 @@ class Memo:
 
 @dataclass(frozen=True, eq=False)
 class Joint:
-    """A curve over pairs with a cheap estimate beside the true value (a joint projection is costly)."""
+    """A curve over tuples of levels with a cheap estimate beside the true value (a joint projection is costly)."""
 
     exact: Curve
     estimate: Curve
@@ -75,25 +76,25 @@ class Joint:
 
 @dataclass(frozen=True, eq=False)
 class Sketch:
-    """An estimate over pairs (a, b), fast for many `a` at one `b`: a menu is sampled in such runs."""
+    """An estimate over tuples of levels, fast for many that differ in one place: a menu is sampled in such runs."""
 
-    many: Callable[[Sequence[Level], Level], list[float]]
+    many: Callable[[Sequence[tuple[Level, ...]]], list[float]]
 
     def __call__(self, level: Level) -> float:
         if level is None:
             return 0.0
         assert isinstance(level, tuple)
-        return float(self.many([level[0]], level[1])[0])
+        return float(self.many([level])[0])
 
 
 class Product(Sequence[Level]):
-    """The pairs (a, b) of two menus, lazily, `b` slow. None (that part left dense) is in neither."""
+    """The tuples (a, b, ...) of some menus, lazily, the first one fastest. None (a part left dense) is in none."""
 
-    def __init__(self, first: Sequence[Level], second: Sequence[Level]) -> None:
-        self.first, self.second = first, second
+    def __init__(self, *menus: Sequence[Level]) -> None:
+        self.menus = menus
 
     def __len__(self) -> int:
-        return len(self.first) * len(self.second)
+        return math.prod(len(menu) for menu in self.menus)
 
     @overload
     def __getitem__(self, i: int) -> Level: ...
@@ -104,11 +105,16 @@ class Product(Sequence[Level]):
             return [self[j] for j in range(*i.indices(len(self)))]
         if not -len(self) <= i < len(self):
             raise IndexError(i)
-        slow, fast = divmod(i % len(self), len(self.first))
-        return (self.first[fast], self.second[slow])
+        rest, level = i % len(self), []
+        for menu in self.menus:
+            rest, at = divmod(rest, len(menu))
+            level.append(menu[at])
+        return tuple(level)
 
     def __contains__(self, level: object) -> bool:
-        return isinstance(level, tuple) and len(level) == 2 and level[0] in self.first and level[1] in self.second
+        if not isinstance(level, tuple) or len(level) != len(self.menus):
+            return False
+        return all(at in menu for at, menu in zip(level, self.menus, strict=True))
 
     def __iter__(self) -> Iterator[Level]:
         return (self[i] for i in range(len(self)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +15,14 @@ if TYPE_CHECKING:
 # or None = leave this site dense.
 Level = int | tuple[Any, ...] | None
 Weights = Mapping[str, "Tensor"]  # parameter name -> tensor
+
+
+class Stage(IntEnum):
+    """What a set says of a weight. Sets on one site act in this order: what is stored of it, where, which values."""
+
+    FORM = 0  # which tensors stand for the weight (factors)
+    SUPPORT = 1  # which weights are zero
+    VALUES = 2  # which values they take
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from secateur.api.asked import Asked, make_job
 from secateur.errors import BudgetError
-from secateur.export import written
 from secateur.graph.counts import sizes
 from secateur.proof.judge import Judge
 from secateur.recipe import Recipe
@@ -114,7 +113,7 @@ def answered(name: str, chosen: Any, value: float) -> tuple[float, float]:
     def costs(levels: Any) -> dict[str, Any]:
         near = {**weights, **start.supported(levels, weights, {})}
         near |= feasible.project(start.terms, levels, near)
-        small = written.smaller(start.module, start.traced, near, start.may_cut)[0].eval()
+        small = start.smaller(near)
         cost = sizes(small, start.traced, job.template.nbytes(small, start.terms))
         pairs = [(views.matrix(t.site, "weight", w) for w in (weights, near)) for t in start.terms]
         seen[str(levels)] = cost["nbytes"], sum(float((a - b).square().sum()) for a, b in pairs)

@@ -11,7 +11,7 @@ from secateur.budget.allocate import Allocator
 from secateur.budget.meters.macs import MACs
 from secateur.budget.meters.nbytes import NBytes
 from secateur.budget.meters.nnz import NNZ
-from secateur.constraints.both import Both
+from secateur.constraints.all_of import AllOf
 from secateur.constraints.codebook import Codebook
 from secateur.constraints.nm import NM
 from secateur.constraints.rows import Rows
@@ -67,7 +67,7 @@ def test_close_to_brute_force(constraint: Constraint, kind: str, meter: Meter, l
 
 @pytest.mark.parametrize("values", [Codebook(value_format="float16"), Uniform(), Codebook(max_entries=4)])
 def test_pairs_share_the_budget(values: Constraint) -> None:
-    weights, terms = problem(Both((TopK(), values)), conv=(50, 500), fc=(100, 400))
+    weights, terms = problem(AllOf((TopK(), values)), conv=(50, 500), fc=(100, 400))
     last = float("inf")
     for limit in (300.0, 1500.0, 8000.0):
         plan = Allocator(terms, (Limit("nbytes", limit),)).predict(weights)
@@ -108,6 +108,6 @@ def test_a_long_menu_is_not_walked() -> None:
 
 
 def test_a_menu_can_be_narrowed_to_one_value() -> None:
-    weights, terms = problem(Both((TopK(), Codebook(min_entries=8, max_entries=8))), fc=(40, 50))
+    weights, terms = problem(AllOf((TopK(), Codebook(min_entries=8, max_entries=8))), fc=(40, 50))
     levels = Allocator(terms, (Limit("nbytes", 400),))(weights, {})
     assert levels["fc"][1] == 8

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from secateur.api.asked import Asked, make_job
 from secateur.budget.spending import Spending
 from secateur.errors import BudgetError
-from secateur.export import written
 from secateur.graph.counts import sizes
 from secateur.proof import record
 from secateur.proof.judge import Judge
@@ -72,7 +71,7 @@ def fitted(chosen: Any, kind: str, value: float) -> float:
     def costs(levels: Any) -> dict[str, Any]:
         near = {**weights, **net.supported(levels, weights, {})}
         near |= feasible.project(net.terms, levels, near)
-        return sizes(written.smaller(net.module, net.traced, near, net.may_cut)[0], net.traced, 0)
+        return sizes(net.smaller(near), net.traced, 0)
 
     return float(costs(purse.fit(weights, {}, costs))[kind])
 

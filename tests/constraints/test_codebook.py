@@ -6,6 +6,28 @@ import torch
 from secateur.constraints import _levels as levels
 from secateur.constraints.codebook import Codebook
 from secateur.errors import ConstraintError, UsageError
+from secateur.testing import brute_force
+
+
+def oracle(constraint, weight, level, h):
+    symbols = level + (constraint.zero == "free")
+    if symbols**weight.size > brute_force.MOST_WORDS:
+        return None
+    words = brute_force.words(symbols, weight.size)
+    return float(brute_force.clustered(words, level, weight.ravel(), h.ravel()).min())
+
+
+LAWS = [
+    (constraint, oracle)
+    for constraint in (
+        Codebook(min_entries=1, max_entries=4),
+        Codebook(min_entries=1, max_entries=3, zero="free"),
+        Codebook(min_entries=1, max_entries=4, value_format="float16"),
+        Codebook(min_entries=1, max_entries=4, mantissa_bits=5),
+        Codebook(),
+        Codebook(min_entries=1, max_entries=3, exact_below=40),
+    )
+]
 
 
 def test_two_groups() -> None:

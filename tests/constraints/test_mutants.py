@@ -4,7 +4,6 @@ Each mutant is the real class with one thing wrong: an off-by-one count, an igno
 a local instead of the global optimum, a change in place, ... The suite must notice every one of them.
 """
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -12,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_conformance import laws
 from torch import Tensor
 
+from secateur import catalog
 from secateur.constraints import _levels as lv
 from secateur.constraints._pieces import Free, Support
-from secateur.constraints.both import Both
+from secateur.constraints.all_of import AllOf
+from secateur.constraints.blocks import Blocks
 from secateur.constraints.codebook import Codebook
 from secateur.constraints.nm import NM
 from secateur.constraints.rows import Rows
@@ -24,7 +26,7 @@ from secateur.constraints.topk import TopK
 from secateur.constraints.uniform import Uniform
 from secateur.contracts import Constraint
 from secateur.errors import ConstraintError
-from secateur.testing.constraints import check_constraint
+from secateur.testing.constraints import cases, check_constraint, nested
 from secateur.types import Packing
 
 Project = Callable[..., Tensor]
@@ -320,91 +322,107 @@ def wakes_zeros(project: Project, self: Any, w: Tensor, level: Any, h: Tensor | 
     return woken if self.contains(woken, level) else z
 
 
-# A set of somebody else's: blocks ----------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Blocks(Constraint):
-    """{Z : at most k nonzero blocks of 2 x 2}."""
-
-    def levels(self, shape: tuple[int, int]) -> range:
-        if shape[0] % 2 or shape[1] % 2:
-            raise ConstraintError(f"blocks: {shape} is no multiple of 2 x 2")
-        return range(shape[0] * shape[1] // 4 + 1)
-
-    def parse_level(self, given: Any, shape: tuple[int, int]) -> int:
-        return lv.count("blocks", *lv.only_key("blocks", given, ("blocks",)), len(self.levels(shape)) - 1)
-
-    def score(self, gains: Tensor) -> Tensor:
-        return gains.sum(1)
-
-    def project(self, weight: Tensor, level: Any, importance: Tensor | None = None) -> Tensor:
-        lv.checked("blocks", weight, importance)
-        if level is None:
-            return weight.clone()
-        lv.on_menu("blocks", weight.shape, level, self.levels(tuple(weight.shape)))
-        kept = lv.keep_largest(self.score(self.blocks(lv.gains(weight, importance))), level)
-        return lv.without(weight, ~self.spread(kept, weight))
-
-    def contains(self, weight: Tensor, level: Any) -> bool:
-        return level is None or int((self.blocks(weight) != 0).any(1).sum()) <= level
-
-    def freeze(self, weight: Tensor, level: Any) -> Any:
-        return Free() if level is None else Support(self.spread((self.blocks(weight) != 0).any(1), weight))
-
-    def packing(self, shape: tuple[int, int], level: Any) -> Packing:
-        n = shape[0] * shape[1]
-        return Packing(n, n if level is None else 4 * level)
-
-    @property
-    def trials(self) -> tuple[tuple[int, int], ...]:
-        return ((10, 2), (4, 6))
-
-    @staticmethod
-    def blocks(matrix: Tensor) -> Tensor:
-        r, c = matrix.shape
-        return matrix.reshape(r // 2, 2, c // 2, 2).transpose(1, 2).reshape(-1, 4)
-
-    @staticmethod
-    def spread(kept: Tensor, weight: Tensor) -> Tensor:
-        r, c = weight.shape
-        return kept.view(r // 2, 1, c // 2, 1).expand(r // 2, 2, c // 2, 2).reshape(r, c)
+# Blocks -----------------------------------------------------------------------------------------------------------
+def block_l1(sums: Any, self: Any, gains: Tensor) -> Tensor:
+    return sums(gains.sqrt())
 
 
-def blocks_oracle(constraint: Any, weight: Any, level: int, h: Any) -> float:
-    """By trying every choice of blocks."""
-    gains = Blocks.blocks(torch.from_numpy(h * weight**2)).sum(1).numpy()
-    return float(min(gains.sum() - sum(kept) for kept in itertools.combinations(gains.tolist(), level)))
+def block_mean_of_kept(sums: Any, self: Any, gains: Tensor) -> Tensor:
+    return sums(gains) / sums((gains != 0).double()).clamp(min=1)
 
 
-def test_a_set_of_blocks_passes_with_shapes_of_its_own() -> None:
-    check_constraint(Blocks(), oracle=blocks_oracle)
-
-
-def block_l1(score: Any, self: Any, gains: Tensor) -> Tensor:
-    return gains.sqrt().sum(1)
-
-
-def block_max(score: Any, self: Any, gains: Tensor) -> Tensor:
-    return gains.amax(1)
-
-
-def block_mean_of_kept(score: Any, self: Any, gains: Tensor) -> Tensor:
-    return gains.sum(1) / (gains != 0).sum(1).clamp(min=1)
-
-
-@pytest.mark.parametrize("fault", [block_l1, block_max, block_mean_of_kept])
+@pytest.mark.parametrize("fault", [block_l1, block_mean_of_kept])
 def test_a_wrong_norm_of_a_block_is_noticed(fault: Callable[..., Any]) -> None:
+    """By what the set contains too: somebody else's set brings no oracle."""
     with pytest.raises(AssertionError, match=r"brute force|lies at|distance\(\) says"):
-        check_constraint(mutant(Blocks(), "score", fault), oracle=blocks_oracle)
+        check_constraint(mutant(Blocks(rows=2), "_sums", fault))
+
+
+@dataclass(frozen=True)
+class Pairs(Blocks):
+    """Blocks of 1 x 2 that leave nothing over."""
+
+    rows: int = 1
+    cols: int = 2
+
+    def levels(self, shape: tuple[int, int]) -> Any:
+        if shape[1] % 2:
+            raise ConstraintError(f"pairs: {shape} has an odd number of columns")
+        return super().levels(shape)
 
 
 @pytest.mark.parametrize(
     ("shapes", "said"),
-    [(((1, 8), (2, 4)), "does not fit"), (((2, 4),), "has 2 units, 5 are needed"), ((), "gives no shapes")],
+    [(((1, 7), (2, 4)), "does not fit"), (((2, 4),), "has 4 units, 5 are needed"), ((), "gives no shapes")],
 )
 def test_a_set_whose_shapes_hold_too_few_units_is_refused(shapes: Any, said: str) -> None:
-    few = type("Blocks", (Blocks,), {"trials": property(lambda self: shapes)})()
+    few = type("Few", (Pairs,), {"trials": property(lambda self: shapes)})()
     with pytest.raises(AssertionError, match=said):
-        check_constraint(few, oracle=blocks_oracle)
+        check_constraint(few)
+
+
+# What sets say of themselves --------------------------------------------------------------------------------------
+def shifts_groups(after_cut: Any, self: Any, shape: Any, rows: Any, cols: Any, level: Any) -> Any:
+    return self, level
+
+
+def keeps_a_level_off_the_menu(after_cut: Any, self: Any, shape: Any, rows: Any, cols: Any, level: Any) -> Any:
+    found = after_cut(shape, rows, cols, level)
+    return found if found is None else (found[0], level)
+
+
+def masks_everything(mask: Any, self: Any, w: Tensor, level: Any) -> Tensor:
+    return torch.ones_like(w, dtype=torch.bool)
+
+
+def masks_too_little(mask: Any, self: Any, w: Tensor, level: Any) -> Tensor:
+    return mask(w, level) & (w > 0)
+
+
+def one_level_looser(tightest: Any, self: Any, w: Tensor, level: Any) -> Any:
+    menu = self.levels(tuple(w.shape))
+    return menu[min(menu.index(tightest(w, level)) + 1, len(menu) - 1)]
+
+
+OF_THEMSELVES = [
+    (good, method, fault)
+    for good in (TopK(), NM(), Rows(), Blocks(rows=2))
+    for method, fault in (("mask", masks_everything), ("mask", masks_too_little), ("tightest", one_level_looser))
+] + [
+    (NM(), "after_cut", shifts_groups),
+    (Blocks(rows=2), "after_cut", shifts_groups),
+    (TopK(), "after_cut", keeps_a_level_off_the_menu),
+    (Rows(), "after_cut", keeps_a_level_off_the_menu),
+]
+
+
+@pytest.mark.parametrize(("good", "method", "fault"), OF_THEMSELVES)
+def test_what_a_set_says_of_itself_is_checked(good: Constraint, method: str, fault: Callable[..., Any]) -> None:
+    with pytest.raises(AssertionError):
+        check_constraint(mutant(good, method, fault))
+
+
+@dataclass(frozen=True)
+class Every(TopK):
+    """Keeps the k weights whose sum of ranks is best: a tighter level keeps others."""
+
+    def project(self, weight: Tensor, level: Any, importance: Tensor | None = None) -> Tensor:
+        z = super().project(weight, level, importance)
+        return z if level != 1 else weight * (torch.arange(weight.numel()) == int(weight.abs().argmin())).view_as(z)
+
+
+def test_a_set_that_does_not_nest_and_says_so_is_noticed() -> None:
+    with pytest.raises(AssertionError):
+        check_constraint(Every())
+    case = next(c for c in cases(Every(), 0) if c.level == 1)
+    with pytest.raises(AssertionError, match="beside it"):
+        nested(case)
+
+
+def test_values_that_say_they_keep_zeros_are_checked() -> None:
+    said = type("Uniform", (Uniform,), {"keeps_zeros": property(lambda self: True)})
+    with pytest.raises(AssertionError, match="a zero woke up"):
+        check_constraint(said(zero="never", min_bits=1, max_bits=2))
 
 
 SUPPORT = [one_less, one_more, higher_index_stays, smallest_stay]
@@ -412,6 +430,7 @@ SPECIAL: list[tuple[Constraint, list[tuple[str, Callable[..., Any]]]]] = [
     (TopK(), [("project", f) for f in (*SUPPORT, percentile, h_times_abs)]),
     (NM(), [("project", f) for f in (*SUPPORT, groups_along_rows, one_pool, h_times_abs)]),
     (Rows(), [("project", f) for f in (*SUPPORT, row_l1, unsquared_importance)]),
+    (Blocks(rows=2), [("project", f) for f in (*SUPPORT, h_times_abs)]),
     (
         Uniform(max_bits=3),
         [("project", f) for f in (rough_scale, narrow_window, rounds_down, unsquared_importance)] + [("top", lopsided)],
@@ -421,7 +440,7 @@ SPECIAL: list[tuple[Constraint, list[tuple[str, Callable[..., Any]]]]] = [
         [("project", f) for f in (lloyd, evenly_spaced, one_entry_more, plain_means, unsquared_importance)],
     ),
     (
-        Both((TopK(), Codebook(min_entries=1, max_entries=3))),
+        AllOf((TopK(), Codebook(min_entries=1, max_entries=3))),
         [
             ("project", f)
             for f in (
@@ -434,10 +453,11 @@ SPECIAL: list[tuple[Constraint, list[tuple[str, Callable[..., Any]]]]] = [
         ],
     ),
     (
-        Both((TopK(), Uniform(max_bits=3))),
+        AllOf((TopK(), Uniform(max_bits=3))),
         [("project", f) for f in (quantise_then_prune, values_see_no_importance)],
     ),
 ]
+ORACLES = {type(c): oracle for name in catalog.names("constraints") for c, oracle in laws(name)}
 ALL = [
     pytest.param(good, method, fault, id=f"{type(good).__name__}-{fault.__name__}")
     for good, special in SPECIAL
@@ -448,7 +468,7 @@ ALL = [
 @pytest.mark.parametrize(("good", "method", "fault"), ALL)
 def test_the_suite_notices(good: Constraint, method: str, fault: Callable[..., Any]) -> None:
     with pytest.raises(AssertionError):
-        check_constraint(mutant(good, method, fault))
+        check_constraint(mutant(good, method, fault), oracle=ORACLES[type(good)])
 
 
 def test_an_untouched_copy_passes() -> None:

@@ -6,7 +6,23 @@ import torch
 from secateur.constraints.nm import NM
 from secateur.errors import ConstraintError, UsageError
 from secateur.terms import views
+from secateur.testing import brute_force
 from secateur.types import Member, Site
+
+
+def rule(constraint, masks, level):
+    return (masks.reshape(len(masks), -1, constraint.m).sum(axis=2) <= level).all(axis=1)
+
+
+class Groups(brute_force.Supports):
+    """A product over its groups: the sum of their own smallest distances."""
+
+    def __call__(self, constraint, weight, level, h):
+        groups = zip(weight.reshape(-1, 1, constraint.m), h.reshape(-1, 1, constraint.m), strict=True)
+        return sum(brute_force.Supports(rule)(constraint, w, level, g) for w, g in groups)
+
+
+LAWS = [(NM(), Groups(rule)), (NM(m=2), Groups(rule))]
 
 
 def test_two_of_four() -> None:

@@ -4,7 +4,15 @@ import torch
 
 from secateur.constraints.rows import Rows
 from secateur.terms import views
+from secateur.testing import brute_force
 from secateur.types import Member, Site
+
+
+def rule(constraint, masks, level):
+    return masks.any(axis=2).sum(axis=1) <= level
+
+
+LAWS = [(Rows(), brute_force.Supports(rule))]
 
 
 def test_the_row_norm_decides() -> None:

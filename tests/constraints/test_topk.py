@@ -5,6 +5,14 @@ import torch
 
 from secateur.constraints.topk import TopK
 from secateur.errors import ConstraintError
+from secateur.testing import brute_force
+
+
+def rule(constraint, masks, level):
+    return masks.sum(axis=(1, 2)) <= level
+
+
+LAWS = [(TopK(), brute_force.Supports(rule))]
 
 
 def test_keeps_the_largest() -> None:

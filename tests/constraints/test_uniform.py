@@ -9,6 +9,35 @@ import torch
 from secateur.constraints import _scale
 from secateur.constraints.uniform import Uniform
 from secateur.errors import ConstraintError, UsageError
+from secateur.testing import brute_force
+
+
+def codes(constraint, level):
+    """Those that the set may use."""
+    top = 2 ** (level - 1) - (constraint.zero == "level")
+    every = np.arange(-top, top + 1)
+    return every[every != 0] if constraint.zero == "never" else every
+
+
+def oracle(constraint, weight, level, h):
+    own = codes(constraint, level)
+    groups = [(weight.ravel(), h.ravel())] if constraint.per == "tensor" else list(zip(weight, h, strict=True))
+    if len(own) ** groups[0][0].size > brute_force.MOST_WORDS:
+        return None
+    words = own[brute_force.words(len(own), groups[0][0].size)]
+    return float(sum(brute_force.scaled(words, w, g).min() for w, g in groups))
+
+
+LAWS = [
+    (constraint, oracle)
+    for constraint in (
+        Uniform(max_bits=3),
+        Uniform(per="row", max_bits=3),
+        Uniform(zero="free", min_bits=1, max_bits=2),
+        Uniform(zero="never", min_bits=1, max_bits=2),
+        Uniform(per="row", zero="never", min_bits=1),
+    )
+]
 
 
 def test_binary_is_the_mean_magnitude() -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from graph.nets import LeNet, Tied, TwoInputs, Vgg, all_nets, shake
 from secateur import formats
-from secateur.constraints.both import Both
+from secateur.constraints.all_of import AllOf
 from secateur.constraints.topk import TopK
 from secateur.constraints.uniform import Uniform
 from secateur.engine import InferenceSession
@@ -163,7 +163,7 @@ def test_the_engine_and_onnxruntime_agree_on_codes_and_zeros_stay(per: str) -> N
     scales = {}
     for name in ("conv2.weight", "fc1.weight", "fc2.weight"):
         w = net.get_parameter(name)
-        matrix = Both((TopK(), Uniform(per=per))).project(w.detach().reshape(w.shape[0], -1), (w.numel() // 8, 4))
+        matrix = AllOf((TopK(), Uniform(per=per))).project(w.detach().reshape(w.shape[0], -1), (w.numel() // 8, 4))
         scales[name] = Uniform(per=per).grid(matrix)
         with torch.no_grad():
             w.copy_(matrix.reshape(w.shape))

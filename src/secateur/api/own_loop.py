@@ -244,9 +244,9 @@ class Compressor:
             self._phase = Approach(self._solver, asked, self._purse)
         elif at == 1:
             kept, levels = feasible.support_only(net.terms, net.levels)
-            self._phase = Held(kept, levels, self._params, left)
+            self._phase = Held(kept, levels, self._params, left, net.companions)
         else:
-            self._phase = Snap(net.terms, net.levels, self._params, left)
+            self._phase = Snap(net.terms, net.levels, self._params, left, net.companions)
 
     def _point(self) -> dict[str, Tensor]:
         tracked = {k: v.clone() for k, v in self._phase.tracked().items()}

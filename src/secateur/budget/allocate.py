@@ -142,9 +142,9 @@ class Allocator:
             shape, scale = _shape(matrix), scale_of(matrix, h)
             curve, menu = _estimate(t.constraint.distance(matrix, h)), t.constraint.levels(shape)
             if isinstance(menu, Product):
-                chosen: Sequence[Level] = [
-                    (a, b) for b in thinned(menu.second, 4) for a in thinned(menu.first, max(n_levels // 2, 2))
-                ]
+                first, *others = menu.menus
+                few = [thinned(first, max(n_levels // 2, 2)), *(thinned(m, 4) for m in others)]
+                chosen: Sequence[Level] = list(Product(*few))
             else:
                 chosen = thinned(menu, n_levels)
             table[t.site.name] = [(lv, packed(t.constraint, shape, lv), scale * curve(lv)) for lv in chosen]

@@ -6,9 +6,10 @@ logarithm of the position; once a level is chosen, `zoom` adds the levels around
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,13 +18,13 @@ from numpy.typing import NDArray
 from secateur.contracts import Constraint, Meter, Term
 from secateur.curves import Curve, Joint, Product, Sketch, thinned
 from secateur.terms import views
-from secateur.types import Level, Packing, Weights
+from secateur.types import Level, Packing, Stage, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Floats = NDArray[np.float64]
-_GRID, _JOINT_GRID, _VALUE_LEVELS, _ZOOM = 256, 64, 16, 128
+_GRID, _JOINT_GRID, _VALUE_LEVELS, _OTHER_LEVELS, _ZOOM = 256, 64, 16, 6, 128
 
 
 @lru_cache(maxsize=1 << 18)
@@ -50,7 +51,7 @@ def priced(term: Term, shape: tuple[int, int], level: Level, meters: Sequence[Me
 
 @dataclass(eq=False)
 class _Branch:
-    """One ordered run of levels (for pairs: one value level, every support level; or one support, every value)."""
+    """One ordered run of levels (of joint sets: of one part, with the others' levels held)."""
 
     levels: Sequence[Level]
     distance: Curve
@@ -102,10 +103,11 @@ class Options:
 
 
 def _distances(curve: Curve, levels: Sequence[Level]) -> list[float]:
-    """The curve at each level; pairs of one value level at once."""
-    pairs = [x for x in levels if isinstance(x, tuple)]
-    if isinstance(curve, Sketch) and len(pairs) == len(levels) and len({x[1] for x in pairs}) == 1:
-        return curve.many([x[0] for x in pairs], pairs[0][1])
+    """The curve at each level; a run of a joint set at once."""
+    joint = [x for x in levels if isinstance(x, tuple)]
+    run = len(joint) == len(levels) and sum(len(set(part)) > 1 for part in zip(*joint, strict=True)) <= 1
+    if isinstance(curve, Sketch) and joint and run:
+        return curve.many(joint)
     return [0.0 if level is None else curve(level) for level in levels]
 
 
@@ -150,28 +152,50 @@ def options(
     estimate: Curve = curve.estimate if isinstance(curve, Joint) else curve
     branches = [_Branch([None], lambda level: 0.0, np.zeros(1, np.int64))]
     if isinstance(menu, Product):
-        first = _floor(menu.first, at_least)
-        raw = [None] if _may_stay_raw(term.constraint, menu, shape, meters) else []  # as the support alone has them
-        for value in [*raw, *thinned(menu.second, _VALUE_LEVELS)]:
-            pairs = _Pairs(first, value, _dearest(term.constraint, shape, first, value))
-            branches.append(_Branch(pairs, estimate, _spread(len(pairs), _GRID if value is None else _JOINT_GRID)))
-        whole = [(first[-1], value) for value in menu.second]  # every value level with no weight dropped
-        branches.append(_Branch(whole, estimate, _spread(len(whole), _JOINT_GRID)))
+        branches += _runs(term.constraint, menu, estimate, shape, meters, at_least)
     else:
-        levels = _floor(menu, at_least) if term.constraint.kind == "support" else menu
+        levels = _floor(menu, at_least) if term.constraint.stage == Stage.SUPPORT else menu
         branches.append(_Branch(levels, estimate, _spread(len(levels), _GRID)))
     return Options(term, shape, meters, scale_of(matrix, h) if relative else 1.0, branches)
 
 
-def _may_stay_raw(constraint: Constraint, menu: Product, shape: tuple[int, int], meters: Sequence[Meter]) -> bool:
+def _runs(
+    constraint: Constraint,
+    menu: Product,
+    estimate: Curve,
+    shape: tuple[int, int],
+    meters: Sequence[Meter],
+    at_least: int,
+) -> Iterator[_Branch]:
+    """A joint menu as runs: along its longest menu of supports for some levels of the rest, and along the values."""
+    parts = [part for part, _ in constraint.split(None)]
+    supports = [i for i, part in enumerate(parts) if part.stage == Stage.SUPPORT]
+    along = max(supports, key=lambda i: (len(menu.menus[i]), -i))
+    first = _floor(menu.menus[along], at_least)
+    few = [thinned(_floor(menu.menus[i], at_least), _OTHER_LEVELS) for i in supports if i != along]
+    if len(supports) == len(parts):
+        for rest in product(*few):
+            yield _Branch(_Run(first, along, rest, len(first) - 1), estimate, _spread(len(first), _GRID))
+        return
+    raw = [None] if _may_stay_raw(parts[-1], menu.menus[-1], meters) else []  # as the supports alone have them
+    for value in [*raw, *thinned(menu.menus[-1], _VALUE_LEVELS)]:
+        for others in product(*few):
+            rest = (*others, value)
+            run = _Run(first, along, rest, _dearest(constraint, shape, _Run(first, along, rest, len(first) - 1)))
+            yield _Branch(run, estimate, _spread(len(run), _GRID if value is None else _JOINT_GRID))
+    loosest = tuple(menu.menus[i][-1] for i in supports)
+    whole = [(*loosest, value) for value in menu.menus[-1]]  # every value level with no weight dropped
+    yield _Branch(whole, estimate, _spread(len(whole), _JOINT_GRID))
+
+
+def _may_stay_raw(values: Constraint, menu: Sequence[Level], meters: Sequence[Meter]) -> bool:
     """May the values of a joint set stay as they are? Where bytes pay for it, and nobody capped their number.
 
     Under other limits raw values cost nothing, and the set that was asked for would be left out everywhere.
     """
-    values = next((c for c, _ in constraint.split(None) if c.kind == "values"), None)
-    if values is None or not any(m.unit == "bytes" for m in meters):
+    if not any(m.unit == "bytes" for m in meters):
         return False
-    return bool(type(values)().levels(shape)[-1] == menu.second[-1])
+    return bool(type(values)().levels((1, 1))[-1] == menu[-1])
 
 
 def scale_of(matrix: Tensor, h: Tensor | None) -> float:
@@ -181,31 +205,31 @@ def scale_of(matrix: Tensor, h: Tensor | None) -> float:
     return 1.0 / total if total > 0 else 1.0
 
 
-def _dearest(constraint: Constraint, shape: tuple[int, int], first: Sequence[Level], value: Level) -> int:
-    """The first place of a menu of supports from which on all cost the same beside that value level.
+def _dearest(constraint: Constraint, shape: tuple[int, int], run: Sequence[Level]) -> int:
+    """The first place of a run along supports from which on all cost the same beside its other levels.
 
     Few values round weights to zero by themselves: supports of nearly all weights cost what the whole costs, and an
     estimate of the distance must not choose among them.
     """
-    most, low, high = packed(constraint, shape, (first[-1], value)).estimate, 0, len(first) - 1
+    most, low, high = packed(constraint, shape, run[-1]).estimate, 0, len(run) - 1
     while low < high:
         middle = (low + high) // 2
-        same = packed(constraint, shape, (first[middle], value)).estimate >= most * (1 - 1e-9)
+        same = packed(constraint, shape, run[middle]).estimate >= most * (1 - 1e-9)
         low, high = (low, middle) if same else (middle + 1, high)
     return low
 
 
-class _Pairs(Sequence[Level]):
-    """(k, value) for the first `n` k of a menu, and for its last."""
+class _Run(Sequence[Level]):
+    """Tuples with the first `n` levels of a menu, and its last, in place `at` of `rest`."""
 
-    def __init__(self, first: Sequence[Level], value: Level, n: int) -> None:
-        self.first, self.value, self.n = first, value, n
+    def __init__(self, menu: Sequence[Level], at: int, rest: tuple[Level, ...], n: int) -> None:
+        self.menu, self.before, self.after, self.n = menu, rest[:at], rest[at:], n
 
     def __len__(self) -> int:
         return self.n + 1
 
     def __getitem__(self, i):  # type: ignore[no-untyped-def]
-        return (self.first[i if i < self.n else -1], self.value)
+        return (*self.before, self.menu[i if 0 <= i < self.n else -1], *self.after)
 
 
 def _floor(menu: Sequence[Level], at_least: int) -> Sequence[Level]:

@@ -19,7 +19,7 @@ from secateur.contracts import Term
 from secateur.errors import BudgetError
 from secateur.terms import feasible, views
 from secateur.terms.live import project_live
-from secateur.types import Level, Limit, Packing, Weights
+from secateur.types import Level, Limit, Packing, Stage, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -449,19 +449,20 @@ class Spending:
 
 def _any_number(term: Term, shape: tuple[int, int]) -> bool:
     """Does the support part of the term's set offer every count of kept weights?"""
-    supports = [part for part, _ in term.constraint.split(None) if part.kind == "support"]
+    supports = [part for part, _ in term.constraint.split(None) if part.stage == Stage.SUPPORT]
     return [part.levels(shape) for part in supports] == [range(shape[0] * shape[1] + 1)]
 
 
 def _one_more(term: Term, level: Level, weights: Weights) -> Level:
-    """The next level of the support part, None where there is none."""
-    where = level[0] if isinstance(level, tuple) else level
-    supports = [part for part, _ in term.constraint.split(None) if part.kind == "support"]
-    if not supports or not isinstance(where, int):
+    """The next level of the (first) support part, None where there is none."""
+    parts = term.constraint.split(level)
+    at = next((i for i, (part, _) in enumerate(parts) if part.stage == Stage.SUPPORT), None)
+    where = None if at is None else parts[at][1]
+    if at is None or not isinstance(where, int):
         return None
-    menu = supports[0].levels(views.shape(term.site, term.constraint.view, weights))
+    menu = parts[at][0].levels(views.shape(term.site, term.constraint.view, weights))
     more = next((x for x in menu if isinstance(x, int) and x > where), None)
-    return None if more is None else (more, *level[1:]) if isinstance(level, tuple) else more
+    return (*level[:at], more, *level[at + 1 :]) if isinstance(level, tuple) and more is not None else more
 
 
 def _kept(term: Term, weights: Weights) -> int:

@@ -89,6 +89,12 @@ def on_the_way(n: int, level: int, tightness: float) -> int | None:
     return min(n, max(level, math.ceil(way - 1e-9 * way)))
 
 
+def at_most(level: Level, n: int) -> Level:
+    """The count `level` where no more than `n` units are left; None stays None."""
+    assert level is None or isinstance(level, int)
+    return None if level is None else min(level, n)
+
+
 def keep_largest(score: Tensor, k: int) -> Tensor:
     """Boolean mask of the `k` largest of a 1-D score; equal scores: the lower index stays. O(n) selection, compiled."""
     kept = keep_largest_of(score.detach().double().cpu().numpy(), min(max(k, 0), score.numel()))

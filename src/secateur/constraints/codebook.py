@@ -19,7 +19,7 @@ from secateur.contracts import Constraint, Piece
 from secateur.curves import Curve, Memo
 from secateur.errors import ConstraintError, UsageError
 from secateur.native._native import KMeans
-from secateur.types import VALUE_ENTROPY, Level, Packing
+from secateur.types import VALUE_ENTROPY, Level, Packing, Stage
 
 _LEAST_ENTRIES = 4  # of the default menu
 
@@ -52,7 +52,7 @@ class Codebook(Constraint):
     value_format: str = "float32"
     mantissa_bits: int | None = None
     exact_below: int = 32768
-    kind: ClassVar[str] = "values"
+    stage: ClassVar[Stage] = Stage.VALUES
     level_keys: ClassVar[tuple[str, ...]] = ("entries", "bits")
     reference: ClassVar[str] = "Han et al., ICLR 2016, arXiv:1510.00149, sec. 3"
 
@@ -140,6 +140,17 @@ class Codebook(Constraint):
         entry_bits = head + (mantissa if self.mantissa_bits is None else self.mantissa_bits)
         bits = math.log2(level + (self.zero == "free"))
         return Packing(n, n, bits, min(level, n), entry_bits, expected_bits=VALUE_ENTROPY * bits)
+
+    @property
+    def keeps_zeros(self) -> bool:
+        """Where zeros come on top; as values like any other they go to the nearest one."""
+        return self.zero == "free"
+
+    @property
+    def rounding(self) -> float:
+        """Of the file's format and the mantissa bits."""
+        bits = [] if self.mantissa_bits is None else [self.mantissa_bits]
+        return max((2.0**-b for b in bits + ([10] if self.value_format == "float16" else [])), default=0.0)
 
     def with_free_zero(self) -> Codebook:
         return replace(self, zero="free")

@@ -30,6 +30,7 @@ class NM(Constraint):
 
     m: int = 4
     view: ClassVar[str] = "o_khkw_c"
+    nests: ClassVar[bool] = True
     level_keys: ClassVar[tuple[str, ...]] = ("n", "sparsity", "density")
     reference: ClassVar[str] = "Zhou et al., ICLR 2021, arXiv:2102.04010, sec. 3"
 
@@ -74,7 +75,15 @@ class NM(Constraint):
 
     def freeze(self, weight: Tensor, level: Level) -> Piece:
         """The support of `weight` stays; its values are free."""
-        return Free() if level is None else Support(weight != 0)
+        return Free() if level is None else Support(self.mask(weight, level))
+
+    def after_cut(
+        self, shape: tuple[int, int], kept_rows: Sequence[int], kept_cols: Sequence[int], level: Level
+    ) -> tuple[Constraint, Level] | None:
+        """Any rows may go, and whole groups of columns; other columns would shift the groups behind them."""
+        starts = [c for c in kept_cols if c % self.m == 0]
+        whole = [c for start in starts for c in range(start, start + self.m)]
+        return (self, level) if whole == list(kept_cols) else None
 
     def packing(self, shape: tuple[int, int], level: Level) -> Packing:
         """n of m kept; positions priced as free ones (the format promises no less than log2 C(n, nnz))."""

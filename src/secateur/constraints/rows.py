@@ -26,6 +26,7 @@ class Rows(Constraint):
     """
 
     view: ClassVar[str] = "channels"
+    nests: ClassVar[bool] = True
     level_keys: ClassVar[tuple[str, ...]] = ("rows", "keep", "sparsity", "density")
     reference: ClassVar[str] = "Zhang et al., StructADMM, arXiv:1807.11091, sec. 3"
 
@@ -69,7 +70,16 @@ class Rows(Constraint):
 
     def freeze(self, weight: Tensor, level: Level) -> Piece:
         """The nonzero rows stay, whole; their values are free."""
-        return Free() if level is None else Support((weight != 0).any(dim=1, keepdim=True).expand_as(weight))
+        return Free() if level is None else Support(self.mask(weight, level))
+
+    def mask(self, weight: Tensor, level: Level) -> Tensor:
+        return (weight != 0).any(dim=1, keepdim=True).expand_as(weight)
+
+    def after_cut(
+        self, shape: tuple[int, int], kept_rows: Sequence[int], kept_cols: Sequence[int], level: Level
+    ) -> tuple[Constraint, Level]:
+        """At most k of fewer."""
+        return self, lv.at_most(level, len(kept_rows))
 
     def packing(self, shape: tuple[int, int], level: Level) -> Packing:
         """The kept rows whole, and which they are."""

@@ -22,6 +22,7 @@ class TopK(Constraint):
     Reference: Zhang et al., ECCV 2018, arXiv:1804.03294, sec. 3 (the projection); Zhu & Gupta, arXiv:1710.01878.
     """
 
+    nests: ClassVar[bool] = True
     level_keys: ClassVar[tuple[str, ...]] = ("sparsity", "density", "nnz")
     reference: ClassVar[str] = "Zhang et al., ECCV 2018, arXiv:1804.03294, sec. 3"
 
@@ -67,7 +68,13 @@ class TopK(Constraint):
 
     def freeze(self, weight: Tensor, level: Level) -> Piece:
         """The support of `weight` stays; its values are free."""
-        return Free() if level is None else Support(weight != 0)
+        return Free() if level is None else Support(self.mask(weight, level))
+
+    def after_cut(
+        self, shape: tuple[int, int], kept_rows: Sequence[int], kept_cols: Sequence[int], level: Level
+    ) -> tuple[Constraint, Level]:
+        """At most k of fewer."""
+        return self, lv.at_most(level, len(kept_rows) * len(kept_cols))
 
     def packing(self, shape: tuple[int, int], level: Level) -> Packing:
         n = shape[0] * shape[1]

@@ -18,7 +18,7 @@ from secateur.constraints._scale import best_scale
 from secateur.contracts import Constraint, DistanceCurve, Piece
 from secateur.curves import Curve, Memo
 from secateur.errors import ConstraintError, UsageError
-from secateur.types import VALUE_ENTROPY, Level, Packing
+from secateur.types import VALUE_ENTROPY, Level, Packing, Stage
 
 _INT8 = 127  # largest magnitude of both signs
 
@@ -44,7 +44,7 @@ class Uniform(Constraint):
     zero: str = "level"
     min_bits: int = 2
     max_bits: int = 8
-    kind: ClassVar[str] = "values"
+    stage: ClassVar[Stage] = Stage.VALUES
     level_keys: ClassVar[tuple[str, ...]] = ("bits",)
     reference: ClassVar[str] = "Leng et al., AAAI 2018, arXiv:1707.09870, sec. 3.2"
 
@@ -142,6 +142,11 @@ class Uniform(Constraint):
         entries = min(2 * self.top(level) * shape[0], n) + (self.zero != "never")
         table = Packing(n, n, math.log2(entries), entries)
         return min(table, Packing(n, n), key=lambda p: p.ideal_bits)
+
+    @property
+    def keeps_zeros(self) -> bool:
+        """Unless 0 is no code."""
+        return self.zero != "never"
 
     def with_free_zero(self) -> Uniform:
         return replace(self, zero="free") if self.zero == "never" else self

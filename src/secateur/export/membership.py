@@ -18,7 +18,7 @@ from secateur.contracts import Term
 from secateur.export.stored import initializers
 from secateur.recipe import build_constraint
 from secateur.terms import views
-from secateur.types import Level, Member, Site
+from secateur.types import Level, Member, Site, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,7 +112,7 @@ def outside(
                 continue
             matrix = views.matrix(term.site, part.view, written)
             if (
-                part.kind == "values" and matrix.numel()
+                part.stage == Stage.VALUES and matrix.numel()
             ):  # what was removed has no value; a weight that cannot matter is written as zero
                 inside = views.matrix(term.site, part.view, there)
                 matrix = matrix[inside.any(1)][:, inside.any(0)]

@@ -14,7 +14,6 @@ from secateur.contracts import Term
 from secateur.errors import CheckError, UnsupportedError
 from secateur.export import norms
 from secateur.export import onnx as onnx_export
-from secateur.graph.copying import copied
 from secateur.terms import feasible
 from secateur.types import Weights
 
@@ -58,23 +57,16 @@ def smaller(
     model: nn.Module,
     traced: Traced,
     weights: Weights | None,
-    may_cut: bool,
+    pinned: graph.Pinned | None,
     terms: Sequence[Term] = (),
     short: bool = False,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """`graph.shrink`, or, where a set would not survive it (N:M groups shift), a copy with the weights as they are.
+    """`graph.shrink`.
 
     Args:
         short: vectors on which no set of `terms` acts get few digits (`norms.shorten`).
     """
-    if may_cut:
-        small, cut = graph.shrink(model, traced, weights)
-    else:
-        small, cut = copied(model), {"version": 1, "edits": [], "biases": {}, "pads": []}
-        own = dict(small.named_parameters())
-        with torch.no_grad():
-            for name, value in (weights or {}).items():
-                own[name].copy_(value)
+    small, cut = graph.shrink(model, traced, weights, pinned)
     if short:
         norms.shorten(small, constrained(terms))
     return small, cut
@@ -86,7 +78,7 @@ def write(
     example: Example,
     weights: Weights | None = None,
     surgery: Sequence[dict[str, Any]] = (),
-    may_cut: bool = True,
+    pinned: graph.Pinned | None = None,
     terms: Sequence[Term] = (),
     short: bool = False,
 ) -> Written:
@@ -100,11 +92,11 @@ def write(
         example: what is exported on; one example where the file has a fixed batch.
         weights: parameter name -> values to write; the model's own when left out.
         surgery: cuts that were already made on the way to `model`.
-        may_cut: False keeps every channel (see `smaller`).
+        pinned: what must stay for the sake of a set (`graph.shrink`).
         terms: the sets that the weights are in; they know the scales.
         short: as `smaller` takes it.
     """
-    small, cut = smaller(model, traced, weights, may_cut, terms, short)
+    small, cut = smaller(model, traced, weights, pinned, terms, short)
     small.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     scales = feasible.grids(terms, dict(small.named_parameters()))
     exported = norms.merged(exported_bytes(small, example, scales), constrained(terms))

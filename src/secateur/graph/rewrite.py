@@ -7,7 +7,7 @@ whose removal the code does not bear (sizes written into the forward pass) are g
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from secateur.graph.tracing import Traced
 from secateur.types import Member, Site, Weights
 
 Surgery = dict[str, Any]
+Pinned = Callable[[Surgery], Collection[tuple[str, int]]]
 _PADS = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)  # the zero pads are their subclasses
 
 
@@ -39,7 +40,9 @@ class _Folded:
     made: dict[str, Tensor] = field(default_factory=dict)  # biases that layers without one need now
 
 
-def shrink(model: nn.Module, traced: Traced, weights: Weights | None = None) -> tuple[nn.Module, Surgery]:
+def shrink(
+    model: nn.Module, traced: Traced, weights: Weights | None = None, pinned: Pinned | None = None
+) -> tuple[nn.Module, Surgery]:
     """The smaller network that computes what `model` with `weights` computes, in eval mode.
 
     Weights without effect become zero; constant units are folded into the biases of their readers (made where a
@@ -50,6 +53,7 @@ def shrink(model: nn.Module, traced: Traced, weights: Weights | None = None) -> 
     Args:
         model: of the class that was traced; not changed.
         weights: parameter name -> tensor; default: the model's own.
+        pinned: planned surgery -> the (tensor, axis) pairs of it whose channels must stay after all.
     Returns:
         A plain module of the same classes in the model's modes, and the surgery: a JSON-able record for
         `apply_surgery`.
@@ -58,10 +62,11 @@ def shrink(model: nn.Module, traced: Traced, weights: Weights | None = None) -> 
     _load(masked, weights or {})
     current = {n: p.detach() for n, p in masked.named_parameters()} | dict(masked.named_buffers())
     flow = traced.flow(current)
-    trial = _Trial(masked, traced.program)
+    trial = _Trial(masked, traced.program, pinned)
     folded = _fold(flow)
     plain = _Folded({n: t for n, t in current.items() if n in traced.program.shapes})
-    best = trial.best(traced, folded, _removable(flow, traced)) or trial.attempt(traced, plain, set())
+    removable = _unpinned(traced, folded, _removable(flow, traced), pinned)
+    best = trial.best(traced, folded, removable) or trial.attempt(traced, plain, set())
     if best is None:
         raise UnsupportedError(
             f"{type(model).__name__}: a copy with the same weights answers differently; its forward pass keeps state "
@@ -114,8 +119,8 @@ def after_cut(site: Site, surgery: Mapping[str, Any]) -> Site | None:
 class _Trial:
     """Builds candidates and compares them with the masked model in double (or as the code allows)."""
 
-    def __init__(self, masked: nn.Module, program: Program) -> None:
-        self.masked, self.program = masked, program
+    def __init__(self, masked: nn.Module, program: Program, pinned: Pinned | None) -> None:
+        self.masked, self.program, self.pinned = masked, program, pinned
         self.dtype: torch.dtype | None = torch.float64
         self.inputs: list[dict[str, Tensor]] = []
         try:
@@ -165,6 +170,8 @@ class _Trial:
     def attempt(self, traced: Traced, folded: _Folded, removed: set[int]) -> tuple[nn.Module, Surgery] | None:
         """The finished module and its record, or None when it fails to reproduce the masked one."""
         surgery = _surgery(traced, folded, _keep_one(traced, removed))
+        if self.pinned is not None and self.pinned(surgery):  # what was given back has shifted what a set counts by
+            return None
         exact = self._make(folded, surgery, self.dtype)
         try:
             got = [t for inputs in self.inputs for t in self._answer(exact, inputs)]
@@ -298,6 +305,17 @@ def _removable(flow: Flow, traced: Traced) -> set[int]:
         if isinstance(classes, Tensor) and isinstance(mask, Tensor) and bool(mask.any()):
             needed |= set(classes[mask.cpu()].unique().tolist())
     return known - needed
+
+
+def _unpinned(traced: Traced, folded: _Folded, removable: set[int], pinned: Pinned | None) -> set[int]:
+    """What may go when the channels of pinned axes stay; fewer removals may pin less, or other axes: till none is."""
+    while pinned is not None and removable:
+        axes = pinned(_surgery(traced, folded, _keep_one(traced, removable)))
+        held = {int(c) for axis in axes for c in traced.coupling.axes[axis].tolist()} & removable
+        if not held:
+            break
+        removable = removable - held
+    return removable
 
 
 def _keep_one(traced: Traced, removed: set[int]) -> set[int]:

@@ -9,6 +9,7 @@ from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from secateur import catalog
+from secateur.constraints import together
 from secateur.contracts import Constraint
 from secateur.errors import ConstraintError, UsageError
 from secateur.limits import QUOTED, quoted
@@ -31,6 +32,9 @@ def build(room: str, settings: Mapping[str, Any], subject: str, kind: type[T], a
         if key not in known:
             raise UsageError(f"{subject}: {name} has no option {quoted(key)}{near(key, [*known, *also])}")
     hints = get_type_hints(cls)
+    for key in options.keys() & hints.keys():
+        if hints[key] == tuple[Constraint, ...] and isinstance(options[key], list):
+            options[key] = [build_constraint(part) for part in options[key]]
     for key, value in options.items():
         if not _is_a(value, hints[key]):
             wanted = str(known[key].type).replace(" | None", " or null")
@@ -54,10 +58,8 @@ def build_constraint(given: str | Mapping[str, Any] | Sequence[str | Mapping[str
     parts = tuple(build_constraint(g) for g in given)
     if not parts:
         raise UsageError("constrain.with: an empty list; name at least one constraint")
-    if len(parts) == 1:
-        return parts[0]
     try:
-        return catalog.load("constraints", "both")(parts=parts)  # type: ignore[no-any-return]
+        return together(parts)
     except (TypeError, ValueError, ConstraintError) as e:
         raise UsageError(f"constrain.with: {e}") from None
 

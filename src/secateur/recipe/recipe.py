@@ -255,10 +255,10 @@ class Recipe(BaseModel):
         """
         chosen: dict[str, Term] = {}
         for i, entry in enumerate(self.resolved(sites, groups)[0].constrain or ()):
-            constraint = build_constraint(entry.with_)
-            pool = naming.pool_of(constraint.view, sites, groups)
+            asked = build_constraint(entry.with_)
+            pool = naming.pool_of(asked.view, sites, groups)
             for site in naming.match(entry.where, entry.exclude, pool, [*sites, *groups], f"constrain[{i}]"):
-                level, given = None, entry.level is not None
+                level, given, constraint = None, entry.level is not None, asked.on(site)
                 try:
                     constraint.levels(naming.view_shape(site))  # does the set fit the shape at all?
                 except ConstraintError as e:

@@ -60,7 +60,7 @@ def attempt(job: Job, name: str, solver: Solver, start: Net, limits: Sequence[Li
 
 def _legs(job: Job, name: str, solver: Solver, net: Net, purse: Spending, epochs: float) -> tuple[Net, Spending]:
     """The approach, leg by leg; between two legs dead units are removed, so that later legs run faster."""
-    legs = solver.legs() if net.may_cut else ((solver, 1.0, 0.0, 1.0),)
+    legs = solver.legs()
     for i, (leg, share, low, high) in enumerate(legs):
         purse.low, purse.high = low, high
         label = f"{name}.approach" if len(legs) == 1 else f"{name}.approach{i + 1}"

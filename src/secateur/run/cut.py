@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from secateur import catalog, graph
-from secateur.contracts import Constraint, Term
+from secateur import graph
+from secateur.contracts import Term
 from secateur.run.net import Net
-from secateur.types import Level, Site
+from secateur.terms import cutting
+from secateur.types import Site
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,14 +19,19 @@ if TYPE_CHECKING:
 
 
 def cut(net: Net, example: Example) -> Net:
-    """Remove dead units, where the sets that remain do not mind; training goes on faster after it."""
-    if not net.may_cut:
-        return net
-    small, edits = graph.shrink(net.module, net.traced)
+    """Remove dead units, as far as the sets survive it; training goes on faster after it.
+
+    Every set goes on, on what is left of its site, at the tightest level that the weights are in.
+    """
+    small, edits = graph.shrink(net.module, net.traced, pinned=net.pinned)
     traced = graph.trace(small, example)
     params = {k: p.detach() for k, p in small.named_parameters()}
-    terms, levels = _terms_after_cut(net, traced, params, edits)
-    return replace(net, module=small, traced=traced, terms=terms, levels=levels, surgery=[*net.surgery, edits])
+    terms = []
+    for term in _terms_after(net, traced, edits):
+        terms.append(replace(term, level=cutting.tightened(term, params)))
+    levels = {t.site.name: t.level for t in terms}
+    terms = [t if t.given else replace(t, level=None) for t in terms]
+    return replace(net, module=small, traced=traced, terms=tuple(terms), levels=levels, surgery=[*net.surgery, edits])
 
 
 def narrow(net: Net, example: Example, terms_of: Callable[[Traced], tuple[Term, ...]]) -> Net:
@@ -36,54 +40,29 @@ def narrow(net: Net, example: Example, terms_of: Callable[[Traced], tuple[Term, 
     Args:
         terms_of: the recipe's terms on a traced net.
     """
-    small, edits = graph.shrink(net.module, net.traced)
+    small, edits = graph.shrink(net.module, net.traced, pinned=net.pinned)
     traced = graph.trace(small, example)
-    before = {t.site.name: t for t in net.terms}
+    before = {t.site.name: t for t in _terms_after(net, traced, edits) if t.given}
     terms = tuple(
-        replace(t, level=before[t.site.name].level) if t.given and t.site.name in before else t
+        replace(t, constraint=before[t.site.name].constraint, level=before[t.site.name].level)
+        if t.given and t.site.name in before
+        else t
         for t in terms_of(traced)
     )
     return replace(net, module=small, traced=traced, terms=terms, levels={}, surgery=[*net.surgery, edits])
 
 
-def _terms_after_cut(
-    net: Net, traced: Traced, params: Mapping[str, Tensor], edits: Mapping[str, Any]
-) -> tuple[tuple[Term, ...], dict[str, Level]]:
-    """Terms on the smaller net: what is zero stays zero, value constraints go on at their level."""
-    topk = catalog.load("constraints", "topk")()
+def _terms_after(net: Net, traced: Traced, edits: Mapping[str, Any]) -> list[Term]:
+    """The terms on the smaller net with their levels, as their sets say (`Constraint.after_cut`)."""
     sites = {s.name: s for s in traced.sites}
-    touched: set[str] = set()
-    values: dict[str, tuple[Constraint, Level]] = {}
-    shared: list[tuple[Site, Constraint, Level]] = []  # value sets over several weights, or parts of one
-    for t in net.terms:
-        touched |= {m.param for m in t.site.members}
-        if t.site.op == "channels":
-            touched |= {m.param for m in t.site.removes}
-        for part, level in t.constraint.split(net.levels[t.site.name]):
-            if part.kind != "values" or level is None:
-                continue
-            if t.site.op != "channels":
-                values[t.site.name] = (part, level)
-            elif (mapped := graph.after_cut(t.site, edits)) is not None:
-                shared.append((mapped, part, level))
-    given = {m.param for t in net.terms if t.given for m in t.site.members}
     terms: list[Term] = []
-    levels: dict[str, Level] = {}
-    for name, site in sites.items():
-        if name not in touched:
+    for term in net.terms:
+        site: Site | None = sites.get(term.site.name)
+        if term.site.op == "channels":
+            site = graph.after_cut(term.site, edits)
+        if site is None:  # nothing of it is left
             continue
-        nnz = int(params[name].count_nonzero())
-        support: Level = nnz if nnz < site.n else None
-        constraint: Constraint = topk
-        if name not in values:
-            levels[name] = support
-        elif support is None:
-            constraint, levels[name] = values[name]
-        else:
-            constraint = catalog.load("constraints", "both")(parts=(topk, values[name][0]))
-            levels[name] = (support, values[name][1])
-        terms.append(Term(site, constraint, levels[name] if name in given else None, name in given))
-    for site, part, level in shared:  # given from here on: a last trim lowers supports, which are priced one by one
-        levels[site.name] = level
-        terms.append(Term(site, part, level, True))
-    return tuple(terms), levels
+        level = net.levels.get(term.site.name, term.level)
+        constraint, level = cutting.after_cut(term, level, net.traced.program.shapes, edits)
+        terms.append(replace(term, site=site, constraint=constraint, level=level))
+    return terms

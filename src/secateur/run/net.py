@@ -16,7 +16,7 @@ from secateur.export.membership import Asked
 from secateur.export.written import Written
 from secateur.graph.counts import sizes
 from secateur.shell import named_inputs
-from secateur.terms import feasible
+from secateur.terms import cutting, feasible
 from secateur.terms.live import project_live
 from secateur.training.batches import first_batch
 from secateur.types import Level, Weights
@@ -24,8 +24,6 @@ from secateur.types import Level, Weights
 if TYPE_CHECKING:
     from secateur.graph import Example, Traced
     from secateur.recipe import Recipe
-
-_SUPPORTS_THAT_SHRINK = ("topk", "rows")
 
 
 @dataclass
@@ -45,11 +43,9 @@ class Net:
         """The live parameters, detached."""
         return {k: p.detach() for k, p in self.module.named_parameters()}
 
-    @property
-    def may_cut(self) -> bool:
-        """Do all support sets survive the removal of channels? N:M groups would be shifted by it."""
-        parts = [c for t in self.terms for c, _ in t.constraint.split(None) if c.kind == "support"]
-        return {c.name for c in parts} <= set(_SUPPORTS_THAT_SHRINK)
+    def pinned(self, surgery: Mapping[str, Any]) -> set[tuple[str, int]]:
+        """The axes of a planned removal whose channels must stay, because a set would not survive it."""
+        return cutting.pinned(self.terms, self.traced.program.shapes, surgery)
 
     @property
     def companions(self) -> Effective | None:
@@ -68,12 +64,12 @@ class Net:
 
     def smaller(self, weights: Weights) -> nn.Module:
         """What would be written with these weights, in evaluation mode."""
-        return written.smaller(self.module, self.traced, weights, self.may_cut, self.terms, self.short)[0].eval()
+        return written.smaller(self.module, self.traced, weights, self.pinned, self.terms, self.short)[0].eval()
 
     def write(self, example: Example) -> Written:
         """The files of the net as it is; it is not changed."""
         return written.write(
-            *(self.module, self.traced, example, None, self.surgery, self.may_cut, self.terms, self.short)
+            *(self.module, self.traced, example, None, self.surgery, self.pinned, self.terms, self.short)
         )
 
 

@@ -77,7 +77,7 @@ def held(job: Job, name: str, net: Net, epochs: float) -> None:
     """Masked retraining: the supports are fixed."""
     job.use(net.module)
     terms, levels = feasible.support_only(net.terms, net.levels)
-    phase = Held(terms, levels, job.setting.params, job.steps(epochs))
+    phase = Held(terms, levels, job.setting.params, job.steps(epochs), net.companions)
     objectives = job.recipe.build_objectives(polish=True)
     _train(job, Stage(name, phase, job.recipe.training_of("polish"), objectives), epochs)
 
@@ -87,7 +87,7 @@ def snap(job: Job, name: str, net: Net, epochs: float) -> None:
     job.use(net.module)
     job.pulse(f"{name}.values", last=True)
     with torch.no_grad():
-        phase = Snap(net.terms, net.levels, job.setting.params, job.steps(epochs))
+        phase = Snap(net.terms, net.levels, job.setting.params, job.steps(epochs), net.companions)
     objectives = job.recipe.build_objectives(polish=True)
     _train(job, Stage(name, phase, job.recipe.training_of("snap"), objectives), epochs)
 

@@ -6,13 +6,13 @@ the later one must keep the earlier one's structure, which support sets do becau
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from secateur.contracts import Constraint, Term
+from secateur.contracts import Term
 from secateur.terms import views
-from secateur.types import Level, Member, Weights
+from secateur.types import Level, Member, Stage, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,29 +70,21 @@ def grids(terms: Sequence[Term], weights: Weights) -> dict[str, Tensor]:
     return found
 
 
-def split_levels(
-    terms: Sequence[Term], levels: Levels, keep: Callable[[Constraint], bool]
-) -> tuple[tuple[Term, ...], dict[str, Level]]:
-    """Those parts of joint sets that `keep` accepts, as terms of their own with their levels."""
+def support_only(terms: Sequence[Term], levels: Levels) -> tuple[tuple[Term, ...], dict[str, Level]]:
+    """The terms without their sets of values: what holds between the approach and the snap."""
     kept: list[Term] = []
     at: dict[str, Level] = {}
     for term in terms:
-        level = levels[term.site.name]
-        for part, part_level in term.constraint.split(level):
-            if keep(part):
-                kept.append(Term(term.site, part, part_level, term.given))
-                at[term.site.name] = part_level
+        left = term.constraint.before(Stage.VALUES, levels[term.site.name])
+        if left is not None:
+            kept.append(Term(term.site, left[0], left[1], term.given))
+            at[term.site.name] = left[1]
     return tuple(kept), at
-
-
-def support_only(terms: Sequence[Term], levels: Levels) -> tuple[tuple[Term, ...], dict[str, Level]]:
-    """The terms without their value constraints: what holds between the approach and the snap."""
-    return split_levels(terms, levels, lambda c: c.kind == "support")
 
 
 def has_values(terms: Sequence[Term]) -> bool:
     """Does any term restrict the values (bits, codebook) and not only the support?"""
-    return any(t.constraint.kind != "support" for t in terms)
+    return any(t.constraint.stage == Stage.VALUES for t in terms)
 
 
 def as_level(value: Any) -> Level:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from secateur.contracts import Piece, Term
 from secateur.terms import views
 from secateur.terms.feasible import Levels
-from secateur.types import Weights
+from secateur.types import Stage, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,12 +41,10 @@ class Frozen:
                 continue
             view = term.constraint.view
             w = views.matrix(term.site, view, weights)
-            piece = term.constraint.freeze(w, level)
-            if term.constraint.kind != "support":
-                self.pieces.append((term, piece))
+            if term.constraint.stage != Stage.SUPPORT:
+                self.pieces.append((term, term.constraint.freeze(w, level)))
                 continue
-            kept = piece.project(torch.ones_like(w))
-            for name, mask in views.write(term.site, view, weights, kept).items():
+            for name, mask in views.write(term.site, view, weights, term.constraint.mask(w, level)).items():
                 same_strides = torch.empty_like(weights[name]).copy_(mask != 0)
                 self.masks[name] = self.masks[name] * same_strides if name in self.masks else same_strides
         for name, kept in ({} if companions is None else companions(weights)).items():

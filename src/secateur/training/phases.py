@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from secateur.contracts import Problem, Solver, Term
+from secateur.contracts import Effective, Problem, Solver, Term
 from secateur.terms import feasible
 from secateur.terms.feasible import Levels, as_level
 from secateur.terms.frozen import Frozen
@@ -151,14 +151,24 @@ class Approach(Phase):
 
 
 class Held(Phase):
-    """Masked retraining: gradients and steps stay inside the linear piece through the weights at the start."""
+    """Masked retraining: gradients and steps stay inside the linear piece through the weights at the start.
+
+    `companions` says what must stay zero with channels that are (their biases and norms), here and in `Snap`.
+    """
 
     feasible = projects = True
 
-    def __init__(self, terms: tuple[Term, ...], levels: Levels, params: Live, total_steps: int) -> None:
+    def __init__(
+        self,
+        terms: tuple[Term, ...],
+        levels: Levels,
+        params: Live,
+        total_steps: int,
+        companions: Effective | None = None,
+    ) -> None:
         super().__init__(params, total_steps)
-        self.terms, self.levels = terms, levels
-        self.frozen = Frozen(terms, levels, _data(params))
+        self.terms, self.levels, self.companions = terms, levels, companions
+        self.frozen = Frozen(terms, levels, _data(params), companions)
 
     def before_step(self) -> None:
         # Masked weights get no gradient, so that their moments stay at zero.
@@ -179,7 +189,7 @@ class Held(Phase):
 
     def load_state_dict(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         self.n = int(facts["n"])
-        self.frozen = Frozen(self.terms, self.levels, {**_data(self.params), **tensors})
+        self.frozen = Frozen(self.terms, self.levels, {**_data(self.params), **tensors}, self.companions)
 
 
 class Snap(Phase):
@@ -199,17 +209,19 @@ class Snap(Phase):
         levels: Levels,
         params: Live,
         total_steps: int,
+        companions: Effective | None = None,
         every: int = 20,
         loose: float = 0.6,
     ) -> None:
         super().__init__(params, total_steps)
-        self.terms, self.levels = terms, levels
+        self.terms, self.levels, self.companions = terms, levels, companions
         self.freeze_at = round(loose * total_steps)
         self.every = max(min(every, self.freeze_at // _REASSIGNMENTS), 1)
         names = {m.param for t in terms for m in t.site.members}
         self.latent = {k: p.detach().clone() for k, p in params.items() if k in names}
         support_terms, support_levels = feasible.support_only(terms, levels)
         self.support = Frozen(support_terms, support_levels, _data(params))
+        self.gone = Frozen((), {}, _data(params), companions)
         self._assign()
 
     @property
@@ -219,10 +231,12 @@ class Snap(Phase):
 
     def before_step(self) -> None:
         self.support.mask_(_grads(self.params))
+        self.gone.mask_(_grads(self.params))
 
     def after_step(self) -> None:
         self.n += 1
         live = _data(self.params)
+        self.gone.mask_(live)
         if self.n > self.freeze_at:
             self.frozen.apply_(live)
             return
@@ -260,6 +274,7 @@ class Snap(Phase):
             self.latent[k].copy_(v)
         support_terms, support_levels = feasible.support_only(self.terms, self.levels)
         self.support = Frozen(support_terms, support_levels, {**live, **part["support"]})
+        self.gone = Frozen((), {}, live, self.companions)
         self.frozen = Frozen(self.terms, self.levels, {**live, **part["anchor"]})
         self.member = {k: live[k].clone() for k in self.latent}
 
