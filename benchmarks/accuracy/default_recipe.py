@@ -92,7 +92,8 @@ def table(rows: list[Json]) -> str:
         mean = {n: 100 * fmean(x["compressed"]["value"] for x in found) for n, found in cells.items() if found}
         by_hand = [v for n, v in mean.items() if n != "default"]
         dense = next((f"{100 * x['dense']['value']:.1f}" for x in here if "dense" in x), "")
-        shown = [f"{mean[n]:.1f}" if n in mean else "refused" for n in names]
+        tried = {x["recipe"] for x in here}
+        shown = [f"{mean[n]:.1f}" if n in mean else "refused" if n in tried else "" for n in names]
         gap = f"{mean['default'] - max(by_hand):+.1f}" if "default" in mean and by_hand else ""
         lines.append(f"| {' | '.join([f'{net}, 1/{divisor}', dense, *shown, gap])} |")
     return "\n".join(lines)
