@@ -298,107 +298,129 @@ class GraphCoder {
     order_.push_back({nullptr});
   }
 
-  void nodes(Graph& g) {
-    std::unordered_map<std::string, uint64_t> activation;  // name -> number
-    std::unordered_map<std::string, size_t> constant;      // name -> initializer
-    std::unordered_map<std::string, uint64_t> result;      // graph outputs
+  // What nodes may read, as they are walked.
+  struct Known {
+    std::unordered_map<std::string, uint64_t> activation;  // encoder: name -> number
+    std::unordered_map<std::string, size_t> constant;      // encoder: name -> initializer
+    std::unordered_map<std::string, uint64_t> result;      // encoder: graph outputs
     std::vector<std::string> activations;
-    std::vector<size_t> constants;  // used so far, by first use
-    for (auto& v : g.inputs) activations.push_back(v.name);
-    if constexpr (kEnc) {
-      for (size_t i = 0; i < g.initializers.size(); ++i) constant[g.initializers[i].name] = i;
-      for (size_t i = 0; i < activations.size(); ++i) activation[activations[i]] = i;
-      for (size_t i = 0; i < g.outputs.size(); ++i) result.emplace(g.outputs[i].name, i);
-    }
     size_t used = 0;  // encoder: canonical order means initializers appear in order of first use
+  };
+
+  void nodes(Graph& g) {
+    Known known;
+    for (auto& v : g.inputs) known.activations.push_back(v.name);
+    if constexpr (kEnc) {
+      for (size_t i = 0; i < g.initializers.size(); ++i) known.constant[g.initializers[i].name] = i;
+      for (size_t i = 0; i < known.activations.size(); ++i) known.activation[known.activations[i]] = i;
+      for (size_t i = 0; i < g.outputs.size(); ++i) known.result.emplace(g.outputs[i].name, i);
+    }
     uint64_t previous = 0, before = 0;
     for (size_t k = 0;; ++k) {
-      std::string key;
-      uint64_t op = 0;
-      if constexpr (kEnc) {
-        if (k < g.nodes.size()) {
-          key = g.nodes[k].domain.empty() ? g.nodes[k].op : g.nodes[k].domain + ":" + g.nodes[k].op;
-          op = find(m_.ops, key);
-        }
-      }
-      op = word(op, m_.ops, key, kNewOp, {kOp, hash(kOp, previous), hash(kOp, previous, before)});
+      const uint64_t op = operator_of(g, k, previous, before);
       if (op == 0) break;
-      if (op == 1) op = find(m_.ops, key);
-      if constexpr (!kEnc) {
-        g.nodes.emplace_back();
-        const size_t colon = key.rfind(':');
-        g.nodes[k].op = colon == std::string::npos ? key : key.substr(colon + 1);
-        g.nodes[k].domain = colon == std::string::npos ? "" : key.substr(0, colon);
-        if (c_.exhausted()) throw FormatError("truncated: the graph's stream ends early");
-      }
-      Node& node = g.nodes[k];
-      const uint64_t n_in = count_of(node.inputs.size(), kMaxList, {hash(kInputs, op)});
-      if constexpr (!kEnc) node.inputs.reserve(std::min<uint64_t>(n_in, 64));
-      for (uint64_t s = 0; s < n_in; ++s) {
-        // 0 left out, 1 a new initializer, even 2 + 2 d: the activation d steps back, odd 3 + 2 d: initializer d back.
-        uint64_t ref = 0;
-        if constexpr (kEnc) {
-          const std::string& name = node.inputs[s];
-          if (auto a = activation.find(name); a != activation.end()) {
-            ref = 2 + 2 * (activations.size() - 1 - a->second);
-          } else if (auto i = constant.find(name); i != constant.end()) {
-            ref = i->second >= used ? 1 : 3 + 2 * (used - 1 - i->second);
-          }
-        }
-        ref = number(ref, {hash(kRef, s), hash(kRef, op, s), hash(kRef, op, s, previous)});
-        if constexpr (kEnc) {
-          if (ref == 1) initializer(g.initializers[used++], op, s);
-        } else {
-          std::string name;
-          if (ref == 1) {
-            fresh_.push_back(std::make_unique<Tensor>());
-            initializer(*fresh_.back(), op, s);
-            name = fresh_.back()->name;
-          } else if (ref >= 2) {
-            const uint64_t back = (ref - 2) / 2;
-            const bool is_constant = ref & 1;
-            if (back >= (is_constant ? fresh_.size() : activations.size())) damaged("a node reads what does not exist");
-            name = is_constant ? fresh_[fresh_.size() - 1 - back]->name : activations[activations.size() - 1 - back];
-          }
-          node.inputs.push_back(name);
-        }
-      }
-      const uint64_t n_out = count_of(node.outputs.size(), kMaxList, {hash(kOutputs, op)});
-      for (uint64_t s = 0; s < n_out; ++s) {
-        // 0 left out, 1 an inner value, 2 + j the graph's output j.
-        uint64_t out = 0;
-        if constexpr (kEnc) {
-          if (auto r = result.find(node.outputs[s]); r != result.end()) out = 2 + r->second;
-          else if (!node.outputs[s].empty()) out = 1;
-        }
-        out = number(out, {hash(kOut, s), hash(kOut, op, s), hash(kOut, op, previous)});
-        if constexpr (kEnc) {
-          if (out > 0) {
-            activation[node.outputs[s]] = activations.size();
-            activations.push_back(node.outputs[s]);
-          }
-        } else {
-          if (out >= 2 && out - 2 >= g.outputs.size()) damaged("unknown output");
-          // Inner values get a provisional name no file can hold; name_values() replaces it.
-          std::string name = out == 0   ? ""
-                             : out == 1 ? std::string("\0", 1) + std::to_string(k) + (s ? "_" + std::to_string(s) : "")
-                                        : g.outputs[out - 2].name;
-          if (out > 0) activations.push_back(name);
-          node.outputs.push_back(std::move(name));
-        }
-      }
-      attributes(node, op);
+      inputs_of(g, g.nodes[k], op, previous, known);
+      outputs_of(g, k, op, previous, known);
+      attributes(g.nodes[k], op);
       before = previous;
       previous = op;
     }
     // Initializers no node reads.
-    const uint64_t extra = count_of(kEnc ? g.initializers.size() - used : 0, kMaxDecisions, {kExtra});
+    const uint64_t extra = count_of(kEnc ? g.initializers.size() - known.used : 0, kMaxDecisions, {kExtra});
     for (uint64_t i = 0; i < extra; ++i) {
       if constexpr (kEnc) {
-        initializer(g.initializers[used++], 0, 0);
+        initializer(g.initializers[known.used++], 0, 0);
       } else {
         fresh_.push_back(std::make_unique<Tensor>());
         initializer(*fresh_.back(), 0, 0);
+      }
+    }
+  }
+
+  // The operator of node k by its number, 0 behind the last node; a decoder adds the node.
+  uint64_t operator_of(Graph& g, size_t k, uint64_t previous, uint64_t before) {
+    std::string key;
+    uint64_t op = 0;
+    if constexpr (kEnc) {
+      if (k < g.nodes.size()) {
+        key = g.nodes[k].domain.empty() ? g.nodes[k].op : g.nodes[k].domain + ":" + g.nodes[k].op;
+        op = find(m_.ops, key);
+      }
+    }
+    op = word(op, m_.ops, key, kNewOp, {kOp, hash(kOp, previous), hash(kOp, previous, before)});
+    if (op == 0) return 0;
+    if (op == 1) op = find(m_.ops, key);
+    if constexpr (!kEnc) {
+      g.nodes.emplace_back();
+      const size_t colon = key.rfind(':');
+      g.nodes[k].op = colon == std::string::npos ? key : key.substr(colon + 1);
+      g.nodes[k].domain = colon == std::string::npos ? "" : key.substr(0, colon);
+      if (c_.exhausted()) throw FormatError("truncated: the graph's stream ends early");
+    }
+    return op;
+  }
+
+  void inputs_of(Graph& g, Node& node, uint64_t op, uint64_t previous, Known& known) {
+    const uint64_t n_in = count_of(node.inputs.size(), kMaxList, {hash(kInputs, op)});
+    if constexpr (!kEnc) node.inputs.reserve(std::min<uint64_t>(n_in, 64));
+    for (uint64_t s = 0; s < n_in; ++s) {
+      // 0 left out, 1 a new initializer, even 2 + 2 d: the activation d steps back, odd 3 + 2 d: initializer d back.
+      uint64_t ref = 0;
+      if constexpr (kEnc) {
+        const std::string& name = node.inputs[s];
+        if (auto a = known.activation.find(name); a != known.activation.end()) {
+          ref = 2 + 2 * (known.activations.size() - 1 - a->second);
+        } else if (auto i = known.constant.find(name); i != known.constant.end()) {
+          ref = i->second >= known.used ? 1 : 3 + 2 * (known.used - 1 - i->second);
+        }
+      }
+      ref = number(ref, {hash(kRef, s), hash(kRef, op, s), hash(kRef, op, s, previous)});
+      if constexpr (kEnc) {
+        if (ref == 1) initializer(g.initializers[known.used++], op, s);
+      } else {
+        node.inputs.push_back(name_of(ref, op, s, known));
+      }
+    }
+  }
+
+  // Decoder: what a reference means.
+  std::string name_of(uint64_t ref, uint64_t op, uint64_t s, const Known& known) {
+    if (ref == 0) return "";
+    if (ref == 1) {
+      fresh_.push_back(std::make_unique<Tensor>());
+      initializer(*fresh_.back(), op, s);
+      return fresh_.back()->name;
+    }
+    const uint64_t back = (ref - 2) / 2;
+    const bool is_constant = ref & 1;
+    if (back >= (is_constant ? fresh_.size() : known.activations.size())) damaged("a node reads what does not exist");
+    return is_constant ? fresh_[fresh_.size() - 1 - back]->name
+                       : known.activations[known.activations.size() - 1 - back];
+  }
+
+  void outputs_of(Graph& g, size_t k, uint64_t op, uint64_t previous, Known& known) {
+    Node& node = g.nodes[k];
+    const uint64_t n_out = count_of(node.outputs.size(), kMaxList, {hash(kOutputs, op)});
+    for (uint64_t s = 0; s < n_out; ++s) {
+      // 0 left out, 1 an inner value, 2 + j the graph's output j.
+      uint64_t out = 0;
+      if constexpr (kEnc) {
+        if (auto r = known.result.find(node.outputs[s]); r != known.result.end()) out = 2 + r->second;
+        else if (!node.outputs[s].empty()) out = 1;
+      }
+      out = number(out, {hash(kOut, s), hash(kOut, op, s), hash(kOut, op, previous)});
+      if constexpr (kEnc) {
+        if (out == 0) continue;
+        known.activation[node.outputs[s]] = known.activations.size();
+        known.activations.push_back(node.outputs[s]);
+      } else {
+        if (out >= 2 && out - 2 >= g.outputs.size()) damaged("unknown output");
+        // Inner values get a provisional name no file can hold; name_values() replaces it.
+        std::string name = out == 0   ? ""
+                           : out == 1 ? std::string("\0", 1) + std::to_string(k) + (s ? "_" + std::to_string(s) : "")
+                                      : g.outputs[out - 2].name;
+        if (out > 0) known.activations.push_back(name);
+        node.outputs.push_back(std::move(name));
       }
     }
   }

@@ -1,4 +1,4 @@
-// Nonzeros in blocks of B output channels: what is loaded of the panel serves B sums. Included by generic.h.
+// Nonzeros in blocks of B output channels: what is loaded of the panel serves B sums. Included by generic.cc.
 #pragma once
 
 namespace secateur {

@@ -1,4 +1,4 @@
-// All weights. Included by generic.h.
+// All weights. Included by generic.cc.
 #pragma once
 
 namespace secateur {

@@ -1,4 +1,4 @@
-// Copying what a task needs of the input into its panel. Included by generic.h.
+// Copying what a task needs of the input into its panel. Included by generic.cc.
 #pragma once
 
 namespace secateur {

@@ -129,14 +129,23 @@ std::vector<uint32_t> tap_masks(const ConvShape& s, int lanes, int vectors) {
   return masks;
 }
 
-void pack_sparse(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, const float* weights) {
-  const ConvShape& s = p.shape;
-  const Layout layout(s, g, t.tile_rows);
+// The nonzeros of a layer, `block` output channels together.
+struct Nonzeros {
+  std::vector<std::vector<Nonzero>> by_chunk;
+  std::vector<float> values;            // [entries][block]
+  std::vector<int> first, last, count;  // by output channel: chunks of the first and last, how many
+
+  int64_t entries(int block) const { return static_cast<int64_t>(values.size()) / block; }
+};
+
+Nonzeros nonzeros_of(const ConvShape& s, const ConvTiling& t, int block, const float* weights) {
+  const auto out_c = static_cast<size_t>(s.out_c);
+  Nonzeros z{std::vector<std::vector<Nonzero>>(t.n_chunks),
+             {},
+             std::vector<int>(out_c, -1),
+             std::vector<int>(out_c, -1),
+             std::vector<int>(out_c, 0)};
   const int group_in = s.in_c / s.groups, group_out = s.out_c / s.groups;
-  const int block = p.kernel->block;
-  std::vector<std::vector<Nonzero>> by_chunk(t.n_chunks);
-  std::vector<float> values;
-  std::vector<int> first(s.out_c, -1), last(s.out_c, -1), count(s.out_c, 0);
   const int64_t n_taps = s.weight_count() / s.out_c;
   for (int o = 0; o < s.out_c; o += block) {
     const int n = std::min(block, s.out_c - o);
@@ -148,104 +157,131 @@ void pack_sparse(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, con
           for (int m = 0; m < n; ++m) any |= w[m * n_taps] != 0;
           if (!any) continue;
           const int channel = o / group_out * group_in + c, chunk = channel / t.chunk_channels;
-          by_chunk[chunk].push_back(
-              {o, channel, static_cast<int16_t>(u), static_cast<int16_t>(v), static_cast<int64_t>(values.size())});
-          for (int m = 0; m < block; ++m) values.push_back(m < n ? w[m * n_taps] : 0.0f);
-          if (first[o] < 0) first[o] = chunk;
-          last[o] = chunk;
-          ++count[o];
+          z.by_chunk[chunk].push_back(
+              {o, channel, static_cast<int16_t>(u), static_cast<int16_t>(v), static_cast<int64_t>(z.values.size())});
+          for (int m = 0; m < block; ++m) z.values.push_back(m < n ? w[m * n_taps] : 0.0f);
+          if (z.first[o] < 0) z.first[o] = chunk;
+          z.last[o] = chunk;
+          ++z.count[o];
         }
-    if (first[o] < 0) first[o] = last[o] = 0;  // nothing but its bias
+    if (z.first[o] < 0) z.first[o] = z.last[o] = 0;  // nothing but its bias
   }
-  const int64_t entries = static_cast<int64_t>(values.size()) / block;
+  return z;
+}
 
-  // Parts of the output channels with about equal work.
-  const int parts = p.view.n_parts;
-  std::vector<int> part_of(s.out_c);
-  const int64_t total = entries + s.out_c;
+// Parts of the output channels with about equal work.
+std::vector<int> parts_of(const Nonzeros& z, int out_c, int block, int parts) {
+  std::vector<int> part_of(static_cast<size_t>(out_c));
+  const int64_t total = z.entries(block) + out_c;
   int64_t seen = 0;
-  for (int o = 0; o < s.out_c; o += block) {
+  for (int o = 0; o < out_c; o += block) {
     part_of[o] = static_cast<int>(std::min<int64_t>(parts - 1, seen * parts / total));
-    seen += count[o] + 1;
+    seen += z.count[o] + 1;
   }
+  return part_of;
+}
+
+// A chunk's rows, their entries as (offset, weights), and the planes that they read: [channel][plane].
+struct ChunkRows {
+  std::vector<ConvRow> rows;
+  std::vector<std::pair<uint32_t, int64_t>> entries;
+  std::vector<char> used;
+};
+
+ChunkRows rows_of(PackedPanel& p, const ConvGeometry& g, const Layout& layout, Nonzeros& z, int k, int channel0,
+                  int channels) {
+  const ConvShape& s = p.shape;
+  ChunkRows r;
+  const size_t n_planes = layout.n_planes();
+  r.used.resize(static_cast<size_t>(channels) * n_planes);
+  const bool middle = g.hold == ConvHold::kMiddle;
+  auto& list = z.by_chunk[k];
+  if (middle) {  // left, right, middle column
+    const auto order = [](const Nonzero& z) { return std::pair(z.out, z.v == 0 ? 0 : z.v == 2 ? 1 : 2); };
+    std::stable_sort(list.begin(), list.end(), [&](const Nonzero& a, const Nonzero& b) { return order(a) < order(b); });
+  }
+  size_t i = 0;
+  for (int o = 0; o < s.out_c; o += p.kernel->block) {
+    ConvRow row{};
+    row.out = o;
+    row.begin = static_cast<int64_t>(r.entries.size());
+    row.first = static_cast<uint8_t>(z.first[o] == k), row.last = static_cast<uint8_t>(z.last[o] == k);
+    for (; i < list.size() && list[i].out == o; ++i) {
+      const Nonzero& tap = list[i];
+      const int c = tap.channel - channel0, q = tap.u * s.dilation_h, x = tap.v * s.dilation_w;
+      uint32_t offset = layout.tap(tap.channel, c, q, x);
+      char* mark = r.used.data() + static_cast<size_t>(c) * n_planes;
+      mark[layout.plane(q, x)] = 1;
+      if (g.pooled) {
+        offset |= layout.tap(tap.channel, c, q + s.stride_h, x) << 16;
+        mark[layout.plane(q + s.stride_h, x)] = 1;
+        mark[layout.plane(q, x + s.stride_w)] = 1;
+        mark[layout.plane(q + s.stride_h, x + s.stride_w)] = 1;
+      }
+      r.entries.push_back({offset, tap.weights});
+      ++row.count;
+      row.left += middle && tap.v == 0;
+      row.right += middle && tap.v == 2;
+    }
+    if (row.count > 0 || row.first) r.rows.push_back(row);
+  }
+  return r;
+}
+
+// Entries in the order they are read, so that they stream from the outer caches; offsets of 16 bits where p.near is.
+void write_entries(PackedPanel& p, ChunkRows& r, const std::vector<float>& values, int64_t& at) {
+  const int block = p.kernel->block, unit = p.view.near_unit;
+  const bool near = p.near.size() > 0;
+  for (ConvRow& row : r.rows) {
+    const auto* from = r.entries.data() + row.begin;
+    row.begin = at;
+    for (int32_t i = 0; i < row.count; ++i, ++at) {
+      if (near) {
+        p.near.as<uint16_t>()[at] = static_cast<uint16_t>(from[i].first >> unit);
+      } else {
+        p.far.as<uint32_t>()[at] = from[i].first;
+      }
+      std::copy_n(values.data() + from[i].second, block, p.nonzeros.as<float>() + at * block);
+    }
+  }
+}
+
+void pack_sparse(PackedPanel& p, const ConvGeometry& g, const ConvTiling& t, const float* weights) {
+  const ConvShape& s = p.shape;
+  const Layout layout(s, g, t.tile_rows);
+  const int block = p.kernel->block, parts = p.view.n_parts;
+  Nonzeros z = nonzeros_of(s, t, block, weights);
+  const std::vector<int> part_of = parts_of(z, s.out_c, block, parts);
 
   // 16 bits an offset where that reaches.
   int unit = 0;
   while (unit < 4 && g.alignment % (2 << unit) == 0) ++unit;
   const bool near =
       !g.pooled && g.hold != ConvHold::kInPlace && (t.chunk_channels * layout.channel_floats()) >> unit < 65536;
-  (near ? p.near : p.far) = Buffer(static_cast<size_t>(entries) * (near ? sizeof(uint16_t) : sizeof(uint32_t)));
-  p.nonzeros = Buffer(values.size() * sizeof(float));
+  (near ? p.near : p.far) =
+      Buffer(static_cast<size_t>(z.entries(block)) * (near ? sizeof(uint16_t) : sizeof(uint32_t)));
+  p.nonzeros = Buffer(z.values.size() * sizeof(float));
   p.view.near_unit = unit;
-  const bool middle = g.hold == ConvHold::kMiddle;
   int64_t at = 0;
   std::vector<char> used(layout.n_planes());
   for (int k = 0; k < t.n_chunks; ++k) {
     const int channel0 = k * t.chunk_channels, channels = std::min(t.chunk_channels, s.in_c - channel0);
-    std::vector<char> used_all(static_cast<size_t>(channels) * used.size());
-    std::vector<ConvRow> rows;
-    std::vector<std::pair<uint32_t, int64_t>> own;  // offset and weights of this chunk's, by output channel
-    auto& list = by_chunk[k];
-    if (middle) {  // left, right, middle column
-      const auto order = [](const Nonzero& z) { return std::pair(z.out, z.v == 0 ? 0 : z.v == 2 ? 1 : 2); };
-      std::stable_sort(list.begin(), list.end(),
-                       [&](const Nonzero& a, const Nonzero& b) { return order(a) < order(b); });
-    }
-    size_t i = 0;
-    for (int o = 0; o < s.out_c; o += block) {
-      ConvRow row{o,
-                  0,
-                  0,
-                  0,
-                  static_cast<int64_t>(own.size()),
-                  static_cast<uint8_t>(first[o] == k),
-                  static_cast<uint8_t>(last[o] == k)};
-      for (; i < list.size() && list[i].out == o; ++i) {
-        const Nonzero& z = list[i];
-        const int c = z.channel - channel0, q = z.u * s.dilation_h, x = z.v * s.dilation_w;
-        uint32_t offset = layout.tap(z.channel, c, q, x);
-        char* mark = used_all.data() + static_cast<size_t>(c) * used.size();
-        mark[layout.plane(q, x)] = 1;
-        if (g.pooled) {
-          offset |= layout.tap(z.channel, c, q + s.stride_h, x) << 16;
-          mark[layout.plane(q + s.stride_h, x)] = 1;
-          mark[layout.plane(q, x + s.stride_w)] = 1;
-          mark[layout.plane(q + s.stride_h, x + s.stride_w)] = 1;
-        }
-        own.push_back({offset, z.weights});
-        ++row.count;
-        row.left += middle && z.v == 0;
-        row.right += middle && z.v == 2;
-      }
-      if (row.count > 0 || row.first) rows.push_back(row);
-    }
+    ChunkRows r = rows_of(p, g, layout, z, k, channel0, channels);
     // Equal counts beside each other: the branch at the end of a row is then predicted.
-    std::stable_sort(rows.begin(), rows.end(), [&](const ConvRow& a, const ConvRow& b) {
+    std::stable_sort(r.rows.begin(), r.rows.end(), [&](const ConvRow& a, const ConvRow& b) {
       return part_of[a.out] != part_of[b.out] ? part_of[a.out] < part_of[b.out] : a.count < b.count;
     });
-    // In the order they are read, so that they stream from the outer caches.
-    for (ConvRow& row : rows) {
-      const auto* from = own.data() + row.begin;
-      row.begin = at;
-      for (int32_t i = 0; i < row.count; ++i, ++at) {
-        if (near) {
-          p.near.as<uint16_t>()[at] = static_cast<uint16_t>(from[i].first >> unit);
-        } else {
-          p.far.as<uint32_t>()[at] = from[i].first;
-        }
-        std::copy_n(values.data() + from[i].second, block, p.nonzeros.as<float>() + at * block);
-      }
-    }
-    size_t r = 0;
+    write_entries(p, r, z.values, at);
+    size_t i = 0;
     p.part_rows.push_back(static_cast<int32_t>(p.out_rows.size()));
     for (int part = 0; part < parts; ++part) {
-      for (; r < rows.size() && part_of[rows[r].out] == part; ++r) p.out_rows.push_back(rows[r]);
+      for (; i < r.rows.size() && part_of[r.rows[i].out] == part; ++i) p.out_rows.push_back(r.rows[i]);
       p.part_rows.push_back(static_cast<int32_t>(p.out_rows.size()));
     }
     ConvChunk chunk{};
     chunk.plane_begin = p.n_planes();
     for (int c = 0; c < channels; ++c) {
-      std::copy_n(used_all.begin() + static_cast<ptrdiff_t>(c * used.size()), used.size(), used.begin());
+      std::copy_n(r.used.begin() + static_cast<ptrdiff_t>(c * used.size()), used.size(), used.begin());
       add_planes(p, layout, g.hold, channel0 + c, c, used);
     }
     chunk.plane_end = p.n_planes();

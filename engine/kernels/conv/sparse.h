@@ -1,4 +1,4 @@
-// Single nonzeros. Included by generic.h.
+// Single nonzeros. Included by generic.cc.
 #pragma once
 
 namespace secateur {

@@ -1,4 +1,4 @@
-// What sums become: partial sums in scratch, or output with residual, activation and pool. Included by generic.h.
+// What sums become: partial sums in scratch, or output with residual, activation and pool. Included by generic.cc.
 #pragma once
 
 namespace secateur {

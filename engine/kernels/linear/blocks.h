@@ -1,4 +1,4 @@
-// Blocks of 16 output features: a vector of features at a time, for single rows and for many. Included by generic.h.
+// Blocks of 16 output features: a vector of features at a time, for single rows and for many. Included by generic.cc.
 #pragma once
 
 namespace secateur {

@@ -1,4 +1,4 @@
-// The planes of a chunk: input words copied to where the taps find them. Part of generic.h.
+// The planes of a chunk: input words copied to where the taps find them. Part of generic.cc.
 #pragma once
 
 #include "kernels/qconv/panel.h"

@@ -1,4 +1,4 @@
-// From sums to bytes, words or floats: the ends of output channels. Part of generic.h.
+// From sums to bytes, words or floats: the ends of output channels. Part of generic.cc.
 #pragma once
 
 #include "kernels/qconv/panel.h"
