@@ -12,12 +12,8 @@ namespace {
 
 constexpr int kDepthRows = Q::kLanes == 16 ? 4 : 1;  // of the result at a time: 16 registers of sums
 
-enum class Reach {
-  kWhole,
-  kPart,
-  kEven,
-  kPartEven
-};                             // all lanes inside the image or some; of every word or every second
+// All lanes inside the image or some; of every word or every second.
+enum class Reach { kWhole, kPart, kEven, kPartEven };
 constexpr int kMaxGroups = 4;  // of four columns of a kernel
 
 // Where the words of a kernel column lie for one vector of results: the same lanes in every row.
