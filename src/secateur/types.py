@@ -109,7 +109,7 @@ class LeftOut:
 # 23.5 where few are, which are the large ones (their exponents agree). An index or grid code: 0.9-0.98 of log2(number
 # of values), for the cells of the best scalar quantiser are nearly equally full (of a Gaussian 1.91 of 2 bits, 3.77 of
 # 4). A codebook's entries: 27 of 32 bits.
-_RAW_FEW, _RAW_ALL = 23.5, 27.0
+_RAW_FEW, RAW_ALL = 23.5, 27.0
 VALUE_ENTROPY, _ENTRY_ENTROPY = 0.94, 27 / 32
 
 
@@ -147,7 +147,7 @@ class Packing:
         """Expected bytes in the file."""
         expected = self.expected_bits
         if expected is None:
-            raw = _RAW_FEW + (_RAW_ALL - _RAW_FEW) * self.nnz / max(self.n, 1)
+            raw = _RAW_FEW + (RAW_ALL - _RAW_FEW) * self.nnz / max(self.n, 1)
             expected = raw if self.bits == 32 and self.n_values == 0 else self.bits
         return (self._where + self.nnz * expected + _ENTRY_ENTROPY * self.n_values * self.entry_bits) / 8 + 2
 

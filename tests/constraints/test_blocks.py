@@ -7,7 +7,9 @@ import torch
 from secateur.constraints.blocks import Blocks
 from secateur.constraints.topk import TopK
 from secateur.errors import ConstraintError, UsageError
+from secateur.formats import measure
 from secateur.recipe import build_constraint
+from secateur.terms import views
 from secateur.testing import brute_force
 from secateur.types import Member, Site
 
@@ -89,6 +91,30 @@ def test_what_is_asked_is_never_exceeded_at_ragged_edges() -> None:
     assert [balanced.packing((2, 7), k).nnz for k in range(3)] == [0, 8, 14]
     with pytest.raises(ConstraintError, match="sparsity, density, nnz"):
         ragged.parse_level({"blocks": 3}, (2, 7))
+
+
+@pytest.mark.parametrize("shape", [(128, 256), (32, 32, 3, 3)])
+@pytest.mark.parametrize("blocks", [Blocks(), Blocks(1, 4), Blocks(16, 1), Blocks(4, 4), Blocks(4, 1, per_row=True)])
+def test_the_file_stores_blocks_at_the_price_that_is_told(shape: tuple[int, ...], blocks: Blocks) -> None:
+    w = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    own = blocks.on(site(shape))
+    matrix = views.matrix(site(shape), own.view, {"w": w})
+    for sparsity in (0.5, 0.8, 0.95):
+        level = own.parse_level({"sparsity": sparsity}, tuple(matrix.shape))
+        promise = own.packing(tuple(matrix.shape), level)
+        z = views.write(site(shape), own.view, {"w": w}, own.project(matrix, level))["w"]
+        found = measure(z.numpy())
+        assert found.layout == "blocks" or sparsity == 0.5
+        assert promise.estimate == pytest.approx(found.nbytes, rel=0.05)
+        assert found.nbytes <= promise.max_nbytes
+
+
+def test_blocks_that_the_file_cuts_otherwise_are_priced_by_the_weight() -> None:
+    """Five inputs at each of four taps in blocks of two; the file's blocks run on over the taps."""
+    assert Blocks(1, 2, taps=4).packing((8, 20), 10).structure_bits is None
+    assert Blocks(1, 2, taps=4).packing((8, 24), 10).structure_bits is not None
+    assert Blocks(4, 1, groups=3).packing((18, 9), 10).structure_bits is None
+    assert Blocks(128, 1).packing((256, 9), 3).structure_bits is None
 
 
 def test_a_cut_that_moves_no_block_is_survived() -> None:

@@ -16,7 +16,10 @@ from secateur.constraints._pieces import Free, Support
 from secateur.contracts import Constraint, Piece
 from secateur.curves import Curve, Tail
 from secateur.errors import UsageError
-from secateur.types import Level, Packing, Site
+from secateur.types import RAW_ALL, Level, Packing, Site, log2_choose
+
+_FILE_SIDE = 64  # of a block, in the layout `blocks`
+_FILE_HEADER = 64  # bits of that layout beside the positions, about (sides, order, number of blocks)
 
 
 @dataclass(frozen=True)
@@ -129,13 +132,26 @@ class Blocks(Constraint):
         return after, lv.at_most(level, len(menu) - 1)
 
     def packing(self, shape: tuple[int, int], level: Level) -> Packing:
-        """The kept blocks whole, the largest ones where they differ; positions of single weights.
+        """The kept blocks whole, the largest ones where they differ, and which they are.
 
-        The packed file has no layout of blocks yet: it finds them as neighbours only, and promises log2 C(n, nnz).
+        The packed file's blocks are cut without regard to taps and groups: where an edge is left over at each of these,
+        or a side is longer than a file's (64), positions are those of single weights.
         """
         n = shape[0] * shape[1]
         assert level is None or isinstance(level, int)
-        return Packing(n, n if level is None else int(self._most(shape)[level]))
+        if level is None:
+            return Packing(n, n)
+        nnz, (n_rows, n_cols) = int(self._most(shape)[level]), self._grid(shape)
+        plain = (self.groups == 1 or shape[0] // self.groups % self.rows == 0) and (
+            self.taps == 1 or shape[1] // self.taps % self.cols == 0
+        )
+        if not plain or max(self.rows, self.cols) > _FILE_SIDE or self.rows * self.cols == 1:
+            return Packing(n, nnz)
+        kept = level * n_rows if self.per_row else level
+        where = log2_choose(n_rows * n_cols, kept) + _FILE_HEADER
+        return Packing(
+            n, nnz, structure_bits=where, expected_bits=RAW_ALL
+        )  # large and small ones, as in a dense weight
 
     def distance(self, weight: Tensor, importance: Tensor | None = None) -> Curve:
         """Sums of the smallest blocks: one sort for all levels."""
