@@ -69,7 +69,7 @@ def test_blocks_of_one_weight_are_topk() -> None:
 
 
 def test_a_block_lies_at_one_tap_and_in_one_group() -> None:
-    """Three inputs at 2 x 1 taps in blocks of two: 2 + 1 at each tap, never one's last with the next one's first."""
+    """Three inputs at 2 x 1 taps in blocks of two: 2 + 1 at each tap, none over two of them."""
     conv = Blocks(rows=1, cols=2).on(site((1, 3, 2, 1)))
     assert (conv.taps, conv.groups) == (2, 1)
     w = torch.tensor([[0.0, 0.0, 3.0, 3.0, 0.1, 0.0]])

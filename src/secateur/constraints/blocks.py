@@ -149,9 +149,8 @@ class Blocks(Constraint):
             return Packing(n, nnz)
         kept = level * n_rows if self.per_row else level
         where = log2_choose(n_rows * n_cols, kept) + _FILE_HEADER
-        return Packing(
-            n, nnz, structure_bits=where, expected_bits=RAW_ALL
-        )  # large and small ones, as in a dense weight
+        # Values large and small, as where all are kept; the best single weights take fewer bits.
+        return Packing(n, nnz, structure_bits=where, expected_bits=RAW_ALL)
 
     def distance(self, weight: Tensor, importance: Tensor | None = None) -> Curve:
         """Sums of the smallest blocks: one sort for all levels."""
