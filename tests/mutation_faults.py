@@ -31,6 +31,11 @@ def _laws(*names: str) -> tuple[str, ...]:
 
 
 _VERIFY, _SPENDING, _ADMM = "tests/test_verify.py", "tests/test_spending.py", "tests/solvers/test_admm.py"
+_OBS, _INPUTS, _WANDA = (
+    "tests/solvers/test_obs.py",
+    "tests/training/test_inputs.py",
+    "tests/saliencies/test_saliencies.py",
+)
 _SOLVERS, _SR_STE = "tests/solvers/test_conformance.py", "tests/solvers/test_sr_ste.py"
 _LOOP, _STEPS = "tests/training/test_loop.py", "tests/solvers/test_steps.py"
 
@@ -242,6 +247,30 @@ SOLVERS = _room(
         'if not facts["held"]:',
         f"{_SOLVERS}::test_laws[one_shot]",
     ),
+    ("nothing makes up for what goes", "solvers/obs.py", "w[..., j:end] -= gone", "w[..., j:j] -= gone", _OBS),
+    (
+        "later blocks do not make up for what goes",
+        "solvers/obs.py",
+        "w[..., end:] -= error",
+        "w[..., end:] -= 0 * error",
+        _OBS,
+    ),
+    (
+        "a set beyond columns is not refused",
+        "solvers/obs.py",
+        "if support is None or not support[0].by_columns:",
+        "if support is None:",
+        _OBS,
+    ),
+    ("groups see each other's inputs", "training/inputs.py", "layer.groups, -1, columns", "1, -1, columns", _INPUTS),
+    (
+        "the Gram matrix is halved",
+        "training/inputs.py",
+        "return 2.0 * self._mean(",
+        "return 1.0 * self._mean(",
+        _INPUTS,
+    ),
+    ("wanda without the inputs", "saliencies/wanda.py", "else norm.square()", "else norm * 0 + 1", _WANDA),
     ("pruned weights do not decay", "solvers/sr_ste.py", "return self.decay * sum(", "return 0.0 * sum(", _SR_STE),
     (
         "pruned weights do not follow the gradient",

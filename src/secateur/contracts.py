@@ -34,6 +34,7 @@ class Constraint(ABC):
     stage: ClassVar[Stage] = Stage.SUPPORT  # what it says of a weight; of a joint set the last stage of its parts
     # Does every support lie inside those of the levels after it on the menu, for one weight and importance?
     nests: ClassVar[bool] = False
+    by_columns: ClassVar[bool] = False  # can be settled a block of columns at a time: `rest`
     reference: ClassVar[str] = ""  # paper, arXiv id, section
 
     @abstractmethod
@@ -164,6 +165,13 @@ class Constraint(ABC):
         """
         return ((1, 8), (2, 4))
 
+    def rest(self, level: Level, kept: Tensor) -> Level:
+        """The level of the columns that follow, once the first ones are settled as `kept` [rows, some columns].
+
+        ConstraintError where these columns cannot be settled alone (a group is cut in two). Only `by_columns` sets.
+        """
+        raise ConstraintError(f"{self.name}: cannot be settled a block of columns at a time")
+
     def grid(self, weight: Tensor) -> Tensor | None:
         """Scales, one or one a row, with weight == scale * (a code that fits int8) exactly; None: on no such grid.
 
@@ -210,6 +218,17 @@ Allocate = Callable[[Weights, "Mapping[str, Tensor | None]", float], "dict[str, 
 Effective = Callable[[Weights], "dict[str, Tensor]"]
 
 
+# What methods may ask to know of a weight (`needs`, `Problem.statistics`); `training/calibration.py` measures each.
+STATISTICS = {
+    "second_moment": "running mean of squared gradients (the optimizer's where it keeps one); the parameter's shape",
+    "gradient": "a recent gradient; the parameter's shape",
+    "input_norm": "root of the mean over examples of sum x^2, x = what the weight is multiplied with; its shape",
+    "input_gram": "2 X X^T over examples, float32 [groups, cols, cols], columns as in the view `oc`; linear, conv",
+}
+FROM_INPUTS = frozenset({"input_norm", "input_gram"})  # need calibration data, not only gradients
+Statistics = Callable[[str, str], "Tensor | None"]  # (parameter, name of a statistic) -> it, None before it is known
+
+
 @dataclass(frozen=True)
 class Problem:
     """What a solver is asked: move `params` so that every term holds at its final level.
@@ -219,9 +238,9 @@ class Problem:
     matrix that the term's constraint sees (None = all ones). `effective` marks weights that can matter
     (dead-end and source-less ones are False). `companions` masks what must go with removed channels (their biases and
     norms). `examples` is the batch size: the empirical Fisher is `examples` times the second moment.
-    `adaptive` says that the optimizer divides its steps by the root of the second moment (Adam). `second_moment`
-    returns, per parameter, a running mean of squared gradients (the optimizer's where it keeps one), or None before
-    the first step.
+    `adaptive` says that the optimizer divides its steps by the root of the second moment (Adam). `statistics(site,
+    name)` answers what the solver's `needs` names, per parameter (a plain site's name is its parameter's); None before
+    it is known. Inputs are measured when asked for, through the live weights: layer after layer sees what comes.
     """
 
     params: dict[str, Tensor]
@@ -233,8 +252,7 @@ class Problem:
     companions: Effective | None = None
     examples: int = 1
     adaptive: bool = False
-    second_moment: Callable[[str], Tensor | None] = lambda name: None
-    gradient: Callable[[str], Tensor | None] = lambda name: None
+    statistics: Statistics = lambda site, name: None
     learning_rate: Callable[[], float] = lambda: 0.0
     seed: int = 0
 
@@ -266,8 +284,8 @@ class Piece(ABC):
 class Saliency(ABC):
     """How much a weight matters, as the weight h of the projection's metric sum h (w - z)^2.
 
-    `needs` lists the statistics it reads: any of `second_moment`, `gradient`, `generator`. The score of the field is
-    sqrt(h) * |w|: |w| * v^a is h = v^(2a); Taylor |w * g| is h = g^2.
+    `needs` lists what it reads: any of `STATISTICS`, and `generator` (a seeded torch.Generator). The score of the
+    field is sqrt(h) * |w|: |w| * v^a is h = v^(2a); Taylor |w * g| is h = g^2.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -316,7 +334,12 @@ class Solver(ABC):
 
     instant: ClassVar[bool] = False  # init() lands on the sets at once: no approach phase is needed
     moves_values: ClassVar[bool] = False  # can approach value sets (bits, codebooks), not supports only
+    needs: ClassVar[frozenset[str]] = frozenset()  # statistics that it asks of the problem: names of STATISTICS
     reference: ClassVar[str] = ""
+
+    def refuses(self, term: Term) -> str | None:
+        """Why the solver cannot act on that term; asked when the recipe meets the net."""
+        return None
 
     def legs(self) -> tuple[tuple[Solver, float, float, float], ...]:
         """The approach in parts between which the net may be cut: (solver, share of the steps, tightness from, to)."""

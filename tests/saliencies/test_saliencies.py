@@ -10,6 +10,7 @@ from secateur.saliencies.abs_v_power import AbsVPower
 from secateur.saliencies.random import Random
 from secateur.saliencies.squared_v import SquaredV
 from secateur.saliencies.taylor import Taylor
+from secateur.saliencies.wanda import Wanda
 
 W = torch.tensor([[2.0, -3.0], [0.0, 1.0]])
 V = torch.tensor([[16.0, 1.0], [4.0, 0.0]])
@@ -25,6 +26,18 @@ def test_scores() -> None:
     torch.testing.assert_close(score(AbsVPower().importance(W, stats)), W.double().abs() * V.double() ** 0.25)
     torch.testing.assert_close(score(SquaredV().importance(W, stats)) ** 2, (W**2 * V).double())
     torch.testing.assert_close(score(Taylor().importance(W, stats)), (W * V).abs().double())
+
+
+def test_wanda_scores_whole_layers_or_rows() -> None:
+    w = torch.tensor([[4.0, -3.0, 2.0], [0.4, 0.3, -0.1]])
+    norm = torch.tensor([[1.0, 1.0, 10.0], [1.0, 2.0, 1.0]])
+    h = Wanda().importance(w, {"input_norm": norm})
+    assert h is not None
+    torch.testing.assert_close(h.sqrt() * w.abs(), (norm * w.abs()).double())
+    by_row = Wanda(per_row=True).importance(w, {"input_norm": norm})
+    assert by_row is not None
+    ranks = torch.tensor([[2.0, 1.0, 3.0], [2.0, 3.0, 1.0]], dtype=torch.float64) / 3
+    torch.testing.assert_close(by_row.sqrt() * w.double().abs(), ranks)
 
 
 def test_random_ignores_the_weight_and_repeats() -> None:

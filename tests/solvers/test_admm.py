@@ -30,7 +30,7 @@ def problem(
         allocate,
         steps,
         importance=(lambda: {"w": h}) if weighted else dict,
-        second_moment=lambda name: torch.ones_like(w) if h is None else h,
+        statistics=lambda site, name: torch.ones_like(w) if h is None else h,
         learning_rate=lambda: lr,
     )
     return made, params

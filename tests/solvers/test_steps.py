@@ -36,7 +36,6 @@ def problem(k: int = 4, steps: int = 20) -> Problem:
         total_steps=steps,
         importance=lambda: {"w": None},
         learning_rate=lambda: 0.1,
-        second_moment=lambda name: None,
     )
 
 

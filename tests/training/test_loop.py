@@ -19,9 +19,9 @@ from secateur.solvers.gradual import Gradual
 from secateur.solvers.sr_ste import SrSte
 from secateur.training import metrics
 from secateur.training.batches import source
+from secateur.training.calibration import Statistics
 from secateur.training.checkpoint import Ledger
 from secateur.training.loop import Outcome, Setting, Stage, train
-from secateur.training.optimizers import Statistics
 from secateur.training.phases import Approach, Held, Phase, Snap
 from secateur.training.seeds import isolated
 
@@ -65,7 +65,7 @@ def make_phase(kind: str, s: Setting, stats: Statistics) -> Phase:
             terms=terms,
             allocate=lambda w, h, t: {x.site.name: round(x.site.n * (0.2**t)) for x in terms},
             total_steps=20,
-            second_moment=stats.second_moment,
+            statistics=stats,
         )
         solver = Gradual(every=3, stages=2) if kind == "gradual" else SrSte(decay=0.1, every=3)
         with torch.no_grad():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from secateur import graph
 from secateur.api.result import Result
 from secateur.budget.spending import Spending
+from secateur.contracts import FROM_INPUTS
 from secateur.errors import BudgetError, CheckError, UsageError
 from secateur.export.written import Written
 from secateur.graph.counts import sizes
@@ -24,8 +25,10 @@ from secateur.run import prices, problem, search
 from secateur.run.job import Job
 from secateur.run.net import Candidate, Net
 from secateur.terms import feasible
-from secateur.training import metrics, optimizers
+from secateur.training import metrics
+from secateur.training.calibration import Statistics
 from secateur.training.checkpoint import Ledger
+from secateur.training.inputs import Inputs
 from secateur.training.loop import Setting, load_weights, weights_of
 from secateur.training.phases import Approach, Held, Phase, Snap
 
@@ -56,6 +59,8 @@ class Compressor:
         evaluate: `model -> metric` (higher is better), asked some twenty times in the feasible phases; the best point
             is kept. Without it the last point is the answer.
         dynamic_batch: as of `compress`.
+        calibration: re-iterable of some batches of inputs, for solvers and saliencies that measure what comes into a
+            layer (`obs`, `wanda`); each a tensor, a tuple or a dict, as `example_inputs`.
         budget: overrides the recipe's budget; `accuracy_drop` cannot be steered from here and is refused.
     """
 
@@ -70,6 +75,7 @@ class Compressor:
         evaluate: Callable[[nn.Module], float] | None = None,
         budget: Mapping[str, Any] | None = None,
         dynamic_batch: bool | None = None,
+        calibration: Iterable[Any] | None = None,
     ) -> None:
         self._recipe = Recipe.of(recipe, budget)
         model = unwrapped(model)[0]
@@ -100,7 +106,7 @@ class Compressor:
         traced, terms = self._job.start.traced, self._job.start.terms
         self._recipe, self._chosen = self._recipe.resolved(*traced.free)
         self._net = Net(model, traced, terms, short=self._job.counts_bytes)
-        self._stats = optimizers.Statistics(self._params)
+        self._stats = Statistics(self._params, inputs=self._inputs(calibration))
         self._stats.optimizer = optimizer
         self._solver = self._recipe.build_solver()
         self._saliency = self._recipe.build_saliency()
@@ -117,6 +123,17 @@ class Compressor:
             self._purse.probe(self._net.weights, self._importance())
             self._enter(0)
         optimizer.register_step_pre_hook(self._before_step)
+
+    def _inputs(self, calibration: Iterable[Any] | None) -> Inputs | None:
+        if wanted := sorted(self._recipe.needs & FROM_INPUTS):
+            if calibration is None:
+                raise UsageError(
+                    f"Compressor: the recipe's solver or saliency needs {wanted[0]}, which is measured on data, and "
+                    "the loop is yours: give calibration=, some batches of inputs"
+                )
+            if iter(calibration) is calibration:
+                raise UsageError("Compressor: calibration can be iterated only once; give a list of batches")
+        return None if calibration is None else Inputs(self._model, lambda: calibration)
 
     # ---- the loop's calls --------------------------------------------------------------------------------------
     def penalty(self) -> Tensor | float:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from secateur import catalog
 from secateur.constraints import together
-from secateur.contracts import Constraint
+from secateur.contracts import STATISTICS, Constraint
 from secateur.errors import ConstraintError, UsageError
 from secateur.limits import QUOTED, quoted
 
@@ -62,6 +62,15 @@ def build_constraint(given: str | Mapping[str, Any] | Sequence[str | Mapping[str
         return together(parts)
     except (TypeError, ValueError, ConstraintError) as e:
         raise UsageError(f"constrain.with: {e}") from None
+
+
+def check_needs(room: str, settings: Mapping[str, Any], needs: Collection[str]) -> None:
+    """UsageError when a method asks for a statistic that nothing measures."""
+    for name in sorted(set(needs) - STATISTICS.keys()):
+        raise UsageError(
+            f"{room}: {settings.get('name')} needs the statistic {quoted(name)}, which nothing measures"
+            f"; known: {', '.join(STATISTICS)}"
+        )
 
 
 def _is_a(value: Any, hint: Any) -> bool:

@@ -17,7 +17,7 @@ from secateur.contracts import Objective, Saliency, Solver, Term
 from secateur.errors import ConstraintError, FormatError, UsageError
 from secateur.limits import check_values, quoted, read_yaml
 from secateur.recipe import defaults, naming
-from secateur.recipe.building import build, build_constraint
+from secateur.recipe.building import build, build_constraint, check_needs
 from secateur.recipe.reading import explain, override
 from secateur.recipe.sections import Bench, Constrain, Training
 from secateur.recipe.units import parse_limit, write_limit
@@ -113,8 +113,8 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _check_methods(self) -> Recipe:
-        self.build_solver()
-        self.build_saliency()
+        check_needs("solver", self.solver, self.build_solver().needs)
+        check_needs("saliency", self.saliency, self.build_saliency().needs - {"generator"})
         self.build_objectives()
         self.build_objectives(polish=True)
         for entry in self.constrain or ():
@@ -200,6 +200,11 @@ class Recipe(BaseModel):
         """The saliency that weights the projections."""
         return build("saliencies", self.saliency, "saliency", Saliency)  # type: ignore[type-abstract]
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """The statistics that solver and saliency ask for."""
+        return self.build_solver().needs | self.build_saliency().needs
+
     def build_objectives(self, polish: bool = False) -> list[Objective]:
         """The summands of the loss, for the approach or for the polish."""
         chosen = self.polish_objective if polish else self.objective
@@ -254,6 +259,7 @@ class Recipe(BaseModel):
             UsageError: a pattern matches nothing (with the nearest names), or a level does not fit.
         """
         chosen: dict[str, Term] = {}
+        solver = self.build_solver()
         for i, entry in enumerate(self.resolved(sites, groups)[0].constrain or ()):
             asked = build_constraint(entry.with_)
             pool = naming.pool_of(asked.view, sites, groups)
@@ -269,6 +275,10 @@ class Recipe(BaseModel):
                     except (ConstraintError, TypeError, ValueError, KeyError) as e:
                         raise UsageError(f"constrain[{i}].level at {site.name} {list(site.shape)}: {e}") from None
                 chosen[site.name] = Term(site, constraint, level, given)
+                if why := solver.refuses(chosen[site.name]):
+                    raise UsageError(
+                        f"constrain[{i}] at {site.name} {list(site.shape)}: {why}; exclude it or change solver"
+                    )
         order = {s.name: i for i, s in enumerate([*sites, *groups])}
         return tuple(sorted(chosen.values(), key=lambda t: order[t.site.name]))
 

@@ -135,7 +135,7 @@ class Job:
     def importance(self, net: Net, key: str) -> dict[str, Tensor | None]:
         """Importance outside training: statistics measured on the weights as they are."""
         self.use(net.module)
-        stats = problem.measured(net, self.recipe, self.setting)
+        stats = problem.measured(net, self.recipe, self.setting, self.told(f"{key}.inputs"))
         return problem.importance_now(net, self.recipe, stats, self.setting.seed, key, "saliency")
 
     def outside(self, net: Net, files: Written) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from secateur.contracts import Problem, Saliency, Solver, Term
 from secateur.terms import feasible, views
-from secateur.training import optimizers, seeds
+from secateur.training import calibration, seeds
+from secateur.training.inputs import Inputs
 from secateur.training.loop import Setting, combined_loss
 from secateur.types import Weights
 
@@ -53,7 +55,7 @@ def build(
     solver: Solver,
     purse: Spending,
     params: Mapping[str, Tensor],
-    stats: optimizers.Statistics,
+    stats: calibration.Statistics,
     *,
     importance: Callable[[], Mapping[str, Tensor | None]],
     recipe: Recipe,
@@ -76,8 +78,7 @@ def build(
         importance=importance,
         effective=net.traced.effective,
         companions=net.companions,
-        second_moment=stats.second_moment,
-        gradient=stats.gradient,
+        statistics=stats,
         learning_rate=stats.learning_rate,
         examples=recipe.training.batch_size,
         adaptive=adaptive,
@@ -89,20 +90,19 @@ def importance_of(
     terms: Sequence[Term],
     weights: Weights,
     saliency: Saliency,
-    stats: optimizers.Statistics,
+    stats: calibration.Statistics,
     generator: torch.Generator,
 ) -> dict[str, Tensor | None]:
     """h per site as the matrix of its term's view; None = all ones (for abs, or while a statistic is unknown)."""
-    sources: dict[str, Callable[[str], Any]] = {
-        "second_moment": stats.second_moment,
-        "gradient": stats.gradient,
-        "generator": lambda name: generator,
-    }
+
+    def known(param: str) -> dict[str, Any]:
+        return {k: generator if k == "generator" else stats(param, k) for k in saliency.needs}
+
     out: dict[str, Tensor | None] = {}
     for t in terms:
         parts: dict[str, Tensor] = {}
         for m in t.site.members:
-            h = saliency.importance(weights[m.param], {k: sources[k](m.param) for k in saliency.needs})
+            h = saliency.importance(weights[m.param], known(m.param))
             if h is not None:
                 parts[m.param] = h
         whole = len(parts) == len({m.param for m in t.site.members})
@@ -110,11 +110,19 @@ def importance_of(
     return out
 
 
-def measured(net: Net, recipe: Recipe, setting: Setting) -> optimizers.Statistics:
-    """Statistics before any step: mean squared and mean gradients over some batches, where the saliency wants them."""
+def measured(
+    net: Net, recipe: Recipe, setting: Setting, told: Callable[[], None] = lambda: None
+) -> calibration.Statistics:
+    """Statistics before any step, on some batches: mean squared and mean gradients where a method wants them; inputs
+    when they are asked for.
+
+    Args:
+        told: called before inputs are measured, layer by layer.
+    """
     params = dict(net.module.named_parameters())
-    if not recipe.build_saliency().needs & {"second_moment", "gradient"}:
-        return optimizers.Statistics(params)
+    inputs = Inputs(net.module, lambda: _some_inputs(setting), told)
+    if not recipe.needs & {"second_moment", "gradient"}:
+        return calibration.Statistics(params, inputs=inputs)
     batches = setting.batches.epoch(setting.seed, "calibrate", 0)
 
     def backward() -> bool:
@@ -128,14 +136,20 @@ def measured(net: Net, recipe: Recipe, setting: Setting) -> optimizers.Statistic
     modes = {m: m.training for m in net.module.modules()}
     net.module.eval()  # batch-norm statistics and dropout must not move
     try:
-        return optimizers.Statistics(
-            params, *optimizers.gradient_moments(setting.params, backward, _CALIBRATION_BATCHES)
-        )
+        moments = calibration.gradient_moments(setting.params, backward, _CALIBRATION_BATCHES)
+        return calibration.Statistics(params, *moments, inputs)
     finally:
         for module, mode in modes.items():
             module.training = mode
 
 
-def importance_now(net: Net, recipe: Recipe, stats: optimizers.Statistics, *key: int | str) -> dict[str, Tensor | None]:
+def _some_inputs(setting: Setting) -> Iterator[Any]:
+    for inputs, _ in islice(setting.batches.epoch(setting.seed, "calibrate", 0), _CALIBRATION_BATCHES):
+        yield inputs
+
+
+def importance_now(
+    net: Net, recipe: Recipe, stats: calibration.Statistics, *key: int | str
+) -> dict[str, Tensor | None]:
     """Today's importance of every site; `key` seeds what is drawn."""
     return importance_of(net.terms, net.weights, recipe.build_saliency(), stats, seeds.generator(*key))

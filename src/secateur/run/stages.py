@@ -43,7 +43,7 @@ def approach(job: Job, name: str, solver: Solver, net: Net, purse: Spending, epo
     """The solver's way towards the sets, inside the budget."""
     job.use(net.module)
     training = job.recipe.training
-    stats = problem.measured(net, job.recipe, job.setting)
+    stats = problem.measured(net, job.recipe, job.setting, job.told(f"{name}.inputs"))
     started: list[Approach] = []
 
     def importance() -> dict[str, Tensor | None]:

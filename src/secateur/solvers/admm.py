@@ -58,6 +58,7 @@ class Admm(Solver):
     shares: tuple[float, ...] = ()
     ramp: float = 0.5
     tolerance: float = 0.01
+    needs: ClassVar[frozenset[str]] = frozenset({"second_moment"})
     reference: ClassVar[str] = "Zhang et al. 2018, arXiv:1804.03294"
 
     def __post_init__(self) -> None:
@@ -187,7 +188,7 @@ class _State(State):
         """Of each site, seen in the optimizer's metric: under Adam divided by sqrt(v), so that a step's force is 1."""
         live = self.live
         for k in {m.param for t in self.problem.terms for m in t.site.members}:
-            v = self.problem.second_moment(k)
+            v = self.problem.statistics(k, "second_moment")
             if v is None:
                 self.curvature[k] = 1.0
                 continue

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from secateur.contracts import Saliency
+from secateur.contracts import STATISTICS, Saliency
 
 
 def check_saliency(saliency: Saliency, seed: int = 0) -> None:
@@ -33,12 +33,10 @@ def check_saliency(saliency: Saliency, seed: int = 0) -> None:
             assert bool((h >= 0).all()), f"{name}: h is negative somewhere"
 
 
-def _stats(saliency: Saliency, gradient: torch.Tensor, seed: int) -> dict[str, Any]:
-    known = {
-        "gradient": gradient,
-        "second_moment": gradient.square(),
-        "generator": torch.Generator().manual_seed(seed + 1),
-    }
+def _stats(saliency: Saliency, values: torch.Tensor, seed: int) -> dict[str, Any]:
+    """Any values of the weight's shape, where a statistic may be negative; the Gram matrix has another shape."""
+    known: dict[str, Any] = {"generator": torch.Generator().manual_seed(seed + 1)}
+    known |= {name: values if name == "gradient" else values.square() for name in STATISTICS if name != "input_gram"}
     missing = saliency.needs - known.keys()
     assert not missing, f"{type(saliency).__name__} needs unknown statistics: {', '.join(sorted(missing))}"
     return {k: known[k] for k in saliency.needs}

@@ -49,9 +49,15 @@ class Case:
             self.steps,
             effective=self.traced.effective if self.traced else None,
             companions=channels.kept if channels else None,
-            second_moment=lambda name: torch.full_like(self.start[name], 0.5),
+            statistics=self.statistic,
             learning_rate=lambda: self.lr,
         )
+
+    def statistic(self, site: str, name: str) -> Tensor:
+        """Of inputs that are all alike, and gradients of a half."""
+        w = self.start[site]
+        cols = w[0].numel()
+        return torch.eye(cols)[None] if name == "input_gram" else torch.full_like(w, 0.5)
 
     def levels(self, weights: Weights, importance: object, tightness: float) -> dict[str, Level]:
         """As the budget answers for given levels."""
@@ -84,7 +90,9 @@ def check_solver(solver: Solver | type[Solver]) -> None:
     """
     if isinstance(solver, type):
         solver = solver()
-    for case in cases():
+    able = [case for case in cases() if not any(solver.refuses(t) for t in case.terms)]
+    assert able, f"{solver}: refuses every case"
+    for case in able:
         for law in LAWS:
             law(solver, case)
     never_worse_than_one_shot(solver)
@@ -276,7 +284,11 @@ def _reached(solver: Solver, seed: int) -> float:
         "quadratic", {"w": best}, (term,), lambda name, w: (w - best) @ hessian, steps=_TRAINED, lr=1 / _STEEPEST
     )
     moment = hessian.diagonal().reshape(1, -1) / _EXAMPLES
-    problem = replace(case.problem(), second_moment=lambda name: moment, examples=_EXAMPLES)
+    problem = replace(
+        case.problem(),
+        statistics=lambda site, name: moment if name == "second_moment" else case.statistic(site, name),
+        examples=_EXAMPLES,
+    )
     state = case.run(solver, problem, solver.init(problem), _TRAINED)
     with torch.no_grad():
         answer = solver.finish(state)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from secateur import schedules
 from secateur.contracts import Objective
 from secateur.errors import DivergedError, InterruptedRun, UsageError
-from secateur.training import augment, norms, optimizers, seeds
+from secateur.training import augment, calibration, norms, optimizers, seeds
 from secateur.training.average import Average
 from secateur.training.batches import Batch, Batches, call
 from secateur.training.checkpoint import Ledger
@@ -71,7 +71,7 @@ class Stage:
     training: Training
     objectives: Sequence[Objective]
     keep_best: bool = True  # else the last weights are the answer (the approach, whose way there is not feasible)
-    statistics: optimizers.Statistics | None = None  # given: fed on the way (where Adam does not keep them itself)
+    statistics: calibration.Statistics | None = None  # given: fed on the way (where Adam does not keep them itself)
 
 
 @dataclass
@@ -131,7 +131,7 @@ class _Run:
         t = stage.training
         self.params = setting.params
         self.optimizer = optimizers.build(t, self.params)
-        self.statistics = stage.statistics or optimizers.Statistics(self.params)
+        self.statistics = stage.statistics or calibration.Statistics(self.params)
         self.statistics.optimizer = self.optimizer
         self.schedule = schedules.get(t.schedule)
         self.augment = augment.get(t.augment)
