@@ -264,6 +264,13 @@ SOLVERS = _room(
     ),
     ("groups see each other's inputs", "training/inputs.py", "layer.groups, -1, columns", "1, -1, columns", _INPUTS),
     (
+        "biases are corrected the wrong way",
+        "training/bias.py",
+        "found[name] - wanted[name]",
+        "wanted[name] - found[name]",
+        "tests/training/test_bias.py",
+    ),
+    (
         "the Gram matrix is halved",
         "training/inputs.py",
         "return 2.0 * self._mean(",

@@ -86,6 +86,8 @@ class Compressor:
             )
         if any(x.kind == "accuracy_drop" for x in self._recipe.limits()):
             raise UsageError("Compressor: accuracy_drop needs several trainings; use compress(), or give a size")
+        if self._recipe.bias_correction:
+            raise UsageError("Compressor: solver.bias_correction measures outputs on training data; use compress()")
         if total_steps < 1:
             raise UsageError(f"Compressor: total_steps is {total_steps}; at least 1 is needed")
         self._model, self._optimizer, self._evaluate = model, optimizer, evaluate

@@ -178,9 +178,16 @@ class Recipe(BaseModel):
         """Fraction of the epochs spent on quantised retraining, where a value constraint is present."""
         return float(self.solver.get("snap", 0.2))
 
+    @property
+    def bias_correction(self) -> bool:
+        """Do biases take over the mean error of rounded values before the snap?"""
+        return bool(self.solver.get("bias_correction", False))
+
     def build_solver(self) -> Solver:
-        """The solver with its fields; the phase keys (epochs, polish, snap) are the training loop's."""
-        settings = {k: v for k, v in self.solver.items() if k not in self._PHASE_KEYS}
+        """The solver with its fields; epochs, polish, snap and bias_correction are the training loop's."""
+        settings = {k: v for k, v in self.solver.items() if k not in (*self._PHASE_KEYS, "bias_correction")}
+        if not isinstance(asked := self.solver.get("bias_correction", False), bool):
+            raise UsageError(f"solver.bias_correction: {quoted(asked)}; true or false is needed")
         for key in self._PHASE_KEYS:
             value = self.solver.get(key, 1)
             if (
@@ -194,7 +201,7 @@ class Recipe(BaseModel):
             raise UsageError(
                 f"solver: polish {self.polish} + snap {self.snap} exceed 1; they are fractions of the epochs"
             )
-        return build("solvers", settings, "solver", Solver, self._PHASE_KEYS)  # type: ignore[type-abstract]
+        return build("solvers", settings, "solver", Solver, [*self._PHASE_KEYS, "bias_correction"])  # type: ignore[type-abstract]
 
     def build_saliency(self) -> Saliency:
         """The saliency that weights the projections."""

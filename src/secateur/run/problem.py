@@ -120,7 +120,7 @@ def measured(
         told: called before inputs are measured, layer by layer.
     """
     params = dict(net.module.named_parameters())
-    inputs = Inputs(net.module, lambda: _some_inputs(setting), told)
+    inputs = Inputs(net.module, lambda: some_inputs(setting), told)
     if not recipe.needs & {"second_moment", "gradient"}:
         return calibration.Statistics(params, inputs=inputs)
     batches = setting.batches.epoch(setting.seed, "calibrate", 0)
@@ -143,7 +143,8 @@ def measured(
             module.training = mode
 
 
-def _some_inputs(setting: Setting) -> Iterator[Any]:
+def some_inputs(setting: Setting) -> Iterator[Any]:
+    """The inputs of the batches that everything is calibrated on."""
     for inputs, _ in islice(setting.batches.epoch(setting.seed, "calibrate", 0), _CALIBRATION_BATCHES):
         yield inputs
 
