@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import secateur
 from secateur import formats
-from secateur.budget.spending import Spending
+from secateur.budget.purse import Purse
 from secateur.data.tensors import TensorData
 from secateur.errors import BudgetError, ConstraintError, EnvironmentFailure, UsageError
 from secateur.export.onnx import dequantised
@@ -331,7 +331,7 @@ def test_an_answer_beyond_its_budget_is_never_handed_out(
     asked = {"nnz": 20, "macs": 20, "nbytes": 150}[kind]
 
     def believing(choose: Any) -> Any:
-        def loose(self: Spending, *args: Any, **more: Any) -> Any:
+        def loose(self: Purse, *args: Any, **more: Any) -> Any:
             limits, self.limits = self.limits, (Limit(kind, 3 * asked),)
             try:
                 return choose(self, *args, **more)
@@ -340,8 +340,8 @@ def test_an_answer_beyond_its_budget_is_never_handed_out(
 
         return loose
 
-    monkeypatch.setattr(Spending, "fit", believing(Spending.fit))
-    monkeypatch.setattr(Spending, "levels", believing(Spending.levels))
+    monkeypatch.setattr(Purse, "fit", believing(Purse.fit))
+    monkeypatch.setattr(Purse, "levels", believing(Purse.levels))
     with pytest.raises(BudgetError, match=f"{kind} <= {asked} was missed"):
         secateur.compress(
             trained, data(64), recipe=recipe(solver={"name": "one_shot", "epochs": 0}), budget={kind: asked}

@@ -14,9 +14,10 @@ import secateur
 from secateur import graph
 from secateur.api.asked import Asked, make_job
 from secateur.errors import BudgetError, UsageError
-from secateur.graph.counts import left_out, left_out_note, sizes
+from secateur.graph.counts import left_out, left_out_note
 from secateur.proof.judge import Judge
 from secateur.recipe import Recipe
+from secateur.run.net import sizes
 from secateur.training.checkpoint import Ledger
 
 FAST = {"bench": {"seconds": 0.01, "against": []}, "baselines": [], "solver": {"name": "one_shot", "epochs": 1}}
@@ -77,16 +78,16 @@ def test_every_matrix_is_a_site_or_named_with_its_share_and_counted(
     matrices = [p for p in net.parameters() if p.dim() > 1]
     assert sum(r["n"] for r in rows) == n
     assert sum(r["share"] for r in rows) == pytest.approx(n / sum(p.numel() for p in matrices))
-    assert sizes(net, traced, 0)["nnz"] == sum(int(p.count_nonzero()) for p in matrices)
+    assert sizes(net, traced, lambda: 0)["nnz"] == sum(int(p.count_nonzero()) for p in matrices)
     assert f"{names[0]} ({rows[0]['nbytes']:,} B, " in (left_out_note(rows) or "")
     assert sum(r["nbytes"] for r in rows) == 4 * n
 
 
 def test_steps_of_recurrent_cells_and_positions_of_transposed_convolutions_are_multiply_adds() -> None:
     net = Recurrent()
-    assert sizes(net, graph.trace(net, torch.randn(2, 5, 8)), 0)["macs"] == 5 * (12 * 8 + 12 * 4) + 12
+    assert sizes(net, graph.trace(net, torch.randn(2, 5, 8)), lambda: 0)["macs"] == 5 * (12 * 8 + 12 * 4) + 12
     up = nn.Sequential(nn.ConvTranspose2d(2, 3, 2), nn.Flatten(), nn.Linear(27, 3))
-    assert sizes(up, graph.trace(up, torch.randn(2, 2, 2, 2)), 0)["macs"] == 4 * 24 + 81
+    assert sizes(up, graph.trace(up, torch.randn(2, 2, 2, 2)), lambda: 0)["macs"] == 4 * 24 + 81
 
 
 @pytest.mark.parametrize(("make", "shape", "names", "why", "n"), [c for c in CASES if c[0] is Spare])
@@ -112,7 +113,7 @@ def test_a_budget_that_such_weights_alone_exceed_is_refused_and_its_value_is_rea
     probe(caught.value.smallest)
 
 
-@pytest.mark.parametrize(("budget", "held"), [({"nbytes": 600}, "1,280 B"), ({"nnz": 300}, "320")])
+@pytest.mark.parametrize(("budget", "held"), [({"nbytes": 600}, "1,280 bytes"), ({"nnz": 300}, "320 nonzeros")])
 def test_a_refusal_blames_the_weights_that_no_set_acts_on(budget: dict[str, int], held: str) -> None:
     net = nn.Sequential(nn.Embedding(40, 8), nn.Flatten(), nn.Linear(16, 3))
     net[0].requires_grad_(False)

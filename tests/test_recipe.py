@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from secateur.budget import kinds
 from secateur.errors import UsageError
-from secateur.recipe import Recipe, parse_limit
+from secateur.recipe import Recipe
 from secateur.types import Member, Site
 
 TEXT = """
@@ -61,7 +62,7 @@ def test_biases_only_when_named() -> None:
     ],
 )
 def test_units(kind: str, text: object, value: float) -> None:
-    assert parse_limit(kind, text) == pytest.approx(value)
+    assert kinds.parse(kind, text) == pytest.approx(value)
 
 
 @pytest.mark.parametrize(

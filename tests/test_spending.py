@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import secateur
 from secateur import catalog
-from secateur.budget.spending import Spending
+from secateur.budget.purse import Purse
+from secateur.budget.way import Way, free_cost
 from secateur.contracts import Term
 from secateur.errors import BudgetError
 from secateur.terms import feasible
@@ -20,11 +21,11 @@ from secateur.types import Limit, Member, Site, Weights
 TOPK = catalog.load("constraints", "topk")()
 
 
-def purse(costs_of: object, limit: float = 300.0) -> tuple[Spending, dict[str, torch.Tensor]]:
+def purse(costs_of: object, limit: float = 300.0) -> tuple[Purse, dict[str, torch.Tensor]]:
     model = mlp()
     terms = tuple(Term(s, TOPK) for s in weight_sites(model))
     weights = {k: p.detach() for k, p in model.named_parameters()}
-    return Spending(terms, (Limit("nbytes", limit),), costs_of), weights  # type: ignore[arg-type]
+    return Purse(terms, (Limit("nbytes", limit),), costs_of), weights  # type: ignore[arg-type]
 
 
 def test_the_difference_between_file_and_estimate_becomes_the_fixed_part() -> None:
@@ -32,7 +33,7 @@ def test_the_difference_between_file_and_estimate_becomes_the_fixed_part() -> No
 
     def with_overhead(near: dict[str, torch.Tensor]) -> dict[str, int]:
         levels = {k: int(near[k].count_nonzero()) for k in ("fc1.weight", "fc2.weight")}
-        seen.append(round(asked.expected_nbytes(levels, weights)) + 120)
+        seen.append(round(asked.expected("nbytes", levels, weights)) + 120)
         return {"nbytes": seen[-1]}
 
     asked, weights = purse(with_overhead)
@@ -53,7 +54,7 @@ def test_a_file_smaller_than_the_estimates_is_room_to_spend() -> None:
 
     def coded_well(near: dict[str, torch.Tensor]) -> dict[str, int]:
         levels = {k: int(near[k].count_nonzero()) for k in ("fc1.weight", "fc2.weight")}
-        seen.append(round(0.8 * asked.expected_nbytes(levels, weights)))
+        seen.append(round(0.8 * asked.expected("nbytes", levels, weights)))
         return {"nbytes": seen[-1]}
 
     asked, weights = purse(coded_well)
@@ -67,7 +68,7 @@ def test_fit_spends_what_the_file_leaves_and_never_more() -> None:
     sizes: list[int] = []
 
     def at(levels: dict[str, object]) -> dict[str, int]:
-        sizes.append(round(0.8 * asked.expected_nbytes(levels, weights)))  # type: ignore[arg-type]
+        sizes.append(round(0.8 * asked.expected("nbytes", levels, weights)))  # type: ignore[arg-type]
         return {"nbytes": sizes[-1]}
 
     levels = asked.fit(weights, {}, at)
@@ -80,7 +81,7 @@ def test_fit_tightens_until_the_file_is_small_enough() -> None:
     sizes: list[float] = []
 
     def at(levels: dict[str, object]) -> dict[str, float]:
-        sizes.append(1.3 * asked.expected_nbytes(levels, weights))  # type: ignore[arg-type]
+        sizes.append(1.3 * asked.expected("nbytes", levels, weights))  # type: ignore[arg-type]
         return {"nbytes": sizes[-1]}
 
     asked.fit(weights, {}, at)
@@ -116,8 +117,8 @@ def test_the_way_to_the_target_is_kept_when_the_net_is_cut() -> None:
     model = mlp()
     terms = tuple(Term(s, TOPK) for s in weight_sites(model))
     weights = {k: p.detach() for k, p in model.named_parameters()}
-    whole = Spending(terms, (Limit("nnz", 12),))
-    cut = Spending(terms, (Limit("nnz", 12),), begin=10.0 * (whole.free_cost(weights) or 0.0))
+    whole = Purse(terms, (Limit("nnz", 12),))
+    cut = Purse(terms, (Limit("nnz", 12),), way=Way(begin=10.0 * (free_cost(terms, whole.limits[0], weights) or 0.0)))
     n = sum(whole.levels(weights, {}, 0.5).values())  # type: ignore[misc]
     larger = sum(cut.levels(weights, {}, 0.75).values())  # type: ignore[misc]
     assert n == pytest.approx((132 * 12) ** 0.5, abs=1)
@@ -137,29 +138,29 @@ def nine_tenths_zero() -> tuple[tuple[Term, ...], dict[str, torch.Tensor]]:
 def test_the_way_begins_at_what_a_sparse_net_holds(t: float, n: int) -> None:
     """From 14 weights to 6: 14^(1-t) 6^t, in whole weights. The first 72 % of a ramp from 132 would do nothing."""
     terms, weights = nine_tenths_zero()
-    asked = Spending(terms, (Limit("nnz", 6),))
+    asked = Purse(terms, (Limit("nnz", 6),))
     asked.set_out(weights)
-    assert asked.begin == 14
+    assert asked.way.begin == 14
     assert sum(asked.levels(weights, {}, t).values()) == n  # type: ignore[arg-type]
-    again = Spending(terms, (Limit("nnz", 6),))
+    again = Purse(terms, (Limit("nnz", 6),))
     again.load(json.loads(json.dumps(asked.state())))  # a resume does not see the weights of the start
     assert again.levels(weights, {}, t) == asked.levels(weights, {}, t)
 
 
 def test_a_cut_on_the_way_of_a_sparse_net_changes_nothing() -> None:
     terms, weights = nine_tenths_zero()
-    asked = Spending(terms, (Limit("nnz", 6),))
+    asked = Purse(terms, (Limit("nnz", 6),))
     asked.set_out(weights)
     small = MLP(8, 6)
     fewer = tuple(Term(s, TOPK) for s in weight_sites(small))
-    cut = Spending(fewer, asked.limits, begin=asked.begin)
+    cut = Purse(fewer, asked.limits, way=Way(begin=asked.way.begin))
     there = cut.levels({k: p.detach() for k, p in small.named_parameters()}, {}, 0.5)
     assert sum(there.values()) == sum(asked.levels(weights, {}, 0.5).values())  # type: ignore[arg-type]
 
 
 def test_a_net_below_the_limit_may_grow_to_it_at_once() -> None:
     terms, weights = nine_tenths_zero()
-    asked = Spending(terms, (Limit("nnz", 40),))
+    asked = Purse(terms, (Limit("nnz", 40),))
     asked.set_out(weights)
     assert [sum(asked.levels(weights, {}, t).values()) for t in (0.1, 0.9, 1.0)] == [40, 40, 40]  # type: ignore[arg-type]
 
@@ -167,19 +168,19 @@ def test_a_net_below_the_limit_may_grow_to_it_at_once() -> None:
 def test_dense_nets_and_sets_of_whole_rows_begin_dense() -> None:
     asked, weights = purse(None)
     asked.set_out(weights)
-    assert asked.begin is None
+    assert asked.way.begin is None
     terms, sparse = nine_tenths_zero()  # 14 weights, but no row of fc1 is zero: five rows would be no small step
     rows = catalog.load("constraints", "rows")()
-    asked = Spending((Term(terms[0].site, rows),), (Limit("nnz", 16),))
+    asked = Purse((Term(terms[0].site, rows),), (Limit("nnz", 16),))
     asked.set_out(sparse)
-    assert asked.begin is None
+    assert asked.way.begin is None
 
 
 def test_given_levels_go_their_own_way_from_dense() -> None:
     terms, weights = nine_tenths_zero()
     weights["fc2.weight"] = mlp().fc2.weight.detach()
     given = (terms[0], Term(terms[1].site, TOPK, level=4, given=True))
-    asked = Spending(given, (Limit("nnz", 9),))
+    asked = Purse(given, (Limit("nnz", 9),))
     asked.set_out(weights)
     found = asked.levels(weights, {}, 0.25)
     assert found["fc2.weight"] == TOPK.at_tightness((3, 12), 4, 0.25) > 20  # type: ignore[operator]
@@ -221,7 +222,7 @@ def test_weights_that_no_term_covers_count() -> None:
 
 
 def test_a_finished_answer_one_above_a_limit_is_refused() -> None:
-    purse = Spending((), (Limit("nnz", 10.0), Limit("nbytes", 100.0)))
+    purse = Purse((), (Limit("nnz", 10.0), Limit("nbytes", 100.0)))
     purse.check({"nnz": 10, "nbytes": 100})
     for sizes in ({"nnz": 11, "nbytes": 100}, {"nnz": 10, "nbytes": 101}):
         with pytest.raises(BudgetError, match="was missed"):
@@ -242,7 +243,7 @@ def test_a_net_that_one_booking_cuts_off_is_booked_between() -> None:
         nnz = sum(int(w.count_nonzero()) for w in now.values())
         return {"nbytes": 3.2 * nnz + (2000 + 2.5 * nnz if nnz else 100)}
 
-    purse = Spending(terms, (Limit("nbytes", 5000.0),), costs, effective)
+    purse = Purse(terms, (Limit("nbytes", 5000.0),), costs, effective)
     purse.probe(weights, {})
     booked = costs(feasible.project(terms, purse.plan(weights, {}).levels, weights))["nbytes"]
     assert 4500 <= booked <= 5000

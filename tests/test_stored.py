@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from secateur import graph
 from secateur.export import stored, written
 from secateur.graph import counts
+from secateur.run.net import sizes
 
 FLOAT = np.float32
 
@@ -106,7 +107,7 @@ def test_networks_as_people_write_them(make: Any) -> None:
 def test_one_function_counts_every_parameter_once(make: Any) -> None:
     net = make().eval()
     traced = graph.trace(net, torch.randn(2, 5, 8))
-    rows, total = list(counts.weights(net, traced)), counts.sizes(net, traced, 7)
+    rows, total = list(counts.weights(net, traced)), sizes(net, traced, lambda: 7)
     assert sorted(w.name for w in rows) == sorted(k for k, _ in net.named_parameters())
     matrices = [p for p in net.parameters() if p.ndim > 1]
     assert total["nnz"] == sum(w.nnz for w in rows if w.counted) == sum(int(p.count_nonzero()) for p in matrices)

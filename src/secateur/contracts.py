@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from secateur.errors import ConstraintError
-from secateur.types import Level, Packing, Site, Solution, Stage, Weights
+from secateur.limits import quantity, quoted
+from secateur.types import Inventory, Level, Packing, Site, Solution, Stage, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -377,17 +378,49 @@ class Objective(ABC):
 
 @dataclass(frozen=True)
 class Meter(ABC):
-    """Prices a site at a level, and the whole: bytes, nonzeros, MACs, ..."""
+    """One kind of cost, and all that is known of it. The file's name is the kind in recipes, plans and reports.
+
+    Costs are sums over sites and a part that no level changes; what estimates miss of that is found out by measuring.
+
+    Attributes:
+        unit: what is counted, in the plural: `bytes`, `nonzeros`.
+        margin: share of a limit that is kept free until the values are trained, because training moves the cost by less
+            than that. 0: it depends on nothing but which weights are kept.
+        in_file: the packed file alone tells it; else the weights do.
+        lowered_by: what lowers it most: fewer bits (`values`), removed `channels`, or single zeros (`weights`). The
+            recipe's default sets, and the order in tables.
+    """
 
     unit: ClassVar[str] = ""
+    margin: ClassVar[float] = 0.0
+    in_file: ClassVar[bool] = False
+    lowered_by: ClassVar[str] = "weights"
 
     @abstractmethod
     def cost(self, site: Site, packing: Packing) -> float:
-        """Expected cost of one site."""
+        """Expected cost of one site; of a bias or norm 0 where they do not count."""
 
-    def fixed(self, **facts: Any) -> float:
-        """Cost that no level changes (graph, header, unconstrained tensors)."""
-        return 0.0
+    @abstractmethod
+    def measure(self, net: Inventory) -> float:
+        """The exact cost of a written network, or of the part of it that is given."""
+
+    def parse(self, given: Any) -> float:
+        """A limit as a recipe writes it, in base units; ValueError says what is needed. Here: counts, `1.5K`."""
+        number, unit = quantity(given)
+        if unit.upper() not in _COUNTS:
+            raise ValueError(f"{quoted(given)}; a count is needed, optionally with K, M or G")
+        return number * _COUNTS[unit.upper()]
+
+    def write(self, value: float) -> str:
+        """The text that `parse` reads as that value."""
+        return f"{round(value, 9):.12g}"
+
+    def least(self, value: float) -> str:
+        """For refusals: that no network of these constraints costs less than `value`."""
+        return f"the smallest network that these constraints give takes {value:.12g} {self.unit}"
+
+
+_COUNTS = {"": 1, "K": 1000, "M": 10**6, "G": 10**9}
 
 
 def check_finite(weight: Tensor, subject: str) -> None:

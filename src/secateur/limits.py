@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from difflib import get_close_matches
 from typing import Any
 
 QUOTED = 80  # characters of what came that a message repeats
@@ -21,6 +23,24 @@ def quoted(value: Any) -> str:
     except Exception:  # an integer of thousands of digits, somebody's __repr__
         text = f"a {type(value).__name__}"
     return text if len(text) <= QUOTED else text[: QUOTED - 3] + "..."
+
+
+def quantity(given: Any) -> tuple[float, str]:
+    """A number and the unit behind it: `6KB` -> 6, KB. ValueError: not of that form."""
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([A-Za-z%]*)\s*", str(given))
+    if match and not isinstance(given, bool):
+        with suppress(ValueError):  # 1.2.3
+            return float(match[1]), match[2]
+    raise ValueError(f"{quoted(given)} is not a number with a unit")
+
+
+def near(key: str, known: Iterable[str]) -> str:
+    """The end of a refusal: the known word that is meant, or what is known."""
+    known = sorted(known)
+    found = get_close_matches(key[:QUOTED], known, n=1, cutoff=0.5)
+    if found:
+        return f"; did you mean {quoted(found[0])}?"
+    return f"; known: {', '.join(known[:20])}" if known else "; it has none"
 
 
 def shortened(text: str) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -105,6 +106,57 @@ class LeftOut:
         return 4 * self.n
 
 
+_BESIDE = ("bias", "norm", "vector")  # neither weights nor multiply-adds, by the custom of the field
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One parameter of a network.
+
+    Attributes:
+        op: the site's; of a parameter that is none `vector` (one axis) or `other`.
+        nnz: nonzero values.
+        positions: how often each value is multiplied per example.
+        left_out: why no constraint can act on it, None where one can.
+        value: the parameter, detached.
+    """
+
+    name: str
+    op: str
+    nnz: int
+    positions: int
+    left_out: str | None
+    value: Tensor
+
+    @property
+    def counted(self) -> bool:
+        """Is it a weight? Biases and norms are not."""
+        return self.op not in _BESIDE
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds per example by its nonzero values."""
+        return self.nnz * self.positions if self.counted else 0
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What a meter measures: a network as it is written, or a part of one.
+
+    Attributes:
+        weights: every parameter once.
+        file: answers the bytes of the `.sct` file; asked at most once, and only by a meter that reads `nbytes`.
+    """
+
+    weights: tuple[Weight, ...]
+    file: Callable[[], int]
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes of the `.sct` file."""
+        return self.file()
+
+
 # What the entropy coder needs of what it may need at most, as measured. A raw fp32 weight: 27 bits where all are kept,
 # 23.5 where few are, which are the large ones (their exponents agree). An index or grid code: 0.9-0.98 of log2(number
 # of values), for the cells of the best scalar quantiser are nearly equally full (of a Gaussian 1.91 of 2 bits, 3.77 of
@@ -166,7 +218,7 @@ def log2_choose(n: int, k: int) -> float:
 
 @dataclass(frozen=True)
 class Limit:
-    """One hard limit of a budget: `kind` (nbytes, nnz, macs, accuracy_drop, ...) and its value in base units."""
+    """One hard limit of a budget: its kind (`budget.kinds`) and its value in base units."""
 
     kind: str
     value: float

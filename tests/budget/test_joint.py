@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from secateur.api.asked import Asked, make_job
 from secateur.errors import BudgetError
-from secateur.graph.counts import sizes
 from secateur.proof.judge import Judge
 from secateur.recipe import Recipe
 from secateur.run import stages
 from secateur.run.job import Job
+from secateur.run.net import sizes
 from secateur.terms import feasible, views
 from secateur.training.checkpoint import Ledger
 
@@ -114,7 +114,7 @@ def answered(name: str, chosen: Any, value: float) -> tuple[float, float]:
         near = {**weights, **start.supported(levels, weights, {})}
         near |= feasible.project(start.terms, levels, near)
         small = start.smaller(near)
-        cost = sizes(small, start.traced, job.template.nbytes(small, start.terms))
+        cost = sizes(small, start.traced, lambda: job.template.nbytes(small, start.terms))
         pairs = [(views.matrix(t.site, "weight", w) for w in (weights, near)) for t in start.terms]
         seen[str(levels)] = cost["nbytes"], sum(float((a - b).square().sum()) for a, b in pairs)
         return cost

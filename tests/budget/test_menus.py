@@ -77,7 +77,7 @@ def test_pairs_share_the_budget(values: Constraint) -> None:
         last = distance
         for r in plan.rows:
             assert isinstance(r.level, tuple)
-            assert r.max_nbytes >= r.estimate - 32
+            assert r.max_nbytes >= r.costs["nbytes"] - 32
 
 
 def test_rows_of_coupled_channels_are_one_pool() -> None:

@@ -12,15 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from secateur.api.asked import Asked, make_job
-from secateur.budget.spending import Spending
+from secateur.budget import fit
 from secateur.errors import BudgetError
-from secateur.graph.counts import sizes
 from secateur.proof import record
 from secateur.proof.judge import Judge
 from secateur.recipe import Recipe
 from secateur.run import search, stages
 from secateur.run.job import Job
-from secateur.run.net import Candidate
+from secateur.run.net import Candidate, sizes
 from secateur.terms import feasible
 from secateur.training.checkpoint import Ledger
 from secateur.types import Limit
@@ -71,12 +70,14 @@ def fitted(chosen: Any, kind: str, value: float) -> float:
     def costs(levels: Any) -> dict[str, Any]:
         near = {**weights, **net.supported(levels, weights, {})}
         near |= feasible.project(net.terms, levels, near)
-        return sizes(net.smaller(near), net.traced, 0)
+        return sizes(net.smaller(near), net.traced, lambda: 0)
 
     return float(costs(purse.fit(weights, {}, costs))[kind])
 
 
-@pytest.mark.parametrize(("chosen", "kind"), [(s, k) for s in ("topk", "rows", "nm") for k in ("nnz", "macs")])
+@pytest.mark.parametrize(
+    ("chosen", "kind"), [*((s, k) for s in ("topk", "rows", "nm") for k in ("nnz", "macs")), ("rows", "params")]
+)
 def test_the_nearest_value_of_a_refusal_is_met_by_a_second_run(chosen: str, kind: str) -> None:
     with pytest.raises(BudgetError) as caught:
         fitted(chosen, kind, 3)
@@ -98,7 +99,6 @@ def test_rows_spend_what_single_rows_allow(value: int) -> None:
 def test_one_unit_more_is_taken_where_it_fits() -> None:
     job = job_of("rows", {"name": "one_shot"}, "nnz", 200)
     terms = job.start.terms
-    purse = Spending(terms, (Limit("nnz", 10.0),))
     asked: list[dict[str, Any]] = []
 
     def costs(levels: dict[str, Any]) -> dict[str, float]:
@@ -106,7 +106,7 @@ def test_one_unit_more_is_taken_where_it_fits() -> None:
         return {"nnz": float(sum(levels.values()))}
 
     levels = {t.site.name: 1 for t in terms}
-    found = purse._topped_up(levels, len(terms) / 10, costs, job.start.weights)
+    found = fit.topped_up(terms, (Limit("nnz", 10.0),), levels, len(terms) / 10, costs, job.start.weights)
     assert sum(found.values()) == 10
     assert len(asked) <= 12
 

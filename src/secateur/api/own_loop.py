@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from secateur import graph
 from secateur.api.result import Result
-from secateur.budget.spending import Spending
+from secateur.budget import kinds, refusal
+from secateur.budget.purse import Purse
 from secateur.contracts import FROM_INPUTS
 from secateur.errors import BudgetError, CheckError, UsageError
 from secateur.export.written import Written
-from secateur.graph.counts import sizes
 from secateur.graph.unwrapping import plain, reparametrized, unwrapped
 from secateur.proof import record
 from secateur.proof.judge import Judge
@@ -84,8 +84,8 @@ class Compressor:
                 f"Compressor: {computed[0]} is computed from other parameters (a mask or a parametrization); make it "
                 "plain first: torch.nn.utils.prune.remove, parametrize.remove_parametrizations"
             )
-        if any(x.kind == "accuracy_drop" for x in self._recipe.limits()):
-            raise UsageError("Compressor: accuracy_drop needs several trainings; use compress(), or give a size")
+        if any(x.kind == kinds.DROP for x in self._recipe.limits()):
+            raise UsageError(f"Compressor: {kinds.DROP} needs several trainings; use compress(), or give a size")
         if self._recipe.bias_correction:
             raise UsageError("Compressor: solver.bias_correction measures outputs on training data; use compress()")
         if total_steps < 1:
@@ -294,7 +294,7 @@ class Compressor:
         job.dense_metric = self._evaluate(job.dense) if self._evaluate else 0.0
         if outside := job.outside(net, files):
             raise CheckError(f"Compressor.finalize: not in the sets that were asked for: {'; '.join(outside[:4])}")
-        self._purse.check(sizes(files.module, net.traced, len(files.sct)))
+        self._purse.check(net.costs(files))
         return Candidate("compressor", net, files, metric, {}, []), job
 
     def _fitted(self) -> tuple[Net, Written]:
@@ -306,26 +306,31 @@ class Compressor:
         Raises:
             BudgetError: with the smallest file that was reached.
         """
-        limit = self._purse.limit("nbytes")
 
         def write(net: Net, trim: int) -> tuple[Net, Written]:
             return net, net.write(self._example)
 
-        def repair(net: Net, purse: Spending, trim: int) -> Net:
+        def repair(net: Net, purse: Purse, trim: int) -> Net:
             prices.fit(net, purse, self._importance(), self._job.template)
             load_weights(net.module, net.member(net.levels, net.weights))
             return net
 
         try:
-            return prices.trimmed(self._net, limit, write, repair)
+            return prices.trimmed(self._net, self._purse.limits, write, repair)
         except BudgetError as e:
+            limit = self._purse.limit(e.kind or "")
+            if e.kind is None or e.smallest is None or limit is None:
+                raise
+            hint = refusal.biases_too(e.kind)
             raise BudgetError(
-                f"Compressor.finalize: nbytes <= {limit:g} was missed: the smallest file that was reached is "
-                f"{e.smallest:g} bytes{'' if e.site is None else f', and {e.site} holds the largest part'}; in your "
-                "loop, raise the budget to that, or constrain more layers (biases too: where: '*.bias') and train on "
-                "with more total_steps and a longer solver.polish, which repairs what the tighter levels break",
+                f"Compressor.finalize: {e.kind} <= {limit:g} was missed: the smallest "
+                f"{refusal.subject(e.kind)} that was reached is {e.smallest:g} {kinds.meter(e.kind).unit}"
+                f"{'' if e.site is None else f', and {e.site} holds the largest part'}; in your loop, raise the budget "
+                f"to that, or constrain more layers {f'({hint}) ' if hint else ''}and train on with more total_steps "
+                "and a longer solver.polish, which repairs what the tighter levels break",
                 e.smallest,
                 e.site,
+                e.kind,
             ) from None
 
     def _importance(self) -> dict[str, Tensor | None]:

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from secateur.api.asked import Asked, Loss, by_name, by_objects, make_job
 from secateur.api.rehearsal import check_fits
+from secateur.budget import kinds
 from secateur.errors import UsageError
 from secateur.export import written
 from secateur.graph.counts import left_out_note
@@ -169,21 +170,18 @@ _COLUMNS = {
     "level": "level",
     "density": "density",
     "bits": "bits",
-    "bytes": "nbytes",
-    "kept": "nnz",
-    "MACs": "macs",
-    "alone, metric": "one_shot_metric",
-    "drop": "one_shot_drop",
 }
+_MEASURED = {"alone, metric": "one_shot_metric", "drop": "one_shot_drop"}
 
 
 def _show(found: Mapping[str, Any], console: Console) -> None:
-    columns = [c for c, key in _COLUMNS.items() if found["dense_metric"] is not None or not key.startswith("one_shot")]
-    kept = {k: found[k] for k in ("nbytes", "nnz", "macs")}
-    lines = [*found["layers"], {"name": "all else", **found["rest"]}, {"name": "total", **kept}]
-    rows = [[_text(line.get(_COLUMNS[c])) for c in columns] for line in lines]
+    sizes = {words.heading(m.unit): kind for kind, m in kinds.meters().items() if kind in found}
+    shown = {**_COLUMNS, **sizes, **(_MEASURED if found["dense_metric"] is not None else {})}
+    total = {"name": "total", **{k: found[k] for k in sizes.values()}}
+    lines = [*found["layers"], {"name": "all else", **found["rest"]}, total]
+    rows = [[_text(line.get(key)) for key in shown.values()] for line in lines]
     size, dense = words.nbytes(found["nbytes"]), words.nbytes(found["dense_nbytes"])
-    console.print(table("plan", columns, rows, f"predicted {size} +- {found['nbytes_error']:.0%}, dense {dense}"))
+    console.print(table("plan", list(shown), rows, f"predicted {size} +- {found['nbytes_error']:.0%}, dense {dense}"))
     for row in found["budget"]:
         asked, got = words.amount(row["name"], row["asked"]), row["predicted"]
         said = "judged after the training" if got is None else f"predicted {words.amount(row['name'], got)}"

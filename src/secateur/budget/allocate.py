@@ -13,14 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur import catalog
-from secateur.budget import one_pool, pareto
+from secateur.budget import kinds, one_pool, pareto
 from secateur.budget.menus import Curves, matrices, options, packed, priced, scale_of
 from secateur.contracts import Meter, Term
 from secateur.curves import Curve, Joint, Product, Tail, thinned
@@ -35,14 +33,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """What one site gets: level, kept weights, bits per kept value, expected and hard maximum bytes, distance."""
+    """What one site gets: level, kept weights, bits per kept value, hard maximum in bytes, distance.
+
+    `costs` is what every meter expects of it, by kind.
+    """
 
     name: str
     shape: tuple[int, int]
     level: Level
     nnz: int
     bits: float
-    estimate: float
+    costs: Mapping[str, float]
     max_nbytes: int
     distance: float
     relative_distance: float
@@ -68,7 +69,7 @@ class Allocator:
 
     Attributes:
         terms: all constrained sites; terms with `given` keep their level, the others share the budget.
-        limits: hard limits of kinds that have a meter (`catalog.names("budget.meters")`).
+        limits: hard limits of kinds that have a meter (`budget.kinds`).
         fixed: per kind, the cost that no level changes (graph, header, unconstrained tensors).
         at_least: every free site keeps that many units (weights, rows, n of N:M), so that no layer is cut off.
         relative: measure each site's distance relative to its sum h w^2 instead of plainly.
@@ -83,7 +84,7 @@ class Allocator:
     curves: Curves = field(default_factory=Curves, compare=False)
 
     def __post_init__(self) -> None:
-        known = catalog.names("budget.meters")
+        known = kinds.meters()
         for limit in self.limits:
             if limit.kind not in known:
                 raise UsageError(f"budget: no meter for {limit.kind!r}; levels can be found for {', '.join(known)}")
@@ -116,19 +117,17 @@ class Allocator:
         """What the budget buys at tightness 1, for `secateur plan`."""
         matrices_of = {t.site.name: matrices(t, weights, importance or {}) for t in self.terms}
         levels = self._levels(matrices_of, 1.0)
-        rows, packings = [], []
+        meters, rows = kinds.meters(), []
         for t in self.terms:
             matrix, h = matrices_of[t.site.name]
             shape, level = _shape(matrix), levels[t.site.name]
             p = packed(t.constraint, shape, level)
-            packings.append(p)
+            costs = {kind: m.cost(t.site, p) for kind, m in meters.items()}
             d = 0.0 if level is None else _estimate(self.curves(t, matrix, h))(level)
-            rows.append(
-                Row(t.site.name, shape, level, p.nnz, p.bits, p.estimate, p.max_nbytes, d, d * scale_of(matrix, h))
-            )
+            rows.append(Row(t.site.name, shape, level, p.nnz, p.bits, costs, p.max_nbytes, d, d * scale_of(matrix, h)))
         totals = []
-        for limit, m in zip(self.limits, self._meters(), strict=True):
-            expected = sum(m.cost(t.site, p) for t, p in zip(self.terms, packings, strict=True))
+        for limit in self.limits:
+            expected = sum(r.costs[limit.kind] for r in rows)
             totals.append((limit.kind, limit.value, self.fixed.get(limit.kind, 0.0) + expected))
         return Plan(levels, tuple(rows), tuple(totals))
 
@@ -275,16 +274,11 @@ class Allocator:
         return ()
 
     def _meters(self) -> tuple[Meter, ...]:
-        return tuple(_meter(limit.kind) for limit in self.limits)
+        return tuple(kinds.meter(limit.kind) for limit in self.limits)
 
 
 def _listed(limits: Sequence[Limit]) -> str:
     return ", ".join(f"{x.kind} <= {x.value:g}" for x in limits)
-
-
-@cache
-def _meter(kind: str) -> Meter:
-    return catalog.load("budget.meters", kind)()  # type: ignore[no-any-return]
 
 
 def _shape(matrix: Tensor) -> tuple[int, int]:

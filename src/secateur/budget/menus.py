@@ -189,11 +189,11 @@ def _runs(
 
 
 def _may_stay_raw(values: Constraint, menu: Sequence[Level], meters: Sequence[Meter]) -> bool:
-    """May the values of a joint set stay as they are? Where bytes pay for it, and nobody capped their number.
+    """May the values of a joint set stay as they are? Where fewer bits pay for it, and nobody capped their number.
 
     Under other limits raw values cost nothing, and the set that was asked for would be left out everywhere.
     """
-    if not any(m.unit == "bytes" for m in meters):
+    if not any(m.lowered_by == "values" for m in meters):
         return False
     return bool(type(values)().levels((1, 1))[-1] == menu[-1])
 

@@ -3,46 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from secateur.types import Inventory, Weight
+
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from secateur.graph import Traced
-
-_BESIDE = ("bias", "norm", "vector")  # neither weights nor multiply-adds, by the custom of the field
-
-
-@dataclass(frozen=True)
-class Weight:
-    """One parameter of a network.
-
-    Attributes:
-        op: the site's; of a parameter that is none `vector` (one axis) or `other`.
-        nnz: nonzero values.
-        positions: how often each value is multiplied per example.
-        left_out: why no constraint can act on it, None where one can.
-        value: the parameter, detached.
-    """
-
-    name: str
-    op: str
-    nnz: int
-    positions: int
-    left_out: str | None
-    value: Tensor
-
-    @property
-    def counted(self) -> bool:
-        """Is it a weight? Biases and norms are not."""
-        return self.op not in _BESIDE
-
-    @property
-    def macs(self) -> int:
-        """Multiply-adds per example by its nonzero values."""
-        return self.nnz * self.positions if self.counted else 0
 
 
 def weights(module: nn.Module, traced: Traced) -> Iterator[Weight]:
@@ -62,15 +31,14 @@ def weights(module: nn.Module, traced: Traced) -> Iterator[Weight]:
             yield Weight(name, op, int(state[name].count_nonzero()), positions, left_out, state[name])
 
 
-def sizes(module: nn.Module, traced: Traced, nbytes: int) -> dict[str, Any]:
-    """params, nnz, macs, nbytes of a net. nnz counts all weights, not biases or norms; macs are nnz x positions."""
-    every = list(weights(module, traced))
-    return {
-        "params": sum(w.value.numel() for w in every),
-        "nnz": sum(w.nnz for w in every if w.counted),
-        "macs": sum(w.macs for w in every),
-        "nbytes": nbytes,
-    }
+def inventory(module: nn.Module, traced: Traced, file: Callable[[], int]) -> Inventory:
+    """What meters measure of a net.
+
+    Args:
+        traced: of this module, or of what it was before channels were removed.
+        file: answers the bytes of its `.sct` file.
+    """
+    return Inventory(tuple(weights(module, traced)), file)
 
 
 def left_out(traced: Traced) -> list[dict[str, Any]]:

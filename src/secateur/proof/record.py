@@ -11,13 +11,14 @@ import numpy as np
 
 import secateur
 from secateur import formats
+from secateur.budget import kinds
 from secateur.engine import InferenceSession
 from secateur.engine.inspect import inspect
 from secateur.export import membership, norms, stored, written
 from secateur.export.membership import Asked
 from secateur.export.written import Written
 from secateur.graph import counts
-from secateur.graph.counts import left_out, left_out_note, sizes
+from secateur.graph.counts import left_out, left_out_note
 from secateur.proof.agreement import outputs_agree
 from secateur.proof.judge import Flat, Judge, Session, feeds
 from secateur.run.job import Job
@@ -125,7 +126,7 @@ def _batch_notes(job: Job) -> list[str]:
 
 
 def _column(judge: Judge, files: Written, net: Net) -> dict[str, Any]:
-    return {"metric": judge.metric(files.module), **sizes(files.module, net.traced, len(files.sct))}
+    return {"metric": judge.metric(files.module), **net.costs(files)}
 
 
 def _answer_column(job: Job, judge: Judge, candidate: Candidate) -> dict[str, Any]:
@@ -138,12 +139,12 @@ def _answer_column(job: Job, judge: Judge, candidate: Candidate) -> dict[str, An
 
 
 def _budget(job: Job, best: Candidate) -> list[dict[str, Any]]:
-    reached = {**sizes(best.files.module, best.net.traced, best.nbytes), "accuracy_drop": job.drop(best.metric)}
+    reached = {**best.net.costs(best.files), kinds.DROP: job.drop(best.metric)}
     rows = []
     for x in job.limits:
         got = reached[x.kind]
         row = {"name": x.kind, "asked": x.value, "reached": got, "met": bool(got <= x.value + 1e-12)}
-        if x.kind != "accuracy_drop" and got < (1 - _UNSPENT) * x.value:
+        if x.kind != kinds.DROP and got < (1 - _UNSPENT) * x.value:
             row["unspent"] = _why_unspent(job, x.kind, x.value)
         rows.append(row)
     return rows

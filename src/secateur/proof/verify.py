@@ -15,22 +15,23 @@ import numpy as np
 from torch.nn.functional import mse_loss
 
 from secateur import data, formats, graph
+from secateur.budget import kinds
 from secateur.engine import InferenceSession
 from secateur.errors import ConstraintError, FormatError, UsageError
 from secateur.export import membership, norms, stored, written
 from secateur.export.onnx import dequantised
 from secateur.export.rebuild import check_ours, dense_net, load_model, rebuild, surgery_of
-from secateur.graph.counts import sizes
 from secateur.graph.unwrapping import plain
 from secateur.proof.agreement import outputs_agree
 from secateur.proof.judge import Flat, Session, feeds, real_inputs
 from secateur.recipe import Recipe
 from secateur.report import records
-from secateur.run.net import example_of
+from secateur.run.net import example_of, sizes
 from secateur.shell.importing import told
 from secateur.shell.showing import Shown, table
 from secateur.training import metrics
 from secateur.training.batches import call
+from secateur.types import Inventory
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,8 +43,7 @@ if TYPE_CHECKING:
 
 FILES = ("model.onnx", "model.sct", "model.safetensors", "surgery.json", "report.json", "recipe.yaml")
 LAYERS = "nonzeros and values of each layer, counted in the unpacked file"
-TOTAL_NNZ = "nonzeros of the rebuilt module"
-TOTAL_MACS = "multiply-adds of the rebuilt module"
+_MODULE = "the rebuilt module"
 TENSORS = "tensors of model.safetensors are those of model.sct"
 SETS = "members of their sets"
 TERMS = "sets that the recipe asks for"
@@ -110,15 +110,14 @@ def verify(
         )
     report, recipe = records.read(folder), Recipe.of_run(folder / "recipe.yaml")
     files, checks = _files(folder), _Checks()
-    _check_files(report, files, checks)
+    reached = _check_files(report, files, checks)
     _check_tensors(report, files, checks)
     _check_sets(report, files, checks)
-    reached = {"nbytes": float(len(files.sct))}
     if given is not None:
         reached |= _check_given(given, report, files, checks)
     elif recipe.data is None or recipe.model is None:
         why = "the run was made from Python objects; call Result.verify there"
-        for name in (TOTAL_NNZ, TOTAL_MACS, OUTPUTS):
+        for name in (*(counted_in_module(kind) for kind in kinds.meters() if kind not in reached), OUTPUTS):
             checks.skip(name, why)
     else:
         reached |= _check_module(folder, recipe, report, files, data_dir, checks, trust)
@@ -131,6 +130,11 @@ def _show(found: Mapping[str, Any], console: Console) -> None:
     words = {True: "ok", False: "MISMATCH", None: "not checked"}
     rows = [[words[c["passed"]], c["name"], str(c["claimed"]), str(c["found"]), c["note"]] for c in found["checks"]]
     console.print(table(found["folder"], ["", "check", "claimed", "found", "note"], rows))
+
+
+def counted_in_module(kind: str) -> str:
+    """The name of the check of a cost that is counted in the weights."""
+    return f"{kinds.meter(kind).unit} of {_MODULE}"
 
 
 class _Checks:
@@ -166,12 +170,25 @@ def _files(folder: Path) -> _Files:
     return _Files(onnx, sct, unpacked, _tensors(folder / "model.safetensors"), surgery_of(folder))
 
 
-def _check_files(report: dict[str, Any], files: _Files, checks: _Checks) -> None:
-    """What needs nothing but the two model files."""
+def _check_files(report: dict[str, Any], files: _Files, checks: _Checks) -> dict[str, float]:
+    """What needs nothing but the two model files; what these alone tell of the budget's kinds."""
     onnx, sct = files.onnx, files.sct
-    checks.equal("bytes of model.sct", report["compressed"].get("nbytes"), len(sct))
+    told_by_file = [kind for kind, meter in kinds.meters().items() if meter.in_file]
+    reached = kinds.measured(Inventory((), lambda: len(sct)), told_by_file)
+    _check_costs(report, reached, "model.sct", checks)
     checks.equal("model.sct unpacks and packs again to the same bytes", True, formats.pack(files.unpacked) == sct)
     checks.equal("model.onnx packs to model.sct", True, sct in (formats.pack(onnx), formats.pack(dequantised(onnx))))
+    return reached
+
+
+def _check_costs(report: dict[str, Any], found: Mapping[str, float], where: str, checks: _Checks) -> None:
+    """What the report says of the written network's costs is what the meters measure."""
+    for kind, cost in found.items():
+        name = f"{kinds.meter(kind).unit} of {where}"
+        if kind in report["compressed"] or kind in records.NET:
+            checks.equal(name, report["compressed"].get(kind), cost)
+        else:
+            checks.skip(name, "the report was made without this meter")
 
 
 def _tensors(path: Path) -> dict[str, Array]:
@@ -240,7 +257,7 @@ def _check_module(
     reached = _check_network(module, example, (flat, {n: fed[n] for n in names}), report, files, checks)
     _check_recipe(recipe, report, splits.train, files, checks)
     drop = _check_metrics(folder, recipe, report, splits, module, _engine(files.sct, rows), checks)
-    return {**reached, "accuracy_drop": drop}
+    return {**reached, kinds.DROP: drop}
 
 
 def _check_given(given: Given, report: dict[str, Any], files: _Files, checks: _Checks) -> dict[str, float]:
@@ -264,7 +281,7 @@ def _check_given(given: Given, report: dict[str, Any], files: _Files, checks: _C
         engine = float(given.evaluate(Session(session, like, rows)))
         checks.equal(f"{label}, engine", by_engine, engine, within=1e-5 * abs(engine))
     drop = report["dense"]["metric_valid"] - found
-    return {**reached, "accuracy_drop": drop if report["compressed"]["metric"]["higher_is_better"] else -drop}
+    return {**reached, kinds.DROP: drop if report["compressed"]["metric"]["higher_is_better"] else -drop}
 
 
 def _check_network(
@@ -275,16 +292,16 @@ def _check_network(
     files: _Files,
     checks: _Checks,
 ) -> dict[str, float]:
-    """Counts and outputs of the module; its nonzeros and multiply-adds.
+    """Counts and outputs of the module; what it costs by every kind of size.
 
     Args:
         asked: the module as it is called with arrays by name, and these.
     """
 
     traced = graph.trace(module, example)
-    counted = sizes(module, traced, len(files.sct))
-    checks.equal(TOTAL_NNZ, report["compressed"].get("nnz"), counted["nnz"])
-    checks.equal(TOTAL_MACS, report["compressed"].get("macs"), counted["macs"])
+    by_weights = [kind for kind, meter in kinds.meters().items() if not meter.in_file]
+    counted = sizes(module, traced, lambda: len(files.sct), by_weights)
+    _check_costs(report, counted, _MODULE, checks)
     result = outputs_agree(files.sct, files.onnx, *asked)
     errors = ", ".join(f"{k} {v:.2g}" for k, v in result["errors"].items()) + f"; onnxruntime: {result['oracle']}"
     if result["apart"]:
@@ -293,7 +310,7 @@ def _check_network(
         errors += f" failed ({result['failed']})"
     passed = result["agree"] and not result["failed"]
     checks.add(OUTPUTS, f"<= {result['tolerance']:.3g}", result["max_abs_error"], passed, errors)
-    return {"nnz": float(counted["nnz"]), "macs": float(counted["macs"])}
+    return counted
 
 
 def _check_sets(report: dict[str, Any], files: _Files, checks: _Checks) -> None:

@@ -3,5 +3,3 @@
 from secateur.recipe.building import build_constraint as build_constraint
 from secateur.recipe.recipe import Recipe as Recipe
 from secateur.recipe.sections import Training as Training
-from secateur.recipe.units import LIMITS as LIMITS
-from secateur.recipe.units import parse_limit as parse_limit

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Collection, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -12,7 +11,7 @@ from secateur import catalog
 from secateur.constraints import together
 from secateur.contracts import STATISTICS, Constraint
 from secateur.errors import ConstraintError, UsageError
-from secateur.limits import QUOTED, quoted
+from secateur.limits import near, quoted
 
 T = TypeVar("T")
 
@@ -83,11 +82,3 @@ def _is_a(value: Any, hint: Any) -> bool:
     if isinstance(value, int):
         return int in options or float in options
     return type(value) in options
-
-
-def near(key: str, known: Iterable[str]) -> str:
-    known = sorted(known)
-    found = get_close_matches(key[:QUOTED], known, n=1, cutoff=0.5)
-    if found:
-        return f"; did you mean {quoted(found[0])}?"
-    return f"; known: {', '.join(known[:20])}" if known else "; it has none"

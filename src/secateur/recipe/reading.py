@@ -8,8 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from secateur.errors import UsageError
-from secateur.limits import QUOTED, quoted, read_yaml
-from secateur.recipe.building import near
+from secateur.limits import QUOTED, near, quoted, read_yaml
 
 
 def override(raw: dict[str, Any], item: str) -> None:

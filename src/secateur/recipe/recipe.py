@@ -13,14 +13,14 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
+from secateur.budget import kinds
 from secateur.contracts import Objective, Saliency, Solver, Term
 from secateur.errors import ConstraintError, FormatError, UsageError
-from secateur.limits import check_values, quoted, read_yaml
+from secateur.limits import check_values, near, quoted, read_yaml
 from secateur.recipe import defaults, naming
 from secateur.recipe.building import build, build_constraint, check_needs
 from secateur.recipe.reading import explain, override
 from secateur.recipe.sections import Bench, Constrain, Training
-from secateur.recipe.units import parse_limit, write_limit
 from secateur.types import Limit, Site
 
 
@@ -35,7 +35,7 @@ class Recipe(BaseModel):
     example_inputs: str | None = None  # a file or an import path, `named_inputs.py`; null: taken from the data
     dynamic_batch: bool | None = None  # null: free where the network permits it
     budget: dict[str, float] = {}
-    minimise: Literal["nbytes", "nnz", "macs", "loss"] | None = None
+    minimise: str | None = None  # a kind of size, or loss
     constrain: list[Constrain] | None = None  # None: what the budget asks for (defaults.py)
     solver: dict[str, Any] = {"name": "gradual", "epochs": 10}
     saliency: dict[str, Any] = {"name": "abs_v_power"}  # docs/design/default-saliency.md
@@ -95,11 +95,19 @@ class Recipe(BaseModel):
     def _parse_budget(cls, raw: Any) -> dict[str, float]:
         if not isinstance(raw, Mapping):
             raise ValueError(f"a mapping such as {{nbytes: 6KB}} is needed, got {quoted(raw)}")
-        return {str(k): parse_limit(str(k), v) for k, v in raw.items()}
+        return {str(k): kinds.parse(str(k), v) for k, v in raw.items()}
 
     @field_serializer("budget")
     def _write_budget(self, budget: dict[str, float]) -> dict[str, str]:
-        return {kind: write_limit(kind, value) for kind, value in budget.items()}
+        return {kind: kinds.write(kind, value) for kind, value in budget.items()}
+
+    @field_validator("minimise")
+    @classmethod
+    def _check_minimise(cls, kind: str | None) -> str | None:
+        known = [*kinds.meters(), "loss"]
+        if kind is not None and kind not in known:
+            raise ValueError(f"minimise: {quoted(kind)} is unknown{near(kind, known)}")
+        return kind
 
     @field_validator("constrain", "objective", "polish_objective", mode="before")
     @classmethod
@@ -240,6 +248,11 @@ class Recipe(BaseModel):
         except ValidationError as e:
             raise UsageError(_said(e, f"recipe: {subject}")) from None
 
+    @property
+    def sought(self) -> str:
+        """The size that a search makes small where the accuracy drop is the only limit."""
+        return kinds.FIRST if self.minimise in (None, "loss") else str(self.minimise)
+
     def limits(self) -> list[Limit]:
         """The budget as hard limits in base units (bytes, counts, fractions)."""
         return [Limit(k, v) for k, v in self.budget.items()]
@@ -252,7 +265,7 @@ class Recipe(BaseModel):
         """
         if self.constrain is not None:
             return self, None
-        choice = defaults.chosen(self.budget, self.minimise, sites, groups)
+        choice = defaults.chosen(self.budget, self.sought, sites, groups)
         return self.replace(constrain=list(choice.constrain)), choice.note
 
     def build_terms(self, sites: Sequence[Site], groups: Sequence[Site] = ()) -> tuple[Term, ...]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from secateur.budget import kinds
 from secateur.report import words
 
 LOST = 0.10  # a fraction lower than the dense net's by more than this comes with what to change
@@ -43,7 +44,7 @@ def advice(record: Mapping[str, Any]) -> list[str]:
         sign = 1.0 if words.higher_is_better(small) else -1.0
         rows = [r for r in record.get("history") or [] if str(r.get("stage", "")).startswith("main.")]
         found = [*_diverged(rows), *_in_stages(rows, dense["value"], sign), *_still_rising(rows, sign)]
-    sizes = [item for item in record["budget"] if item["name"] != "accuracy_drop"]
+    sizes = [item for item in record["budget"] if item["name"] != kinds.DROP]
     limits = ", ".join(f"{i['name']} {words.amount(i['name'], i.get('asked'))}" for i in sizes)
     larger = f"allow a larger budget ({limits})" if limits else "allow a larger budget"
     return [

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from secateur.budget import kinds
 from secateur.report import words
 from secateur.report.figure import Figure
 from secateur.report.records import is_number
@@ -167,18 +168,18 @@ def latency(record: Mapping[str, Any]) -> Figure | None:
 
 def frontier(record: Mapping[str, Any]) -> Figure | None:
     """The sizes a search went through and what accuracy each cost, with the limits that were asked for."""
-    seen = [p for p in record.get("frontier") or [] if is_number(p.get("nbytes")) and is_number(p.get("accuracy_drop"))]
+    seen = [p for p in record.get("frontier") or [] if is_number(p.get("nbytes")) and is_number(p.get(kinds.DROP))]
     if len(seen) < 2:
         return None
     seen = sorted(seen, key=lambda p: p["nbytes"])
-    drops = [100 * p["accuracy_drop"] for p in seen]
+    drops = [100 * p[kinds.DROP] for p in seen]
     asked = {item["name"]: item.get("asked") for item in record["budget"]}
     line = {"line": {"color": "@muted", "width": 1, "dash": "dash"}, "type": "line"}
     shapes = []
     if asked.get("nbytes"):
         shapes.append(line | {"x0": asked["nbytes"], "x1": asked["nbytes"], "yref": "paper", "y0": 0, "y1": 1})
-    if asked.get("accuracy_drop") is not None:
-        level = 100 * asked["accuracy_drop"]
+    if asked.get(kinds.DROP) is not None:
+        level = 100 * asked[kinds.DROP]
         shapes.append(line | {"xref": "paper", "x0": 0, "x1": 1, "y0": level, "y1": level})
     return Figure(
         name="frontier",

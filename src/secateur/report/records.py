@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from secateur.budget import kinds
 from secateur.errors import FormatError, UsageError
 from secateur.shell import saving
 
@@ -45,7 +46,8 @@ _KINDS: dict[str, tuple[str, Any]] = {
     ),
 }
 # key -> kind; a trailing ? = may be absent or null.
-_NET = {"params": "count?", "nnz": "count?", "macs": "count?", "nbytes": "count?", "weight_bits": "amount?"}
+# What every report says of a net. Other kinds of sizes, which an outside meter may add, are amounts.
+NET = {"params": "count?", "nnz": "count?", "macs": "count?", "nbytes": "count?", "weight_bits": "amount?"}
 _METRIC = {
     "name": "text",
     "value": "number?",
@@ -207,7 +209,7 @@ def write(folder: str | Path, record: Record) -> Path:
 def _net(record: Record, name: str, subject: str) -> None:
     net = _mapping(record, name, subject)
     where = f"{subject}: {name}"
-    _fields(net, _NET, where, ".")
+    _fields(net, {**dict.fromkeys(kinds.meters(), "amount?"), **NET}, where, ".")
     if net.get("metric") is not None:
         _fields(_mapping(net, "metric", where, "."), _METRIC, f"{where}.metric", ".")
     if net.get("latency_ms") is not None:

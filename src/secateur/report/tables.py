@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from secateur.budget import kinds
 from secateur.report import words
 from secateur.report.verdict import RUNTIMES, findings, headline, latency, runtime_name
 
@@ -45,15 +46,11 @@ def summary(record: Mapping[str, Any], width: int = 200) -> tuple[list[str], lis
     add(label, lambda net: _metric(net.get("metric"), split))
     add("loss", lambda net: words.number((net.get("metric") or {}).get("loss")))
     add("calibration error, %", lambda net: words.hundredths((net.get("metric") or {}).get("calibration_error")))
-    for key, label, show in (
-        ("nbytes", "file", words.nbytes),
-        ("params", "parameters", words.count),
-        ("nnz", "nonzeros", words.count),
-        ("macs", "MACs", words.big),
-        ("weight_bits", "weight bits", words.big),
-    ):
-        value = number(key)
-        add(label, lambda net, v=value, s=show: s(v(net)), words.ratio(value(dense), value(small)))  # type: ignore[misc]
+    for kind, meter in kinds.meters().items():
+        value, label = number(kind), "file" if meter.unit == "bytes" else words.heading(meter.unit)
+        add(label, lambda net, v=value, m=meter: words.short(m.unit, v(net)), words.ratio(value(dense), value(small)))  # type: ignore[misc]
+    bits = number("weight_bits")
+    add("weight bits", lambda net: words.big(bits(net)), words.ratio(bits(dense), bits(small)))
     for runtime in runtimes(record):
         add(
             f"{runtime_name(runtime)}",

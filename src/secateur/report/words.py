@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from secateur.budget import kinds
+
 NONE = "–"
 _FRACTIONS = ("acc", "top1", "top5", "f1", "precision", "recall", "auc", "iou")
 
@@ -132,13 +134,32 @@ def amount(kind: str, value: float | None) -> str:
     """A budget's value in the unit of its kind."""
     if value is None:
         return NONE
-    if kind.startswith("accuracy"):
+    unit = kinds.unit(kind) or _by_name(kind)
+    if unit == "points":
         return f"{100 * value:.2f} points"
-    if kind.endswith("_ms"):
-        return milliseconds(value)
-    if kind in ("nbytes", "peak_ram") or kind.endswith("bytes"):
-        return f"{nbytes(value)}" if value < 1000 else f"{nbytes(value)} ({value:,.0f} bytes)"
+    if unit == "bytes" and value >= 1000:
+        return f"{nbytes(value)} ({value:,.0f} bytes)"
+    if unit in ("bytes", "milliseconds"):
+        return short(unit, value)
     return count(value) if float(value).is_integer() else f"{value:.4g}"
+
+
+def _by_name(kind: str) -> str:
+    """The unit that the name of an unknown kind ends with: of somebody else's meter, in a report."""
+    return {"ms": "milliseconds", "nbytes": "bytes", "bytes": "bytes"}.get(kind.rpartition("_")[2], "")
+
+
+def short(unit: str, value: float | None) -> str:
+    """A value of that unit in the least space, for tables."""
+    if value is None:
+        return NONE
+    ways = {"bytes": nbytes, "milliseconds": milliseconds, "multiply-adds": big}
+    return ways.get(unit, count if float(value).is_integer() else number)(value)
+
+
+def heading(unit: str) -> str:
+    """Over a column of values of that unit."""
+    return {"multiply-adds": "MACs"}.get(unit, unit)
 
 
 def agrees(verify: Mapping[str, Any]) -> bool:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from secateur.errors import CheckError
 from secateur.graph.copying import copied
-from secateur.graph.counts import sizes
 from secateur.run import prices, problem, stages
 from secateur.run.cut import cut, narrow
 from secateur.run.net import Candidate, Net
@@ -18,7 +17,7 @@ from secateur.training.loop import load_weights
 if TYPE_CHECKING:
     from torch import nn
 
-    from secateur.budget.spending import Spending
+    from secateur.budget.purse import Purse
     from secateur.contracts import Solver
     from secateur.export.written import Written
     from secateur.run.job import Job
@@ -52,17 +51,17 @@ def attempt(job: Job, name: str, solver: Solver, start: Net, limits: Sequence[Li
         stages.held(job, f"{name}.polish", net, epochs * plan.polish)
     if feasible.has_values(net.terms):
         stages.snap(job, f"{name}.snap", net, epochs * plan.snap)
-    net, files = _finish(job, name, net, purse.limit("nbytes"), _TRIM_SHARE * epochs)
-    purse.check(sizes(files.module, net.traced, len(files.sct)))
+    net, files = _finish(job, name, net, purse.limits, _TRIM_SHARE * epochs)
+    purse.check(net.costs(files))
     metric = job.setting.ledger.fact(f"{name}.metric", lambda: job.evaluate(files.module))
     return Candidate(name, net, files, metric, raw, job.stages[log_from:])
 
 
-def _legs(job: Job, name: str, solver: Solver, net: Net, purse: Spending, epochs: float) -> tuple[Net, Spending]:
+def _legs(job: Job, name: str, solver: Solver, net: Net, purse: Purse, epochs: float) -> tuple[Net, Purse]:
     """The approach, leg by leg; between two legs dead units are removed, so that later legs run faster."""
     legs = solver.legs()
     for i, (leg, share, low, high) in enumerate(legs):
-        purse.low, purse.high = low, high
+        purse.way.low, purse.way.high = low, high
         label = f"{name}.approach" if len(legs) == 1 else f"{name}.approach{i + 1}"
         stages.approach(job, label, leg, net, purse, epochs * share)
         if i < len(legs) - 1:
@@ -70,11 +69,11 @@ def _legs(job: Job, name: str, solver: Solver, net: Net, purse: Spending, epochs
             small = narrow(net, job.example_inputs, job.terms_of)
             purse = job.purse(small, purse.limits, "narrow.prices").going_on(purse, net.weights)
             net = small
-    purse.low, purse.high = 0.0, 1.0
+    purse.way.low, purse.way.high = 0.0, 1.0
     return net, purse
 
 
-def _fit(job: Job, name: str, net: Net, purse: Spending) -> dict[str, Any]:
+def _fit(job: Job, name: str, net: Net, purse: Purse) -> dict[str, Any]:
     """Final levels from today's weights; the support becomes final. Answers what one-shot gives there, untrained."""
     h = job.importance(net, f"{name}.fit")
     found = prices.fit(net, purse, h, job.template, job.told(f"{name}.fit"))
@@ -93,10 +92,10 @@ def _written_now(job: Job, net: Net, weights: Weights) -> nn.Module:
     return replace(net, module=rounded).smaller(full)
 
 
-def _finish(job: Job, name: str, net: Net, limit: float | None, epochs: float) -> tuple[Net, Written]:
-    """Write the net; while the file is too big, tighten a little and retrain for `epochs`."""
+def _finish(job: Job, name: str, net: Net, limits: Sequence[Limit], epochs: float) -> tuple[Net, Written]:
+    """Write the net; while it misses a limit that training moves, tighten a little and retrain for `epochs`."""
 
-    def repair(net: Net, purse: Spending, trim: int) -> Net:
+    def repair(net: Net, purse: Purse, trim: int) -> Net:
         _fit(job, f"{name}.trim{trim}", net, purse)
         net = cut(net, job.example_inputs)
         if feasible.has_values(net.terms):
@@ -105,7 +104,7 @@ def _finish(job: Job, name: str, net: Net, limit: float | None, epochs: float) -
             stages.held(job, f"{name}.trim{trim}.polish", net, epochs)
         return net
 
-    return prices.trimmed(net, limit, lambda net, trim: _write(job, name, net, trim, epochs), repair)
+    return prices.trimmed(net, limits, lambda net, trim: _write(job, name, net, trim, epochs), repair)
 
 
 def _write(job: Job, name: str, net: Net, trim: int, epochs: float) -> tuple[Net, Written]:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from secateur import formats, graph
+from secateur.budget import kinds
 from secateur.contracts import Term
 from secateur.errors import InterruptedRun, UsageError
 from secateur.export import membership, written
 from secateur.export.membership import Asked
 from secateur.export.written import Template, Written
 from secateur.graph.copying import copied
-from secateur.graph.counts import sizes
 from secateur.run import prices, problem
 from secateur.run.net import Net
 from secateur.training import norms
@@ -28,7 +28,7 @@ from secateur.training.metrics import evaluating
 from secateur.types import Limit, Progress
 
 if TYPE_CHECKING:
-    from secateur.budget.spending import Spending
+    from secateur.budget.purse import Purse
     from secateur.graph import Example, Traced
     from secateur.recipe import Recipe
 
@@ -93,8 +93,7 @@ class Job:
 
     def dense_cost(self, kind: str) -> float:
         """What the dense net costs by one of the metered kinds."""
-        files = self.dense_files
-        return float(sizes(files.module, self.start.traced, len(files.sct))[kind])
+        return self.start.costs(self.dense_files, [kind])[kind]
 
     @property
     def unconstrained_nbytes(self) -> int:
@@ -106,13 +105,14 @@ class Job:
     @property
     def drop_limit(self) -> float | None:
         """The allowed accuracy drop, or None."""
-        return next((x.value for x in self.limits if x.kind == "accuracy_drop"), None)
+        return next((x.value for x in self.limits if x.kind == kinds.DROP), None)
 
     @property
     def counts_bytes(self) -> bool:
         """Is the file's size limited, or sought?"""
-        kinds = {x.kind for x in self.limits}
-        return "nbytes" in kinds or (kinds == {"accuracy_drop"} and self.recipe.minimise in (None, "nbytes"))
+        asked = {x.kind for x in self.limits}
+        sized = {self.recipe.sought} if asked == {kinds.DROP} else asked - {kinds.DROP}
+        return any(kinds.meter(kind).in_file for kind in sized)
 
     def drop(self, metric: float) -> float:
         """Dense minus compressed, in the direction in which worse is positive."""
@@ -128,7 +128,7 @@ class Job:
         with evaluating(module):
             return float(self.setting.evaluate(module))
 
-    def purse(self, net: Net, limits: Sequence[Limit], name: str = "prices") -> Spending:
+    def purse(self, net: Net, limits: Sequence[Limit], name: str = "prices") -> Purse:
         """The budget's prices on `net`; `name` is what their progress is called."""
         return prices.purse(net, limits, self.template, self.told(name))
 

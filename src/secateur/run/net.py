@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from secateur import graph
+from secateur.budget import kinds
 from secateur.contracts import Effective, Term
 from secateur.errors import ConstraintError
 from secateur.export import written
 from secateur.export.membership import Asked
 from secateur.export.written import Written
-from secateur.graph.counts import sizes
+from secateur.graph.counts import inventory
 from secateur.shell import named_inputs
 from secateur.terms import cutting, feasible
 from secateur.terms.live import project_live
@@ -51,6 +52,10 @@ class Net:
     def companions(self) -> Effective | None:
         """What must go with removed channels, where channels are removed (`Problem.companions`)."""
         return self.traced.kept if any(t.site.op == "channels" for t in self.terms) else None
+
+    def costs(self, files: Written, chosen: Sequence[str] | None = None) -> dict[str, float]:
+        """What the net costs as written in `files`, by each of these kinds of limits; None: by all."""
+        return sizes(files.module, self.traced, lambda: len(files.sct), chosen)
 
     def supported(self, levels: Mapping[str, Level], weights: Weights, h: feasible.Importance) -> dict[str, Tensor]:
         """`weights` with the support parts of the terms projected; only the parameters that a term acts on."""
@@ -92,7 +97,19 @@ class Candidate:
 
     def cost(self, kind: str) -> float:
         """What the answer costs by one of the metered kinds."""
-        return float(sizes(self.files.module, self.net.traced, self.nbytes)[kind])
+        return self.net.costs(self.files, [kind])[kind]
+
+
+def sizes(
+    module: nn.Module, traced: Traced, file: Callable[[], int], chosen: Sequence[str] | None = None
+) -> dict[str, float]:
+    """What a net costs by each of the chosen kinds of limits (None: by all).
+
+    Args:
+        traced: of `module`, or of what it was before channels were removed.
+        file: answers the bytes of its `.sct` file; asked only where one of the kinds reads them.
+    """
+    return kinds.measured(inventory(module, traced, file), chosen)
 
 
 def example_of(model: nn.Module, train: Any, recipe: Recipe, given: Any = None, dynamic: bool | None = None) -> Example:

@@ -10,19 +10,20 @@ import torch
 from torch import nn
 
 from secateur import formats
+from secateur.budget import kinds
 from secateur.budget.allocate import Row
 from secateur.errors import BudgetError
-from secateur.graph.counts import left_out, sizes
+from secateur.graph import counts
+from secateur.graph.counts import left_out
 from secateur.report import words
 from secateur.run import search
 from secateur.run.job import Job
 from secateur.run.net import Net
 from secateur.terms import feasible
-from secateur.types import Limit, Weights
+from secateur.types import Inventory, Limit, Weights
 
 _LEAST_ERROR = 0.02  # training moves the entropy of positions and values by about that much
 _ALIVE = 0.9  # fewer of the kept weights that can still matter: the projected net is no picture of the trained one
-_FREE = ("bias", "norm")  # not among the nonzeros and multiply-adds that are counted
 
 
 def plan(job: Job, measured: bool = True) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def plan(job: Job, measured: bool = True) -> dict[str, Any]:
     try:
         purse.probe(weights, h)
     except BudgetError as e:
-        if e.smallest is None or any(x.kind != "accuracy_drop" for x in job.limits):
+        if e.smallest is None or kinds.metered(job.limits):
             raise
         limits = [Limit(limits[0].kind, e.smallest)]  # the search begins below what can be had: it finds that out
         notes = [f"{notes[0]}, or the smallest there is, {words.amount(limits[0].kind, e.smallest)}"]
@@ -56,7 +57,7 @@ def plan(job: Job, measured: bool = True) -> dict[str, Any]:
     near = net.supported(found.levels, weights, h)
     full = net.member(found.levels, {**weights, **near})
     small = net.smaller(full)
-    estimated = _estimated(net, found.rows, purse.fixed.get("nbytes", float(job.unconstrained_nbytes)))
+    estimated = _estimated(net, found.rows, round(purse.fixed.get("nbytes", job.unconstrained_nbytes)))
     totals = projected = _projected(job, net, small)
     error = max(_LEAST_ERROR, abs(estimated.total["nbytes"] / projected.total["nbytes"] - 1))
     plain = all(t.site.op != "channels" for t in net.terms)
@@ -100,20 +101,20 @@ def plan(job: Job, measured: bool = True) -> dict[str, Any]:
 
 def _limits(job: Job) -> tuple[Sequence[Limit], list[str]]:
     """The limits that can be planned, and what is said about the accuracy drop, which training decides."""
-    metered = [x for x in job.limits if x.kind != "accuracy_drop"]
+    metered = kinds.metered(job.limits)
     if job.drop_limit is None:
         return metered, []
-    drop = words.amount("accuracy_drop", job.drop_limit)
+    drop = words.amount(kinds.DROP, job.drop_limit)
     if metered or all(t.given for t in job.start.terms):
-        return metered, [f"accuracy_drop <= {drop}: judged after the training; the other limits are planned"]
+        return metered, [f"{kinds.DROP} <= {drop}: judged after the training; the other limits are planned"]
     first = search.first_try(job)
     return [first], [
-        f"accuracy_drop <= {drop} alone: compress looks for the smallest {first.kind} that keeps it; planned here is "
+        f"{kinds.DROP} <= {drop} alone: compress looks for the smallest {first.kind} that keeps it; planned here is "
         f"where it begins, {words.amount(first.kind, first.value)}"
     ]
 
 
-def _budget(job: Job, limits: Sequence[Limit], total: Mapping[str, int]) -> list[dict[str, Any]]:
+def _budget(job: Job, limits: Sequence[Limit], total: Mapping[str, float]) -> list[dict[str, Any]]:
     """Every limit that was asked for, and what is predicted where anything can be."""
     planned = {x.kind for x in limits}
     return [
@@ -124,28 +125,19 @@ def _budget(job: Job, limits: Sequence[Limit], total: Mapping[str, int]) -> list
 
 @dataclass(frozen=True)
 class _Counts:
-    """Bytes, nonzeros and multiply-adds of each term's layer, and of the whole net."""
+    """What each term's layer costs, and the whole net, by every kind of size."""
 
-    layers: dict[str, dict[str, int]]
-    total: dict[str, int]
+    layers: dict[str, dict[str, float]]
+    total: dict[str, float]
 
 
-def _estimated(net: Net, rows: Sequence[Row], fixed_nbytes: float) -> _Counts:
+def _estimated(net: Net, rows: Sequence[Row], fixed_nbytes: int) -> _Counts:
     """As the allocator expects them; what no term acts on stays as it is."""
-    layers, touched = {}, set[str]()
-    for term, row in zip(net.terms, rows, strict=True):
-        counted = term.site.op not in _FREE
-        nnz = row.nnz if counted else 0
-        layers[row.name] = {"nbytes": round(row.estimate), "nnz": nnz, "macs": nnz * term.site.positions}
-        touched |= {m.param for m in term.site.members}
-    rest = {s.name: (s.n, s.positions) for s in net.traced.sites if s.op not in _FREE}
-    rest = {x.name: (x.n, x.positions) for x in net.traced.left_out} | rest  # frozen weights are in both
-    others = [size for name, size in rest.items() if name not in touched]
-    total = {k: sum(row[k] for row in layers.values()) for k in ("nbytes", "nnz", "macs")}
-    total["nbytes"] += round(fixed_nbytes)
-    total["nnz"] += sum(n for n, _ in others)
-    total["macs"] += sum(n * positions for n, positions in others)
-    return _Counts(layers, total)
+    layers: dict[str, dict[str, float]] = {r.name: {k: round(cost) for k, cost in r.costs.items()} for r in rows}
+    touched = {m.param for term in net.terms for m in term.site.members}
+    others = tuple(w for w in counts.weights(net.module, net.traced) if w.name not in touched)
+    rest = kinds.measured(Inventory(others, lambda: fixed_nbytes))
+    return _Counts(layers, {k: sum(row[k] for row in layers.values()) + rest[k] for k in rest})
 
 
 def _projected(job: Job, net: Net, small: nn.Module) -> _Counts:
@@ -155,21 +147,17 @@ def _projected(job: Job, net: Net, small: nn.Module) -> _Counts:
     for s in formats.sections(sct):
         name = s.name.removesuffix(".T")
         sections[name] = sections.get(name, 0) + s.nbytes
-    state, positions = small.state_dict(), {s.name: s.positions for s in net.traced.sites}
-    reached = sizes(small, net.traced, len(sct) + beyond)
+    every = {w.name: w for w in counts.weights(small, net.traced)}
     own = {t.site.name for t in net.terms if t.site.op != "channels"}
     layers, seen = {}, set[str]()
     for t in net.terms:
-        channels = t.site.op == "channels"
-        params = {m.param for m in t.site.members if m.param in state} - seen - (own if channels else set())
+        params = {m.param for m in t.site.members if m.param in every} - seen
+        params -= own if t.site.op == "channels" else set()
         seen |= params
-        kept = {} if t.site.op in _FREE else {p: int(state[p].count_nonzero()) for p in params}
-        layers[t.site.name] = {
-            "nbytes": sum(sections.get(p, 0) for p in params),
-            "nnz": sum(kept.values()),
-            "macs": sum(n * positions.get(p, 1) for p, n in kept.items()),
-        }
-    return _Counts(layers, {k: int(reached[k]) for k in ("nbytes", "nnz", "macs")})
+        nbytes = sum(sections.get(p, 0) for p in params)
+        part = Inventory(tuple(every[p] for p in sorted(params)), lambda n=nbytes: n)  # type: ignore[misc]
+        layers[t.site.name] = kinds.measured(part)
+    return _Counts(layers, kinds.measured(Inventory(tuple(every.values()), lambda: len(sct) + beyond)))
 
 
 def _drop(job: Job, dense: float, metric: float) -> float:

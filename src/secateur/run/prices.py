@@ -9,44 +9,45 @@ from typing import Any
 
 from torch import Tensor
 
-from secateur.budget import spending
-from secateur.budget.spending import Spending
+from secateur.budget import kinds
+from secateur.budget.fit import Costs
+from secateur.budget.purse import Purse
 from secateur.errors import BudgetError
 from secateur.export.membership import Asked
 from secateur.export.written import Template, Written
-from secateur.graph.counts import left_out, left_out_note, sizes
-from secateur.run.net import Net
+from secateur.graph.counts import left_out, left_out_note, weights
+from secateur.run.net import Net, sizes
 from secateur.terms import feasible
 from secateur.training.loop import load_weights
 from secateur.types import Level, Limit, Weights
 
 TRIMS = 4
+_MORE, _MORE_SHARE = 8.0, 0.03  # booked beyond what a file was too large: bytes, and at most this share of the limit
 
 
-def purse(net: Net, limits: Sequence[Limit], template: Template, told: Callable[[], None]) -> Spending:
+def purse(net: Net, limits: Sequence[Limit], template: Template, told: Callable[[], None]) -> Purse:
     """The budget's prices on `net`.
 
     Args:
         template: the dense net's graph.
         told: called before each costly pricing: for progress, and for an interrupt.
     """
-    limits = spending.metered(limits)
-    asks_bytes = any(x.kind == "nbytes" for x in limits)
+    limits = kinds.metered(limits)
 
-    def costs_of(near: Weights) -> spending.Costs:
+    def costs_of(near: Weights) -> Costs:
         told()
-        return costs(net, near, template if asks_bytes else None)
+        return costs(net, near, template, [x.kind for x in limits])
 
     note = left_out_note(left_out(net.traced)) or ""
     held = {m.param for t in net.terms for m in t.site.members}
-    free = {n: math.prod(s) for n, s in net.traced.program.shapes.items() if len(s) > 1 and n not in held}
-    return Spending(net.terms, limits, costs_of, net.traced.effective, left_out=note, untouched=free)
+    free = tuple(w for w in weights(net.module, net.traced) if w.counted and w.name not in held)
+    return Purse(net.terms, limits, costs_of, net.traced.effective, left_out=note, untouched=free)
 
 
-def costs(net: Net, weights: Weights, template: Template | None) -> dict[str, Any]:
-    """`counts.sizes` of the network that would be written with `weights`; bytes are 0 without a template."""
-    small = net.smaller(weights)
-    return sizes(small, net.traced, 0 if template is None else template.nbytes(small, net.terms))
+def costs(net: Net, near: Weights, template: Template, chosen: Sequence[str] | None = None) -> dict[str, float]:
+    """What the network costs that would be written with the weights `near`, by each of these kinds; None: by all."""
+    small = net.smaller(near)
+    return sizes(small, net.traced, lambda: template.nbytes(small, net.terms), chosen)
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Fitted:
 
 def fit(
     net: Net,
-    budget: Spending,
+    budget: Purse,
     h: Mapping[str, Tensor | None],
     template: Template,
     told: Callable[[], None] = lambda: None,
@@ -73,7 +74,7 @@ def fit(
     weights = {k: w.clone() for k, w in net.weights.items()}
     found: dict[str, Fitted] = {}
 
-    def written_at(levels: Mapping[str, Level]) -> spending.Costs:
+    def written_at(levels: Mapping[str, Level]) -> Costs:
         told()
         near = net.supported(levels, weights, h)
         cost = costs(net, net.member(levels, {**weights, **near}), template)
@@ -90,43 +91,53 @@ def fit(
     return found["last"]
 
 
-def tighter(net: Net, limit: float, files: Written) -> Spending:
-    """A budget for a net whose file turned out too large: what its estimates missed, and a little more, is booked."""
-    over = len(files.sct) - limit
-    found = Spending(net.terms, (Limit("nbytes", limit),))
-    beyond = len(files.sct) - found.expected_nbytes(net.levels, net.weights)
-    found.fixed["nbytes"] = beyond + 0.2 * over + 8
+def tighter(net: Net, limit: Limit, cost: float) -> Purse:
+    """A budget for a net that was written and costs too much: what the estimates missed, and a little more, is booked.
+
+    Args:
+        cost: what it costs.
+    """
+    found = Purse(net.terms, (limit,))
+    beyond = cost - found.expected(limit.kind, net.levels, net.weights)
+    found.fixed[limit.kind] = beyond + 0.2 * (cost - limit.value) + min(_MORE, _MORE_SHARE * limit.value)
     return found
 
 
 def trimmed(
     net: Net,
-    limit: float | None,
+    limits: Sequence[Limit],
     write: Callable[[Net, int], tuple[Net, Written]],
-    repair: Callable[[Net, Spending, int], Net],
+    repair: Callable[[Net, Purse, int], Net],
 ) -> tuple[Net, Written]:
-    """The written net; while its file is too large, the levels are tightened a little and `repair` retrains.
+    """The written net; while it misses a limit that training moves, the levels are tightened a little and `repair`
+    retrains.
 
     Args:
+        limits: all limits; those on what only the kept weights decide were met when the levels were found.
         write: net and number of the trim -> the net and its files.
         repair: net, tighter budget and number of the trim -> the net at levels that keep it.
     Raises:
-        BudgetError: with the smallest file that was written.
+        BudgetError: with the smallest cost that was reached.
     """
-    smallest = math.inf
+    moved = {x.kind: x for x in limits if kinds.meter(x.kind).margin}
+    smallest: dict[str, float] = {}
+    kind = ""
     for trim in range(TRIMS + 1):
         net, files = write(net, trim)
-        if limit is None or len(files.sct) <= limit:
+        found = net.costs(files, list(moved))
+        missed = [k for k, cost in found.items() if cost > moved[k].value]
+        if not missed:
             return net, files
-        smallest = min(smallest, len(files.sct))
+        kind = missed[0]
+        smallest[kind] = min(smallest.get(kind, math.inf), found[kind])
         if trim < TRIMS:
-            net = repair(net, tighter(net, limit, files), trim)
-    assert limit is not None
+            net = repair(net, tighter(net, moved[kind], found[kind]), trim)
+    over = smallest[kind] - moved[kind].value
     raise BudgetError(
-        f"budget: nbytes <= {limit:g} was missed by {smallest - limit:g} bytes after {TRIMS} trims; "
+        f"budget: {kind} <= {moved[kind].value:g} was missed by {over:g} {kinds.meter(kind).unit} after {TRIMS} trims; "
         "raise the budget or constrain more layers",
-        smallest,
-        kind="nbytes",
+        smallest[kind],
+        kind=kind,
     )
 
 

@@ -18,7 +18,7 @@ from secateur.training.loop import Setting, combined_loss
 from secateur.types import Weights
 
 if TYPE_CHECKING:
-    from secateur.budget.spending import Spending
+    from secateur.budget.purse import Purse
     from secateur.recipe import Recipe
     from secateur.run.net import Net
 
@@ -53,7 +53,7 @@ def support_terms(terms: Sequence[Term]) -> tuple[Term, ...]:
 def build(
     net: Net,
     solver: Solver,
-    purse: Spending,
+    purse: Purse,
     params: Mapping[str, Tensor],
     stats: calibration.Statistics,
     *,

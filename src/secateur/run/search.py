@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from secateur import catalog, graph
+from secateur.budget import kinds
 from secateur.contracts import Solver
 from secateur.errors import BudgetError
 from secateur.report.advice import too_few
@@ -39,7 +40,7 @@ def solve(job: Job) -> Answer:
         BudgetError: with the frontier that was seen.
     """
     start, solver = job.start, job.recipe.build_solver()
-    metered = tuple(x for x in job.limits if x.kind != "accuracy_drop")
+    metered = kinds.metered(job.limits)
     frontier: list[dict[str, float]] = []
     free = any(not t.given for t in start.terms)
     if few := _few_steps(job, metered):
@@ -85,7 +86,7 @@ def _accurate(job: Job, candidate: Candidate) -> bool:
 
 
 def _note(job: Job, candidate: Candidate, frontier: list[dict[str, float]]) -> None:
-    frontier.append({"nbytes": candidate.nbytes, "accuracy_drop": job.drop(candidate.metric)})
+    frontier.append({"nbytes": candidate.nbytes, kinds.DROP: job.drop(candidate.metric)})
 
 
 def _refuse(
@@ -100,9 +101,9 @@ def _refuse(
         _note(job, candidate, frontier)
         if _accurate(job, candidate):
             break
-    seen = "; ".join(f"{p['nbytes']:.0f} bytes: drop {100 * p['accuracy_drop']:.2f} pt" for p in frontier)
+    seen = "; ".join(f"{p['nbytes']:.0f} bytes: drop {100 * p[kinds.DROP]:.2f} pt" for p in frontier)
     raise BudgetError(
-        f"budget: accuracy_drop <= {100 * (job.drop_limit or 0):g} pt was missed with "
+        f"budget: {kinds.DROP} <= {100 * (job.drop_limit or 0):g} pt was missed with "
         f"{100 * job.drop(best.metric):.2f} pt on validation; reached: {seen}; allow a larger drop or size, train "
         "longer (solver.epochs) or constrain less",
         job.drop(best.metric),
@@ -111,8 +112,7 @@ def _refuse(
 
 def first_try(job: Job) -> Limit:
     """Where the search begins when only the accuracy drop is limited: at an eighth of what the dense net costs."""
-    kind = job.recipe.minimise if job.recipe.minimise in ("nbytes", "nnz", "macs") else "nbytes"
-    assert kind is not None
+    kind = job.recipe.sought
     return Limit(kind, job.dense_cost(kind) / _BEGIN)
 
 
@@ -150,11 +150,11 @@ def _bisect(
         if best is None and fails:
             target = math.sqrt(largest * fails)
     if best is None:
-        seen = "; ".join(f"{p['nbytes']:.0f} bytes: drop {100 * p['accuracy_drop']:.2f} pt" for p in frontier)
+        seen = "; ".join(f"{p['nbytes']:.0f} bytes: drop {100 * p[kinds.DROP]:.2f} pt" for p in frontier)
         raise BudgetError(
-            f"budget: no size was found with accuracy_drop <= {100 * (job.drop_limit or 0):g} pt; reached: "
+            f"budget: no size was found with {kinds.DROP} <= {100 * (job.drop_limit or 0):g} pt; reached: "
             f"{seen or 'nothing'}; allow a larger drop or train longer (solver.epochs)",
-            min((p["accuracy_drop"] for p in frontier), default=None),
+            min((p[kinds.DROP] for p in frontier), default=None),
         )
     return best, limits
 

@@ -16,7 +16,7 @@ from secateur.training.loop import Outcome, Stage, combined_loss, train
 from secateur.training.phases import Approach, Held, Phase, Snap
 
 if TYPE_CHECKING:
-    from secateur.budget.spending import Spending
+    from secateur.budget.purse import Purse
     from secateur.contracts import Solver
     from secateur.recipe import Training
     from secateur.run.job import Job
@@ -39,7 +39,7 @@ def settle_dense(job: Job) -> None:
         job.setting.teacher = job.dense
 
 
-def approach(job: Job, name: str, solver: Solver, net: Net, purse: Spending, epochs: float) -> None:
+def approach(job: Job, name: str, solver: Solver, net: Net, purse: Purse, epochs: float) -> None:
     """The solver's way towards the sets, inside the budget."""
     job.use(net.module)
     training = job.recipe.training

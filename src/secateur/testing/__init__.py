@@ -1,1 +1,1 @@
-"""Shipped test tools: conformance suites (`constraints`, `saliencies`, `solvers`), brute-force oracles, tiny nets."""
+"""Shipped test tools: conformance suites (one file for each room), brute-force oracles, tiny nets."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from secateur.contracts import Meter
-from secateur.types import Packing, Site
+from secateur.types import Inventory, Packing, Site
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,10 @@ class MACs(Meter):
     """
 
     unit: ClassVar[str] = "multiply-adds"
+    lowered_by: ClassVar[str] = "channels"
 
     def cost(self, site: Site, packing: Packing) -> float:
         return 0.0 if site.op in ("bias", "norm") else float(packing.nnz) * site.positions
 
-    def fixed(self, **facts: Any) -> float:
-        """`macs_unconstrained`: multiply-adds of the layers that no term covers."""
-        return float(facts.get("macs_unconstrained", 0))
+    def measure(self, net: Inventory) -> float:
+        return sum(w.macs for w in net.weights)
