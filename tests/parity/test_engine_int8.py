@@ -512,3 +512,27 @@ def test_a_file_may_not_name_the_passes_own_nodes() -> None:
     y = net.node("QuadConv", "x", "x", "x", "x", domain="secateur")
     with pytest.raises((UnsupportedError, FormatError), match="QuadConv"):
         InferenceSession(net.model({"x": [1, 4, 4, 4]}, {y: TensorProto.FLOAT}, ("secateur",)), fallback=None)
+
+
+@pytest.mark.parametrize("sum_s8", [False, True])
+def test_a_sum_of_another_sign_than_the_layer_before_it(monkeypatch: pytest.MonkeyPatch, sum_s8: bool) -> None:
+    """A convolution's own result is s8, the ReLU of the sum u8, as nets have them whose activations were trained."""
+    net = Net(5)
+    own, after, scale = (np.uint8, np.int8, 0.02) if sum_s8 else (np.int8, np.uint8, 0.03)
+    zero = {t: net.const(0, t) for t in (np.int8, np.uint8)}
+    size = net.const(scale, F)
+
+    def rounded(value: str, kind: Any) -> str:
+        return net.node("DequantizeLinear", net.node("QuantizeLinear", value, size, zero[kind]), size, zero[kind])
+
+    w = net.node("DequantizeLinear", net.const(net.rng.integers(-99, 99, (8, 8, 3, 3)), np.int8), net.const(0.002, F))
+    x = rounded("x", np.int8)
+    y = rounded(net.node("Conv", x, w, pads=[1] * 4), own)
+    total = net.node("Add", x, y)
+    total = rounded(total if sum_s8 else net.node("Relu", total), after)
+    net.nodes.append(helper.make_node("Concat", [total, x], ["y"], axis=1))  # reads it as it is, not in words of four
+    model = net.model({"x": [1, 8, 6, 6]}, {"y": TensorProto.FLOAT})
+    feeds = {"x": net.rng.normal(size=(1, 8, 6, 6)).astype(F)}
+    found = on_every_isa(monkeypatch, model, feeds)[0]
+    assert np.abs(found - against_oracle(model, feeds)[0]).max() <= 1.01 * scale
+    assert (found != against_oracle(model, feeds)[0]).mean() <= 0.02

@@ -325,6 +325,7 @@ void Matcher::fuse_residuals() {
     fused.outputs = sum.outputs;
     fused.post.other = best_side == 0 ? sum.post.other : sum.post.x;
     fused.post.sum = sum.post.y;
+    fused.post.s8 = sum.post.s8;  // not that of the convolution's own result, which nobody reads now
     r_.kill(static_cast<size_t>(best));
     r_.replace(i, std::move(fused));
     ++residuals_;
