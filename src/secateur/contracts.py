@@ -29,7 +29,7 @@ class Constraint(ABC):
     raises ConstraintError. The level None means dense and is handled by the public wrappers' callers, not here.
     """
 
-    view: ClassVar[str] = "oc"  # oc, channels: columns in any order | o_khkw_c
+    view: ClassVar[str] = "oc"  # oc, channels: columns in any order | o_khkw_c | activation
     level_keys: ClassVar[tuple[str, ...]] = ()  # what `parse_level` understands
     exact: ClassVar[bool] = True  # project() is the true nearest point
     stage: ClassVar[Stage] = Stage.SUPPORT  # what it says of a weight; of a joint set the last stage of its parts
@@ -183,6 +183,28 @@ class Constraint(ABC):
     def at_tightness(self, shape: tuple[int, int], level: Level, tightness: float) -> Level:
         """The level on the way from dense (0) to `level` (1). Default: dense until 1."""
         return level if tightness >= 1.0 else None
+
+
+@dataclass(frozen=True)
+class ActivationSet(Constraint):
+    """A grid for activations, {scale * q}: its matrix is the calibration sample, a row per batch; stored is the scale.
+
+    `where` names layers: what they read lies on such a grid. `signed` is set by the place: False behind a ReLU.
+    """
+
+    signed: bool = True
+    batches: int = 20  # of training data that calibration looks at
+    view: ClassVar[str] = "activation"
+    stage: ClassVar[Stage] = Stage.VALUES
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The smallest and the largest code; the code 0 is the value 0."""
+        return (-128, 127) if self.signed else (0, 255)
+
+    @abstractmethod
+    def scale(self, sample: Tensor) -> float:
+        """The scale for values like those of `sample`, float [batches, values]: a float32 number > 0."""
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,9 @@ class Site:
     Attributes:
         name: the parameter's dotted name (`conv1.weight`); for a coupled group the name of its first producer,
             with the suffix `.channels`.
-        op: conv | conv_transpose | linear | matmul | recurrent | embedding | bias | norm | channels. `matmul` is a
-            parameter that the code multiplies itself (`x @ self.w`, einsum, bilinear forms); `embedding` one that is
-            looked up or added (position embeddings); `bias` and `norm` also vectors with axes of length one.
+        op: conv | conv_transpose | linear | matmul | recurrent | embedding | bias | norm | channels | activation.
+            `matmul` is a parameter that the code multiplies itself (`x @ self.w`, einsum, bilinear forms); `embedding`
+            one that is looked up or added (position embeddings); `bias`, `norm` also vectors with axes of length one.
         shape: the parameter's shape (for `channels`: (rows,)).
         members: the parameters that are written by a projection. One for ordinary sites. For `channels`: the
             producers whose rows are zeroed together.
@@ -74,6 +74,15 @@ class Site:
     last: bool = False
     removes: tuple[Member, ...] = ()
     rows: tuple[int, ...] = (0,)
+
+    @property
+    def of(self) -> str:
+        """weight | channels | activation.
+
+        An activation is a value of the forward pass, named by its call; `shape` is the value's on the example, its one
+        member the scale. The matrix that a set sees is what calibration saw, a row per batch.
+        """
+        return self.op if self.op in ("channels", "activation") else "weight"
 
     @property
     def n(self) -> int:

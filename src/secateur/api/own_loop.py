@@ -106,6 +106,11 @@ class Compressor:
         setting = Setting(dense, _NoBatches(), lambda o, t: o, judge, True, self._recipe.seed, Ledger())
         self._job = Job(self._recipe, setting, dense, self._example, tuple(self._recipe.limits()))
         traced, terms = self._job.start.traced, self._job.start.terms
+        if self._recipe.build_activations(traced.sites):
+            raise UsageError(
+                "Compressor: quantize.activations rewrites the forward pass, which is yours here; use compress(), or "
+                "set quantize.activations: null"
+            )
         self._recipe, self._chosen = self._recipe.resolved(*traced.free)
         self._net = Net(model, traced, terms, short=self._job.counts_bytes)
         self._stats = Statistics(self._params, inputs=self._inputs(calibration))

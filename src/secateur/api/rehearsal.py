@@ -16,8 +16,8 @@ from secateur.errors import SecateurError, UnsupportedError, UsageError
 from secateur.graph.copying import copied
 from secateur.graph.counts import left_out, left_out_note
 from secateur.proof import record
-from secateur.run import bounds, search
-from secateur.run.net import Candidate
+from secateur.run import activations, bounds, search
+from secateur.run.net import Candidate, Net
 from secateur.shell.importing import told
 from secateur.training import metrics, seeds
 from secateur.training.batches import call, first_batch, pair
@@ -38,7 +38,7 @@ def check_fits(asked: Asked, job: Job) -> None:
         UsageError, ConstraintError, UnsupportedError: with the layer, or the line of the user's code.
     """
     traced = graph.trace(job.dense, job.example_inputs)
-    job.terms_of(traced)
+    activations.planned(job, Net(job.dense, traced, job.terms_of(traced)))
     if note := left_out_note(left_out(traced)):
         logging.getLogger("secateur").warning(note)
     if note := job.recipe.resolved(*traced.free)[1]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from secateur import catalog, graph
+from secateur.contracts import ActivationSet
 from secateur.errors import ConstraintError
 from secateur.graph.counts import left_out
 from secateur.graph.unwrapping import plain
@@ -76,6 +77,8 @@ def _sets(site: Site, groups: Sequence[Site]) -> list[str]:
     for name in catalog.names("constraints"):
         try:
             constraint = catalog.load("constraints", name)()
+            if isinstance(constraint, ActivationSet):
+                continue  # acts on what the layer reads
             pool = pool_of(constraint.view, [site], groups)
             if any(m.param == site.name for s in pool for m in s.members):
                 constraint.levels(view_shape(site))

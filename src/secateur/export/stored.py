@@ -40,6 +40,24 @@ def initializers(onnx: bytes) -> dict[str, Array]:
     return dict(reversed(_copies(onnx)))  # of two copies the plain one
 
 
+def quantized(onnx: bytes) -> dict[str, set[tuple[float, int, int]]]:
+    """Name of a scale -> (its value, the smallest and the largest code) of every QuantizeLinear that reads it."""
+    import onnx as onnx_package
+    from onnx import numpy_helper
+
+    graph = onnx_package.load_model_from_string(onnx).graph
+    constants = {i.name: i for i in graph.initializer}
+    found: dict[str, set[tuple[float, int, int]]] = {}
+    for node in graph.node:
+        if node.op_type == "QuantizeLinear" and {*node.input[1:]} <= constants.keys():
+            scale, zero = (numpy_helper.to_array(constants[i]) for i in (*node.input[1:], node.input[1])[:2])
+            ends = np.iinfo(zero.dtype) if zero.dtype.kind in "iu" else np.iinfo(np.uint8)
+            shift = int(zero.reshape(-1)[0]) if zero.dtype.kind in "iu" else 0
+            entry = (float(scale.reshape(-1)[0]), int(ends.min) - shift, int(ends.max) - shift)
+            found.setdefault(node.input[1], set()).add(entry)
+    return found
+
+
 def find(onnx: bytes, state: Mapping[str, Array]) -> Stored:
     """Look for the tensors of `state` (parameters and buffers by name) in an ONNX file.
 

@@ -14,7 +14,10 @@ from secateur.contracts import Term
 from secateur.errors import CheckError, UnsupportedError
 from secateur.export import norms
 from secateur.export import onnx as onnx_export
+from secateur.graph import activations
+from secateur.graph.copying import copied
 from secateur.terms import feasible
+from secateur.training.loop import load_weights
 from secateur.types import Weights
 
 if TYPE_CHECKING:
@@ -60,13 +63,19 @@ def smaller(
     pinned: graph.Pinned | None,
     terms: Sequence[Term] = (),
     short: bool = False,
+    integers: bool = False,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """`graph.shrink`.
 
     Args:
+        integers: activations are quantized: no constant can be folded exactly between them, so everything stays.
         short: vectors on which no set of `terms` acts get few digits (`norms.shorten`).
     """
-    small, cut = graph.shrink(model, traced, weights, pinned)
+    if integers:
+        small, cut = copied(model), {"version": 1, "edits": [], "biases": {}, "pads": []}
+        load_weights(small, weights or {})
+    else:
+        small, cut = graph.shrink(model, traced, weights, pinned)
     if short:
         norms.shorten(small, constrained(terms))
     return small, cut
@@ -81,6 +90,7 @@ def write(
     pinned: graph.Pinned | None = None,
     terms: Sequence[Term] = (),
     short: bool = False,
+    integers: bool = False,
 ) -> Written:
     """Cut what no longer matters, export and pack; `model` is not changed.
 
@@ -95,12 +105,18 @@ def write(
         pinned: what must stay for the sake of a set (`graph.shrink`).
         terms: the sets that the weights are in; they know the scales.
         short: as `smaller` takes it.
+        integers: activations are quantized: the `.sct` file keeps the codes, or the engine would compute in float32.
     """
-    small, cut = smaller(model, traced, weights, pinned, terms, short)
+    small, cut = smaller(model, traced, weights, pinned, terms, short, integers)
     small.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     scales = feasible.grids(terms, dict(small.named_parameters()))
+    if integers:
+        assert isinstance(small, torch.fx.GraphModule)
+        activations.round_biases(small, scales, constrained(terms))
     exported = norms.merged(exported_bytes(small, example, scales), constrained(terms))
-    packed = [formats.pack(exported)] + ([formats.pack(onnx_export.dequantised(exported))] if scales else [])
+    packed = [formats.pack(exported)]
+    if scales and not integers:
+        packed.append(formats.pack(onnx_export.dequantised(exported)))
     return Written(small, exported, min(packed, key=len), [*surgery, cut])
 
 

@@ -3,6 +3,9 @@
 The tolerance is computed, not chosen: a float32 net commits a rounding error that is seen by running the same module in
 float64; every runtime may sum in another order and is allowed `SLACK` times that error, plus `FLOOR` units in the last
 place of the largest output for nets so small that the observed error is zero by luck.
+
+Of a net whose activations are quantized every layer passes a result that lies between two codes on as one or the other:
+there the outputs of all examples together may be `APART` from one another (`engine/agreement.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import numpy as np
 import torch
 
 from secateur.engine import InferenceSession
+from secateur.engine.agreement import APART, relative_error
 from secateur.engine.oracle import Oracle, oracle
 from secateur.engine.peers import Unavailable, onnxruntime
 from secateur.engine.quantized import computes_in_integers
@@ -39,7 +43,8 @@ def outputs_agree(sct: bytes, onnx: bytes, module: nn.Module | None, inputs: Map
         inputs: arrays by ONNX input name, first axis = examples.
     Returns:
         max_abs_error (largest over all pairs), tolerance, agree, `apart` (of a network with steps: the share of
-        examples that lie on one and may differ by more, `steps.py`), `errors` by pair, `outputs` by runtime, `oracle`:
+        examples that lie on one and may differ by more, `steps.py`), `relative` (Euclidean distance relative to the
+        norm, the largest of all pairs), `errors` by pair, `outputs` by runtime, `oracle`:
         who stands for ONNX Runtime among them, in words (None: not installed). That is not the deployed ONNX Runtime
         where the file computes in integers, whose products saturate on some CPUs. `failed`: why it could not run it.
     """
@@ -49,7 +54,8 @@ def outputs_agree(sct: bytes, onnx: bytes, module: nn.Module | None, inputs: Map
         "engine": InferenceSession(sct).run(None, dict(inputs)),
         "engine_onnx": InferenceSession(onnx).run(None, dict(inputs)),
     }
-    oracle, failed, has_steps = _oracle(onnx), None, steps.has_steps(onnx)
+    integers = computes_in_integers(onnx)
+    oracle, failed, has_steps = _oracle(onnx), None, integers or steps.has_steps(onnx)
     try:
         if oracle is not None:
             outputs["onnxruntime"] = [np.asarray(y) for y in oracle.call(dict(inputs))]
@@ -67,11 +73,13 @@ def outputs_agree(sct: bytes, onnx: bytes, module: nn.Module | None, inputs: Map
     apart = 0.0  # share of the examples
     if has_steps and worst > tolerance:
         apart = max(steps.share_apart(outputs[a], outputs[b], tolerance) for a in outputs for b in outputs if a < b)
+    relative = max((relative_error([outputs[a]], [outputs[b]]) for a in outputs for b in outputs if a < b), default=0.0)
     return {
         "max_abs_error": worst,
         "tolerance": tolerance,
-        "agree": bool(worst <= tolerance or 0 < apart <= steps.SHARE),
+        "agree": bool(worst <= tolerance or 0 < apart <= steps.SHARE or (integers and relative <= APART)),
         "apart": apart,
+        "relative": relative,
         "errors": errors,
         "outputs": outputs,
         "oracle": oracle.name if oracle is not None else None,

@@ -21,6 +21,7 @@ from secateur.graph import counts
 from secateur.graph.counts import left_out, left_out_note
 from secateur.proof.agreement import outputs_agree
 from secateur.proof.judge import Flat, Judge, Session, feeds
+from secateur.run import activations
 from secateur.run.job import Job
 from secateur.run.net import Candidate, Net
 from secateur.shell import runtimes, waiting
@@ -64,6 +65,7 @@ def build(job: Job, answer: Answer, judge: Judge, inputs: Any, facts: Mapping[st
         "layers": _layers(best, dense_net),
         "inputs": _inputs(best.files.sct),
         "terms": _terms(best),
+        "activations": activations.record(best.files.module, best.net.activations),
         "absent": list(stored.find(best.files.onnx, best.files.arrays).absent),
         "left_out": left_out(dense_net.traced),
         "sections": [{"name": s.name, "kind": s.kind, "nbytes": s.nbytes} for s in formats.sections(best.files.sct)],
@@ -76,6 +78,7 @@ def build(job: Job, answer: Answer, judge: Judge, inputs: Any, facts: Mapping[st
             *_batch_notes(job),
             *filter(None, [left_out_note(left_out(dense_net.traced))]),
             *([norms.SHORT] if best.net.short else []),
+            *([activations.note(best.net.activations)] if best.net.activations else []),
             *answer.notes,
         ],
     }

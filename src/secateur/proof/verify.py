@@ -46,6 +46,7 @@ LAYERS = "nonzeros and values of each layer, counted in the unpacked file"
 _MODULE = "the rebuilt module"
 TENSORS = "tensors of model.safetensors are those of model.sct"
 SETS = "members of their sets"
+GRIDS = "grids of activations"
 TERMS = "sets that the recipe asks for"
 OUTPUTS = "engine = ONNX Runtime = PyTorch"
 Array = np.ndarray[Any, Any]
@@ -113,6 +114,7 @@ def verify(
     reached = _check_files(report, files, checks)
     _check_tensors(report, files, checks)
     _check_sets(report, files, checks)
+    _check_activations(report, files, checks)
     if given is not None:
         reached |= _check_given(given, report, files, checks)
     elif recipe.data is None or recipe.model is None:
@@ -327,6 +329,20 @@ def _check_sets(report: dict[str, Any], files: _Files, checks: _Checks) -> None:
         except (TypeError, ValueError, IndexError, KeyError, RuntimeError, UsageError, ConstraintError) as e:
             raise FormatError(f"report.json: terms: {row['site']}: level {row['level']!r:.40} ({told(e)})") from None
     checks.nothing_wrong(SETS, len(report["terms"]), wrong)
+
+
+def _check_activations(report: dict[str, Any], files: _Files, checks: _Checks) -> None:
+    """Scales and ends of the grids of activations, as the packed file quantizes them: the same grids."""
+    found = stored.quantized(files.unpacked)
+    claimed = {row["buffer"]: row for row in report.get("activations", ())}
+    if not found and not claimed:
+        return
+    wrong = [f"{name} is in no report" for name in found.keys() - claimed.keys()]
+    for name, row in claimed.items():
+        said = (float(np.float32(row["scale"])), row["low"], row["high"])
+        if found.get(name) != {said}:
+            wrong.append(f"{row['name']}: scale and codes {said}, found {found.get(name)}")
+    checks.nothing_wrong(GRIDS, len(claimed), wrong)
 
 
 def _check_recipe(recipe: Recipe, report: dict[str, Any], train: Any, files: _Files, checks: _Checks) -> None:

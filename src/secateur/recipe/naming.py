@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Patterns = str | Sequence[str]
 _LIST = "`secateur sites MODEL` (in Python secateur.sites(model, inputs)) lists what can be named"
+READERS = ("conv", "linear")  # layers whose inputs may lie on a grid
 SMALL = ("bias", "norm")  # named in full only
 _IN_PLACE = ("recurrent", "embedding", "conv_transpose", "matmul")
 
@@ -70,8 +71,11 @@ def match(
 def pool_of(view: str, sites: Sequence[Site], groups: Sequence[Site]) -> list[Site]:
     """What a set with that view can act on: weights; or coupled channels, and the weights whose rows no group holds.
 
-    Those are gates of recurrent cells, words of an embedding, parameters of the code: their rows become zero in place.
+    Activations are named by the layers that read them. Rows that no group holds are gates of recurrent cells, words of
+    an embedding, parameters of the code: they become zero in place.
     """
+    if view == "activation":
+        return [s for s in sites if s.op in READERS]
     if view != "channels":
         return list(sites)
     return [*groups, *(s for s in sites if s.op in _IN_PLACE and not s.last)]
@@ -98,6 +102,8 @@ def _why_nothing(pattern: str, pool: Sequence[Site], every: Sequence[Site]) -> s
     if site.op == "channels":
         weight = site.members[0].param
         return f"pattern {quoted(pattern)} names removable channels, and this set acts on weights: name {weight}"
+    if pool and all(s.op in READERS for s in pool):
+        return f"pattern {quoted(pattern)} names {site.name}, a {site.op}; needed: a convolution or a linear layer"
     why = "it makes an output of the model" if site.last else "they are tied to what cannot be cut"
     if site.op in SMALL:
         why = f"it is a {site.op}"

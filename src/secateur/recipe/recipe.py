@@ -14,13 +14,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from secateur.budget import kinds
-from secateur.contracts import Objective, Saliency, Solver, Term
+from secateur.contracts import ActivationSet, Constraint, Objective, Saliency, Solver, Term
 from secateur.errors import ConstraintError, FormatError, UsageError
 from secateur.limits import check_values, near, quoted, read_yaml
 from secateur.recipe import defaults, naming
 from secateur.recipe.building import build, build_constraint, check_needs
 from secateur.recipe.reading import explain, override
-from secateur.recipe.sections import Bench, Constrain, Training
+from secateur.recipe.sections import Bench, Constrain, Quantize, Training
 from secateur.types import Limit, Site
 
 
@@ -37,6 +37,7 @@ class Recipe(BaseModel):
     budget: dict[str, float] = {}
     minimise: str | None = None  # a kind of size, or loss
     constrain: list[Constrain] | None = None  # None: what the budget asks for (defaults.py)
+    quantize: list[Quantize] | None = None  # integers for layers and for what they read
     solver: dict[str, Any] = {"name": "gradual", "epochs": 10}
     saliency: dict[str, Any] = {"name": "abs_v_power"}  # docs/design/default-saliency.md
     objective: list[dict[str, Any]] = Field([{"name": "task"}], min_length=1)
@@ -109,7 +110,7 @@ class Recipe(BaseModel):
             raise ValueError(f"minimise: {quoted(kind)} is unknown{near(kind, known)}")
         return kind
 
-    @field_validator("constrain", "objective", "polish_objective", mode="before")
+    @field_validator("constrain", "quantize", "objective", "polish_objective", mode="before")
     @classmethod
     def _as_list(cls, raw: Any) -> Any:
         return [raw] if isinstance(raw, Mapping) else raw
@@ -125,7 +126,7 @@ class Recipe(BaseModel):
         check_needs("saliency", self.saliency, self.build_saliency().needs - {"generator"})
         self.build_objectives()
         self.build_objectives(polish=True)
-        for entry in self.constrain or ():
+        for _, entry in self._entries():
             build_constraint(entry.with_)
         self.dense_training()
         self.training_of("polish")
@@ -263,7 +264,7 @@ class Recipe(BaseModel):
         Args:
             sites, groups: the weights and the coupled channels of the net that it is for.
         """
-        if self.constrain is not None:
+        if self.constrain is not None or any(q.weights for q in self.quantize or ()):
             return self, None
         choice = defaults.chosen(self.budget, self.sought, sites, groups)
         return self.replace(constrain=list(choice.constrain)), choice.note
@@ -280,27 +281,46 @@ class Recipe(BaseModel):
         """
         chosen: dict[str, Term] = {}
         solver = self.build_solver()
-        for i, entry in enumerate(self.resolved(sites, groups)[0].constrain or ()):
+        by: dict[str, str] = {}
+        for subject, entry in self.resolved(sites, groups)[0]._entries():
             asked = build_constraint(entry.with_)
+            if isinstance(asked, ActivationSet):
+                continue  # `build_activations`
             pool = naming.pool_of(asked.view, sites, groups)
-            for site in naming.match(entry.where, entry.exclude, pool, [*sites, *groups], f"constrain[{i}]"):
-                level, given, constraint = None, entry.level is not None, asked.on(site)
-                try:
-                    constraint.levels(naming.view_shape(site))  # does the set fit the shape at all?
-                except ConstraintError as e:
-                    raise ConstraintError(f"constrain[{i}] at {site.name} {list(site.shape)}: {e}") from None
-                if entry.level is not None:
-                    try:
-                        level = constraint.parse_level(entry.level, naming.view_shape(site))
-                    except (ConstraintError, TypeError, ValueError, KeyError) as e:
-                        raise UsageError(f"constrain[{i}].level at {site.name} {list(site.shape)}: {e}") from None
-                chosen[site.name] = Term(site, constraint, level, given)
-                if why := solver.refuses(chosen[site.name]):
+            for site in naming.match(entry.where, entry.exclude, pool, [*sites, *groups], subject):
+                if by.get(site.name, "quantize").startswith("constrain") and subject.startswith("quantize"):
                     raise UsageError(
-                        f"constrain[{i}] at {site.name} {list(site.shape)}: {why}; exclude it or change solver"
+                        f"{subject}: {by[site.name]} acts on {site.name} already; write both sets there, constrain: "
+                        "{with: [topk, {name: uniform, per: row}]}, and quantize: {weights: null, activations: 8}"
                     )
+                chosen[site.name], by[site.name] = _term(site, asked.on(site), entry.level, subject), subject
+                if why := solver.refuses(chosen[site.name]):
+                    raise UsageError(f"{subject} at {site.name} {list(site.shape)}: {why}; exclude it or change solver")
         order = {s.name: i for i, s in enumerate([*sites, *groups])}
         return tuple(sorted(chosen.values(), key=lambda t: order[t.site.name]))
+
+    def build_activations(self, sites: Sequence[Site]) -> dict[str, ActivationSet]:
+        """Weight's name -> the set in which that layer reads its input; later entries override earlier ones.
+
+        A bare star means convolutions and linear layers.
+
+        Raises:
+            UsageError: a pattern matches nothing, or names what is no such layer.
+        """
+        chosen: dict[str, ActivationSet] = {}
+        for subject, entry in self._entries():
+            constraint = build_constraint(entry.with_)
+            if not isinstance(constraint, ActivationSet):
+                continue
+            pool = naming.pool_of(constraint.view, sites, ())
+            hit = naming.match(entry.where, entry.exclude, pool, sites, subject)
+            chosen |= {site.name: constraint for site in hit}
+        return chosen
+
+    def _entries(self) -> list[tuple[str, Constrain]]:
+        """What `constrain` and `quantize` say, each with its name for messages."""
+        own = [(f"constrain[{i}]", entry) for i, entry in enumerate(self.constrain or ())]
+        return own + [(f"quantize[{i}]", e) for i, q in enumerate(self.quantize or ()) for e in q.entries()]
 
     def to_yaml(self, **more: Any) -> str:
         """The recipe as YAML, defaults written out, `more` appended (resolved sites, versions)."""
@@ -308,8 +328,25 @@ class Recipe(BaseModel):
         return str(yaml.safe_dump({**data, **more}, sort_keys=False, allow_unicode=True, width=120))
 
 
+def _term(site: Site, constraint: Constraint, given: Mapping[str, Any] | None, subject: str) -> Term:
+    """A set on a site, its level parsed where the recipe gives one."""
+    shape = naming.view_shape(site)
+    try:
+        constraint.levels(shape)  # does the set fit the shape at all?
+    except ConstraintError as e:
+        raise ConstraintError(f"{subject} at {site.name} {list(site.shape)}: {e}") from None
+    if given is None:
+        return Term(site, constraint)
+    try:
+        return Term(site, constraint, constraint.parse_level(given, shape), True)
+    except (ConstraintError, TypeError, ValueError, KeyError) as e:
+        raise UsageError(f"{subject}.level at {site.name} {list(site.shape)}: {e}") from None
+
+
 def _said(error: ValidationError, subject: str) -> str:
-    return explain(error, subject, {"": Recipe, "constrain": Constrain, "training": Training, "bench": Bench})
+    return explain(
+        error, subject, {"": Recipe, "constrain": Constrain, "quantize": Quantize, "training": Training, "bench": Bench}
+    )
 
 
 def _is_number(value: Any) -> bool:

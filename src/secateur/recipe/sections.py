@@ -24,6 +24,30 @@ class Constrain(Section):
     level: dict[str, Any] | None = None
 
 
+class Calibration(Section):
+    """The data that ranges of activations are taken from."""
+
+    batches: int = Field(20, ge=1)
+
+
+class Quantize(Section):
+    """Integers for layers: their weights, a scale per output channel, and what they read, a scale per tensor."""
+
+    where: str | list[str] = "*"
+    weights: Literal[8] | None = 8
+    activations: Literal[8] | None = 8
+    keep_float: str | list[str] = []
+    observer: str = "minmax"
+    calibration: Calibration = Calibration()
+
+    def entries(self) -> list[Constrain]:
+        """What it says, as entries of `constrain`."""
+        place = {"where": self.where, "exclude": self.keep_float or None, "level": {"bits": 8}}
+        seen = {"name": "observed", "observer": self.observer, "batches": self.calibration.batches}
+        sets = [{"name": "uniform", "per": "row"}] * bool(self.weights) + [seen] * bool(self.activations)
+        return [Constrain.model_validate({**place, "with": s}) for s in sets]
+
+
 class Training(Section):
     """How weights are trained; the same keys serve the dense net, the approach, the polish and the snap."""
 

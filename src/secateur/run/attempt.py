@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from secateur.errors import CheckError
 from secateur.graph.copying import copied
-from secateur.run import prices, problem, stages
+from secateur.run import activations, prices, problem, stages
 from secateur.run.cut import cut, narrow
 from secateur.run.net import Candidate, Net
 from secateur.terms import feasible
@@ -49,6 +49,7 @@ def attempt(job: Job, name: str, solver: Solver, start: Net, limits: Sequence[Li
     net = cut(net, job.example_inputs)
     if plan.polish > 0:
         stages.held(job, f"{name}.polish", net, epochs * plan.polish)
+    net = activations.quantized(job, name, net)
     if feasible.has_values(net.terms):
         stages.snap(job, f"{name}.snap", net, epochs * plan.snap)
     net, files = _finish(job, name, net, purse.limits, _TRIM_SHARE * epochs)

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 def cut(net: Net, example: Example) -> Net:
     """Remove dead units, as far as the sets survive it; training goes on faster after it.
 
-    Every set goes on, on what is left of its site, at the tightest level that the weights are in.
+    Every set goes on, on what is left of its site, at the tightest level that the weights are in. Where activations are
+    quantized everything stays: no constant can be folded exactly between rounded values.
     """
+    if net.activations:
+        return net
     small, edits = graph.shrink(net.module, net.traced, pinned=net.pinned)
     traced = graph.trace(small, example)
     params = {k: p.detach() for k, p in small.named_parameters()}

@@ -37,6 +37,7 @@ class Net:
     levels: dict[str, Level] = field(default_factory=dict)
     surgery: list[dict[str, Any]] = field(default_factory=list)
     asked: Asked | None = None
+    activations: tuple[Term, ...] = ()  # the grids in its forward pass, once it is rewritten
     short: bool = False  # are vectors outside the sets written with few digits?
 
     @property
@@ -69,12 +70,15 @@ class Net:
 
     def smaller(self, weights: Weights) -> nn.Module:
         """What would be written with these weights, in evaluation mode."""
-        return written.smaller(self.module, self.traced, weights, self.pinned, self.terms, self.short)[0].eval()
+        return written.smaller(
+            self.module, self.traced, weights, self.pinned, self.terms, self.short, bool(self.activations)
+        )[0].eval()
 
     def write(self, example: Example) -> Written:
         """The files of the net as it is; it is not changed."""
         return written.write(
-            *(self.module, self.traced, example, None, self.surgery, self.pinned, self.terms, self.short)
+            *(self.module, self.traced, example, None, self.surgery, self.pinned, self.terms, self.short),
+            integers=bool(self.activations),
         )
 
 

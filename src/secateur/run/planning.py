@@ -16,7 +16,7 @@ from secateur.errors import BudgetError
 from secateur.graph import counts
 from secateur.graph.counts import left_out
 from secateur.report import words
-from secateur.run import search
+from secateur.run import activations, search
 from secateur.run.job import Job
 from secateur.run.net import Net
 from secateur.terms import feasible
@@ -41,6 +41,7 @@ def plan(job: Job, measured: bool = True) -> dict[str, Any]:
     """
     net = job.start
     limits, notes = _limits(job)
+    grids = activations.planned(job, net)
     h = job.importance(net, "plan")
     weights = {k: w.clone() for k, w in net.weights.items()}
     purse = job.purse(net, limits)
@@ -88,6 +89,7 @@ def plan(job: Job, measured: bool = True) -> dict[str, Any]:
     return {
         "layers": layers,
         "rest": {k: total[k] - sum(row[k] for row in layers) for k in total},
+        "activations": [t.site.name for t in grids],
         "left_out": left_out(net.traced),
         **total,
         "nbytes_error": error,
@@ -95,7 +97,7 @@ def plan(job: Job, measured: bool = True) -> dict[str, Any]:
         "dense_metric": dense_metric,
         "one_shot_metric": job.evaluate(small) if measured else None,
         "budget": _budget(job, limits, total),
-        "notes": notes,
+        "notes": [*notes, *([activations.note(grids)] if grids else [])],
     }
 
 

@@ -122,7 +122,8 @@ def _bisect(
     """Smallest size whose drop is allowed: halve while it works, then bisect between success and failure.
 
     Warm: each attempt starts from the last success, which is smaller and closer than the dense net. Terms with given
-    levels start from the dense net each time, because their levels refer to its shapes.
+    levels start from the dense net each time, because their levels refer to its shapes; so do nets whose activations
+    are quantized in the end.
     """
     kind = first_try(job).kind
     given = any(t.given for t in start.terms)
@@ -131,7 +132,7 @@ def _bisect(
     works, fails = job.dense_cost(kind), 0.0
     target, step, largest = first_try(job).value, 2.0, works
     for i in range(_ATTEMPTS):
-        begin = start if best is None or given else _warm(job, best)
+        begin = start if best is None or given or best.net.activations else _warm(job, best)
         now = (Limit(kind, max(target, 1.0)),)
         try:
             candidate = attempt(job, f"search{i}", solver, begin, now, job.recipe.epochs)

@@ -16,9 +16,9 @@ _NAMES = (
     "erf reciprocal dropout feature_dropout alpha_dropout clone contiguous detach alias to _to_copy clamp clamp_min "
     "clamp_max pow round floor ceil trunc frac rrelu native_dropout log_sigmoid hardsigmoid float logical_not "
     "bitwise_not isnan isinf isfinite nan_to_num sgn erfc erfinv tan asin acos atan sinh cosh asinh acosh atanh exp2 "
-    "log2 log10 sinc digamma lgamma logit type_as lift_fresh_copy lift_fresh"
+    "log2 log10 sinc digamma lgamma logit type_as lift_fresh_copy lift_fresh fake_quantize_per_tensor_affine"
 )
-_OVERLOADS = ("default", "Tensor_Scalar", "dtype", "dtype_layout", "device", "other", "decimals")
+_OVERLOADS = ("default", "Tensor_Scalar", "dtype", "dtype_layout", "device", "other", "decimals", "tensor_qparams")
 
 
 class Elementwise(Operator):
