@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from secateur.errors import ConstraintError
 from secateur.limits import quantity, quoted
-from secateur.types import Inventory, Level, Packing, Site, Solution, Stage, Weights
+from secateur.types import Form, Inventory, Level, Packing, Same, Site, Solution, Stage, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,15 +56,31 @@ class Constraint(ABC):
 
     @abstractmethod
     def freeze(self, weight: Tensor, level: Level) -> Piece:
-        """The linear piece of the set through the member `weight`: structure fixed, free values move.
+        """The smooth piece of the set through the member `weight`: structure fixed, free values move.
 
         Top-k: the support. Codebook: support and assignment (one free value per cluster). Uniform: codes (the scale
-        is free). Retraining after the hard mapping is training inside this piece ("masked retraining", generalised).
+        is free). Low rank: all matrices of this rank. Retraining after the hard mapping is training inside this piece
+        ("masked retraining", generalised).
         """
 
     @abstractmethod
-    def packing(self, shape: tuple[int, int], level: Level) -> Packing:
-        """What will be stored for a member at this level: estimate and hard maximum in bytes."""
+    def packing(self, shape: tuple[int, int], level: Level) -> Packing | tuple[Packing, ...]:
+        """What will be stored for a member at this level: estimate and hard maximum in bytes, of each tensor.
+
+        One for `Same`, one a factor for `Chain`, in the order of `realize`.
+        """
+
+    def realize(self, matrix: Tensor, level: Level) -> Form:
+        """As what a member is stored and run; a product's factors are of the matrix's dtype.
+
+        Args:
+            matrix: a member. level: None where it is not known: the values decide.
+        """
+        return Same()
+
+    def unfit(self, site: Site) -> str | None:
+        """Why the set cannot act on this kind of site, in words for the user; None: it can."""
+        return None
 
     def distance(self, weight: Tensor, importance: Tensor | None = None) -> Callable[[Level], float]:
         """The lazy curve level -> sum h (w - project(w))^2. Override where a closed form is cheaper (`curves.py`)."""
@@ -281,11 +297,18 @@ class Problem:
 
 
 class Piece(ABC):
-    """A linear subspace of matrices of one shape. Orthogonal projection, so it also maps gradients."""
+    """A smooth part of a set of matrices of one shape, in which masked retraining moves.
+
+    A linear one is a subspace, and `project` the orthogonal projection onto it, so that it also maps gradients. A
+    curved one (`linear` False) is a manifold: `project` gives a point of it and is, to first order around the matrices
+    of the piece, the orthogonal projection of the step onto the tangent space (a retraction).
+    """
+
+    linear: ClassVar[bool] = True
 
     @abstractmethod
     def project(self, matrix: Tensor) -> Tensor:
-        """Orthogonal projection onto the subspace; a new tensor."""
+        """The point of the piece for this matrix; a new tensor."""
 
     def follow(self, matrix: Tensor) -> Tensor:
         """Cheap stand-in for the set's full projection while training changes little; default: stay in the piece."""

@@ -218,6 +218,24 @@ class Packing:
         return math.ceil(1.03 * self.ideal_bits / 8) + 32
 
 
+@dataclass(frozen=True, eq=False)
+class Same:
+    """A form: the member is stored and run as the matrix that it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """A form: the member is stored and run as a product, each factor a tensor and a layer of its own.
+
+    `factors` multiply in the order given to the matrix, [rows, r] [r, cols]; the last one meets the input first.
+    """
+
+    factors: tuple[Tensor, ...]
+
+
+Form = Same | Chain
+
+
 def log2_choose(n: int, k: int) -> float:
     """log2 of the binomial coefficient C(n, k); 0 for k = 0 or k = n."""
     if k <= 0 or k >= n:

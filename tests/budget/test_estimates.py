@@ -33,7 +33,8 @@ def test_estimates_are_near_what_is_written(chosen: Any, divisor: int) -> None:
         pytest.skip("values alone do not get there")
     levels = Allocator(terms, (limit,))(weights, {}, 1.0)
     near = feasible.project(terms, levels, weights)
-    believed = {n: packed(constraint, (w.shape[0], w.shape[1]), levels[n]).estimate for n, w in weights.items()}
+    prices = {n: packed(constraint, (w.shape[0], w.shape[1]), levels[n]) for n, w in weights.items()}
+    believed = {n: sum(p.estimate for p in tensors) for n, tensors in prices.items()}
     real = {n: formats.measure(np.ascontiguousarray(w.numpy())).nbytes for n, w in near.items()}
     for name in weights:
         assert abs(believed[name] - real[name]) <= 0.1 * real[name] + FEW_BYTES, (name, levels[name])

@@ -35,7 +35,7 @@ def by_force(weights: dict[str, Tensor], terms: tuple[Term, ...], meter: Meter, 
         w = weights[t.site.name]
         curve, shape = t.constraint.distance(w), (w.shape[0], w.shape[1])
         levels = [v for v in (*t.constraint.levels(shape), None) if v is None or v >= least]
-        found.append([(curve(v), meter.cost(t.site, menus.packed(t.constraint, shape, v))) for v in levels])
+        found.append([(curve(v), menus.cost(meter, t.site, menus.packed(t.constraint, shape, v))) for v in levels])
     return min(sum(d for d, _ in c) for c in itertools.product(*found) if sum(x for _, x in c) <= limit)
 
 
@@ -55,7 +55,7 @@ def test_close_to_brute_force(constraint: Constraint, kind: str, meter: Meter, l
     limit = max(share, 0.3 if kind != "nbytes" else 0.0) * dense
     levels = Allocator(terms, (Limit(kind, limit),))(weights, {})
     spent = sum(
-        meter.cost(t.site, menus.packed(t.constraint, (t.site.shape[0], t.site.shape[1]), levels[t.site.name]))
+        menus.cost(meter, t.site, menus.packed(t.constraint, (t.site.shape[0], t.site.shape[1]), levels[t.site.name]))
         for t in terms
     )
     reached = sum(t.constraint.distance(weights[t.site.name])(levels[t.site.name]) for t in terms)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.budget import kinds, one_pool, pareto
-from secateur.budget.menus import Curves, matrices, options, packed, priced, scale_of
+from secateur.budget.menus import Curves, cost, matrices, options, packed, priced, scale_of
 from secateur.contracts import Meter, Term
 from secateur.curves import Curve, Joint, Product, Tail, thinned
 from secateur.errors import BudgetError, UsageError
@@ -47,6 +47,23 @@ class Row:
     max_nbytes: int
     distance: float
     relative_distance: float
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        shape: tuple[int, int],
+        level: Level,
+        tensors: Sequence[Packing],
+        costs: Mapping[str, float],
+        distance: float,
+        relative_distance: float,
+    ) -> Row:
+        """The row of a site that is stored as these tensors."""
+        bits = max(p.bits for p in tensors)
+        nnz = sum(p.nnz for p in tensors)
+        most = sum(p.max_nbytes for p in tensors)
+        return cls(name, shape, level, nnz, bits, costs, most, distance, relative_distance)
 
 
 @dataclass(frozen=True)
@@ -121,10 +138,10 @@ class Allocator:
         for t in self.terms:
             matrix, h = matrices_of[t.site.name]
             shape, level = _shape(matrix), levels[t.site.name]
-            p = packed(t.constraint, shape, level)
-            costs = {kind: m.cost(t.site, p) for kind, m in meters.items()}
+            tensors = packed(t.constraint, shape, level)
+            costs = {kind: cost(m, t.site, tensors) for kind, m in meters.items()}
             d = 0.0 if level is None else _estimate(self.curves(t, matrix, h))(level)
-            rows.append(Row(t.site.name, shape, level, p.nnz, p.bits, costs, p.max_nbytes, d, d * scale_of(matrix, h)))
+            rows.append(Row.of(t.site.name, shape, level, tensors, costs, d, d * scale_of(matrix, h)))
         totals = []
         for limit in self.limits:
             expected = sum(r.costs[limit.kind] for r in rows)
@@ -133,9 +150,9 @@ class Allocator:
 
     def sensitivity(
         self, weights: Weights, importance: Mapping[str, Tensor | None] | None = None, n_levels: int = 10
-    ) -> dict[str, list[tuple[Level, Packing, float]]]:
-        """One-shot table: per site some levels of its menu, their packing and distance / sum h w^2 (0..1)."""
-        table: dict[str, list[tuple[Level, Packing, float]]] = {}
+    ) -> dict[str, list[tuple[Level, tuple[Packing, ...], float]]]:
+        """One-shot table: per site some levels of its menu, their packings and distance / sum h w^2 (0..1)."""
+        table: dict[str, list[tuple[Level, tuple[Packing, ...], float]]] = {}
         for t in self.terms:
             matrix, h = matrices(t, weights, importance or {})
             shape, scale = _shape(matrix), scale_of(matrix, h)

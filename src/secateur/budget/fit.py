@@ -189,9 +189,9 @@ def _share(costs: Costs, limits: tuple[Limit, ...]) -> float:
 
 
 def _one_more(term: Term, level: Level, weights: Weights) -> Level:
-    """The next level of the (first) support part, None where there is none."""
+    """The next level of the form or the (first) support part, None where there is none."""
     parts = term.constraint.split(level)
-    at = next((i for i, (part, _) in enumerate(parts) if part.stage == Stage.SUPPORT), None)
+    at = next((i for i, (part, _) in enumerate(parts) if part.stage != Stage.VALUES), None)
     where = None if at is None else parts[at][1]
     if at is None or not isinstance(where, int):
         return None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from secateur.contracts import Constraint, Meter, Term
 from secateur.curves import Curve, Joint, Product, Sketch, thinned
 from secateur.terms import views
-from secateur.types import Level, Packing, Stage, Weights
+from secateur.types import Level, Packing, Site, Stage, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,10 +28,16 @@ _GRID, _JOINT_GRID, _VALUE_LEVELS, _OTHER_LEVELS, _ZOOM = 256, 64, 16, 6, 128
 
 
 @lru_cache(maxsize=1 << 18)
-def packed(constraint: Constraint, shape: tuple[int, int], level: Level) -> Packing:
-    """`constraint.packing`, remembered: prices do not depend on weights. None = dense fp32."""
+def packed(constraint: Constraint, shape: tuple[int, int], level: Level) -> tuple[Packing, ...]:
+    """`constraint.packing` of each stored tensor, remembered: prices do not depend on weights. None = dense fp32."""
     n = shape[0] * shape[1]
-    return Packing(n, n) if level is None else constraint.packing(shape, level)
+    found = Packing(n, n) if level is None else constraint.packing(shape, level)
+    return (found,) if isinstance(found, Packing) else found
+
+
+def cost(meter: Meter, site: Site, packings: Sequence[Packing]) -> float:
+    """What a site costs by one meter: the sum over its stored tensors."""
+    return sum(meter.cost(site, p) for p in packings)
 
 
 def matrices(term: Term, weights: Weights, importance: Mapping[str, Tensor | None]) -> tuple[Tensor, Tensor | None]:
@@ -45,8 +51,8 @@ def matrices(term: Term, weights: Weights, importance: Mapping[str, Tensor | Non
 
 def priced(term: Term, shape: tuple[int, int], level: Level, meters: Sequence[Meter]) -> tuple[float, ...]:
     """Cost of one site at one level, by each meter."""
-    packing = packed(term.constraint, shape, level)
-    return tuple(m.cost(term.site, packing) for m in meters)
+    packings = packed(term.constraint, shape, level)
+    return tuple(cost(m, term.site, packings) for m in meters)
 
 
 @dataclass(eq=False)
@@ -211,10 +217,14 @@ def _dearest(constraint: Constraint, shape: tuple[int, int], run: Sequence[Level
     Few values round weights to zero by themselves: supports of nearly all weights cost what the whole costs, and an
     estimate of the distance must not choose among them.
     """
-    most, low, high = packed(constraint, shape, run[-1]).estimate, 0, len(run) - 1
+
+    def estimate(level: Level) -> float:
+        return sum(p.estimate for p in packed(constraint, shape, level))
+
+    most, low, high = estimate(run[-1]), 0, len(run) - 1
     while low < high:
         middle = (low + high) // 2
-        same = packed(constraint, shape, run[middle]).estimate >= most * (1 - 1e-9)
+        same = estimate(run[middle]) >= most * (1 - 1e-9)
         low, high = (low, middle) if same else (middle + 1, high)
     return low
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from secateur.budget import kinds
-from secateur.budget.menus import packed
+from secateur.budget.menus import cost, packed
 from secateur.contracts import Term
 from secateur.terms import views
 from secateur.types import Limit, Packing, Stage, Weights
@@ -48,7 +48,7 @@ class Way:
         for term in terms:
             if term.given:
                 shape = views.shape(term.site, term.constraint.view, weights)
-                target -= meter.cost(term.site, packed(term.constraint, shape, term.level))
+                target -= cost(meter, term.site, packed(term.constraint, shape, term.level))
         if now is None or not 0 < target < now:
             return t
         budget = max(self.begin, target) ** (1 - t) * target**t

@@ -220,11 +220,11 @@ class AllOf(Constraint):
         """
         where, what = self._pair(level)
         if self._values is None:
-            return min((p.packing(shape, at) for p, at in self.split(level)), key=lambda p: (p.nnz, p.ideal_bits))
-        frame = self._support.packing(shape, where)
+            return min((_packed(p, shape, at) for p, at in self.split(level)), key=lambda p: (p.nnz, p.ideal_bits))
+        frame = _packed(self._support, shape, where)
         if what is None:
             return frame
-        value = self._values.packing(shape, what)
+        value = _packed(self._values, shape, what)
         n_nonzero = max(round(2**value.bits) - 1, 1)  # the value set counts its zero
         entries = min(value.n_values, max(frame.nnz, 1))
         if frame.structure_bits is not None:  # whole rows: a zero among the kept weights needs a code
@@ -338,7 +338,7 @@ class AllOf(Constraint):
             gone = [dropped(where) for where in wheres]
             if what is None:
                 return gone
-            nnz = [weight.numel() if where is None else support.packing(shape, where).nnz for where in wheres]
+            nnz = [weight.numel() if where is None else _packed(support, shape, where).nnz for where in wheres]
             return list(gone + rounded(np.array(nnz, np.float64), what))
 
         return Sketch(many)
@@ -348,6 +348,13 @@ def _tuple_of(levels: Iterable[Level]) -> Level:
     """The level of a joint set; None where every part is dense."""
     found = tuple(levels)
     return None if all(level is None for level in found) else found
+
+
+def _packed(part: Constraint, shape: tuple[int, int], level: Level) -> Packing:
+    """Supports and values keep the form: one tensor."""
+    found = part.packing(shape, level)
+    assert isinstance(found, Packing)
+    return found
 
 
 class _Turns:

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.contracts import Constraint
+from secateur.contracts import Constraint, Piece
 from secateur.curves import thinned
 from secateur.errors import ConstraintError, SecateurError
 from secateur.testing import brute_force
-from secateur.types import Level, Packing, Stage, log2_choose
+from secateur.types import Chain, Level, Packing, Stage, log2_choose
 
 EDGES = ((2, 4), (5, 1), (4, 2), (1, 1))  # few units, one column, one weight; beside `Constraint.trials`
 _JOINT_SIZE = 8  # elements
@@ -219,6 +219,10 @@ def nearest(case: Case) -> None:
             # float64 brute force by differences of squares is good to about 1e-8 of the norm
             assert reached <= floor + case.slack() + 3e-8 * case.norm(), f"{reached}, brute force {floor}: {case}"
     if not case.constraint.exact:
+        plain = case.constraint.project(case.weight, case.level, None)
+        d = math.sqrt(case.distance(plain))
+        worse = not _is_joint(case.constraint) and reached > d + case.slack() + 1e-9 * case.norm()
+        assert not worse, f"{reached}, without the importance {d}: {case}"
         return
     for other in (torch.zeros_like(case.weight), case.constraint.project(case.weight, case.level, None)):
         if case.constraint.contains(other, case.level):
@@ -278,7 +282,7 @@ def joint(case: Case) -> None:
 def shared(case: Case) -> None:
     """`masked` and `select`, which joint sets call, answer as the contract's own forms of them."""
     c, w, h = case.constraint, case.weight, case.importance
-    if case.level is None or _is_joint(c):
+    if case.level is None or _is_joint(c) or c.stage == Stage.FORM:
         return
     if c.stage == Stage.SUPPORT:
         gain = case.h * w.double().square()
@@ -310,11 +314,84 @@ def piece(case: Case) -> None:
     assert torch.equal(a, kept), f"freeze(z).project changes its input: {case}"
     if not case.constraint.rounding:  # rounded values are free here and rounded once more at the end
         assert case.constraint.contains(pa, case.level), f"the piece leaves the set, {pa.tolist()}: {case}"
+    if not frozen.linear:
+        _retracts(case, frozen)
+        return
     torch.testing.assert_close(frozen.project(pa), pa, rtol=tol, atol=tol, msg=f"piece not idempotent: {case}")
     both = frozen.project(2 * a - b)
     torch.testing.assert_close(both, 2 * pa - pb, rtol=tol, atol=4 * tol, msg=f"piece not linear: {case}")
     left, right = (pa.double() * b.double()).sum(), (a.double() * pb.double()).sum()
     assert abs(float(left - right)) <= 8 * tol, f"piece not self-adjoint: {case}"
+
+
+def _retracts(case: Case, piece: Piece) -> None:
+    """A curved piece: what it answers stays as it is, and small steps are projected orthogonally onto its tangent."""
+    z, size = case.z, float(case.z.double().norm())
+    if z.dtype != torch.float64 or not size:
+        return
+    g = torch.Generator().manual_seed(2)
+    step = 1e-7 * size
+
+    def tangent(a: Tensor) -> Tensor:
+        """Its derivative at z, by central differences."""
+        return (piece.project(z + step * a) - piece.project(z - step * a)) / (2 * step)
+
+    a, b = (torch.randn(case.shape, generator=g, dtype=torch.float64) for _ in range(2))
+    pa, pb, near = tangent(a), tangent(b), piece.project(z + 0.1 * size * a)
+    tol = 1e-4 * max(float(a.norm()), float(b.norm()))
+    torch.testing.assert_close(piece.project(near), near, rtol=1e-9, atol=1e-9 * size, msg=f"no retraction: {case}")
+    torch.testing.assert_close(tangent(2 * a - b), 2 * pa - pb, rtol=0, atol=tol, msg=f"bent at the member: {case}")
+    torch.testing.assert_close(tangent(pa), pa, rtol=0, atol=tol, msg=f"leaves its tangent: {case}")
+    left, right = float((pa * b).sum()), float((a * pb).sum())
+    assert abs(left - right) <= tol * float(b.norm()), f"the step is not projected orthogonally: {case}"
+
+
+def form(case: Case) -> None:
+    """`realize` gives tensors of the member's dtype that are the member again, and no more than `packing` prices."""
+    z = case.z
+    stored = _stored(case.constraint, z, case.level)
+    fit = all(a.shape[1] == b.shape[0] for a, b in pairwise(stored))
+    product = torch.linalg.multi_dot([t.double() for t in stored]) if fit and stored[1:] else stored[0].double()
+    bound = 16 * torch.finfo(z.dtype).eps * math.sqrt(max(z.shape)) * float(z.double().norm())
+    off = float((product - z.double()).norm()) if product.shape == z.shape else math.inf
+    assert off <= bound, f"the stored tensors give a matrix that is {off} off the member: {case}"
+    assert all(t.dtype == z.dtype for t in stored), f"stored as {[t.dtype for t in stored]}: {case}"
+    assert not any(bool(t.signbit()[t == 0].any()) for t in stored), f"a stored zero is -0.0: {case}"
+    promised = _packings(case.constraint, case.shape, case.level)
+    n, nnz = [t.numel() for t in stored], [int(t.count_nonzero()) for t in stored]
+    assert len(stored) == len(promised), f"{len(stored)} tensors, packing() prices {len(promised)}: {case}"
+    fits = all(a <= p.n and b <= p.nnz for a, b, p in zip(n, nnz, promised, strict=True))
+    assert fits, f"tensors of {n} weights, {nnz} nonzero, packing() says {promised}: {case}"
+    if len(stored) > 1 and z.dtype == torch.float64 and bool(z.any()):
+        _trains(case, stored)
+
+
+def _trains(case: Case, factors: tuple[Tensor, ...]) -> None:
+    """Masked retraining moves every factor: a small change of one is a step that the piece follows."""
+    piece, size = case.constraint.freeze(case.z, case.level), float(case.z.norm())
+    g = torch.Generator().manual_seed(3)
+    for at, factor in enumerate(factors):
+        moved = [*factors]
+        live = (factor != 0).any(1, keepdim=True) & (factor != 0).any(0, keepdim=True)
+        moved[at] = torch.randn(factor.shape, generator=g, dtype=torch.float64) * live
+        step = moved[0]
+        for f in moved[1:]:
+            step = step @ f
+        t = 1e-7 * size / max(float(step.norm()), 1e-300)
+        followed = (piece.project(case.z + t * step) - piece.project(case.z - t * step)) / (2 * t)
+        off = float((followed - step).norm())
+        assert off <= 1e-4 * float(step.norm()), f"the piece does not train factor {at}: {case}"
+
+
+def _stored(constraint: Constraint, z: Tensor, level: Level) -> tuple[Tensor, ...]:
+    """The tensors that a member is stored as."""
+    found = constraint.realize(z, level)
+    return found.factors if isinstance(found, Chain) else (z,)
+
+
+def _packings(constraint: Constraint, shape: tuple[int, int], level: Level) -> tuple[Packing, ...]:
+    found = constraint.packing(shape, level)
+    return (found,) if isinstance(found, Packing) else found
 
 
 def equivariance(case: Case) -> None:
@@ -419,6 +496,7 @@ LAWS: tuple[Callable[[Case], None], ...] = (
     supports,
     nested,
     cut,
+    form,
     equivariance,
 )
 
@@ -500,18 +578,18 @@ def _size(constraint: Constraint, seed: int) -> None:
             continue
         w = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
         for level in _levels(constraint, shape):
-            promise = constraint.packing(shape, level)
+            promises = _packings(constraint, shape, level)
             for weight in (w, torch.ones(shape), w * (w.abs() > 1)):
                 z = constraint.project(weight, level)
-                assert promise.n == z.numel(), f"{constraint}: packing.n is {promise.n} for {shape}"
-                nnz = int(z.count_nonzero())
-                assert nnz <= promise.nnz, f"{constraint}, level {level}: {nnz} nonzeros, packing says {promise.nnz}"
-                size = coded_nbytes(z, promise, constraint.grid(z))
-                said = f"{constraint}, level {level} of {shape}: coded {size} bytes"
-                assert size <= promise.max_nbytes, f"{said}, promised {promise.max_nbytes}"
-                if weight is w and shape == (48, 64):  # priced too dear, a level would never be taken
-                    far = max(_NEAR * size, 16)
-                    assert abs(promise.estimate - size) <= far, f"{said}, estimated {promise.estimate:.0f}"
+                for stored, promise in zip(_stored(constraint, z, level), promises, strict=True):
+                    size = coded_nbytes(stored, promise, constraint.grid(z) if stored is z else None)
+                    said = f"{constraint}, level {level} of {shape}: coded {size} bytes"
+                    assert size <= promise.max_nbytes, f"{said}, promised {promise.max_nbytes}"
+                    if weight is w:
+                        assert promise.n == stored.numel(), f"{said}, packing.n is {promise.n}, not {stored.numel()}"
+                    if weight is w and shape == (48, 64):  # priced too dear, a level would never be taken
+                        far = max(_NEAR * size, 16)
+                        assert abs(promise.estimate - size) <= far, f"{said}, estimated {promise.estimate:.0f}"
 
 
 def coded_nbytes(z: Tensor, packing: Packing, scale: Tensor | None = None) -> float:
