@@ -128,6 +128,7 @@ class Weight:
         positions: how often each value is multiplied per example.
         left_out: why no constraint can act on it, None where one can.
         value: the parameter, detached.
+        of: its name in the net that was traced: of a layer that was split in two, the layer's weight.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Weight:
     positions: int
     left_out: str | None
     value: Tensor
+    of: str = ""
 
     @property
     def counted(self) -> bool:

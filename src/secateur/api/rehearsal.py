@@ -38,7 +38,7 @@ def check_fits(asked: Asked, job: Job) -> None:
         UsageError, ConstraintError, UnsupportedError: with the layer, or the line of the user's code.
     """
     traced = graph.trace(job.dense, job.example_inputs)
-    activations.planned(job, Net(job.dense, traced, job.terms_of(traced)))
+    activations.planned(job, Net(job.dense, traced, job.terms_on(job.dense, traced)))
     if note := left_out_note(left_out(traced)):
         logging.getLogger("secateur").warning(note)
     if note := job.recipe.resolved(*traced.free)[1]:

@@ -80,8 +80,8 @@ def _sets(site: Site, groups: Sequence[Site]) -> list[str]:
             if isinstance(constraint, ActivationSet):
                 continue  # acts on what the layer reads
             pool = pool_of(constraint.view, [site], groups)
-            if any(m.param == site.name for s in pool for m in s.members):
-                constraint.levels(view_shape(site))
+            acts = any(m.param == site.name for s in pool for m in s.members) and not constraint.unfit(site)
+            if acts and len(constraint.levels(view_shape(site))):
                 found.append(name)
         except (ConstraintError, TypeError, ValueError):  # needs parts, as a joint set; or does not fit this shape
             continue

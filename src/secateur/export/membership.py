@@ -126,11 +126,18 @@ def outside(
 def _uncut(
     arrays: Mapping[str, Array], surgery: Sequence[Mapping[str, Any]]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The arrays on the shapes before the cuts, zeros for what was removed; and masks of what is still there."""
+    """The arrays on the shapes before the cuts, zeros for what was removed; and masks of what is still there.
+
+    Layers that were split are one again, as the product of their factors.
+    """
     import torch
 
     full, there = dict(arrays), {k: np.ones(v.shape, bool) for k, v in arrays.items()}
     for cut in reversed(surgery):
+        for row in cut.get("factors", ()):
+            whole = _multiplied(full, row["module"], len(row["ranks"]) + 1)
+            full |= whole
+            there |= {k: np.ones(v.shape, bool) for k, v in whole.items()}
         for edit in reversed(cut["edits"]):
             name, axis = edit["tensor"], edit["axis"]
             if name not in full:
@@ -146,3 +153,18 @@ def _uncut(
         {k: torch.from_numpy(np.array(v)) for k, v in full.items()},
         {k: torch.from_numpy(np.array(v)) for k, v in there.items()},
     )
+
+
+def _multiplied(arrays: Mapping[str, Array], module: str, n: int) -> dict[str, Array]:
+    """Weight and bias of a layer that was split into `n`, by the names before; its product in double."""
+    factors = [arrays.get(f"{module}.{i}.weight") for i in range(n)]
+    found = {}
+    if all(f is not None for f in factors):
+        first, *rest = (f for f in factors if f is not None)
+        product = first.reshape(len(first), -1).astype(np.float64)
+        for factor in rest:
+            product = factor.reshape(len(factor), -1).astype(np.float64) @ product
+        found[f"{module}.weight"] = product.reshape(len(product), *first.shape[1:])
+    if (bias := arrays.get(f"{module}.{n - 1}.bias")) is not None:
+        found[f"{module}.bias"] = bias
+    return found

@@ -12,7 +12,7 @@ import torch
 from secateur import formats, graph
 from secateur.contracts import Term
 from secateur.errors import CheckError, UnsupportedError
-from secateur.export import norms
+from secateur.export import factored, norms
 from secateur.export import onnx as onnx_export
 from secateur.graph import activations
 from secateur.graph.copying import copied
@@ -65,10 +65,11 @@ def smaller(
     short: bool = False,
     integers: bool = False,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """`graph.shrink`.
+    """The network that is written: dead units cut (`graph.shrink`), then the layers of products split in two.
 
     Args:
         integers: activations are quantized: no constant can be folded exactly between them, so everything stays.
+        terms: the sets that the weights are in; they know the products.
         short: vectors on which no set of `terms` acts get few digits (`norms.shorten`).
     """
     if integers:
@@ -78,7 +79,8 @@ def smaller(
         small, cut = graph.shrink(model, traced, weights, pinned)
     if short:
         norms.shorten(small, constrained(terms))
-    return small, cut
+    chains = feasible.chains(terms, dict(small.named_parameters()))
+    return graph.factored(small, cut, chains) if chains else (small, cut)
 
 
 def write(
@@ -103,7 +105,7 @@ def write(
         weights: parameter name -> values to write; the model's own when left out.
         surgery: cuts that were already made on the way to `model`.
         pinned: what must stay for the sake of a set (`graph.shrink`).
-        terms: the sets that the weights are in; they know the scales.
+        terms: the sets that the weights are in; they know the scales and the products.
         short: as `smaller` takes it.
         integers: activations are quantized: the `.sct` file keeps the codes, or the engine would compute in float32.
     """
@@ -164,6 +166,7 @@ class Template:
         from onnx import numpy_helper
 
         graph_of = onnx_package.load_model_from_string(self.onnx)
+        factored.split(graph_of.graph, module)
         state = {k: v.detach().cpu().contiguous().numpy() for k, v in module.state_dict().items()}
         state = norms.as_written(self.onnx, state)
         known = {i.name: i for i in graph_of.graph.initializer}

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from secateur.graph.factors import names_of
 from secateur.types import Inventory, Weight
 
 if TYPE_CHECKING:
@@ -18,17 +19,19 @@ def weights(module: nn.Module, traced: Traced) -> Iterator[Weight]:
     """Every parameter of `module` once: sites in the order of use, weights on which nothing can act, then the rest.
 
     Args:
-        traced: of this module, or of what it was before channels were removed.
+        traced: of this module, or of what it was before channels were removed and layers split.
     """
     state = {k: p.detach() for k, p in module.named_parameters()}
     why = {spare.name: spare for spare in traced.left_out}
     rows = {s.name: (s.op, s.positions) for s in traced.sites}
     rows |= {name: ("other", spare.positions) for name, spare in why.items() if name not in rows}
-    rows |= {k: ("vector" if p.ndim < 2 else "other", 0) for k, p in state.items() if k not in rows}
-    for name, (op, positions) in rows.items():
-        if name in state:
-            left_out = why[name].why if name in why else None
-            yield Weight(name, op, int(state[name].count_nonzero()), positions, left_out, state[name])
+    stored = {name: names_of(name, state.keys()) for name in rows}
+    known = {k for names in stored.values() for k in names}
+    rows |= {k: ("vector" if p.ndim < 2 else "other", 0) for k, p in state.items() if k not in known}
+    for of, (op, positions) in rows.items():
+        left_out = why[of].why if of in why else None
+        for name in stored.get(of, (of,)):
+            yield Weight(name, op, int(state[name].count_nonzero()), positions, left_out, state[name], of)
 
 
 def inventory(module: nn.Module, traced: Traced, file: Callable[[], int]) -> Inventory:

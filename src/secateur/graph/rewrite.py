@@ -19,6 +19,7 @@ from secateur.graph import activations
 from secateur.graph.calling import evaluating, tensors_of
 from secateur.graph.copying import copied
 from secateur.graph.doubled import in_double
+from secateur.graph.factors import split
 from secateur.graph.flow import Flow
 from secateur.graph.ops import rule
 from secateur.graph.ops._operator import Labels, argument
@@ -358,8 +359,8 @@ def _sibling(bias: str) -> str:
 
 def _operate(model: nn.Module, surgery: Mapping[str, Any]) -> None:
     """Replay a record on a model, in place."""
-    if surgery.get("version") != 1:
-        raise FormatError(f"surgery: version {surgery.get('version')!r} is not known; this release reads version 1")
+    if surgery.get("version") not in (1, 2):
+        raise FormatError(f"surgery: version {surgery.get('version')!r} is not known; this release reads 1 and 2")
     slots, modules = _slots(model), dict(model.named_modules())
     for edit in surgery.get("edits", ()):
         _cut(slots, edit)
@@ -382,6 +383,8 @@ def _operate(model: nn.Module, surgery: Mapping[str, Any]) -> None:
         module.padding = tuple(padding)  # type: ignore[assignment]
     for module in modules.values():
         _refresh(module)
+    for row in surgery.get("factors", ()):
+        split(model, row)
 
 
 def _cut(slots: dict[str, list[tuple[nn.Module, str]]], edit: Mapping[str, Any]) -> None:

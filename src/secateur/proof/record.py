@@ -180,10 +180,10 @@ def _layers(best: Candidate, dense: Net) -> list[dict[str, Any]]:
             "nnz": w.nnz,
             "n_values": values,
             "bits": float(np.log2(max(values, 1))) if 0 < values <= 256 else 32.0,
-            "constraint": acting.get(w.name),
+            "constraint": acting.get(w.of),
             "left_out": w.left_out,
             "macs": w.macs,
-            "macs_dense": whole.get(w.name, 0),
+            "macs_dense": whole.pop(w.of, 0),  # of a layer in two the first has it
         }
         section = sections.get(w.name)
         if section is not None:

@@ -13,6 +13,7 @@ from secateur.run.cut import cut, narrow
 from secateur.run.net import Candidate, Net
 from secateur.terms import feasible
 from secateur.training.loop import load_weights
+from secateur.types import Stage
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,7 +61,9 @@ def attempt(job: Job, name: str, solver: Solver, start: Net, limits: Sequence[Li
 
 def _legs(job: Job, name: str, solver: Solver, net: Net, purse: Purse, epochs: float) -> tuple[Net, Purse]:
     """The approach, leg by leg; between two legs dead units are removed, so that later legs run faster."""
-    legs = solver.legs()
+    # A given rank is one of the layer as it is now.
+    ranks = any(t.given and t.constraint.stage == Stage.FORM for t in net.terms)
+    legs = solver.legs() if not ranks else ((solver, 1.0, 0.0, 1.0),)
     for i, (leg, share, low, high) in enumerate(legs):
         purse.way.low, purse.way.high = low, high
         label = f"{name}.approach" if len(legs) == 1 else f"{name}.approach{i + 1}"

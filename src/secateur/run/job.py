@@ -18,6 +18,7 @@ from secateur.errors import InterruptedRun, UsageError
 from secateur.export import membership, written
 from secateur.export.membership import Asked
 from secateur.export.written import Template, Written
+from secateur.graph import factors
 from secateur.graph.copying import copied
 from secateur.run import prices, problem
 from secateur.run.net import Net
@@ -25,7 +26,7 @@ from secateur.training import norms
 from secateur.training.batches import call
 from secateur.training.loop import Setting
 from secateur.training.metrics import evaluating
-from secateur.types import Limit, Progress
+from secateur.types import Limit, Progress, Stage
 
 if TYPE_CHECKING:
     from secateur.budget.purse import Purse
@@ -59,7 +60,20 @@ class Job:
         """The dense net, traced, with the recipe's terms; asked for after the dense training."""
         module = copied(self.dense)
         traced = graph.trace(module, self.example_inputs)
-        return Net(module, traced, self.terms_of(traced), short=self.counts_bytes)
+        return Net(module, traced, self.terms_on(module, traced), short=self.counts_bytes)
+
+    def terms_on(self, module: nn.Module, traced: Traced) -> tuple[Term, ...]:
+        """The recipe's terms on a module and its trace.
+
+        Raises:
+            UsageError: as `terms_of`; or a set stores layers as products that the code needs as they are.
+        """
+        terms = self.terms_of(traced)
+        in_two = [m.param for t in terms if t.constraint.stage == Stage.FORM for m in t.site.members]
+        if whole := factors.whole(module, traced.program, in_two):
+            listed = "; ".join(f"{name}: {why}" for name, why in whole.items())
+            raise UsageError(f"constrain: layers that cannot be stored as two: {listed}; exclude them")
+        return terms
 
     def terms_of(self, traced: Traced) -> tuple[Term, ...]:
         """The recipe's terms on a net: on everything that is not frozen.

@@ -15,6 +15,7 @@ from secateur.budget.allocate import Row
 from secateur.errors import BudgetError
 from secateur.graph import counts
 from secateur.graph.counts import left_out
+from secateur.graph.factors import names_of
 from secateur.report import words
 from secateur.run import activations, search
 from secateur.run.job import Job
@@ -150,10 +151,11 @@ def _projected(job: Job, net: Net, small: nn.Module) -> _Counts:
         name = s.name.removesuffix(".T")
         sections[name] = sections.get(name, 0) + s.nbytes
     every = {w.name: w for w in counts.weights(small, net.traced)}
-    own = {t.site.name for t in net.terms if t.site.op != "channels"}
+    held = {m.param: names_of(m.param, every.keys()) for t in net.terms for m in t.site.members}
+    own = {k for t in net.terms if t.site.op != "channels" for k in held[t.site.name]}
     layers, seen = {}, set[str]()
     for t in net.terms:
-        params = {m.param for m in t.site.members if m.param in every} - seen
+        params = {k for m in t.site.members for k in held[m.param]} - seen
         params -= own if t.site.op == "channels" else set()
         seen |= params
         nbytes = sum(sections.get(p, 0) for p in params)

@@ -14,7 +14,7 @@ from secateur.report.advice import too_few
 from secateur.run.attempt import attempt
 from secateur.run.job import Job
 from secateur.run.net import Candidate, Net
-from secateur.types import Limit
+from secateur.types import Limit, Stage
 
 _BEGIN = 8  # the first size tried is this part of the dense one
 _ATTEMPTS = 8  # trainings that a bisection may spend
@@ -126,7 +126,7 @@ def _bisect(
     are quantized in the end.
     """
     kind = first_try(job).kind
-    given = any(t.given for t in start.terms)
+    given = any(t.given or t.constraint.stage == Stage.FORM for t in start.terms)  # layers in two have other names
     best: Candidate | None = None
     limits: tuple[Limit, ...] = ()
     works, fails = job.dense_cost(kind), 0.0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from secateur.contracts import Term
 from secateur.terms import views
-from secateur.types import Level, Member, Stage, Weights
+from secateur.types import Chain, Level, Member, Stage, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,6 +67,19 @@ def grids(terms: Sequence[Term], weights: Weights) -> dict[str, Tensor]:
                 scale = views.spread(alone, scale, w)
             if scale is not None:
                 found[name] = scale
+    return found
+
+
+def chains(terms: Sequence[Term], weights: Weights) -> dict[str, Chain]:
+    """Of the parameters whose set stores them as a product, and whose values are one that is shorter: the factors."""
+    found: dict[str, Chain] = {}
+    for term in terms:
+        (member, *others), view = term.site.members, term.constraint.view
+        if term.constraint.stage != Stage.FORM or others or member.param not in weights:
+            continue
+        form = term.constraint.realize(views.matrix(term.site, view, weights).detach(), None)
+        if isinstance(form, Chain):
+            found[member.param] = form
     return found
 
 
