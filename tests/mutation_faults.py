@@ -219,7 +219,7 @@ CONSTRAINTS = _room(
 SOLVERS = _room(
     "solvers",
     (_ADMM,),
-    ("dual with the wrong sign", "solvers/admm.py", "self.u[k] + w - z[k]", "self.u[k] - w + z[k]"),
+    ("dual with the wrong sign", "solvers/admm.py", "self.u[k] + live[k] - z", "self.u[k] - live[k] + z"),
     (
         "dual is not rescaled",
         "solvers/admm.py",
@@ -229,8 +229,8 @@ SOLVERS = _room(
     (
         "pull without its denominator",
         "solvers/admm.py",
-        "w.lerp_(target, a / (1.0 + a))",
-        "w.lerp_(target, min(a, 1.0))",
+        "live[k].lerp_(target, a / (1.0 + a))",
+        "live[k].lerp_(target, min(a, 1.0))",
     ),
     ("target Z + U", "solvers/admm.py", "copy_(self.z[k] - self.u[k])", "copy_(self.z[k] + self.u[k])"),
     ("rho never reaches its end", "solvers/admm.py", "** (r / (n - 1)) if", "** (r / n) if", _ADMM, _STEPS),
