@@ -27,7 +27,7 @@ from secateur.constraints.uniform import Uniform
 from secateur.contracts import Constraint
 from secateur.errors import ConstraintError
 from secateur.testing.constraints import cases, check_constraint, nested
-from secateur.types import Packing
+from secateur.types import Level, Packing
 
 Project = Callable[..., Tensor]
 
@@ -349,6 +349,9 @@ class Pairs(Blocks):
         if shape[1] % 2:
             raise ConstraintError(f"pairs: {shape} has an odd number of columns")
         return super().levels(shape)
+
+    def after_cut(self, shape: Any, kept_rows: Any, kept_cols: Any, level: Level) -> Any:
+        return None if len(kept_cols) % 2 else super().after_cut(shape, kept_rows, kept_cols, level)
 
 
 @pytest.mark.parametrize(

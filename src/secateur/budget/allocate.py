@@ -48,23 +48,6 @@ class Row:
     distance: float
     relative_distance: float
 
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        shape: tuple[int, int],
-        level: Level,
-        tensors: Sequence[Packing],
-        costs: Mapping[str, float],
-        distance: float,
-        relative_distance: float,
-    ) -> Row:
-        """The row of a site that is stored as these tensors."""
-        bits = max(p.bits for p in tensors)
-        nnz = sum(p.nnz for p in tensors)
-        most = sum(p.max_nbytes for p in tensors)
-        return cls(name, shape, level, nnz, bits, costs, most, distance, relative_distance)
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -141,7 +124,9 @@ class Allocator:
             tensors = packed(t.constraint, shape, level)
             costs = {kind: cost(m, t.site, tensors) for kind, m in meters.items()}
             d = 0.0 if level is None else _estimate(self.curves(t, matrix, h))(level)
-            rows.append(Row.of(t.site.name, shape, level, tensors, costs, d, d * scale_of(matrix, h)))
+            nnz, bits = sum(p.nnz for p in tensors), max(p.bits for p in tensors)
+            most = sum(p.max_nbytes for p in tensors)
+            rows.append(Row(t.site.name, shape, level, nnz, bits, costs, most, d, d * scale_of(matrix, h)))
         totals = []
         for limit in self.limits:
             expected = sum(r.costs[limit.kind] for r in rows)

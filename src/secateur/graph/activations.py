@@ -171,6 +171,8 @@ def replay(model: nn.Module, record: Mapping[str, Any]) -> nn.Module:
     for layer, norm in record["norms"]:
         if not isinstance(modules.get(layer), _LAYERS) or not isinstance(modules.get(norm), _BatchNorm):
             raise FormatError(f"surgery: no batch norm {norm!r} behind a layer {layer!r}")
+        if modules[layer].weight.shape[0] != modules[norm].num_features:
+            raise FormatError(f"surgery: batch norm {norm!r} does not fit the layer {layer!r}")
         _fold(module, layer, norm)
     grids = [Grid(g["scale"], bool(g["unsigned"]), tuple(g["calls"]), ()) for g in record["grids"]]
     known = {n.name for n in module.graph.nodes}

@@ -330,9 +330,9 @@ class Recipe(BaseModel):
 
 def _term(site: Site, constraint: Constraint, given: Mapping[str, Any] | None, subject: str) -> Term:
     """A set on a site, its level parsed where the recipe gives one."""
+    shape = naming.view_shape(site)
     if why := constraint.unfit(site):
         raise UsageError(f"{subject} at {site.name} {list(site.shape)}: {why}; exclude it")
-    shape = naming.view_shape(site)
     try:
         constraint.levels(shape)  # does the set fit the shape at all?
     except ConstraintError as e:

@@ -70,6 +70,11 @@ class Job:
         """
         terms = self.terms_of(traced)
         in_two = [m.param for t in terms if t.constraint.stage == Stage.FORM for m in t.site.members]
+        if in_two and (grids := self.recipe.build_activations(traced.sites)):
+            raise UsageError(
+                f"constrain: {in_two[0]} is to be stored as two layers, and activations ({next(iter(grids))}) on 8-bit "
+                "grids; a net has one of them: leave out the one or the other"
+            )
         if whole := factors.whole(module, traced.program, in_two):
             listed = "; ".join(f"{name}: {why}" for name, why in whole.items())
             raise UsageError(f"constrain: layers that cannot be stored as two: {listed}; exclude them")

@@ -151,11 +151,10 @@ def _projected(job: Job, net: Net, small: nn.Module) -> _Counts:
         name = s.name.removesuffix(".T")
         sections[name] = sections.get(name, 0) + s.nbytes
     every = {w.name: w for w in counts.weights(small, net.traced)}
-    held = {m.param: names_of(m.param, every.keys()) for t in net.terms for m in t.site.members}
-    own = {k for t in net.terms if t.site.op != "channels" for k in held[t.site.name]}
+    own = {k for t in net.terms if t.site.op != "channels" for k in names_of(t.site.name, every)}
     layers, seen = {}, set[str]()
     for t in net.terms:
-        params = {k for m in t.site.members for k in held[m.param]} - seen
+        params = {k for m in t.site.members for k in names_of(m.param, every)} - seen
         params -= own if t.site.op == "channels" else set()
         seen |= params
         nbytes = sum(sections.get(p, 0) for p in params)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from secateur import catalog, graph
+from secateur.budget.menus import cost, packed
 from secateur.contracts import Meter, Term
 from secateur.export import written
 from secateur.formats import pack
@@ -102,8 +103,7 @@ def _estimates_are_confirmed(meter: Meter, name: str) -> None:
         menu = constraint.levels(shape)
         levels[t.site.name] = menu[len(menu) // 2]
         n = shape[0] * shape[1]
-        packing = constraint.packing(shape, levels[t.site.name])
-        saved += meter.cost(t.site, Packing(n, n)) - meter.cost(t.site, packing)
+        saved += meter.cost(t.site, Packing(n, n)) - cost(meter, t.site, packed(constraint, shape, levels[t.site.name]))
 
     def measured(values: dict[str, torch.Tensor]) -> float:
         with torch.no_grad():
