@@ -336,7 +336,7 @@ def test_a_net_with_hidden_state_is_refused() -> None:
 @pytest.mark.parametrize(
     "edit",
     [
-        {"version": 2},
+        {"version": 3},
         {"edits": [{"tensor": "nope", "axis": 0, "size": 5, "keep": [0]}]},
         {"edits": [{"tensor": "conv2.weight", "axis": 0, "size": 6, "keep": [0]}]},
         {"edits": [{"tensor": "conv2.weight", "axis": 4, "size": 5, "keep": [0]}]},
