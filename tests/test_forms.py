@@ -301,6 +301,12 @@ def test_two_sets_that_cannot_be_one_are_refused_with_the_reason(trained: Net) -
         compressed(trained, {"nnz": "2500"}, **{"with": ["topk", "lowrank"]})
 
 
+def test_layers_in_two_and_activations_on_grids_are_not_for_one_net(trained: Net) -> None:
+    recipe = {"constrain": [{**RULE, "level": {"rank": 2}}], "quantize": {"weights": None, "activations": 8}, **FAST}
+    with pytest.raises(UsageError, match="to be stored as two layers, and activations"):
+        secateur.compress(trained, TRAIN, valid=VALID, recipe=recipe)
+
+
 def test_a_product_is_undone_from_its_factors() -> None:
     g = np.random.default_rng(0)
     a, b = g.normal(size=(2, 3, 3, 3)), g.normal(size=(5, 2, 1, 1))
