@@ -115,7 +115,7 @@ def answered(name: str, chosen: Any, value: float) -> tuple[float, float]:
         near |= feasible.project(start.terms, levels, near)
         small = start.smaller(near)
         cost = sizes(small, start.traced, lambda: job.template.nbytes(small, start.terms))
-        pairs = [(views.matrix(t.site, "weight", w) for w in (weights, near)) for t in start.terms]
+        pairs = [[views.matrix(t.site, "weight", w) for w in (weights, near)] for t in start.terms]
         seen[str(levels)] = cost["nbytes"], sum(float((a - b).square().sum()) for a, b in pairs)
         return cost
 
