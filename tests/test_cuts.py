@@ -21,7 +21,13 @@ from secateur.testing import nets
 
 SRC = Path(secateur.__file__).parent
 # The recipe's default sets; the solver suite's own problems; and a record's key that is called as a set is.
-MAY_NAME = {"recipe/defaults.py", "recipe/sections.py", "testing/solvers.py", ("export/membership.py", "rows")}
+MAY_NAME = {
+    "recipe/defaults.py",
+    "recipe/sections.py",
+    "testing/meters.py",
+    "testing/solvers.py",
+    ("export/membership.py", "rows"),
+}
 
 
 def net(constrain: Any, dead: dict[str, list[int]], levels: dict[str, Any] | None = None) -> Net:
