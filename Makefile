@@ -10,7 +10,7 @@ CMAKE = $(abspath $(BIN))/cmake
 BUILD = $(firstword $(wildcard build/cp*-*))
 PAR ?= 2
 
-.PHONY: help setup demo test lint format types unit ctest sanitize fuzz-coverage coverage tables docs notebook wheel bench clean
+.PHONY: help setup demo test slow lint format types unit ctest sanitize fuzz-coverage coverage tables docs notebook wheel bench clean
 
 help:
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,8 +48,11 @@ format: $(STAMP)  ## format the code
 types: $(STAMP)  ## strict type check of src
 	$(BIN)/python -m mypy
 
-unit: $(STAMP)  ## Python tests, doctests, coverage of src
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest src tests -n $(PAR) --dist loadfile --cov=secateur --cov-report=term:skip-covered --cov-fail-under=85 --durations=15
+unit: $(STAMP)  ## Python tests, doctests, coverage of src; without the slow ones
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest src tests -n $(PAR) --dist loadfile -m "not slow" --cov=secateur --cov-report=term:skip-covered --cov-fail-under=85 --durations=15
+
+slow: $(STAMP)  ## the tests marked slow: tutorials and whole trainings, minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n $(PAR) --dist loadfile -m slow
 
 ctest: $(STAMP)  ## the engine's own tests, at every ISA this machine has
 	PATH="$(abspath $(BIN)):$$PATH" cmake -S . -B $(BUILD) -DSECATEUR_BUILD_TESTS=ON >/dev/null

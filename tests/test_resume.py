@@ -73,7 +73,6 @@ def timeless(value: Any) -> Any:
     return [timeless(v) for v in value] if isinstance(value, list) else value
 
 
-@pytest.mark.slow
 def test_killed_at_several_points_and_resumed_ends_in_the_same_bytes(tmp_path: Path) -> None:
     (tmp_path / "toy.py").write_text(MODULE)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
@@ -167,7 +166,6 @@ def test_a_checkpoint_nested_too_deep_is_named(tmp_path: Path, monkeypatch: pyte
         Ledger(tmp_path, resume=True)
 
 
-@pytest.mark.slow
 def test_killed_in_training_and_in_the_final_writing(tmp_path: Path) -> None:
     """Two moments of `tests/kills.py`, which can be run longer by hand."""
     script = Path(__file__).with_name("kills.py")

@@ -77,7 +77,6 @@ def test_no_identifier_and_no_report_is_written(home: Path) -> None:
     assert [p for p in left if "secateur" not in p] == []
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_nobody_is_asked_for_over_the_network(home: Path, tmp_path: Path) -> None:
     calls = tmp_path / "calls"

@@ -111,7 +111,6 @@ def test_one_unit_more_is_taken_where_it_fits() -> None:
     assert len(asked) <= 12
 
 
-@pytest.mark.slow
 def test_random_budgets_are_met_or_refused_with_a_value_that_is() -> None:
     """Eight of them; SECATEUR_BUDGETS=50 before a release (four minutes)."""
     rng = random.Random(0)

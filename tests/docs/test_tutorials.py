@@ -42,8 +42,12 @@ def script(page: Path) -> str:
     return "\n".join(lines)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=[p.stem for p in PAGES])
+SLOW = ("vision", "text", "audio")  # they train on the real sets
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in SLOW)) for p in PAGES]
+)
 def test_a_tutorial_runs(page: Path, tmp_path: Path) -> None:
     if page.stem in NEED_DATA and not os.environ.get("SECATEUR_DATA"):
         pytest.skip("SECATEUR_DATA is not set")

@@ -16,9 +16,11 @@ from secateur.training import metrics
 LOST = 0.05  # on some 400 small examples after short trainings; `reproduce first-try` asks for 0.03 of the larger forms
 
 
-@pytest.mark.slow
+QUICK = ("conv1d", "gcn")
+
+
 @pytest.mark.filterwarnings("ignore::secateur.errors.HandedOverWarning")  # GRU and LSTM: ONNX Runtime's
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in CASES])
 def test_a_first_try_works(name: str, tmp_path: Path) -> None:
     net, (train, valid) = CASES[name].trained(), CASES[name].data()
     dense = metrics.accuracy(valid)(net)
