@@ -324,7 +324,7 @@ SOLVERS = _room(
     ),
     (
         "one-shot does not hold its support",
-        "solvers/one_shot.py",
+        "solvers/_at_once.py",
         "        state.hold()\n",
         "",
         _STEPS,

@@ -76,7 +76,9 @@ def test_all_weights_are_held_and_written(sets: Any, budget: dict[str, Any]) -> 
         assert result.report["compressed"][name] == value
     ((name, asked),) = budget.items()
     limit = int(str(asked).removesuffix("B"))
-    assert 0.92 * limit <= reached[name] <= limit  # held, and spent
+    (row,) = result.report["budget"]
+    assert reached[name] <= limit
+    assert reached[name] >= (0.92 if "unspent" in row else 0.95) * limit  # spent, or said why not
     asked_of = {t["site"]: t["level"][0] for t in result.report["terms"] if t["level"] and t["level"][0] is not None}
     assert "lstm.weight_hh_l0" in asked_of
     assert all(kept[name] <= at for name, at in asked_of.items())

@@ -8,15 +8,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from secateur.contracts import Constraint, Problem, Solver, Term
+from secateur.contracts import Constraint, Problem, Term
 from secateur.errors import UsageError
+from secateur.solvers._at_once import AtOnce
 from secateur.solvers._state import State
 from secateur.terms import views
-from secateur.types import Level, Solution, Stage
+from secateur.types import Level, Stage
 
 
 @dataclass(frozen=True)
-class Obs(Solver):
+class Obs(AtOnce):
     """One-shot pruning that minimises each layer's output error |W X - Z X|^2, X = its inputs on calibration data.
 
     With H = 2 X X^T + damping and U the upper Cholesky factor of its inverse, columns are settled from the left: of a
@@ -34,7 +35,6 @@ class Obs(Solver):
 
     damping: float = 0.01
     block: int = 32
-    instant: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"input_gram"})
     reference: ClassVar[str] = "Frantar & Alistarh, ICML 2023, arXiv:2301.00774"
 
@@ -66,16 +66,6 @@ class Obs(Solver):
                 state.show(views.write(term.site, view, live, near))
         state.freeze(state.live)
         return state
-
-    def step(self, state: State) -> State:
-        """Back into the frozen structure after the optimizer's step."""
-        state.advance()
-        state.hold()
-        return state
-
-    def finish(self, state: State) -> Solution:
-        """The weights as they are: they are members already."""
-        return state.solution()
 
     def prune(self, constraint: Constraint, weight: Tensor, level: Level, hessian: Tensor) -> Tensor:
         """The pruned and corrected matrix.
