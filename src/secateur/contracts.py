@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from secateur.errors import ConstraintError
 from secateur.limits import quantity, quoted
-from secateur.types import Form, Inventory, Level, Packing, Same, Site, Solution, Stage, Weights
+from secateur.types import Bands, Form, Inventory, Level, Packing, Same, Site, Solution, Stage, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -145,6 +145,12 @@ class Constraint(ABC):
         menu = self.levels((int(weight.shape[0]), int(weight.shape[1])))
         at = bisect_left(range(len(menu) - 1), True, key=lambda i: self.contains(weight, menu[i]))
         return None if level is None and at == len(menu) - 1 else menu[at]
+
+    def bands(self, shape: tuple[int, int]) -> Bands | None:
+        """Where a block is the places of one band of rows and one of columns, the level counts the blocks kept, and the
+        user asks for channels in an order in which blocks keep more (`run/permute.py`); None: any order is as good.
+        """
+        return None
 
     def after_cut(
         self, shape: tuple[int, int], kept_rows: Sequence[int], kept_cols: Sequence[int], level: Level

@@ -177,6 +177,20 @@ VALUE_ENTROPY, _ENTRY_ENTROPY = 0.94, 27 / 32
 
 
 @dataclass(frozen=True)
+class Bands:
+    """How a set cuts a matrix into blocks.
+
+    Attributes:
+        rows, cols: int64, the band of each row and of each column, counted from 0.
+        each_row: as many blocks are kept in every band of rows, not in the whole matrix.
+    """
+
+    rows: Tensor
+    cols: Tensor
+    each_row: bool
+
+
+@dataclass(frozen=True)
 class Packing:
     """What will be stored for one tensor: `n` positions, `nnz` kept, each value `bits` wide.
 

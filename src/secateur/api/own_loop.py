@@ -21,7 +21,7 @@ from secateur.graph.unwrapping import plain, reparametrized, unwrapped
 from secateur.proof import record
 from secateur.proof.judge import Judge
 from secateur.recipe import Recipe
-from secateur.run import prices, problem, search
+from secateur.run import permute, prices, problem, search
 from secateur.run.job import Job
 from secateur.run.net import Candidate, Net
 from secateur.terms import feasible
@@ -105,6 +105,8 @@ class Compressor:
         self._example = graph.settle(dense, example_inputs, free)
         setting = Setting(dense, _NoBatches(), lambda o, t: o, judge, True, self._recipe.seed, Ledger())
         self._job = Job(self._recipe, setting, dense, self._example, tuple(self._recipe.limits()))
+        if permute.wanted(self._job.start):  # the same network in another order of channels, in the user's own module
+            model.load_state_dict(permute.permuted(self._job, {})[0].module.state_dict())
         traced, terms = self._job.start.traced, self._job.start.terms
         if self._recipe.build_activations(traced.sites):
             raise UsageError(

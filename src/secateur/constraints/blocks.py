@@ -16,7 +16,7 @@ from secateur.constraints._pieces import Free, Support
 from secateur.contracts import Constraint, Piece
 from secateur.curves import Curve, Tail
 from secateur.errors import UsageError
-from secateur.types import RAW_ALL, Level, Packing, Site, log2_choose
+from secateur.types import RAW_ALL, Bands, Level, Packing, Site, log2_choose
 
 _FILE_SIDE = 64  # of a block, in the layout `blocks`
 _FILE_HEADER = 64  # bits of that layout beside the positions, about (sides, order, number of blocks)
@@ -34,6 +34,8 @@ class Blocks(Constraint):
     Attributes:
         rows, cols: outputs and inputs of a block. Kernels of the engine look for 2, 4, 8 or 16 outputs x 1 input.
         per_row: k blocks in every row of blocks (balanced work) instead of k in the matrix.
+        permute: reorder coupled channels before the approach, so that whole blocks hold more; nothing of it is left at
+            run time (`run/permute.py`).
         taps, groups: of the layer; set from the site that the set acts on.
 
     Reference: Ma et al., BLK-REW, arXiv:2001.08357 (blocks); Niu et al., ASPLOS 2020, arXiv:2001.00138 (kernels).
@@ -42,6 +44,7 @@ class Blocks(Constraint):
     rows: int = 4
     cols: int = 1
     per_row: bool = False
+    permute: bool = False
     taps: int = 1
     groups: int = 1
     view: ClassVar[str] = "o_khkw_c"
@@ -107,6 +110,9 @@ class Blocks(Constraint):
 
     def mask(self, weight: Tensor, level: Level) -> Tensor:
         return self._spread(self._sums((weight != 0).double()) > 0, weight)
+
+    def bands(self, shape: tuple[int, int]) -> Bands | None:
+        return Bands(*self._bands(shape), self.per_row) if self.permute else None
 
     def after_cut(
         self, shape: tuple[int, int], kept_rows: Sequence[int], kept_cols: Sequence[int], level: Level

@@ -2,8 +2,21 @@
 
 from secateur.graph.example import Example, settle
 from secateur.graph.factors import factored
+from secateur.graph.reorder import placed, reorder
 from secateur.graph.rewrite import Pinned, shrink
 from secateur.graph.surgery import after_cut, apply_surgery
 from secateur.graph.tracing import Traced, trace
 
-__all__ = ["Example", "Pinned", "Traced", "after_cut", "apply_surgery", "factored", "settle", "shrink", "trace"]
+__all__ = [
+    "Example",
+    "Pinned",
+    "Traced",
+    "after_cut",
+    "apply_surgery",
+    "factored",
+    "placed",
+    "reorder",
+    "settle",
+    "shrink",
+    "trace",
+]

@@ -11,6 +11,7 @@ from secateur.budget import kinds
 from secateur.contracts import Solver
 from secateur.errors import BudgetError
 from secateur.report.advice import too_few
+from secateur.run import permute
 from secateur.run.attempt import attempt
 from secateur.run.job import Job
 from secateur.run.net import Candidate, Net
@@ -39,7 +40,7 @@ def solve(job: Job) -> Answer:
     Raises:
         BudgetError: with the frontier that was seen.
     """
-    start, solver = job.start, job.recipe.build_solver()
+    start, solver = _start(job), job.recipe.build_solver()
     metered = kinds.metered(job.limits)
     frontier: list[dict[str, float]] = []
     free = any(not t.given for t in start.terms)
@@ -52,10 +53,20 @@ def solve(job: Job) -> Answer:
         _note(job, best, frontier)
         if not _accurate(job, best):
             _refuse(job, solver, start, metered, best, frontier)
-    answer = Answer(best, None, frontier, [few] if few else [])
+    reordered = [permute.note(s) for s in job.stages if s["name"] == permute.STAGE]
+    answer = Answer(best, None, frontier, [*([few] if few else []), *reordered])
     if {"one_shot", "one_shot_raw"} & set(job.recipe.baselines) and not solver.instant:
         _baseline(job, start, limits, answer)
     return answer
+
+
+def _start(job: Job) -> Net:
+    """The dense net, with its channels in the order that block sets ask for."""
+    if not permute.wanted(job.start):
+        return job.start
+    net, stage = permute.permuted(job, job.importance(job.start, permute.STAGE))
+    job.stages.append(stage)
+    return net
 
 
 def _few_steps(job: Job, metered: tuple[Limit, ...]) -> str | None:

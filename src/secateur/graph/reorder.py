@@ -1,0 +1,58 @@
+"""Channels in another order, in every tensor that they sit in: the network computes the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from secateur.graph.copying import copied
+from secateur.graph.surgery import Surgery
+from secateur.graph.tracing import Traced
+from secateur.graph.trial import Folded, Trial
+from secateur.types import Member, Site
+
+
+def reorder(model: nn.Module, traced: Traced, orders: Mapping[str, Sequence[int]]) -> tuple[nn.Module, list[str]]:
+    """The same network with the channels of some groups in another order.
+
+    Producers, norms with their statistics, biases and readers change together, so that nothing is left to do at run
+    time. A group whose channels the code tells apart (by position) keeps its order: the result is run beside the
+    model, in double precision.
+
+    Args:
+        model: of the class that was traced; not changed.
+        orders: name of a `channels` group -> which of its rows stands where, a permutation of them.
+    Returns:
+        A module with the model's shapes, and the names of the groups whose order was kept.
+    """
+    sizes = {key: len(classes) for key, classes in traced.coupling.axes.items()}
+    groups = {g.name: g for g in traced.coupling.groups}
+    made, kept = copied(model), []
+    for name, order in orders.items():
+        current = {n: p.detach() for n, p in made.named_parameters()} | dict(made.named_buffers())
+        plain = Folded({n: t for n, t in current.items() if n in traced.program.shapes})
+        moved = Trial(made, traced.program).proven(plain, _surgery(groups[name], order, sizes))
+        if moved is None:
+            kept.append(name)
+        else:
+            made = moved
+    return made, kept
+
+
+def _surgery(group: Site, order: Sequence[int], sizes: Mapping[tuple[str, int], int]) -> Surgery:
+    """As the record of a removal in which all stay, elsewhere."""
+    edits = []
+    for m in (*group.members, *group.removes):
+        size = sizes[m.param, m.axis]
+        edits.append({"tensor": m.param, "axis": m.axis, "size": size, "keep": placed(m, order, size)})
+    return {"version": 1, "edits": edits, "biases": {}, "pads": []}
+
+
+def placed(m: Member, order: Sequence[int], size: int) -> list[int]:
+    """Which of the axis' entries stands where."""
+    index, keep = range(size) if m.index is None else m.index, list(range(size))
+    for row, old in enumerate(order):
+        for i in range(m.repeat):
+            keep[index[row * m.repeat + i]] = index[old * m.repeat + i]
+    return keep
