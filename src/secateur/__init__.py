@@ -19,8 +19,9 @@ _WHERE = {
     "load": "secateur.api",
     "plan": "secateur.api.plan",
     "sites": "secateur.api.sites",
+    "sweep": "secateur.api.sweep",
 }
-__all__ = ["Compressor", "InferenceSession", "Result", "__version__", "compress", "load", "plan", "sites"]
+__all__ = ["Compressor", "InferenceSession", "Result", "__version__", "compress", "load", "plan", "sites", "sweep"]
 
 if TYPE_CHECKING:
     from secateur.api import Compressor as Compressor
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from secateur.api.plan import plan as plan
     from secateur.api.result import Result as Result
     from secateur.api.sites import sites as sites
+    from secateur.api.sweep import sweep as sweep
     from secateur.engine import InferenceSession as InferenceSession
 
 

@@ -17,11 +17,12 @@ from secateur.api.rehearsal import check_fits, facts_of, rehearse
 from secateur.api.result import Result, save_network, write_page
 from secateur.errors import EnvironmentFailure, InterruptedRun, RecordError, UsageError
 from secateur.export import written
-from secateur.export.rebuild import rebuild
+from secateur.export.rebuild import dense_net, rebuild, surgery_of
 from secateur.proof import record
 from secateur.recipe import Recipe
 from secateur.report import progress
 from secateur.run import search, stages
+from secateur.run.job import Job, Warm
 from secateur.shell import interrupts, saving
 from secateur.shell.importing import told
 from secateur.training import seeds, threads
@@ -96,10 +97,16 @@ def run(
     data_dir: str | Path | None = None,
     keep_checkpoint: bool = False,
     write: saving.Writer = saving.write_bytes,
+    after: Path | None = None,
+    warm: bool = True,
 ) -> Result:
     """What `secateur compress RECIPE -o OUT` does: load by name, compress with checkpoints, write the files.
 
     Killed at any point and called again with `resume`, it ends in the same bytes.
+
+    Args:
+        after: the folder of a finished run of the same model and data, under looser limits; its dense net is taken.
+        warm: start from its answer too, where the sets allow it.
     """
     out = Path(out)
     with saving.locked(out), _resumable(out / "checkpoint"):
@@ -111,7 +118,7 @@ def run(
             )
         key = recipe.to_yaml(data_shape=[list(first_tensor(asked.inputs).shape[1:])])
         ledger = Ledger(out / "checkpoint", key, recipe.training.checkpoint_seconds, write, resume)
-        result = _compress(asked, recipe, ledger, on_progress, out, write)
+        result = _compress(asked, recipe, ledger, on_progress, out, write, (after, warm))
         write(out / "report.json", saving.to_json(result.report))
         write_page(out, result.report, write)
         if not keep_checkpoint:
@@ -144,6 +151,22 @@ def _resumable(checkpoint: Path) -> Iterator[None]:
         raise InterruptedRun(f"{checkpoint.parent}: interrupted; --resume goes on from the last checkpoint") from None
 
 
+def _go_on(job: Job, after: Path, asked: Asked, trained: bool, warm: bool) -> None:
+    """From a finished run: its dense net, and its answer where that can be a start."""
+    if trained:
+        found = dense_net(after, job.dense, trained)
+        if found is None:
+            raise UsageError(f"{after}: {written.DENSE} is missing; run that point of the sweep again")
+        job.dense.load_state_dict(found.state_dict())
+    if not warm:
+        return
+    if not search.can_go_on(job.start.terms) or job.recipe.build_activations(job.start.traced.sites):
+        asked.notes.append("started from the dense net, as the sets or their levels ask for, not from the run before")
+        return
+    job.warm = Warm(rebuild(after, asked.model), tuple(dict(cut) for cut in surgery_of(after)))
+    asked.notes.append(f"started from the answer of {after.name}")
+
+
 def _compress(
     asked: Asked,
     recipe: Recipe,
@@ -151,6 +174,7 @@ def _compress(
     on_progress: Report | None,
     out: Path | None = None,
     write: saving.Writer = saving.write_bytes,
+    follows: tuple[Path | None, bool] = (None, False),
 ) -> Result:
     """The whole run; the network is in `out` (where given) before its record is begun."""
     seeds.keep_memory()
@@ -161,7 +185,10 @@ def _compress(
         job.setting.interrupted = interrupted
         ledger.fact("rehearsal", lambda: rehearse(asked, job))
         dense = recipe.dense_training()
-        if dense is not None:
+        after, warm = follows
+        if after is not None:
+            _go_on(job, after, asked, trained=dense is not None, warm=warm)
+        elif dense is not None:
             stages.train_dense(job, *dense)
         stages.settle_dense(job)
         job.dense_metric = ledger.fact("dense.metric", lambda: job.evaluate(job.dense))

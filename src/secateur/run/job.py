@@ -34,6 +34,14 @@ if TYPE_CHECKING:
     from secateur.recipe import Recipe
 
 
+@dataclass(frozen=True)
+class Warm:
+    """A finished network: its module, and the cuts that made it from the dense one."""
+
+    module: nn.Module
+    surgery: tuple[dict[str, Any], ...]
+
+
 @dataclass
 class Job:
     """Everything a run needs; `setting.model` is the working model of the stage under way.
@@ -42,6 +50,7 @@ class Job:
         dense: the dense net, teacher and start of every attempt; not changed.
         example_inputs: what the net is traced and written on.
         stages: the record of the trainings so far.
+        warm: the answer of an earlier run under looser limits, where this one starts.
     """
 
     recipe: Recipe
@@ -51,6 +60,7 @@ class Job:
     limits: tuple[Limit, ...]
     dense_metric: float = 0.0
     stages: list[dict[str, Any]] = field(default_factory=list)
+    warm: Warm | None = None
 
     _pulses: dict[str, tuple[float, int]] = field(default_factory=dict)
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from secateur import catalog, graph
 from secateur.budget import kinds
-from secateur.contracts import Solver
+from secateur.contracts import Solver, Term
 from secateur.errors import BudgetError
 from secateur.report.advice import too_few
 from secateur.run import permute
 from secateur.run.attempt import attempt
-from secateur.run.job import Job
+from secateur.run.job import Job, Warm
 from secateur.run.net import Candidate, Net
 from secateur.types import Limit, Stage
 
@@ -40,7 +41,8 @@ def solve(job: Job) -> Answer:
     Raises:
         BudgetError: with the frontier that was seen.
     """
-    start, solver = _start(job), job.recipe.build_solver()
+    dense, solver = _start(job), job.recipe.build_solver()
+    start = dense if job.warm is None else from_finished(job, job.warm)
     metered = kinds.metered(job.limits)
     frontier: list[dict[str, float]] = []
     free = any(not t.given for t in start.terms)
@@ -56,7 +58,7 @@ def solve(job: Job) -> Answer:
     reordered = [permute.note(s) for s in job.stages if s["name"] == permute.STAGE]
     answer = Answer(best, None, frontier, [*([few] if few else []), *reordered])
     if {"one_shot", "one_shot_raw"} & set(job.recipe.baselines) and not solver.instant:
-        _baseline(job, start, limits, answer)
+        _baseline(job, dense, limits, answer)
     return answer
 
 
@@ -137,13 +139,15 @@ def _bisect(
     are quantized in the end.
     """
     kind = first_try(job).kind
-    given = any(t.given or t.constraint.stage == Stage.FORM for t in start.terms)  # layers in two have other names
+    goes_on = can_go_on(start.terms)
     best: Candidate | None = None
     limits: tuple[Limit, ...] = ()
     works, fails = job.dense_cost(kind), 0.0
     target, step, largest = first_try(job).value, 2.0, works
     for i in range(_ATTEMPTS):
-        begin = start if best is None or given or best.net.activations else _warm(job, best)
+        begin = start
+        if best is not None and goes_on and not best.net.activations:
+            begin = from_finished(job, Warm(best.files.module, tuple(best.files.surgery)))
         now = (Limit(kind, max(target, 1.0)),)
         try:
             candidate = attempt(job, f"search{i}", solver, begin, now, job.recipe.epochs)
@@ -171,8 +175,12 @@ def _bisect(
     return best, limits
 
 
-def _warm(job: Job, last: Candidate) -> Net:
-    module = last.files.module
-    traced = graph.trace(module, job.example_inputs)
-    terms = job.terms_of(traced)
-    return Net(module, traced, terms, surgery=list(last.files.surgery), short=job.counts_bytes)
+def can_go_on(terms: Sequence[Term]) -> bool:
+    """May a run start from the answer of another? Given levels mean the dense net; layers in two have other names."""
+    return not any(t.given or t.constraint.stage == Stage.FORM for t in terms)
+
+
+def from_finished(job: Job, last: Warm) -> Net:
+    """The net of a finished answer as a start: smaller and closer to the sets than the dense one."""
+    traced = graph.trace(last.module, job.example_inputs)
+    return Net(last.module, traced, job.terms_of(traced), surgery=list(last.surgery), short=job.counts_bytes)
