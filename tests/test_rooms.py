@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -93,6 +94,22 @@ def test_a_net_is_not_sent_to_and_fro() -> None:
     found = walk()
     assert len(found.stays) >= 20
     assert found.returns <= 25
+
+
+def test_files_and_functions_stay_short() -> None:
+    """A file is one subject, a function one thought; the docstring of a function is not counted."""
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SRC.rglob("*.py")}
+    assert median(lines.values()) <= 100
+    assert not {str(p): n for p, n in lines.items() if n > 450}
+    long = {}
+    for path in lines:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                said = node.body[0] if ast.get_docstring(node) else None
+                n = node.end_lineno - node.lineno + 1 - (said.end_lineno - said.lineno + 1 if said else 0)
+                if n > 60:
+                    long[f"{path}:{node.name}"] = n
+    assert not long
 
 
 HEAVY = ["torch", "onnx", "onnxscript", "onnxruntime", "pydantic", "yaml", "plotly", "safetensors"]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from secateur.curves import DistanceCurve
 from secateur.errors import ConstraintError
 from secateur.limits import quantity, quoted
 from secateur.types import Bands, Form, Inventory, Level, Packing, Same, Site, Solution, Stage, Weights
@@ -58,24 +59,16 @@ class Constraint(ABC):
     def freeze(self, weight: Tensor, level: Level) -> Piece:
         """The smooth piece of the set through the member `weight`: structure fixed, free values move.
 
-        Top-k: the support. Codebook: support and assignment (one free value per cluster). Uniform: codes (the scale
-        is free). Low rank: all matrices of this rank. Retraining after the hard mapping is training inside this piece
-        ("masked retraining", generalised).
+        Top-k: the support. Codebook: support and assignment. Uniform: codes (the scale is free). Low rank: all
+        matrices of this rank. Retraining after the hard mapping is training inside this piece.
         """
 
     @abstractmethod
     def packing(self, shape: tuple[int, int], level: Level) -> Packing | tuple[Packing, ...]:
-        """What will be stored for a member at this level: estimate and hard maximum in bytes, of each tensor.
-
-        One for `Same`, one a factor for `Chain`, in the order of `realize`.
-        """
+        """What is stored of a member: estimate and most bytes of each tensor, in the order of `realize`."""
 
     def realize(self, matrix: Tensor, level: Level) -> Form:
-        """As what a member is stored and run; a product's factors are of the matrix's dtype.
-
-        Args:
-            matrix: a member. level: None where it is not known: the values decide.
-        """
+        """As what the member `matrix` is stored and run; level None: not known, the values decide."""
         return Same()
 
     def unfit(self, site: Site) -> str | None:
@@ -84,7 +77,7 @@ class Constraint(ABC):
 
     def distance(self, weight: Tensor, importance: Tensor | None = None) -> Callable[[Level], float]:
         """The lazy curve level -> sum h (w - project(w))^2. Override where a closed form is cheaper (`curves.py`)."""
-        return DistanceCurve(self, weight, importance)
+        return DistanceCurve(self.project, weight, importance)
 
     def masked(self, weight: Tensor, level: Level, importance: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """The function mask -> project(weight, level, importance where the bool mask is set, 0 elsewhere).
@@ -99,10 +92,7 @@ class Constraint(ABC):
         return project
 
     def select(self, gain: Tensor, level: Level) -> Tensor:
-        """Bool mask of the support with the largest sum of `gain` (float64 [rows, cols]), positive gains only.
-
-        For a set of supports in a joint set. Override where no projection is needed.
-        """
+        """Bool mask of the support with the largest sum of positive `gain` (float64 [rows, cols]), in a joint set."""
         return self.project(gain.clamp(min=0.0).sqrt(), level) > 0
 
     def split(self, level: Level) -> tuple[tuple[Constraint, Level], ...]:
@@ -227,21 +217,6 @@ class ActivationSet(Constraint):
     @abstractmethod
     def scale(self, sample: Tensor) -> float:
         """The scale for values like those of `sample`, float [batches, values]: a float32 number > 0."""
-
-
-@dataclass(frozen=True)
-class DistanceCurve:
-    """Callable level -> squared distance, by projecting. Final classes may return any callable of this form."""
-
-    constraint: Constraint
-    weight: Tensor
-    importance: Tensor | None
-
-    def __call__(self, level: Level) -> float:
-        if level is None:
-            return 0.0
-        gap = (self.weight - self.constraint.project(self.weight, level, self.importance)).double().square()
-        return float((gap if self.importance is None else gap * self.importance.double()).sum())
 
 
 @dataclass(frozen=True)
@@ -472,13 +447,3 @@ class Meter(ABC):
 
 
 _COUNTS = {"": 1, "K": 1000, "M": 10**6, "G": 10**9}
-
-
-def check_finite(weight: Tensor, subject: str) -> None:
-    """Raise ConstraintError when a tensor holds NaN or infinity."""
-    if not bool(weight.isfinite().all()):
-        bad = int((~weight.isfinite()).sum())
-        raise ConstraintError(
-            f"{subject} {list(weight.shape)}: {bad} values are NaN or infinite; finite weights are needed; "
-            "check the training that made this model"
-        )

@@ -131,3 +131,22 @@ def thinned(menu: Sequence[Level], at_most: int = 16) -> list[Level]:
 def nearest_not_above(menu: Sequence[int], value: float) -> int:
     """The largest entry of an ascending menu that is <= value (the first entry when none is)."""
     return menu[max(bisect.bisect_right(menu, value) - 1, 0)]
+
+
+@dataclass(frozen=True)
+class DistanceCurve:
+    """Callable level -> squared distance, by projecting: the curve of a set that knows no cheaper one.
+
+    Attributes:
+        project: of a set. weight, importance: float tensors, as `Constraint.project` takes them.
+    """
+
+    project: Callable[..., Any]
+    weight: Any
+    importance: Any
+
+    def __call__(self, level: Level) -> float:
+        if level is None:
+            return 0.0
+        gap = (self.weight - self.project(self.weight, level, self.importance)).double().square()
+        return float((gap if self.importance is None else gap * self.importance.double()).sum())

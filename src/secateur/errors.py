@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class SecateurError(Exception):
     """Base of all errors a user can cause or meet. `exit_code` is what the command line answers."""
@@ -93,3 +95,13 @@ def first_line(e: BaseException) -> str:
     """The first line of somebody else's error that says something, or its kind."""
     lines = [line for line in str(e).splitlines() if line.strip()]
     return lines[0].strip()[:300] if lines else type(e).__name__
+
+
+def check_finite(weight: Any, subject: str) -> None:
+    """Raise ConstraintError when a tensor holds NaN or infinity."""
+    if not bool(weight.isfinite().all()):
+        bad = int((~weight.isfinite()).sum())
+        raise ConstraintError(
+            f"{subject} {list(weight.shape)}: {bad} values are NaN or infinite; finite weights are needed; "
+            "check the training that made this model"
+        )

@@ -26,7 +26,9 @@ from secateur.constraints.topk import TopK
 from secateur.constraints.uniform import Uniform
 from secateur.contracts import Constraint
 from secateur.errors import ConstraintError
-from secateur.testing.constraints import cases, check_constraint, nested
+from secateur.testing.cases import cases
+from secateur.testing.constraints import check_constraint
+from secateur.testing.laws import nested
 from secateur.types import Level, Packing
 
 Project = Callable[..., Tensor]

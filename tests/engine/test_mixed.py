@@ -10,7 +10,7 @@ from engine.test_threads import in_child
 from parity.engine_graphs import Net, tolerance
 from parity.test_engine_random import run_ort
 from secateur.engine import InferenceSession, inspect, isas
-from secateur.engine.mixed import share
+from secateur.engine.coverage import share
 from secateur.errors import HandedOverWarning, MissingExtraError, UnsupportedError, UsageError
 
 

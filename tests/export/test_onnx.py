@@ -190,14 +190,14 @@ def test_weights_off_the_grid_are_refused() -> None:
 
 
 def test_a_wrong_graph_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = target._raw_onnx
+    right = target.raw_onnx
 
     def wrong(*args: Any) -> Any:
         model, program = right(*args)
         next(n for n in model.graph.node if n.op_type == "Relu").op_type = "Sigmoid"
         return model, program
 
-    monkeypatch.setattr(target, "_raw_onnx", wrong)
+    monkeypatch.setattr(target, "raw_onnx", wrong)
     with pytest.raises(CheckError, match=r"output 'output' .* first differs at Sigmoid 'relu'"):
         to_bytes(LeNet(wide=False), torch.randn(2, 1, 28, 28))
 

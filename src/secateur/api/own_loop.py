@@ -84,22 +84,13 @@ class Compressor:
                 f"Compressor: {computed[0]} is computed from other parameters (a mask or a parametrization); make it "
                 "plain first: torch.nn.utils.prune.remove, parametrize.remove_parametrizations"
             )
-        if any(x.kind == kinds.DROP for x in self._recipe.limits()):
-            raise UsageError(f"Compressor: {kinds.DROP} needs several trainings; use compress(), or give a size")
-        if self._recipe.bias_correction:
-            raise UsageError("Compressor: solver.bias_correction measures outputs on training data; use compress()")
+        _refuse(self._recipe)
         if total_steps < 1:
             raise UsageError(f"Compressor: total_steps is {total_steps}; at least 1 is needed")
         self._model, self._optimizer, self._evaluate = model, optimizer, evaluate
         self._total = total_steps
         self._params = {k: p for k, p in model.named_parameters() if p.is_floating_point()}
-        held = {id(p) for g in optimizer.param_groups for p in g["params"]}
-        strangers = [k for k, p in self._params.items() if id(p) not in held and p.requires_grad]
-        if strangers:
-            raise UsageError(
-                f"Compressor: the optimizer does not hold {strangers[0]} and {len(strangers) - 1} others of the model; "
-                "give it model.parameters() of this very model"
-            )
+        _check_held(model, optimizer, self._params)
         dense, judge = plain(model)[0].eval(), evaluate or (lambda m: 0.0)
         free = self._recipe.dynamic_batch if dynamic_batch is None else dynamic_batch
         self._example = graph.settle(dense, example_inputs, free)
@@ -342,6 +333,24 @@ class Compressor:
 
     def _importance(self) -> dict[str, Tensor | None]:
         return problem.importance_now(self._net, self._recipe, self._stats, self._recipe.seed, "compressor", self._n)
+
+
+def _refuse(recipe: Recipe) -> None:
+    """What cannot be done from a loop that is not ours."""
+    if any(x.kind == kinds.DROP for x in recipe.limits()):
+        raise UsageError(f"Compressor: {kinds.DROP} needs several trainings; use compress(), or give a size")
+    if recipe.bias_correction:
+        raise UsageError("Compressor: solver.bias_correction measures outputs on training data; use compress()")
+
+
+def _check_held(model: nn.Module, optimizer: torch.optim.Optimizer, params: Mapping[str, Tensor]) -> None:
+    held = {id(p) for g in optimizer.param_groups for p in g["params"]}
+    strangers = [k for k, p in params.items() if id(p) not in held and p.requires_grad]
+    if strangers:
+        raise UsageError(
+            f"Compressor: the optimizer does not hold {strangers[0]} and {len(strangers) - 1} others of the model; "
+            "give it model.parameters() of this very model"
+        )
 
 
 class _NoBatches:

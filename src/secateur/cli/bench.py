@@ -39,26 +39,13 @@ def command(
 
     Example: secateur bench model.sct --dense dense.onnx --against onnxruntime,openvino; secateur bench runs/lenet5
     """
-    import numpy as np
-
     from secateur import engine
     from secateur.engine.bench import failed, rows
 
-    if against is None:
-        against = "onnxruntime,openvino,torch" if file.is_dir() else "onnxruntime,openvino"
-    peers = tuple(p.strip() for p in against.split(",") if p.strip())
-    unknown = sorted(set(peers) - {"onnxruntime", "openvino", "torch"})
-    if unknown:
-        raise UsageError(f"--against: {quoted(', '.join(unknown))} unknown; known: onnxruntime, openvino, torch")
+    peers = _peers(file, against)
     _check_outputs(file, dense, input_, out, plot)
-    inputs = None
-    if input_ is not None:
-        try:
-            inputs = np.load(input_, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as e:
-            raise UsageError(f"--input {input_}: not a readable .npy file ({e})") from None
     common: dict[str, Any] = {
-        "threads": threads, "batch": batch, "inputs": inputs, "dense": dense, "seconds": seconds, "int8": int8,
+        "threads": threads, "batch": batch, "inputs": _inputs(input_), "dense": dense, "seconds": seconds, "int8": int8,
         "tune": tune,
     }  # fmt: skip
     if file.is_dir():
@@ -79,6 +66,27 @@ def command(
         print_table(result["title"], columns, body, footer)
     if wrong := failed(result):
         raise CheckError(f"{file}: results differ, so the timings mean nothing: {'; '.join(wrong)}")
+
+
+def _peers(file: Path, against: str | None) -> tuple[str, ...]:
+    if against is None:
+        against = "onnxruntime,openvino,torch" if file.is_dir() else "onnxruntime,openvino"
+    peers = tuple(p.strip() for p in against.split(",") if p.strip())
+    unknown = sorted(set(peers) - {"onnxruntime", "openvino", "torch"})
+    if unknown:
+        raise UsageError(f"--against: {quoted(', '.join(unknown))} unknown; known: onnxruntime, openvino, torch")
+    return peers
+
+
+def _inputs(path: Path | None) -> Any:
+    import numpy as np
+
+    if path is None:
+        return None
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as e:
+        raise UsageError(f"--input {path}: not a readable .npy file ({e})") from None
 
 
 def _check_outputs(file: Path, dense: Path | None, input_: Path | None, out: Path | None, plot: Path | None) -> None:

@@ -27,7 +27,7 @@ def command(
     Example: secateur inspect model.sct --time
     """
     from secateur import engine
-    from secateur.engine.mixed import share
+    from secateur.engine.coverage import share
 
     with _foreign.model(file):
         found = engine.inspect(file, batch, time=time, tune=tune)

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.contracts import check_finite
-from secateur.errors import ConstraintError
+from secateur.errors import ConstraintError, check_finite
 from secateur.native._native import keep_largest as keep_largest_of
 from secateur.types import Level
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from secateur.constraints import _levels as lv
 from secateur.constraints._pieces import Free, Support
-from secateur.contracts import Constraint, DistanceCurve, Piece
-from secateur.curves import Curve, Joint, Memo, Product, Sketch, thinned
+from secateur.contracts import Constraint, Piece
+from secateur.curves import Curve, DistanceCurve, Joint, Memo, Product, Sketch, thinned
 from secateur.errors import ConstraintError, UsageError
 from secateur.types import VALUE_ENTROPY, Level, Packing, Site, Stage, log2_choose
 
@@ -243,7 +243,7 @@ class AllOf(Constraint):
         Of supports alone it lies between some projected levels of one part, as that part's own distance does.
         """
         lv.checked("all_of", weight, importance)
-        exact = Memo(DistanceCurve(self, weight, importance))
+        exact = Memo(DistanceCurve(self.project, weight, importance))
         if self._values is None:
             return Joint(exact, self._between(exact, weight, importance))
         return Joint(exact, self._sketch(self._values, weight, importance))

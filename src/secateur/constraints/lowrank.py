@@ -12,8 +12,8 @@ from torch import Tensor
 
 from secateur.constraints import _levels as lv
 from secateur.constraints._pieces import Free, Rank
-from secateur.contracts import Constraint, DistanceCurve, Piece
-from secateur.curves import Curve, Joint, Memo
+from secateur.contracts import Constraint, Piece
+from secateur.curves import Curve, DistanceCurve, Joint, Memo
 from secateur.errors import ConstraintError, UsageError
 from secateur.types import Chain, Form, Level, Packing, Same, Site, Stage
 
@@ -179,7 +179,7 @@ class LowRank(Constraint):
             return own
         rows, cols = _scales(inner.part(importance).double())
         scaled = _Spectrum(rows[:, None] * inner.matrix * cols, weight.dtype, values_only=True)
-        return Joint(Memo(DistanceCurve(self, weight, importance)), scaled.tail())
+        return Joint(Memo(DistanceCurve(self.project, weight, importance)), scaled.tail())
 
     @property
     def trials(self) -> tuple[tuple[int, int], ...]:

@@ -15,8 +15,8 @@ from torch import Tensor
 from secateur.constraints import _levels as lv
 from secateur.constraints._pieces import Free, ScaledCodes
 from secateur.constraints._scale import best_scale
-from secateur.contracts import Constraint, DistanceCurve, Piece
-from secateur.curves import Curve, Memo
+from secateur.contracts import Constraint, Piece
+from secateur.curves import Curve, DistanceCurve, Memo
 from secateur.errors import ConstraintError, UsageError
 from secateur.types import VALUE_ENTROPY, Level, Packing, Stage
 
@@ -154,7 +154,7 @@ class Uniform(Constraint):
     def distance(self, weight: Tensor, importance: Tensor | None = None) -> Curve:
         """By projecting, once a level."""
         lv.checked("uniform", weight, importance)
-        return Memo(DistanceCurve(self, weight, importance))
+        return Memo(DistanceCurve(self.project, weight, importance))
 
     def _scale(self, size: NDArray[np.float64], h: NDArray[np.float64], level: Level) -> float:
         h = h if h.any() else np.ones_like(h)

@@ -1,4 +1,14 @@
-"""Time a model in the engine and in other runtimes: interleaved, warm, many inputs, results compared in the run."""
+"""Time a model in the engine and in other runtimes: interleaved, warm, many inputs, results compared in the run.
+
+The record of `bench`; models in it are called model, dense, and dense_int8 or model_int8:
+`runs` [{runtime, model, version, latency_ms {median, p10, p90}, n_calls, rounds_ms (median of each turn)}],
+`latency_ms` {model: {runtime: {median, p10, p90}}},
+`ratios` [{of, to, median, p10, p90}] (how many times faster `to` is: always the engine on the model),
+`checks` (see `agreement.compare`), `skipped` {peer or model: reason}, `compared` [sentences: what stands beside what],
+`calibration` (of the int8 net, or None), `coverage` {model: of `InferenceSession`}, `threads`, `batch`, `n_inputs`,
+`inputs` ("given" | "random"), `cpu`, `isa`, `machine`, `title`, `nbytes` {model: of the file}, `tune`, `clock`,
+`kernels` (of the engine, in order).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.engine import agreement, peers, quantized
-from secateur.engine.mixed import share
+from secateur.engine.coverage import share
 from secateur.engine.session import InferenceSession, read_model
 from secateur.errors import UsageError
 from secateur.native import _native
@@ -73,15 +83,7 @@ def bench(
         whole: `inputs` are those of one call, as they are: their first axes do not count examples.
         clock: `time.process_time` on a machine that others use too: the CPU's time of one thread, without waits.
     Returns:
-        Models are called model, dense, and dense_int8 or model_int8.
-        `runs` [{runtime, model, version, latency_ms {median, p10, p90}, n_calls, rounds_ms (median of each turn)}],
-        `latency_ms` {model: {runtime: {median, p10, p90}}},
-        `ratios` [{of, to, median, p10, p90}] (how many times faster `to` is: always the engine on the model),
-        `checks` (see `agreement.compare`),
-        `skipped` {peer or model: reason}, `compared` [sentences that say what stands beside what], `calibration` (of
-        the int8 net, or None), `coverage` {model: of `InferenceSession`}, `threads`, `batch`, `n_inputs`, `inputs`
-        ("given" | "random"), `cpu`, `isa`, `machine`, `title`, `nbytes` {model: of the file}, `tune`,
-        `kernels` (of the engine, in order).
+        The record; the head of this file lists its keys.
     Raises:
         UsageError: unknown peer, inputs that do not fit, numbers out of range. FormatError, UnsupportedError: as
         `InferenceSession`.
@@ -96,55 +98,61 @@ def bench(
     kind = "random" if drawn else "given"
     skipped: dict[str, str] = {}
     calibration = None
-    if int8:
-        base = "dense" if dense is not None else "model"
-        try:
-            models[f"{base}_int8"] = _int8(models[base], sessions[base], feeds, base)
-            sessions[f"{base}_int8"] = InferenceSession(models[f"{base}_int8"], threads=threads, tune=tune)
-            calibration = f"minimum and maximum over {min(len(feeds), quantized.N_EXAMPLES)} {kind} inputs"
-        except peers.Unavailable as reason:
-            skipped[f"{base}_int8"] = str(reason)
+    if int8 and (data := _int8(models, sessions, feeds, skipped)) is not None:
+        name = f"{_BASE[dense is not None]}_int8"
+        models[name], sessions[name] = data, InferenceSession(data, threads=threads, tune=tune)
+        calibration = f"minimum and maximum over {min(len(feeds), quantized.N_EXAMPLES)} {kind} inputs"
     with peers.torch_threads():
         runners = _runners(models, sessions, against, threads, feeds, {"model": module, "dense": dense_module}, skipped)
         checks = agreement.compare({(r.runtime, r.model): r.call for r in runners}, models, feeds)
         rounds = _measure(runners, feeds, seconds, rng, clock)
-    runs = [_run_record(r) for r in runners]
-    latency: dict[str, dict[str, Any]] = {}
-    for run in runs:
-        latency.setdefault(run["model"], {})[run["runtime"]] = run["latency_ms"]
     subject = os.fspath(path_or_bytes) if isinstance(path_or_bytes, (str, os.PathLike)) else "model"
     first = sessions["model"]
     coverage = {name: session.coverage for name, session in sessions.items()}
     return {
         "title": f"{subject}: batch {batch}, threads {threads}, {_native.cpu_name()}, {first.isa}",
-        "runs": runs,
-        "latency_ms": latency,
-        "ratios": _ratios(runners, rounds),
+        **_times(runners, rounds),
         "checks": checks,
         "skipped": skipped,
         "compared": _compared(models, coverage, calibration),
         "calibration": calibration,
         "coverage": coverage,
-        "threads": threads,
-        "batch": batch,
-        "n_inputs": len(feeds),
-        "inputs": kind,
-        "cpu": _native.cpu_name(),
-        "isa": first.isa,
-        "tune": first.tune,
+        **{"threads": threads, "batch": batch, "n_inputs": len(feeds), "inputs": kind},
+        **{"cpu": _native.cpu_name(), "isa": first.isa, "tune": first.tune, "machine": platform.platform()},
         "clock": getattr(clock, "__name__", "given"),
-        "machine": platform.platform(),
         "nbytes": {name: len(data) for name, data in models.items()},
         "kernels": [row["kernel"] for row in first.explain(batch=batch, repeats=0)],
     }
 
 
-def _int8(model: bytes, session: InferenceSession, feeds: Sequence[Mapping[str, Array]], which: str) -> bytes:
-    onnx = _unpacked(model)
-    if quantized.computes_in_integers(onnx):
-        raise peers.Unavailable("the file computes in integers already")
-    names = _names(session, feeds[0], which)
-    return quantized.static_int8(onnx, [_named(f, names) for f in feeds[: quantized.N_EXAMPLES]])
+def _times(runners: Sequence[Runner], rounds: int) -> dict[str, Any]:
+    runs = [_run_record(r) for r in runners]
+    latency: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        latency.setdefault(run["model"], {})[run["runtime"]] = run["latency_ms"]
+    return {"runs": runs, "latency_ms": latency, "ratios": _ratios(runners, rounds)}
+
+
+_BASE = {True: "dense", False: "model"}  # of the int8 net: the dense net, where there is one
+
+
+def _int8(
+    models: Mapping[str, bytes],
+    sessions: Mapping[str, InferenceSession],
+    feeds: Sequence[Mapping[str, Array]],
+    skipped: dict[str, str],
+) -> bytes | None:
+    """The int8 net, or None, said in `skipped`."""
+    base = _BASE["dense" in models]
+    try:
+        onnx = _unpacked(models[base])
+        if quantized.computes_in_integers(onnx):
+            raise peers.Unavailable("the file computes in integers already")
+        names = _names(sessions[base], feeds[0], base)
+        return quantized.static_int8(onnx, [_named(f, names) for f in feeds[: quantized.N_EXAMPLES]])
+    except peers.Unavailable as reason:
+        skipped[f"{base}_int8"] = str(reason)
+        return None
 
 
 def _compared(

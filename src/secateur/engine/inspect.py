@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from secateur.engine.mixed import coverage
+from secateur.engine.coverage import coverage
 from secateur.engine.session import InferenceSession, read_model
 from secateur.errors import HandedOverWarning, MissingExtraError, UnsupportedError, UsageError
 from secateur.formats import Section, sections

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from secateur.engine.coverage import covered, listed
 from secateur.engine.parts import (
     BETWEEN,
     ELEMENTS,
@@ -26,11 +27,10 @@ from secateur.engine.parts import (
 )
 from secateur.errors import FormatError, MissingExtraError, UnsupportedError, UsageError
 from secateur.formats import unpack
-from secateur.limits import quoted, shortened
+from secateur.limits import quoted
 from secateur.native import _native
 
 Shapes = Mapping[str, Sequence[int]]  # of the model's inputs
-_LISTED = 8  # nodes named in a message
 _ROUNDS = 8  # ways to cut a model that are tried before all of it is handed over
 
 
@@ -69,8 +69,8 @@ class Parts:
         try:
             self._plan = self._cut(refused, shapes)
         except MissingExtraError as missing:
-            handed = _coverage(self.file.partition(refused))["handed_over"]
-            raise MissingExtraError(f"{missing}; {_listed(handed) or error}") from None
+            handed = covered(self.file.partition(refused))["handed_over"]
+            raise MissingExtraError(f"{missing}; {listed(handed) or error}") from None
         self._said = self._plan.outputs(self._outputs)
 
     @property
@@ -299,19 +299,19 @@ class _Plan:
         types = owner.types()
         self._check(owner, found, types)
         self._build(owner, found)
-        self.coverage = _coverage(found, self.parts)
+        self.coverage = covered(found, self.parts)
         self.coverage["macs"] = self._macs(owner, found, types)
 
     def _build_whole(self, owner: Parts, found: Mapping[str, Any], why: str) -> None:
         reasons = {name: found["refused"].get(name, f"the model runs whole: {why}") for name, *_ in found["nodes"]}
-        self.coverage = _coverage({**found, "refused": reasons})
+        self.coverage = covered({**found, "refused": reasons})
         inputs, outputs = ([value.name for value in values] for values in _native.interface(owner.model))
         try:
             said = "; ".join(dict.fromkeys(reasons.values()))
             models = (m() for m in (lambda: owner.model, lambda: _native.rewritten(owner.model)))
             self.parts = [PeerPart(models, list(reasons), inputs, outputs, owner.threads_asked, said)]
         except Peer as error:
-            nodes = _listed(self.coverage["handed_over"])
+            nodes = listed(self.coverage["handed_over"])
             raise UnsupportedError(f"neither the engine nor ONNX Runtime takes {nodes}; the latter: {error}") from None
 
     def _check(self, owner: Parts, found: Mapping[str, Any], types: Types) -> None:
@@ -433,41 +433,3 @@ def _macs(op: str, n_weights: int, output: list[int] | None) -> int | None:
     if output is None or any(d < 0 for d in output[1:]):
         return None
     return n_weights * math.prod(output[2:] if op == "Conv" else output[1:-1])
-
-
-def coverage(model: bytes) -> dict[str, Any]:
-    """`InferenceSession.coverage` by operators alone, without planning: no shapes, no ONNX Runtime needed."""
-    return _coverage(_native.File(model).partition({})) | {"planned": False}
-
-
-def _coverage(found: Mapping[str, Any], parts: Sequence[Part] = ()) -> dict[str, Any]:
-    ops, reasons = {name: op for name, op, *_ in found["nodes"]}, found["refused"]
-    return {
-        "n_nodes": len(ops),
-        "n_engine": len(ops) - len(reasons),
-        "planned": all(part.session.planned for part in parts if isinstance(part, EnginePart)),
-        "macs": {"engine": None if len(reasons) < len(ops) else 0, "handed_over": None if reasons else 0},
-        "handed_over": [
-            {"node": name, "op": ops[name], "why": why.removeprefix(f"node '{name}' ({ops[name]}): ")}
-            for name, why in reasons.items()
-        ],
-    }
-
-
-def share(coverage: Mapping[str, Any]) -> str:
-    """What the engine covers, in a sentence: share of nodes, of multiply-adds where known, and who takes the rest."""
-    ours, rest = coverage["macs"]["engine"], coverage["macs"]["handed_over"]
-    macs = (
-        f" and {100 * ours / (ours + rest):.1f} % of the multiply-adds"
-        if ours is not None and rest is not None and ours + rest
-        else ""
-    )
-    unsure = "" if coverage["planned"] or not coverage["n_engine"] else ", as far as can be told before the first run"
-    text = f"{coverage['n_engine']} of {coverage['n_nodes']} nodes{macs} run in the engine{unsure}"
-    handed = coverage["handed_over"]
-    return f"{text}; ONNX Runtime takes {_listed(handed)}" if handed else text
-
-
-def _listed(handed: Sequence[Mapping[str, Any]]) -> str:
-    named = ", ".join(f"{quoted(h['node'])} ({shortened(h['op'])}: {shortened(h['why'])})" for h in handed[:_LISTED])
-    return named + (f" and {len(handed) - _LISTED} more" if len(handed) > _LISTED else "")

@@ -15,7 +15,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from secateur.engine import foreign, plans, timings
-from secateur.engine.mixed import Parts, share
+from secateur.engine.coverage import share
+from secateur.engine.mixed import Parts
 from secateur.engine.parts import known_shapes
 from secateur.errors import FormatError, HandedOverWarning, UnsupportedError, UsageError
 from secateur.native import _native

@@ -11,15 +11,14 @@ import io
 import logging
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from secateur.contracts import check_finite
-from secateur.errors import UnsupportedError, first_line
+from secateur.errors import UnsupportedError, check_finite, first_line
 from secateur.graph.calling import arguments, evaluating, user_frame
 from secateur.graph.cleaning import drop_assertions, make_concrete
 from secateur.graph.example import Example
@@ -213,52 +212,67 @@ def _make_functional(graph: torch.fx.Graph) -> None:
         written.replace_all_uses_with(n, delete_user_cb=lambda u, n=n: u is not n and order[u] > order[n])
 
 
+class _Ends:
+    """What comes into a traced program, by its names there: parameters and buffers (first names), constants, inputs."""
+
+    def __init__(self, model: nn.Module, exported: torch.export.ExportedProgram) -> None:
+        self.params: dict[str, str] = {}
+        self.buffers: dict[str, str] = {}
+        self.static: dict[str, Tensor] = {}
+        self.inputs: list[str] = []
+        params = _first_names(model.named_parameters(remove_duplicate=False))
+        buffers = _first_names(model.named_buffers(remove_duplicate=False))
+        kinds = torch.export.graph_signature.InputKind
+        for spec in exported.graph_signature.input_specs:
+            name = spec.arg.name
+            if spec.kind is kinds.PARAMETER:
+                self.params[name] = params[str(spec.target)]
+            elif spec.kind is kinds.BUFFER:
+                self.buffers[name] = buffers[str(spec.target)]
+            elif spec.kind is kinds.CONSTANT_TENSOR:
+                self.static[name] = exported.constants[str(spec.target)].detach()
+            elif spec.kind is kinds.USER_INPUT:
+                self.inputs.append(name)
+            else:
+                raise UnsupportedError(
+                    f"{type(model).__name__}: traced input {name} of kind {spec.kind.name} is not supported"
+                )
+
+
+def _first_names(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, str]:
+    """Every name -> the first name of the same tensor: tied ones share."""
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(tensor), name) for name, tensor in tensors}
+
+
+def _constants(model: nn.Module, exported: torch.export.ExportedProgram) -> dict[str, Tensor]:
+    """Tensors that the traced graph itself holds."""
+    found = {}
+    for n in exported.graph_module.graph.nodes:
+        if n.op != "get_attr":
+            continue
+        value: Any = exported.graph_module
+        for part in str(n.target).split("."):
+            value = getattr(value, part)
+        if not isinstance(value, Tensor):
+            kind = " ".join(str(user.target) for user in n.users).removeprefix("wrap_with_")
+            raise UnsupportedError(
+                f"{type(model).__name__} cannot be traced flat: {kind} inside forward is a program of its own"
+                f"{_place(n)}; move it out of the forward pass (autocast around the call is fine)"
+            )
+        found[n.name] = value.detach()
+    return found
+
+
 def _program(
     model: nn.Module, exported: torch.export.ExportedProgram, args: Any, kwargs: Any, batched: bool
 ) -> Program:
     graph = exported.graph_module.graph
     _make_functional(graph)
     drop_assertions(graph)
-    by_id: dict[int, str] = {}
-    for name, p in model.named_parameters(remove_duplicate=False):
-        by_id.setdefault(id(p), name)
-    first = {n: by_id[id(p)] for n, p in model.named_parameters(remove_duplicate=False)}
-    buffers_by_id: dict[int, str] = {}
-    for name, b in model.named_buffers(remove_duplicate=False):
-        buffers_by_id.setdefault(id(b), name)
-    first_buffer = {n: buffers_by_id[id(b)] for n, b in model.named_buffers(remove_duplicate=False)}
-
-    kinds = torch.export.graph_signature.InputKind
-    params: dict[str, str] = {}
-    buffers: dict[str, str] = {}
-    static: dict[str, Tensor] = {}
-    inputs: list[str] = []
-    for spec in exported.graph_signature.input_specs:
-        name = spec.arg.name
-        if spec.kind is kinds.PARAMETER:
-            params[name] = first[str(spec.target)]
-        elif spec.kind is kinds.BUFFER:
-            buffers[name] = first_buffer[str(spec.target)]
-        elif spec.kind is kinds.CONSTANT_TENSOR:
-            static[name] = exported.constants[str(spec.target)].detach()
-        elif spec.kind is kinds.USER_INPUT:
-            inputs.append(name)
-        else:
-            raise UnsupportedError(
-                f"{type(model).__name__}: traced input {name} of kind {spec.kind.name} is not supported"
-            )
-    for n in graph.nodes:
-        if n.op == "get_attr":
-            value = exported.graph_module
-            for part in str(n.target).split("."):
-                value = getattr(value, part)
-            if not isinstance(value, Tensor):
-                kind = " ".join(str(user.target) for user in n.users).removeprefix("wrap_with_")
-                raise UnsupportedError(
-                    f"{type(model).__name__} cannot be traced flat: {kind} inside forward is a program of its own"
-                    f"{_place(n)}; move it out of the forward pass (autocast around the call is fine)"
-                )
-            static[n.name] = value.detach()
+    ends = _Ends(model, exported)
+    static = ends.static | _constants(model, exported)
+    inputs = ends.inputs
     given, structure = torch.utils._pytree.tree_flatten((args, kwargs))
     places = [i for i, g in enumerate(given) if g is not None] if len(given) != len(inputs) else range(len(given))
     example = {
@@ -276,8 +290,8 @@ def _program(
     rows = [t.shape[0] for t in example.values() if t.dim() and batched]
     program = Program(
         nodes=tuple(graph.nodes),
-        params=params,
-        buffers=buffers,
+        params=ends.params,
+        buffers=ends.buffers,
         static=static,
         inputs=tuple(inputs),
         example=example,

@@ -72,25 +72,12 @@ def build(job: Job, answer: Answer, judge: Judge, inputs: Any, facts: Mapping[st
         "stages": [{k: v for k, v in s.items() if k != "curve"} for s in job.stages],
         "history": _history(job.stages),
         "frontier": [dict(p) for p in answer.frontier],
-        "notes": [
-            *facts["notes"],
-            *_constant_notes(inputs),
-            *_batch_notes(job),
-            *filter(None, [left_out_note(left_out(dense_net.traced))]),
-            *([norms.SHORT] if best.net.short else []),
-            *([activations.note(best.net.activations)] if best.net.activations else []),
-            *answer.notes,
-        ],
+        "notes": _notes(job, answer, inputs, facts["notes"]),
     }
     if baseline is not None:
         if "one_shot" in job.recipe.baselines:
             record["one_shot"] = _answer_column(job, judge, baseline)
-        record["one_shot_raw"] = {
-            "metric": {**record["dense"]["metric"], "value": baseline.raw["metric"], "split": "validation"},
-            **{k: v for k, v in baseline.raw.items() if k != "metric"},
-        }
-        for key in ("n_examples", "loss", "calibration_error"):
-            record["one_shot_raw"]["metric"].pop(key, None)
+        record["one_shot_raw"] = _raw_column(baseline, record["dense"]["metric"])
     job.pulse("comparison", last=True)
     record["verify"] = _verified(job, best, judge, inputs)
     if record["verify"]["metric_engine"] is not None:
@@ -106,6 +93,29 @@ def build(job: Job, answer: Answer, judge: Judge, inputs: Any, facts: Mapping[st
     where = {"name": bench["cpu"], "isa": bench["isa"]}
     record["cpu"] = where | {"threads": facts["threads"], "waiting": waiting.told()}
     return record
+
+
+def _notes(job: Job, answer: Answer, inputs: Any, given: Sequence[str]) -> list[str]:
+    """What a reader has to know beside the numbers."""
+    net = answer.best.net
+    return [
+        *given,
+        *_constant_notes(inputs),
+        *_batch_notes(job),
+        *filter(None, [left_out_note(left_out(job.start.traced))]),
+        *([norms.SHORT] if net.short else []),
+        *([activations.note(net.activations)] if net.activations else []),
+        *answer.notes,
+    ]
+
+
+def _raw_column(baseline: Candidate, metric: Mapping[str, Any]) -> dict[str, Any]:
+    """What projecting alone gives; measured on validation, one number."""
+    shown = {k: v for k, v in metric.items() if k not in ("n_examples", "loss", "calibration_error")}
+    return {
+        "metric": {**shown, "value": baseline.raw["metric"], "split": "validation"},
+        **{k: v for k, v in baseline.raw.items() if k != "metric"},
+    }
 
 
 def _unspent_notes(job: Job, best: Candidate) -> list[str]:

@@ -27,15 +27,12 @@ def bench_run(
     folder: str | Path,
     against: Sequence[str],
     *,
-    threads: int = 1,
     batch: int = 1,
-    seconds: float = 3.0,
-    int8: bool = False,
-    tune: str | None = None,
     inputs: Any = None,
     dense: str | Path | None = None,
     data_dir: str | Path | None = None,
     trust: bool = False,
+    **how: Any,
 ) -> dict[str, Any]:
     """`engine.bench` of a run's folder.
 
@@ -45,6 +42,7 @@ def bench_run(
     Args:
         inputs: examples as for `engine.bench`; None takes the test split of the recipe's data, and random numbers,
             said in `notes`, where that cannot be had.
+        how: `threads`, `seconds`, `int8`, `tune`, as of `engine.bench`.
         trust: run code outside secateur that the folder names as model or data; else it is done without, said in
             `notes`.
     Returns:
@@ -52,37 +50,15 @@ def bench_run(
     Raises:
         UsageError: not the folder of a finished run. FormatError: a damaged file in it.
     """
-    folder = Path(folder)
-    notes: list[str] = []
-    for name in ("model.sct", "model.onnx", "recipe.yaml"):
-        if not (folder / name).is_file():
-            raise UsageError(
-                f"{folder}: {name} is missing; give the folder of a finished run, or an .onnx or .sct file"
-            )
-    recipe = Recipe.of_run(folder / "recipe.yaml")
+    folder, notes = Path(folder), list[str]()
+    recipe = _recipe(folder)
     module = None  # for torch
     try:
         module = rebuild(folder, None, trust)
     except UsageError as e:
         notes.append(f"torch: {e}")
-    splits = example = dense_module = None
-    try:
-        if not trust:
-            check_ours(folder, data=recipe.data)
-        splits = None if recipe.data is None else data.load(recipe.data, data_dir)
-    except SecateurError as e:
-        notes.append(f"random inputs, because the recipe's data cannot be had: {e}")
-    if splits is None and dense is None:
-        notes.append("dense net: it is made from the recipe's data, which cannot be had; --dense takes a file")
-    elif splits is not None:
-        try:
-            if not trust:
-                check_ours(folder, model=recipe.model)
-            dense_module, said = _dense(folder, recipe)
-            example = example_of(dense_module, splits.train, recipe)
-            notes += said if dense is None else []
-        except SecateurError as e:
-            notes.append(f"dense net: {e}")
+    splits = _splits(folder, recipe, data_dir, trust, notes)
+    dense_module, example = _dense_net(folder, recipe, splits, dense is not None, trust, notes)
     dense_file: str | Path | bytes | None = dense
     if dense is None and dense_module is not None and example is not None:
         dense_file = written.exported_bytes(dense_module, example)
@@ -94,18 +70,56 @@ def bench_run(
     found = engine.bench(
         folder / "model.sct",
         against=against,
-        threads=threads,
         batch=batch,
         inputs=inputs,
         dense=dense_file,
-        seconds=seconds,
-        int8=int8,
-        tune=tune,
         module=module,
         dense_module=dense_module if dense is None else None,
         whole=example is not None and not example.batched,
+        **how,
     )
     return {**found, "notes": notes}
+
+
+def _recipe(folder: Path) -> Recipe:
+    for name in ("model.sct", "model.onnx", "recipe.yaml"):
+        if not (folder / name).is_file():
+            raise UsageError(
+                f"{folder}: {name} is missing; give the folder of a finished run, or an .onnx or .sct file"
+            )
+    return Recipe.of_run(folder / "recipe.yaml")
+
+
+def _splits(folder: Path, recipe: Recipe, data_dir: str | Path | None, trust: bool, notes: list[str]) -> Any:
+    """The recipe's data; None, said in `notes`, where they cannot be had."""
+    try:
+        if not trust:
+            check_ours(folder, data=recipe.data)
+        return None if recipe.data is None else data.load(recipe.data, data_dir)
+    except SecateurError as e:
+        notes.append(f"random inputs, because the recipe's data cannot be had: {e}")
+        return None
+
+
+def _dense_net(
+    folder: Path, recipe: Recipe, splits: Any, given: bool, trust: bool, notes: list[str]
+) -> tuple[nn.Module | None, Example | None]:
+    """The dense net and what it is traced on, as far as they can be had; `given`: a file of it is timed instead."""
+    module: nn.Module | None = None
+    if splits is None:
+        if not given:
+            notes.append("dense net: it is made from the recipe's data, which cannot be had; --dense takes a file")
+        return None, None
+    try:
+        if not trust:
+            check_ours(folder, model=recipe.model)
+        module, said = _dense(folder, recipe)
+        example = example_of(module, splits.train, recipe)
+    except SecateurError as e:
+        notes.append(f"dense net: {e}")
+        return module, None
+    notes += [] if given else said
+    return module, example
 
 
 def _dense(folder: Path, recipe: Recipe) -> tuple[nn.Module, list[str]]:

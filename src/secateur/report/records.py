@@ -103,6 +103,10 @@ _VERIFY = {
     "metric_torch": "number?",
     "metric_onnxruntime": "number?",
 }
+_REQUIRED = (
+    *("model", "data", "seed", "versions", "cpu", "dense", "compressed", "budget", "layers", "verify"),
+    "stages",
+)
 NETS = ("dense", "one_shot_raw", "one_shot", "compressed", "control")
 
 
@@ -117,20 +121,7 @@ def check(record: Any, subject: str = NAME) -> Record:
         raise FormatError(f"{subject}: schema is {schema!r:.40}; a whole number from 1 is needed")
     if schema > SCHEMA:
         raise FormatError(f"{subject}: schema {schema}, this Secateur reads up to {SCHEMA}; use a newer version")
-    required = (
-        "model",
-        "data",
-        "seed",
-        "versions",
-        "cpu",
-        "dense",
-        "compressed",
-        "budget",
-        "layers",
-        "verify",
-        "stages",
-    )
-    for key in required:
+    for key in _REQUIRED:
         if key not in record:
             raise FormatError(f"{subject}: key {key!r} is missing")
     for key in ("budget", "layers", "stages"):

@@ -12,6 +12,8 @@ from torch import nn
 from secateur import formats
 from secateur.budget import kinds
 from secateur.budget.allocate import Row
+from secateur.budget.purse import Purse
+from secateur.contracts import Term
 from secateur.errors import BudgetError
 from secateur.graph import counts
 from secateur.graph.counts import left_out
@@ -21,6 +23,7 @@ from secateur.run import activations, search
 from secateur.run.job import Job
 from secateur.run.net import Net
 from secateur.terms import feasible
+from secateur.terms.feasible import Importance
 from secateur.types import Inventory, Limit, Weights
 
 _LEAST_ERROR = 0.02  # training moves the entropy of positions and values by about that much
@@ -45,16 +48,7 @@ def plan(job: Job, measured: bool = True) -> dict[str, Any]:
     grids = activations.planned(job, net)
     h = job.importance(net, "plan")
     weights = {k: w.clone() for k, w in net.weights.items()}
-    purse = job.purse(net, limits)
-    try:
-        purse.probe(weights, h)
-    except BudgetError as e:
-        if e.smallest is None or kinds.metered(job.limits):
-            raise
-        limits = [Limit(limits[0].kind, e.smallest)]  # the search begins below what can be had: it finds that out
-        notes = [f"{notes[0]}, or the smallest there is, {words.amount(limits[0].kind, e.smallest)}"]
-        purse = job.purse(net, limits)
-        purse.probe(weights, h)
+    purse, limits, notes = _probed(job, net, weights, h, limits, notes)
     found = purse.plan(weights, h)
     near = net.supported(found.levels, weights, h)
     full = net.member(found.levels, {**weights, **near})
@@ -73,19 +67,8 @@ def plan(job: Job, measured: bool = True) -> dict[str, Any]:
     layers = []
     for term, row in zip(net.terms, found.rows, strict=True):
         metric = _alone(job, weights, feasible.project([term], found.levels, weights, h)) if measured else None
-        layers.append(
-            {
-                "name": row.name,
-                "shape": list(row.shape),
-                "constraint": term.constraint.name,
-                "level": _json(row.level),
-                "density": row.nnz / max(row.shape[0] * row.shape[1], 1),
-                "bits": row.bits,
-                **totals.layers[row.name],
-                "one_shot_metric": metric,
-                "one_shot_drop": None if metric is None or dense_metric is None else _drop(job, dense_metric, metric),
-            }
-        )
+        drop = None if metric is None or dense_metric is None else _drop(job, dense_metric, metric)
+        layers.append(_row(term, row) | totals.layers[row.name] | {"one_shot_metric": metric, "one_shot_drop": drop})
     total = totals.total
     return {
         "layers": layers,
@@ -99,6 +82,34 @@ def plan(job: Job, measured: bool = True) -> dict[str, Any]:
         "one_shot_metric": job.evaluate(small) if measured else None,
         "budget": _budget(job, limits, total),
         "notes": [*notes, *([activations.note(grids)] if grids else [])],
+    }
+
+
+def _probed(
+    job: Job, net: Net, weights: Weights, h: Importance, limits: Sequence[Limit], notes: list[str]
+) -> tuple[Purse, Sequence[Limit], list[str]]:
+    """The purse, its prices found out; what it is planned for where a search would begin below what can be had."""
+    purse = job.purse(net, limits)
+    try:
+        purse.probe(weights, h)
+    except BudgetError as e:
+        if e.smallest is None or kinds.metered(job.limits):
+            raise
+        limits = [Limit(limits[0].kind, e.smallest)]  # the search finds that out
+        notes = [f"{notes[0]}, or the smallest there is, {words.amount(limits[0].kind, e.smallest)}"]
+        purse = job.purse(net, limits)
+        purse.probe(weights, h)
+    return purse, limits, notes
+
+
+def _row(term: Term, row: Any) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "shape": list(row.shape),
+        "constraint": term.constraint.name,
+        "level": _json(row.level),
+        "density": row.nnz / max(row.shape[0] * row.shape[1], 1),
+        "bits": row.bits,
     }
 
 
