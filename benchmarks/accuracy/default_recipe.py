@@ -33,12 +33,13 @@ from run import provenance  # noqa: E402
 from tests.first_try.nets import CASES  # noqa: E402
 
 Json = dict[str, Any]
+SLOW: Json = {"training": {"lr": 1e-3}}  # what every recipe had by default when the first cells were run
 RECIPES: dict[str, Json] = {
     "default": {},
-    "codebook": {"constrain": {"with": "codebook"}},
-    "topk, uniform": {"constrain": {"with": ["topk", "uniform"]}},
-    "rows, codebook": {"constrain": {"with": ["rows", "codebook"]}},
-    "topk, codebook by admm": {"constrain": {"with": ["topk", "codebook"]}, "solver": {"name": "admm"}},
+    "codebook": {"constrain": {"with": "codebook"}, **SLOW},
+    "topk, uniform": {"constrain": {"with": ["topk", "uniform"]}, **SLOW},
+    "rows, codebook": {"constrain": {"with": ["rows", "codebook"]}, **SLOW},
+    "topk, codebook by admm": {"constrain": {"with": ["topk", "codebook"]}, "solver": {"name": "admm"}, **SLOW},
     "topk, codebook at lr 3e-3": {"constrain": {"with": ["topk", "codebook"]}, "training": {"lr": 3e-3}},
 }
 KEY = ("net", "divisor", "recipe", "seed", "epochs")

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from secateur import schedules
 
+CAREFUL = 1e-3  # Adam's own default: for trained nets with steps enough
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -49,10 +50,14 @@ class Quantize(Section):
 
 
 class Training(Section):
-    """How weights are trained; the same keys serve the dense net, the approach, the polish and the snap."""
+    """How weights are trained; the same keys serve the dense net, the approach, the polish and the snap.
+
+    Attributes:
+        lr: None: `CAREFUL`; and in a run's own stages more of it where steps are few for what is cut (`run/pace.py`).
+    """
 
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    lr: float = Field(1e-3, gt=0)
+    lr: float | None = Field(None, gt=0)
     betas: tuple[Beta, Beta] = (0.9, 0.99)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
@@ -64,6 +69,11 @@ class Training(Section):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     checkpoint_seconds: float = Field(30.0, ge=0)
+
+    @property
+    def learning_rate(self) -> float:
+        """Where nothing else decides."""
+        return CAREFUL if self.lr is None else self.lr
 
     @field_validator("schedule")
     @classmethod

@@ -36,7 +36,7 @@ def attempt(job: Job, name: str, solver: Solver, start: Net, limits: Sequence[Li
     Raises:
         BudgetError: the limits cannot be met; `smallest` is the nearest reachable size.
     """
-    log_from = len(job.stages)
+    job, log_from = job.paced(limits, epochs), len(job.stages)
     net = replace(start, module=copied(start.module), surgery=list(start.surgery))
     purse = job.purse(net, limits, f"{name}.prices")
     plan = problem.phases(job.recipe, solver, net.terms)

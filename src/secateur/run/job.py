@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from secateur.export.membership import Asked
 from secateur.export.written import Template, Written
 from secateur.graph import factors
 from secateur.graph.copying import copied
-from secateur.run import prices, problem
+from secateur.run import pace, prices, problem
 from secateur.run.net import Net
 from secateur.training import norms
 from secateur.training.batches import call
@@ -123,6 +124,22 @@ class Job:
     def dense_cost(self, kind: str) -> float:
         """What the dense net costs by one of the metered kinds."""
         return self.start.costs(self.dense_files, [kind])[kind]
+
+    def reduction(self, limits: Sequence[Limit]) -> float:
+        """Dense / asked of the tightest metered limit; 1 where there is none."""
+        return max((self.dense_cost(x.kind) / x.value for x in kinds.metered(limits)), default=1.0)
+
+    def learning_rate(self, limits: Sequence[Limit], epochs: float) -> float:
+        """The recipe's, or what such limits want in so many epochs."""
+        return pace.learning_rate(self.recipe.training, self.steps(epochs), self.reduction(limits))
+
+    def paced(self, limits: Sequence[Limit], epochs: float) -> Job:
+        """This job with that rate in its recipe; all else is shared."""
+        _ = self.template  # made once, for both
+        training = self.recipe.training.model_copy(update={"lr": self.learning_rate(limits, epochs)})
+        job = copy(self)
+        job.recipe = self.recipe.model_copy(update={"training": training})
+        return job
 
     @property
     def unconstrained_nbytes(self) -> int:

@@ -56,7 +56,7 @@ def solve(job: Job) -> Answer:
         if not _accurate(job, best):
             _refuse(job, solver, start, metered, best, frontier)
     reordered = [permute.note(s) for s in job.stages if s["name"] == permute.STAGE]
-    answer = Answer(best, None, frontier, [*([few] if few else []), *reordered])
+    answer = Answer(best, None, frontier, [*([few] if few else []), *_rate(job, metered), *reordered])
     if {"one_shot", "one_shot_raw"} & set(job.recipe.baselines) and not solver.instant:
         _baseline(job, dense, limits, answer)
     return answer
@@ -73,8 +73,15 @@ def _start(job: Job) -> Net:
 
 def _few_steps(job: Job, metered: tuple[Limit, ...]) -> str | None:
     """Said before the training, while it can still be changed."""
-    rate = max((job.dense_cost(x.kind) / x.value for x in metered), default=1.0)
-    return too_few(job.steps(job.recipe.epochs), rate, job.recipe.epochs)
+    return too_few(job.steps(job.recipe.epochs), job.reduction(metered), job.recipe.epochs)
+
+
+def _rate(job: Job, metered: tuple[Limit, ...]) -> list[str]:
+    """Said where the steps raised the learning rate."""
+    chosen = job.learning_rate(metered, job.recipe.epochs)
+    if chosen == job.recipe.training.learning_rate:
+        return []
+    return [f"no training.lr was given: {chosen:.2g}, for {job.steps(job.recipe.epochs)} optimizer steps are few"]
 
 
 def _baseline(job: Job, start: Net, limits: tuple[Limit, ...], answer: Answer) -> None:

@@ -183,15 +183,15 @@ class _Run:
                 )
             g = seeds.generator(s.seed, self.stage.name, self.step, "augment")
             inputs = self.augment(inputs, g)
-        now = optimizers.rate(self.step, self.phase.span, t.lr, t.warmup_steps, self.schedule)
+        now = optimizers.rate(self.step, self.phase.span, t.learning_rate, t.warmup_steps, self.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = now
         loss = self._loss(inputs, targets) + self.phase.penalty()
         value = float(loss.detach())
         if not math.isfinite(value):
             raise DivergedError(
-                f"{self.stage.name}: the loss is {value} at step {self.step}; try a lower training.lr (now {t.lr:g}), "
-                "more training.warmup_steps, or check the data for NaN"
+                f"{self.stage.name}: the loss is {value} at step {self.step}; try a lower training.lr "
+                f"(now {t.learning_rate:g}), more training.warmup_steps, or check the data for NaN"
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
