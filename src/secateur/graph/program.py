@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from secateur.types import Weights
@@ -48,6 +49,9 @@ class Program:
     kinds: dict[str, type[nn.Module]]
     frozen: frozenset[str]
     rebuild: Callable[[list[Any]], tuple[tuple[Any, ...], dict[str, Any]]]
+    _noisy: dict[tuple[int | None, torch.dtype | None], dict[str, Tensor]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -61,6 +65,31 @@ class Program:
             return self.static.get(node.name, self.example.get(node.name))
         own = self.param_values if node.name in self.params else self.buffer_values
         return (weights or {}).get(name, own[name])
+
+    def noisy(self, batch: int | None, dtype: torch.dtype | None) -> dict[str, Tensor]:
+        """The example inputs under noise, the same at every call, so that they are drawn once for all removals.
+
+        Args:
+            batch: rows of examples; None: as many as the example has, as where rows are no examples.
+            dtype: of what floats; None: each its own.
+        """
+        at = (batch if self.batched else None, dtype)
+        if at not in self._noisy:
+            self._noisy[at] = self._draw(*at)
+        return {k: t.clone() for k, t in self._noisy[at].items()}  # forward may work in place
+
+    def _draw(self, batch: int | None, dtype: torch.dtype | None) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(batch or 0)
+        made = {}
+        for name, t in self.example.items():
+            rows = t
+            if batch is not None and t.dim():
+                rows = t[torch.arange(batch, device=t.device) % t.shape[0]]
+            if t.is_floating_point():
+                noise = torch.randn(rows.shape, generator=generator, dtype=torch.float64).to(t.device)
+                rows = (rows + noise * (1 + t.double().std(correction=0))).to(dtype or t.dtype)
+            made[name] = rows
+        return made
 
     @property
     def output(self) -> Call:

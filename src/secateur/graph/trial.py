@@ -41,7 +41,7 @@ class Trial:
         """Choose the inputs to compare on: the example's batch, and batches of 1 and 3 where the code takes them."""
         model, self.inputs, wanted = _as(self.masked, self.dtype), [], []
         for batch in (None, 1, 3) if self.program.batched else (None,):
-            inputs = self._example(batch)
+            inputs = self.program.noisy(batch, self.dtype)
             try:
                 wanted += self._answer(model, inputs)
             except Exception:
@@ -72,7 +72,7 @@ class Trial:
 
     def _in_training(self, model: nn.Module) -> list[torch.Size] | None:
         """The shapes that `model` answers in training mode, None when it does not run; `model` is used up."""
-        inputs = self._example(3)
+        inputs = self.program.noisy(3, self.dtype)
         args, kwargs = self.program.rebuild([inputs.get(n) for n in self.program.inputs])
         try:
             with (
@@ -98,20 +98,6 @@ class Trial:
         with evaluating(model), in_double() if self.dtype is not None else contextlib.nullcontext():
             answer = model(*args, **kwargs)
         return [t.double() for t in tensors_of(answer)]
-
-    def _example(self, batch: int | None) -> dict[str, Tensor]:
-        """The example inputs, or noisy ones like them with another number of rows."""
-        generator = torch.Generator().manual_seed(batch or 0)
-        made = {}
-        for name, t in self.program.example.items():
-            rows = t
-            if batch is not None and self.program.batched and t.dim():
-                rows = t[torch.arange(batch, device=t.device) % t.shape[0]]
-            if t.is_floating_point():
-                noise = torch.randn(rows.shape, generator=generator, dtype=torch.float64).to(t.device)
-                rows = (rows + noise * (1 + t.double().std(correction=0))).to(self.dtype or t.dtype)
-            made[name] = rows
-        return made
 
 
 def _as(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
