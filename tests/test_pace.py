@@ -11,11 +11,11 @@ from secateur.run.pace import learning_rate
 @pytest.mark.parametrize(
     ("steps", "rate", "expected"),
     [
-        (220, 16.0, 3e-3),  # wants 800: 3.6 times, three at most
-        (400, 16.0, 2e-3),
-        (800, 16.0, 1e-3),
+        (220, 16.0, 3e-3),  # wants 1,600: seven times, three at most
+        (800, 16.0, 2e-3),
+        (1600, 16.0, 1e-3),
         (80_000, 16.0, 1e-3),
-        (200, 4.0, 2e-3),
+        (400, 4.0, 2e-3),
         (20, 3.9, 1e-3),  # mild
         (20, 1.0, 1e-3),  # no limit
         (0, 16.0, 1e-3),

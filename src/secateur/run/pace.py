@@ -11,7 +11,7 @@ import math
 from secateur.recipe.sections import CAREFUL, Training
 from secateur.report.advice import MILD
 
-STEPS_PER_HALVING = 200  # optimizer steps that the careful rate wants for each halving of the size
+STEPS_PER_HALVING = 400  # optimizer steps that the careful rate wants for each halving of the size
 _MOST = 3.0
 
 
