@@ -60,7 +60,10 @@ def test_words(got: str, want: str) -> None:
 
 
 def test_standard_error_of_a_fraction() -> None:
-    assert words.standard_error({"name": "accuracy", "value": 0.9, "n_examples": 400}) == pytest.approx(0.015)
+    assert words.standard_error({"name": "accuracy", "value": 0.9, "n_examples": 400}) == pytest.approx(0.015, rel=2e-3)
+    # Nothing wrong in 400: Wilson's interval for z = 1 is 1 - 1 / 401 .. 1, not the single point 1.
+    for value in (0.0, 1.0):
+        assert words.standard_error({"name": "accuracy", "value": value, "n_examples": 400}) == pytest.approx(0.5 / 401)
     assert words.standard_error({"name": "rmse", "value": 0.9, "n_examples": 400}) is None
     assert words.higher_is_better({"name": "val_loss"}) is False
     assert words.higher_is_better({"name": "val_loss", "higher_is_better": True}) is True

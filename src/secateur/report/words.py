@@ -95,14 +95,17 @@ def higher_is_better(metric: Mapping[str, Any]) -> bool:
 
 
 def standard_error(metric: Mapping[str, Any]) -> float | None:
-    """As recorded (`std_error`), else the binomial one of a fraction over `n_examples`, else None."""
+    """As recorded (`std_error`), else half of Wilson's interval (z = 1) of a fraction over `n_examples`, else None.
+
+    The binomial error at 0 or 1 would be 0, as if a test set of 400 could tell 100 % from 99.9.
+    """
     given = metric.get("std_error")
     if given is not None:
         return float(given)
     n, value = metric.get("n_examples"), metric.get("value")
     if not n or value is None or not is_fraction(metric) or not 0 <= value <= 1:
         return None
-    return math.sqrt(value * (1 - value) / n)
+    return float(math.sqrt(value * (1 - value) / n + 0.25 / n**2) / (1 + 1 / n))
 
 
 def difference(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> tuple[float | None, float | None]:

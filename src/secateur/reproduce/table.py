@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from secateur.report import words
+
 Json = dict[str, Any]
 _NAMES = {"accuracy": "test", "mse": "test mse", "bits_per_character": "test bpc"}
 
@@ -126,7 +128,7 @@ def _error(record: Json) -> list[str]:
         return []
     best = max(counted, key=lambda c: float(c["test"]["mean"]))
     p, n = best["test"]["mean"], best["n_test"]
-    error = 100 * (p * (1 - p) / n) ** 0.5
+    error = 100 * (words.standard_error({"name": "accuracy", "value": p, "n_examples": n}) or 0.0)
     return [f"The standard error of one accuracy near {100 * p:.1f} % on {n:,} test examples is {error:.2f} points."]
 
 
