@@ -61,7 +61,9 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         raise
     except Exception as e:
         what, instead = _untraced(e)
-        raise UnsupportedError(f"{type(model).__name__} cannot be traced: {what}{user_frame(e)}; {instead}") from e
+        # Hundreds of lines of torch's own frames would stand above the sentence; who looks for them finds them here.
+        logging.getLogger("secateur").debug("torch.export failed", exc_info=e)
+        raise UnsupportedError(f"{type(model).__name__} cannot be traced: {what}{user_frame(e)}; {instead}") from None
 
 
 def _untraced(e: BaseException) -> tuple[str, str]:
