@@ -122,6 +122,14 @@ def test_a_refusal_blames_the_weights_that_no_set_acts_on(budget: dict[str, int]
         secateur.compress(net, batches, valid=batches, budget=budget, recipe=FAST, on_progress=False)
 
 
+def test_a_refusal_does_not_blame_weights_that_lose_channels() -> None:
+    """The second layer is in no set, but its columns go with the channels of the first."""
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 300))
+    batches = [(torch.randn(8, 4), torch.randint(0, 300, (8,)))]
+    with pytest.raises(BudgetError, match=r"multiply-adds, and 0\.weight\.channels holds the largest part"):
+        secateur.compress(net, batches, valid=batches, budget={"macs": 2}, recipe=FAST, on_progress=False)
+
+
 def test_plan_log_and_report_name_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     batches = data(8)
     with caplog.at_level(logging.WARNING, logger="secateur"):

@@ -39,7 +39,7 @@ def purse(net: Net, limits: Sequence[Limit], template: Template, told: Callable[
         return costs(net, near, template, [x.kind for x in limits])
 
     note = left_out_note(left_out(net.traced)) or ""
-    held = {m.param for t in net.terms for m in t.site.members}
+    held = {m.param for t in net.terms for m in (*t.site.members, *t.site.removes)}  # what loses channels costs less
     free = tuple(w for w in weights(net.module, net.traced) if w.counted and w.name not in held)
     return Purse(net.terms, limits, costs_of, net.traced.effective, left_out=note, untouched=free)
 
