@@ -46,14 +46,13 @@ class LogisticTables {
   std::array<int16_t, 65536> stretch_;
 };
 
-inline const LogisticTables& logistic() {
-  static const LogisticTables tables;
-  return tables;
-}
+// Filled when the program is loaded (0.1 ms): a table made at its first use asks at every use whether it is there, and
+// these are read several times for each bit.
+inline const LogisticTables kLogistic;
 
 // 1..65535 -> log odds; log odds -> 1..65535.
-inline int stretch(uint32_t p) { return logistic().stretch(p); }
-inline uint32_t squash(int64_t x) { return logistic().squash(x); }
+inline int stretch(uint32_t p) { return kLogistic.stretch(p); }
+inline uint32_t squash(int64_t x) { return kLogistic.squash(x); }
 
 // The probability of a 1 in one context: moves by 1 / (n + 1.5) towards each bit seen, never slower than 1 / 256.5.
 struct Bit {
