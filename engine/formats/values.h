@@ -49,6 +49,7 @@ struct Pattern {
     }
   }
   bool is_float() const { return exponent > 0; }
+  int mantissa() const { return width - 1 - exponent; }  // bits, of floating types
   uint64_t mask() const { return width == 64 ? ~uint64_t{0} : (uint64_t{1} << width) - 1; }
 };
 

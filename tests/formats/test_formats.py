@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -109,15 +110,22 @@ def test_golden_bytes():
             assert packed[3] >> 4 == int(version[0])
 
 
-@pytest.mark.parametrize("room", ["formats.layouts", "formats.codecs"])
-def test_catalogue_matches_the_unpack_table(room):
-    source = Path(__file__).parents[2].joinpath("engine/formats/tensor.cc").read_text()
-    codes = set()
-    for name in catalog.names(room):
-        method = catalog.load(room, name)
-        assert f'"{name}"' in source
+@pytest.mark.parametrize(("room", "table"), [("layouts", "Layout"), ("codecs", "Codec")])
+def test_catalogue_matches_the_table_of_the_reader(room, table):
+    """One file here, one there, of one name and number; and each is a row of the table."""
+    folder = Path(__file__).parents[2] / "engine/formats"
+    rows = re.search(rf"using {table} = std::variant<([^;]*)>;", (folder / "plan.h").read_text())
+    assert rows
+    codes, found = set(), set()
+    for name in catalog.names(f"formats.{room}"):
+        method = catalog.load(f"formats.{room}", name)
+        source = folder.joinpath(room, f"{name}.h").read_text()
+        assert f'kName = "{name}";' in source
+        assert f"kNumber = {method.code};" in source
+        found.add(re.search(r"struct (\w+)[^;{]*\{\s+static constexpr uint32_t kNumber", source)[1])
         assert method.stores
         assert method.when
         assert method.size
         codes.add(method.code)
+    assert found == set(re.findall(r"::(\w+)", rows[1]))
     assert codes == set(range(len(codes)))

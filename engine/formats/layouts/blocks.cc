@@ -1,11 +1,11 @@
-#include "formats/bodies/blocks.h"
+#include "formats/layouts/blocks.h"
 
 #include <numeric>
 #include <set>
 
 #include "formats/tensor.h"
 
-namespace secateur::sct {
+namespace secateur::sct::layouts {
 namespace {
 
 constexpr int64_t kSample = 1 << 16;  // elements looked at: a few milliseconds for all shapes
@@ -58,11 +58,11 @@ int64_t elements(const Bitmap& kept, const Bitmap& all, int64_t rows, int64_t co
 
 int64_t ones(const Bitmap& b) { return std::accumulate(b.at.begin(), b.at.end(), int64_t{0}); }
 
-}  // namespace
-
-LikelyBlocks likely_blocks(const std::vector<int64_t>& dims, const std::vector<uint8_t>& nonzero, double value_bits) {
-  LikelyBlocks best;
-  if (dims.size() < 2 || nonzero.empty()) return best;
+// The shape with the fewest bits and these, 0 where single elements would do with fewer; `nonzero`: a byte each, values
+// at `value_bits`.
+std::pair<BlockShape, double> likely_shape(const std::vector<int64_t>& dims, const std::vector<uint8_t>& nonzero,
+                                           double value_bits) {
+  std::pair<BlockShape, double> best;
   std::set<int64_t> widths(std::begin(kSides), std::end(kSides));
   const int64_t size = static_cast<int64_t>(nonzero.size()) / dims[0] / dims[1];
   for (int64_t side : {size, dims[1]})  // whole kernels, all channels of a place
@@ -84,11 +84,36 @@ LikelyBlocks likely_blocks(const std::vector<int64_t>& dims, const std::vector<u
                      log2_choose(elements(kept, all, rows, cols), nnz) + static_cast<double>(nnz) * value_bits);
         if (least != 0 && bits >= least) continue;
         least = bits;
-        best = rows * cols == 1 ? LikelyBlocks{} : LikelyBlocks{{rows, cols, last}, bits};
+        best = {{rows, cols, last}, rows * cols == 1 ? 0 : bits};
       }
     }
   }
   return best;
 }
 
-}  // namespace secateur::sct
+// Does a block hold zeros beside other elements?
+bool some_are_mixed(const std::vector<int64_t>& dims, const BlockShape& shape, const std::vector<uint8_t>& nonzero) {
+  const BlockView view(dims, shape);
+  for (int64_t row = 0; row < view.down(); ++row)
+    for (int64_t col = 0; col < view.across(); ++col) {
+      bool some = false, all = true;
+      view.each(row, col, [&](int64_t i) { (nonzero[static_cast<size_t>(i)] ? some = true : all = false); });
+      if (some && !all) return true;
+    }
+  return false;
+}
+
+}  // namespace
+
+std::optional<Found<Blocks>> Blocks::find(const Seen& t) {
+  const Values& v = t.values;
+  if (t.dims.size() < 2 || v.nnz == 0) return {};
+  std::vector<uint8_t> nonzero(static_cast<size_t>(v.n));
+  for (size_t i = 0; i < nonzero.size(); ++i) nonzero[i] = t.at(static_cast<int64_t>(i)) != 0;
+  const double value_bits = (t.ideal_bits - log2_choose(v.n, v.nnz)) / static_cast<double>(v.nnz);
+  const auto [shape, bits] = likely_shape(t.dims, nonzero, value_bits);
+  if (bits == 0) return {};
+  return Found<Blocks>{{shape}, some_are_mixed(t.dims, shape, nonzero), bits};
+}
+
+}  // namespace secateur::sct::layouts
