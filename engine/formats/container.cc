@@ -282,7 +282,7 @@ Graph read_graph(Parts& parts, size_t file, uint64_t limit, std::vector<SectionI
   parts.next([&](Span span) {
     sct::GraphModels models = sct::primed_models();
     sct::Decoder decoder(span);
-    sct::GraphCoder<sct::Decoder>(decoder, models).run(g, tensors);
+    sct::code_graph(decoder, models, g, tensors);
     const size_t used = decoder.consumed();
     if (used > span.size()) throw FormatError("truncated: the graph's stream ends early");
     uint64_t decoded = 0;
@@ -370,7 +370,7 @@ std::vector<uint8_t> pack(const Graph& graph) {
   sct::GraphModels models = sct::primed_models();
   sct::Encoder encoder;
   std::vector<Tensor*> tensors;
-  sct::GraphCoder<sct::Encoder>(encoder, models).run(g, tensors);
+  sct::code_graph(encoder, models, g, tensors);
   std::vector<Source> sources;
   for (const Tensor* t : tensors) sources.push_back({t->dtype, t->dims, t->data});
   return assemble(encoder.finish(), sources, 0);

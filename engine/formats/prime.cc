@@ -18,7 +18,7 @@ GraphModels read_prime() {
   for (int i = 0; i < kNetworks; ++i) {
     Graph g;
     std::vector<Tensor*> tensors;
-    GraphCoder<Decoder>(d, models).run(g, tensors);
+    code_graph(d, models, g, tensors);
   }
   return models;
 }
@@ -36,7 +36,7 @@ std::vector<uint8_t> encode_prime(const std::vector<Graph>& networks) {
   for (const Graph& network : networks) {
     Graph g = canonical(network);
     std::vector<Tensor*> tensors;
-    GraphCoder<Encoder>(e, models).run(g, tensors);
+    code_graph(e, models, g, tensors);
   }
   return e.finish();
 }
