@@ -266,3 +266,33 @@ class _Attention(nn.Module):
 
 def test_a_transformer_layer_exports() -> None:
     assert "Softmax" in ops(to_bytes(_Attention(), torch.randint(0, 20, (2, 5))))
+
+
+def test_the_table_of_forms_is_made_once_and_no_export_changes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recurrent net adds translations of its own; the net after it gets torch's table as it was."""
+    from torch.onnx._internal.exporter import _registration
+
+    from secateur.export import _registry
+
+    plain = _registration.ONNXRegistry.__dict__["from_torchlib"]
+    made: list[Any] = []
+
+    def counted(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        made.append(args)
+        return plain.__func__(cls, *args, **kwargs)
+
+    lenet, gru = LeNet(wide=False), nn.GRU(4, 3, batch_first=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(_registry, "_known", {})
+        patch.setattr(_registration.ONNXRegistry, "from_torchlib", classmethod(counted))
+        first = to_bytes(lenet, torch.randn(2, 1, 28, 28))
+        sizes = {k: len(v) for t in _registry._known.values() for k, v in t.functions.items()}
+        to_bytes(gru, torch.randn(2, 5, 4))
+        assert to_bytes(lenet, torch.randn(2, 1, 28, 28)) == first
+        assert len(made) == 1
+        assert {k: len(v) for t in _registry._known.values() for k, v in t.functions.items()} == sizes
+    assert _registration.ONNXRegistry.__dict__["from_torchlib"] is plain
+    with monkeypatch.context() as patch:
+        patch.delattr(_registration, "ONNXRegistry")
+        with _registry.made_once():
+            pass

@@ -95,6 +95,8 @@ def rehearse(asked: Asked, job: Job) -> bool:
             f"{asked.model_name}: the dense network cannot be evaluated, written or recorded, so no training was "
             f"begun: {told(e)}"
         ) from e
+    if job.recipe.dense_training() is None:
+        job.take_over(trial)
     return True
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from secateur.errors import MissingExtraError, UnsupportedError, first_line
 from secateur.export._attention import write_out_attention
+from secateur.export._registry import made_once
 from secateur.graph.calling import tensors_of, user_frame
 from secateur.graph.capture import plain_bags, quiet_torch
 
@@ -84,7 +85,7 @@ def raw_onnx(model: nn.Module, exported: torch.export.ExportedProgram) -> tuple[
     try:
         from secateur.export import _fake_quantize, _recurrent
 
-        with quiet_torch():
+        with quiet_torch(), made_once():
             if _recurrent.projected(exported):
                 exported = _recurrent.unrolled(exported)
             program = torch.onnx.export(

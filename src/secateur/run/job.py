@@ -121,6 +121,12 @@ class Job:
         """The dense net's graph, for sizes."""
         return Template(self.dense_files.onnx)
 
+    def take_over(self, other: Job) -> None:
+        """What another job has worked out of the very same dense net: its trace and its files."""
+        for name in ("start", "dense_files", "template"):
+            if name in other.__dict__:
+                self.__dict__[name] = other.__dict__[name]
+
     def dense_cost(self, kind: str) -> float:
         """What the dense net costs by one of the metered kinds."""
         return self.start.costs(self.dense_files, [kind])[kind]
