@@ -100,7 +100,9 @@ def test_files_and_functions_stay_short() -> None:
     """A file is one subject, a function one thought; the docstring of a function is not counted."""
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SRC.rglob("*.py")}
     assert median(lines.values()) <= 100
-    assert not {str(p): n for p, n in lines.items() if n > 450}
+    sources = [p for p in (SRC.parent.parent / "engine").rglob("*") if p.suffix in (".cc", ".h")]
+    lines_too = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in sources}
+    assert not {str(p): n for p, n in {**lines, **lines_too}.items() if n > 450}
     long = {}
     for path in lines:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
