@@ -13,7 +13,7 @@ namespace secateur {
 namespace {
 
 constexpr int64_t kMaxElements = int64_t{1} << 40;
-constexpr size_t kMostAxes = 8;  // kernels/generic/generic.h's kMaxRank
+constexpr size_t kMostAxes = 8;  // kernels/eltwise/typed.h's kMaxRank
 
 double machine_bytes() {
   return static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));

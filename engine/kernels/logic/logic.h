@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "kernels/generic/generic.h"
+#include "kernels/eltwise/typed.h"
 
 namespace secateur {
 

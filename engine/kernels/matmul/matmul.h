@@ -11,7 +11,7 @@
 
 #include "base/cpu.h"
 #include "base/threads.h"
-#include "kernels/generic/generic.h"
+#include "kernels/eltwise/typed.h"
 
 namespace secateur {
 

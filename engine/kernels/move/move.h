@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "kernels/generic/generic.h"
+#include "kernels/eltwise/typed.h"
 
 namespace secateur {
 

@@ -7,7 +7,7 @@
 #include <type_traits>
 
 #include "kernels/eltwise/eltwise.h"
-#include "kernels/generic/generic.h"
+#include "kernels/eltwise/typed.h"
 #include "plan/lower/handlers.h"
 
 namespace secateur {

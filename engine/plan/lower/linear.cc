@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <climits>
 
-#include "kernels/generic/generic.h"
+#include "kernels/eltwise/typed.h"
 #include "kernels/linear/linear.h"
 #include "kernels/matmul/matmul.h"
 #include "plan/lower/handlers.h"

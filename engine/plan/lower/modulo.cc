@@ -3,7 +3,7 @@
 #include <type_traits>
 
 #include "graph/attrs.h"
-#include "kernels/generic/generic.h"
+#include "kernels/eltwise/typed.h"
 #include "plan/lower/handlers.h"
 
 namespace secateur {

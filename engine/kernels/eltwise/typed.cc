@@ -2,7 +2,7 @@
 #include <cmath>
 #include <type_traits>
 
-#include "kernels/generic/generic.h"
+#include "kernels/eltwise/typed.h"
 
 namespace secateur {
 

@@ -1,4 +1,4 @@
-// Elementwise operators of the dtypes that shape arithmetic needs; eltwise/ has the fast float32 ones.
+// Elementwise operators of the dtypes that shape arithmetic needs; eltwise.h has the fast float32 ones.
 //
 // Arrays are C-contiguous unless strides are given; strides count elements, 0 repeats. Buffers may be the same array
 // (in place) when shapes agree; partial overlap is not allowed. No alignment is required.

@@ -1,5 +1,5 @@
 // Element-wise work of doubles and whole numbers: shapes that broadcast, and whole numbers that wrap.
-#include "kernels/generic/generic.h"
+#include "kernels/eltwise/typed.h"
 
 #include "kernels/testing.h"
 
@@ -72,5 +72,5 @@ int main() {
   broadcasts(rng);
   whole<int64_t>("int64", [](auto&&... a) { binary_i64_ref(a...); });
   whole<int32_t>("int32", [](auto&&... a) { binary_i32_ref(a...); });
-  return testing::finish("generic", 201 + 16);
+  return testing::finish("eltwise typed", 201 + 16);
 }
