@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from torch import nn
 
+import secateur
 from secateur.recipe.sections import Training
 from secateur.run.pace import learning_rate
 
@@ -30,3 +33,26 @@ def test_a_rate_that_is_named_stays_and_sgd_has_none_to_scale() -> None:
     assert learning_rate(Training(lr=1e-3), 20, 64.0) == 1e-3
     assert learning_rate(Training(lr=0.5), 20_000, 64.0) == 0.5
     assert learning_rate(Training(optimizer="sgd"), 20, 64.0) == 1e-3
+
+
+@pytest.mark.parametrize("given", [None, 1e-3])
+def test_a_run_trains_at_it_and_says_so(given: float | None) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 4))
+    batches = [(torch.randn(16, 32), torch.randint(0, 4, (16,))) for _ in range(8)]
+    report = secateur.compress(
+        net,
+        batches,
+        valid=batches,
+        budget={"nbytes": 900},
+        recipe={
+            "baselines": [],
+            "bench": {"against": [], "seconds": 0.001},
+            "solver": {"name": "gradual", "epochs": 4},
+            "training": {"threads": 1, "warmup_steps": 0, "schedule": "constant"} | ({"lr": given} if given else {}),
+        },
+        on_progress=False,
+    ).report
+    seen = [r["lr"] for r in report["history"]]
+    assert seen and seen == pytest.approx([given or 3e-3] * len(seen))
+    assert (given is None) == any("training.lr" in n for n in report["notes"])
