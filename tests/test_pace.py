@@ -54,5 +54,6 @@ def test_a_run_trains_at_it_and_says_so(given: float | None) -> None:
         on_progress=False,
     ).report
     seen = [r["lr"] for r in report["history"]]
-    assert seen and seen == pytest.approx([given or 3e-3] * len(seen))
+    assert seen
+    assert seen == pytest.approx([given or 3e-3] * len(seen))
     assert (given is None) == any("training.lr" in n for n in report["notes"])
