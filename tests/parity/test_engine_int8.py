@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from secateur.engine import InferenceSession, inspect
+from secateur.engine import InferenceSession, inspect, isas
 from secateur.errors import FormatError, UnsupportedError
 
 from .quant_graphs import F, Net, against_oracle, conv_sums, layer, on_every_isa, requantized, rint
@@ -218,7 +218,10 @@ def test_blocks_of_four_outputs_are_seen(monkeypatch: pytest.MonkeyPatch) -> Non
         np.testing.assert_array_equal(got, np.clip(rint(want) + y_grid[1], lo, hi))
         monkeypatch.delenv("SECATEUR_ISA")
         rows_of_plan = InferenceSession(model, threads=1).explain(repeats=0)
-        assert [r for r in rows_of_plan if r["kernel"].startswith(kernel)], rows_of_plan
+        kernels = [r["kernel"] for r in rows_of_plan if r["kernel"].startswith("qconv_")]
+        # Four lanes spend their time on the products: sharing a load gains nothing there, and either may be chosen.
+        either = isas()[-1] == "portable" and rows == 4
+        assert kernels[0].startswith(("qconv_4x4_", "qconv_1x4_") if either else kernel), rows_of_plan
 
 
 def test_products_whose_zero_point_comes_while_running(monkeypatch: pytest.MonkeyPatch) -> None:
