@@ -208,9 +208,10 @@ int main(int argc, char** argv) {
   const auto end =
       std::chrono::steady_clock::now() + std::chrono::duration<double>(number_from("SECATEUR_FUZZ_SECONDS", 5));
   long ran = 0;
-  for (; std::chrono::steady_clock::now() < end; current = current + 1) {
+  while (std::chrono::steady_clock::now() < end) {
     alarm(kMostSeconds);
     ran += try_mutant(seeds, current, begin);
+    current = current + 1;
   }
   std::printf("%ld mutants of %zu seeds, %ld still ran\n", static_cast<long>(current), seeds.size(), ran);
   return 0;
