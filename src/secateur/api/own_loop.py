@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,7 @@ class Compressor:
         """The compressed network: cut, exported, packed; the budget is checked on the bytes.
 
         Raises:
-            BudgetError: the file is larger than allowed; `smallest` is the smallest size that was reached.
+            BudgetError: the file is larger than allowed; `smallest` is a size that a second run of the loop reaches.
         """
         live = weights_of(self._model)
         try:
@@ -302,7 +303,7 @@ class Compressor:
         or so. The loop is over, so that nothing is retrained after this.
 
         Raises:
-            BudgetError: with the smallest file that was reached.
+            BudgetError: with a size that another training reaches (`prices.reachable`).
         """
 
         def write(net: Net, trim: int) -> tuple[Net, Written]:
@@ -320,13 +321,16 @@ class Compressor:
             if e.kind is None or e.smallest is None or limit is None:
                 raise
             hint = refusal.biases_too(e.kind)
+            reached = prices.reachable(self._net, e.kind, self._importance(), self._job.template)
+            reached = max(reached, math.ceil(e.smallest))
             raise BudgetError(
                 f"Compressor.finalize: {e.kind} <= {limit:g} was missed: the smallest "
-                f"{refusal.subject(e.kind)} that was reached is {e.smallest:g} {kinds.meter(e.kind).unit}"
+                f"{refusal.subject(e.kind)} after this training is {e.smallest:g} {kinds.meter(e.kind).unit}"
                 f"{'' if e.site is None else f', and {e.site} holds the largest part'}; in your loop, raise the budget "
-                f"to that, or constrain more layers {f'({hint}) ' if hint else ''}and train on with more total_steps "
+                f"to {reached}, which another training reaches too, whatever values it gives to what no set holds, or "
+                f"constrain more layers {f'({hint}) ' if hint else ''}and train on with more total_steps "
                 "and a longer solver.polish, which repairs what the tighter levels break",
-                e.smallest,
+                reached,
                 e.site,
                 e.kind,
             ) from None

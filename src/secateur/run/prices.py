@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from secateur.budget import kinds
@@ -139,6 +140,39 @@ def trimmed(
         smallest[kind],
         kind=kind,
     )
+
+
+def reachable(net: Net, kind: str, h: Mapping[str, Tensor | None], template: Template) -> int:
+    """A limit of that kind that another training of `net` reaches too, whatever values train into what no set holds.
+
+    What the tightest levels gave after one training is no such limit: trained for another budget, the vectors outside
+    the sets have other values, and another entropy. Here they are priced at values that are all different.
+    """
+    weights = {k: w.clone() for k, w in net.weights.items()}
+    levels = _tightest(net, kind, weights, h)
+    near = net.member(levels, {**weights, **net.supported(levels, weights, h)})
+    held = {m.param for t in net.terms for m in t.site.members}
+    for name, p in net.module.named_parameters():
+        if p.requires_grad and p.is_floating_point() and name not in held:
+            near[name] = _all_different(p.detach())
+    cost = costs(net, near, template, [kind])[kind]
+    return math.ceil(cost * (1 + 2 * kinds.meter(kind).margin)) + 4  # positions and values in the sets move a little
+
+
+def _tightest(net: Net, kind: str, weights: Weights, h: Mapping[str, Tensor | None]) -> dict[str, Level]:
+    """The cheapest levels by the estimates."""
+    purse = Purse(net.terms, (Limit(kind, 1e-9),))
+    try:
+        return purse.levels(weights, h, 1.0, strict=True)
+    except BudgetError as e:
+        return purse.tightest(e, weights, h)
+
+
+def _all_different(like: Tensor) -> Tensor:
+    """Values over eight powers of two, of both signs, in a fixed order."""
+    at = torch.arange(1, like.numel() + 1, dtype=torch.float64, device=like.device)
+    spread = 2.0 ** (-8 * (at * 0.6180339887498949 % 1)) * (1 - 2 * (at % 2))
+    return spread.to(like.dtype).view_as(like)
 
 
 def not_members(net: Net) -> list[str]:
