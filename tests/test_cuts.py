@@ -164,3 +164,25 @@ def test_no_set_is_named_outside_its_room() -> None:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("secateur.constraints."):
                 found.append(f"{file}:{node.lineno} {node.module}")
     assert not found
+
+
+def test_a_set_that_bears_no_cut_goes_on_where_only_others_are_cut() -> None:
+    """A set of supports answers None to every cut unless it says more: none of its own channels may be asked for."""
+    from secateur.constraints.topk import TopK
+    from secateur.contracts import Term
+    from secateur.terms import cutting
+    from secateur.types import Member, Site
+
+    class Stubborn(TopK):
+        def after_cut(self, *asked: Any) -> None:
+            return None
+
+    term = Term(Site("a", "linear", (3, 2), (Member("a"),)), Stubborn())
+    sizes = {"a": (3, 2), "b": (2, 3)}
+
+    def gone(tensor: str) -> dict[str, Any]:
+        return {"edits": [{"tensor": tensor, "axis": 0, "size": sizes[tensor][0], "keep": [0]}]}
+
+    assert cutting.after_cut(term, 4, sizes, gone("b")) == (term.constraint, 4)
+    assert cutting.pinned([term], sizes, gone("b")) == set()
+    assert cutting.pinned([term], sizes, gone("a")) == {("a", 0)}

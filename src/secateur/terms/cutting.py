@@ -59,6 +59,8 @@ def _cut(term: Term, level: Level, shapes: Shapes, edits: Any) -> tuple[Constrai
                 mask.index_fill_(edit["axis"], torch.tensor(gone, dtype=torch.int64), 0.0)
         there[member.param] = mask
     kept = views.matrix(term.site, term.constraint.view, there)
+    if bool(kept.all()):  # other sites were cut, this one was not: a set that bears no cut is not asked
+        return term.constraint, level
     rows, cols = kept.any(1), kept.any(0)
     if term.site.op != "channels" and not torch.equal(kept != 0, rows[:, None] & cols):
         return None
