@@ -92,6 +92,38 @@ def test_killed_at_several_points_and_resumed_ends_in_the_same_bytes(tmp_path: P
     assert not (tmp_path / "broken" / "checkpoint").exists()
 
 
+INTEGERS = """
+model: toy:build
+data: toy:data
+quantize: {weights: 8, activations: 8, calibration: {batches: 3}}
+solver: {name: one_shot, epochs: 2, polish: 0.5, snap: 0.5}
+dense: {epochs: 2, lr: 0.02}
+training: {lr: 0.01, threads: 1, checkpoint_seconds: 0, warmup_steps: 2}
+baselines: []
+bench: {seconds: 0.01, against: []}
+seed: 4
+"""
+
+
+def test_killed_while_activations_are_calibrated_and_trained_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    """Calibration leaves no record of its own: it is done again, on the same batches, to the same scales."""
+    (tmp_path / "toy.py").write_text(MODULE)
+    (tmp_path / "recipe.yaml").write_text(INTEGERS)
+    whole = run(tmp_path, "whole")
+    assert whole.returncode == 0, whole.stderr
+    stages = (("main.calibration", 0), ("main.calibration", 2), ("main.snap", 3))
+    for n, at in enumerate(stages):
+        killed = run(tmp_path, "broken", resume=n > 0, kill=at)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    ended = run(tmp_path, "broken", resume=True)
+    assert ended.returncode == 0, ended.stderr
+    for name in FILES:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes(), name
+    reports = [json.loads((tmp_path / d / "report.json").read_text()) for d in ("whole", "broken")]
+    assert reports[0]["activations"]
+    assert timeless(reports[0]) == timeless(reports[1])
+
+
 def test_another_recipe_may_not_take_up_a_checkpoint(tmp_path: Path) -> None:
     first = Ledger(tmp_path, "epochs: 4")
     first.fact("threads", lambda: 2)
