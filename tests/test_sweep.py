@@ -91,7 +91,7 @@ def test_resume_keeps_finished_points_of_the_same_recipe(three: Sweep, tmp_path:
     ran.clear()
     secateur.sweep(other, "budget.nnz", [300], out, resume=True, on_progress=ran.append)
     assert ran == ["nnz=300"], "another recipe: nothing is taken over"
-    (out / "sweep.json").write_text('{"rows": [{"folder": 1}]}')
+    (out / "sweep.json").write_text('{"points": [{"folder": 1}]}')
     with pytest.raises(FormatError, match=r"sweep.json: damaged"):
         secateur.sweep(recipe(), "budget.nnz", [300], out, resume=True)
 
@@ -129,7 +129,7 @@ def test_the_command_says_which_point_was_missed(tmp_path: Path, capsys: pytest.
     path.write_text(json.dumps(recipe(constrain=[{"where": "1.weight", "with": "topk"}])))  # 240 weights stay
     argv = ["sweep", str(path), "--over", "budget.nnz=400,100", "-o", str(out), "--quiet", "--json"]
     assert cli._main(argv) == 1
-    rows = json.loads(capsys.readouterr().out)["rows"]
+    rows = json.loads(capsys.readouterr().out)["points"]
     assert [bool(r["error"]) for r in rows] == [False, True]
     assert "240" in rows[1]["error"]
     assert rows[1]["nnz"] is None

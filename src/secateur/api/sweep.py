@@ -126,7 +126,7 @@ def _finished(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
     if not path.is_file():
         return {}
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        rows = json.loads(path.read_text(encoding="utf-8"))["points"]
         known = {(str(r["folder"]), str(r["recipe"])): dict(r) for r in rows if r["error"] is None}
         complete = all(r.keys() >= {*COLUMNS} for r in known.values())
     except (ValueError, KeyError, TypeError, AttributeError) as e:
@@ -164,7 +164,7 @@ def _write(out: Path, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
     table.writeheader()
     table.writerows(rows)
     saving.write_bytes(out / "sweep.csv", text.getvalue().encode("utf-8"))
-    saving.write_bytes(out / "sweep.json", saving.to_json({"schema": 1, "key": key, "rows": list(rows)}))
+    saving.write_bytes(out / "sweep.json", saving.to_json({"schema": 1, "key": key, "points": list(rows)}))
     try:
         saving.write_bytes(out / "sweep.html", frontier.page(key, rows).encode("utf-8"))
     except MissingExtraError:

@@ -61,7 +61,7 @@ def command(
             on_progress=shown,
         )
     if json_:
-        print_json({"schema": 1, "key": found.key, "rows": list(found.rows)})
+        print_json({"schema": 1, "key": found.key, "points": list(found.rows)})
     else:
         heads = (found.key, "metric", "dense", "file", "nonzeros", "MACs", "engine", "budget")
         print_table(f"sweep over {found.key}", heads, frontier.lines(found.rows))

@@ -150,7 +150,7 @@ def reachable(net: Net, kind: str, h: Mapping[str, Tensor | None], template: Tem
     """
     weights = {k: w.clone() for k, w in net.weights.items()}
     levels = _tightest(net, kind, weights, h)
-    near = net.member(levels, {**weights, **net.supported(levels, weights, h)})
+    near = dict(net.member(levels, {**weights, **net.supported(levels, weights, h)}))
     held = {m.param for t in net.terms for m in t.site.members}
     for name, p in net.module.named_parameters():
         if p.requires_grad and p.is_floating_point() and name not in held:
