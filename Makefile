@@ -10,7 +10,7 @@ CMAKE = $(abspath $(BIN))/cmake
 BUILD = $(firstword $(wildcard build/cp*-*))
 PAR ?= 2
 
-.PHONY: help setup demo test slow lint format types unit ctest sanitize fuzz-coverage coverage tables docs notebook wheel bench clean
+.PHONY: help setup demo test slow lint format types unit ctest sanitize fuzz-coverage tables docs notebook wheel bench clean
 
 help:
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
