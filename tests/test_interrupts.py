@@ -151,7 +151,9 @@ def test_final_writing_is_interrupted_and_resumed(
     from secateur.api import result
     from secateur.export.written import Written
 
-    def trained(asked: Any, recipe: Any, ledger: Any, on_progress: Any, folder: Path, write: Any) -> api.Result:
+    def trained(
+        asked: Any, recipe: Any, ledger: Any, on_progress: Any, folder: Path, write: Any, *rest: Any
+    ) -> api.Result:
         ledger.fact("trained", lambda: True)
         files = Written(nn.Linear(1, 1), b"onnx", b"sct", [])
         result.save_network(files, "", "m", folder, write)
