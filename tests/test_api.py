@@ -411,6 +411,15 @@ def test_compressor_of_a_sparse_net_resumes_exactly(trained: nn.Module) -> None:
     assert again.files.sct == result.files.sct
 
 
+def test_compressor_resumes_exactly_where_channels_were_reordered(trained: nn.Module) -> None:
+    blocks = {"name": "blocks", "rows": 1, "cols": 2, "permute": True}
+    settings = recipe(constrain=[{"with": blocks, "level": {"sparsity": 0.5}}], solver={"name": "gradual", "epochs": 1})
+    result, _ = own_loop(trained, settings, {})
+    assert any("channels were reordered" in note for note in result.report["notes"])
+    again, _ = own_loop(trained, settings, {}, stop=13)
+    assert again.files.sct == result.files.sct
+
+
 def grown(limit: float) -> secateur.Result:
     """A hundred biases are zero, and cost nothing, when one-shot sets the levels; then they are trained."""
     with torch.random.fork_rng(devices=[]):

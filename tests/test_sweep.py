@@ -13,8 +13,10 @@ from torch import nn
 
 import secateur
 from secateur import cli
+from secateur.api import sweep
 from secateur.api.sweep import Sweep
-from secateur.errors import FormatError, UsageError
+from secateur.errors import FormatError, MissingExtraError, UsageError
+from secateur.report import frontier, words
 
 NAME = Path(__file__).stem
 
@@ -139,3 +141,18 @@ def test_the_command_says_which_point_was_missed(tmp_path: Path, capsys: pytest.
     assert "nnz=100/report.html" not in page
     assert cli._main([*argv[:3], "budget.nnz", *argv[4:]]) == 2
     assert "give a key and its values" in capsys.readouterr().err
+
+
+def test_a_loss_is_no_percentage_and_a_page_that_cannot_be_drawn_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def undrawn(key: str, rows: Any) -> str:
+        raise MissingExtraError("plotly is not installed")
+
+    found = dict.fromkeys(sweep.COLUMNS) | {"value": "5", "met": True, "metric_name": "loss", "metric": 0.5}
+    assert frontier.lines([found])[0][:3] == ["5", "0.5", words.NONE]
+    assert frontier.lines([found | {"metric_name": "accuracy"}])[0][1] == "50.00 %"
+    monkeypatch.setattr(frontier, "page", undrawn)
+    sweep._write(tmp_path, "budget.nnz", [found])
+    assert "sweep.html was not written: plotly" in caplog.text
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["sweep.csv", "sweep.json"]

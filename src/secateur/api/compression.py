@@ -116,7 +116,8 @@ def run(
                 f"{out}: holds the checkpoint of an unfinished run; go on with --resume, or choose another folder, or "
                 f"remove {out / 'checkpoint'} to start again"
             )
-        key = recipe.to_yaml(data_shape=[list(first_tensor(asked.inputs).shape[1:])])
+        start = {} if after is None else {"after": after.name, "warm": warm}  # another start is another run
+        key = recipe.to_yaml(data_shape=[list(first_tensor(asked.inputs).shape[1:])], **start)
         ledger = Ledger(out / "checkpoint", key, recipe.training.checkpoint_seconds, write, resume)
         result = _compress(asked, recipe, ledger, on_progress, out, write, (after, warm))
         write(out / "report.json", saving.to_json(result.report))

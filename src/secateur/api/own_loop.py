@@ -97,8 +97,11 @@ class Compressor:
         self._example = graph.settle(dense, example_inputs, free)
         setting = Setting(dense, _NoBatches(), lambda o, t: o, judge, True, self._recipe.seed, Ledger())
         self._job = Job(self._recipe, setting, dense, self._example, tuple(self._recipe.limits()))
+        self._reordered: str | None = None
         if permute.wanted(self._job.start):  # the same network in another order of channels, in the user's own module
-            model.load_state_dict(permute.permuted(self._job, {})[0].module.state_dict())
+            start, stage = permute.permuted(self._job, {})
+            model.load_state_dict(start.module.state_dict())
+            self._reordered = permute.note(stage)
         traced, terms = self._job.start.traced, self._job.start.terms
         if self._recipe.build_activations(traced.sites):
             raise UsageError(
@@ -161,7 +164,7 @@ class Compressor:
         """The compressed network: cut, exported, packed; the budget is checked on the bytes.
 
         Raises:
-            BudgetError: the file is larger than allowed; `smallest` is a size that a second run of the loop reaches.
+            BudgetError: the file is larger than allowed; `smallest` is a size that a second run should reach.
         """
         live = weights_of(self._model)
         try:
@@ -183,7 +186,7 @@ class Compressor:
             "notes": [
                 *filter(None, [self._example.note]),
                 *([] if self._evaluate else ["no evaluate was given: metrics are not measured"]),
-                *filter(None, [self._chosen]),
+                *filter(None, [self._chosen, self._reordered]),
             ],
         }
         report = record.build(job, search.Answer(best, None), judge, self._example.inputs, facts)
@@ -209,7 +212,9 @@ class Compressor:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Exactly as saved; load the model's and the optimizer's states first."""
+        """Exactly as saved; load the model's and the optimizer's states first, after this object was made as before:
+        where `permute` reorders channels, making it changes the model's values.
+        """
         self._n, self._metric = int(state["n"]), state["metric"]
         self._best = {k: v.clone() for k, v in state["best"].items()}
         self._net.levels = {k: feasible.as_level(v) for k, v in state["levels"].items()}
@@ -303,7 +308,7 @@ class Compressor:
         or so. The loop is over, so that nothing is retrained after this.
 
         Raises:
-            BudgetError: with a size that another training reaches (`prices.reachable`).
+            BudgetError: with a size that another training should reach (`prices.reachable`).
         """
 
         def write(net: Net, trim: int) -> tuple[Net, Written]:
@@ -327,7 +332,7 @@ class Compressor:
                 f"Compressor.finalize: {e.kind} <= {limit:g} was missed: the smallest "
                 f"{refusal.subject(e.kind)} after this training is {e.smallest:g} {kinds.meter(e.kind).unit}"
                 f"{'' if e.site is None else f', and {e.site} holds the largest part'}; in your loop, raise the budget "
-                f"to {reached}, which another training reaches too, whatever values it gives to what no set holds, or "
+                f"to {reached}, which another training should reach whatever values it gives to what no set holds, or "
                 f"constrain more layers {f'({hint}) ' if hint else ''}and train on with more total_steps "
                 "and a longer solver.polish, which repairs what the tighter levels break",
                 reached,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,19 @@ from secateur.shell import saving
 from secateur.training.loop import Report
 
 COLUMNS = (
-    *("value", "folder", "met", "dense_metric", "metric", "nbytes", "nnz", "macs", "engine_ms", "dense_engine_ms"),
+    *(
+        "value",
+        "folder",
+        "met",
+        "metric_name",
+        "dense_metric",
+        "metric",
+        "nbytes",
+        "nnz",
+        "macs",
+        "engine_ms",
+        "dense_engine_ms",
+    ),
     "error",
 )
 
@@ -144,6 +157,7 @@ def _numbers(report: Mapping[str, Any]) -> dict[str, Any]:
     dense, small = report["dense"], report["compressed"]
     return {
         "met": all(b["met"] is not False for b in report["budget"]),
+        "metric_name": small["metric"]["name"],
         "dense_metric": dense["metric"]["value"],
         "metric": small["metric"]["value"],
         **{k: small[k] for k in ("nbytes", "nnz", "macs")},
@@ -167,5 +181,5 @@ def _write(out: Path, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
     saving.write_bytes(out / "sweep.json", saving.to_json({"schema": 1, "key": key, "points": list(rows)}))
     try:
         saving.write_bytes(out / "sweep.html", frontier.page(key, rows).encode("utf-8"))
-    except MissingExtraError:
-        return  # the table and the CSV are there; `secateur compress` says which extra draws pages
+    except MissingExtraError as e:
+        logging.getLogger("secateur").warning("%s: sweep.html was not written: %s", out, e)

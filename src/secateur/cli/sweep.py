@@ -63,8 +63,8 @@ def command(
     if json_:
         print_json({"schema": 1, "key": found.key, "points": list(found.rows)})
     else:
-        heads = (found.key, "metric", "dense", "file", "nonzeros", "MACs", "engine", "budget")
-        print_table(f"sweep over {found.key}", heads, frontier.lines(found.rows))
-        typer.echo(f"\npage: {(out / 'sweep.html').resolve()}   table: {(out / 'sweep.csv').resolve()}")
+        print_table(f"sweep over {found.key}", (found.key, *frontier.HEADS), frontier.lines(found.rows))
+        page = out / "sweep.html"
+        typer.echo(f"\ntable: {(out / 'sweep.csv').resolve()}{f'   page: {page.resolve()}' if page.exists() else ''}")
     if not found.met:
         raise typer.Exit(1)

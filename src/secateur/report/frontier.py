@@ -10,6 +10,7 @@ from secateur.report import document, words
 from secateur.report.figure import Figure
 from secateur.version import __version__
 
+HEADS = ("metric", "dense", "file", "nonzeros", "MACs", "engine", "budget")  # of `lines`, behind the key
 _AXES = (("nbytes", "File size", "bytes", words.nbytes), ("engine_ms", "Latency", "ms a call", words.milliseconds))
 
 
@@ -39,8 +40,8 @@ def lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     return [
         [
             str(row["value"]),
-            _metric(row["metric"]),
-            _metric(row["dense_metric"]),
+            _metric(row, "metric"),
+            _metric(row, "dense_metric"),
             words.nbytes(row["nbytes"]),
             words.count(row["nnz"]),
             words.big(row["macs"]),
@@ -51,17 +52,15 @@ def lines(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     ]
 
 
-def _metric(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{100 * value:.2f} %" if 0.0 <= value <= 1.0 else f"{value:.4g}"
+def _metric(row: Mapping[str, Any], column: str) -> str:
+    return words.metric({"name": row["metric_name"], "value": row[column]}, with_error=False)
 
 
 def _figure(rows: Sequence[Mapping[str, Any]], cost: str, title: str, unit: str, show: Any) -> Figure | None:
     seen = sorted((r for r in rows if r["metric"] is not None and r[cost] is not None), key=lambda r: float(r[cost]))
     if len(seen) < 2:
         return None
-    names = [f"{r['value']}: {_metric(r['metric'])} at {show(r[cost])}" for r in seen]
+    names = [f"{r['value']}: {_metric(r, 'metric')} at {show(r[cost])}" for r in seen]
     dense = seen[0]["dense_metric"]
     line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": dense, "y1": dense}
     return Figure(
@@ -92,8 +91,7 @@ def _figure(rows: Sequence[Mapping[str, Any]], cost: str, title: str, unit: str,
 
 
 def _table(key: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    heads = (key, "metric", "dense", "file", "nonzeros", "MACs", "engine", "budget")
-    head = "".join(f"<th>{escape(h)}</th>" for h in heads)
+    head = "".join(f"<th>{escape(h)}</th>" for h in (key, *HEADS))
     body = []
     for row, cells in zip(rows, lines(rows), strict=True):
         name = escape(cells[0])

@@ -108,7 +108,7 @@ def permuted(job: Job, h: Importance) -> tuple[Net, dict[str, Any]]:
         after = _moved(after, groups[name], orders[name])
     held = {s.site.name: [s.kept(energies), s.kept(after)] for s in sets}
     total = [sum(float(s.matrix(energies).sum()) * held[s.site.name][i] for s in sets) for i in (0, 1)]
-    whole = sum(float(s.matrix(energies).sum()) for s in sets)
+    whole = max(sum(float(s.matrix(energies).sum()) for s in sets), 1e-300)  # all zero: nothing to hold
     stage = {
         "name": STAGE,
         "seconds": time.perf_counter() - began,

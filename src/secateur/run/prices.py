@@ -143,7 +143,7 @@ def trimmed(
 
 
 def reachable(net: Net, kind: str, h: Mapping[str, Tensor | None], template: Template) -> int:
-    """A limit of that kind that another training of `net` reaches too, whatever values train into what no set holds.
+    """A limit of that kind that another training of `net` can be expected to reach: a price with a margin, no bound.
 
     What the tightest levels gave after one training is no such limit: trained for another budget, the vectors outside
     the sets have other values, and another entropy. Here they are priced at values that are all different.
