@@ -117,6 +117,11 @@ class Compressor:
         self._purse = self._job.purse(self._job.start, self._recipe.limits())
         plan = problem.phases(self._recipe, self._solver, terms)
         self._ends = [round(total_steps * plan.approach), round(total_steps * (plan.approach + plan.polish))]
+        self._set_out()
+        optimizer.register_step_pre_hook(self._before_step)
+
+    def _set_out(self) -> None:
+        """Nothing stepped and nothing kept yet: the first phase, its limits read from the weights as they stand."""
         self._n, self._at = 0, -1
         self.round_changed = False
         self._best: dict[str, Tensor] = {}
@@ -126,7 +131,6 @@ class Compressor:
             self._purse.set_out(self._net.weights)
             self._purse.probe(self._net.weights, self._importance())
             self._enter(0)
-        optimizer.register_step_pre_hook(self._before_step)
 
     def _inputs(self, calibration: Iterable[Any] | None) -> Inputs | None:
         if wanted := sorted(self._recipe.needs & FROM_INPUTS):
