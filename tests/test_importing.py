@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 import secateur
 from secateur.errors import FormatError, UsageError
+from secateur.export.rebuild import build_model
 from secateur.shell.importing import called, imported
 
 
@@ -65,6 +66,8 @@ def test_python_dash_m_does_not_look_in_the_working_folder_first(tmp_path: Path)
         "secateur.zoo:weights.np.array",  # what a module of the zoo has imported is not a model of the zoo
         "secateur.zoo:load_weights",
         "secateur.zoo.lenet:lenet5",
+        "secateur.zoo:weights.Path(width=1)",
+        "evil:net(a=1)",
         "evil:" + "x" * 10_000,
     ],
 )
@@ -86,5 +89,24 @@ def test_a_run_folder_does_not_choose_the_code_that_runs(model: str, here: Path)
 def test_a_model_of_the_zoo_needs_no_trust(here: Path) -> None:
     save_file({"x": np.zeros(1, np.float32)}, here / "model.safetensors")
     (here / "surgery.json").write_text(json.dumps({"schema": 1, "model": "secateur.zoo:lenet300", "cuts": []}))
+    with pytest.raises(FormatError, match="does not fit the model"):
+        secateur.load(here)
+
+
+def test_a_model_is_named_with_its_arguments() -> None:
+    half = build_model("secateur.zoo:resnet20(width=0.5)")
+    assert sum(p.numel() for p in half.parameters() if p.ndim > 1) == 67_352
+    for given in ("(0.5)", "(width=os.sep)", "(**{'width': 1})", "(width=1", "(width=1).eval()", "(width=1)(2)"):
+        with pytest.raises(UsageError, match="in the brackets stand arguments by name"):
+            build_model(f"secateur.zoo:resnet20{given}")
+    with pytest.raises(UsageError, match=r"unexpected keyword argument 'wide'.*does it take these arguments"):
+        build_model("secateur.zoo:resnet20(wide=1)")
+
+
+def test_a_run_folder_may_name_a_model_of_the_zoo_with_arguments(here: Path) -> None:
+    save_file({"x": np.zeros(1, np.float32)}, here / "model.safetensors")
+    (here / "surgery.json").write_text(
+        json.dumps({"schema": 1, "model": "secateur.zoo:resnet20(width=0.5)", "cuts": []})
+    )
     with pytest.raises(FormatError, match="does not fit the model"):
         secateur.load(here)

@@ -130,3 +130,15 @@ def test_missing_weights_say_where_they_were_looked_for(tmp_path: Path, monkeypa
         zoo.resnet20(pretrained=True, data_dir=tmp_path / "absent")
     with pytest.raises(UsageError, match="cannot be read"):
         zoo.load_weights(zoo.lenet300(), tmp_path / "absent.safetensors")
+
+
+@pytest.mark.parametrize("name", ["fashion_resnet", "resnet20", "speech_cnn"])
+def test_a_narrow_form_has_fewer_channels_in_multiples_of_four(name: str) -> None:
+    entry = zoo.MODELS[name]
+    for width in (0.7, 0.5, 0.25):
+        net = entry.build(width=width).eval()
+        n = sum(p.numel() for p in net.parameters() if p.ndim > 1)
+        assert 0.8 * width**2 < n / entry.n_weights < 1.3 * width**2
+        assert all(m.out_channels % 4 == 0 for m in net.modules() if isinstance(m, nn.Conv2d))
+        with torch.no_grad():
+            assert net(torch.zeros(3, *entry.input_shape)).shape == (3, 10)

@@ -13,7 +13,7 @@ from secateur import graph
 from secateur.errors import FormatError, UsageError
 from secateur.export.written import DENSE
 from secateur.graph.unwrapping import plain
-from secateur.shell.importing import called, imported
+from secateur.shell.importing import ZOO, called, imported, with_arguments
 from secateur.training import seeds
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ def check_ours(folder: Path, model: str | None = None, data: str | None = None) 
     from secateur import zoo
     from secateur.data import is_path
 
-    if model is not None and model not in {f"secateur.zoo:{name}" for name in zoo.MODELS}:
+    ours = {f"{ZOO}{name}" for name in zoo.MODELS}
+    if model is not None and with_arguments(model, f"{folder}: model")[0] not in ours:
         raise UsageError(
             f"{folder}: the model of this run, {model[:80]!r}, is code outside secateur; where you trust the folder, "
             "say so (from Python trust=True, in a command --trust), or pass model= to secateur.load"
@@ -113,13 +114,17 @@ def check_ours(folder: Path, model: str | None = None, data: str | None = None) 
 def build_model(path: str) -> nn.Module:
     """The module that `package.module:attribute` names: an instance, or a callable that makes one.
 
+    Arguments of the callable may follow, by name: `secateur.zoo:resnet20(width=0.5)`.
+
     Raises:
         UsageError: nothing there, or no module came out.
     """
     from torch import nn
 
-    found = imported(path, "model", "secateur.zoo:lenet5")
-    made = found if isinstance(found, nn.Module) or not callable(found) else called(found, path, "model")
+    place, arguments = with_arguments(path, "model")
+    found = imported(place, "model", "secateur.zoo:lenet5")
+    ready = isinstance(found, nn.Module) and not arguments
+    made = found if ready or not callable(found) else called(found, path, "model", arguments)
     if not isinstance(made, nn.Module):
         raise UsageError(f"model {path!r}: gave a {type(made).__name__}; an nn.Module or a function that makes one")
     return made

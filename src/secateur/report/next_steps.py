@@ -54,7 +54,9 @@ def _torch(record: Mapping[str, Any]) -> str:
         return 'import secateur\nnet = secateur.load("FOLDER")  # a plain nn.Module in eval mode'
     if ":" in model:
         package, name = model.split(":", 1)
-        return f'import secateur\nfrom {package} import {name}\nnet = secateur.load("FOLDER", model={name}())'
+        call = name if name.endswith(")") else f"{name}()"
+        name = name.partition("(")[0]
+        return f'import secateur\nfrom {package} import {name}\nnet = secateur.load("FOLDER", model={call})'
     return f'import secateur\nnet = secateur.load("FOLDER", model={model or "Net"}())  # a fresh instance of your class'
 
 

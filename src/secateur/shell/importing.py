@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import os
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,31 @@ DATA_SETS = (  # and these are the data sets
 def is_data_path(name: str) -> bool:
     """Is it `package.module:function`, which names code, and no set of ours such as `text:war_and_peace`?"""
     return ":" in name and name.partition(":")[0] not in {n.partition(":")[0] for n in DATA_SETS}
+
+
+def with_arguments(path: str, what: str) -> tuple[str, dict[str, Any]]:
+    """`package.module:attribute(width=0.5)` as the path and the arguments: named ones, each a literal of Python.
+
+    Raises:
+        UsageError: anything else in the brackets.
+
+    >>> with_arguments("my_package.nets:build(width=0.5, classes=10)", "model")
+    ('my_package.nets:build', {'width': 0.5, 'classes': 10})
+    """
+    head, bracket, _ = path.partition("(")
+    if not bracket:
+        return path, {}
+    try:
+        call = ast.parse("f" + path[len(head) :], mode="eval").body
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args:
+            found = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+            if None not in found:  # no `**`
+                return head.rstrip(), {str(name): value for name, value in found.items()}
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        pass
+    raise UsageError(
+        f"{what} {quoted(path)}: in the brackets stand arguments by name with plain values, as {ZOO}resnet20(width=0.5)"
+    )
 
 
 def imported(path: str, what: str, example: str) -> Any:
@@ -68,16 +95,20 @@ def _reach(package: str) -> None:
         importlib.invalidate_caches()
 
 
-def called(made: Any, path: str, what: str) -> Any:
-    """`made()`, which takes no arguments; UsageError with the file and line when the user's code fails."""
+def called(made: Any, path: str, what: str, arguments: Mapping[str, Any] | None = None) -> Any:
+    """`made()`, with these arguments if any; UsageError with the file and line when the user's code fails."""
     try:
-        return made()
+        return made(**(arguments or {}))
     except SecateurError:
         raise
     except (Exception, SystemExit) as e:
         raise UsageError(
             f"{what} {quoted(path)}: calling it failed: {told(e)}; "
-            "a function or class that needs no arguments is needed"
+            + (
+                "does it take these arguments?"
+                if arguments
+                else "a function or class that needs no arguments is needed"
+            )
         ) from e
 
 
