@@ -139,6 +139,31 @@ def test_distillation_learns_from_the_dense_net_itself(trained: nn.Module) -> No
     assert agree > 0.9
 
 
+def test_another_teacher_is_listened_to_and_stays_as_it_is(trained: nn.Module) -> None:
+    """The teacher says the classes in reverse order; nobody else does."""
+    teacher = copy.deepcopy(trained)
+    with torch.no_grad():
+        teacher.fc2.weight.copy_(trained.fc2.weight.flip(0))
+        teacher.fc2.bias.copy_(trained.fc2.bias.flip(0))
+    before = copy.deepcopy(teacher.state_dict())
+    x, y = blobs(512)
+    reversed_ = TensorData(x, y.max() - y, batch_size=32)
+    settings = recipe(objective=[{"name": "distillation"}], solver={"name": "gradual", "epochs": 24, "every": 5})
+    result = secateur.compress(trained, data(), valid=reversed_, recipe=settings, budget={"nnz": "60"}, teacher=teacher)
+    x, _ = blobs(256, 5)
+    with torch.no_grad():
+        assert (result.model(x).argmax(1) == teacher(x).argmax(1)).float().mean() > 0.9
+    assert all(torch.equal(before[k], v) for k, v in teacher.state_dict().items())
+
+
+def test_a_teacher_that_nobody_listens_to_or_that_speaks_of_other_classes_is_refused(trained: nn.Module) -> None:
+    with pytest.raises(UsageError, match=r"teacher: no objective of the recipe listens to one; add objective"):
+        secateur.compress(trained, data(), recipe=recipe(), budget={"nnz": "60"}, teacher=trained)
+    heard = recipe(objective=[{"name": "task"}, {"name": "distillation"}])
+    with pytest.raises(UsageError, match=r"teacher: its outputs are float32 \[32, 9\], the model's float32 \[32, 3\]"):
+        secateur.compress(trained, data(), recipe=heard, budget={"nnz": "60"}, teacher=MLP(n_out=9))
+
+
 def error_of(net: nn.Module) -> float:
     """Share of wrong answers: lower is better."""
     x, y = blobs(256, 1)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,28 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     assert made(out, PLAN, "pruned,nnz=4000") == {"pruned,nnz=4000"}
     assert made(out, PLAN, "packed,nnz=4000") == {"packed,nnz=4000"}
     return out, running(out).finish()
+
+
+def test_written_nets_are_timed_beside_each_other_and_once(done: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    shutil.copytree(done[0], out)
+    for name in ("model.onnx", "model.sct"):  # of a net trained from scratch the weights are enough
+        (out / "seed0" / "dense" / name).unlink()
+    asked = {"nets": ["dense", "pruned"], "against": ["onnxruntime"], "seconds": 0.02}
+    raw = {**PLAN, "latency": asked, "frontier": {"ours": ["pruned"], "control": ["dense"], "margin": 1.0}}
+    record = running(out, raw).finish()
+    timed = record["latency"]
+    assert set(timed["latency_ms"]) == {"dense", "pruned,nnz=4000"}
+    assert set(timed["latency_ms"]["dense"]) == {"engine", "onnxruntime"}
+    assert [c["agree"] for c in timed["checks"]] == [True, True]
+    assert [(r["control"], r["ours"]) for r in record["frontier"]] == [("dense", "pruned,nnz=4000")]
+    text = (out / "digits.md").read_text()
+    assert "too few seeds for an interval" in text
+    assert "all interleaved: dense: engine" in text
+    assert "Test measure against latency" in (out / "digits.html").read_text()
+    kept = (out / "latency.json").read_bytes()
+    running(out, raw).finish()
+    assert (out / "latency.json").read_bytes() == kept
 
 
 def test_every_finished_cell_is_counted_from_its_files(done: tuple[Path, dict[str, Any]]) -> None:
@@ -200,3 +223,16 @@ def test_the_shipped_studies_are_sound(name: str) -> None:
     path = study.path(name)
     for task in plan.tasks_of(path) or [None]:
         assert len(plan.read(path, task).plan.seeds) >= 3
+
+
+def test_a_cell_listens_to_its_teacher_and_is_made_again_with_it(tmp_path: Path) -> None:
+    recipe = {**PLAN["parts"]["pruned"]["recipe"], "objective": [{"name": "distillation"}], "budget": {"nnz": 8000}}
+    dense = {**PLAN["parts"]["dense"], "epochs": 0.1}
+    teacher = {**PLAN["parts"]["dense"], "epochs": 0.2}
+    taught = {"title": "taught", "from": "dense", "teacher": "teacher", "recipe": recipe}
+    raw = {k: v for k, v in PLAN.items() if k not in ("grid", "goals", "speed")}
+    raw["parts"] = {"dense": dense, "teacher": teacher, "taught": taught}
+    assert made(tmp_path, raw, "taught") == {"dense", "teacher", "taught"}
+    assert made(tmp_path, raw, "taught") == set()
+    raw["parts"] = {**raw["parts"], "teacher": {**teacher, "epochs": 0.3}}
+    assert made(tmp_path, raw, "taught") == {"teacher", "taught"}

@@ -44,6 +44,7 @@ class Asked:
     data_name: str
     notes: list[str]
     dynamic_batch: bool | None = None
+    teacher: nn.Module | None = None
 
 
 def by_objects(
@@ -126,6 +127,11 @@ def make_job(asked: Asked, recipe: Recipe, ledger: Ledger, on_progress: Report |
     dense, said = plain(asked.model)
     check_finite(dense.eval())
     asked.notes += [f"model: {note}" for note in said]
+    teacher = None if asked.teacher is None else plain(asked.teacher)[0].eval()
+    if teacher is not None and not recipe.needs_teacher:
+        raise UsageError(
+            "teacher: no objective of the recipe listens to one; add objective: [{name: task}, {name: distillation}]"
+        )
     example = example_of(dense, asked.train, recipe, asked.example_inputs, asked.dynamic_batch)
     asked.notes += filter(None, [example.note])
     setting = Setting(
@@ -136,6 +142,7 @@ def make_job(asked: Asked, recipe: Recipe, ledger: Ledger, on_progress: Report |
         higher_is_better=asked.higher_is_better,
         seed=recipe.seed,
         ledger=ledger,
+        teacher=teacher,
         on_progress=on_progress,
     )
     return Job(recipe, setting, dense, example, tuple(recipe.limits()))

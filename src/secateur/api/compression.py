@@ -43,6 +43,7 @@ def compress(
     budget: Mapping[str, Any] | None = None,
     example_inputs: Any = None,
     dynamic_batch: bool | None = None,
+    teacher: nn.Module | None = None,
     seed: int | None = None,
     on_progress: Report | bool | None = None,
 ) -> Result:
@@ -63,6 +64,8 @@ def compress(
             the whole first batch where rows are no examples (a graph's nodes, time in front), which the report says.
         dynamic_batch: True: the written network takes any batch, or the run is refused; False: only that of the
             example; default: any batch where the network and torch's exporter permit it, else one example at a time.
+        teacher: whom the objective `distillation` listens to, a module with outputs like the model's; default: the
+            dense net itself.
         seed: overrides the recipe's seed.
         on_progress: None shows a bar with rate and time left on a terminal (stderr) and a line in a notebook; elsewhere
             each training is one line of the logger `secateur` at INFO, which Python shows only where it is asked to
@@ -74,6 +77,7 @@ def compress(
     """
     resolved = Recipe.of(recipe, budget, seed)
     asked = by_objects(model, train, loss, evaluate, valid, higher_is_better, example_inputs, dynamic_batch)
+    asked.teacher = teacher
     with progress.shown(on_progress, baselines_note(resolved)) as report:
         return _compress(asked, resolved, Ledger(), report)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from secateur import graph
 from secateur.errors import SecateurError, UnsupportedError, UsageError
@@ -48,6 +48,8 @@ def check_fits(asked: Asked, job: Job) -> None:
     inputs, targets = pair(next(iter(asked.train)), "train")
     with metrics.evaluating(job.dense):
         outputs = call(job.dense, inputs)
+    if job.setting.teacher is not None:
+        _check_teacher(job.setting.teacher, inputs, outputs)
     try:
         asked.loss(outputs, targets)
     except Exception as e:
@@ -65,6 +67,17 @@ def check_fits(asked: Asked, job: Job) -> None:
             "the batches as they are (batch statistics need two examples; a part that runs in training mode only must "
             "suit loss=)"
         ) from e
+
+
+def _check_teacher(teacher: nn.Module, inputs: Any, outputs: Any) -> None:
+    """UsageError where its answers are not of the model's shapes."""
+    try:
+        with metrics.evaluating(teacher):
+            found = _shapes(call(teacher, inputs))
+    except Exception as e:
+        raise UsageError(f"teacher: fails on a batch of the training data: {told(e)}") from e
+    if found != _shapes(outputs):
+        raise UsageError(f"teacher: its outputs are {found}, the model's {_shapes(outputs)}; they must be alike")
 
 
 def rehearse(asked: Asked, job: Job) -> bool:

@@ -88,13 +88,13 @@ def bench(
         UsageError: unknown peer, inputs that do not fit, numbers out of range. FormatError, UnsupportedError: as
         `InferenceSession`.
     """
-    _check(against, threads, batch, seconds)
+    check(against, threads, batch, seconds)
     rng = np.random.default_rng(seed)
     models = {"model": read_model(path_or_bytes)}
     if dense is not None:
         models["dense"] = read_model(dense)
     sessions = {name: InferenceSession(data, threads=threads, tune=tune) for name, data in models.items()}
-    feeds, drawn = _feeds(sessions, batch, inputs, rng, whole)
+    feeds, drawn = feeds_of(sessions["model"], batch, inputs, rng, whole)
     kind = "random" if drawn else "given"
     skipped: dict[str, str] = {}
     calibration = None
@@ -103,9 +103,11 @@ def bench(
         models[name], sessions[name] = data, InferenceSession(data, threads=threads, tune=tune)
         calibration = f"minimum and maximum over {min(len(feeds), quantized.N_EXAMPLES)} {kind} inputs"
     with peers.torch_threads():
-        runners = _runners(models, sessions, against, threads, feeds, {"model": module, "dense": dense_module}, skipped)
+        runners = runners_of(
+            models, sessions, against, threads, feeds, {"model": module, "dense": dense_module}, skipped
+        )
         checks = agreement.compare({(r.runtime, r.model): r.call for r in runners}, models, feeds)
-        rounds = _measure(runners, feeds, seconds, rng, clock)
+        rounds = measure(runners, feeds, seconds, rng, clock)
     subject = os.fspath(path_or_bytes) if isinstance(path_or_bytes, (str, os.PathLike)) else "model"
     first = sessions["model"]
     coverage = {name: session.coverage for name, session in sessions.items()}
@@ -126,11 +128,19 @@ def bench(
 
 
 def _times(runners: Sequence[Runner], rounds: int) -> dict[str, Any]:
-    runs = [_run_record(r) for r in runners]
-    latency: dict[str, dict[str, Any]] = {}
-    for run in runs:
-        latency.setdefault(run["model"], {})[run["runtime"]] = run["latency_ms"]
-    return {"runs": runs, "latency_ms": latency, "ratios": _ratios(runners, rounds)}
+    return {
+        "runs": [_run_record(r) for r in runners],
+        "latency_ms": latencies(runners),
+        "ratios": _ratios(runners, rounds),
+    }
+
+
+def latencies(runners: Sequence[Runner]) -> dict[str, dict[str, dict[str, float]]]:
+    """Model -> runtime -> median, p10 and p90 of its calls, in ms."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for runner in runners:
+        found.setdefault(runner.model, {})[runner.runtime] = _run_record(runner)["latency_ms"]
+    return found
 
 
 _BASE = {True: "dense", False: "model"}  # of the int8 net: the dense net, where there is one
@@ -226,7 +236,8 @@ def failed(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _check(against: Sequence[str], threads: int, batch: int, seconds: float) -> None:
+def check(against: Sequence[str], threads: int, batch: int, seconds: float) -> None:
+    """UsageError for unknown peers and numbers out of range."""
     unknown = sorted(set(against) - set(peers.PEERS))
     if unknown:
         raise UsageError(f"against: {', '.join(unknown)} unknown; known: {', '.join(peers.PEERS)}")
@@ -234,15 +245,15 @@ def _check(against: Sequence[str], threads: int, batch: int, seconds: float) -> 
         raise UsageError(f"bench: threads={threads}, batch={batch}, seconds={seconds}; all must be positive")
 
 
-def _feeds(
-    sessions: Mapping[str, InferenceSession],
+def feeds_of(
+    session: InferenceSession,
     batch: int,
     inputs: Array | Mapping[str, Array] | None,
     rng: np.random.Generator,
     whole: bool = False,
 ) -> tuple[list[dict[str, Array]], bool]:
     """At least `N_INPUTS` feeds of the model's inputs (fewer if fewer examples came), and whether they were drawn."""
-    nodes = sessions["model"].get_inputs()
+    nodes = session.get_inputs()
     names = [n.name for n in nodes]
     for node in [] if whole else nodes:
         if node.shape and isinstance(node.shape[0], int) and node.shape[0] != batch:
@@ -287,7 +298,7 @@ def _draw(node: _native.NodeArg, batch: int, rng: np.random.Generator) -> Array:
     return rng.integers(0, 2, sizes).astype(dtype)
 
 
-def _runners(
+def runners_of(
     models: Mapping[str, bytes],
     sessions: Mapping[str, InferenceSession],
     against: Sequence[str],
@@ -296,6 +307,7 @@ def _runners(
     modules: Mapping[str, Any],
     skipped: dict[str, str],
 ) -> list[Runner]:
+    """Every model in the engine and in the peers that take it; why another does not is said in `skipped`."""
     import secateur
 
     runners: list[Runner] = []
@@ -354,7 +366,7 @@ def _named(feed: Mapping[str, Array], names: Mapping[str, str]) -> Mapping[str, 
     return {own: feed[name] for name, own in names.items()}
 
 
-def _measure(
+def measure(
     runners: Sequence[Runner],
     feeds: Sequence[Mapping[str, Array]],
     seconds: float,

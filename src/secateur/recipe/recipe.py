@@ -227,6 +227,11 @@ class Recipe(BaseModel):
         key = "polish_objective" if polish else "objective"
         return [build("objectives", o, f"{key}[{i}]", Objective) for i, o in enumerate(chosen)]  # type: ignore[type-abstract]
 
+    @property
+    def needs_teacher(self) -> bool:
+        """Does an objective of the approach or the polish listen to a teacher?"""
+        return any(o.needs_teacher for o in (*self.build_objectives(), *self.build_objectives(polish=True)))
+
     def dense_training(self) -> tuple[float, Training] | None:
         """Epochs and settings of the dense training, or None when the model comes trained."""
         if self.dense is None:

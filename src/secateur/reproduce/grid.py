@@ -26,12 +26,19 @@ class Cell:
         name: `part` or `part,axis=value,...` in the grid's order.
         plan: the part with every `$axis` and `$axis.key` replaced.
         start: name of the cell whose net it starts from; None for a net trained from scratch or a recorded one.
+        teacher: name of the cell that its training listens to; None: none, or the start itself.
     """
 
     name: str
     part: str
     plan: Json
     start: str | None
+    teacher: str | None = None
+
+    @property
+    def needs(self) -> list[str]:
+        """The cells that must be there before it."""
+        return [name for name in (self.start, self.teacher) if name is not None]
 
 
 def axes(grid: Mapping[str, Any], subject: str) -> dict[str, dict[str, Any]]:
@@ -51,6 +58,28 @@ def axes(grid: Mapping[str, Any], subject: str) -> dict[str, dict[str, Any]]:
 
 def _is_plain(given: Any) -> bool:
     return isinstance(given, list) and all(isinstance(v, str | int | float) for v in given)
+
+
+def filled(parts: Mapping[str, Json], values: Mapping[str, Any]) -> dict[str, Json]:
+    """The parts with each `$name` of `values` replaced; other places stay.
+
+    >>> filled({"net": {"epochs": "$n", "title": "$n of $width"}}, {"n": 8})
+    {'net': {'epochs': 8, 'title': '8 of $width'}}
+    """
+
+    def put(given: Any) -> Any:
+        if isinstance(given, Mapping):
+            return {k: put(v) for k, v in given.items()}
+        if isinstance(given, list):
+            return [put(v) for v in given]
+        if not isinstance(given, str):
+            return given
+        whole = _PLACE.fullmatch(given)
+        if whole and whole[2] is None and whole[1] in values:
+            return values[whole[1]]
+        return _PLACE.sub(lambda m: str(values[m[1]]) if m[2] is None and m[1] in values else m[0], given)
+
+    return {name: put(plan) for name, plan in parts.items()}
 
 
 def expand(parts: Mapping[str, Json], grid: Axes, subject: str) -> dict[str, Cell]:
@@ -75,14 +104,20 @@ def expand(parts: Mapping[str, Json], grid: Axes, subject: str) -> dict[str, Cel
             filled = _put(plan, {a: (v, grid[a][v]) for a, v in at.items()}, f"{subject}: parts.{part}")
             cell = Cell(_name(part, used[part], at), part, filled, None)
             if start is not None:
-                cell = Cell(cell.name, part, filled, _start(cell.name, filled["from"], used, at, cells, subject))
+                before = [
+                    _earlier(key, cell.name, filled[key], used, at, cells, subject)
+                    for key in ("from", "teacher")
+                    if key in filled
+                ]
+                cell = Cell(cell.name, part, filled, *before)
             cells[cell.name] = cell
             if len(cells) > _MOST:
                 raise UsageError(f"{subject}: more than {_MOST} cells; use fewer or shorter axes")
     return cells
 
 
-def _start(
+def _earlier(
+    key: str,
     name: str,
     wanted: Any,
     used: Mapping[str, tuple[str, ...]],
@@ -94,7 +129,7 @@ def _start(
     found = _name(str(wanted), used.get(str(wanted), ()), at)
     if found not in cells or cells[found].name == name:
         raise UsageError(
-            f"{subject}: {name}: from {quoted(wanted)} is no earlier part at this point; earlier: {', '.join(used)}"
+            f"{subject}: {name}: {key} {quoted(wanted)} is no earlier part at this point; earlier: {', '.join(used)}"
         )
     return found
 

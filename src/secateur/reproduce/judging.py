@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +76,20 @@ def speed(folder: Path, asked: Mapping[str, str], seconds: float, part: Any) -> 
             timed = bench(model, against=("onnxruntime", "openvino"), inputs=x, dense=dense, seconds=seconds)
             found[asked[key]] = {k: timed[k] for k in ("latency_ms", "ratios", "skipped", "cpu", "isa", "threads")}
     return found
+
+
+def latency(places: Mapping[str, Path], against: Sequence[str], seconds: float, part: Any) -> Json:
+    """Many nets beside each other: batch 1, one thread, the same real test inputs, turns of all interleaved.
+
+    Args:
+        places: name -> folder with `model.onnx`, the file that every runtime gets.
+    Returns:
+        As `engine.side_by_side`, and `made`: date, machine, versions.
+    """
+    from secateur.engine import side_by_side
+    from secateur.reproduce.making import provenance
+    from secateur.training.batches import first_tensor
+
+    x = first_tensor(next(iter(part))[0])[:_SPEED_INPUTS].numpy()
+    models = {name: (place / "model.onnx").read_bytes() for name, place in places.items()}
+    return {**side_by_side(models, x, against=against, seconds=seconds), "made": provenance()}

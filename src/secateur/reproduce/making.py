@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from secateur.data.spec import Splits
+    from secateur.export.written import Written
 
 Report = Callable[[Progress], None]
 Json = dict[str, Any]
@@ -58,7 +59,6 @@ class Maker:
     def _train(self, cell: Cell, resume: bool) -> Json:
         from torch import contiguous_format, manual_seed
 
-        from secateur import graph
         from secateur.export import rebuild, written
         from secateur.objectives.task import Task
         from secateur.recipe import Training
@@ -90,15 +90,29 @@ class Maker:
             phase = Phase(setting.params, round(plan["epochs"] * len(setting.batches)))
             outcome = train(setting, Stage(cell.name, phase, training, [Task()]))
         model.eval().to(memory_format=contiguous_format)  # type: ignore[call-overload]
+        files = self._write(model, folder)
+        # The net itself, not the one that `write` may have cut: others start from it.
+        saving.write_bytes(folder / "model.safetensors", written.tensors_of(model))
+        ledger.remove()
+        return {"valid": outcome.metric, "epochs": plan["epochs"], **counts(model), "nbytes": len(files.sct)}
+
+    def restore(self, cell: Cell) -> None:
+        """The written forms of a net trained from scratch of which only the weights were kept."""
+        folder = self.folder / cell.name
+        if cell.start is None and not (folder / "model.onnx").is_file():
+            self._write(self.model(cell), folder)
+
+    def _write(self, model: nn.Module, folder: Path) -> Written:
+        """`model.onnx` and `model.sct`."""
+        from secateur import graph
+        from secateur.export import written
+
         example = graph.settle(model, next(iter(self.splits.train))[0], cut=2)
         files = written.write(model, graph.trace(model, example), example)
         saving.make_folder(folder)
         for name, content in (("model.onnx", files.onnx), ("model.sct", files.sct)):
             saving.write_bytes(folder / name, content)
-        # The net itself, not the one that `write` may have cut: others start from it.
-        saving.write_bytes(folder / "model.safetensors", written.tensors_of(model))
-        ledger.remove()
-        return {"valid": outcome.metric, "epochs": plan["epochs"], **counts(model), "nbytes": len(files.sct)}
+        return files
 
     def _compress(self, cell: Cell) -> Json:
         from secateur import api
@@ -115,6 +129,7 @@ class Maker:
             evaluate=self.kind.select(self.splits.valid),
             higher_is_better=False,
             recipe=asked,
+            teacher=None if cell.teacher is None else self.model(self.cells[cell.teacher]),
             seed=self.seed,
             on_progress=self._progress(cell) or False,
         )

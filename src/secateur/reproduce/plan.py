@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from secateur.errors import ConstraintError, UsageError
 from secateur.limits import check_values, quoted, read_yaml
 from secateur.recipe import Recipe
-from secateur.reproduce.grid import Cell, axes, expand
+from secateur.reproduce.grid import Cell, axes, expand, filled
 from secateur.reproduce.kinds import KINDS, Kind
 
 Json = dict[str, Any]
@@ -49,6 +49,7 @@ class Part(_Section):
     training: dict[str, Any] | None = None
     from_: str | None = Field(None, alias="from")
     recipe: dict[str, Any] | None = None
+    teacher: str | None = None
     recorded: Recorded | None = None
 
     @model_validator(mode="after")
@@ -57,6 +58,8 @@ class Part(_Section):
         if len(given) != 1:
             raise ValueError(f"{' and '.join(given) or 'nothing'} given; needs one of model, from, recorded")
         wanted = {"model": ("epochs", "training"), "from": ("recipe",), "recorded": ()}[given[0]]
+        if self.teacher is not None and self.from_ is None:
+            raise ValueError("teacher: only a net that starts from another one, with a recipe, has a teacher")
         for key in ("epochs", "training", "recipe"):
             if (getattr(self, key) is not None) != (key in wanted):
                 raise ValueError(
@@ -114,8 +117,24 @@ class Speed(_Section):
     seconds: float = Field(2.0, gt=0)
 
 
+class Latency(_Section):
+    """Which written nets are timed beside each other, in the engine and in other runtimes, batch 1 and one thread."""
+
+    nets: list[str] = Field(min_length=1)
+    against: list[Literal["onnxruntime", "openvino"]] = ["onnxruntime", "openvino"]
+    seconds: float = Field(0.5, gt=0)
+
+
+class Frontier(_Section):
+    """Accuracy against latency: for each net of `control`, the fastest of `ours` that is not worse by `margin`."""
+
+    ours: list[str] = Field(min_length=1)
+    control: list[str] = Field(min_length=1)
+    margin: float = Field(0.005, ge=0)
+
+
 class Plan(_Section):
-    """A whole study for one task. `define` is a place for YAML anchors."""
+    """A whole study for one task. `values` are put in where a part says `$name`; `define` is a place for anchors."""
 
     about: str
     task: Literal[tuple(KINDS)] = "classification"  # type: ignore[valid-type]
@@ -123,10 +142,13 @@ class Plan(_Section):
     seeds: list[int] = Field(min_length=1)
     n_weights: int = Field(gt=0)
     grid: dict[str, Any] = {}
+    values: dict[str, str | int | float] = {}
     parts: dict[str, Part] = Field(min_length=1)
     goals: list[Goal] = []
     claims: list[Claim] = []
     speed: Speed | None = None
+    latency: Latency | None = None
+    frontier: Frontier | None = None
     define: dict[str, Any] = {}
 
     @property
@@ -171,12 +193,14 @@ def checked(name: str, raw: Mapping[str, Any], task: str | None = None) -> Study
     except ValidationError as e:
         raise UsageError(f"{subject}: {_explained(e)}") from None
     parts = {k: v.model_dump(by_alias=True, exclude_none=True) for k, v in plan.parts.items()}
-    cells = expand(parts, axes(plan.grid, subject), subject)
+    cells = expand(filled(parts, plan.values), axes(plan.grid, subject), subject)
     study = Study(name=name, task=task, plan=plan, cells=cells)
     for cell in cells.values():
         _check_cell(cell, f"{subject}: {cell.name}")
     named = [g.part for g in plan.goals] + [x for c in plan.claims for x in (c.part, c.against)]
     named += [plan.speed.part, plan.speed.dense, plan.speed.control] if plan.speed else []
+    named += plan.latency.nets if plan.latency else []
+    named += [*plan.frontier.ours, *plan.frontier.control] if plan.frontier else []
     for pattern in named:
         if not study.matching(pattern):
             raise UsageError(f"{subject}: {quoted(pattern)} names no part or cell; parts: {', '.join(parts)}")
@@ -259,6 +283,7 @@ def _keys(place: Iterable[str | int]) -> list[str]:
     """The keys of the section at this place."""
     sections: dict[str, type[BaseModel]] = {
         **{"parts": Part, "claims": Claim, "goals": Goal, "speed": Speed, "expect": Range},
+        **{"latency": Latency, "frontier": Frontier},
         **{"recorded": Recorded, "seeds": Seen},
     }
     section = next((sections[str(p)] for p in reversed(list(place)) if str(p) in sections), Plan)

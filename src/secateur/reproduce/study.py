@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from secateur.errors import FormatError, UsageError
 from secateur.limits import quoted
@@ -19,6 +19,9 @@ from secateur.reproduce import plan
 from secateur.reproduce.grid import Cell
 from secateur.shell import saving
 from secateur.types import Progress
+
+if TYPE_CHECKING:
+    from secateur.reproduce.making import Maker
 
 Report = Callable[[Progress], None]
 Json = dict[str, Any]
@@ -103,9 +106,9 @@ class Running:
     def one_seed(self, seed: int, resume: bool, pattern: str = "*") -> None:
         """Make the cells that match and what they start from; then the test part of each, and the timing."""
         wanted = {c.name for c in self.study.matching(pattern)}
-        for cell in reversed(list(self.study.cells.values())):  # what others start from stands before them
-            if cell.name in wanted and cell.start is not None and not (resume and self._kept(seed, cell)):
-                wanted.add(cell.start)
+        for cell in reversed(list(self.study.cells.values())):  # what others need stands before them
+            if cell.name in wanted and not (resume and self._kept(seed, cell)):
+                wanted |= set(cell.needs)
         made = [c for c in self.study.cells.values() if c.name in wanted and "recorded" not in c.plan]
         for cell in made:
             if not (resume and self._kept(seed, cell)):
@@ -116,14 +119,19 @@ class Running:
         self._speed(seed)
 
     def finish(self) -> Json:
-        """The record of all that is finished in the folder, written there."""
+        """The record of all that is finished in the folder, written there; nets are timed beside each other for it."""
         from secateur.reproduce import summary
         from secateur.reproduce.table import table
 
-        found = summary.build(self.study, self.collected())
+        seeds = self.collected()
+        found = summary.build(self.study, seeds, self._latency(seeds))
         name = self.study.name
         saving.write_bytes(self.out / f"{name}.json", saving.to_json(found))
         saving.write_bytes(self.out / f"{name}.md", (table(found, markdown=True) + "\n").encode())
+        if found["latency"]:
+            from secateur.reproduce import frontier
+
+            saving.write_bytes(self.out / f"{name}.html", frontier.page(found).encode())
         return found
 
     def collected(self) -> dict[int, Json]:
@@ -146,17 +154,13 @@ class Running:
 
     # ---- cells -------------------------------------------------------------------------------------------------
     def _make(self, seed: int, cell: Cell, resume: bool) -> None:
-        from secateur.reproduce.making import Maker
-
-        plan_ = self.study.plan
-        maker = Maker(plan_.kind, self.splits, self.study.cells, seed, self.out / f"seed{seed}", self._on_progress)
         place = self._place(seed, cell)
         with saving.locked(place):
             if resume and self._kept(seed, cell):  # another process was quicker
                 return
             for stale in (place / "cell.json", place / "test.json", place.parent / "speed.json"):
                 stale.unlink(missing_ok=True)
-            facts = maker.make(cell, resume)
+            facts = self._maker(seed).make(cell, resume)
             saving.write_bytes(
                 place / "cell.json", saving.to_json({"plan": cell.plan, "key": self._key(cell), **facts})
             )
@@ -179,6 +183,39 @@ class Running:
             if found:
                 saving.write_bytes(folder / "speed.json", saving.to_json(found))
 
+    def _latency(self, seeds: Mapping[int, Json]) -> Json:
+        """The nets that the study times, those of the first seed that has them, all in one run on one machine.
+
+        Kept; measured again when a net has been made since, or on another machine.
+        """
+        from secateur.native import _native
+        from secateur.reproduce import judging
+
+        asked, file = self.study.plan.latency, self.out / "latency.json"
+        names = [c.name for pattern in asked.nets for c in self.study.matching(pattern)] if asked else []
+        places: dict[str, Path] = {}
+        for name in dict.fromkeys(names):
+            cell = self.study.cells[name]
+            seed = next((s for s, found in seeds.items() if name in found["cells"]), None)
+            if seed is not None and "recorded" not in cell.plan:
+                places[name] = self._place(seed, cell)
+                self._maker(seed).restore(cell)
+        if asked is None or not places:
+            return {}
+        made = {name: read_json(place / "cell.json")["key"] for name, place in places.items()}
+        key = hashlib.sha256(json.dumps([made, asked.model_dump(), _native.cpu_name()]).encode()).hexdigest()[:24]
+        found = dict(read_json(file)) if file.is_file() else {}
+        if found.get("key") != key:
+            found = {"key": key, **judging.latency(places, asked.against, asked.seconds, self.splits.test)}
+            saving.write_bytes(file, saving.to_json(found))
+        return found
+
+    def _maker(self, seed: int) -> Maker:
+        from secateur.reproduce.making import Maker
+
+        plan_ = self.study.plan
+        return Maker(plan_.kind, self.splits, self.study.cells, seed, self.out / f"seed{seed}", self._on_progress)
+
     def _kept(self, seed: int, cell: Cell) -> Json | None:
         """The facts of a finished cell with this very plan, and those of the cells before it."""
         file = self._place(seed, cell) / "cell.json"
@@ -191,7 +228,8 @@ class Running:
         """Of the cell's plan (its title aside) and the plans of the cells before it."""
         before = self._key(self.study.cells[cell.start]) if cell.start is not None else self.study.plan.data
         facts = {k: v for k, v in cell.plan.items() if k != "title"}
-        return hashlib.sha256(json.dumps([before, facts], sort_keys=True).encode()).hexdigest()[:24]
+        of_teacher = [] if cell.teacher is None else [self._key(self.study.cells[cell.teacher])]
+        return hashlib.sha256(json.dumps([before, facts, *of_teacher], sort_keys=True).encode()).hexdigest()[:24]
 
     def _place(self, seed: int, cell: Cell) -> Path:
         return self.out / f"seed{seed}" / cell.name

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from secateur.reproduce import frontier
 from secateur.reproduce.grid import Cell
 from secateur.reproduce.plan import Claim, Goal, Study
 from secateur.reproduce.verdict import LEAST_SEEDS, gain, verdict
@@ -16,8 +17,13 @@ Json = dict[str, Any]
 _FIGURES = ("test", "valid", "nnz", "n_biases", "nbytes", "seconds", "epochs")
 
 
-def build(study: Study, seeds: Mapping[int, Json]) -> Json:
-    """Everything that is known of a study. `seeds`: seed -> {cells: name -> facts, speed}."""
+def build(study: Study, seeds: Mapping[int, Json], latency: Mapping[str, Any] | None = None) -> Json:
+    """Everything that is known of a study.
+
+    Args:
+        seeds: seed -> {cells: name -> facts, speed}.
+        latency: of `engine.side_by_side`, where the study times its nets beside each other.
+    """
     plan, kind = study.plan, study.plan.kind
     runs = {
         c.name: {s: f["cells"][c.name] for s, f in seeds.items() if c.name in f["cells"]} for c in study.cells.values()
@@ -47,6 +53,8 @@ def build(study: Study, seeds: Mapping[int, Json]) -> Json:
         ],
         "claims": [claim(c, study, runs) for c in plan.claims],
         "cells": cells,
+        "latency": latency or {},
+        "frontier": frontier.rows(study, runs, latency or {}),
         "seeds": {str(s): found for s, found in seeds.items()},
         "plan": plan.model_dump(by_alias=True, exclude_none=True, exclude={"define"}),
     }

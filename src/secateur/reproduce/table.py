@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from secateur.report import words
+from secateur.reproduce import frontier
 
 Json = dict[str, Any]
 _NAMES = {"accuracy": "test", "mse": "test mse", "bits_per_character": "test bpc"}
@@ -24,6 +25,8 @@ def table(record: Json, markdown: bool = False) -> str:
         *_goals(record),
         *(claim_line(c, record["measure"]) for c in record["claims"]),
         *_agreement(record),
+        *_latency(record),
+        *frontier.lines(record, lambda value: shown(value, record["measure"])),
         *_speed(record),
         *_made(record),
     ]
@@ -150,6 +153,21 @@ def _agreement(record: Json) -> list[str]:
         return ["ONNX Runtime is not installed: its answers were not compared."] if ran else []
     asked = f"{min(least):,} of {ran[0]['n_test']:,}"
     return [f"Same answer in the engine (.sct) and in ONNX Runtime (.onnx): at least {asked}."]
+
+
+def _latency(record: Json) -> list[str]:
+    """Each timed net in every runtime."""
+    timed = record.get("latency")
+    if not timed:
+        return []
+    wrong = [f"{c['runtime']} on {c['model']}" for c in timed["checks"] if c["agree"] is False]
+    each = [
+        f"{name}: " + ", ".join(f"{runtime} {1000 * t['median']:.1f}" for runtime, t in times.items())
+        for name, times in timed["latency_ms"].items()
+    ]
+    head = f"Latency, median in us, batch 1, one thread, {timed['cpu']}, {timed['isa']}, all interleaved: "
+    said = [f"{runtime} skipped: {why}." for runtime, why in timed["skipped"].items()]
+    return [head + "; ".join(each) + ".", *([f"DIFFERENT RESULTS: {', '.join(wrong)}."] if wrong else []), *said]
 
 
 def _speed(record: Json) -> list[str]:

@@ -31,11 +31,10 @@ def train_dense(job: Job, epochs: float, training: Training) -> None:
 
 
 def settle_dense(job: Job) -> None:
-    """The dense net is final: evaluation mode, and the teacher where an objective asks for one."""
+    """The dense net is final: evaluation mode, and the teacher where an objective asks for one and none was given."""
     job.use(job.dense)
     job.dense.eval()
-    objectives = [*job.recipe.build_objectives(), *job.recipe.build_objectives(polish=True)]
-    if any(o.needs_teacher for o in objectives):
+    if job.setting.teacher is None and job.recipe.needs_teacher:
         job.setting.teacher = job.dense
 
 
