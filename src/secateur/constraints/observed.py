@@ -6,20 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from secateur.constraints import _levels as lv
+from secateur.constraints._observers import OBSERVERS, PERCENTILE, scale_of
 from secateur.constraints._pieces import Free, ScaledCodes
-from secateur.constraints._scale import best_scale
 from secateur.contracts import ActivationSet, Piece
 from secateur.errors import ConstraintError, UsageError
 from secateur.types import Level, Packing
 
-_OBSERVERS = ("minmax", "moving", "percentile", "mse")
 _BITS = 8
-_MOMENTUM = 0.1  # of the newest batch in a moving range, as torch's observers have it
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class Observed(ActivationSet):
     Attributes:
         observer: what must fit: `minmax` - the largest magnitude of all batches; `moving` - its moving average over the
             batches (0.9 old, 0.1 new); `percentile` - that percentile of all magnitudes; `mse` - nothing must: the
-            scale of the least squared error.
+            scale of the least squared error; `entropy` - the magnitude of the least KL divergence.
         percentile: for that observer.
         batches: of training data that calibration looks at.
         signed: set by the place: False behind a ReLU.
@@ -41,14 +38,14 @@ class Observed(ActivationSet):
     """
 
     observer: str = "minmax"
-    percentile: float = 99.99
+    percentile: float = PERCENTILE
     exact: ClassVar[bool] = False
     level_keys: ClassVar[tuple[str, ...]] = ("bits",)
     reference: ClassVar[str] = "Jacob et al., CVPR 2018, arXiv:1712.05877, sec. 3.1"
 
     def __post_init__(self) -> None:
-        if self.observer not in _OBSERVERS:
-            raise UsageError(f"observer: {self.observer!r}; {', '.join(_OBSERVERS)} are possible")
+        if self.observer not in OBSERVERS:
+            raise UsageError(f"observer: {self.observer!r}; {', '.join(OBSERVERS)} are possible")
         if not 50 < self.percentile <= 100:
             raise UsageError(f"observed: percentile is {self.percentile:g}; above 50 and at most 100 is needed")
         if self.batches < 1:
@@ -62,9 +59,7 @@ class Observed(ActivationSet):
         return lv.whole("observed", key, value, _BITS, _BITS)
 
     def scale(self, sample: Tensor) -> float:
-        """The scale for values like those of `sample`, a float32 number > 0.
-
-        A value that never was other than zero gets the scale 1.
+        """The scale for values like those of `sample`, a float32 number > 0: `_observers.scale_of`.
 
         Args:
             sample: float [batches, values].
@@ -72,29 +67,7 @@ class Observed(ActivationSet):
             ConstraintError: empty, NaN or infinity, or a negative value on an unsigned grid.
         """
         lv.checked("observed", sample, None)
-        if not sample.numel():
-            raise ConstraintError(f"observed {list(sample.shape)}: no values; calibration needs at least one batch")
-        if not self.signed and bool((sample < 0).any()):
-            raise ConstraintError("observed: negative values on an unsigned grid; set signed")
-        size = sample.detach().double().abs().cpu()
-        top = self.ends[1]
-        if self.observer == "mse":
-            scale = best_scale(size.numpy().ravel(), np.ones(size.numel()), top, True)
-        else:
-            scale = self._reach(size) / top
-        return float(np.float32(scale)) or 1.0
-
-    def _reach(self, size: Tensor) -> float:
-        """The magnitude that must fit."""
-        if self.observer == "percentile":
-            return float(np.quantile(size.numpy(), self.percentile / 100)) or float(size.max())
-        most = size.amax(dim=1).tolist()
-        if self.observer == "minmax":
-            return float(max(most))
-        reach = most[0]
-        for now in most[1:]:
-            reach += _MOMENTUM * (now - reach)
-        return float(reach)
+        return scale_of(self.observer, sample.detach().double().cpu().numpy(), self.signed, self.percentile)
 
     def project(self, weight: Tensor, level: Level, importance: Tensor | None = None) -> Tensor:
         """The sample rounded to the grid, halves to even, what lies beyond it cut off.

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from secateur.errors import ConstraintError, UsageError
+from secateur.constraints._observers import sample_of
+from secateur.errors import UsageError
 from secateur.training.batches import Batch, first_tensor
-
-_VALUES = 4096  # of a batch; ranges need the extremes, percentiles and errors no more than that
 
 
 class _Watch(fx.Interpreter):
@@ -25,7 +24,7 @@ class _Watch(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if n.name in self.names:
-            self.seen[n.name].append(_sample(value, n.name))
+            self.seen[n.name].append(torch.from_numpy(sample_of(value.detach().float().cpu().numpy(), n.name)))
         return value
 
 
@@ -64,16 +63,3 @@ def _by_place(inputs: Any, places: list[str]) -> list[Any]:
     if isinstance(inputs, Mapping):
         return [inputs[p] for p in places if p in inputs]
     return list(inputs) if isinstance(inputs, list | tuple) else [inputs]
-
-
-def _sample(value: Tensor, name: str) -> Tensor:
-    flat = value.detach().float().flatten()
-    if not flat.numel():
-        raise ConstraintError(f"calibration: {name} has no values; leave out empty batches")
-    if not bool(flat.isfinite().all()):
-        raise ConstraintError(
-            f"calibration: {name} has {int((~flat.isfinite()).sum())} values that are NaN or infinite; finite data and "
-            "weights are needed"
-        )
-    at = torch.linspace(0, flat.numel() - 1, _VALUES).long()
-    return torch.cat([flat[at], flat.min()[None], flat.max()[None]])
