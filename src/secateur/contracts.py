@@ -121,6 +121,11 @@ class Constraint(ABC):
         return self.stage == Stage.SUPPORT
 
     @property
+    def may_stay_dense(self) -> bool:
+        """May the budget leave a weight as it is, where the recipe gives no level?"""
+        return True
+
+    @property
     def rounding(self) -> float:
         """Relative error of storing a value, where the projection is exact up to that only; 0 = the dtype's own."""
         return 0.0
@@ -163,10 +168,7 @@ class Constraint(ABC):
         return type(self).__module__.rpartition(".")[2] if parts == [self] else " + ".join(p.name for p in parts)
 
     def with_free_zero(self) -> Constraint:
-        """The same set with 0 added free of charge where it has none; for a set of values in a joint set.
-
-        What it answers keeps zeros, or the joint set is refused.
-        """
+        """The same set with 0 free of charge where it has none, for a joint set; that is refused where none is kept."""
         return self
 
     @property
@@ -186,10 +188,8 @@ class Constraint(ABC):
         raise ConstraintError(f"{self.name}: cannot be settled a block of columns at a time")
 
     def grid(self, weight: Tensor) -> Tensor | None:
-        """Scales, one or one a row, with weight == scale * (a code that fits int8) exactly; None: on no such grid.
-
-        What the export stores as int8 codes and DequantizeLinear. Sets without a grid: None.
-        """
+        """Scales, one or one a row, with weight == scale * (a code that fits int8) exactly, as exports store them; or
+        None: on no such grid."""
         return None
 
     def at_tightness(self, shape: tuple[int, int], level: Level, tightness: float) -> Level:

@@ -152,11 +152,11 @@ def options(
     relative: bool,
     curves: Curves | None = None,
 ) -> Options:
-    """The first sample of a free term's menu, "leave dense" included."""
+    """The first sample of a free term's menu, "leave dense" included where the set permits it."""
     shape = (int(matrix.shape[0]), int(matrix.shape[1]))
     menu, curve = term.constraint.levels(shape), (curves or Curves())(term, matrix, h)
     estimate: Curve = curve.estimate if isinstance(curve, Joint) else curve
-    branches = [_Branch([None], lambda level: 0.0, np.zeros(1, np.int64))]
+    branches = [_Branch([None], lambda level: 0.0, np.zeros(1, np.int64))] * term.constraint.may_stay_dense
     if isinstance(menu, Product):
         branches += _runs(term.constraint, menu, estimate, shape, meters, at_least)
     else:
@@ -199,7 +199,7 @@ def _may_stay_raw(values: Constraint, menu: Sequence[Level], meters: Sequence[Me
 
     Under other limits raw values cost nothing, and the set that was asked for would be left out everywhere.
     """
-    if not any(m.lowered_by == "values" for m in meters):
+    if not values.may_stay_dense or not any(m.lowered_by == "values" for m in meters):
         return False
     return bool(type(values)().levels((1, 1))[-1] == menu[-1])
 

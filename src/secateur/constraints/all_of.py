@@ -84,6 +84,10 @@ class AllOf(Constraint):
     def _values(self) -> Constraint | None:
         return self.parts[-1] if self.parts[-1].stage == Stage.VALUES else None
 
+    @property
+    def may_stay_dense(self) -> bool:
+        return all(p.may_stay_dense for p in self.parts)
+
     def levels(self, shape: tuple[int, int]) -> Sequence[Level]:
         return Product(*(p.levels(shape) for p in self.parts))
 

@@ -33,6 +33,8 @@ class Uniform(Constraint):
             `free` - 0 on top of 2^b nonzero codes, top = 2^(b-1) (joint sets: a pruned weight needs no code);
             `never` - 2^b nonzero codes only (1 bit = binary).
         min_bits, max_bits: the menu's ends.
+        menu: the bits that may be chosen, where they are not all between the ends.
+        dense: may the budget leave the weight as it is too?
 
     The scale is a number of the weight's dtype and a value is scale * q rounded to it, as QuantizeLinear /
     DequantizeLinear with a float scale computes it.
@@ -44,6 +46,8 @@ class Uniform(Constraint):
     zero: str = "level"
     min_bits: int = 2
     max_bits: int = 8
+    menu: tuple[int, ...] | None = None
+    dense: bool = True
     stage: ClassVar[Stage] = Stage.VALUES
     level_keys: ClassVar[tuple[str, ...]] = ("bits",)
     reference: ClassVar[str] = "Leng et al., AAAI 2018, arXiv:1707.09870, sec. 3.2"
@@ -59,13 +63,20 @@ class Uniform(Constraint):
                 f"uniform(zero={self.zero}): min_bits {self.min_bits}, max_bits {self.max_bits}; "
                 f"{least} <= min_bits <= max_bits <= 8 is needed"
             )
+        if self.menu is not None and not (self.menu and set(self.menu) <= {*range(self.min_bits, self.max_bits + 1)}):
+            raise UsageError(
+                f"uniform(zero={self.zero}): menu {list(self.menu)}; bits from {self.min_bits} to {self.max_bits}, one "
+                "or more, are needed"
+            )
 
     def levels(self, shape: tuple[int, int]) -> Sequence[Level]:
-        return range(self.min_bits, self.max_bits + 1)
+        return sorted({*self.menu}) if self.menu else range(self.min_bits, self.max_bits + 1)
 
     def parse_level(self, given: Mapping[str, Any], shape: tuple[int, int]) -> Level:
         key, value = lv.only_key("uniform", given, self.level_keys)
-        return lv.whole("uniform", key, value, self.min_bits, self.max_bits)
+        level = lv.whole("uniform", key, value, self.min_bits, self.max_bits)
+        lv.on_menu("uniform", shape, level, self.levels(shape))
+        return level
 
     def top(self, level: Level) -> int:
         """The largest code at that many bits."""
@@ -147,6 +158,10 @@ class Uniform(Constraint):
     def keeps_zeros(self) -> bool:
         """Unless 0 is no code."""
         return self.zero != "never"
+
+    @property
+    def may_stay_dense(self) -> bool:
+        return self.dense
 
     def with_free_zero(self) -> Uniform:
         return replace(self, zero="free") if self.zero == "never" else self

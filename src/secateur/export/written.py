@@ -151,9 +151,13 @@ class Template:
     """An exported graph whose tensors can be exchanged: sizes of many candidates without exporting each.
 
     Exact as long as the cut changes tensor shapes only, which `write` settles in the end.
+
+    Attributes:
+        beyond: bytes of grids of activations, which will be written besides; with them a file keeps the codes.
     """
 
     onnx: bytes
+    beyond: int = 0
 
     def nbytes(self, module: nn.Module, terms: Sequence[Term] = ()) -> int:
         """Bytes of the `.sct` file with the tensors of `module`, which are in the sets of `terms`."""
@@ -184,5 +188,7 @@ class Template:
         )
         plain = graph_of.SerializeToString(deterministic=True)
         scales = feasible.grids(terms, dict(module.named_parameters()))
-        packed = [formats.pack(plain)] + ([formats.pack(onnx_export.quantised(plain, scales))] if scales else [])
-        return min(packed, key=len), made
+        packed = [formats.pack(onnx_export.quantised(plain, scales))] if scales else []
+        if not (packed and self.beyond):
+            packed.append(formats.pack(plain))
+        return min(packed, key=len), made + self.beyond

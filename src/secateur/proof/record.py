@@ -105,6 +105,7 @@ def _notes(job: Job, answer: Answer, inputs: Any, given: Sequence[str]) -> list[
         *filter(None, [left_out_note(left_out(job.start.traced))]),
         *([norms.SHORT] if net.short else []),
         *([activations.note(net.activations)] if net.activations else []),
+        *filter(None, [activations.left_note(job, net)]),
         *answer.notes,
     ]
 

@@ -282,7 +282,8 @@ class Recipe(BaseModel):
         the weights of which nothing can be removed physically: there whole rows become zero in place.
 
         Raises:
-            UsageError: a pattern matches nothing (with the nearest names), or a level does not fit.
+            UsageError: a pattern matches nothing (with the nearest names), a level does not fit, or `quantize` acts on
+                a site on which another entry acts already.
         """
         chosen: dict[str, Term] = {}
         solver = self.build_solver()
@@ -293,12 +294,8 @@ class Recipe(BaseModel):
                 continue  # `build_activations`
             pool = naming.pool_of(asked.view, sites, groups)
             for site in naming.match(entry.where, entry.exclude, pool, [*sites, *groups], subject):
-                if by.get(site.name, "quantize").startswith("constrain") and subject.startswith("quantize"):
-                    raise UsageError(
-                        f"{subject}: {by[site.name]} acts on {site.name} already; write both sets there, constrain: "
-                        "{with: [topk, {name: uniform, per: row}]}, and quantize: {weights: null, activations: 8}"
-                    )
-                chosen[site.name], by[site.name] = _term(site, asked.on(site), entry.level, subject), subject
+                _check_alone(by, site, subject)
+                chosen[site.name] = _term(site, asked.on(site), entry.level, subject)
                 if why := solver.refuses(chosen[site.name]):
                     raise UsageError(f"{subject} at {site.name} {list(site.shape)}: {why}; exclude it or change solver")
         order = {s.name: i for i, s in enumerate([*sites, *groups])}
@@ -310,16 +307,19 @@ class Recipe(BaseModel):
         A bare star means convolutions and linear layers.
 
         Raises:
-            UsageError: a pattern matches nothing, or names what is no such layer.
+            UsageError: a pattern matches nothing, names what is no such layer, or `quantize` names one twice.
         """
         chosen: dict[str, ActivationSet] = {}
+        by: dict[str, str] = {}
         for subject, entry in self._entries():
             constraint = build_constraint(entry.with_)
             if not isinstance(constraint, ActivationSet):
                 continue
             pool = naming.pool_of(constraint.view, sites, ())
             hit = naming.match(entry.where, entry.exclude, pool, sites, subject)
-            chosen |= {site.name: constraint for site in hit}
+            for site in hit:
+                _check_alone(by, site, subject)
+                chosen[site.name] = constraint
         return chosen
 
     def _entries(self) -> list[tuple[str, Constrain]]:
@@ -331,6 +331,21 @@ class Recipe(BaseModel):
         """The recipe as YAML, defaults written out, `more` appended (resolved sites, versions)."""
         data = self.model_dump(by_alias=True, mode="json")
         return str(yaml.safe_dump({**data, **more}, sort_keys=False, allow_unicode=True, width=120))
+
+
+def _check_alone(by: dict[str, str], site: Site, subject: str) -> None:
+    """Refuse what `subject` says of a site where another entry has spoken; `by` remembers who acts where."""
+    before = by.get(site.name, "")
+    by[site.name] = subject
+    if not before or not subject.startswith("quantize"):
+        return
+    do = "name a layer in one of them: by where, or by keep_float in the other"
+    if before.startswith("constrain"):
+        do = (
+            "write both sets there, constrain: {with: [topk, {name: uniform, per: row}]}, and leave to quantize what "
+            "layers read, {weights: null, activations: 8}"
+        )
+    raise UsageError(f"{subject}: {before} acts on {site.name} already; {do}")
 
 
 def _term(site: Site, constraint: Constraint, given: Mapping[str, Any] | None, subject: str) -> Term:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from secateur import schedules
+from secateur.limits import quoted
 
 CAREFUL = 1e-3  # Adam's own default: for trained nets with steps enough
+_FLOAT = "float"
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -32,21 +34,57 @@ class Calibration(Section):
 
 
 class Quantize(Section):
-    """Integers for layers: their weights, a scale per output channel, and what they read, a scale per tensor."""
+    """Integers for layers: their weights, a scale per output channel, and what they read, a scale per tensor.
+
+    Attributes:
+        weights: bits; or a list of bits, and `float`, of which the budget picks one a layer; null: `constrain` says it.
+        activations: bits; null: layers read floats.
+        keep_float: patterns of layers of `where` that stay as they are.
+    """
 
     where: str | list[str] = "*"
-    weights: Literal[8] | None = 8
+    weights: int | list[int | str] | None = 8
     activations: Literal[8] | None = 8
     keep_float: str | list[str] = []
     observer: str = "minmax"
     calibration: Calibration = Calibration()
 
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _are_bits(cls, given: Any) -> Any:
+        several = given if isinstance(given, list) else [given]
+        whole = [b for b in several if isinstance(b, int) and not isinstance(b, bool) and 2 <= b <= 8]
+        free = isinstance(given, list) and _FLOAT in given
+        if given is not None and (not whole or len(whole) + free != len(several) or len(set(whole)) != len(whole)):
+            raise ValueError(
+                f"weights: {quoted(given)}; bits from 2 to 8 are needed, or a list of them, each once, and float where "
+                "the budget may leave a layer as it is: [4, 8, float]"
+            )
+        return given
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> Quantize:
+        if self.weights is None and self.activations is None:
+            raise ValueError("weights and activations are both null, which asks for nothing; give one of them 8 bits")
+        return self
+
     def entries(self) -> list[Constrain]:
         """What it says, as entries of `constrain`."""
-        place = {"where": self.where, "exclude": self.keep_float or None, "level": {"bits": 8}}
-        seen = {"name": "observed", "observer": self.observer, "batches": self.calibration.batches}
-        sets = [{"name": "uniform", "per": "row"}] * bool(self.weights) + [seen] * bool(self.activations)
-        return [Constrain.model_validate({**place, "with": s}) for s in sets]
+        bits = self.weights if isinstance(self.weights, list) else [self.weights]
+        whole = sorted(b for b in bits if isinstance(b, int))
+        sets: list[tuple[dict[str, Any], int | None]] = []
+        if len(bits) == 1 and whole:
+            sets.append(({"name": "uniform", "per": "row"}, whole[0]))
+        elif whole:
+            sets.append(({"name": "uniform", "per": "row", "menu": whole, "dense": _FLOAT in bits}, None))
+        if self.activations:
+            seen = {"name": "observed", "observer": self.observer, "batches": self.calibration.batches}
+            sets.append((seen, self.activations))
+        place = {"where": self.where, "exclude": self.keep_float or None}
+        return [
+            Constrain.model_validate({**place, "with": with_, "level": None if n is None else {"bits": n}})
+            for with_, n in sets
+        ]
 
 
 class Training(Section):

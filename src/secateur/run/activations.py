@@ -22,7 +22,7 @@ from secateur.terms import feasible
 from secateur.training.batches import tensors
 from secateur.training.loop import load_weights
 from secateur.training.observing import observe
-from secateur.types import Weights
+from secateur.types import Level, Stage, Weights
 
 if TYPE_CHECKING:
     from torch import fx
@@ -39,12 +39,13 @@ _NO_CODES = (
 def quantized(job: Job, name: str, net: Net) -> Net:
     """`net` with batch norms folded, fake-quantize calls in its forward pass, and their scales found by calibration.
 
-    The net as it came where the recipe asks for no activations, or where it has them already.
+    The net as it came where the recipe asks for no activations, or where it has them already. A layer whose values the
+    budget left as they are reads floats.
 
     Raises:
         ConstraintError: a layer whose weights are on no int8 grid. UnsupportedError: a forward that is no fixed graph.
     """
-    asked = job.recipe.build_activations(net.traced.sites)
+    asked = _in_integers(net, job.recipe.build_activations(net.traced.sites))
     if not asked or net.activations:
         return net
     job.pulse(f"{name}.calibration")
@@ -71,6 +72,17 @@ def quantized(job: Job, name: str, net: Net) -> Net:
     return replace(net, module=module, traced=traced, terms=own, surgery=[*net.surgery, record], activations=terms)
 
 
+def _in_integers(net: Net, asked: Mapping[str, ActivationSet]) -> dict[str, ActivationSet]:
+    """`asked` without the layers whose values the budget left as they are."""
+    floats = {t.site.name for t in net.terms if t.site.name in net.levels and _left(t, net.levels[t.site.name])}
+    return {name: c for name, c in asked.items() if name not in floats}
+
+
+def _left(term: Term, level: Level) -> bool:
+    parts = term.constraint.split(level)
+    return not term.given and any(part.stage == Stage.VALUES and at is None for part, at in parts)
+
+
 def planned(job: Job, net: Net) -> tuple[Term, ...]:
     """The grids that the recipe asks for on `net`, without their scales; what cannot be had is refused.
 
@@ -90,6 +102,13 @@ def note(terms: Sequence[Term]) -> str:
     """One sentence that names the grids."""
     names = ", ".join(f"{t.site.name} ({'s8' if asked_of(t).signed else 'u8'})" for t in terms)
     return f"activations lie on {len(terms)} grids of 8 bits, named by their first call: {names}"
+
+
+def left_note(job: Job, net: Net) -> str | None:
+    """One sentence that names the layers that were to read integers and that the budget left in float."""
+    asked = job.recipe.build_activations(net.traced.sites)
+    left = [name for name in asked if name not in _in_integers(net, asked)]
+    return f"the budget leaves these layers in float, which therefore read floats: {', '.join(left)}" if left else None
 
 
 def places(

@@ -19,12 +19,12 @@ from secateur.errors import InterruptedRun, UsageError
 from secateur.export import membership, written
 from secateur.export.membership import Asked
 from secateur.export.written import Template, Written
-from secateur.graph import factors
+from secateur.graph import activations, factors
 from secateur.graph.copying import copied
 from secateur.run import pace, prices, problem
 from secateur.run.net import Net
 from secateur.training import norms
-from secateur.training.batches import call
+from secateur.training.batches import call, tensors
 from secateur.training.loop import Setting
 from secateur.training.metrics import evaluating
 from secateur.types import Limit, Progress, Stage
@@ -71,7 +71,8 @@ class Job:
         """The dense net, traced, with the recipe's terms; asked for after the dense training."""
         module = copied(self.dense)
         traced = graph.trace(module, self.example_inputs)
-        return Net(module, traced, self.terms_on(module, traced), short=self.counts_bytes)
+        grids = self.recipe.build_activations(traced.sites)  # then biases are rounded to the sums' grids, all digits
+        return Net(module, traced, self.terms_on(module, traced), short=self.counts_bytes and not grids)
 
     def terms_on(self, module: nn.Module, traced: Traced) -> tuple[Term, ...]:
         """The recipe's terms on a module and its trace.
@@ -118,8 +119,15 @@ class Job:
 
     @cached_property
     def template(self) -> Template:
-        """The dense net's graph, for sizes."""
-        return Template(self.dense_files.onnx)
+        """The dense net's graph, for sizes; and what grids of activations will add to it."""
+        asked = self.recipe.build_activations(self.start.traced.sites)
+        if not asked or not self.counts_bytes:
+            return Template(self.dense_files.onnx)
+        made = activations.calls(self.start.module)
+        grids = activations.find(made.module, tensors(self.example_inputs.inputs), tuple(asked))
+        module = activations.rewrite(made, grids)[0]
+        files = written.write(module, graph.trace(module, self.example_inputs), self.example_inputs)
+        return Template(self.dense_files.onnx, max(len(files.sct) - len(self.dense_files.sct), 0))
 
     def take_over(self, other: Job) -> None:
         """What another job has worked out of the very same dense net: its trace and its files."""
