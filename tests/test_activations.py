@@ -214,7 +214,7 @@ def test_a_recipe_says_what_it_takes() -> None:
 def test_constant_calibration_data_is_refused() -> None:
     net = trained(mlp)
     dull = TensorData(torch.zeros(128, 1, 8, 8), torch.zeros(128, dtype=torch.int64), 64)
-    with pytest.raises(UsageError, match="every input value is the same"):
+    with pytest.raises(UsageError, match="every value of input 'input' is the same"):
         secateur.compress(
             net,
             dull,

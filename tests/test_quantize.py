@@ -3,12 +3,55 @@
 from typing import Any
 
 import pytest
+import torch
 from tests.test_activations import compressed, mlp, trained
 from tests.test_recipe import SITES
 
 from secateur.engine.inspect import inspect
-from secateur.errors import UsageError
+from secateur.errors import SecateurError, UsageError
 from secateur.recipe import Recipe
+from secateur.training.observing import observe
+
+GOOD = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def changed(at: Any, value: float) -> torch.Tensor:
+    x = GOOD.clone()
+    x[at] = value
+    return x
+
+
+@pytest.mark.parametrize(
+    ("batches", "said"),
+    [
+        ([], "no batches"),
+        ([GOOD, GOOD[:0]], "input 'input' has no values; leave out empty batches"),
+        ([GOOD, changed((2, 1, 0, 0), float("nan"))], "input 'input' has 1 values that are NaN or infinite"),
+        ([changed((slice(None), 0), float("inf"))], "input 'input' has 256 values that are NaN or infinite"),
+        ([torch.zeros_like(GOOD), torch.zeros_like(GOOD)], "every value of input 'input' is the same, 0"),
+        (
+            [changed((slice(None), 1), 0.5), changed((slice(None), 1), 0.5)],
+            "channel 1 of the 3 of input 'input' has one value, 0.5, in all 2 batches",
+        ),
+    ],
+)
+def test_data_that_are_no_data_are_named(batches: list[torch.Tensor], said: str) -> None:
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
+    module = torch.fx.symbolic_trace(net)
+    names = [n.name for n in module.graph.nodes if n.op != "output"]
+    with pytest.raises(SecateurError, match=said):
+        observe(module, names, [(x, None) for x in batches])
+
+
+def test_what_is_good_enough_is_taken() -> None:
+    """A channel that is alive in one batch; features of which some never change (the rim of a picture); one example."""
+    module = torch.fx.symbolic_trace(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 2)))
+    names = [n.name for n in module.graph.nodes if n.op != "output"]
+    seen = observe(module, names, [(changed((slice(None), 1), 0.5), None), (GOOD, None)])
+    assert all(list(v.shape) == [2, 4098] for v in seen.values())
+    flat = GOOD.flatten(1).clone()
+    flat[:, :9] = 0.0
+    assert observe(module, names, [(flat[:1], None)])
 
 
 def terms(**recipe: Any) -> dict[str, Any]:

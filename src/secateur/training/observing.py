@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from secateur.constraints._observers import sample_of
 from secateur.errors import UsageError
-from secateur.training.batches import Batch, first_tensor
+from secateur.training.batches import Batch
 
 
 class _Watch(fx.Interpreter):
@@ -28,6 +28,37 @@ class _Watch(fx.Interpreter):
         return value
 
 
+class _Spread:
+    """Which values one input takes: the least and the largest, of every channel where it has channels."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.n = name, 0
+        self.low = self.high = torch.empty(0)
+
+    def see(self, value: Tensor) -> None:
+        sample_of(value.detach().cpu().numpy(), f"input {self.name!r}")  # refuses what is empty or not finite
+        flat = value.detach().transpose(0, 1).flatten(1) if value.dim() > 2 else value.detach().reshape(1, -1)
+        low, high = flat.amin(1), flat.amax(1)
+        self.low = torch.minimum(self.low, low) if self.n else low
+        self.high = torch.maximum(self.high, high) if self.n else high
+        self.n += 1
+
+    def check(self) -> None:
+        """Refuse what cannot be real data."""
+        if bool(self.low.min() == self.high.max()):
+            raise UsageError(
+                f"calibration: every value of input {self.name!r} is the same, {float(self.low[0]):g}, so ranges of "
+                "activations mean nothing; give real data"
+            )
+        same = (self.low == self.high).nonzero().flatten().tolist()
+        if same:
+            raise UsageError(
+                f"calibration: channel {same[0]} of the {len(self.low)} of input {self.name!r} has one value, "
+                f"{float(self.low[same[0]]):g}, in all {self.n} batches, so ranges would not fit real data; "
+                "give data in which every channel is alive, or more of them: quantize: {calibration: {batches: ...}}"
+            )
+
+
 def observe(module: fx.GraphModule, names: Iterable[str], batches: Iterable[Batch]) -> dict[str, Tensor]:
     """Samples of the results of calls, in evaluation mode.
 
@@ -38,24 +69,24 @@ def observe(module: fx.GraphModule, names: Iterable[str], batches: Iterable[Batc
     Returns:
         float32 [batches, values] by name: evenly spaced values of every batch, and its smallest and largest.
     Raises:
-        UsageError: no batches, or constant inputs. ConstraintError: NaN or infinity, with the call.
+        UsageError: no batches; an input, or one channel of an input [examples, channels, ...], that is always the same.
+        ConstraintError: NaN, infinity or no values, with the input or the call.
     """
     watch = _Watch(module, frozenset(names))
     places = [str(n.target) for n in module.graph.nodes if n.op == "placeholder"]
+    spreads: dict[str, _Spread] = {}
     module.eval()
-    n, constant = 0, True
     with torch.no_grad():
         for inputs, _ in batches:
-            first = first_tensor(inputs)
-            constant = constant and bool((first == first.flatten()[0]).all()) if first.numel() else constant
-            watch.run(*_by_place(inputs, places))
-            n += 1
-    if n == 0:
+            given = _by_place(inputs, places)
+            for name, value in zip(places, given, strict=False):
+                if isinstance(value, Tensor) and value.is_floating_point():
+                    spreads.setdefault(name, _Spread(name)).see(value)
+            watch.run(*given)
+    if any(not rows for rows in watch.seen.values()):
         raise UsageError("calibration: no batches; it needs at least one batch of training data")
-    if constant:
-        raise UsageError(
-            "calibration: every input value is the same, so ranges of activations mean nothing; give real data"
-        )
+    for spread in spreads.values():
+        spread.check()
     return {name: torch.stack(rows) for name, rows in watch.seen.items()}
 
 
