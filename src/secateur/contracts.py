@@ -31,6 +31,7 @@ class Constraint(ABC):
     """
 
     view: ClassVar[str] = "oc"  # oc, channels: columns in any order | o_khkw_c | activation
+    row_order: ClassVar[bool] = False  # must rows stand where they are? (a set of values, equal along antidiagonals)
     level_keys: ClassVar[tuple[str, ...]] = ()  # what `parse_level` understands
     exact: ClassVar[bool] = True  # project() is the true nearest point
     stage: ClassVar[Stage] = Stage.SUPPORT  # what it says of a weight; of a joint set the last stage of its parts

@@ -230,7 +230,10 @@ def packings_of(constraint: Constraint, shape: tuple[int, int], level: Level) ->
 
 
 def equivariance(case: Case) -> None:
-    """Scaling, sign and row order carry over (compared by distance where several answers are equally good)."""
+    """Scaling and sign carry over, and row order where the set bears any (`Constraint.row_order`).
+
+    Compared by distance, where several answers are equally good.
+    """
     c, w, h, level = case.constraint, case.weight, case.importance, case.level
     d, slack = math.sqrt(case.distance(case.z)), case.slack() + 1e-7 * case.norm()
     if not c.exact:
@@ -245,7 +248,8 @@ def equivariance(case: Case) -> None:
         g = None if h is None else h.flip(axis)
         return math.sqrt(case.distance(c.project(w.flip(axis), level, g).flip(axis)))
 
-    if c.stage == Stage.VALUES:  # supports are judged by brute force; blocks left over at an edge mind the order
+    # Supports are judged by brute force; blocks left over at an edge mind the order.
+    if c.stage == Stage.VALUES and not c.row_order:
         others["rows reversed"] = reversed_along(0)
     if c.view in ("oc", "channels"):
         others["columns reversed"] = reversed_along(1)
