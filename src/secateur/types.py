@@ -271,13 +271,17 @@ class Limit:
 class Solution:
     """The answer: projected weights, the level each site ended on, residuals and an outcome code.
 
-    outcome: `converged`, `not_converged` (feasible all the same) or `one_shot_better`.
+    Attributes:
+        outcome: `converged`, `not_converged` (feasible all the same) or `one_shot_better`.
+        points: looser answers on the way to this one, from loose to tight: each a member of the sets at its own levels,
+            each support inside the one before, this answer's inside all of them.
     """
 
     weights: dict[str, Tensor]
     levels: dict[str, Level]
     outcome: str = "converged"
     residuals: dict[str, float] = field(default_factory=dict)
+    points: tuple[Solution, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -18,10 +18,11 @@ from secateur.solvers.sr_ste import SrSte
 from secateur.testing.solvers import check_solver
 from secateur.types import Solution
 
-# Beside the defaults: short rounds, so that the suite sees several; the penalty in the loss.
+# Beside the defaults: short rounds, so that the suite sees several; points on the way; the penalty in the loss.
 SHORT: dict[str, dict[str, Any]] = {
     "admm": {"round_steps": 3},
     "gradual": {"every": 2, "stages": 2},
+    "one_shot": {"points": (0.3, 0.7)},
     "sr_ste": {"every": 4},
 }
 
@@ -106,6 +107,24 @@ class Peeks(OneShot):
         return state
 
 
+@dataclass(frozen=True)
+class Beside(OneShot):
+    """A looser point that another choice of weights gave."""
+
+    def finish(self, state: State) -> Solution:
+        looser = Solution({k: (w == 0) * 1.0 for k, w in state.live.items()}, dict.fromkeys(state.levels))
+        return replace(state.solution(), points=(looser,))
+
+
+@dataclass(frozen=True)
+class Dense(OneShot):
+    """Looser points that say they are as tight as the answer."""
+
+    def finish(self, state: State) -> Solution:
+        whole = Solution({k: w + 1.0 for k, w in state.live.items()}, dict(state.levels))
+        return replace(state.solution(), points=(whole,))
+
+
 @pytest.mark.parametrize(
     ("solver", "message"),
     [
@@ -114,6 +133,8 @@ class Peeks(OneShot):
         (WrongSlope(), "finite differences"),
         (Smallest(), "one-shot"),
         (Peeks(), "moves weights"),
+        (Beside(), "not inside the looser point's"),
+        (Dense(), "no members"),
     ],
 )
 def test_a_broken_solver_is_caught(solver: Solver, message: str) -> None:

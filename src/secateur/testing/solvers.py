@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -185,6 +186,7 @@ def _said(solver: Solver, state: Any) -> dict[str, Any]:
         said = {"span": state.span, "numbers": state.numbers(), "tracked": _copied(state.tracked())}
         said |= {"candidate": state.candidate(said["tracked"]), "round_changed": state.round_changed}
         answer = solver.finish(state)
+    said |= {f"point {i}": {"weights": p.weights, "levels": p.levels} for i, p in enumerate(answer.points)}
     return said | {"weights": answer.weights, "levels": answer.levels, "residuals": answer.residuals}
 
 
@@ -201,7 +203,10 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def feasible_at_the_end(solver: Solver, case: Case) -> None:
-    """The answer is at the final levels, a member of every set, and without what must go with removed channels."""
+    """The answer is at the final levels, a member of every set, and without what must go with removed channels.
+
+    So is each of its points at its own levels.
+    """
     problem = case.problem()
     before = {k: w.clone() for k, w in case.start.items()}
     state = case.run(solver, problem, solver.init(problem), case.steps)
@@ -209,13 +214,14 @@ def feasible_at_the_end(solver: Solver, case: Case) -> None:
         answer = solver.finish(state)
     said = f"{solver}, {case}"
     assert answer.levels == {t.site.name: t.level for t in case.terms}, f"{said}: ends at {answer.levels}"
-    assert answer.weights.keys() == problem.params.keys(), f"{said}: answers other parameters than were asked"
-    outside = feasible.contains(case.terms, answer.levels, answer.weights)
-    assert not outside, f"{said}: {outside} are no members at {answer.levels}"
-    for name, kept in (problem.companions(answer.weights) if problem.companions else {}).items():
-        assert not bool(answer.weights[name][~kept].any()), f"{said}: {name} goes on where its channel is gone"
-    for name, w in answer.weights.items():
-        assert bool(w.isfinite().all()), f"{said}: {name} is not finite"
+    for point in (*answer.points, answer):
+        assert point.weights.keys() == problem.params.keys(), f"{said}: answers other parameters than were asked"
+        outside = feasible.contains(case.terms, point.levels, point.weights)
+        assert not outside, f"{said}: {outside} are no members at {point.levels}"
+        for name, kept in (problem.companions(point.weights) if problem.companions else {}).items():
+            assert not bool(point.weights[name][~kept].any()), f"{said}: {name} goes on where its channel is gone"
+        for name, w in point.weights.items():
+            assert bool(w.isfinite().all()), f"{said}: {name} is not finite"
     assert _same(before, dict(case.start)), f"{said}: changes more than problem.params"
 
 
@@ -260,7 +266,20 @@ def penalty_and_its_gradient(solver: Solver, case: Case) -> None:
     assert close, f"{solver}, {case}: the penalty's slope is {found}, finite differences say {measured}"
 
 
-LAWS = (feasible_at_the_end, pure_on_the_way, penalty_and_its_gradient, resumes)
+def points_nest(solver: Solver, case: Case) -> None:
+    """`Solution.points`: each support lies in that of the point before, the answer's in the last one's."""
+    problem = case.problem()
+    state = case.run(solver, problem, solver.init(problem), case.steps)
+    with torch.no_grad():
+        answer = solver.finish(state)
+    held = {m.param for t in case.terms for m in t.site.members}
+    for looser, tighter in pairwise((*answer.points, answer)):
+        beside = [k for k in sorted(held) if bool(((tighter.weights[k] != 0) & (looser.weights[k] == 0)).any())]
+        said = f"{solver}, {case}: {tighter.levels} after {looser.levels}"
+        assert not beside, f"{said}: the support of {beside} is not inside the looser point's"
+
+
+LAWS = (feasible_at_the_end, points_nest, pure_on_the_way, penalty_and_its_gradient, resumes)
 
 
 def never_worse_than_one_shot(solver: Solver) -> None:
