@@ -131,8 +131,8 @@ def test_sites_lists_names_costs_and_sets() -> None:
     assert "nm" in fc2["sets"]
     assert "rows" not in fc2["sets"]  # its rows are the outputs
     assert "rows" not in rows["fc1.bias"]["sets"]
-    assert [(c["n"], c["weights"], c["with_them"]) for c in found["channels"]] == [
-        (8, ["fc1.weight"], ["fc1.bias", "fc2.weight"])
+    assert [(c["n"], c["weights"], c["readers"], c["with_them"]) for c in found["channels"]] == [
+        (8, ["fc1.weight"], ["fc2.weight"], ["fc1.bias", "fc2.weight"])
     ]
     assert {x["name"]: (x["nbytes"], x["why"]) for x in found["left_out"]} == {
         "frozen.weight": (144, "frozen (requires_grad is False)"),

@@ -59,7 +59,11 @@ class Site:
         groups: convolution groups.
         last: the layer makes a model output.
         removes: for `channels`: further parameters from which a removed row disappears physically (norms, biases,
-            the consumers' input axes).
+            the readers' input axes).
+        readers: the weights of the layers that read what the rows make: on every way to an output the next weight,
+            behind activations, norms, pools and sums; in the network's order. What a recurrent layer reads of itself
+            inside its call is not listed. For `channels`: those that read these very rows; one of them in `removes`
+            stands there with its input axis, one that is a member (a depthwise convolution) does not.
         rows: the parameter's axes that run over outputs, the rows of its matrix (`terms/views.py`); the other axes are
             summed over. A layer keeps its outputs on axis 0, `x @ w` on axis 1, a transposed convolution on axis 1 of
             each group's part of axis 0.
@@ -73,6 +77,7 @@ class Site:
     groups: int = 1
     last: bool = False
     removes: tuple[Member, ...] = ()
+    readers: tuple[str, ...] = ()
     rows: tuple[int, ...] = (0,)
 
     @property

@@ -30,7 +30,8 @@ def sites(model: nn.Module, example_inputs: Any) -> Shown:
     Returns:
         `{"sites", "channels", "left_out"}`; prints as tables. A site: name, op, shape, n weights, nbytes as they are,
         positions (multiplications with each weight per example), macs, and `sets`: the constraints that may act there.
-        `channels`: what `rows` removes together: name, number, the weights that make them, what goes with them.
+        `channels`: what `rows` removes together: name, number, the weights that make them, `readers` (the weights of
+        the layers that read them), what loses a part with them.
     Raises:
         UsageError, UnsupportedError: the model does not run on the inputs, or cannot be traced.
     """
@@ -63,6 +64,7 @@ def listed(traced: Traced, width: Mapping[str, int]) -> Shown:
             "name": g.name,
             "n": g.shape[0],
             "weights": list(dict.fromkeys(m.param for m in g.members)),
+            "readers": list(g.readers),
             "with_them": list(dict.fromkeys(m.param for m in g.removes)),
         }
         for g in groups
@@ -101,8 +103,12 @@ def _show(found: Mapping[str, Any], console: Console) -> None:
         )
     )
     if found["channels"]:
-        rows = [[c["n"], _and(c["weights"]), _and(c["with_them"])] for c in found["channels"]]
-        console.print(table("channels that go together (rows)", ["channels", "made by", "read or moved by"], rows))
+        rows = [
+            [c["n"], _and(c["weights"]), _and(c["readers"]), _and([n for n in c["with_them"] if n not in c["readers"]])]
+            for c in found["channels"]
+        ]
+        names = ["channels", "made by", "read by", "moved by"]
+        console.print(table("channels that go together (rows)", names, rows))
     if found["left_out"]:
         rows = [[x["name"], _by(x["shape"]), x["nbytes"], f"{x['share']:.1%}", x["why"]] for x in found["left_out"]]
         console.print(table("left as they are", ["name", "shape", "bytes", "share", "why"], rows))

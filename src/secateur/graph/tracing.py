@@ -17,6 +17,7 @@ from secateur.graph.example import Example, settle
 from secateur.graph.flow import Flow, analyse
 from secateur.graph.ops import rule
 from secateur.graph.ops._operator import Use
+from secateur.graph.ops.creation import Creation
 from secateur.graph.program import Call, Program
 from secateur.types import LeftOut, Member, Site, Weights
 
@@ -43,11 +44,17 @@ class Traced:
         """One `channels` site per kind of coupled channel that may be removed, as busy as its producers on average."""
         known = {s.name: s for s in self.sites}
 
+        def readers(group: Site) -> tuple[str, ...]:
+            behind = {name for m in group.members for name in known[m.param].readers}
+            columns = {m.param for m in group.removes if m.param in behind and m.axis not in known[m.param].rows}
+            depthwise = {m.param for m in group.members if known[m.param].groups > 1}
+            return tuple(name for name in known if name in behind & (columns | depthwise))
+
         def busy(group: Site) -> int:
             producers = [known[m.param] for m in group.members if m.param in known]
             return round(sum(s.n * s.positions for s in producers) / max(sum(s.n for s in producers), 1)) or 1
 
-        return tuple(replace(g, positions=busy(g)) for g in self.coupling.groups)
+        return tuple(replace(g, positions=busy(g), readers=readers(g)) for g in self.coupling.groups)
 
     @cached_property
     def macs(self) -> dict[str, int]:
@@ -151,17 +158,21 @@ def trace(model: nn.Module, example_inputs: Any) -> Traced:
 
 def _sites(program: Program) -> tuple[Site, ...]:
     made = _made(program)
-    last = _last(program, made)
+    last, ahead = _last(program, made), _ahead(program, made)
     uses: dict[str, list[Use]] = {}
-    for call in made.values():
+    behind: dict[str, set[str]] = {}
+    for n, call in made.items():
         for name, use in call:
             uses.setdefault(name, []).append(use)
+            behind.setdefault(name, set()).update(ahead[n])
     sites = []
     for name, found in uses.items():
+        readers = tuple(r for r in uses if r in behind[name])
         own = next((u for u in found if u.multiplies), found[0])
-        often = sum(u.positions for u in found)
-        shape = program.shapes[name]
-        sites.append(Site(name, own.op, shape, (Member(name),), often, own.groups, name in last, rows=own.rows))
+        often, shape = sum(u.positions for u in found), program.shapes[name]
+        sites.append(
+            Site(name, own.op, shape, (Member(name),), often, own.groups, name in last, readers=readers, rows=own.rows)
+        )
     return tuple(sites)
 
 
@@ -172,6 +183,17 @@ def _made(program: Program) -> dict[Call, list[tuple[str, Use]]]:
     return {
         n: [*found.items(), *((r[1], loose.use(n, r, program)) for r in rest.get(n, ()))] for n, found in claims.items()
     }
+
+
+def _ahead(program: Program, made: Mapping[Call, list[tuple[str, Use]]]) -> dict[Call, set[str]]:
+    """For every call the weights that its result meets next, on every way to an output."""
+    ahead: dict[Call, set[str]] = {}
+    for n in reversed(program.calls):
+        ahead[n] = set()
+        for user in (u for u in n.users if not isinstance(rule(u, program), Creation)):
+            weights = {name for name, use in made.get(user, ()) if use.multiplies}
+            ahead[n] |= weights or ahead.get(user, set())
+    return ahead
 
 
 def _last(program: Program, made: Mapping[Call, list[tuple[str, Use]]]) -> set[str]:
