@@ -472,6 +472,41 @@ def test_our_bugs_exit_70_with_a_log(
     log.unlink()
 
 
+def test_latency_writes_a_table(model: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    from secateur.engine import latency, tabulate
+
+    monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path))
+    monkeypatch.setattr(tabulate, "DENSITIES", (1.0, 0.5, 0.01))
+    out = tmp_path / "table.json"
+    assert run("latency", model, "-o", out) == 0
+    said = capsys.readouterr()
+    assert "rows of 2 layers" in said.out
+    assert "timing the layers" in said.err
+    table = latency.read(out)
+    assert table.layers.keys() == {"w0", "w1"}
+    assert run("latency", model, "--json", "--quiet") == 0
+    assert latency.parse(json.loads(capsys.readouterr().out)) == table
+    assert run("latency", model, "--quiet") == 0
+    assert "microseconds by density" in capsys.readouterr().out
+    assert run("latency", model, "-o", model) == 2
+    assert "give another name" in capsys.readouterr().err
+
+
+def test_latency_of_a_recipe_times_the_patterns_of_its_sets(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from secateur.engine import latency, tabulate
+
+    monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path))
+    monkeypatch.setattr(tabulate, "DENSITIES", (1.0, 0.01))
+    path = tmp_path / "recipe.yaml"
+    path.write_text("{model: 'secateur.zoo:digits_cnn', data: digits, constrain: {where: '*', with: {name: blocks}}}")
+    assert run("latency", path, "-o", tmp_path / "t.json", "--quiet") == 0
+    table = latency.read(tmp_path / "t.json")
+    assert {(r.pattern, r.bits) for r in table.rows} == {("any", 32), ("4x1", 32)}
+    assert table.layers.keys() == {f"{name}.weight" for name in ("conv1", "conv2", "conv3", "fc1", "fc2")}
+
+
 def test_methods_lists_every_room(capsys: Capture) -> None:
     from secateur import catalog
 

@@ -202,7 +202,8 @@ class Packing:
     `n_values` > 0 says values come from a codebook of that many entries of `entry_bits` each. `structure_bits`
     replaces the free-position cost log2 C(n, nnz) when the positions are structured (N:M, rows); None = free.
     `expected_bits` is what a value is expected to take after entropy coding (the hard maximum counts `bits`); None =
-    23.5 (few kept) to 27 (all) of 32 for raw fp32 values, else `bits`.
+    23.5 (few kept) to 27 (all) of 32 for raw fp32 values, else `bits`. `pattern` says where zeros may lie, as kernels
+    care: `any`, `4x1` (outputs x inputs of a block), `:4` (groups along the inputs), `channels` (whole outputs).
     """
 
     n: int
@@ -214,6 +215,7 @@ class Packing:
     layout: str = "auto"
     codec: str = "auto"
     expected_bits: float | None = None
+    pattern: str = "any"
 
     @property
     def ideal_bits(self) -> float:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     *("compress", "plan", "sites", "verify", "inspect", "bench", "run"),
-    *("pack", "unpack", "report", "methods", "reproduce", "sweep"),
+    *("pack", "unpack", "report", "methods", "reproduce", "sweep", "latency"),
 )
 
 

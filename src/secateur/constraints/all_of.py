@@ -239,7 +239,10 @@ class AllOf(Constraint):
             coded = min(frame.nnz, round(frame.n * n_nonzero / (1 + n_nonzero)))
             extra = log2_choose(frame.n, coded) + (coded - frame.nnz) * bits
         expected = bits * (1 - (1 - VALUE_ENTROPY) * coded / max(frame.nnz, 1))  # of the coded ones alone
-        return Packing(frame.n, frame.nnz, bits, entries, value.entry_bits, extra, expected_bits=expected)
+        pattern = frame.pattern
+        return Packing(
+            frame.n, frame.nnz, bits, entries, value.entry_bits, extra, expected_bits=expected, pattern=pattern
+        )
 
     def distance(self, weight: Tensor, importance: Tensor | None = None) -> Curve:
         """Exact by projecting; the estimate adds the distances of supports and values, these from a sample of the kept.

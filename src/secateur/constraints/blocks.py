@@ -148,15 +148,16 @@ class Blocks(Constraint):
         if level is None:
             return Packing(n, n)
         nnz, (n_rows, n_cols) = int(self._most(shape)[level]), self._grid(shape)
+        pattern = f"{self.rows}x{self.cols}"
         plain = (self.groups == 1 or shape[0] // self.groups % self.rows == 0) and (
             self.taps == 1 or shape[1] // self.taps % self.cols == 0
         )
         if not plain or max(self.rows, self.cols) > _FILE_SIDE or self.rows * self.cols == 1:
-            return Packing(n, nnz)
+            return Packing(n, nnz, pattern=pattern)
         kept = level * n_rows if self.per_row else level
         where = log2_choose(n_rows * n_cols, kept) + _FILE_HEADER
         # Values large and small, as where all are kept; the best single weights take fewer bits.
-        return Packing(n, nnz, structure_bits=where, expected_bits=RAW_ALL)
+        return Packing(n, nnz, structure_bits=where, expected_bits=RAW_ALL, pattern=pattern)
 
     def distance(self, weight: Tensor, importance: Tensor | None = None) -> Curve:
         """Sums of the smallest blocks: one sort for all levels."""

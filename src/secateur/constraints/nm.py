@@ -96,7 +96,7 @@ class NM(Constraint):
         self._fit(shape)
         n = shape[0] * shape[1]
         assert level is None or isinstance(level, int)
-        return Packing(n, n if level is None else n // self.m * level)
+        return Packing(n, n if level is None else n // self.m * level, pattern=f":{self.m}")
 
     def distance(self, weight: Tensor, importance: Tensor | None = None) -> Curve:
         """Rank by rank over all groups: one sort for all levels."""

@@ -87,7 +87,7 @@ class Rows(Constraint):
         assert level is None or isinstance(level, int)
         if level is None:
             return Packing(rows * cols, rows * cols)
-        return Packing(rows * cols, level * cols, structure_bits=log2_choose(rows, level))
+        return Packing(rows * cols, level * cols, structure_bits=log2_choose(rows, level), pattern="channels")
 
     def distance(self, weight: Tensor, importance: Tensor | None = None) -> Tail:
         """Sums of the smallest row norms: one sort for all levels."""

@@ -261,7 +261,7 @@ def feeds_of(
                 f"bench: input {node.name!r} is fixed to a first axis of {node.shape[0]}; pass batch={node.shape[0]}"
             )
     if inputs is None:
-        return [{n.name: _draw(n, batch, rng) for n in nodes} for _ in range(N_INPUTS)], True
+        return [{n.name: draw(n, batch, rng) for n in nodes} for _ in range(N_INPUTS)], True
     if not isinstance(inputs, Mapping):
         if len(names) != 1:
             raise UsageError(f"inputs: one array for a model with inputs {', '.join(names)}; pass a mapping from names")
@@ -284,7 +284,8 @@ _NUMPY = {"float": "float32", "double": "float64"}
 _DRAWN = {"float", "double", "float16", "bool"} | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
 
-def _draw(node: _native.NodeArg, batch: int, rng: np.random.Generator) -> Array:
+def draw(node: _native.NodeArg, batch: int, rng: np.random.Generator) -> Array:
+    """Standard normal numbers, or zeros and ones, for one input. UsageError: free axes, or values of another kind."""
     shape = [batch if i == 0 and not isinstance(d, int) else d for i, d in enumerate(node.shape)]
     if not all(isinstance(d, int) for d in shape):
         raise UsageError(f"bench: input {node.name!r} has free axes {node.shape}; pass inputs=")

@@ -41,6 +41,7 @@ _MEASURES = {
     "write": "writing the files",
     "comparison": "comparing the runtimes",
     "timing": "timing the nets",
+    "latency": "timing the layers",
 }
 _RUNS = {
     "main": "",
