@@ -163,6 +163,8 @@ def test_no_set_is_named_outside_its_room() -> None:
             if isinstance(node, ast.Constant) and node.value in names and (file, node.value) not in MAY_NAME:
                 found.append(f"{file}:{node.lineno} {node.value!r}")
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("secateur.constraints."):
+                if (node.module or "").rpartition(".")[2].startswith("_"):  # no method: arithmetic that sets share
+                    continue
                 found.append(f"{file}:{node.lineno} {node.module}")
     assert not found
 
