@@ -25,7 +25,7 @@ FLOORS = (
     {"training", "graph"},
     {"export"},
     {"testing"},
-    {"run"},
+    {"run", "post_training"},
     {"proof"},
     {"api"},
     {"reproduce"},

@@ -18,10 +18,22 @@ _WHERE = {
     "Result": "secateur.api",
     "load": "secateur.api",
     "plan": "secateur.api.plan",
+    "quantize": "secateur.post_training",
     "sites": "secateur.api.sites",
     "sweep": "secateur.api.sweep",
 }
-__all__ = ["Compressor", "InferenceSession", "Result", "__version__", "compress", "load", "plan", "sites", "sweep"]
+__all__ = [
+    "Compressor",
+    "InferenceSession",
+    "Result",
+    "__version__",
+    "compress",
+    "load",
+    "plan",
+    "quantize",
+    "sites",
+    "sweep",
+]
 
 if TYPE_CHECKING:
     from secateur.api import Compressor as Compressor
@@ -32,6 +44,7 @@ if TYPE_CHECKING:
     from secateur.api.sites import sites as sites
     from secateur.api.sweep import sweep as sweep
     from secateur.engine import InferenceSession as InferenceSession
+    from secateur.post_training import quantize as quantize
 
 
 def __getattr__(name: str) -> Any:

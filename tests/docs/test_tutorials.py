@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = sorted((DOCS / "tutorials").glob("*.md"))
+PAGES = [*sorted((DOCS / "tutorials").glob("*.md")), DOCS / "guide" / "quantize-my-net.md"]
 NEED_DATA = {"text", "audio"}
 _FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -57,7 +57,7 @@ def test_a_tutorial_runs(page: Path, tmp_path: Path) -> None:
 
 
 def test_every_tutorial_has_code_that_runs() -> None:
-    assert {p.stem for p in PAGES} == {"vision", "text", "audio", "own-loop", "onnx-only", "report"}
+    assert {p.stem for p in PAGES} == {"vision", "text", "audio", "own-loop", "onnx-only", "report", "quantize-my-net"}
     for page in PAGES:
         assert any(language == "python" for language, _, _ in pieces(page)), page.name
 

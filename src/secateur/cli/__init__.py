@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import typer
 
 COMMANDS = (
-    *("compress", "plan", "sites", "verify", "inspect", "bench", "run"),
+    *("compress", "quantize", "plan", "sites", "verify", "inspect", "bench", "run"),
     *("pack", "unpack", "report", "methods", "reproduce", "sweep", "latency"),
 )
 

@@ -256,9 +256,9 @@ def _global_pools(g: Canonical) -> None:
             full = list(given.get("kernel_shape", ())) == shape[2:] and not any(given.get("pads", ()))
             if full and g.shapes.get(n.output[0], [])[2:] == [1] * len(space):
                 g.nodes[at] = helper.make_node("GlobalAveragePool", [n.input[0]], list(n.output))
-        elif n.op_type == "ReduceMean" and len(n.input) > 1 and n.input[1] in g.constants:
-            axes = sorted(int(a) % len(shape) for a in g.constants[n.input[1]].reshape(-1))
-            if axes != space:
+        elif n.op_type == "ReduceMean":
+            named = g.constants.get(n.input[1]) if len(n.input) > 1 else given.get("axes")  # the latter before opset 18
+            if named is None or sorted(int(a) % len(shape) for a in np.ravel(named)) != space:
                 continue
             if given.get("keepdims", 1):
                 g.nodes[at] = helper.make_node("GlobalAveragePool", [n.input[0]], list(n.output))
@@ -285,27 +285,42 @@ def _drop_zero_biases(g: Canonical) -> None:
 
 
 def _fold_norms(g: Canonical) -> None:
-    """Conv + BatchNormalization -> Conv, in double, rounded once. Changes snapped values: only when asked for."""
+    """Conv or Gemm + BatchNormalization -> one layer, in double, rounded once.
+
+    Changes snapped values: only when asked for.
+    """
     for norm in [n for n in g.nodes if n.op_type == "BatchNormalization"]:
-        conv = g.producer(norm.input[0])
-        alone = conv is not None and conv.op_type == "Conv" and len(g.readers(norm.input[0])) == 1
+        layer = g.producer(norm.input[0])
+        alone = layer is not None and _takes_norms(layer) and len(g.readers(norm.input[0])) == 1
         if not alone or norm.input[0] in g.output_names or any(i not in g.constants for i in norm.input[1:5]):
             continue
-        if conv is None or conv.input[1] not in g.constants or len(g.readers(conv.input[1])) != 1:
+        if layer is None or layer.input[1] not in g.constants or len(g.readers(layer.input[1])) != 1:
             continue
         gamma, beta, mean, var = (g.constants[i].astype(np.float64) for i in norm.input[1:5])
         factor = gamma / np.sqrt(var + attributes(norm).get("epsilon", 1e-5))
-        w = g.constants[conv.input[1]]
-        bias = g.constants[conv.input[2]].astype(np.float64) if len(conv.input) > 2 else 0.0
-        g.constants[conv.input[1]] = (w * factor.reshape(-1, *([1] * (w.ndim - 1)))).astype(w.dtype)
-        name = conv.input[2] if len(conv.input) > 2 else conv.input[1].removesuffix("weight") + "bias"
+        w = g.constants[layer.input[1]]
+        bias = np.zeros(factor.shape)
+        if len(layer.input) > 2:
+            if layer.input[2] not in g.constants or g.constants[layer.input[2]].shape != factor.shape:
+                continue
+            bias = g.constants[layer.input[2]].astype(np.float64)
+        rows = layer.op_type == "Conv" or attributes(layer).get("transB", 0)
+        spread = factor.reshape(-1, *([1] * (w.ndim - 1))) if rows else factor
+        g.constants[layer.input[1]] = (w * spread).astype(w.dtype)
+        name = layer.input[2] if len(layer.input) > 2 else layer.input[1].removesuffix("weight") + "bias"
         put(g, name, ((bias - mean) * factor + beta).astype(w.dtype))
         g.params |= {name}
-        if len(conv.input) == 2:
-            conv.input.append(name)
+        if len(layer.input) == 2:
+            layer.input.append(name)
         g.nodes.remove(norm)
         rename(g, norm.input[0], norm.output[0])
-        conv.output[0] = norm.output[0]
+        layer.output[0] = norm.output[0]
+
+
+def _takes_norms(n: Any) -> bool:
+    given = attributes(n)
+    plain = not given.get("transA", 0) and given.get("alpha", 1) == given.get("beta", 1) == 1
+    return n.op_type == "Conv" or (n.op_type == "Gemm" and plain)
 
 
 def _drop_unused(g: Canonical) -> None:

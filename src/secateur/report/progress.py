@@ -43,6 +43,7 @@ _MEASURES = {
     "timing": "timing the nets",
     "latency": "timing the layers",
 }
+_BATCHES = {"ranges": "measuring activations", "check": "comparing the outputs"}
 _RUNS = {
     "main": "",
     "narrow": "",
@@ -62,7 +63,7 @@ def plainly(stage: str) -> str:
     prefix, space, names = stage.rpartition(" ")
     *runs, last = names.split(".")
     kind, number = _split(last)
-    said = (_TRAINS | _MEASURES).get(kind, last)
+    said = (_TRAINS | _MEASURES | _BATCHES).get(kind, last)
     part = f", part {number}" if kind == "approach" and number else ""
     before = [_RUNS.get(k, f"{k}: ").format(int(n or 0) + 1) for k, n in map(_split, runs)]
     return prefix + space + "".join(before) + said + part
@@ -80,6 +81,8 @@ def _split(name: str) -> tuple[str, str]:
 
 def status(event: Event) -> str:
     """Steps, rate, time left, loss and metric of one event: `120/400 steps, 31.0 steps/s, 9.0 s left, loss 0.2113`."""
+    if event.stage in _BATCHES:
+        return f"{event.done:,}/{event.total:,} batches"
     if not is_training(event.stage):
         return f"{event.done} done" if event.done else ""
     rate = event.done / event.seconds if event.seconds > 0.1 else 0.0

@@ -1,0 +1,6 @@
+"""From an ONNX file and examples alone, without torch and without training: int8 by calibration."""
+
+from __future__ import annotations
+
+from secateur.post_training.int8 import Quantized as Quantized
+from secateur.post_training.int8 import quantize as quantize
