@@ -34,9 +34,14 @@ struct PackStep {
 struct TurnStep {
   void (*fn)(int64_t, int64_t, const uint8_t*, uint8_t*);
   int64_t rows, words;
+  uint8_t flip;
   int x, y;
   void run(const Exec& e) const noexcept {
-    fn(rows, words, static_cast<const uint8_t*>(e.ptr[x]), static_cast<uint8_t*>(e.ptr[y]));
+    auto* to = static_cast<uint8_t*>(e.ptr[y]);
+    fn(rows, words, static_cast<const uint8_t*>(e.ptr[x]), to);
+    const uint8_t bit = flip;  // `to` may be anybody's bytes, this object's too, and then nothing stays in a register
+    const int64_t n = bit ? 4 * rows * words : 0;
+    for (int64_t i = 0; i < n; ++i) to[i] ^= bit;
   }
 };
 
@@ -171,6 +176,18 @@ int quantized_in(Lowering& L, const Node& n, size_t i, bool s8) {
   return id;
 }
 
+// Plain bytes to quads, or back; whole words of rows are turned.
+static void move_quads(Lowering& L, const Node& n, const QuadsShape& s, bool pack, int x, int y) {
+  const uint8_t flip = flip_of(L.value(x).dtype);
+  if (s.rows && s.channels % 4 == 0) {
+    const int64_t words = s.channels / 4;
+    L.emit(n, TurnStep{quads_kernels(L.int8_isa()).turn, pack ? s.pixels : words, pack ? words : s.pixels, flip, x, y},
+           {x}, {y}, named("quads_turn", "Layout"));
+    return;
+  }
+  L.emit(n, PackStep{s, flip, pack, x, y}, {x}, {y}, named(pack ? "quads_pack" : "quads_unpack", "Layout"));
+}
+
 int in_layout(Lowering& L, const Node& n, int id, ValueLayout layout) {
   const Value v = L.value(id);
   if (v.layout == layout) return id;
@@ -186,14 +203,7 @@ int in_layout(Lowering& L, const Node& n, int id, ValueLayout layout) {
   const bool pack = v.layout == ValueLayout::kPlain;
   const int y = L.temp(v.dtype, v.dims, layout);
   const QuadsShape s = quads_shape(v.dims, pack ? layout : v.layout);
-  if (s.rows && s.channels % 4 == 0 && flip_of(v.dtype) == 0) {
-    const int64_t words = s.channels / 4;
-    L.emit(n, TurnStep{quads_kernels(L.int8_isa()).turn, pack ? s.pixels : words, pack ? words : s.pixels, id, y}, {id},
-           {y}, named("quads_turn", "Layout"));
-    return y;
-  }
-  L.emit(n, PackStep{s, flip_of(v.dtype), pack, id, y}, {id}, {y},
-         named(pack ? "quads_pack" : "quads_unpack", "Layout"));
+  move_quads(L, n, s, pack, id, y);
   return y;
 }
 
@@ -213,8 +223,7 @@ void finish_quads(Lowering& L, const Node& n, int made) {
   if (wanted_layout(L, n, dims) != ValueLayout::kPlain) return;
   const DType t = L.value(made).dtype;
   const int y = L.out(n, 0, t, dims);
-  L.emit(n, PackStep{quads_shape(dims, L.value(made).layout), flip_of(t), false, made, y}, {made}, {y},
-         named("quads_unpack", "Layout"));
+  move_quads(L, n, quads_shape(dims, L.value(made).layout), false, made, y);
 }
 
 int dequantized(Lowering& L, const Node& n, int id, float scale, int64_t zero) {
