@@ -11,7 +11,7 @@ from secateur import catalog
 from secateur.graph.copying import copied
 from secateur.run import problem
 from secateur.terms import feasible
-from secateur.training import bias, seeds
+from secateur.training import bias, learned, seeds
 from secateur.training.loop import Outcome, Stage, combined_loss, train
 from secateur.training.phases import Approach, Held, Phase, Snap
 
@@ -82,17 +82,19 @@ def held(job: Job, name: str, net: Net, epochs: float) -> None:
 
 
 def snap(job: Job, name: str, net: Net, epochs: float) -> None:
-    """Training of values inside their sets."""
+    """Training of values inside their sets, and of the scales of activations."""
     job.use(net.module)
     job.pulse(f"{name}.values", last=True)
     before = copied(net.module) if job.recipe.bias_correction else None
-    with torch.no_grad():
-        phase = Snap(net.terms, net.levels, job.setting.params, job.steps(epochs), net.companions)
-        if before is not None:
-            held = {m.param for t in net.terms for m in t.site.members}
-            bias.correct(net.module, before, lambda: problem.some_inputs(job.setting), held)
-    objectives = job.recipe.build_objectives(polish=True)
-    _train(job, Stage(name, phase, job.recipe.training_of("snap"), objectives), epochs)
+    scales = learned.scales_of(net.module)
+    with learned.learning(net.module, scales):
+        with torch.no_grad():
+            phase = Snap(net.terms, net.levels, job.setting.params, job.steps(epochs), net.companions, scales=scales)
+            if before is not None:
+                held = {m.param for t in net.terms for m in t.site.members}
+                bias.correct(net.module, before, lambda: problem.some_inputs(job.setting), held)
+        objectives = job.recipe.build_objectives(polish=True)
+        _train(job, Stage(name, phase, job.recipe.training_of("snap"), objectives), epochs)
 
 
 def step_once(job: Job) -> None:

@@ -7,7 +7,7 @@ for the weights to judge, `state_dict` for exact resume.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +17,7 @@ from secateur.contracts import Effective, Problem, Solver, Term
 from secateur.terms import feasible
 from secateur.terms.feasible import Levels, as_level
 from secateur.terms.frozen import Frozen
+from secateur.training import learned
 
 Live = Mapping[str, Tensor]  # parameter name -> the model's own parameter
 State = tuple[dict[str, Tensor], dict[str, Any]]
@@ -199,6 +200,8 @@ class Snap(Phase):
     support, and Q = projection of W: a full one every `every` steps, in between what the piece of the last one makes
     of the step (`Piece.advance`: values move, weights drift slowly; new codes of a uniform grid). After `loose` of the
     steps the assignment is frozen and the rest is masked retraining in that piece (tied clusters).
+
+    `scales` names parameters that are step sizes of activations, learned (`learned.py`).
     """
 
     feasible = projects = True
@@ -212,8 +215,10 @@ class Snap(Phase):
         companions: Effective | None = None,
         every: int = 20,
         loose: float = 0.6,
+        scales: Iterable[str] = (),
     ) -> None:
         super().__init__(params, total_steps)
+        self.scales = {k: params[k].detach() for k in scales}
         self.terms, self.levels, self.companions = terms, levels, companions
         self.freeze_at = round(loose * total_steps)
         self.every = max(min(every, self.freeze_at // _REASSIGNMENTS), 1)
@@ -232,9 +237,11 @@ class Snap(Phase):
     def before_step(self) -> None:
         self.support.mask_(_grads(self.params))
         self.gone.mask_(_grads(self.params))
+        self._before = {k: s.clone() for k, s in self.scales.items()}
 
     def after_step(self) -> None:
         self.n += 1
+        learned.step_(self.scales, self._before)
         live = _data(self.params)
         self.gone.mask_(live)
         if self.n > self.freeze_at:
