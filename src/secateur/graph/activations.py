@@ -208,6 +208,17 @@ def round_biases(module: fx.GraphModule, scales: Mapping[str, Tensor], keep: Ite
             layer.bias.copy_((layer.bias.double() / step).round() * step)
 
 
+def kind_of(module: nn.Module | None, node: fx.Node) -> str:
+    """What a call does to codes, by its kind alone: layer, clamp, through, move, mean, sum, join, function; or other.
+
+    Args:
+        module: that the call calls, where it does.
+    """
+    if isinstance(module, _LAYERS):
+        return "layer"
+    return _BY_TARGET.get(type(module) if module is not None else node.target, "other")
+
+
 class _Walk:
     """Backwards from the inputs of layers to all values that must lie on a grid."""
 
@@ -253,9 +264,7 @@ class _Walk:
     def kind(self, node: fx.Node) -> str:
         """What a call does to a grid; `other` where it is not known to keep bytes."""
         module = _module(self.module, node)
-        if isinstance(module, _LAYERS):
-            return "layer"
-        kind = _BY_TARGET.get(type(module) if module is not None else node.target, "other")
+        kind = kind_of(module, node)
         if node.op in ("placeholder", "get_attr", "output"):
             return "other"
         if kind == "sum":
