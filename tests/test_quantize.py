@@ -7,6 +7,7 @@ import torch
 from tests.test_activations import compressed, mlp, trained
 from tests.test_recipe import SITES
 
+from secateur import catalog
 from secateur.engine.inspect import inspect
 from secateur.errors import SecateurError, UsageError
 from secateur.recipe import Recipe
@@ -134,3 +135,46 @@ def test_without_float_no_layer_stays_so() -> None:
     found = compressed(trained(mlp), quantize={"weights": [4, 8]}, budget={"nbytes": 20000})
     assert [row["level"] for row in found.report["terms"]] == [8, 8, 8]
     assert kernels(found) == [True] * 3
+
+
+ROWS = {"name": "uniform", "per": "row"}
+JOINT = {
+    "topk": (["topk", ROWS], {"sparsity": 0.7, "bits": 8}),
+    "blocks": ([{"name": "blocks", "rows": 1, "cols": 4}, ROWS], {"sparsity": 0.6, "bits": 8}),
+}
+TAKES = [(name, s) for name in JOINT for s in catalog.names("solvers") if (name, s) != ("blocks", "obs")]
+
+
+@pytest.fixture(scope="module")
+def net() -> torch.nn.Module:
+    return trained(mlp)
+
+
+@pytest.mark.parametrize(("sets", "solver"), TAKES)
+def test_zeros_and_codes_on_one_site(net: torch.nn.Module, sets: str, solver: str) -> None:
+    """Through every solver: what was pruned stays so, layers run in integers, the file holds codes in few bytes."""
+    with_, level = JOINT[sets]
+    found = compressed(
+        net,
+        constrain=[{"where": "*", "with": with_, "level": level}],
+        quantize={"weights": None, "activations": 8, "calibration": {"batches": 3}},
+        solver={"name": solver, "epochs": 1},
+    )
+    report = found.report
+    assert report["verify"]["agree"], report["verify"]
+    assert kernels(found) == [True] * 3
+    weights = [row for row in report["layers"] if row["name"].endswith(".weight")]
+    assert len(weights) == 3
+    for row in weights:
+        w = found.model.get_parameter(row["name"]).detach()
+        assert int((w != 0).sum()) == row["nnz"] <= (1 - level["sparsity"]) * w.numel()
+        if sets == "blocks":  # none begun in a place that holds none of the kept ones
+            assert int((w.reshape(len(w), -1, 4) != 0).any(2).sum()) * 4 <= (1 - level["sparsity"]) * w.numel()
+        assert row["codec"] == "ints"
+        assert row["nbytes"] <= row["bound_nbytes"] + 8
+    assert found.verify()["passed"]
+
+
+def test_what_a_solver_cannot_do_is_said_before_any_work(net: torch.nn.Module) -> None:
+    with pytest.raises(SecateurError, match=r"obs settles one set .* exclude it or change solver"):
+        compressed(net, constrain=[{"where": "*", "with": JOINT["blocks"][0]}], solver={"name": "obs", "epochs": 1})
