@@ -279,6 +279,7 @@ class Solution:
     """The answer: projected weights, the level each site ended on, residuals and an outcome code.
 
     Attributes:
+        weights: by the parameter's name: any that the answer sets, those that no term acts on too.
         outcome: `converged`, `not_converged` (feasible all the same) or `one_shot_better`.
         points: looser answers on the way to this one, from loose to tight: each a member of the sets at its own levels,
             each support inside the one before, this answer's inside all of them.

@@ -10,11 +10,13 @@ from tests.solvers.test_obs import digits
 from torch import Tensor, nn
 
 from secateur import Compressor, catalog, graph
-from secateur.contracts import Constraint
-from secateur.errors import UsageError
+from secateur.contracts import Constraint, Term
+from secateur.errors import CheckError, UsageError
 from secateur.recipe import Recipe
 from secateur.terms import views
 from secateur.training import bias
+from secateur.training.phases import write
+from secateur.types import Member, Site, Solution
 
 
 def rounded(net: nn.Module, example: Tensor, constraint: Constraint, level: int) -> nn.Module:
@@ -37,12 +39,45 @@ def test_mean_outputs_come_back_layer_after_layer() -> None:
     wanted = bias.means(dense, names, lambda: batches)
     off = bias.means(net, names, lambda: batches)
     assert all(float((off[n] - wanted[n]).abs().max()) > 1e-3 for n in names)
-    assert bias.correct(net, dense, lambda: batches, fixed={"6.bias"}) == ["0.bias", "2.bias", "8.bias"]
+    biases = bias.corrected(net, dense, lambda: batches, fixed={"6.bias"})
+    assert list(biases) == ["0.bias", "2.bias", "8.bias"]
+    assert all(torch.equal(p, before[k]) for k, p in net.named_parameters())
+    write(dict(net.named_parameters()), (), Solution(biases, {}))
     found = bias.means(net, names, lambda: batches)
     for name in ("0", "2", "8"):
         torch.testing.assert_close(found[name], wanted[name], rtol=0, atol=1e-5)
     for name, p in net.named_parameters():
         assert torch.equal(p, before[name]) == (name not in ("0.bias", "2.bias", "8.bias"))
+
+
+def test_readers_take_over_what_a_layer_without_a_bias_makes_wrong() -> None:
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Linear(6, 8, bias=False), nn.ReLU(), nn.Linear(8, 3))
+    net, seen = copy.deepcopy(dense), torch.randn(200, 6)
+    with torch.no_grad():
+        net[0].weight += 0.3
+    assert graph.trace(net, seen[:2]).sites[0].readers == ("2.weight",)
+    biases = bias.corrected(net, dense, lambda: [seen])
+    write(dict(net.named_parameters()), (), Solution(biases, {}))
+    assert list(biases) == ["2.bias"]
+    with torch.no_grad():
+        torch.testing.assert_close(net(seen).mean(0), dense(seen).mean(0), rtol=0, atol=1e-6)
+
+
+def test_an_answer_names_parameters_and_holds_members() -> None:
+    """Any parameter may be written, of a term or not; otherwise nothing is."""
+    net = nn.Linear(4, 2)
+    params, before = dict(net.named_parameters()), {k: p.detach().clone() for k, p in net.named_parameters()}
+    term = Term(Site("weight", "linear", (2, 4), (Member("weight"),)), catalog.load("constraints", "topk")())
+    zeros = {k: torch.zeros_like(p) for k, p in before.items()}
+    with pytest.raises(CheckError, match=r"weight: .* not at level 3"):
+        write(params, (term,), Solution({"weight": torch.ones(2, 4), "bias": zeros["bias"]}, {"weight": 3}))
+    with pytest.raises(CheckError, match=r"scale: .* this is none of them"):
+        write(params, (term,), Solution({"bias": zeros["bias"], "scale": torch.ones(1)}, {"weight": 3}))
+    assert all(torch.equal(p, before[k]) for k, p in params.items())
+    write(params, (term,), Solution({"bias": zeros["bias"]}, {"weight": 3}))
+    assert torch.equal(net.bias, zeros["bias"])
+    assert torch.equal(net.weight, before["weight"])
 
 
 @pytest.mark.parametrize(("name", "level"), [("uniform", 3), ("codebook", 4)])
@@ -53,7 +88,8 @@ def test_low_bits_lose_less_with_it(name: str, level: int) -> None:
         net = rounded(dense, seen[:2], catalog.load("constraints", name)(), level)
         for corrected in (False, True):
             if corrected:
-                bias.correct(net, dense, lambda seen=seen: seen.split(300))
+                biases = bias.corrected(net, dense, lambda seen=seen: seen.split(300))
+                write(dict(net.named_parameters()), (), Solution(biases, {}))
             with torch.no_grad():
                 lost[corrected] += float(nn.functional.cross_entropy(net(x), y))
     assert lost[True] < lost[False]

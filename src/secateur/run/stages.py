@@ -13,7 +13,8 @@ from secateur.run import problem
 from secateur.terms import feasible
 from secateur.training import bias, learned, seeds
 from secateur.training.loop import Outcome, Stage, combined_loss, train
-from secateur.training.phases import Approach, Held, Phase, Snap
+from secateur.training.phases import Approach, Held, Phase, Snap, write
+from secateur.types import Solution
 
 if TYPE_CHECKING:
     from secateur.budget.purse import Purse
@@ -92,7 +93,8 @@ def snap(job: Job, name: str, net: Net, epochs: float) -> None:
             phase = Snap(net.terms, net.levels, job.setting.params, job.steps(epochs), net.companions, scales=scales)
             if before is not None:
                 held = {m.param for t in net.terms for m in t.site.members}
-                bias.correct(net.module, before, lambda: problem.some_inputs(job.setting), held)
+                biases = bias.corrected(net.module, before, lambda: problem.some_inputs(job.setting), held)
+                write(dict(net.module.named_parameters()), net.terms, Solution(biases, net.levels))
         objectives = job.recipe.build_objectives(polish=True)
         _train(job, Stage(name, phase, job.recipe.training_of("snap"), objectives), epochs)
 

@@ -13,21 +13,22 @@ from secateur.training.metrics import evaluating
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
-def correct(
+def corrected(
     model: nn.Module, reference: nn.Module, batches: Callable[[], Iterable[Any]], fixed: Collection[str] = ()
-) -> list[str]:
-    """Shift the biases of `model`, in place, so that each layer's mean outputs are those of `reference`.
+) -> dict[str, Tensor]:
+    """The biases with which each layer's mean outputs are those of `reference`.
 
-    Layer after layer, in the order of the modules, through the layers corrected before. Layers without a bias, or that
-    are not called, stay as they are.
+    Layer after layer, in the order of the modules, through the layers corrected before: the mean error of a layer
+    without a bias is part of what its readers get, and their biases take it over. Layers that are not called stay as
+    they are.
 
     Args:
-        model: with rounded weights.
+        model: with rounded weights; its biases move on the way and are put back.
         reference: the same net before the rounding.
         batches: gives the inputs of some batches, the same ones at every call.
         fixed: names of parameters that must not move.
     Returns:
-        The names of the biases that were shifted.
+        Those that are shifted, by the parameter's name.
     Reference: Nagel et al., ICCV 2019, arXiv:1906.04721, sec. 4.2 (the empirical form).
     """
     names = [
@@ -36,12 +37,16 @@ def correct(
         if isinstance(m, _LAYERS) and m.bias is not None and f"{n}.bias" not in fixed
     ]
     wanted = means(reference, names, batches)
-    for name in wanted:
-        found = means(model, [name], batches)
-        layer = model.get_submodule(name)
-        assert isinstance(layer.bias, Tensor)
-        layer.bias.detach().sub_((found[name] - wanted[name]).to(layer.bias.dtype))
-    return [f"{name}.bias" for name in wanted]
+    live = {name: model.get_parameter(f"{name}.bias").detach() for name in wanted}
+    before = {name: bias.clone() for name, bias in live.items()}
+    try:
+        for name, bias in live.items():
+            found = means(model, [name], batches)
+            bias.sub_((found[name] - wanted[name]).to(bias.dtype))
+        return {f"{name}.bias": bias.clone() for name, bias in live.items()}
+    finally:
+        for name, bias in live.items():
+            bias.copy_(before[name])
 
 
 def means(model: nn.Module, names: Collection[str], batches: Callable[[], Iterable[Any]]) -> dict[str, Tensor]:

@@ -7,17 +7,19 @@ for the weights to judge, `state_dict` for exact resume.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from secateur.contracts import Effective, Problem, Solver, Term
+from secateur.errors import CheckError
 from secateur.terms import feasible
 from secateur.terms.feasible import Levels, as_level
 from secateur.terms.frozen import Frozen
 from secateur.training import learned
+from secateur.types import Solution
 
 Live = Mapping[str, Tensor]  # parameter name -> the model's own parameter
 State = tuple[dict[str, Tensor], dict[str, Any]]
@@ -116,9 +118,8 @@ class Approach(Phase):
 
     def close(self) -> dict[str, Any]:
         solution = self.solver.finish(self.state)
-        for name, p in self.params.items():
-            p.data.copy_(solution.weights[name])
-        self._final = Frozen(self.problem.terms, solution.levels, solution.weights, self.problem.companions)
+        write(self.params, self.terms, solution)
+        self._final = Frozen(self.terms, solution.levels, _data(self.params), self.problem.companions)
         return {
             "levels": solution.levels,
             "residuals": solution.residuals,
@@ -295,6 +296,24 @@ class Snap(Phase):
         for k in self.latent:
             live[k].copy_(near[k])
         self.member = {k: live[k].clone() for k in self.latent}
+
+
+def write(params: Live, terms: Sequence[Term], answer: Solution) -> None:
+    """Put an answer into the live parameters, in place. It may name any of them, whether a term acts there or not.
+
+    Raises:
+        CheckError: it names what is no parameter, or would leave a site outside its set; nothing is written then.
+    """
+    if strangers := sorted(answer.weights.keys() - params.keys()):
+        raise CheckError(f"{strangers[0]}: an answer's weights are parameters of the network, this is none of them")
+    touched = [t for t in terms if any(m.param in answer.weights for m in t.site.members)]
+    if outside := feasible.contains(touched, answer.levels, {**_data(params), **answer.weights}):
+        raise CheckError(
+            f"{outside[0]}: an answer's weights are members of their sets, these are not at level "
+            f"{answer.levels[outside[0]]}; project them before they are written"
+        )
+    for name, value in answer.weights.items():
+        params[name].data.copy_(value)
 
 
 def _data(params: Live) -> dict[str, Tensor]:
