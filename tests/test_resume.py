@@ -105,13 +105,35 @@ seed: 4
 """
 
 
-def test_killed_while_activations_are_calibrated_and_trained_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
-    """Calibration leaves no record of its own: it is done again, on the same batches, to the same scales."""
+WRITTEN = """
+model: toy:build
+data: toy:data
+constrain: [{where: "0", with: [topk, codebook], level: {nnz: 40, entries: 4}}]
+solver: {name: one_shot, epochs: 2, polish: 0.5, snap: 0.5, equalize: true, bias_correction: true}
+dense: {epochs: 2, lr: 0.02}
+training: {lr: 0.01, threads: 1, checkpoint_seconds: 0, warmup_steps: 2}
+baselines: []
+bench: {seconds: 0.01, against: []}
+seed: 4
+"""
+
+
+@pytest.mark.parametrize(
+    ("recipe", "stages"),
+    [
+        (INTEGERS, (("main.calibration", 0), ("main.calibration", 2), ("main.snap", 3))),
+        (WRITTEN, (("main.snap.values", 1), ("main.snap", 3))),
+    ],
+    ids=["activations", "equalize and bias_correction"],
+)
+def test_killed_around_what_leaves_no_record_of_its_own_it_ends_in_the_same_bytes(
+    tmp_path: Path, recipe: str, stages: tuple[tuple[str, int], ...]
+) -> None:
+    """Calibration, equalisation and bias correction are done again, of the same weights and batches."""
     (tmp_path / "toy.py").write_text(MODULE)
-    (tmp_path / "recipe.yaml").write_text(INTEGERS)
+    (tmp_path / "recipe.yaml").write_text(recipe)
     whole = run(tmp_path, "whole")
     assert whole.returncode == 0, whole.stderr
-    stages = (("main.calibration", 0), ("main.calibration", 2), ("main.snap", 3))
     for n, at in enumerate(stages):
         killed = run(tmp_path, "broken", resume=n > 0, kill=at)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -120,7 +142,8 @@ def test_killed_while_activations_are_calibrated_and_trained_it_ends_in_the_same
     for name in FILES:
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes(), name
     reports = [json.loads((tmp_path / d / "report.json").read_text()) for d in ("whole", "broken")]
-    assert reports[0]["activations"]
+    assert bool(reports[0]["activations"]) == (recipe == INTEGERS)
+    assert any("were equalised" in n for n in reports[0]["notes"]) == (recipe == WRITTEN)
     assert timeless(reports[0]) == timeless(reports[1])
 
 

@@ -22,7 +22,7 @@ from secateur.graph.unwrapping import plain, reparametrized, unwrapped
 from secateur.proof import record
 from secateur.proof.judge import Judge
 from secateur.recipe import Recipe
-from secateur.run import permute, prices, problem, search
+from secateur.run import equalize, permute, prices, problem, search
 from secateur.run.job import Job
 from secateur.run.net import Candidate, Net
 from secateur.terms import feasible
@@ -97,11 +97,11 @@ class Compressor:
         self._example = graph.settle(dense, example_inputs, free)
         setting = Setting(dense, _NoBatches(), lambda o, t: o, judge, True, self._recipe.seed, Ledger())
         self._job = Job(self._recipe, setting, dense, self._example, tuple(self._recipe.limits()))
-        self._reordered: str | None = None
+        self._told: list[str] = []  # for the report
         if permute.wanted(self._job.start):  # the same network in another order of channels, in the user's own module
             start, stage = permute.permuted(self._job, {})
             model.load_state_dict(start.module.state_dict())
-            self._reordered = permute.note(stage)
+            self._told.append(permute.note(stage))
         traced, terms = self._job.start.traced, self._job.start.terms
         if self._recipe.build_activations(traced.sites):
             raise UsageError(
@@ -190,7 +190,7 @@ class Compressor:
             "notes": [
                 *filter(None, [self._example.note]),
                 *([] if self._evaluate else ["no evaluate was given: metrics are not measured"]),
-                *filter(None, [self._chosen, self._reordered]),
+                *filter(None, [self._chosen, *self._told]),
             ],
         }
         report = record.build(job, search.Answer(best, None), judge, self._example.inputs, facts)
@@ -207,6 +207,7 @@ class Compressor:
             "at": self._at,
             "levels": dict(self._net.levels),
             "purse": self._purse.state(),
+            "told": list(self._told),
             "phase": {k: v.clone() for k, v in tensors.items()},
             "facts": facts,
             "statistics": stats,
@@ -222,6 +223,7 @@ class Compressor:
         self._n, self._metric = int(state["n"]), state["metric"]
         self._best = {k: v.clone() for k, v in state["best"].items()}
         self._net.levels = {k: feasible.as_level(v) for k, v in state["levels"].items()}
+        self._told = list(state["told"])
         live = weights_of(self._model)
         with torch.no_grad():
             self._make(int(state["at"]))
@@ -243,6 +245,8 @@ class Compressor:
         if at == 2 and not feasible.has_values(self._net.terms):
             self._at = 2  # nothing to snap: the polish goes on to the end
             return
+        if at == 2 and (stage := equalize.equalize(self._recipe, self._net)):
+            self._told.append(equalize.note(stage))
         self._make(at)
         if at > 0:
             for p in self._params.values():

@@ -3,6 +3,7 @@
 from secateur.graph.example import Example, settle
 from secateur.graph.factors import factored
 from secateur.graph.reorder import placed, reorder
+from secateur.graph.rescale import rescaled, scalable, scaled
 from secateur.graph.rewrite import Pinned, shrink
 from secateur.graph.surgery import after_cut, apply_surgery
 from secateur.graph.tracing import Traced, trace
@@ -16,6 +17,9 @@ __all__ = [
     "factored",
     "placed",
     "reorder",
+    "rescaled",
+    "scalable",
+    "scaled",
     "settle",
     "shrink",
     "trace",

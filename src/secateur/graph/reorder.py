@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
-from torch import nn
+from torch import Tensor, nn
 
-from secateur.graph.copying import copied
 from secateur.graph.surgery import Surgery
 from secateur.graph.tracing import Traced
-from secateur.graph.trial import Folded, Trial
-from secateur.types import Member, Site
+from secateur.graph.trial import in_turn
+from secateur.types import Member, Site, Weights
 
 
 def reorder(model: nn.Module, traced: Traced, orders: Mapping[str, Sequence[int]]) -> tuple[nn.Module, list[str]]:
@@ -28,16 +28,11 @@ def reorder(model: nn.Module, traced: Traced, orders: Mapping[str, Sequence[int]
     """
     sizes = {key: len(classes) for key, classes in traced.coupling.axes.items()}
     groups = {g.name: g for g in traced.coupling.groups}
-    made, kept = copied(model), []
-    for name, order in orders.items():
-        current = {n: p.detach() for n, p in made.named_parameters()} | dict(made.named_buffers())
-        plain = Folded({n: t for n, t in current.items() if n in traced.program.shapes})
-        moved = Trial(made, traced.program).proven(plain, _surgery(groups[name], order, sizes))
-        if moved is None:
-            kept.append(name)
-        else:
-            made = moved
-    return made, kept
+
+    def change(group: Site, order: Sequence[int], now: Weights) -> tuple[dict[str, Tensor], Surgery]:
+        return dict(now), _surgery(group, order, sizes)
+
+    return in_turn(model, traced.program, {n: partial(change, groups[n], order) for n, order in orders.items()})
 
 
 def _surgery(group: Site, order: Sequence[int], sizes: Mapping[tuple[str, int], int]) -> Surgery:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +14,7 @@ from secateur.graph.copying import copied
 from secateur.graph.doubled import in_double
 from secateur.graph.program import Program
 from secateur.graph.surgery import Surgery, load, operate, sibling
+from secateur.types import Weights
 
 
 @dataclass
@@ -98,6 +100,26 @@ class Trial:
         with evaluating(model), in_double() if self.dtype is not None else contextlib.nullcontext():
             answer = model(*args, **kwargs)
         return [t.double() for t in tensors_of(answer)]
+
+
+def in_turn(
+    model: nn.Module, program: Program, changes: Mapping[str, Callable[[Weights], tuple[dict[str, Tensor], Surgery]]]
+) -> tuple[nn.Module, list[str]]:
+    """The model after changes under which it answers as before, one upon the other, and the names of those that fail.
+
+    Args:
+        model: not changed.
+        changes: name -> the parameters now -> what they become, and the record of what is cut or moved.
+    """
+    made, kept = copied(model), []
+    for name, change in changes.items():
+        values, surgery = change({n: p.detach() for n, p in made.named_parameters() if n in program.shapes})
+        moved = Trial(made, program).proven(Folded(values), surgery)
+        if moved is None:
+            kept.append(name)
+        else:
+            made = moved
+    return made, kept
 
 
 def _as(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:

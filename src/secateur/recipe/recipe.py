@@ -171,6 +171,7 @@ class Recipe(BaseModel):
 
     # ---- building ----------------------------------------------------------------------------------------------
     _PHASE_KEYS = ("epochs", "polish", "snap")
+    _SWITCHES = ("bias_correction", "equalize")
 
     @property
     def epochs(self) -> float:
@@ -192,11 +193,18 @@ class Recipe(BaseModel):
         """Do biases take over the mean error of rounded values before the snap?"""
         return bool(self.solver.get("bias_correction", False))
 
+    @property
+    def equalize(self) -> bool:
+        """Do channels get one range in the layers that make and read them before values are rounded?"""
+        return bool(self.solver.get("equalize", False))
+
     def build_solver(self) -> Solver:
-        """The solver with its fields; epochs, polish, snap and bias_correction are the training loop's."""
-        settings = {k: v for k, v in self.solver.items() if k not in (*self._PHASE_KEYS, "bias_correction")}
-        if not isinstance(asked := self.solver.get("bias_correction", False), bool):
-            raise UsageError(f"solver.bias_correction: {quoted(asked)}; true or false is needed")
+        """The solver with its fields; shares of the epochs, bias_correction and equalize are the training loop's."""
+        theirs = (*self._PHASE_KEYS, *self._SWITCHES)
+        settings = {k: v for k, v in self.solver.items() if k not in theirs}
+        for key in self._SWITCHES:
+            if not isinstance(asked := self.solver.get(key, False), bool):
+                raise UsageError(f"solver.{key}: {quoted(asked)}; true or false is needed")
         for key in self._PHASE_KEYS:
             value = self.solver.get(key, 1)
             if (
@@ -210,7 +218,7 @@ class Recipe(BaseModel):
             raise UsageError(
                 f"solver: polish {self.polish} + snap {self.snap} exceed 1; they are fractions of the epochs"
             )
-        return build("solvers", settings, "solver", Solver, [*self._PHASE_KEYS, "bias_correction"])  # type: ignore[type-abstract]
+        return build("solvers", settings, "solver", Solver, theirs)  # type: ignore[type-abstract]
 
     def build_saliency(self) -> Saliency:
         """The saliency that weights the projections."""

@@ -1,4 +1,4 @@
-"""One way from a net to a written net that meets the limits: approach, fit, cut, polish, snap, write, trim."""
+"""One way from a net to a written net within the limits: approach, fit, cut, polish, equalize, snap, write, trim."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from secateur.errors import CheckError
 from secateur.graph.copying import copied
 from secateur.run import activations, prices, problem, stages
 from secateur.run.cut import cut, narrow
+from secateur.run.equalize import equalize
 from secateur.run.net import Candidate, Net
 from secateur.terms import feasible
 from secateur.training.loop import load_weights
@@ -50,6 +51,8 @@ def attempt(job: Job, name: str, solver: Solver, start: Net, limits: Sequence[Li
     net = cut(net, job.example_inputs)
     if plan.polish > 0:
         stages.held(job, f"{name}.polish", net, epochs * plan.polish)
+    if equalized := equalize(job.recipe, net):
+        job.stages.append(equalized)
     net = activations.quantized(job, name, net)
     if feasible.has_values(net.terms):
         stages.snap(job, f"{name}.snap", net, epochs * plan.snap)

@@ -12,7 +12,7 @@ from secateur.budget import kinds
 from secateur.contracts import Solver, Term
 from secateur.errors import BudgetError
 from secateur.report.advice import too_few
-from secateur.run import permute
+from secateur.run import equalize, permute
 from secateur.run.attempt import attempt
 from secateur.run.job import Job, Warm
 from secateur.run.net import Candidate, Net
@@ -55,8 +55,8 @@ def solve(job: Job) -> Answer:
         _note(job, best, frontier)
         if not _accurate(job, best):
             _refuse(job, solver, start, metered, best, frontier)
-    reordered = [permute.note(s) for s in job.stages if s["name"] == permute.STAGE]
-    answer = Answer(best, None, frontier, [*([few] if few else []), *_rate(job, metered), *reordered])
+    told = [module.note(s) for module in (permute, equalize) for s in job.stages if s["name"] == module.STAGE]
+    answer = Answer(best, None, frontier, [*([few] if few else []), *_rate(job, metered), *dict.fromkeys(told)])
     if {"one_shot", "one_shot_raw"} & set(job.recipe.baselines) and not solver.instant:
         _baseline(job, dense, limits, answer)
     return answer
