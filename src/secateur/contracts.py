@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from secateur.curves import DistanceCurve
 from secateur.errors import ConstraintError
-from secateur.limits import quantity, quoted
+from secateur.limits import count
 from secateur.types import Bands, Form, Inventory, Level, Packing, Same, Site, Solution, Stage, Weights
 
 if TYPE_CHECKING:
@@ -411,17 +411,19 @@ class Meter(ABC):
 
     Attributes:
         unit: what is counted, in the plural: `bytes`, `nonzeros`.
-        margin: share of a limit that is kept free until the values are trained, because training moves the cost by less
-            than that. 0: it depends on nothing but which weights are kept.
+        margin: share of a limit kept free until the values are trained, which moves the cost by less. 0: it does not.
         in_file: the packed file alone tells it; else the weights do.
-        lowered_by: what lowers it most: fewer bits (`values`), removed `channels`, or single zeros (`weights`). The
-            recipe's default sets, and the order in tables.
+        lowered_by: fewer bits (`values`), removed `channels`, or single zeros (`weights`): the recipe's default sets.
+        on_machine: priced by `Site.prices`, found by running the written file; asked only where a budget names it.
+        step: values that are told are rounded up to a multiple of it.
     """
 
     unit: ClassVar[str] = ""
     margin: ClassVar[float] = 0.0
     in_file: ClassVar[bool] = False
     lowered_by: ClassVar[str] = "weights"
+    on_machine: ClassVar[bool] = False
+    step: ClassVar[float] = 1.0
 
     @abstractmethod
     def cost(self, site: Site, packing: Packing) -> float:
@@ -431,20 +433,18 @@ class Meter(ABC):
     def measure(self, net: Inventory) -> float:
         """The exact cost of a written network, or of the part of it that is given."""
 
+    def reading(self, net: Inventory) -> dict[str, Any]:
+        """`measure` as `value`, and what a report says beside it."""
+        return {"value": self.measure(net)}
+
     def parse(self, given: Any) -> float:
         """A limit as a recipe writes it, in base units; ValueError says what is needed. Here: counts, `1.5K`."""
-        number, unit = quantity(given)
-        if unit.upper() not in _COUNTS:
-            raise ValueError(f"{quoted(given)}; a count is needed, optionally with K, M or G")
-        return number * _COUNTS[unit.upper()]
+        return count(given)
 
     def write(self, value: float) -> str:
         """The text that `parse` reads as that value."""
         return f"{round(value, 9):.12g}"
 
     def least(self, value: float) -> str:
-        """For refusals: that no network of these constraints costs less than `value`."""
+        """For refusals: that no network of these constraints costs less."""
         return f"the smallest network that these constraints give takes {value:.12g} {self.unit}"
-
-
-_COUNTS = {"": 1, "K": 1000, "M": 10**6, "G": 10**9}

@@ -34,6 +34,17 @@ def quantity(given: Any) -> tuple[float, str]:
     raise ValueError(f"{quoted(given)} is not a number with a unit")
 
 
+_COUNTS = {"": 1, "K": 1000, "M": 10**6, "G": 10**9}
+
+
+def count(given: Any) -> float:
+    """`1.5K` -> 1500. ValueError: no such number."""
+    number, unit = quantity(given)
+    if unit.upper() not in _COUNTS:
+        raise ValueError(f"{quoted(given)}; a count is needed, optionally with K, M or G")
+    return number * _COUNTS[unit.upper()]
+
+
 def near(key: str, known: Iterable[str]) -> str:
     """The end of a refusal: the known word that is meant, or what is known."""
     known = sorted(known)

@@ -67,6 +67,7 @@ class Site:
         rows: the parameter's axes that run over outputs, the rows of its matrix (`terms/views.py`); the other axes are
             summed over. A layer keeps its outputs on axis 0, `x @ w` on axis 1, a transposed convolution on axis 1 of
             each group's part of axis 0.
+        prices: by kind of limit, what a table of a machine says that a tensor stored here costs (`budget/machine.py`).
     """
 
     name: str
@@ -79,6 +80,7 @@ class Site:
     removes: tuple[Member, ...] = ()
     readers: tuple[str, ...] = ()
     rows: tuple[int, ...] = (0,)
+    prices: Mapping[str, Price] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def of(self) -> str:
@@ -162,10 +164,14 @@ class Inventory:
     Attributes:
         weights: every parameter once.
         file: answers the bytes of the `.sct` file; asked at most once, and only by a meter that reads `nbytes`.
+        onnx: answers the written `.onnx` file, for meters that run it; None: there is none.
+        table: by kind, answers what a machine's table says of the net; where it does, nothing is run.
     """
 
     weights: tuple[Weight, ...]
     file: Callable[[], int]
+    onnx: Callable[[], bytes] | None = None
+    table: Mapping[str, Callable[[], float]] = field(default_factory=dict)
 
     @cached_property
     def nbytes(self) -> int:
@@ -257,6 +263,7 @@ class Chain:
 
 
 Form = Same | Chain
+Price = Callable[[Packing], float]  # what a stored tensor costs at a site
 
 
 def log2_choose(n: int, k: int) -> float:

@@ -83,7 +83,7 @@ def _set(record: dict[str, Any], path: str, value: Any) -> None:
         ("compressed/latency_ms/engine/median", None, r"latency_ms\.engine\.median is missing"),
         ("dense/nbytes", float("inf"), r"dense\.nbytes is inf"),
         ("verify/tolerance", -1, r"verify\.tolerance is -1; a finite number >= 0 is needed"),
-        ("budget/0/met", "yes", r"budget\[0\]\.met is 'yes'; true or false is needed"),
+        ("budget/0/met", "yes", r"budget\[0\]\.met is 'yes'; true, false or predicted is needed"),
         ("history/3/loss", float("nan"), r"history\[3\]\.loss is nan"),
         ("history/3/loss", [1], r"history\[3\]\.loss is \[1\]"),
         ("history/3", 1, r"history\[3\] is 1"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -109,7 +108,7 @@ class Compressor:
                 "set quantize.activations: null"
             )
         self._recipe, self._chosen = self._recipe.resolved(*traced.free)
-        self._net = Net(model, traced, terms, short=self._job.counts_bytes)
+        self._net = Net(model, traced, terms, short=self._job.counts_bytes, machine=self._job.start.machine)
         self._stats = Statistics(self._params, inputs=self._inputs(calibration))
         self._stats.optimizer = optimizer
         self._solver = self._recipe.build_solver()
@@ -300,16 +299,16 @@ class Compressor:
             self._metric, self._best = metric, point
 
     def _written(self) -> tuple[Candidate, Job]:
-        net, files = self._fitted()
+        net, files, readings = self._fitted()
         metric = self._evaluate(files.module) if self._evaluate else 0.0
         job = self._job
         job.dense_metric = self._evaluate(job.dense) if self._evaluate else 0.0
         if outside := job.outside(net, files):
             raise CheckError(f"Compressor.finalize: not in the sets that were asked for: {'; '.join(outside[:4])}")
-        self._purse.check(net.costs(files))
-        return Candidate("compressor", net, files, metric, {}, []), job
+        self._purse.check({**net.costs(files), **{kind: r["value"] for kind, r in readings.items()}})
+        return Candidate("compressor", net, files, metric, {}, [], readings=readings), job
 
-    def _fitted(self) -> tuple[Net, Written]:
+    def _fitted(self) -> tuple[Net, Written, prices.Readings]:
         """The written files; while they are too big, the levels are tightened a little.
 
         Retraining changed the values since the levels were set, and with them what their coding costs, by a percent
@@ -335,7 +334,7 @@ class Compressor:
                 raise
             hint = refusal.biases_too(e.kind)
             reached = prices.reachable(self._net, e.kind, self._importance(), self._job.template)
-            reached = max(reached, math.ceil(e.smallest))
+            reached = max(reached, kinds.up(e.kind, e.smallest))
             raise BudgetError(
                 f"Compressor.finalize: {e.kind} <= {limit:g} was missed: the smallest "
                 f"{refusal.subject(e.kind)} after this training is {e.smallest:g} {kinds.meter(e.kind).unit}"

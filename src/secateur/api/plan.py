@@ -185,6 +185,7 @@ def _show(found: Mapping[str, Any], console: Console) -> None:
     for row in found["budget"]:
         asked, got = words.amount(row["name"], row["asked"]), row["predicted"]
         said = "judged after the training" if got is None else f"predicted {words.amount(row['name'], got)}"
+        said += ", binds" if row["name"] == found["binds"] and len(found["budget"]) > 1 else ""
         console.print(f"budget {row['name']}: asked {asked}, {said}", markup=False, highlight=False)
     for note in found["notes"]:
         console.print(f"- {note}", markup=False, highlight=False)

@@ -10,9 +10,9 @@ then a greedy fill with what is left.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
@@ -239,6 +239,7 @@ class Allocator:
                 least[t.site.name] = float(pareto.cheapest([sampled])[0, which])
         fixed = self.fixed.get(limit.kind, 0.0)
         smallest = fixed + sum(least.values())
+        up = partial(kinds.up, limit.kind)
         site = max(least, key=lambda name: least[name])
         if joint:
             wider = self._together(matrices_of, budgets)
@@ -249,8 +250,8 @@ class Allocator:
                 site,
             )
         raise BudgetError(
-            f"budget: {limit.kind} <= {limit.value:g} cannot be met; the smallest reachable is {math.ceil(smallest)} "
-            f"({math.ceil(fixed)} of it fixed), and {site} holds the largest part, {math.ceil(least[site])}; "
+            f"budget: {limit.kind} <= {limit.value:g} cannot be met; the smallest reachable is {up(smallest)} "
+            f"({up(fixed)} of it fixed), and {site} holds the largest part, {up(least[site])}; "
             f"raise the budget, give {site} a stronger constraint or exclude less",
             smallest,
             site,
@@ -270,7 +271,7 @@ class Allocator:
             scale *= 1.05
             if pareto.choose(sites, np.maximum(budgets * scale, 1e-9)) is not None:
                 return tuple(
-                    Limit(x.kind, float(math.ceil(x.value + b * (scale - 1))))
+                    Limit(x.kind, float(kinds.up(x.kind, x.value + b * (scale - 1))))
                     for x, b in zip(self.limits, budgets, strict=True)
                 )
         return ()

@@ -35,6 +35,28 @@ def meters() -> dict[str, Meter]:
     return dict(sorted(found.items(), key=lambda item: (_ORDER.index(item[1].lowered_by), item[0])))
 
 
+def counted() -> dict[str, Meter]:
+    """The meters that need no machine: what every network is told by."""
+    return {kind: m for kind, m in meters().items() if not m.on_machine}
+
+
+def on_machine(limits: Iterable[Limit]) -> list[str]:
+    """The limited kinds that a machine decides."""
+    return [x.kind for x in metered(limits) if meter(x.kind).on_machine]
+
+
+def up(kind: str, value: float) -> float:
+    """The value rounded up to what is told of that kind; of counts an int."""
+    step = meter(kind).step
+    steps = math.ceil(value / step - 1e-9)
+    return steps if step == 1 else round(steps * step, 9)
+
+
+def with_margin(kind: str, value: float) -> float:
+    """A limit that another training can be expected to keep where one net costs `value`."""
+    return up(kind, up(kind, value * (1 + 2 * meter(kind).margin)) + 4 * meter(kind).step)
+
+
 def known() -> list[str]:
     """Every kind that a budget may name."""
     return [*catalog.names(_ROOM), DROP]
@@ -46,8 +68,8 @@ def metered(limits: Iterable[Limit]) -> tuple[Limit, ...]:
 
 
 def measured(net: Inventory, kinds: Sequence[str] | None = None) -> dict[str, float]:
-    """What a written network costs, by each of these kinds (None: by all); whole numbers as int."""
-    chosen = meters() if kinds is None else {kind: meter(kind) for kind in kinds}
+    """What a written network costs, by each of these kinds (None: all that need no machine); whole numbers as int."""
+    chosen = counted() if kinds is None else {kind: meter(kind) for kind in kinds}
     return {kind: m.measure(net) for kind, m in chosen.items()}
 
 

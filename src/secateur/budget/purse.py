@@ -7,7 +7,6 @@ pack), and books the difference between that and the estimates as the fixed part
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -213,15 +212,15 @@ class Purse:
             raise error
         assert self.costs_of is not None
         booked = self.fixed.get(error.kind, 0.0)
-        margin = kinds.meter(error.kind).margin
-        if margin or any(t.site.op == "channels" for t in self.terms):
+        meter = kinds.meter(error.kind)
+        if (meter.margin and not meter.on_machine) or any(t.site.op == "channels" for t in self.terms):
             near = self._near(self.tightest(error, weights, importance), weights, importance)
-            smallest = math.ceil(self.costs_of(near)[error.kind])
+            smallest = kinds.up(error.kind, self.costs_of(near)[error.kind])
         else:  # a net of one weight a layer is mostly dead, which is no way to meet a limit: what is fixed is counted
-            smallest = math.ceil(error.smallest - booked + self._beyond(error.kind, weights))
+            smallest = kinds.up(error.kind, error.smallest - booked + self._beyond(error.kind, weights))
         if smallest > limit:
-            if margin:  # training moves the entropy of positions and values
-                smallest = math.ceil(smallest * (1 + 2 * margin)) + 4
+            if meter.margin:  # training moves the entropy of positions and values, and clocks differ
+                smallest = kinds.with_margin(error.kind, smallest)
             raise refusal.unreachable(Limit(error.kind, limit), smallest, error.site, self.untouched, self.left_out)
         self._between(*self.most_fixed(error), weights, importance)
 

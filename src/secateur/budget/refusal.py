@@ -11,7 +11,7 @@ from secateur.types import Inventory, Limit, Packing, Site, Weight
 
 
 def unreachable(
-    limit: Limit, smallest: int, site: str | None, untouched: Iterable[Weight], left_out: str
+    limit: Limit, smallest: float, site: str | None, untouched: Iterable[Weight], left_out: str
 ) -> BudgetError:
     """The tightest levels, priced for real, cost more than the limit.
 

@@ -34,14 +34,16 @@ def weights(module: nn.Module, traced: Traced) -> Iterator[Weight]:
             yield Weight(name, op, int(state[name].count_nonzero()), positions, left_out, state[name], of)
 
 
-def inventory(module: nn.Module, traced: Traced, file: Callable[[], int]) -> Inventory:
+def inventory(
+    module: nn.Module, traced: Traced, file: Callable[[], int], onnx: Callable[[], bytes] | None = None
+) -> Inventory:
     """What meters measure of a net.
 
     Args:
         traced: of this module, or of what it was before channels were removed.
-        file: answers the bytes of its `.sct` file.
+        file: answers the bytes of its `.sct` file; `onnx`: its `.onnx` file.
     """
-    return Inventory(tuple(weights(module, traced)), file)
+    return Inventory(tuple(weights(module, traced)), file, onnx)
 
 
 def left_out(traced: Traced) -> list[dict[str, Any]]:

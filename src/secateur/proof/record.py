@@ -21,6 +21,7 @@ from secateur.graph import counts
 from secateur.graph.counts import left_out, left_out_note
 from secateur.proof.agreement import outputs_agree
 from secateur.proof.judge import Flat, Judge, Session, feeds
+from secateur.proof.readings import PREDICTED
 from secateur.run import activations
 from secateur.run.job import Job
 from secateur.run.net import Candidate, Net
@@ -156,8 +157,12 @@ def _budget(job: Job, best: Candidate) -> list[dict[str, Any]]:
     reached = {**best.net.costs(best.files), kinds.DROP: job.drop(best.metric)}
     rows = []
     for x in job.limits:
-        got = reached[x.kind]
-        row = {"name": x.kind, "asked": x.value, "reached": got, "met": bool(got <= x.value + 1e-12)}
+        reading = dict(best.readings.get(x.kind, {}))
+        got = reading.pop("value", None)
+        got = reached[x.kind] if x.kind in reached else best.cost(x.kind) if got is None else got
+        row = {"name": x.kind, "asked": x.value, "reached": got, "met": bool(got <= x.value + 1e-12), **reading}
+        if row["met"] and reading and "runs" not in reading:
+            row["met"] = PREDICTED
         if x.kind != kinds.DROP and got < (1 - _UNSPENT) * x.value:
             row["unspent"] = _why_unspent(job, x.kind, x.value)
         rows.append(row)
@@ -165,6 +170,8 @@ def _budget(job: Job, best: Candidate) -> list[dict[str, Any]]:
 
 
 def _why_unspent(job: Job, kind: str, asked: float) -> str:
+    if kinds.meter(kind).on_machine:
+        return "the levels keep a margin for what the machine and its table may differ by"
     dense = job.dense_cost(kind)
     if dense <= asked:
         return f"the dense network itself takes {dense:g}"

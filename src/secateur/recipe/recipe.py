@@ -20,7 +20,7 @@ from secateur.limits import check_values, near, quoted, read_yaml
 from secateur.recipe import defaults, naming
 from secateur.recipe.building import build, build_constraint, check_needs
 from secateur.recipe.reading import explain, override
-from secateur.recipe.sections import Bench, Constrain, Quantize, Training
+from secateur.recipe.sections import Bench, Constrain, Latency, Quantize, Training
 from secateur.types import Limit, Site
 
 
@@ -48,6 +48,7 @@ class Recipe(BaseModel):
     dense: dict[str, Any] | None = None
     baselines: list[Literal["one_shot", "one_shot_raw"]] = ["one_shot", "one_shot_raw"]
     bench: Bench = Bench()
+    latency: Latency = Latency()
     seed: int = Field(0, ge=0)
 
     # ---- reading -----------------------------------------------------------------------------------------------
@@ -375,7 +376,16 @@ def _term(site: Site, constraint: Constraint, given: Mapping[str, Any] | None, s
 
 def _said(error: ValidationError, subject: str) -> str:
     return explain(
-        error, subject, {"": Recipe, "constrain": Constrain, "quantize": Quantize, "training": Training, "bench": Bench}
+        error,
+        subject,
+        {
+            "": Recipe,
+            "constrain": Constrain,
+            "quantize": Quantize,
+            "training": Training,
+            "bench": Bench,
+            "latency": Latency,
+        },
     )
 
 

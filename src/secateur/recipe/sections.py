@@ -120,6 +120,12 @@ class Training(Section):
         return name
 
 
+class Latency(Section):
+    """What milliseconds are planned with: null, a table of this machine; a file, another machine's."""
+
+    table: str | None = None
+
+
 class Bench(Section):
     """Which runtimes the report times the nets in, and for how long (seconds per net)."""
 

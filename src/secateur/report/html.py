@@ -178,6 +178,8 @@ def _budget(record: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
         state = (
             words.NONE
             if met is None
+            else '<span class="met">met: predicted</span>'
+            if met == "predicted"
             else '<span class="met">met</span>'
             if met
             else '<span class="missed">not met</span>'

@@ -42,6 +42,7 @@ _MEASURES = {
     "comparison": "comparing the runtimes",
     "timing": "timing the nets",
     "latency": "timing the layers",
+    "clock": "timing the written net",
 }
 _BATCHES = {"ranges": "measuring activations", "check": "comparing the outputs"}
 _RUNS = {

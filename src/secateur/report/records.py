@@ -33,6 +33,7 @@ _KINDS: dict[str, tuple[str, Any]] = {
     "number": ("a finite number", lambda v: is_number(v)),
     "amount": ("a finite number >= 0", lambda v: is_number(v) and v >= 0),
     "flag": ("true or false", lambda v: isinstance(v, bool)),
+    "answer": ("true, false or predicted", lambda v: isinstance(v, bool) or v == "predicted"),
     "set": ("a set as in a recipe", lambda v: isinstance(v, dict | list)),
     "mapping": ("an object", lambda v: isinstance(v, dict)),
     "level": ("a level: a number, or a list of them", lambda v: _is_level(v)),
@@ -60,7 +61,8 @@ _METRIC = {
     "higher_is_better": "flag?",
 }
 _LATENCY = {"median": "amount", "p10": "amount?", "p90": "amount?"}
-_BUDGET = {"name": "text", "asked": "number?", "reached": "number?", "met": "flag?"}
+_BUDGET = {"name": "text", "asked": "number?", "reached": "number?", "met": "answer?"}
+_READ = {"predicted": "number?", "margin": "amount?", "runs": "count?", "cpu": "text?"}
 _LAYER = {
     "name": "text",
     "op": "text?",
@@ -135,7 +137,7 @@ def check(record: Any, subject: str = NAME) -> Record:
     for net in NETS:
         if record.get(net) is not None or net in ("dense", "compressed"):
             _net(record, net, subject)
-    _items(record, "budget", _BUDGET, subject)
+    _items(record, "budget", _BUDGET | _READ, subject)
     _items(record, "layers", _LAYER, subject)
     _items(record, "terms", _TERM, subject)
     _items(record, "left_out", _LEFT_OUT, subject)
@@ -200,7 +202,7 @@ def write(folder: str | Path, record: Record) -> Path:
 def _net(record: Record, name: str, subject: str) -> None:
     net = _mapping(record, name, subject)
     where = f"{subject}: {name}"
-    _fields(net, {**dict.fromkeys(kinds.meters(), "amount?"), **NET}, where, ".")
+    _fields(net, {**dict.fromkeys(kinds.counted(), "amount?"), **NET}, where, ".")
     if net.get("metric") is not None:
         _fields(_mapping(net, "metric", where, "."), _METRIC, f"{where}.metric", ".")
     if net.get("latency_ms") is not None:

@@ -46,7 +46,7 @@ def summary(record: Mapping[str, Any], width: int = 200) -> tuple[list[str], lis
     add(label, lambda net: _metric(net.get("metric"), split))
     add("loss", lambda net: words.number((net.get("metric") or {}).get("loss")))
     add("calibration error, %", lambda net: words.hundredths((net.get("metric") or {}).get("calibration_error")))
-    for kind, meter in kinds.meters().items():
+    for kind, meter in kinds.counted().items():
         value, label = number(kind), "file" if meter.unit == "bytes" else words.heading(meter.unit)
         add(label, lambda net, v=value, m=meter: words.short(m.unit, v(net)), words.ratio(value(dense), value(small)))  # type: ignore[misc]
     bits = number("weight_bits")
@@ -89,12 +89,21 @@ def print_summary(record: Mapping[str, Any], console: Console | None = None) -> 
 
 def budget_lines(record: Mapping[str, Any]) -> list[str]:
     """One line for each limit: asked, reached, met."""
-    said = {True: " met", False: " NOT MET"}
+    said = {True: " met", False: " NOT MET", "predicted": " met: predicted"}
     return [
         f"budget {row['name']}: asked {words.amount(row['name'], row['asked'])}, "
-        f"reached {words.amount(row['name'], row.get('reached'))}{said.get(row.get('met'), '')}"  # type: ignore[call-overload]
+        f"reached {words.amount(row['name'], row.get('reached'))}{_read(row)}{said.get(row.get('met'), '')}"  # type: ignore[call-overload]
         for row in record["budget"]
     ]
+
+
+def _read(row: Mapping[str, Any]) -> str:
+    """What a reading says beside its value."""
+    if row.get("margin") is None:
+        return ""
+    name, runs = row["name"], f", {row['runs']} runs" if row.get("runs") else ""
+    predicted = f"; predicted {words.amount(name, row['predicted'])}" if row.get("predicted") is not None else ""
+    return f" (± {words.amount(name, row['margin'])}{runs}{predicted})"
 
 
 def _table(record: Mapping[str, Any], width: int) -> Table:

@@ -162,7 +162,7 @@ def short(unit: str, value: float | None) -> str:
 
 def heading(unit: str) -> str:
     """Over a column of values of that unit."""
-    return {"multiply-adds": "MACs"}.get(unit, unit)
+    return {"multiply-adds": "MACs", "milliseconds": "ms"}.get(unit, unit)
 
 
 def agrees(verify: Mapping[str, Any]) -> bool:

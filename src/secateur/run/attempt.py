@@ -56,10 +56,10 @@ def attempt(job: Job, name: str, solver: Solver, start: Net, limits: Sequence[Li
     net = activations.quantized(job, name, net)
     if feasible.has_values(net.terms):
         stages.snap(job, f"{name}.snap", net, epochs * plan.snap)
-    net, files = _finish(job, name, net, purse.limits, _TRIM_SHARE * epochs)
-    purse.check(net.costs(files))
+    net, files, readings = _finish(job, name, net, purse.limits, _TRIM_SHARE * epochs)
+    purse.check({**net.costs(files), **{kind: r["value"] for kind, r in readings.items()}})
     metric = job.setting.ledger.fact(f"{name}.metric", lambda: job.evaluate(files.module))
-    return Candidate(name, net, files, metric, raw, job.stages[log_from:])
+    return Candidate(name, net, files, metric, raw, job.stages[log_from:], readings=readings)
 
 
 def _legs(job: Job, name: str, solver: Solver, net: Net, purse: Purse, epochs: float) -> tuple[Net, Purse]:
@@ -99,7 +99,9 @@ def _written_now(job: Job, net: Net, weights: Weights) -> nn.Module:
     return replace(net, module=rounded).smaller(full)
 
 
-def _finish(job: Job, name: str, net: Net, limits: Sequence[Limit], epochs: float) -> tuple[Net, Written]:
+def _finish(
+    job: Job, name: str, net: Net, limits: Sequence[Limit], epochs: float
+) -> tuple[Net, Written, prices.Readings]:
     """Write the net; while it misses a limit that training moves, tighten a little and retrain for `epochs`."""
 
     def repair(net: Net, purse: Purse, trim: int) -> Net:
@@ -111,7 +113,12 @@ def _finish(job: Job, name: str, net: Net, limits: Sequence[Limit], epochs: floa
             stages.held(job, f"{name}.trim{trim}.polish", net, epochs)
         return net
 
-    return prices.trimmed(net, limits, lambda net, trim: _write(job, name, net, trim, epochs), repair)
+    def reading(net: Net, files: Written, kind: str, trim: int) -> dict[str, Any]:
+        job.pulse(f"{name}.clock")
+        # Whether a trim follows hangs on it: a resumed run must go the same way.
+        return job.setting.ledger.fact(f"{name}.{kind}{trim}", lambda: net.reading(files, kind))  # type: ignore[no-any-return]
+
+    return prices.trimmed(net, limits, lambda net, trim: _write(job, name, net, trim, epochs), repair, reading)
 
 
 def _write(job: Job, name: str, net: Net, trim: int, epochs: float) -> tuple[Net, Written]:

@@ -23,12 +23,12 @@ def refuse(job: Job) -> None:
     net = job.start
     limits = kinds.metered(job.limits)
     # Which weights are kept is all that these depend on, not what training makes of them.
-    counted = [x for x in limits if not kinds.meter(x.kind).margin]
+    counted = [x for x in limits if not kinds.meter(x.kind).margin or kinds.meter(x.kind).on_machine]
     if counted and any(not t.given for t in net.terms):
         weights = {k: w.clone() for k, w in net.weights.items()}
         job.purse(net, counted).probe(weights, {})
     bare = Inventory((), lambda: _graph_nbytes(job))
-    for limit in limits:
+    for limit in (x for x in limits if not kinds.meter(x.kind).on_machine):
         least = kinds.meter(limit.kind).measure(bare)
         if limit.value < _GRAPH * least:
             raise BudgetError(

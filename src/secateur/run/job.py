@@ -21,7 +21,7 @@ from secateur.export.membership import Asked
 from secateur.export.written import Template, Written
 from secateur.graph import activations, factors
 from secateur.graph.copying import copied
-from secateur.run import pace, prices, problem
+from secateur.run import machine, pace, prices, problem
 from secateur.run.net import Net
 from secateur.training import norms
 from secateur.training.batches import call, tensors
@@ -30,6 +30,7 @@ from secateur.training.metrics import evaluating
 from secateur.types import Limit, Progress, Stage
 
 if TYPE_CHECKING:
+    from secateur.budget.machine import Machine
     from secateur.budget.purse import Purse
     from secateur.graph import Example, Traced
     from secateur.recipe import Recipe
@@ -71,8 +72,25 @@ class Job:
         """The dense net, traced, with the recipe's terms; asked for after the dense training."""
         module = copied(self.dense)
         traced = graph.trace(module, self.example_inputs)
+        terms = self.terms_on(module, traced)
         grids = self.recipe.build_activations(traced.sites)  # then biases are rounded to the sums' grids, all digits
-        return Net(module, traced, self.terms_on(module, traced), short=self.counts_bytes and not grids)
+        short = self.counts_bytes and not grids
+        return Net(module, traced, terms, short=short, machine=self._machine(traced, terms))
+
+    def _machine(self, traced: Traced, terms: tuple[Term, ...]) -> Machine | None:
+        """The table behind limits that a machine decides; None without such a limit and without a file of one."""
+        asked = [x.kind for x in kinds.metered(self.limits)] or [self.recipe.sought]
+        if self.recipe.latency.table is None and not any(kinds.meter(kind).on_machine for kind in asked):
+            return None
+        began = time.monotonic()
+
+        def told(done: int, total: int) -> None:
+            self.check()
+            if self.setting.on_progress is not None:
+                self.setting.on_progress(Progress("latency", done, total, time.monotonic() - began))
+
+        fact = self.setting.ledger.fact
+        return machine.machine(self.dense, traced, self.example_inputs, terms, self.recipe, fact, told)
 
     def terms_on(self, module: nn.Module, traced: Traced) -> tuple[Term, ...]:
         """The recipe's terms on a module and its trace.

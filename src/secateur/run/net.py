@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from secateur import graph
 from secateur.budget import kinds
+from secateur.budget.machine import LATENCY, Machine, pattern_of
 from secateur.contracts import Effective, Term
 from secateur.errors import ConstraintError
 from secateur.export import written
@@ -17,10 +18,10 @@ from secateur.export.membership import Asked
 from secateur.export.written import Written
 from secateur.graph.counts import inventory
 from secateur.shell import named_inputs
-from secateur.terms import cutting, feasible
+from secateur.terms import cutting, feasible, views
 from secateur.terms.live import project_live
 from secateur.training.batches import first_batch
-from secateur.types import Level, Weights
+from secateur.types import Inventory, Level, Weights
 
 if TYPE_CHECKING:
     from secateur.graph import Example, Traced
@@ -39,6 +40,13 @@ class Net:
     asked: Asked | None = None
     activations: tuple[Term, ...] = ()  # the grids in its forward pass, once it is rewritten
     short: bool = False  # are vectors outside the sets written with few digits?
+    machine: Machine | None = None  # prices the sites where a budget names what a machine decides
+
+    def __post_init__(self) -> None:
+        if self.machine is not None:
+            channels = any(t.site.op == "channels" for t in self.terms)
+            groups = self.traced.groups if channels else ()
+            self.terms = self.machine.priced(self.terms, groups, self.traced.program.shapes)
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -55,8 +63,56 @@ class Net:
         return self.traced.kept if any(t.site.op == "channels" for t in self.terms) else None
 
     def costs(self, files: Written, chosen: Sequence[str] | None = None) -> dict[str, float]:
-        """What the net costs as written in `files`, by each of these kinds of limits; None: by all."""
-        return sizes(files.module, self.traced, lambda: len(files.sct), chosen)
+        """What the net costs as written in `files`, by each of these kinds of limits.
+
+        What a machine decides is its table's prediction here; `reading` runs the file.
+
+        Args:
+            chosen: None: all that need no machine.
+        """
+        return self.predicted(files.module, lambda: len(files.sct), chosen)
+
+    def predicted(
+        self, small: nn.Module, file: Callable[[], int], chosen: Sequence[str] | None = None
+    ) -> dict[str, float]:
+        """The same of a net that is not written: `small` is this one without what is dead."""
+        return kinds.measured(self.with_table(inventory(small, self.traced, file)), chosen)
+
+    def with_table(self, found: Inventory, rest: bool = True) -> Inventory:
+        """The inventory of this net, or of a part of it, with what the machine's table says of that.
+
+        Args:
+            rest: with what surrounds the layers.
+        """
+        if self.machine is None:
+            return found
+        return replace(found, table=self.machine.of(found.weights, self._patterns, rest))
+
+    @property
+    def kinds(self) -> list[str]:
+        """What can be predicted of it: all that need no machine, and what the table tells where there is one."""
+        return [*kinds.counted(), *([LATENCY] if self.machine is not None else [])]
+
+    def reading(self, files: Written, kind: str) -> dict[str, Any]:
+        """What running the written file shows (`Meter.reading`), and what was predicted; of another machine's table
+        the prediction alone.
+        """
+        predicted = self.costs(files, [kind])[kind]
+        if self.machine is not None and self.machine.given:
+            return {"value": predicted, "predicted": predicted}
+        found = inventory(files.module, self.traced, lambda: len(files.sct), lambda: files.onnx)
+        return {**kinds.meter(kind).reading(found), "predicted": predicted}
+
+    @property
+    def _patterns(self) -> dict[str, str]:
+        """By weight, where its zeros may lie."""
+        params = dict(self.module.named_parameters())
+        return {
+            m.param: pattern_of(t, views.shape(t.site, t.constraint.view, params))
+            for t in self.terms
+            for m in t.site.members
+            if t.site.op != "channels"
+        }
 
     def supported(self, levels: Mapping[str, Level], weights: Weights, h: feasible.Importance) -> dict[str, Tensor]:
         """`weights` with the support parts of the terms projected; only the parameters that a term acts on."""
@@ -93,6 +149,7 @@ class Candidate:
     raw: dict[str, Any]
     stages: list[dict[str, Any]]
     outcome: str = "converged"
+    readings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of what a machine decides (`Net.reading`)
 
     @property
     def nbytes(self) -> int:
@@ -101,7 +158,7 @@ class Candidate:
 
     def cost(self, kind: str) -> float:
         """What the answer costs by one of the metered kinds."""
-        return self.net.costs(self.files, [kind])[kind]
+        return self.readings[kind]["value"] if kind in self.readings else self.net.costs(self.files, [kind])[kind]
 
 
 def sizes(

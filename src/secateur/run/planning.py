@@ -80,7 +80,8 @@ def plan(job: Job, measured: bool = True) -> dict[str, Any]:
         "dense_nbytes": len(job.dense_files.onnx),
         "dense_metric": dense_metric,
         "one_shot_metric": job.evaluate(small) if measured else None,
-        "budget": _budget(job, limits, total),
+        "budget": (budget := _budget(job, limits, total)),
+        "binds": _binding(budget),
         "notes": [*notes, *([activations.note(grids)] if grids else [])],
     }
 
@@ -137,6 +138,12 @@ def _budget(job: Job, limits: Sequence[Limit], total: Mapping[str, float]) -> li
     ]
 
 
+def _binding(budget: Sequence[Mapping[str, Any]]) -> str | None:
+    """The planned limit of which least is left."""
+    planned = [row for row in budget if row["predicted"] is not None]
+    return max(planned, key=lambda row: row["predicted"] / row["asked"])["name"] if planned else None
+
+
 @dataclass(frozen=True)
 class _Counts:
     """What each term's layer costs, and the whole net, by every kind of size."""
@@ -147,10 +154,10 @@ class _Counts:
 
 def _estimated(net: Net, rows: Sequence[Row], fixed_nbytes: int) -> _Counts:
     """As the allocator expects them; what no term acts on stays as it is."""
-    layers: dict[str, dict[str, float]] = {r.name: {k: round(cost) for k, cost in r.costs.items()} for r in rows}
+    layers: dict[str, dict[str, float]] = {r.name: {k: _whole(k, r.costs[k]) for k in net.kinds} for r in rows}
     touched = {m.param for term in net.terms for m in term.site.members}
     others = tuple(w for w in counts.weights(net.module, net.traced) if w.name not in touched)
-    rest = kinds.measured(Inventory(others, lambda: fixed_nbytes))
+    rest = kinds.measured(net.with_table(Inventory(others, lambda: fixed_nbytes)), net.kinds)
     return _Counts(layers, {k: sum(row[k] for row in layers.values()) + rest[k] for k in rest})
 
 
@@ -170,8 +177,13 @@ def _projected(job: Job, net: Net, small: nn.Module) -> _Counts:
         seen |= params
         nbytes = sum(sections.get(p, 0) for p in params)
         part = Inventory(tuple(every[p] for p in sorted(params)), lambda n=nbytes: n)  # type: ignore[misc]
-        layers[t.site.name] = kinds.measured(part)
-    return _Counts(layers, kinds.measured(Inventory(tuple(every.values()), lambda: len(sct) + beyond)))
+        layers[t.site.name] = kinds.measured(net.with_table(part, rest=False), net.kinds)
+    return _Counts(layers, net.predicted(small, lambda: len(sct) + beyond, net.kinds))
+
+
+def _whole(kind: str, cost: float) -> float:
+    """Rounded to what is told of that kind."""
+    return round(cost) if kinds.meter(kind).step == 1 else round(cost, 6)
 
 
 def _drop(job: Job, dense: float, metric: float) -> float:

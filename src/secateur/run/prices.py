@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,16 +12,19 @@ from torch import Tensor
 
 from secateur.budget import kinds
 from secateur.budget.fit import Costs
+from secateur.budget.machine import LATENCY
 from secateur.budget.purse import Purse
 from secateur.errors import BudgetError
 from secateur.export.membership import Asked
 from secateur.export.written import Template, Written
 from secateur.graph.counts import left_out, left_out_note, weights
-from secateur.run.net import Net, sizes
+from secateur.run.machine import corrected
+from secateur.run.net import Net
 from secateur.terms import feasible
 from secateur.training.loop import load_weights
 from secateur.types import Level, Limit, Weights
 
+Readings = Mapping[str, Mapping[str, Any]]  # by kind: `Net.reading`
 TRIMS = 4
 _MORE, _MORE_SHARE = 8.0, 0.03  # booked beyond what a file was too large: bytes, and at most this share of the limit
 
@@ -46,9 +49,13 @@ def purse(net: Net, limits: Sequence[Limit], template: Template, told: Callable[
 
 
 def costs(net: Net, near: Weights, template: Template, chosen: Sequence[str] | None = None) -> dict[str, float]:
-    """What the network costs that would be written with the weights `near`, by each of these kinds; None: by all."""
+    """What the network costs that would be written with the weights `near`, by each of these kinds.
+
+    Args:
+        chosen: None: all that need no machine.
+    """
     small = net.smaller(near)
-    return sizes(small, net.traced, lambda: template.nbytes(small, net.terms), chosen)
+    return net.predicted(small, lambda: template.nbytes(small, net.terms), chosen)
 
 
 @dataclass
@@ -78,7 +85,7 @@ def fit(
     def written_at(levels: Mapping[str, Level]) -> Costs:
         told()
         near = net.supported(levels, weights, h)
-        cost = costs(net, net.member(levels, {**weights, **near}), template)
+        cost = costs(net, net.member(levels, {**weights, **near}), template, net.kinds)
         found["last"] = Fitted(dict(levels), near, cost)
         return cost
 
@@ -109,7 +116,10 @@ def trimmed(
     limits: Sequence[Limit],
     write: Callable[[Net, int], tuple[Net, Written]],
     repair: Callable[[Net, Purse, int], Net],
-) -> tuple[Net, Written]:
+    reading: Callable[[Net, Written, str, int], Mapping[str, Any]] = lambda net, files, kind, trim: net.reading(
+        files, kind
+    ),
+) -> tuple[Net, Written, Readings]:
     """The written net; while it misses a limit that training moves, the levels are tightened a little and `repair`
     retrains.
 
@@ -117,6 +127,8 @@ def trimmed(
         limits: all limits; those on what only the kept weights decide were met when the levels were found.
         write: net and number of the trim -> the net and its files.
         repair: net, tighter budget and number of the trim -> the net at levels that keep it.
+        reading: net, its files, a kind that a machine decides and number of the trim -> `Net.reading`. Where it misses,
+            the table's prices are corrected by the measured ratio.
     Raises:
         BudgetError: with the smallest cost that was reached.
     """
@@ -125,24 +137,37 @@ def trimmed(
     kind = ""
     for trim in range(TRIMS + 1):
         net, files = write(net, trim)
-        found = net.costs(files, list(moved))
+        readings = {k: reading(net, files, k, trim) for k in kinds.on_machine(moved.values())}
+        found = net.costs(files, [k for k in moved if k not in readings])
+        found |= {k: r["value"] for k, r in readings.items()}
         missed = [k for k, cost in found.items() if cost > moved[k].value]
         if not missed:
-            return net, files
+            return net, files, readings
         kind = missed[0]
         smallest[kind] = min(smallest.get(kind, math.inf), found[kind])
         if trim < TRIMS:
+            net = _as_read(net, readings)
             net = repair(net, tighter(net, moved[kind], found[kind]), trim)
     over = smallest[kind] - moved[kind].value
+    nearest = kinds.with_margin(kind, smallest[kind]) if kind in readings else smallest[kind]
     raise BudgetError(
         f"budget: {kind} <= {moved[kind].value:g} was missed by {over:g} {kinds.meter(kind).unit} after {TRIMS} trims; "
-        "raise the budget or constrain more layers",
-        smallest[kind],
+        f"raise the budget{f' to {nearest:g}' if kind in readings else ''} or constrain more layers",
+        nearest,
         kind=kind,
     )
 
 
-def reachable(net: Net, kind: str, h: Mapping[str, Tensor | None], template: Template) -> int:
+def _as_read(net: Net, readings: Readings) -> Net:
+    """The net with its machine's prices as the files of these readings show them."""
+    if net.machine is None or net.machine.given or LATENCY not in readings:
+        return net
+    now = readings[LATENCY]
+    ratio = corrected(net.machine.ratio, now["predicted"], now["value"])
+    return replace(net, machine=replace(net.machine, ratio=ratio))
+
+
+def reachable(net: Net, kind: str, h: Mapping[str, Tensor | None], template: Template) -> float:
     """A limit of that kind that another training of `net` can be expected to reach: a price with a margin, no bound.
 
     What the tightest levels gave after one training is no such limit: trained for another budget, the vectors outside
@@ -156,7 +181,7 @@ def reachable(net: Net, kind: str, h: Mapping[str, Tensor | None], template: Tem
         if p.requires_grad and p.is_floating_point() and name not in held:
             near[name] = _all_different(p.detach())
     cost = costs(net, near, template, [kind])[kind]
-    return math.ceil(cost * (1 + 2 * kinds.meter(kind).margin)) + 4  # positions and values in the sets move a little
+    return kinds.with_margin(kind, cost)  # positions and values in the sets move a little
 
 
 def _tightest(net: Net, kind: str, weights: Weights, h: Mapping[str, Tensor | None]) -> dict[str, Level]:

@@ -155,7 +155,7 @@ def _bisect(
         begin = start
         if best is not None and goes_on and not best.net.activations:
             begin = from_finished(job, Warm(best.files.module, tuple(best.files.surgery)))
-        now = (Limit(kind, max(target, 1.0)),)
+        now = (Limit(kind, max(target, kinds.meter(kind).step)),)
         try:
             candidate = attempt(job, f"search{i}", solver, begin, now, job.recipe.epochs)
         except BudgetError:
@@ -190,4 +190,5 @@ def can_go_on(terms: Sequence[Term]) -> bool:
 def from_finished(job: Job, last: Warm) -> Net:
     """The net of a finished answer as a start: smaller and closer to the sets than the dense one."""
     traced = graph.trace(last.module, job.example_inputs)
-    return Net(last.module, traced, job.terms_of(traced), surgery=list(last.surgery), short=job.counts_bytes)
+    surgery, here = list(last.surgery), job.start.machine
+    return Net(last.module, traced, job.terms_of(traced), surgery=surgery, short=job.counts_bytes, machine=here)

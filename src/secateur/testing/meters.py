@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from secateur import catalog, graph
+from secateur.budget.machine import Machine
 from secateur.budget.menus import cost, packed
 from secateur.contracts import Meter, Term
+from secateur.engine.latency import ANY, Row, Table
 from secateur.export import written
 from secateur.formats import pack
 from secateur.graph.counts import inventory
@@ -26,6 +29,26 @@ SITES = (
     Site("conv", "conv", (6, 2, 2, 2), (Member("conv"),), positions=25),
     Site("table", "embedding", (6, 8), (Member("table"),), positions=0),
     Site("fc.channels", "channels", (6,), (Member("fc"),), removes=(Member("fc.bias"),)),
+)
+# A machine on which a nonzero takes a microsecond, and what surrounds the layers seven.
+_NAMES = {
+    "fc": (6, 8),
+    "conv": (6, 2, 2, 2),
+    "table": (6, 8),
+    "0.weight": (16, 8),
+    "2.weight": (12, 16),
+    "4.weight": (3, 12),
+}
+MACHINE = Machine(
+    Table(
+        *("cpu", "isa", 1, 1, "engine", ""),
+        rows=tuple(
+            Row(name, "Gemm", shape, ANY, d, 32, d * math.prod(shape), 4.0 * d * math.prod(shape))
+            for name, shape in _NAMES.items()
+            for d in (1.0, 0.5, 1e-9)
+        ),
+        rest_us=7.0,
+    )
 )
 BIAS = Site("fc.bias", "bias", (6,), (Member("fc.bias"),))
 
@@ -63,10 +86,17 @@ def _reads_what_it_writes(meter: Meter, name: str) -> None:
 
 
 def _prices_grow(meter: Meter, name: str) -> None:
-    for site in (*SITES, BIAS):
+    shapes = {**_NAMES, "fc.bias": (6,)}
+    groups = [s for s in SITES if s.op == "channels"]
+    for term in MACHINE.priced(
+        [Term(s, catalog.load("constraints", "topk")()) for s in (*SITES, BIAS)], groups, shapes
+    ):
+        site = term.site
         n = 6 if site.op == "bias" else 48
         costs = [meter.cost(site, Packing(n, k)) for k in range(n + 1)]
         assert all(math.isfinite(c) and c >= 0 for c in costs), f"{name}: a price of {site.op} is below 0 or infinite"
+        if meter.on_machine:
+            assert (costs[-1] > costs[0]) == (site.op != "bias"), f"{name}: the table's price of {site.op} is not asked"
         falls = [k for k in range(n) if costs[k + 1] < costs[k] * (1 - 1e-9)]
         assert not falls, f"{name}: of {site.op}, {falls[0] + 1} weights of {n} cost less than {falls[0]}"
 
@@ -95,6 +125,7 @@ def _estimates_are_confirmed(meter: Meter, name: str) -> None:
     traced = graph.trace(module, example)
     constraint = catalog.load("constraints", LOWERED_BY[meter.lowered_by])()
     terms = tuple(Term(s, constraint) for s in traced.sites if s.op == "linear")
+    terms = MACHINE.priced(terms, (), traced.program.shapes)
     weights = {k: p.detach().clone() for k, p in module.named_parameters()}
     levels: dict[str, Level] = {}
     saved = 0.0
@@ -109,10 +140,12 @@ def _estimates_are_confirmed(meter: Meter, name: str) -> None:
         with torch.no_grad():
             for k, p in module.named_parameters():
                 p.copy_(values[k])
-        return meter.measure(inventory(module, traced, lambda: len(pack(written.exported_bytes(module, example)))))
+        found = inventory(module, traced, lambda: len(pack(written.exported_bytes(module, example))))
+        return meter.measure(replace(found, table=MACHINE.of(found.weights, {})))
 
     dense, small = measured(weights), measured({**weights, **feasible.project(terms, levels, weights)})
     allowed = WITHIN * small if meter.margin else 1e-9 * dense
+    assert small < dense or not meter.on_machine, f"{name}: half of the weights cost as much as all, {dense:g}"
     assert abs(dense - saved - small) <= allowed, (
         f"{name}: a network that costs {dense:g} dense should cost {dense - saved:g} and costs {small:g} {meter.unit}"
     )

@@ -1,0 +1,138 @@
+"""What a machine's table says of a net: prices of its sites at any level, and the sum for a net as it would be written.
+
+Kinds on a machine (`Meter.on_machine`) read both: `Site.prices` and `Inventory.table`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from secateur.budget.menus import packed
+from secateur.contracts import Term
+from secateur.engine.latency import ANY, CHANNELS, Layer, Table
+from secateur.types import Packing, Price, Site, Weight
+
+LATENCY = "latency_ms"
+
+
+@dataclass(frozen=True)
+class LayerPrice:
+    """Milliseconds of one layer at a packing of its weight.
+
+    Attributes:
+        integers: it reads and holds integers, where its values have 8 bits or less.
+        ratio: measured by predicted.
+    """
+
+    layer: Layer
+    integers: bool = False
+    ratio: float = 1.0
+
+    def __call__(self, packing: Packing) -> float:
+        share, density, pattern = packing.n / self.layer.n, packing.nnz / max(packing.n, 1), packing.pattern
+        if pattern == CHANNELS:  # whole outputs: the engine removes them
+            share, density, pattern = share * density, 1.0, ANY
+        bits = 8 if self.integers and packing.bits <= 8 else 32
+        return 1e-3 * self.ratio * self.layer.cost("us", share, density, pattern, bits)
+
+
+@dataclass(frozen=True)
+class GroupPrice:
+    """Milliseconds that the layers along coupled channels take, each shared with the other groups that it meets.
+
+    Attributes:
+        parts: a layer's price; the dense packing of what is left of it; how many of its axes are this group's, and how
+            many are any group's.
+    """
+
+    parts: tuple[tuple[LayerPrice, Packing, int, int], ...]
+
+    def __call__(self, packing: Packing) -> float:
+        kept = packing.nnz / max(packing.n, 1)
+        total = 0.0
+        for price, whole, own, axes in self.parts:
+            n = round(whole.n * kept**axes)  # as if the other groups kept as much
+            total += own / axes * price(replace(whole, n=n, nnz=n))
+        return total
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A table and what a run has learned of it.
+
+    Attributes:
+        integers: weights of layers whose activations are quantized.
+        given: the table is a file that the user named, maybe another machine's: nothing is timed here.
+        ratio: measured by predicted of the last net that was timed.
+    """
+
+    table: Table
+    integers: frozenset[str] = frozenset()
+    given: bool = False
+    ratio: float = 1.0
+
+    def priced(
+        self, terms: Sequence[Term], groups: Sequence[Site], shapes: Mapping[str, tuple[int, ...]]
+    ) -> tuple[Term, ...]:
+        """The terms, their sites with prices.
+
+        Args:
+            groups: all coupled channels of the net, where any of the terms acts on some.
+            shapes: of the net's parameters.
+        """
+        axes = Counter(m.param for g in groups for m in (*g.members, *g.removes))
+        return tuple(replace(t, site=replace(t.site, prices=self._prices(t.site, axes, shapes))) for t in terms)
+
+    def _prices(self, site: Site, axes: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Price]:
+        if site.op != "channels":
+            price = self._layer(site.members[0].param) if site.members else None
+            return {} if price is None else {LATENCY: price}
+        parts = []
+        for param, own in Counter(m.param for m in (*site.members, *site.removes)).items():
+            if price := self._layer(param):
+                n = _size(shapes[param])
+                parts.append((price, Packing(n, n), own, max(axes[param], own)))
+        return {LATENCY: GroupPrice(tuple(parts))}
+
+    def _layer(self, param: str) -> LayerPrice | None:
+        layer = self.table.layers.get(param)
+        return None if layer is None else LayerPrice(layer, param in self.integers, self.ratio)
+
+    def of(
+        self, weights: Iterable[Weight], patterns: Mapping[str, str], rest: bool = True
+    ) -> dict[str, Callable[[], float]]:
+        """What the table says of a net with these weights, as `Inventory.table` holds it.
+
+        Args:
+            patterns: by weight, where its zeros lie; `any` where nothing is said.
+            rest: with what surrounds the layers; without it of a part of a net.
+        """
+        kept = tuple(weights)
+
+        def milliseconds() -> float:
+            total = 1e-3 * self.ratio * self.table.rest_us if rest else 0.0
+            for w in kept:
+                if price := self._layer(w.of or w.name):
+                    bits = 8.0 if price.integers else 32.0
+                    pattern = patterns.get(w.of or w.name, ANY)
+                    # What is whole outputs was removed.
+                    pattern = ANY if pattern == CHANNELS else pattern
+                    total += price(Packing(w.value.numel(), w.nnz, bits, pattern=pattern))
+            return total
+
+        return {LATENCY: milliseconds}
+
+
+def pattern_of(term: Term, shape: tuple[int, int]) -> str:
+    """Where zeros may lie by the term's set, as `Packing.pattern` says it."""
+    menu = term.constraint.levels(shape)
+    return packed(term.constraint, shape, menu[len(menu) // 2])[0].pattern
+
+
+def _size(shape: Sequence[int]) -> int:
+    n = 1
+    for d in shape:
+        n *= d
+    return n
