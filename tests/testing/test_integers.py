@@ -8,6 +8,7 @@ import torch
 from tests.test_activations import BOTH, ISAS, Digits, compressed, data, trained
 from torch import Tensor, nn
 
+from secateur.constraints.uniform import Uniform
 from secateur.engine import InferenceSession
 from secateur.engine.inspect import inspect
 from secateur.errors import UnsupportedError
@@ -35,6 +36,13 @@ class Many(nn.Module):
         return y
 
 
+def run(module: Any, x: Tensor) -> Tensor:
+    """With a scale per output, as the weights hold it."""
+    weights = {k: p.detach() for k, p in module.named_parameters() if p.dim() > 1}
+    found = {k: Uniform(per="row").grid(w.flatten(1)) for k, w in weights.items()}
+    return integers.run(module, x, {k: s for k, s in found.items() if s is not None})
+
+
 @pytest.mark.parametrize("make", [Digits, Many])
 def test_the_engine_gives_the_same_bits(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     found = compressed(trained(make), quantize=BOTH)
@@ -43,7 +51,7 @@ def test_the_engine_gives_the_same_bits(make: Any, monkeypatch: pytest.MonkeyPat
     train, valid = data()
     x = torch.cat([s.batch(i)[0] for s in (train, valid) for i in range(len(s))])
     assert len(x) == 1797
-    wanted = integers.run(found.model, x).numpy()
+    wanted = run(found.model, x).numpy()
     for isa in ISAS:
         monkeypatch.setenv("SECATEUR_ISA", isa)
         said = InferenceSession(found.files.sct).run(None, {"x": x.numpy()})[0]
@@ -64,11 +72,11 @@ def test_a_layer_by_hand() -> None:
     module.load_state_dict({k: torch.tensor(v) for k, v in state.items()}, strict=False)
     x = torch.tensor([[1.6, 2.9], [0.2, 1.7], [-4.0, 0.0], [0.0, 0.5]])
     # Codes (3, 6), (0, 3), (-8, 0), (0, 1); sums 3 + 18 + 1 = 22, 10, -7, 4 eighths; 2.75, 1.25, -0.875, 0.5.
-    assert integers.run(module, x).flatten().tolist() == [3.0, 1.0, 0.0, 0.0]
+    assert run(module, x).flatten().tolist() == [3.0, 1.0, 0.0, 0.0]
 
 
 def test_what_is_on_no_grid_is_refused() -> None:
     made = activations.calls(nn.Sequential(nn.Linear(40, 30)))
     module, _ = activations.rewrite(made, activations.find(made.module, [torch.zeros(1, 40)], ["0.weight"]))
-    with pytest.raises(UnsupportedError, match="on no grid"):
-        integers.run(module, torch.zeros(1, 40))
+    with pytest.raises(UnsupportedError, match="lie on no grid"):
+        run(module, torch.zeros(1, 40))

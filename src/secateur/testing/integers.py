@@ -23,7 +23,6 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.modules.utils import _pair
 
-from secateur.constraints.uniform import Uniform
 from secateur.errors import UnsupportedError
 from secateur.graph import activations
 
@@ -49,13 +48,13 @@ class Pending:
     real: Callable[[], Tensor]
 
 
-def run(module: fx.GraphModule, x: Tensor, scales: Mapping[str, Tensor] | None = None) -> Tensor:
+def run(module: fx.GraphModule, x: Tensor, scales: Mapping[str, Tensor]) -> Tensor:
     """The answer of a net that `compress` gave with quantized activations.
 
     Args:
         module: its forward pass holds fake-quantize calls; the weights of layers that read grids lie on grids.
         x: float32, its only input.
-        scales: weight's name -> float32 scale, one or one per output; None: one per output, read from the weight.
+        scales: weight's name -> float32 scales, one or one per output, of which the weight holds multiples.
     Raises:
         UnsupportedError: a call on codes that is none of those above.
     """
@@ -70,7 +69,7 @@ def run(module: fx.GraphModule, x: Tensor, scales: Mapping[str, Tensor] | None =
                 answer: Tensor = _real(env[node.args[0]])
                 return answer
             else:
-                env[node] = _call(module, node, fx.map_arg(node.args, env.__getitem__), scales or {})
+                env[node] = _call(module, node, fx.map_arg(node.args, env.__getitem__), scales)
     raise UnsupportedError("integers: the graph of the net has no output")
 
 
@@ -119,12 +118,13 @@ def _rounded(value: Any, scale: Tensor, low: int, high: int) -> Codes:
 
 
 def _layer(layer: Any, x: Codes, scale: Tensor | None) -> Pending:
-    matrix = layer.weight.detach().flatten(1)
-    found = Uniform(per="row").grid(matrix) if scale is None else scale.detach().reshape(-1)
-    if found is None:
-        raise UnsupportedError("integers: a layer reads codes and its weights lie on no grid; give it uniform levels")
-    found = found.expand(len(matrix))
-    w = (matrix.double() / found.double()[:, None]).round().reshape(layer.weight.shape)
+    if scale is None:
+        raise UnsupportedError(
+            "integers: a layer reads codes and no scale of its weights is given; they lie on no grid"
+        )
+    weight = layer.weight.detach()
+    found = scale.detach().reshape(-1).expand(len(weight))
+    w = (weight.double() / found.double().reshape(-1, *[1] * (weight.dim() - 1))).round()
     # Sums of whole numbers below 2^53 are exact in double, in whatever order.
     if isinstance(layer, nn.Linear):
         total = functional.linear(x.q.double(), w)
@@ -133,7 +133,7 @@ def _layer(layer: Any, x: Codes, scale: Tensor | None) -> Pending:
         total = conv(x.q.double(), w, None, layer.stride, layer.padding, layer.dilation, layer.groups)
     across = (1, -1, *[1] * (w.dim() - 2))
     step = x.scale * found
-    offset = torch.zeros(len(matrix)) if layer.bias is None else layer.bias.detach()
+    offset = torch.zeros(len(weight)) if layer.bias is None else layer.bias.detach()
     bias = (offset.double() / step.double()).round().reshape(across)
     if float((total + bias).abs().max()) >= 2**31:
         raise UnsupportedError("integers: a sum leaves int32")

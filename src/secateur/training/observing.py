@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from secateur.constraints._observers import sample_of
+from secateur.constraints import _observers
 from secateur.errors import UsageError
 from secateur.training.batches import Batch
 
@@ -24,7 +24,9 @@ class _Watch(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if n.name in self.names:
-            self.seen[n.name].append(torch.from_numpy(sample_of(value.detach().float().cpu().numpy(), n.name)))
+            self.seen[n.name].append(
+                torch.from_numpy(_observers.sample_of(value.detach().float().cpu().numpy(), n.name))
+            )
         return value
 
 
@@ -36,7 +38,9 @@ class _Spread:
         self.low = self.high = torch.empty(0)
 
     def see(self, value: Tensor) -> None:
-        sample_of(value.detach().cpu().numpy(), f"input {self.name!r}")  # refuses what is empty or not finite
+        _observers.sample_of(
+            value.detach().cpu().numpy(), f"input {self.name!r}"
+        )  # refuses what is empty or not finite
         flat = value.detach().transpose(0, 1).flatten(1) if value.dim() > 2 else value.detach().reshape(1, -1)
         low, high = flat.amin(1), flat.amax(1)
         self.low = torch.minimum(self.low, low) if self.n else low
