@@ -223,16 +223,52 @@ def test_constant_calibration_data_is_refused() -> None:
         )
 
 
-def test_a_users_own_loop_says_that_it_cannot() -> None:
-    net = mlp()
-    with pytest.raises(UsageError, match=r"quantize\.activations rewrites the forward pass"):
-        secateur.Compressor(
-            net,
-            {"quantize": BOTH},
-            torch.zeros(2, 1, 8, 8),
-            optimizer=torch.optim.Adam(net.parameters()),
-            total_steps=3,
-        )
+def own_loop(net: nn.Module, calibration: Any, steps: int = 12) -> Any:
+    train, valid = data()
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    x, y = valid.batch(0)
+    made = secateur.Compressor(
+        net,
+        {"quantize": BOTH, "solver": {"name": "gradual", "polish": 0.0, "snap": 1.0}},
+        x[:2],
+        optimizer=optimizer,
+        total_steps=steps,
+        evaluate=lambda m: float((m(x).argmax(1) == y).float().mean()),
+        calibration=calibration,
+    )
+    net.train()
+    for i in range(steps):
+        inputs, targets = train.batch(i)
+        loss = nn.functional.cross_entropy(net(inputs), targets) + made.penalty()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        made.step()
+    return made
+
+
+def test_a_users_own_loop_calibrates_in_the_end() -> None:
+    net = trained(Digits)
+    made = own_loop(net, [data()[0].batch(i)[0] for i in range(4)])
+    left = {k: v.clone() for k, v in net.state_dict().items()}
+    found = made.finalize()
+    assert all(torch.equal(v, left[k]) for k, v in net.state_dict().items())
+    report = found.report
+    assert report["verify"]["agree"], report["verify"]
+    assert [r["name"] for r in report["activations"]] == ["x", "relu", "relu_1", "conv2", "relu_2"]
+    kernels = [r["kernel"] for r in inspect(found.files.sct)["layers"] if r["op"] in ("Conv", "Gemm")]
+    assert all("s8_u8_s32" in k for k in kernels)
+    assert report["compressed"]["metric"]["value"] >= report["dense"]["metric"]["value"] - 0.02
+    assert found.verify()["passed"]
+
+
+def test_a_users_own_loop_needs_data_for_ranges() -> None:
+    with pytest.raises(UsageError, match=r"needs ranges, .* give calibration="):
+        own_loop(mlp(), None)
+    with pytest.raises(UsageError, match="only once"):
+        own_loop(mlp(), iter([torch.zeros(2, 1, 8, 8)]))
+    with pytest.raises(UsageError, match="every value of input"):
+        own_loop(mlp(), [torch.zeros(2, 1, 8, 8)], 1).finalize()
 
 
 DAMAGED: list[dict[str, Any]] = [

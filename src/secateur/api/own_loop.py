@@ -21,7 +21,7 @@ from secateur.graph.unwrapping import plain, reparametrized, unwrapped
 from secateur.proof import record
 from secateur.proof.judge import Judge
 from secateur.recipe import Recipe
-from secateur.run import equalize, permute, prices, problem, search
+from secateur.run import activations, equalize, permute, prices, problem, search
 from secateur.run.job import Job
 from secateur.run.net import Candidate, Net
 from secateur.terms import feasible
@@ -48,7 +48,8 @@ class Compressor:
     The approach takes the first 1 - polish - snap of `total_steps`, then the support is fixed and retrained, then
     (when values are constrained) snapped. At a change of phase the optimizer's state is emptied, because stale
     moments would move weights for a loss that is no longer there. Gradients are projected by a hook in front of
-    `optimizer.step`.
+    `optimizer.step`. The forward pass is yours: it reads floats to the end, weights alone are trained on their grids;
+    activations are put on grids, by `calibration`, in `finalize`.
 
     Args:
         model: the live model that the user trains; `finalize` leaves it as trained and returns a new one.
@@ -60,7 +61,8 @@ class Compressor:
             is kept. Without it the last point is the answer.
         dynamic_batch: as of `compress`.
         calibration: re-iterable of some batches of inputs, for solvers and saliencies that measure what comes into a
-            layer (`obs`, `wanda`); each a tensor, a tuple or a dict, as `example_inputs`.
+            layer (`obs`, `wanda`), and for `quantize.activations`; each a tensor, a tuple or a dict, as
+            `example_inputs`.
         budget: overrides the recipe's budget; `accuracy_drop` cannot be steered from here and is refused.
     """
 
@@ -94,7 +96,7 @@ class Compressor:
         dense, judge = plain(model)[0].eval(), evaluate or (lambda m: 0.0)
         free = self._recipe.dynamic_batch if dynamic_batch is None else dynamic_batch
         self._example = graph.settle(dense, example_inputs, free)
-        setting = Setting(dense, _NoBatches(), lambda o, t: o, judge, True, self._recipe.seed, Ledger())
+        setting = Setting(dense, _Given(calibration or ()), lambda o, t: o, judge, True, self._recipe.seed, Ledger())
         self._job = Job(self._recipe, setting, dense, self._example, tuple(self._recipe.limits()))
         self._told: list[str] = []  # for the report
         if permute.wanted(self._job.start):  # the same network in another order of channels, in the user's own module
@@ -102,13 +104,9 @@ class Compressor:
             model.load_state_dict(start.module.state_dict())
             self._told.append(permute.note(stage))
         traced, terms = self._job.start.traced, self._job.start.terms
-        if self._recipe.build_activations(traced.sites):
-            raise UsageError(
-                "Compressor: quantize.activations rewrites the forward pass, which is yours here; use compress(), or "
-                "set quantize.activations: null"
-            )
+        self._grids = activations.planned(self._job, self._job.start)
         self._recipe, self._chosen = self._recipe.resolved(*traced.free)
-        self._net = Net(model, traced, terms, short=self._job.counts_bytes, machine=self._job.start.machine)
+        self._net = Net(model, traced, terms, short=self._job.start.short, machine=self._job.start.machine)
         self._stats = Statistics(self._params, inputs=self._inputs(calibration))
         self._stats.optimizer = optimizer
         self._solver = self._recipe.build_solver()
@@ -132,11 +130,13 @@ class Compressor:
             self._enter(0)
 
     def _inputs(self, calibration: Iterable[Any] | None) -> Inputs | None:
-        if wanted := sorted(self._recipe.needs & FROM_INPUTS):
+        wanted = [f"solver or saliency needs {name}, which is" for name in sorted(self._recipe.needs & FROM_INPUTS)]
+        wanted += ["quantize.activations needs ranges, which are"] * bool(self._grids)
+        if wanted:
             if calibration is None:
                 raise UsageError(
-                    f"Compressor: the recipe's solver or saliency needs {wanted[0]}, which is measured on data, and "
-                    "the loop is yours: give calibration=, some batches of inputs"
+                    f"Compressor: the recipe's {wanted[0]} measured on data, and the loop is yours: give calibration=, "
+                    "some batches of inputs"
                 )
             if iter(calibration) is calibration:
                 raise UsageError("Compressor: calibration can be iterated only once; give a list of batches")
@@ -327,7 +327,7 @@ class Compressor:
             return net
 
         try:
-            return prices.trimmed(self._net, self._purse.limits, write, repair)
+            return prices.trimmed(self._on_grids(), self._purse.limits, write, repair)
         except BudgetError as e:
             limit = self._purse.limit(e.kind or "")
             if e.kind is None or e.smallest is None or limit is None:
@@ -346,6 +346,13 @@ class Compressor:
                 e.site,
                 e.kind,
             ) from None
+
+    def _on_grids(self) -> Net:
+        """The net with its activations on calibrated grids, its weights members; as it is where none are asked for."""
+        net = activations.quantized(self._job, "compressor", self._net)
+        if net is not self._net:
+            load_weights(net.module, net.member(net.levels, net.weights))  # a folded norm has scaled them
+        return net
 
     def _importance(self) -> dict[str, Tensor | None]:
         return problem.importance_now(self._net, self._recipe, self._stats, self._recipe.seed, "compressor", self._n)
@@ -369,12 +376,15 @@ def _check_held(model: nn.Module, optimizer: torch.optim.Optimizer, params: Mapp
         )
 
 
-class _NoBatches:
-    """The loop is the user's: there is no training set here."""
+class _Given:
+    """The loop is the user's: there is no training set here, only what ranges are calibrated on."""
+
+    def __init__(self, inputs: Iterable[Any]) -> None:
+        self._inputs = inputs
 
     def __len__(self) -> int:
         return 0
 
     def epoch(self, *key: int | str, skip: int = 0) -> Iterator[Any]:
-        """Nothing."""
-        return iter(())
+        """The batches of inputs, in their order, with no targets."""
+        return ((inputs, None) for inputs in self._inputs)
