@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,20 @@ import onnx
 
 from secateur.constraints._observers import ENDS, OBSERVERS, PERCENTILE, scale_of
 from secateur.engine import InferenceSession, bench, inspect
-from secateur.errors import CheckError, HandedOverWarning, UsageError
+from secateur.errors import HandedOverWarning, UsageError
 from secateur.export._canonical import Canonical
-from secateur.limits import near, quoted
+from secateur.limits import quoted
 from secateur.post_training import table
-from secateur.post_training.calibration import Examples, Given, examples
+from secateur.post_training.calibration import Examples, Given
 from secateur.post_training.differences import differences
-from secateur.post_training.places import Grid, Layer, grids, layers
-from secateur.post_training.ranges import Report, find_shapes, samples
-from secateur.post_training.reading import assembled, read, simplified
+from secateur.post_training.opening import Opened, opened
+from secateur.post_training.places import Grid, Layer, grids
+from secateur.post_training.ranges import Report, samples
 from secateur.post_training.writing import written
 from secateur.shell import saving
 from secateur.shell.showing import Shown
 
-_SAME = 1e-3  # relative difference up to which two float32 forms are the same function
 _TIMED = 64  # examples in rotation
-_ASKED = "kept float, as asked"
 
 
 @dataclass(frozen=True)
@@ -92,76 +89,70 @@ def quantize(
         ConstraintError: NaN or infinity inside the network. CheckError: ONNX's converter changed what it computes.
     Reference: Jacob et al., CVPR 2018, arXiv:1712.05877; Krishnamoorthi, arXiv:1806.08342, sec. 3 (after training).
     """
+    check_observer(observer, percentile)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HandedOverWarning)
+        net = opened(path_or_bytes, calib, keep, threads)
+        made = integers(net, net.graph, observer, percentile, on_progress)
+        outputs = differences(net.dense, InferenceSession(made.model, threads), net.data, on_progress)
+    report = {
+        "layers": layer_rows(net, made.left),
+        "activations": [_grid_row(p, s) for p, s in zip(made.places, made.scales, strict=True)],
+        "outputs": outputs,
+        "n_examples": net.data.n,
+        "observer": observer,
+        "nbytes": {"float32": len(net.original), "int8": len(made.model)},
+        "latency_ms": _times(net.original, made.model, net.data, bench_seconds),
+    }
+    return Quantized(made.model, Shown(report, table.show))
+
+
+def check_observer(observer: str, percentile: float) -> None:
+    """UsageError where it is none."""
     if observer not in OBSERVERS:
         raise UsageError(f"observer: got {quoted(observer)}; {', '.join(OBSERVERS)} are possible")
     if not 50 < percentile <= 100:
         raise UsageError(f"percentile: got {percentile:g}; above 50 and at most 100 is needed")
-    subject, model = read(path_or_bytes)
-    original = model.SerializeToString()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", HandedOverWarning)
-        dense = InferenceSession(original, threads)
-        data = examples(calib, dense.get_inputs(), subject)
-        g = simplified(model, subject)
-        every = layers(g)
-        left = _kept(every, [keep] if isinstance(keep, str) else list(keep), subject)
-        _check_same(g, dense, data, threads, subject)
-        find_shapes(g, data, threads)
-        seen: dict[str, Any] = {}
-        while True:
-            chosen = [x for x in every if x.result not in left]
-            if not chosen:
-                raise UsageError(f"{subject}: no layer to quantize: {_reasons(every, left)}")
-            places = grids(g, chosen)
-            values = [v for p in places for v in p.values if v not in seen]
-            seen |= samples(g, values, data, threads, on_progress) if values else {}
-            scales = [_scale(p, seen, observer, percentile) for p in places]
-            made = written(g, chosen, places, scales)
-            refused = _refused(made, chosen)
-            if not refused:
-                break
-            left |= refused
-        onnx.checker.check_model(onnx.load_model_from_string(made), full_check=True)
-        outputs = differences(dense, InferenceSession(made, threads), data, on_progress)
-    report = {
-        "layers": [_layer_row(g, x, left) for x in every],
-        "activations": [_grid_row(p, s) for p, s in zip(places, scales, strict=True)],
-        "outputs": outputs,
-        "n_examples": data.n,
-        "observer": observer,
-        "nbytes": {"float32": len(original), "int8": len(made)},
-        "latency_ms": _times(original, made, data, bench_seconds),
-    }
-    return Quantized(made, Shown(report, table.show))
 
 
-def _kept(every: Sequence[Layer], patterns: Sequence[str], subject: str) -> dict[str, str]:
-    """Result of a layer -> why it stays float32."""
-    left = {x.result: x.why_not for x in every if x.why_not}
-    for pattern in patterns:
-        hit = [x for x in every if any(fnmatchcase(name, pattern) for name in x.names)]
-        if not hit:
-            known = [name for x in every for name in x.names]
-            raise UsageError(f"keep: pattern {quoted(pattern)} matches no layer of {subject}{near(pattern, known)}")
-        left |= {x.result: _ASKED for x in hit}
-    return left
+@dataclass(frozen=True)
+class Integers:
+    """A written int8 form: its grids with their scales, and why a layer (by its result) is not in it."""
+
+    model: bytes
+    places: tuple[Grid, ...]
+    scales: list[float]
+    left: dict[str, str]
+
+
+def integers(net: Opened, g: Canonical, observer: str, percentile: float, report: Report) -> Integers:
+    """The int8 form of `g`, which is `net`'s graph with other values of its weights or the same.
+
+    Raises:
+        UsageError: no layer can run in integers.
+    """
+    left, seen = dict(net.left), dict[str, Any]()
+    while True:
+        chosen = [x for x in net.layers if x.result not in left]
+        if not chosen:
+            raise UsageError(f"{net.subject}: no layer to quantize: {_reasons(net.layers, left)}")
+        places = grids(g, chosen)
+        values = [v for p in places for v in p.values if v not in seen]
+        seen |= samples(g, values, net.data, net.threads, report) if values else {}
+        scales = [_scale(p, seen, observer, percentile) for p in places]
+        made = written(g, chosen, places, scales)
+        refused = _refused(made, chosen)
+        if not refused:
+            break
+        left |= refused
+    onnx.checker.check_model(onnx.load_model_from_string(made), full_check=True)
+    return Integers(made, places, scales, left)
 
 
 def _reasons(every: Sequence[Layer], left: Mapping[str, str]) -> str:
     if not every:
         return "it has no Conv, Gemm or MatMul with constant weights"
     return "; ".join(f"{quoted(x.name)}: {left[x.result]}" for x in every[:8])
-
-
-def _check_same(g: Canonical, dense: InferenceSession, data: Examples, threads: int | None, subject: str) -> None:
-    """The graph that is worked on computes what the file does: on the first batch."""
-    plain = InferenceSession(assembled(g), threads)
-    for name, row in differences(dense, plain, data, most=1).items():
-        if not (row["relative_l2"] or 0.0) <= _SAME:
-            raise CheckError(
-                f"{subject}: folding its norms and lifting its opset moved output {quoted(name)} by "
-                f"{row['relative_l2']:.2g} of its norm; export it anew with opset 17"
-            )
 
 
 def _scale(grid: Grid, seen: Mapping[str, Any], observer: str, percentile: float) -> float:
@@ -177,16 +168,19 @@ def _refused(model: bytes, chosen: Sequence[Layer]) -> dict[str, str]:
     return {x.result: words[x.node.name] for x in chosen if x.node.name in words}
 
 
-def _layer_row(g: Canonical, layer: Layer, left: Mapping[str, str]) -> dict[str, Any]:
-    weight = g.constants.get(layer.weight)
-    return {
-        "name": layer.name,
-        "weight": layer.weight,
-        "op": layer.node.op_type,
-        "shape": None if weight is None else list(weight.shape),
-        "arithmetic": "float32" if layer.result in left else "int8",
-        "why": left.get(layer.result, ""),
-    }
+def layer_rows(net: Opened, left: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What reports say of every layer; `left`: why a layer, by its result, is float32."""
+    return [
+        {
+            "name": x.name,
+            "weight": x.weight,
+            "op": x.node.op_type,
+            "shape": list(net.graph.constants[x.weight].shape) if x.weight in net.graph.constants else None,
+            "arithmetic": "float32" if x.result in left else "int8",
+            "why": left.get(x.result, ""),
+        }
+        for x in net.layers
+    ]
 
 
 def _grid_row(grid: Grid, scale: float) -> dict[str, Any]:

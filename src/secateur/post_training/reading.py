@@ -104,7 +104,22 @@ def simplified(model: Any, subject: str) -> Canonical:
             f"{subject}: ONNX's tools fail on this graph ({shortened(first_line(e))}); export it anew with opset 17"
         ) from e
     _name_layers(g, names)
+    _own_biases(g)
     return g
+
+
+def _own_biases(g: Canonical) -> None:
+    """Equal constants became one; a bias that is to change belongs to one layer."""
+    used: set[str] = set()
+    for n in g.nodes:
+        at = {"Conv": [2], "Gemm": [2], "Add": [0, 1]}.get(n.op_type, [])
+        for i in (i for i in at if i < len(n.input) and n.input[i] in g.constants):
+            name = n.input[i]
+            while n.input[i] in used:
+                n.input[i] += "_"
+            if n.input[i] != name:
+                put(g, n.input[i], g.constants[name])
+            used.add(n.input[i])
 
 
 def _name_layers(g: Canonical, names: Mapping[str, str]) -> None:

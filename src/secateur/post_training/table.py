@@ -27,6 +27,30 @@ def show(report: Mapping[str, Any], console: Console) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def show_pruned(report: Mapping[str, Any], console: Console) -> None:
+    """Every layer and what is left of it; the budget, bytes, differences of the outputs."""
+    columns = ["layer", "op", "weight", "weights left", "of all", "density", "runs in"]
+    rows = [
+        [
+            *(r["name"], r["op"], "x".join(str(d) for d in r["shape"] or []) or "-", r["nnz"], r["n_weights"]),
+            f"{r['nnz'] / r['n_weights']:.4f}" if r["n_weights"] else "-",
+            r["arithmetic"] if report["int8"] else "float32",
+        ]
+        for r in report["layers"]
+    ]
+    b, sizes = report["budget"], report["nbytes"]
+    console.print(table("", columns, rows))
+    said = [
+        f"budget: {b['kind']} {b['value']:,} of {b['limit']:,.12g} allowed",
+        f"{report['nnz']:,} of {report['n_weights']:,} weights left, {report['macs']:,} multiply-adds",
+        f"ONNX file before: {words.nbytes(sizes['float32'])}; model.onnx: {words.nbytes(sizes['onnx'])}; "
+        f"model.sct: {words.nbytes(sizes['sct'])} ({sizes['float32'] / sizes['sct']:.1f}x smaller)",
+        *(_output(name, o) for name, o in report["outputs"].items()),
+    ]
+    for line in said:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 def _sizes(report: Mapping[str, Any]) -> str:
     before, after = report["nbytes"]["float32"], report["nbytes"]["int8"]
     ratio = f"{before / after:.1f}x smaller" if after <= before else f"{after / before:.1f}x larger"
