@@ -71,6 +71,12 @@ class PySession {
     return result;
   }
 
+  // Bytes that the activations of one run are planned to take.
+  size_t arena_nbytes(int64_t batch) {
+    const auto dims = session_.declared_dims(batch);
+    return guarded(dims, [&]() { return session_.plan(dims)->arena_bytes; });
+  }
+
   // One dict per step; with repeats > 0 they are timed on a fixed pseudo-random input.
   nb::list explain(int64_t batch, int repeats) {
     nb::list rows;
@@ -296,6 +302,7 @@ void bind_session(nb::module_& m) {
       .def("get_inputs", [](const PySession& s) { return node_args(s.session().inputs()); })
       .def("get_outputs", [](const PySession& s) { return node_args(s.session().outputs()); })
       .def("_explain", &PySession::explain, nb::arg("batch"), nb::arg("repeats"))
+      .def("_arena_nbytes", &PySession::arena_nbytes, nb::arg("batch"))
       .def("_decisions",
            [](PySession& s) {
              std::vector<Saved> all;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import reprlib
 from collections.abc import Iterable, Mapping
@@ -43,6 +44,21 @@ def count(given: Any) -> float:
     if unit.upper() not in _COUNTS:
         raise ValueError(f"{quoted(given)}; a count is needed, optionally with K, M or G")
     return number * _COUNTS[unit.upper()]
+
+
+_BYTES = {"B": 1, "KB": 1000, "MB": 10**6, "GB": 10**9, "KIB": 1024, "MIB": 2**20, "GIB": 2**30}
+
+
+def nbytes(given: Any) -> float:
+    """`6KB` -> 6000, `6KiB` -> 6144, whole; a plain number is bytes. ValueError: no such size."""
+    number, unit = quantity(given)
+    if unit.upper() not in _BYTES and isinstance(given, str):
+        raise ValueError(
+            f"{quoted(given)} needs a unit, one of B, KB, MB, GB (1000) or KiB, MiB, GiB (1024); "
+            "a plain number is bytes"
+        )
+    number *= _BYTES.get(unit.upper(), 1)
+    return float(math.floor(round(number, 6))) if math.isfinite(number) else number
 
 
 def near(key: str, known: Iterable[str]) -> str:

@@ -5,23 +5,26 @@ Kinds on a machine (`Meter.on_machine`) read both: `Site.prices` and `Inventory.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from secateur.budget.menus import packed
 from secateur.contracts import Term
 from secateur.engine.latency import ANY, CHANNELS, Layer, Table
 from secateur.types import Packing, Price, Site, Weight
 
-LATENCY = "latency_ms"
+LATENCY, PEAK = "latency_ms", "peak_ram"
 
 
 @dataclass(frozen=True)
 class LayerPrice:
-    """Milliseconds of one layer at a packing of its weight.
+    """Milliseconds, or bytes of memory, of one layer at a packing of its weight.
 
     Attributes:
+        kind: latency_ms or peak_ram.
         integers: it reads and holds integers, where its values have 8 bits or less.
         ratio: measured by predicted.
     """
@@ -29,18 +32,21 @@ class LayerPrice:
     layer: Layer
     integers: bool = False
     ratio: float = 1.0
+    kind: str = LATENCY
 
     def __call__(self, packing: Packing) -> float:
         share, density, pattern = packing.n / self.layer.n, packing.nnz / max(packing.n, 1), packing.pattern
         if pattern == CHANNELS:  # whole outputs: the engine removes them
             share, density, pattern = share * density, 1.0, ANY
         bits = 8 if self.integers and packing.bits <= 8 else 32
+        if self.kind == PEAK:
+            return self.layer.cost("nbytes", share, density, pattern, bits)
         return 1e-3 * self.ratio * self.layer.cost("us", share, density, pattern, bits)
 
 
 @dataclass(frozen=True)
 class GroupPrice:
-    """Milliseconds that the layers along coupled channels take, each shared with the other groups that it meets.
+    """What the layers along coupled channels take, each shared with the other groups that it meets.
 
     Attributes:
         parts: a layer's price; the dense packing of what is left of it; how many of its axes are this group's, and how
@@ -66,12 +72,14 @@ class Machine:
         integers: weights of layers whose activations are quantized.
         given: the table is a file that the user named, maybe another machine's: nothing is timed here.
         ratio: measured by predicted of the last net that was timed.
+        kinds: that are asked about.
     """
 
     table: Table
     integers: frozenset[str] = frozenset()
     given: bool = False
     ratio: float = 1.0
+    kinds: tuple[str, ...] = (LATENCY,)
 
     def priced(
         self, terms: Sequence[Term], groups: Sequence[Site], shapes: Mapping[str, tuple[int, ...]]
@@ -88,13 +96,16 @@ class Machine:
     def _prices(self, site: Site, axes: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Price]:
         if site.op != "channels":
             price = self._layer(site.members[0].param) if site.members else None
-            return {} if price is None else {LATENCY: price}
+            return {} if price is None else {kind: replace(price, kind=kind) for kind in (LATENCY, PEAK)}
         parts = []
         for param, own in Counter(m.param for m in (*site.members, *site.removes)).items():
             if price := self._layer(param):
-                n = _size(shapes[param])
+                n = math.prod(shapes[param])
                 parts.append((price, Packing(n, n), own, max(axes[param], own)))
-        return {LATENCY: GroupPrice(tuple(parts))}
+        return {
+            kind: GroupPrice(tuple((replace(price, kind=kind), whole, own, of) for price, whole, own, of in parts))
+            for kind in (LATENCY, PEAK)
+        }
 
     def _layer(self, param: str) -> LayerPrice | None:
         layer = self.table.layers.get(param)
@@ -105,34 +116,31 @@ class Machine:
     ) -> dict[str, Callable[[], float]]:
         """What the table says of a net with these weights, as `Inventory.table` holds it.
 
+        Memory is told of parts alone: that of a whole net is in the engine's plan of its file.
+
         Args:
             patterns: by weight, where its zeros lie; `any` where nothing is said.
             rest: with what surrounds the layers; without it of a part of a net.
         """
         kept = tuple(weights)
 
-        def milliseconds() -> float:
-            total = 1e-3 * self.ratio * self.table.rest_us if rest else 0.0
+        def total(kind: str) -> float:
+            found = 1e-3 * self.ratio * self.table.rest_us if rest else 0.0
             for w in kept:
                 if price := self._layer(w.of or w.name):
+                    price = replace(price, kind=kind)
                     bits = 8.0 if price.integers else 32.0
                     pattern = patterns.get(w.of or w.name, ANY)
                     # What is whole outputs was removed.
                     pattern = ANY if pattern == CHANNELS else pattern
-                    total += price(Packing(w.value.numel(), w.nnz, bits, pattern=pattern))
-            return total
+                    found += price(Packing(w.value.numel(), w.nnz, bits, pattern=pattern))
+            return found
 
-        return {LATENCY: milliseconds}
+        told = (LATENCY,) if rest else (LATENCY, PEAK)
+        return {kind: partial(total, kind) for kind in told}
 
 
 def pattern_of(term: Term, shape: tuple[int, int]) -> str:
     """Where zeros may lie by the term's set, as `Packing.pattern` says it."""
     menu = term.constraint.levels(shape)
     return packed(term.constraint, shape, menu[len(menu) // 2])[0].pattern
-
-
-def _size(shape: Sequence[int]) -> int:
-    n = 1
-    for d in shape:
-        n *= d
-    return n

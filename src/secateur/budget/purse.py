@@ -213,11 +213,14 @@ class Purse:
         assert self.costs_of is not None
         booked = self.fixed.get(error.kind, 0.0)
         meter = kinds.meter(error.kind)
-        if (meter.margin and not meter.on_machine) or any(t.site.op == "channels" for t in self.terms):
+        smallest = 0.0
+        if meter.margin or any(t.site.op == "channels" for t in self.terms):
             near = self._near(self.tightest(error, weights, importance), weights, importance)
             smallest = kinds.up(error.kind, self.costs_of(near)[error.kind])
-        else:  # a net of one weight a layer is mostly dead, which is no way to meet a limit: what is fixed is counted
-            smallest = kinds.up(error.kind, error.smallest - booked + self._beyond(error.kind, weights))
+        if meter.on_machine or not smallest:
+            # A net of one weight a layer is mostly dead, which is no way to meet a limit: what is fixed is counted.
+            counted = error.smallest - booked + self._beyond(error.kind, weights)
+            smallest = max(smallest, kinds.up(error.kind, counted))
         if smallest > limit:
             if meter.margin:  # training moves the entropy of positions and values, and clocks differ
                 smallest = kinds.with_margin(error.kind, smallest)

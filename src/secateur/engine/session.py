@@ -289,6 +289,21 @@ class InferenceSession:
             self._keep(session)
         return rows
 
+    def memory(self, batch: int = 1) -> dict[str, int]:
+        """Bytes that one run takes: `activations` (the arena that its values share) and `weights` as they are packed.
+
+        Args:
+            batch: size given to free dimensions.
+        Raises:
+            UsageError: parts of the model run in ONNX Runtime, or inputs have free axes beside the first.
+        """
+        if not isinstance(self._runs, _native.Session) or not self.known_shapes:
+            raise UsageError(
+                "memory(): is known of models that the engine runs whole, for inputs whose axes but the first are fixed"
+            )
+        weights = sum(row["packed_nbytes"] for row in self._runs._explain(batch, 0))
+        return {"activations": self._runs._arena_nbytes(batch), "weights": weights}
+
     def save_plan(self, path: str | os.PathLike[str]) -> None:
         """Write the kernel and tile of every layer, for all input shapes seen lately (at most 8), to a small JSON file.
 

@@ -164,8 +164,21 @@ class Template:
         sct, beyond = self.packed(module, terms)
         return len(sct) + beyond
 
+    def file(self, module: nn.Module) -> bytes:
+        """The `.onnx` file with the tensors of `module`."""
+        return self._filled(module)[0]
+
     def packed(self, module: nn.Module, terms: Sequence[Term] = ()) -> tuple[bytes, int]:
         """That file, and what the file of `write` takes beyond it."""
+        plain, made = self._filled(module)
+        scales = feasible.grids(terms, dict(module.named_parameters()))
+        packed = [formats.pack(onnx_export.quantised(plain, scales))] if scales else []
+        if not (packed and self.beyond):
+            packed.append(formats.pack(plain))
+        return min(packed, key=len), made + self.beyond
+
+    def _filled(self, module: nn.Module) -> tuple[bytes, int]:
+        """The graph with the module's tensors, and the bytes of what has no place in it."""
         import onnx as onnx_package
         from onnx import numpy_helper
 
@@ -186,9 +199,4 @@ class Template:
             for k, v in state.items()
             if k not in known and k.endswith("bias") and v.dtype.kind == "f"
         )
-        plain = graph_of.SerializeToString(deterministic=True)
-        scales = feasible.grids(terms, dict(module.named_parameters()))
-        packed = [formats.pack(onnx_export.quantised(plain, scales))] if scales else []
-        if not (packed and self.beyond):
-            packed.append(formats.pack(plain))
-        return min(packed, key=len), made + self.beyond
+        return graph_of.SerializeToString(deterministic=True), made

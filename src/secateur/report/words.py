@@ -140,7 +140,7 @@ def amount(kind: str, value: float | None) -> str:
     unit = kinds.unit(kind) or _by_name(kind)
     if unit == "points":
         return f"{100 * value:.2f} points"
-    if unit == "bytes" and value >= 1000:
+    if unit.startswith("bytes") and value >= 1000:
         return f"{nbytes(value)} ({value:,.0f} bytes)"
     if unit in ("bytes", "milliseconds"):
         return short(unit, value)
@@ -162,7 +162,7 @@ def short(unit: str, value: float | None) -> str:
 
 def heading(unit: str) -> str:
     """Over a column of values of that unit."""
-    return {"multiply-adds": "MACs", "milliseconds": "ms"}.get(unit, unit)
+    return {"multiply-adds": "MACs", "milliseconds": "ms", "bytes of memory": "memory"}.get(unit, unit)
 
 
 def agrees(verify: Mapping[str, Any]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +90,8 @@ class Job:
                 self.setting.on_progress(Progress("latency", done, total, time.monotonic() - began))
 
         fact = self.setting.ledger.fact
-        return machine.machine(self.dense, traced, self.example_inputs, terms, self.recipe, fact, told)
+        found = machine.machine(self.dense, traced, self.example_inputs, terms, self.recipe, fact, told)
+        return replace(found, kinds=tuple(kind for kind in asked if kinds.meter(kind).on_machine) or found.kinds)
 
     def terms_on(self, module: nn.Module, traced: Traced) -> tuple[Term, ...]:
         """The recipe's terms on a module and its trace.

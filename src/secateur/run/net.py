@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from secateur import graph
 from secateur.budget import kinds
-from secateur.budget.machine import LATENCY, Machine, pattern_of
+from secateur.budget.machine import Machine, pattern_of
 from secateur.contracts import Effective, Term
 from secateur.errors import ConstraintError
 from secateur.export import written
@@ -70,13 +70,17 @@ class Net:
         Args:
             chosen: None: all that need no machine.
         """
-        return self.predicted(files.module, lambda: len(files.sct), chosen)
+        return self.predicted(files.module, lambda: len(files.sct), chosen, lambda: files.onnx)
 
     def predicted(
-        self, small: nn.Module, file: Callable[[], int], chosen: Sequence[str] | None = None
+        self,
+        small: nn.Module,
+        file: Callable[[], int],
+        chosen: Sequence[str] | None = None,
+        onnx: Callable[[], bytes] | None = None,
     ) -> dict[str, float]:
         """The same of a net that is not written: `small` is this one without what is dead."""
-        return kinds.measured(self.with_table(inventory(small, self.traced, file)), chosen)
+        return kinds.measured(self.with_table(inventory(small, self.traced, file, onnx)), chosen)
 
     def with_table(self, found: Inventory, rest: bool = True) -> Inventory:
         """The inventory of this net, or of a part of it, with what the machine's table says of that.
@@ -90,8 +94,8 @@ class Net:
 
     @property
     def kinds(self) -> list[str]:
-        """What can be predicted of it: all that need no machine, and what the table tells where there is one."""
-        return [*kinds.counted(), *([LATENCY] if self.machine is not None else [])]
+        """What can be predicted of it: all that need no machine, and what its machine is asked about."""
+        return [*kinds.counted(), *(self.machine.kinds if self.machine is not None else ())]
 
     def reading(self, files: Written, kind: str) -> dict[str, Any]:
         """What running the written file shows (`Meter.reading`), and what was predicted; of another machine's table

@@ -53,7 +53,7 @@ def plan(job: Job, measured: bool = True) -> dict[str, Any]:
     near = net.supported(found.levels, weights, h)
     full = net.member(found.levels, {**weights, **near})
     small = net.smaller(full)
-    estimated = _estimated(net, found.rows, round(purse.fixed.get("nbytes", job.unconstrained_nbytes)))
+    estimated = _estimated(net, found.rows, round(purse.fixed.get("nbytes", job.unconstrained_nbytes)), purse.fixed)
     totals = projected = _projected(job, net, small)
     error = max(_LEAST_ERROR, abs(estimated.total["nbytes"] / projected.total["nbytes"] - 1))
     plain = all(t.site.op != "channels" for t in net.terms)
@@ -152,18 +152,20 @@ class _Counts:
     total: dict[str, float]
 
 
-def _estimated(net: Net, rows: Sequence[Row], fixed_nbytes: int) -> _Counts:
+def _estimated(net: Net, rows: Sequence[Row], fixed_nbytes: int, fixed: Mapping[str, float]) -> _Counts:
     """As the allocator expects them; what no term acts on stays as it is."""
     layers: dict[str, dict[str, float]] = {r.name: {k: _whole(k, r.costs[k]) for k in net.kinds} for r in rows}
     touched = {m.param for term in net.terms for m in term.site.members}
     others = tuple(w for w in counts.weights(net.module, net.traced) if w.name not in touched)
     rest = kinds.measured(net.with_table(Inventory(others, lambda: fixed_nbytes)), net.kinds)
+    rest |= {k: fixed[k] for k in fixed if kinds.meter(k).on_machine}  # what no level changes is more than the table's
     return _Counts(layers, {k: sum(row[k] for row in layers.values()) + rest[k] for k in rest})
 
 
 def _projected(job: Job, net: Net, small: nn.Module) -> _Counts:
     """As they are in the network that projection gives and in its file. A weight is counted once, in its own row."""
     sct, beyond = job.template.packed(small, net.terms)
+    file = job.template.file(small)
     sections: dict[str, int] = {}
     for s in formats.sections(sct):
         name = s.name.removesuffix(".T")
@@ -178,7 +180,7 @@ def _projected(job: Job, net: Net, small: nn.Module) -> _Counts:
         nbytes = sum(sections.get(p, 0) for p in params)
         part = Inventory(tuple(every[p] for p in sorted(params)), lambda n=nbytes: n)  # type: ignore[misc]
         layers[t.site.name] = kinds.measured(net.with_table(part, rest=False), net.kinds)
-    return _Counts(layers, net.predicted(small, lambda: len(sct) + beyond, net.kinds))
+    return _Counts(layers, net.predicted(small, lambda: len(sct) + beyond, net.kinds, lambda: file))
 
 
 def _whole(kind: str, cost: float) -> float:

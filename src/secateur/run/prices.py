@@ -55,7 +55,8 @@ def costs(net: Net, near: Weights, template: Template, chosen: Sequence[str] | N
         chosen: None: all that need no machine.
     """
     small = net.smaller(near)
-    return net.predicted(small, lambda: template.nbytes(small, net.terms), chosen)
+    terms = net.terms
+    return net.predicted(small, lambda: template.nbytes(small, terms), chosen, lambda: template.file(small))
 
 
 @dataclass

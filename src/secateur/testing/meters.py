@@ -141,7 +141,7 @@ def _estimates_are_confirmed(meter: Meter, name: str) -> None:
             for k, p in module.named_parameters():
                 p.copy_(values[k])
         found = inventory(module, traced, lambda: len(pack(written.exported_bytes(module, example))))
-        return meter.measure(replace(found, table=MACHINE.of(found.weights, {})))
+        return meter.measure(replace(found, table=MACHINE.of(found.weights, {}, rest=False)))
 
     dense, small = measured(weights), measured({**weights, **feasible.project(terms, levels, weights)})
     allowed = WITHIN * small if meter.margin else 1e-9 * dense

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from secateur.contracts import Meter
-from secateur.limits import quantity, quoted
+from secateur.limits import nbytes
 from secateur.types import Inventory, Packing, Site
-
-_UNITS = {"B": 1, "KB": 1000, "MB": 10**6, "GB": 10**9, "KIB": 1024, "MIB": 2**20, "GIB": 2**30}
 
 
 @dataclass(frozen=True)
@@ -38,14 +35,7 @@ class NBytes(Meter):
 
         A fraction of a byte is dropped, which changes nothing: sizes of files are whole.
         """
-        number, unit = quantity(given)
-        if unit.upper() not in _UNITS and isinstance(given, str):
-            raise ValueError(
-                f"{quoted(given)} needs a unit, one of B, KB, MB, GB (1000) or KiB, MiB, GiB (1024); "
-                "a plain number is bytes"
-            )
-        number *= _UNITS.get(unit.upper(), 1)
-        return float(math.floor(round(number, 6))) if math.isfinite(number) else number
+        return nbytes(given)
 
     def write(self, value: float) -> str:
         return f"{super().write(value)}B"
