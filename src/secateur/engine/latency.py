@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -65,31 +66,54 @@ class Layer:
         Args:
             share: of the layer's weights that are there at all; 1 = full width. density: of these that are not zero.
         """
-        bits = bits if any(b == bits for _, b in self.curves) else 32
-        known = [p for p, b in self.curves if b == bits and _holds(p, pattern)]
-        found = min((self._at(what, p, bits, density) for p in known), default=0.0)
-        if share >= 1 - 1e-9:
-            return found
-        return found * self._ratio(what, share)
+        bits = bits if (ANY, bits) in self.curves else 32 if (ANY, 32) in self.curves else 8
+        found = min(_between(density, *self._curve(what, p, bits)) for p in self._containing(pattern, bits))
+        return found if share >= 1 - 1e-9 else found * self._ratio(what, share)
 
-    def _at(self, what: What, pattern: str, bits: int, density: float) -> float:
-        """On one curve; beyond the densest point of a pattern the layer is on its way to dense."""
-        at, values = self.curves[pattern, bits]
-        us = list(values[what])
-        if pattern != ANY and at[-1] < 1 and (ANY, bits) in self.curves:
-            at, us = [*at, 1.0], [*us, self._at(what, ANY, bits, 1.0)]
-        never_more = np.minimum.accumulate(us[::-1])[::-1]
-        return float(np.interp(density, at, never_more))
+    @cached_property
+    def _known(self) -> dict[Any, Any]:
+        """What `_curve` and `_containing` have answered: an allocator asks thousands of times."""
+        return {}
+
+    def _containing(self, pattern: str, bits: int) -> list[str]:
+        if (pattern, bits) not in self._known:
+            self._known[pattern, bits] = [p for p, b in self.curves if b == bits and _holds(p, pattern)]
+        found: list[str] = self._known[pattern, bits]
+        return found
+
+    def _curve(self, what: What, pattern: str, bits: int) -> tuple[Sequence[float], Sequence[float]]:
+        """Densities up to 1 and what is taken there, never more than at a larger one.
+
+        Beyond the densest point of a pattern the layer is on its way to dense. `channels`: shares of outputs and
+        inputs, down to none.
+        """
+        key = what, pattern, bits
+        if key not in self._known:
+            at, values = self.curves[pattern, bits]
+            us = list(values[what])
+            if at[-1] < 1:
+                at, us = [*at, 1.0], [*us, self._curve(what, ANY, bits)[1][-1]]
+            us = np.minimum.accumulate(us[::-1])[::-1].tolist()
+            self._known[key] = ([0.0, *at], [us[0] * at[0], *us]) if pattern == CHANNELS else (at, us)
+        found: tuple[Sequence[float], Sequence[float]] = self._known[key]
+        return found
 
     def _ratio(self, what: What, share: float) -> float:
         """A narrower layer to the whole one, both dense; the share itself where that was not timed."""
-        dense = self._at(what, ANY, 32, 1.0) if {(CHANNELS, 32), (ANY, 32)} <= self.curves.keys() else 0.0
-        if dense <= 0:
+        if not {(CHANNELS, 32), (ANY, 32)} <= self.curves.keys():
             return share
-        at, values = self.curves[CHANNELS, 32]
-        us = np.minimum.accumulate([*values[what], dense][::-1])[::-1]
         # Outputs and inputs go together: at the share d of both are d^2 of the weights.
-        return float(np.interp(math.sqrt(share), [0.0, *at, 1.0], [us[0] * at[0], *us])) / dense
+        at, us = self._curve(what, CHANNELS, 32)
+        return _between(math.sqrt(share), at, us) / us[-1] if us[-1] > 0 else share
+
+
+def _between(x: float, at: Sequence[float], values: Sequence[float]) -> float:
+    """Linear between the points, flat beyond them."""
+    i = bisect_right(at, x)
+    if i == 0 or i == len(at):
+        return values[0 if i == 0 else -1]
+    part = (x - at[i - 1]) / (at[i] - at[i - 1])
+    return values[i - 1] + part * (values[i] - values[i - 1])
 
 
 def _holds(known: str, asked: str) -> bool:
