@@ -567,8 +567,8 @@ BUDGET = _room(
     (
         "the last check of a budget is left out",
         "run/attempt.py",
-        "    purse.check(net.costs(",
-        "    (net.costs(",
+        "    purse.check({**net.costs(",
+        "    ({**net.costs(",
         _SPENDING,
         "tests/test_api.py",
     ),
