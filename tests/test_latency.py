@@ -188,6 +188,15 @@ def test_the_written_net_is_timed(machine: list[float]) -> None:
     assert {c["name"]: c["passed"] for c in found.verify()["checks"]}["budget latency_ms"] is True
 
 
+def test_baselines_are_bought_at_the_same_price_and_the_report_can_be_written(
+    machine: list[float], tmp_path: Path
+) -> None:
+    found = compress(milliseconds(150), baselines=["one_shot", "one_shot_raw"], solver={"name": "gradual", "epochs": 1})
+    assert set(found.report["one_shot"]["latency_ms"]) == {"engine"}
+    assert "latency_ms" not in found.report["one_shot_raw"]  # not written, so not timed
+    assert (found.save(tmp_path / "run") / "report.html").is_file()
+
+
 def test_a_slow_hour_is_told_by_the_dense_net(machine: list[float]) -> None:
     """All takes a quarter longer than the table says: known before the first level, so that nothing is trimmed."""
     machine[:] = [1.25]

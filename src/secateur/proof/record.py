@@ -116,7 +116,7 @@ def _raw_column(baseline: Candidate, metric: Mapping[str, Any]) -> dict[str, Any
     shown = {k: v for k, v in metric.items() if k not in ("n_examples", "loss", "calibration_error")}
     return {
         "metric": {**shown, "value": baseline.raw["metric"], "split": "validation"},
-        **{k: v for k, v in baseline.raw.items() if k != "metric"},
+        **{k: v for k, v in baseline.raw.items() if k in kinds.counted()},
     }
 
 
