@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import secateur
@@ -218,6 +218,67 @@ def test_infinity_inside_is_named() -> None:
     )
     with pytest.raises(ConstraintError, match=r"calibration: v0 has .* NaN or infinite"):
         secateur.quantize(model, 10 * np.random.default_rng(0).random((4, 3), np.float32) + 1)
+
+
+def test_what_onnxs_converter_changes_is_found() -> None:
+    """It takes the broadcast of opset 6 for today's; the engine reads both."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], kernel_shape=[1, 1]),
+        helper.make_node("Add", ["c", "b"], ["y"], axis=1, broadcast=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 4, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [
+            numpy_helper.from_array(rng.standard_normal((2, 3, 1, 1)).astype(np.float32), "w"),
+            numpy_helper.from_array(np.float32([1, 2]), "b"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 6)], ir_version=3).SerializeToString()
+    with pytest.raises(UnsupportedError, match=r"output 'y' became \[2, 2, 4, 4\] where \[1, 2, 4, 4\] is needed"):
+        secateur.quantize(model, rng.random((4, 3, 4, 4), np.float32))
+
+
+def test_what_else_reads_an_input_reads_it_as_it_is() -> None:
+    w = np.eye(3, dtype=np.float32)
+    more = [
+        helper.make_node("Add", ["x", "one"], ["raw"]),
+        helper.make_node("Concat", ["v0", "raw"], ["y"], axis=1),
+        helper.make_node("Constant", [], ["one"], value=numpy_helper.from_array(np.float32(1))),
+    ]
+    x = np.random.default_rng(0).random((6, 3), np.float32)
+    model = nets.dense([("MatMul", w)], more=[more[2], *more[:2]])
+    found = secateur.quantize(model, {"x": x})
+    y = InferenceSession(found.model).run(None, {"x": x})[0]
+    assert np.array_equal(y[:, 3:], x + 1)
+    assert not np.array_equal(y[:, :3], x)
+    with pytest.raises(UsageError, match="nothing for the input 'x'; did you mean 'xx'"):
+        secateur.quantize(model, {"xx": x})
+
+
+def test_a_sum_of_an_input_behind_a_relu_is_one_of_integers() -> None:
+    w = np.random.default_rng(1).standard_normal((3, 3)).astype(np.float32)
+    more = [
+        helper.make_node("Add", ["v0", "x"], ["sum"], name="sum"),
+        helper.make_node("Relu", ["sum"], ["r"]),
+        helper.make_node("MatMul", ["r", "w0"], ["y"]),
+    ]
+    found = secateur.quantize(
+        nets.dense([("MatMul", w)], more=more), np.random.default_rng(0).random((6, 3), np.float32)
+    )
+    kernels = {r["name"]: r["kernel"] for r in inspect(found.model)["layers"]}
+    assert "f32" not in kernels["sum"], kernels
+
+
+def test_outputs_without_a_shape() -> None:
+    model = nets.dense([("MatMul", np.ones((3, 2), np.float32))])
+    net = onnx.load_model_from_string(model)
+    assert not net.graph.output[0].type.tensor_type.HasField("shape")
+    found = secateur.quantize(model, np.random.default_rng(0).random((4, 3), np.float32))
+    assert len(onnx.load_model_from_string(found.model).graph.output[0].type.tensor_type.shape.dim) == 2
 
 
 def test_weights_in_a_file_of_their_own(tmp_path: Path) -> None:

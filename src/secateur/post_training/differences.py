@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.engine import InferenceSession
+from secateur.errors import UnsupportedError
+from secateur.limits import quoted
 from secateur.post_training.calibration import Examples
 from secateur.post_training.ranges import Report, batch_size
 from secateur.types import Progress
@@ -58,6 +60,8 @@ def differences(
 
     Args:
         most: batches that are compared; None: all.
+    Raises:
+        UnsupportedError: outputs of other shapes.
     """
     outputs = [o.name for o in wanted.get_outputs()]
     sums = {name: _Sums() for name in outputs}
@@ -65,6 +69,11 @@ def differences(
     n, began = -(-data.n // (data.batch or size)), time.monotonic()
     for i, feeds in enumerate(data.batches(size), 1):
         for name, a, b in zip(outputs, wanted.run(outputs, feeds), found.run(outputs, feeds), strict=True):
+            if np.shape(a) != np.shape(b):
+                raise UnsupportedError(
+                    f"output {quoted(name)} became {list(np.shape(b))} where {list(np.shape(a))} is needed: ONNX's "
+                    "converter changed what the network computes; export it anew with opset 17"
+                )
             sums[name].add(np.asarray(a), np.asarray(b))
         if report:
             report(Progress("check", i, n, time.monotonic() - began))

@@ -85,8 +85,9 @@ def quantize(
         on_progress: called with `types.Progress`: stages `ranges` and `check`, in batches.
     Raises:
         UsageError: a model that is quantized already, a pattern that matches nothing, calibration data that do not fit.
-        FormatError, UnsupportedError: as `InferenceSession`; and graphs with branches, or of other domains.
-        ConstraintError: NaN or infinity inside the network. CheckError: ONNX's converter changed what it computes.
+        FormatError, UnsupportedError: as `InferenceSession`; and graphs with branches, of other domains, or that ONNX's
+            converter changes.
+        ConstraintError: NaN or infinity inside the network.
     Reference: Jacob et al., CVPR 2018, arXiv:1712.05877; Krishnamoorthi, arXiv:1806.08342, sec. 3 (after training).
     """
     check_observer(observer, percentile)

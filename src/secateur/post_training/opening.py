@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from secateur.engine import InferenceSession
-from secateur.errors import CheckError, UsageError
+from secateur.errors import UnsupportedError, UsageError
 from secateur.export._canonical import Canonical
 from secateur.limits import near, quoted
 from secateur.post_training.calibration import Examples, Given, examples
@@ -79,7 +79,7 @@ def _check_same(g: Canonical, dense: InferenceSession, data: Examples, threads: 
     plain = InferenceSession(assembled(g), threads)
     for name, row in differences(dense, plain, data, most=1).items():
         if not (row["relative_l2"] or 0.0) <= _SAME:
-            raise CheckError(
+            raise UnsupportedError(
                 f"{subject}: folding its norms and lifting its opset moved output {quoted(name)} by "
                 f"{row['relative_l2']:.2g} of its norm; export it anew with opset 17"
             )

@@ -55,7 +55,10 @@ def samples(
 
 
 def find_shapes(g: Canonical, data: Examples, threads: int | None) -> None:
-    """Shapes of operands that ONNX's inference leaves open, of one run: sums and means are told by them."""
+    """Shapes that ONNX's inference leaves open, of one run: sums and means are told by those of their operands.
+
+    Outputs of which the file says no shape get as many free axes as they have, for ONNX's checker asks for them.
+    """
     floats = {v for v, kind in g.types.items() if kind == TensorProto.FLOAT} - g.constants.keys()
     asked: dict[str, None] = {}
     for n in g.nodes:
@@ -69,6 +72,11 @@ def find_shapes(g: Canonical, data: Examples, threads: int | None) -> None:
         more = [v for v in inner if v not in g.output_names]
         seen = InferenceSession(assembled(g, more), threads).run(inner, next(data.batches(1)))
         g.shapes.update({v: list(a.shape) for v, a in zip(inner, seen, strict=True)})
+    if open_ := [o for o in g.outputs if not o.type.tensor_type.HasField("shape")]:
+        names = [o.name for o in open_]
+        for o, a in zip(open_, InferenceSession(assembled(g), threads).run(names, next(data.batches(1))), strict=True):
+            for i in range(np.ndim(a)):
+                o.type.tensor_type.shape.dim.add().dim_param = f"{o.name}_{i}"
 
 
 def batch_size(session: InferenceSession, asked: Sequence[str], data: Examples) -> int:

@@ -34,7 +34,11 @@ def written(g: Canonical, chosen: Sequence[Layer], grids: Sequence[Grid], scales
     scale_of = {v: s for grid, s in zip(grids, scales, strict=True) for v in grid.values}
     for layer in chosen:
         _write_weights(made, g, layer, np.float32(scale_of[layer.node.input[0]]))
-    _write_grids(made, grids, scales)
+    rounded = {v for grid in grids for v in grid.values} | {x.node.output[0] for x in chosen}
+    # A sum is rounded once, behind its Relu.
+    rounded |= {i for n in made.nodes if n.op_type in ("Relu", "Clip") and n.output[0] in rounded for i in n.input[:1]}
+    readers = [n for n in made.nodes if rounded & {*n.output}]
+    _write_grids(made, grids, scales, readers)
     return assembled(made)
 
 
@@ -83,7 +87,7 @@ def _dequantized(made: Canonical, layer: Layer, name: str, codes: Any, scale: An
         made.constants.pop(name, None)
 
 
-def _write_grids(made: Canonical, grids: Sequence[Grid], scales: Sequence[float]) -> None:
+def _write_grids(made: Canonical, grids: Sequence[Grid], scales: Sequence[float], readers: Sequence[Any]) -> None:
     zeros: dict[bool, str] = {}
     for grid, scale in zip(grids, scales, strict=True):
         if grid.unsigned not in zeros:
@@ -92,16 +96,16 @@ def _write_grids(made: Canonical, grids: Sequence[Grid], scales: Sequence[float]
         step = _free(made, f"{grid.values[0]}_scale")
         put(made, step, np.array(scale, np.float32))
         for value in grid.values:
-            _round(made, value, step, zeros[grid.unsigned])
+            _round(made, value, step, zeros[grid.unsigned], readers)
 
 
-def _round(made: Canonical, value: str, scale: str, zero: str) -> None:
-    """What reads `value` reads it rounded; outputs of the model keep their names."""
+def _round(made: Canonical, value: str, scale: str, zero: str, readers: Sequence[Any]) -> None:
+    """What reads `value` reads it rounded; of an input only `readers` do. Outputs of the model keep their names."""
     codes, at = _free(made, f"{value}_q"), 0
     producer = made.producer(value)
     if producer is None:  # an input
         source, rounded = value, _free(made, f"{value}_dequantized")
-        for n in made.nodes:
+        for n in readers:
             for i, given in enumerate(n.input):
                 n.input[i] = rounded if given == value else given
     else:
