@@ -778,4 +778,45 @@ ENGINE = [
     ),
 ]
 
-FAULTS = [*CONSTRAINTS, *SOLVERS, *TRAINING, *BUDGET, *FORMATS, *VERIFY, *ENGINE]
+_INT8, _PRUNING = "tests/post_training/test_int8.py", "tests/post_training/test_pruning.py"
+POST_TRAINING = _room(
+    "post_training",
+    (_INT8,),
+    (
+        "a sum is rounded before its Relu too",
+        "post_training/places.py",
+        'if made in ("layer", "sum") and self.readers[source] == 1:',
+        'if made == "layer" and self.readers[source] == 1:',
+        f"{_INT8}::test_grids_follow_the_rules_of_recipes",
+    ),
+    (
+        "what is joined keeps scales of its own",
+        "post_training/places.py",
+        'if kind in ("move", "join"):',
+        'if kind == "move":',
+        f"{_INT8}::test_grids_follow_the_rules_of_recipes",
+    ),
+    (
+        "a scale of weights does not look at the bias",
+        "post_training/writing.py",
+        "scale = np.maximum(scale, size /",
+        "scale = np.maximum(scale, 0 * size /",
+        f"{_INT8}::test_scales_of_weights_hold_the_biases",
+    ),
+    (
+        "magnitude alone decides what is pruned",
+        "post_training/pruning.py",
+        "score = w.astype(np.float64) ** 2 * _features",
+        "score = w.astype(np.float64) ** 2 + 0 * _features",
+        f"{_PRUNING}::test_what_a_weight_is_multiplied_with_decides",
+    ),
+    (
+        "biases stay when weights go",
+        "post_training/pruning.py",
+        "(bias + moved.reshape(bias.shape))",
+        "(bias + 0 * moved.reshape(bias.shape))",
+        f"{_PRUNING}::test_biases_take_over_the_mean",
+    ),
+)
+
+FAULTS = [*CONSTRAINTS, *SOLVERS, *TRAINING, *BUDGET, *FORMATS, *VERIFY, *POST_TRAINING, *ENGINE]
