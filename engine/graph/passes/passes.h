@@ -17,6 +17,7 @@
 //   QuadLinear   the same, weight [out, in], no residual; with gelu as with a float32 result, but then quantized to y
 //   QuadTable    x, table [256] of the result's type, by the byte of x as u8
 //   QuadAdd      x, other
+//   QuadConcat   bytes of one grid, and Concat's attributes
 //   QuadAverage, QuadMaxPool, QuadReshape   x and the attributes and further inputs of PostOps::op
 #pragma once
 

@@ -43,6 +43,7 @@ class Matcher {
   void explain();
   bool match(size_t at);
   bool match_float(size_t at);
+  bool join(size_t at, const Node& n, const Grid& y);
   std::optional<std::pair<size_t, std::string>> biased(int add);
   void fuse_residuals();
   void place();
@@ -234,6 +235,24 @@ bool Matcher::match_float(size_t at) {
   return layer(at, at, has_input(n, 2) ? n.inputs[2] : "", nullptr, -kOpen, kOpen);
 }
 
+// Node `at` quantizes n, a Concat: bytes of one grid are moved.
+bool Matcher::join(size_t at, const Node& n, const Grid& y) {
+  Node q;
+  q.name = n.name;
+  q.op = "QuadConcat";
+  q.attrs = n.attrs;
+  q.post.op = n.op;
+  q.post.x = steps(y), q.post.y = {steps(y)};
+  for (const std::string& value : n.inputs) {
+    const auto x = dequantized(r_, value);
+    if (!x || !(*x == y) || x->s8 != y.s8) return false;
+    q.inputs.push_back(x->value);
+  }
+  q.outputs = r_.node(at).outputs;
+  put(at, std::move(q), &y);
+  return true;
+}
+
 // Node `at` is a QuantizeLinear.
 bool Matcher::match(size_t at) {
   const Node& quantize = r_.node(at);
@@ -282,6 +301,7 @@ bool Matcher::match(size_t at) {
     return true;
   }
   if (!std::isinf(lo) || !std::isinf(hi) || n.inputs.empty()) return false;
+  if (is(n, "Concat")) return join(at, n, *y);
   const auto x = dequantized(r_, n.inputs[0]);
   if (!x) return false;
   const bool average =

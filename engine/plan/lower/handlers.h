@@ -13,6 +13,7 @@ namespace secateur {
 
 void lower_quad_add(Lowering& L, const Node& n);
 void lower_quad_average(Lowering& L, const Node& n);
+void lower_quad_concat(Lowering& L, const Node& n);
 void lower_quad_conv(Lowering& L, const Node& n);
 void lower_quad_linear(Lowering& L, const Node& n);
 void lower_quad_max_pool(Lowering& L, const Node& n);

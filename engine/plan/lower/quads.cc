@@ -8,13 +8,14 @@
 #include <cstdio>
 
 #include "plan/lower/handlers.h"
+#include "plan/lower/move_steps.h"
 #include "plan/lower/quads.h"
 #include "plan/lower/window.h"
 
 namespace secateur {
 namespace {
 
-StepInfo named(const char* kernel, const char* op = "") {
+StepInfo named(const char* kernel, const char* op) {
   StepInfo info;
   info.kernel = kernel;
   info.op = op;
@@ -346,6 +347,52 @@ void lower_quad_reshape(Lowering& L, const Node& n) {
   L.name(p, name);
   plain.inputs[0] = name;
   (plain.op == "Flatten" ? lower_flatten : lower_reshape)(L, plain);
+}
+
+// Whole quads of channels stand behind each other; else plain bytes are joined.
+void lower_quad_concat(Lowering& L, const Node& n) {
+  std::vector<int> xs;
+  for (size_t k = 0; k < n.inputs.size(); ++k) xs.push_back(quantized_in(L, n, k, n.post.x.s8));
+  if (xs.empty()) L.invalid(n, "no inputs");
+  Dims dims = L.dims(xs[0]);
+  const int64_t axis = attr_i(n, "axis", 0);
+  bool quads = dims.size() > 2 && (axis == 1 || axis == 1 - static_cast<int64_t>(dims.size()));
+  for (size_t k = 1; k < xs.size() && quads; ++k) {
+    const Dims& d = L.dims(xs[k]);
+    quads = dims[1] % 4 == 0 && d.size() == dims.size() && d[0] == dims[0] &&
+            std::equal(d.begin() + 2, d.end(), dims.begin() + 2);
+    if (quads) dims[1] += d[1];
+  }
+  Node plain = n;
+  plain.op = n.post.op;
+  plain.domain.clear();
+  if (!quads || wanted_layout(L, n, dims) != ValueLayout::kQuads) {
+    for (size_t k = 0; k < xs.size(); ++k) {
+      plain.inputs[k] = n.outputs[0] + "\x01plain" + std::to_string(k);
+      L.name(in_layout(L, n, xs[k], ValueLayout::kPlain), plain.inputs[k]);
+    }
+    return lower_concat(L, plain);
+  }
+  for (int& x : xs) x = in_layout(L, n, x, ValueLayout::kQuads);
+  const int y = quads_out(L, n, dims, ValueLayout::kQuads);
+  const int64_t total = static_cast<int64_t>(L.value(y).nbytes()) / dims[0] / 4;
+  AssembleStep s{};
+  s.y = y;
+  s.xs = xs;
+  int64_t at = 0;
+  for (const int x : xs) {
+    const int64_t words = static_cast<int64_t>(L.value(x).nbytes()) / dims[0] / 4;
+    Copy c;
+    c.rank = 2;
+    c.dims[0] = dims[0], c.dims[1] = words;
+    c.stride_src[0] = words, c.stride_src[1] = 1;
+    c.stride_dst[0] = total, c.stride_dst[1] = 1;
+    c.offset_dst = at;
+    at += words;
+    simplify(c);
+    s.copies.push_back(c);
+  }
+  L.emit(n, std::move(s), xs, {y}, named("concat_quads", "Concat"));
 }
 
 }  // namespace secateur

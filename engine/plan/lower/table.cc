@@ -30,9 +30,9 @@ constexpr Row kMicrosoft[] = {
 
 // Integer layers, which only the passes make (graph/passes/passes.h).
 constexpr Row kQuads[] = {
-    {"QuadAdd", lower_quad_add},       {"QuadAverage", lower_quad_average},  {"QuadConv", lower_quad_conv},
-    {"QuadLinear", lower_quad_linear}, {"QuadMaxPool", lower_quad_max_pool}, {"QuadReshape", lower_quad_reshape},
-    {"QuadTable", lower_quad_table},
+    {"QuadAdd", lower_quad_add},         {"QuadAverage", lower_quad_average}, {"QuadConcat", lower_quad_concat},
+    {"QuadConv", lower_quad_conv},       {"QuadLinear", lower_quad_linear},   {"QuadMaxPool", lower_quad_max_pool},
+    {"QuadReshape", lower_quad_reshape}, {"QuadTable", lower_quad_table},
 };
 
 LowerFn search(std::span<const Row> rows, const std::string& op) {
