@@ -375,13 +375,18 @@ void lower_quad_concat(Lowering& L, const Node& n) {
   }
   for (int& x : xs) x = in_layout(L, n, x, ValueLayout::kQuads);
   const int y = quads_out(L, n, dims, ValueLayout::kQuads);
-  const int64_t total = static_cast<int64_t>(L.value(y).nbytes()) / dims[0] / 4;
+  // Of one image; there may be none.
+  const auto words_of = [](const Dims& d) {
+    const QuadsShape q = quads_shape(d, ValueLayout::kQuads);
+    return (q.channels + 3) / 4 * q.pixels;
+  };
+  const int64_t total = words_of(dims);
   AssembleStep s{};
   s.y = y;
   s.xs = xs;
   int64_t at = 0;
   for (const int x : xs) {
-    const int64_t words = static_cast<int64_t>(L.value(x).nbytes()) / dims[0] / 4;
+    const int64_t words = words_of(L.dims(x));
     Copy c;
     c.rank = 2;
     c.dims[0] = dims[0], c.dims[1] = words;
