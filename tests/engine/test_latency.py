@@ -203,7 +203,6 @@ def test_a_table_of_a_net(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 
 def test_rows_in_integers(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("onnxruntime")
     monkeypatch.setattr(tabulate, "DENSITIES", (1.0, 0.25))
     found = tabulate.table(a_net(), (), (32, 8), cached=False)
     assert {(r.layer, r.bits) for r in found.rows} >= {("a.weight", 32), ("a.weight", 8), ("fc.weight", 8)}

@@ -81,30 +81,32 @@ def built(parts: Sequence[str], tail: str) -> nn.Module:
 
 
 def read(net: nn.Module, x: Tensor, producer: str, rows: Sequence[int] | None = None) -> set[str]:
-    """The layers whose input moves with these rows of a layer's weight while all others answer as they did before."""
+    """The layers whose input moves with these rows of what a layer makes while all others answer as they did before."""
     layers = {n: m for n, m in net.named_modules() if isinstance(m, Layer)}
     seen: dict[str, list[Tensor]] = {n: [] for n in layers}
     said: dict[str, Tensor] = {}
+    draws: list[torch.Generator] = []
 
     def watch(name: str) -> object:
-        def see(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
+        def see(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
             seen[name].append(args[0].detach())
-            return said.setdefault(name, out) if name != producer else None
+            if name != producer or not draws:
+                return said.setdefault(name, out)
+            # What it makes, not its weight: where a relu gives it nothing but zeros its weight moves nothing.
+            by_row = out.clone().movedim(-1 if isinstance(module, nn.Linear) else 1, 0)
+            at = list(range(len(by_row))) if rows is None else list(rows)
+            by_row[at] += 2 * torch.randn(by_row[at].shape, generator=draws[-1], dtype=out.dtype)
+            return by_row.movedim(0, -1 if isinstance(module, nn.Linear) else 1)
 
         return see
 
     hooks = [m.register_forward_hook(watch(n)) for n, m in layers.items()]
-    weight = layers[producer].weight
     try:
         with torch.no_grad():
             net(x)
-            before = weight.clone()
             for draw in range(_DRAWS):
-                step = torch.randn(weight.shape, generator=torch.Generator().manual_seed(draw), dtype=weight.dtype)
-                at = list(range(len(weight))) if rows is None else list(rows)
-                weight[at] = before[at] + 2 * step[at]
+                draws.append(torch.Generator().manual_seed(draw))
                 net(x)
-            weight.copy_(before)
     finally:
         for hook in hooks:
             hook.remove()

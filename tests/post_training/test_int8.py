@@ -86,7 +86,6 @@ def test_the_file_is_what_other_runtimes_take(quantized: Any) -> None:
         elif n.op_type == "DequantizeLinear":
             assert values[n.input[0]].dtype in (np.int8, np.int32)
     assert "BatchNormalization" not in {n.op_type for n in net.graph.node}
-    pytest.importorskip("openvino")
     (name,) = names
     theirs = peers.openvino(found.model, 1, {name: x.shape})[0]({name: x})[0]
     ours = InferenceSession(found.model).run(None, {name: x})[0]

@@ -148,7 +148,7 @@ class Blocks(Constraint):
         if level is None:
             return Packing(n, n)
         nnz, (n_rows, n_cols) = int(self._most(shape)[level]), self._grid(shape)
-        pattern = f"{self.rows}x{self.cols}"
+        pattern = f"{self.rows}x{self.cols}" if self.rows * self.cols > 1 else "any"
         plain = (self.groups == 1 or shape[0] // self.groups % self.rows == 0) and (
             self.taps == 1 or shape[1] // self.taps % self.cols == 0
         )

@@ -220,6 +220,7 @@ class Snap(Phase):
     ) -> None:
         super().__init__(params, total_steps)
         self.scales = {k: params[k].detach() for k in scales}
+        self._before = {k: s.clone() for k, s in self.scales.items()}
         self.terms, self.levels, self.companions = terms, levels, companions
         self.freeze_at = round(loose * total_steps)
         self.every = max(min(every, self.freeze_at // _REASSIGNMENTS), 1)
