@@ -137,6 +137,28 @@ def test_integers_are_priced_where_activations_are_quantized() -> None:
     )
 
 
+def test_the_dense_net_is_told_by_floats_and_the_answer_by_integers(
+    machine: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = (*a_table().rows, *(replace(r, bits=8, us=r.us / 4) for r in a_table().rows))
+    monkeypatch.setattr(tabulate, "table", lambda *asked: replace(a_table(), rows=rows))
+
+    def timed(session: InferenceSession, *how: Any) -> Timing:
+        steps = session.explain(1, 0)
+        return Timing(REST + sum(s["nnz"] / (4 if "qconv" in s["kernel"] else 1) for s in steps), 0.5, 300)
+
+    monkeypatch.setattr(clock, "timed", timed)
+    level = {"sparsity": 0.5, "bits": 8}
+    found = compress(
+        milliseconds(1000),
+        constrain=[{"where": "*", "with": ["topk", {"name": "uniform", "per": "row"}], "level": level}],
+        quantize={"weights": None, "activations": 8, "calibration": {"batches": 1}},
+    )
+    row = found.report["budget"][0]
+    assert row["reached"] == pytest.approx(milliseconds(kept(found) / 4), rel=0.01)
+    assert row["predicted"] == pytest.approx(row["reached"], rel=0.01)
+
+
 def test_coupled_channels_cost_what_their_layers_cost() -> None:
     """Each group at the share s: layers with one group take s, those between two s^2."""
     model = mlp()
