@@ -70,11 +70,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--allocations", type=int, default=20)
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--out", type=Path, help="JSON with provenance")
     args = parser.parse_args()
     found = []
     for net in args.nets:
-        for kind in KINDS:
+        for kind in args.kinds:
             rows = [allocation(net, kind, seed) for seed in range(args.allocations)]
             said, took = (np.array([r[k] for r in rows]) for k in ("predicted_ms", "measured_ms"))
             error = np.abs(said / took - 1)
