@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import run
 import torch
+from scipy.stats import spearmanr
 
 import secateur
 from secateur import zoo
@@ -61,11 +62,6 @@ def allocation(net: str, kind: str, seed: int) -> dict[str, float]:
     return {"predicted_ms": row["predicted"], "measured_ms": row["reached"]}
 
 
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Places in ascending order."""
-    return np.argsort(np.argsort(values)).astype(float)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--allocations", type=int, default=20)
@@ -83,7 +79,7 @@ def main() -> int:
                 **{"net": net, "kind": kind},
                 "median_error": float(np.median(error)),
                 "largest_error": float(error.max()),
-                "rank_correlation": float(np.corrcoef(ranks(said), ranks(took))[0, 1]),
+                "rank_correlation": float(spearmanr(said, took).statistic),
             }
             found.append({**summary, "rows": rows})
             print(

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur.errors import FormatError, UsageError
+from secateur.errors import FormatError, MissingExtraError, UsageError
 from secateur.limits import quoted
 from secateur.reproduce import plan
 from secateur.reproduce.grid import Cell
@@ -131,7 +132,10 @@ class Running:
         if found["latency"]:
             from secateur.reproduce import frontier
 
-            saving.write_bytes(self.out / f"{name}.html", frontier.page(found).encode())
+            try:
+                saving.write_bytes(self.out / f"{name}.html", frontier.page(found).encode())
+            except MissingExtraError as e:  # the record is written, only its plot is not
+                logging.getLogger("secateur").warning(f"{name}.html is not drawn: {e}")
         return found
 
     def collected(self) -> dict[int, Json]:
@@ -193,19 +197,21 @@ class Running:
 
         asked, file = self.study.plan.latency, self.out / "latency.json"
         names = [c.name for pattern in asked.nets for c in self.study.matching(pattern)] if asked else []
-        places: dict[str, Path] = {}
+        seed_of: dict[str, int] = {}
         for name in dict.fromkeys(names):
             cell = self.study.cells[name]
             seed = next((s for s, found in seeds.items() if name in found["cells"]), None)
             if seed is not None and "recorded" not in cell.plan:
-                places[name] = self._place(seed, cell)
-                self._maker(seed).restore(cell)
-        if asked is None or not places:
+                seed_of[name] = seed
+        if asked is None or not seed_of:
             return {}
+        places = {name: self._place(seed, self.study.cells[name]) for name, seed in seed_of.items()}
         made = {name: read_json(place / "cell.json")["key"] for name, place in places.items()}
         key = hashlib.sha256(json.dumps([made, asked.model_dump(), _native.cpu_name()]).encode()).hexdigest()[:24]
         found = dict(read_json(file)) if file.is_file() else {}
         if found.get("key") != key:
+            for name, seed in seed_of.items():
+                self._maker(seed).restore(self.study.cells[name])
             found = {"key": key, **judging.latency(places, asked.against, asked.seconds, self.splits.test)}
             saving.write_bytes(file, saving.to_json(found))
         return found
