@@ -6,27 +6,30 @@ namespace {
 
 // The flat run is contiguous in y: pitch == cols and nothing is pooled afterwards.
 template <int P>
-SECATEUR_INLINE void store_flat(const ConvView& v, const Vec* sums, const float* residual, float* y, int n) {
+SECATEUR_INLINE void store_flat(const ConvView& v, Vec* sums, const float* residual, float* y, int n) {
+  if (n == P * kLanes) {
+    // Most blocks. What is read of v is read before anything is written, or the compiler would read it again.
+    const Vec lo = Vec::set1(v.lo), hi = Vec::set1(v.hi);
+    if (residual) {
+      SECATEUR_UNROLL
+      for (int p = 0; p < P; ++p) sums[p] = sums[p] + Vec::load(residual + p * kLanes);
+    }
+    if (v.slope != 1.0f) {
+      const Vec slope = Vec::set1(v.slope);
+      SECATEUR_UNROLL
+      for (int p = 0; p < P; ++p) sums[p] = max(sums[p], Vec::zero()) + min(sums[p], Vec::zero()) * slope;
+    }
+    SECATEUR_UNROLL
+    for (int p = 0; p < P; ++p) min(hi, max(lo, sums[p])).store(y + p * kLanes);
+    return;
+  }
   const int full = n / kLanes;
-  if (residual) {
-    SECATEUR_UNROLL
-    for (int p = 0; p < P; ++p) {
-      if (p < full) {
-        activate(sums[p] + Vec::load(residual + p * kLanes), v).store(y + p * kLanes);
-      } else if (p * kLanes < n) {
-        const int left = n - p * kLanes;
-        activate(sums[p] + Vec::load_range(residual + p * kLanes, 0, left), v).store_first(y + p * kLanes, left);
-      }
-    }
-  } else {
-    SECATEUR_UNROLL
-    for (int p = 0; p < P; ++p) {
-      if (p < full) {
-        activate(sums[p], v).store(y + p * kLanes);
-      } else if (p * kLanes < n) {
-        activate(sums[p], v).store_first(y + p * kLanes, n - p * kLanes);
-      }
-    }
+  SECATEUR_UNROLL
+  for (int p = 0; p < P; ++p) {
+    const int left = p < full ? kLanes : n - p * kLanes;
+    if (left <= 0) continue;
+    if (residual) sums[p] = sums[p] + Vec::load_range(residual + p * kLanes, 0, left);
+    activate(sums[p], v).store_first(y + p * kLanes, left);
   }
 }
 
@@ -102,7 +105,7 @@ SECATEUR_INLINE Vec fold_rows(int fold, Vec a, Vec b, Vec c, Vec d) {
 }
 
 template <int P>
-SECATEUR_INLINE void finish(const ConvView& v, const Block& b, int out, bool last, const Vec* sums) {
+SECATEUR_INLINE void finish(const ConvView& v, const Block& b, int out, bool last, Vec* sums) {
   if (!last) {
     float* to = b.partial + out * v.tile_floats;
     SECATEUR_UNROLL
