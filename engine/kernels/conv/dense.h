@@ -76,6 +76,7 @@ SECATEUR_INLINE void dense_task(const ConvView& v, const ConvTask& t) {
   const int64_t first = int64_t{row0} * v.cols;
   b.y = t.y + first;
   b.residual = t.residual ? t.residual + first : nullptr;
+  b.tile = int64_t{rows} * v.cols;
   const float* panel = v.in_place ? t.x + first : t.scratch;
   for (int c = 0; c < v.n_chunks; ++c) {
     const ConvChunk& chunk = v.chunks[c];

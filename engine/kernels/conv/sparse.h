@@ -383,6 +383,7 @@ SECATEUR_INLINE void over_blocks(const ConvView& v, const ConvTask& t, int cells
   const int64_t first = int64_t{row0} * v.cols;
   b.y = t.y + (v.fold ? first / 4 : first);
   b.residual = t.residual ? t.residual + first : nullptr;
+  b.tile = int64_t{rows} * v.cols;
   const float* panel = v.in_place ? t.x + first : t.scratch;
   for (int c = 0; c < v.n_chunks; ++c) {
     fill_panel(v, v.chunks[c], t.x, row0, rows, t.scratch);

@@ -29,13 +29,19 @@ SECATEUR_INLINE void store_flat(const ConvView& v, Vec* sums, const float* resid
     const int left = p < full ? kLanes : n - p * kLanes;
     if (left <= 0) continue;
     if (residual) sums[p] = sums[p] + Vec::load_range(residual + p * kLanes, 0, left);
-    activate(sums[p], v).store_first(y + p * kLanes, left);
+    const Vec x = activate(sums[p], v);
+    if (p < full) {
+      x.store(y + p * kLanes);
+    } else {
+      x.store_first(y + p * kLanes, left);
+    }
   }
 }
 
 // n floats of the flat run from `at` lie in buffer: activates them and drops the columns between cols and pitch.
-// y and residual point at the tile's first row.
-void store_rows(const ConvView& v, const float* buffer, const float* residual, float* y, int at, int n) {
+// y and residual point at the tile's first row. What follows a row is written after it, so a row's last vector may run
+// into it, but not out of the tile's `end` floats, where another thread writes, nor over a residual that may be y.
+void store_rows(const ConvView& v, const float* buffer, const float* residual, float* y, int at, int n, int64_t end) {
   int row = at / v.pitch, col = at % v.pitch;
   while (n > 0) {
     const int run = v.pitch - col < n ? v.pitch - col : n;
@@ -46,7 +52,7 @@ void store_rows(const ConvView& v, const float* buffer, const float* residual, f
       Vec x = Vec::load(buffer + j);
       if (residual) x = x + Vec::load_range(residual + to + j, 0, left);
       x = activate(x, v);
-      if (left == kLanes) {
+      if (left == kLanes || (!residual && to + j + kLanes <= end)) {
         x.store(y + to + j);
       } else {
         x.store_first(y + to + j, left);
@@ -82,7 +88,8 @@ struct Block {
   float* buffer;
   const float* residual;  // of output channel 0, at the tile's first row; or null
   float* y;
-  int at, n;  // first float of the block in the tile's flat run, valid floats
+  int at, n;     // first float of the block in the tile's flat run, valid floats
+  int64_t tile;  // floats of the tile in a channel of y
 };
 
 // Four vectors of the flat run -> one of pooled pixels.
@@ -133,7 +140,7 @@ SECATEUR_INLINE void finish(const ConvView& v, const Block& b, int out, bool las
   } else {
     SECATEUR_UNROLL
     for (int p = 0; p < P; ++p) sums[p].store(b.buffer + p * kLanes);
-    store_rows(v, b.buffer, residual, b.y + plane, b.at, b.n);
+    store_rows(v, b.buffer, residual, b.y + plane, b.at, b.n, b.tile);
   }
 }
 
