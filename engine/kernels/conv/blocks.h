@@ -11,6 +11,7 @@ void block_rows(const ConvView& v, const Block& b, const ConvRow* row, const Con
     Vec sums[B][P];
     SECATEUR_UNROLL
     for (int m = 0; m < B; ++m) {
+      if (row->last && m < channels) expect_residual<P>(v, b, row->out + m);
       const Vec start = row->first ? Vec::set1(v.bias[row->out + m]) : Vec::zero();
       SECATEUR_UNROLL
       for (int p = 0; p < P; ++p) sums[m][p] = start;

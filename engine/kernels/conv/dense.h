@@ -10,6 +10,7 @@ void dense_block(const ConvView& v, const Block& b, const ConvChunk& chunk, cons
   Vec sums[M][P];
   SECATEUR_UNROLL
   for (int m = 0; m < M; ++m) {
+    if (last) expect_residual<P>(v, b, out0 + m);
     const float* from = b.partial + (out0 + m) * v.tile_floats;
     const Vec bias = Vec::set1(v.bias[out0 + m]);
     SECATEUR_UNROLL

@@ -49,6 +49,7 @@ template <int P, class Offsets>
 void sparse_rows(const ConvView& v, const Block& b, const ConvRow* row, const ConvRow* end, Offsets offsets) {
   constexpr int C = chains(P);
   for (; row != end; ++row) {
+    if (row + 1 != end && row[1].last) expect_residual<P>(v, b, row[1].out);
     Vec sums[C][P];
     const Vec start = Vec::set1(row->first ? v.bias[row->out] : 0.0f);
     SECATEUR_UNROLL
@@ -203,6 +204,7 @@ SECATEUR_INLINE void add_nonzeros(const ConvView& v, const Block& b, const Near&
 template <int P, int R>
 void sparse_rows_middle(const ConvView& v, const Block& b, const ConvRow* row, const ConvRow* end, Near offsets) {
   for (; row != end; ++row) {
+    if (row->last) expect_residual<P>(v, b, row->out);
     Vec sums[P];
     const Vec bias = Vec::set1(row->first ? v.bias[row->out] : 0.0f);
     SECATEUR_UNROLL

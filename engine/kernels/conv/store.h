@@ -92,6 +92,15 @@ struct Block {
   int64_t tile;  // floats of the tile in a channel of y
 };
 
+// Asks for what a channel's block will add: channels lie too far apart for the processor to see it coming.
+template <int P>
+SECATEUR_INLINE void expect_residual(const ConvView& v, const Block& b, int out) {
+  if (!b.residual) return;
+  const float* from = b.residual + out * v.out_plane + (v.pitch == v.cols ? b.at : int64_t{b.at} / v.pitch * v.cols);
+  SECATEUR_UNROLL
+  for (int p = 0; p < P; p += 16 / kLanes) __builtin_prefetch(from + p * kLanes);
+}
+
 // Four vectors of the flat run -> one of pooled pixels.
 SECATEUR_INLINE Vec fold_rows(int fold, Vec a, Vec b, Vec c, Vec d) {
   Vec p, q;
