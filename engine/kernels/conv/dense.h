@@ -64,6 +64,8 @@ void pool_rows(const ConvView& v, const float* sums, float* y, int rows) {
   }
 }
 
+constexpr int64_t kGroupBytes = 12288;
+
 SECATEUR_INLINE void dense_task(const ConvView& v, const ConvTask& t) {
   const int row0 = t.tile * v.tile_rows;
   const int rows = v.rows - row0 < v.tile_rows ? v.rows - row0 : v.tile_rows;
@@ -84,15 +86,22 @@ SECATEUR_INLINE void dense_task(const ConvView& v, const ConvTask& t) {
     const int64_t taps = chunk.tap_end - chunk.tap_begin;
     fill_panel(v, chunk, t.x, row0, rows, t.scratch);
     const bool last = c + 1 == v.n_chunks && !v.pooled;
-    for (int at = 0; at < vectors; at += v.block) {
-      const int block = vectors - at < v.block ? vectors - at : v.block;
-      b.at = at * kLanes;
-      b.n = flat - b.at < block * kLanes ? flat - b.at : block * kLanes;
-      b.panel = panel + b.at;
-      b.partial = t.scratch + v.partial_at + b.at;
+    // Some blocks for a few channels, then for the next few: as many as keep what they read in the first cache. Channels
+    // lie a picture apart, often a power of two; writing a little of each in turn would throw lines out half written.
+    const int64_t strip = taps * v.block * kLanes * int64_t{sizeof(float)};
+    const int group = (strip * 2 > kGroupBytes ? 1 : static_cast<int>(kGroupBytes / strip)) * v.block;
+    for (int from = 0; from < vectors; from += group) {
+      const int to = vectors - from < group ? vectors : from + group;
       for (int out = out_begin; out < out_end; out += kMaxRows) {
         const int m = out_end - out < kMaxRows ? out_end - out : kMaxRows;
-        kDense[m - 1][block - 1](v, b, chunk, v.weights + chunk.weight_begin + out * taps, out, c == 0, last);
+        for (int at = from; at < to; at += v.block) {
+          const int block = to - at < v.block ? to - at : v.block;
+          b.at = at * kLanes;
+          b.n = flat - b.at < block * kLanes ? flat - b.at : block * kLanes;
+          b.panel = panel + b.at;
+          b.partial = t.scratch + v.partial_at + b.at;
+          kDense[m - 1][block - 1](v, b, chunk, v.weights + chunk.weight_begin + out * taps, out, c == 0, last);
+        }
       }
     }
   }
