@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import secateur
@@ -55,6 +56,70 @@ def test_outputs_own_their_memory() -> None:
     assert np.array_equal(first, kept)
     assert first.flags.writeable
     assert first.flags.owndata
+
+
+def doubled(shape: tuple[int, ...], *ops: str) -> bytes:
+    net = Net(np.random.default_rng(0))
+    x = net.input(shape)
+    y = net.node("Add", x, x)
+    return net.model(*[net.node(op, y) for op in ops] or [y])
+
+
+@pytest.mark.parametrize("session_dies_first", [False, True])
+def test_large_outputs_are_computed_where_they_stay(session_dies_first: bool) -> None:
+    session = InferenceSession(doubled((1, 8, 64, 64)), threads=1)
+    x = np.random.default_rng(1).standard_normal((1, 8, 64, 64)).astype(np.float32)
+    (first,) = session.run(None, {"x1": x})
+    (second,) = session.run(None, {"x1": -x})
+    assert first.flags.writeable
+    assert first.ctypes.data != second.ctypes.data
+    assert np.array_equal(first, 2 * x)
+    assert np.array_equal(second, -2 * x)
+    where = first.ctypes.data
+    view = first[0, 1:]
+    first[:] = 7
+    del first
+    gc.collect()
+    assert np.all(view == 7)  # the view keeps the memory
+    if session_dies_first:
+        del session
+    del view
+    gc.collect()
+    assert np.array_equal(second, -2 * x)
+    if not session_dies_first:
+        (third,) = session.run(None, {"x1": x})
+        assert third.ctypes.data == where  # what was let go of serves again
+        assert np.array_equal(third, 2 * x)
+
+
+def test_large_outputs_that_share_memory_or_are_asked_for_twice() -> None:
+    x = np.random.default_rng(2).standard_normal((1, 8, 64, 64)).astype(np.float32)
+    session = InferenceSession(doubled(x.shape, "Identity", "Identity", "Relu"), threads=1)
+    names = [o.name for o in session.get_outputs()]
+    one, two, relu, again = session.run([*names, names[2]], {"x1": x})
+    for found, wanted in ((one, 2 * x), (two, 2 * x), (relu, np.maximum(2 * x, 0)), (again, np.maximum(2 * x, 0))):
+        assert np.array_equal(found, wanted)
+    assert len({a.ctypes.data for a in (one, two, relu, again)}) == 4
+    (only,) = session.run([names[0]], {"x1": -x})
+    assert np.array_equal(only, -2 * x)
+    assert np.array_equal(one, 2 * x)
+    echo = Net(np.random.default_rng(0))
+    session = InferenceSession(echo.model(echo.node("Identity", echo.input(x.shape))), threads=1)
+    (out,) = session.run(None, {"x1": x})
+    out[:] = 0
+    assert np.array_equal(session.run(None, {"x1": x})[0], x)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bool", "uint8", "int8", "int32", "int64"])
+def test_large_outputs_of_every_dtype(dtype: str) -> None:
+    net = Net(np.random.default_rng(0))
+    code = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    y = net.node("Cast", net.node("Relu", net.input((3, 70_000))), to=code)
+    x = np.random.default_rng(3).integers(0, 2, (3, 70_000)).astype(np.float32)
+    (out,) = InferenceSession(net.model(y), threads=1).run(None, {"x1": x})
+    assert out.dtype == dtype
+    assert out.shape == x.shape
+    assert np.array_equal(out, x.astype(dtype))
 
 
 ONE = np.ones((1, 4), np.float32)
