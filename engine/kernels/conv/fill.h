@@ -70,6 +70,34 @@ void fill_plane_any(const ConvView& v, const ConvPlane& plane, const float* imag
   }
 }
 
+// Long rows, strides 1 and 2: only what crosses the image's ends asks which lanes lie inside.
+template <int kStep>
+void fill_plane_long(const ConvView& v, const ConvPlane& plane, const float* image, int r, int rows, float* to) {
+  const int vectors = (v.pitch + kLanes - 1) / kLanes;
+  // Under stride 2 a vector reads one float beyond its last: whole is what another column follows.
+  const int first = (plane.begin + kLanes - 1) / kLanes, end = (plane.end - (kStep - 1)) / kLanes;
+  const auto edge = [&](const float* from, int n) {
+    const int lo = kStep * (plane.begin - n * kLanes), hi = kStep * (plane.end - n * kLanes) - (kStep - 1);
+    const Vec x = Vec::load_range(from + kStep * n * kLanes, lo, hi);
+    if (kStep == 1) return x;
+    return even(x, Vec::load_range(from + (kStep * n + 1) * kLanes, lo - kLanes, hi - kLanes));
+  };
+  for (; rows > 0; --rows, r += v.step_h, to += v.pitch) {
+    int n = 0;
+    if (r >= 0 && r < v.in_h) {
+      const float* from = image + plane.shift - v.pad_left + int64_t{r} * v.in_w;
+      for (; n < first && n < vectors; ++n) edge(from, n).store(to + n * kLanes);
+      for (; n < end; ++n) {
+        Vec x = Vec::load(from + kStep * n * kLanes);
+        if (kStep == 2) x = even(x, Vec::load(from + (kStep * n + 1) * kLanes));
+        x.store(to + n * kLanes);
+      }
+      for (; n < vectors; ++n) edge(from, n).store(to + n * kLanes);
+    }
+    for (; n < vectors; ++n) Vec::zero().store(to + n * kLanes);
+  }
+}
+
 using FillFn = void (*)(const ConvView&, const ConvPlane&, const float*, int, int, float*);
 
 template <int kStep>
@@ -81,7 +109,7 @@ FillFn fill_function(int pitch) {
   constexpr FillFn halved[] = {fill_plane<0, kHasHalf, kStep>, fill_plane<1, kHasHalf, kStep>,
                                fill_plane<2, kHasHalf, kStep>, fill_plane<3, kHasHalf, kStep>,
                                fill_plane<4, kHasHalf, kStep>};
-  if (n > 4) return fill_plane_any;
+  if (n > 4) return fill_plane_long<kStep>;
   return half ? halved[n] : whole[n];
 }
 
@@ -118,9 +146,36 @@ void fill_three(const ConvView& v, const ConvPlane& plane, const float* image, i
   }
 }
 
+// The same for rows of any number of whole vectors.
+void fill_three_long(const ConvView& v, const ConvPlane& plane, const float* image, int r, int rows, float* to,
+                     int64_t apart) {
+  const int vectors = v.pitch / kLanes, whole = v.in_w / kLanes;
+  for (; rows > 0; --rows, ++r, to += v.pitch) {
+    const float* from = image + int64_t{r} * v.in_w;
+    float* at = to;
+    if (r < 0 || r >= v.in_h) {
+      for (int n = 0; n < vectors; ++n, at += kLanes)
+        for (int k = 0; k < 3; ++k) Vec::zero().store(at + k * apart);
+      continue;
+    }
+    const auto load = [&](int n) {
+      return n < whole ? Vec::load(from + n * kLanes) : Vec::load_range(from + n * kLanes, 0, v.in_w - n * kLanes);
+    };
+    Vec before = Vec::zero(), x = load(0);
+    for (int n = 0; n < vectors; ++n, at += kLanes) {
+      const Vec after = load(n + 1);
+      shift_up(before, x).store(at);
+      x.store(at + apart);
+      shift_down(x, after).store(at + 2 * apart);
+      before = x;
+      x = after;
+    }
+  }
+}
+
 using FillThreeFn = void (*)(const ConvView&, const ConvPlane&, const float*, int, int, float*, int64_t);
 
-// Null where rows are too long for registers, or vectors would spill over a row's end into the next plane.
+// Null where vectors would spill over a row's end into the next plane.
 FillThreeFn fill_three_function(int pitch) {
   const bool half = kHasHalf && pitch % kLanes != 0 && pitch % kLanes <= kLanes / 2;
   const int n = half ? pitch / kLanes : (pitch + kLanes - 1) / kLanes;
@@ -128,6 +183,7 @@ FillThreeFn fill_three_function(int pitch) {
                                    fill_three<4, false>};
   constexpr FillThreeFn halved[] = {fill_three<0, kHasHalf>, fill_three<1, kHasHalf>, fill_three<2, kHasHalf>,
                                     fill_three<3, kHasHalf>, fill_three<4, kHasHalf>};
+  if (n > 4 && pitch % kLanes == 0) return fill_three_long;
   if (n > 4 || pitch % (kHasHalf ? kLanes / 2 : kLanes) != 0) return nullptr;
   return half ? halved[n] : whole[n];
 }

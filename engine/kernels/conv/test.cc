@@ -199,6 +199,14 @@ int main() {
       run_case(shape(4, 5, w, 9, 1, 1, 0), e, 0.3, 1, rng);
       run_case(shape(3, 9, w, 4, 3, 2, 1), e, 0.4, 1, rng);
     }
+  // Rows of more vectors than are filled at once.
+  for (int w : {57, 72, 100, 129, 136, 151})
+    for (const Epilogue& e : {plain, pool, residual}) {
+      run_case(shape(3, 6, w, 5, 3, 1, 1), e, 0.4, 2, rng);
+      run_case(shape(3, 7, w, 4, 3, 2, 1), e, 0.4, 1, rng);
+      run_case(shape(2, 8, w, 3, 5, 2, 0), e, 0.4, 1, rng);
+      run_case(shape(2, 6, w, 9, 5, 1, 2), e, 0.4, 1, rng);
+    }
   // Densities: none, one, some empty rows, all.
   for (double density : {0.0, -1.0, 0.02, 0.5, 1.0})
     for (const Epilogue& e : {relu, pool, residual, leaky})
