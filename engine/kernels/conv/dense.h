@@ -86,8 +86,9 @@ SECATEUR_INLINE void dense_task(const ConvView& v, const ConvTask& t) {
     const int64_t taps = chunk.tap_end - chunk.tap_begin;
     fill_panel(v, chunk, t.x, row0, rows, t.scratch);
     const bool last = c + 1 == v.n_chunks && !v.pooled;
-    // Some blocks for a few channels, then for the next few: as many as keep what they read in the first cache. Channels
-    // lie a picture apart, often a power of two; writing a little of each in turn would throw lines out half written.
+    // Some blocks for a few channels, then for the next few: as many as keep what they read in the first cache.
+    // Channels lie a picture apart, often a power of two; writing a little of each in turn would throw lines out half
+    // written.
     const int64_t strip = taps * v.block * kLanes * int64_t{sizeof(float)};
     const int group = (strip * 2 > kGroupBytes ? 1 : static_cast<int>(kGroupBytes / strip)) * v.block;
     for (int from = 0; from < vectors; from += group) {
