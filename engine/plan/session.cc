@@ -285,12 +285,9 @@ static std::vector<std::vector<int>> movable_outputs(const Plan& plan) {
     std::vector<int>& all = movable.emplace_back();
     if (output.constant || output.layout != ValueLayout::kPlain) continue;
     const Value& storage = plan.values[static_cast<size_t>(output.storage)];
-    const auto lies_there = [&](int other) {
-      return plan.values[static_cast<size_t>(other)].storage == output.storage;
-    };
-    if (storage.is_input || storage.nbytes() != output.nbytes() ||
-        std::count_if(plan.output_ids.begin(), plan.output_ids.end(), lies_there) != 1)
-      continue;
+    const auto lies_there = [&](int i) { return plan.values[static_cast<size_t>(i)].storage == output.storage; };
+    const auto n = std::count_if(plan.output_ids.begin(), plan.output_ids.end(), lies_there);
+    if (n != 1 || storage.is_input || storage.nbytes() != output.nbytes()) continue;
     for (size_t i = 0; i < plan.values.size(); ++i)
       if (!plan.values[i].constant && lies_there(static_cast<int>(i))) all.push_back(static_cast<int>(i));
   }
