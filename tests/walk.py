@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,9 +28,13 @@ _TALK = {"shell"}  # reading files and showing progress: no stop of the net
 
 def file_of(frame: FrameType | None) -> Path | None:
     """The file of a frame's code, below our source; None where it is not ours."""
-    if frame is None:
-        return None
-    path = Path(frame.f_code.co_filename)
+    return None if frame is None else _ours(frame.f_code.co_filename)
+
+
+@cache
+def _ours(name: str) -> Path | None:
+    """Asked at every call of every function, so each name is looked at once."""
+    path = Path(name)
     return path.relative_to(SRC) if path.is_relative_to(SRC) else None
 
 
