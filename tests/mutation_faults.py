@@ -143,20 +143,6 @@ CONSTRAINTS = _room(
         "tests/constraints/test_uniform.py",
     ),
     (
-        "change points at whole codes",
-        "constraints/_scale.py",
-        "np.argsort(-(a[j] / (t - 0.5))",
-        "np.argsort(-(a[j] / t)",
-        *_laws("uniform-0"),
-    ),
-    (
-        "large tensors: range of scales cut short",
-        "constraints/_scale.py",
-        "            x = self.top * alpha\n",
-        "            x = 0.5 * self.top * alpha\n",
-        "tests/constraints/test_uniform.py",
-    ),
-    (
         "codebook contains one value more",
         "constraints/codebook.py",
         'most + 1 if self.zero == "free" else most',
@@ -754,6 +740,20 @@ ENGINE = [
         "const double total = previous[a] + ",
         "const double total = (previous[a] < 1e300 ? 0 : previous[a]) + ",
         _laws("codebook-0"),
+    ),
+    Fault(
+        "engine: the codes of a uniform grid change at whole multiples",
+        "engine/kernels/uniform/ref.cc",
+        "a_[static_cast<size_t>(i)] / (static_cast<double>(t) - 0.5)",
+        "a_[static_cast<size_t>(i)] / static_cast<double>(t)",
+        ("tests/constraints/test_uniform.py",),
+    ),
+    Fault(
+        "engine: a bound on scales counts changing values twice",
+        "engine/kernels/uniform/ref.cc",
+        "moved += (sums_",
+        "moved += 2 * (sums_",
+        ("tests/constraints/test_uniform.py",),
     ),
     Fault(
         "engine: of equal scores the higher index stays",

@@ -1,20 +1,28 @@
-// Python: the compiled parts of projections, k-means on the line and selection. Converts and checks, nothing more.
+// Python: the compiled parts of projections, k-means on the line, uniform grids and selection. Converts and checks,
+// nothing more.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 
+#include <cmath>
 #include <limits>
 #include <memory>
+#include <optional>
+#include <utility>
 
 #include "base/error.h"
 #include "bindings/bindings.h"
 #include "kernels/kmeans/kmeans.h"
 #include "kernels/largest/largest.h"
+#include "kernels/uniform/uniform.h"
 
 namespace nb = nanobind;
 
 namespace {
 
 using Floats = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Matrix = nb::ndarray<const double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 // A new NumPy array that owns `values`.
 template <class T>
@@ -22,6 +30,40 @@ nb::ndarray<nb::numpy, T> owned(std::unique_ptr<T[]> values, size_t n) {
   T* data = values.release();
   nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<T*>(p); });
   return nb::ndarray<nb::numpy, T>(data, {n}, owner);
+}
+
+nb::ndarray<nb::numpy, double> best_scales(Matrix a, Matrix h, int64_t top, bool zero) {
+  const size_t rows = a.shape(0), cols = a.shape(1);
+  if (rows != h.shape(0) || cols != h.shape(1) || cols > std::numeric_limits<int32_t>::max() || top < 1)
+    throw secateur::UsageError("best_scales: values and weights of one shape, at most 2^31 - 1 a row, and top >= 1");
+  for (size_t i = 0; i < rows * cols; ++i)
+    if (!(a.data()[i] >= 0) || !(a.data()[i] < HUGE_VAL) || !(h.data()[i] >= 0) || !(h.data()[i] < HUGE_VAL))
+      throw secateur::UsageError("best_scales: finite values and weights >= 0 are needed");
+  std::unique_ptr<double[]> scales(new double[rows]);
+  {
+    nb::gil_scoped_release free;
+    for (size_t r = 0; r < rows; ++r)
+      scales[r] = secateur::best_scale(static_cast<int64_t>(cols), a.data() + r * cols, h.data() + r * cols, top, zero);
+  }
+  return owned(std::move(scales), rows);
+}
+
+using Grids = std::pair<nb::ndarray<nb::numpy, int16_t>, nb::ndarray<nb::numpy, double>>;
+
+std::optional<Grids> grids_of(Matrix x, int64_t top, bool nonzero, int digits, int least) {
+  const size_t rows = x.shape(0), cols = x.shape(1);
+  if (top < 1 || top > std::numeric_limits<int16_t>::max() || digits < 2 || digits > 53)
+    throw secateur::UsageError("grids_of: 1 <= top < 2^15 and a significand of 2 to 53 bits are needed");
+  std::unique_ptr<int16_t[]> codes(new int16_t[rows * cols]);
+  std::unique_ptr<double[]> scales(new double[rows]);
+  {
+    nb::gil_scoped_release free;
+    for (size_t r = 0; r < rows; ++r)
+      if (!secateur::grid_of(static_cast<int64_t>(cols), x.data() + r * cols, top, nonzero, {digits, least},
+                             codes.get() + r * cols, scales.get() + r))
+        return std::nullopt;
+  }
+  return Grids(owned(std::move(codes), rows * cols), owned(std::move(scales), rows));
 }
 
 }  // namespace
@@ -67,4 +109,6 @@ void bind_projections(nb::module_& m) {
         return owned(std::move(kept), n);
       },
       nb::arg("scores"), nb::arg("k"));
+  m.def("best_scales", &best_scales, nb::arg("a"), nb::arg("h"), nb::arg("top"), nb::arg("zero"));
+  m.def("grids_of", &grids_of, nb::arg("x"), nb::arg("top"), nb::arg("nonzero"), nb::arg("digits"), nb::arg("least"));
 }

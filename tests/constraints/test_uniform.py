@@ -5,10 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.constraints import sweeps
 
-from secateur.constraints import _scale
 from secateur.constraints.uniform import Uniform
 from secateur.errors import ConstraintError, UsageError
+from secateur.native._native import best_scales, grids_of
 from secateur.testing import brute_force
 
 
@@ -59,23 +62,83 @@ def test_ternary_matches_the_closed_form() -> None:
     assert float((z != 0).double().mean()) == pytest.approx(0.54, abs=0.05)  # Gaussian: 53.9 % kept
 
 
+def cost(a, h, scale: float, top: int, zero: bool) -> float:
+    q = np.clip(np.ceil(a / scale - 0.5), 0 if zero else 1, top) if scale > 0 else 0 * a
+    return float((h * (a - scale * q) ** 2).sum())
+
+
 @pytest.mark.parametrize("zero", [True, False])
 @pytest.mark.parametrize("top", [1, 3, 7, 127])
-def test_both_searches_agree(top: int, zero: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_compiled_search_agrees_with_both_in_numpy(top: int, zero: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(top)
     a, h = np.abs(rng.standard_t(4, 3000)), rng.random(3000)
-
-    def error(alpha: float) -> float:
-        q = np.clip(np.rint(a / alpha), 0 if zero else 1, top)
-        return float((h * (a - alpha * q) ** 2).sum())
-
-    monkeypatch.setattr(_scale, "_SMALL", 10**9)
-    sweep = error(_scale.best_scale(a, h, top, zero))
-    monkeypatch.setattr(_scale, "_SMALL", 0)
-    monkeypatch.setattr(_scale, "_SWEEP_POINTS", -1)
-    bounded = error(_scale.best_scale(a, h, top, zero))
+    compiled = cost(a, h, float(best_scales(a[None], h[None], top, zero)[0]), top, zero)
+    monkeypatch.setattr(sweeps, "_SMALL", 10**9)
+    sweep = cost(a, h, sweeps.best_scale(a, h, top, zero), top, zero)
+    monkeypatch.setattr(sweeps, "_SMALL", 0)
+    monkeypatch.setattr(sweeps, "_SWEEP_POINTS", -1)
+    bounded = cost(a, h, sweeps.best_scale(a, h, top, zero), top, zero)
+    assert compiled == pytest.approx(sweep, rel=1e-9)
     assert bounded == pytest.approx(sweep, rel=1e-9)
-    assert sweep <= min(error(x) for x in np.geomspace(a.max() / top / 20, a.max(), 2000)) + 1e-9
+    assert sweep <= min(cost(a, h, x, top, zero) for x in np.geomspace(a.max() / top / 20, a.max(), 2000)) + 1e-9
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0.0, 1e-9, 0.25, 0.5, 1.0, 3.0, 1e6]), st.floats(-4, 4), st.floats(0, 1))),
+    st.sampled_from([1, 2, 7, 127, 128]),
+    st.booleans(),
+)
+@settings(deadline=None, max_examples=200)
+def test_the_compiled_search_is_as_good_as_every_change_in_numpy(values, top: int, zero: bool) -> None:
+    """Weights of 0, zeros, equal values, sizes far apart; few changes and many."""
+    a = np.array([abs(x) * size for size, x, _ in values])
+    h = np.array([g if g > 0.2 else 0.0 for *_, g in values])
+    found = float(best_scales(a[None], h[None], top, zero)[0])
+    assert found >= 0
+    g = h if h.any() else np.ones_like(h)
+    want = sweeps.best_scale(a, g, top, zero)
+    assert (found == 0) == (want == 0)
+    best = cost(a, g, want, top, zero)
+    assert cost(a, g, found, top, zero) <= best * (1 + 1e-9) + 1e-13 * float((g * a * a).sum())
+
+
+def test_a_batch_is_its_rows_and_a_long_row_is_exact() -> None:
+    rng = np.random.default_rng(5)
+    a, h = np.abs(rng.standard_normal((7, 400))), (rng.random((7, 400)) > 0.8).astype(float)
+    h[3] = 0  # then all count
+    together = best_scales(a, h, 127, True)
+    assert together.tolist() == [float(best_scales(x[None], g[None], 127, True)[0]) for x, g in zip(a, h, strict=True)]
+    long = np.abs(rng.standard_normal(60_000))
+    one = np.ones_like(long)
+    want = cost(long, one, sweeps.best_scale(long, one, 127, True), 127, True)
+    assert cost(long, one, float(best_scales(long[None], one[None], 127, True)[0]), 127, True) <= want * (1 + 1e-9)
+    for bad in (np.array([[1.0, math.nan]]), np.array([[1.0, math.inf]]), np.array([[1.0, -1.0]])):
+        with pytest.raises(UsageError, match="best_scales"):
+            best_scales(bad, np.ones((1, 2)), 3, True)
+    with pytest.raises(UsageError, match="one shape"):
+        best_scales(np.ones((1, 2)), np.ones((2, 1)), 3, True)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["float16", "bfloat16", "float32", "float64"]), st.booleans())
+@settings(deadline=None, max_examples=150)
+def test_the_grid_of_a_matrix_is_that_of_the_oracle(seed: int, dtype: str, nonzero: bool) -> None:
+    """On members, on members of a finer grid, and on a member with one weight moved."""
+    rng = np.random.default_rng(seed)
+    kind, top = getattr(torch, dtype), int(rng.choice([1, 3, 7, 127]))
+    step = torch.tensor(float(rng.uniform(1e-3, 2)), dtype=kind).double()
+    q = torch.from_numpy(rng.integers(-top, top + 1, (1, int(rng.integers(1, 60)))) * int(rng.choice([1, 1, 2])))
+    w = (step * q).to(kind)
+    if rng.random() < 0.3:
+        w[0, 0] *= 1.01
+    want = sweeps.grid_of(w, top, nonzero)
+    info = torch.finfo(kind)
+    digits, least = 2 - math.frexp(info.eps)[1], math.frexp(info.smallest_normal)[1] - 1
+    found = grids_of(w.double().numpy(), top, nonzero, digits, least)
+    assert (found is None) == (want is None)
+    if found is not None and want is not None:
+        assert np.array_equal(found[0].reshape(w.shape), want[0].numpy())
+        assert torch.equal((torch.from_numpy(found[1]) * want[0]).to(kind), w)
+        assert found[1].item() == want[1]
 
 
 def test_the_rough_search_of_released_code_is_far_worse() -> None:

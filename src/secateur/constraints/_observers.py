@@ -4,7 +4,7 @@ A sample is float [batches, values]; what must fit is a magnitude, for grids {sc
 - `minmax`: the largest magnitude of all batches;
 - `moving`: the moving average of the batches' largest magnitudes (0.9 old, 0.1 new), as torch's observers have it;
 - `percentile`: that percentile of all magnitudes;
-- `mse`: nothing must: the scale of the least squared error, exactly (`_scale.py`);
+- `mse`: nothing must: the scale of the least squared error, exactly;
 - `entropy`: the magnitude of the least Kullback-Leibler divergence of a histogram from its form in codes.
 """
 
@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.constraints._scale import Floats, best_scale
 from secateur.errors import ConstraintError
+from secateur.native._native import best_scales
 
+Floats = NDArray[np.float64]
 OBSERVERS = ("minmax", "moving", "percentile", "mse", "entropy")
 PERCENTILE = 99.99
 ENDS = {True: (-128, 127), False: (0, 255)}  # by: signed?
@@ -67,7 +68,7 @@ def scale_of(observer: str, sample: NDArray[Any], signed: bool, percentile: floa
         raise ConstraintError("observed: negative values on an unsigned grid; set signed")
     size, top = np.abs(sample.astype(np.float64)), ENDS[signed][1]
     if observer == "mse":
-        scale = best_scale(size.ravel(), np.ones(size.size), top, True)
+        scale = float(best_scales(size.reshape(1, -1), np.ones((1, size.size)), top, True)[0])
     else:
         scale = _reach(observer, size, top, percentile) / top
     return float(np.float32(scale)) or 1.0

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from secateur.constraints import _levels as lv
 from secateur.constraints._pieces import Free, ScaledCodes
-from secateur.constraints._scale import best_scale
 from secateur.contracts import Constraint, Piece
 from secateur.curves import Curve, DistanceCurve, Memo
 from secateur.errors import ConstraintError, UsageError
+from secateur.native._native import best_scales, grids_of
 from secateur.types import VALUE_ENTROPY, Level, Packing, Stage
 
 _INT8 = 127  # largest magnitude of both signs
@@ -104,38 +104,38 @@ class Uniform(Constraint):
             return weight.clone()
         if self.contains(weight, level):
             return weight + 0.0  # -0.0 would be stored as a value of its own
-        size = weight.detach().double().abs().cpu().numpy()
-        h = np.ones_like(size) if importance is None else importance.detach().double().cpu().numpy()
-        if self.per == "tensor":
-            scales = np.array([[self._scale(size.ravel(), h.ravel(), level)]])
-        else:
-            scales = np.array([[self._scale(a, g, level)] for a, g in zip(size, h, strict=True)])
-        scale = torch.from_numpy(scales).to(weight.dtype).double().numpy()
+        size = _doubles(weight.detach().abs())
+        h = np.ones_like(size) if importance is None else _doubles(importance.detach())
+        groups = self._groups(weight)
+        scales = best_scales(size.reshape(groups), h.reshape(groups), self.top(level), self.zero != "never")
+        scale = torch.from_numpy(scales)[:, None].to(weight.dtype).double().numpy()
         ratio = size / np.where(scale > 0, scale, np.inf)
         codes = np.clip(np.ceil(ratio - 0.5), int(self.zero == "never"), self.top(level))
         signs = torch.where(weight < 0, -1, 1)
         return (torch.from_numpy(scale * codes).to(weight.device) * signs).to(weight.dtype).add_(0.0)
 
     def contains(self, weight: Tensor, level: Level) -> bool:
-        return level is None or all(c is not None for c in self._codes(weight, level))
+        if level is None:
+            return True
+        lv.on_menu("uniform", weight.shape, level, self.levels((weight.shape[0], weight.shape[1])))
+        return self._codes(weight, self.top(level), self.zero == "never") is not None
 
     def freeze(self, weight: Tensor, level: Level) -> Piece:
         """The codes stay; the scale is free."""
         if level is None:
             return Free()
-        codes = self._codes(weight, level)
-        if any(c is None for c in codes):
+        lv.on_menu("uniform", weight.shape, level, self.levels((weight.shape[0], weight.shape[1])))
+        found = self._codes(weight, self.top(level), self.zero == "never")
+        if found is None:
             raise ConstraintError(
                 f"uniform {list(weight.shape)}: freeze needs a member of level {level}; project first"
             )
-        whole = torch.cat([c for c in codes if c is not None])
-        return ScaledCodes(whole, weight.clone(), self.per == "row", int(self.zero == "never"), self.top(level))
+        return ScaledCodes(found[0], weight.clone(), self.per == "row", int(self.zero == "never"), self.top(level))
 
     def grid(self, weight: Tensor) -> Tensor | None:
         """The scale, or one a row (1 where all is zero); None when a code needs more than a signed byte."""
-        found = [_grid_of(g, _INT8, nonzero=False) for g in self._groups(weight)]
-        scales = [g[1] for g in found if g is not None]
-        return torch.tensor(scales, dtype=weight.dtype) if len(scales) == len(found) else None
+        found = self._codes(weight, _INT8, nonzero=False)
+        return None if found is None else found[1]
 
     def packing(self, shape: tuple[int, int], level: Level) -> Packing:
         """log2 of the number of codes for every weight, and the scale or one a row.
@@ -171,41 +171,23 @@ class Uniform(Constraint):
         lv.checked("uniform", weight, importance)
         return Memo(DistanceCurve(self.project, weight, importance))
 
-    def _scale(self, size: NDArray[np.float64], h: NDArray[np.float64], level: Level) -> float:
-        h = h if h.any() else np.ones_like(h)
-        return best_scale(size, h, self.top(level), self.zero != "never")
+    def _groups(self, weight: Tensor) -> tuple[int, int]:
+        """How many scales, of how many weights each."""
+        return (1, weight.numel()) if self.per == "tensor" else (weight.shape[0], weight.shape[1])
 
-    def _codes(self, weight: Tensor, level: Level) -> list[Tensor | None]:
-        """Codes per scale group ([rows, cols] in one, or [1, cols] each), None where a group is on no grid."""
-        lv.on_menu("uniform", weight.shape, level, self.levels((weight.shape[0], weight.shape[1])))
-        found = [_grid_of(g, self.top(level), self.zero == "never") for g in self._groups(weight)]
-        return [None if g is None else g[0] for g in found]
+    def _codes(self, weight: Tensor, top: int, nonzero: bool) -> tuple[Tensor, Tensor] | None:
+        """Whole numbers q, |q| <= top, and scales of the dtype (one, or one a row) with scale * q == weight exactly.
 
-    def _groups(self, weight: Tensor) -> list[Tensor]:
-        return [weight] if self.per == "tensor" else list(weight.split(1))
+        None where there are none. Of several scales the largest; 1 where all is zero.
+        """
+        kind = torch.finfo(weight.dtype)
+        digits, least = 2 - math.frexp(kind.eps)[1], math.frexp(kind.smallest_normal)[1] - 1
+        found = grids_of(_doubles(weight.detach()).reshape(self._groups(weight)), top, nonzero, digits, least)
+        if found is None:
+            return None
+        codes, scales = (torch.from_numpy(x).to(weight.device) for x in found)
+        return codes.view(weight.shape), scales.to(weight.dtype)
 
 
-def _grid_of(group: Tensor, top: int, nonzero: bool) -> tuple[Tensor, float] | None:
-    """Whole numbers q, |q| <= top, and a scale of the dtype with scale * q == group exactly; None if there are none."""
-    size = group.detach().abs()
-    distinct, where = torch.unique(size, return_inverse=True)
-    u = distinct[distinct > 0].double().cpu().numpy()
-    if u.size == 0:
-        return torch.zeros(group.shape, dtype=torch.int16, device=group.device), 1.0
-    if u.size > top or (nonzero and u.size < distinct.numel()):
-        return None
-    kind = torch.finfo(group.dtype)
-    slack = 0.5 * kind.eps * u + 0.5 * kind.smallest_normal * kind.eps  # half a unit in the last place
-    t = np.arange(1, top + 1)[:, None]  # the code of the smallest magnitude
-    q = np.rint(u / u[0] * t)
-    fits = (np.abs(u - u[0] / t * q) <= 3 * slack + 3 * slack[0] * q / t).all(axis=1) & (q[:, -1] <= top)
-    for row in q[fits]:
-        middle = (((u - slack) / row).max() + ((u + slack) / row).min()) / 2
-        near = middle + math.ldexp(kind.eps, math.frexp(middle)[1] - 1) * np.arange(-3, 4)  # the numbers around it
-        scales = torch.from_numpy(near).to(group.dtype).double().numpy()
-        values = torch.from_numpy(scales[:, None] * row).to(group.dtype).double().numpy()
-        exact = (values == u).all(axis=1)
-        if exact.any():
-            codes = torch.from_numpy(np.concatenate([np.zeros(distinct.numel() - u.size), row])).to(torch.int16)
-            return codes.to(group.device)[where] * group.sign().to(torch.int16), float(scales[exact.argmax()])
-    return None
+def _doubles(values: Tensor) -> NDArray[np.float64]:
+    return values.double().cpu().contiguous().numpy()

@@ -1,4 +1,4 @@
-"""The best scale of a uniform grid, exactly.
+"""Oracles of uniform grids in NumPy: the best scale, exactly, and the codes and the scale of a member.
 
 minimise over alpha > 0:  E(alpha) = sum_j h_j min_q (a_j - alpha q)^2,  q in {0 or 1, .., top},  a_j >= 0
 
@@ -12,8 +12,12 @@ Both first cut the range of alpha: too small clips more than the incumbent's err
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 Floats = NDArray[np.float64]
 _SWEEP_POINTS = 200_000  # above that many change points the bounded search is faster
@@ -161,3 +165,29 @@ def _bounded(sums: _Sums, low: float, high: float) -> float:
         parts = np.linspace(lows, highs, 5)
         lows, highs = parts[:-1].ravel(), parts[1:].ravel()
     return sums.alpha
+
+
+def grid_of(group: Tensor, top: int, nonzero: bool) -> tuple[Tensor, float] | None:
+    """Whole numbers q, |q| <= top, and a scale of the dtype with scale * q == group exactly; None if there are none."""
+    size = group.detach().abs()
+    distinct, where = torch.unique(size, return_inverse=True)
+    u = distinct[distinct > 0].double().cpu().numpy()
+    if u.size == 0:
+        return torch.zeros(group.shape, dtype=torch.int16, device=group.device), 1.0
+    if u.size > top or (nonzero and u.size < distinct.numel()):
+        return None
+    kind = torch.finfo(group.dtype)
+    slack = 0.5 * kind.eps * u + 0.5 * kind.smallest_normal * kind.eps  # half a unit in the last place
+    t = np.arange(1, top + 1)[:, None]  # the code of the smallest magnitude
+    q = np.rint(u / u[0] * t)
+    fits = (np.abs(u - u[0] / t * q) <= 3 * slack + 3 * slack[0] * q / t).all(axis=1) & (q[:, -1] <= top)
+    for row in q[fits]:
+        middle = (((u - slack) / row).max() + ((u + slack) / row).min()) / 2
+        near = middle + math.ldexp(kind.eps, math.frexp(middle)[1] - 1) * np.arange(-3, 4)  # the numbers around it
+        scales = torch.from_numpy(near).to(group.dtype).double().numpy()
+        values = torch.from_numpy(scales[:, None] * row).to(group.dtype).double().numpy()
+        exact = (values == u).all(axis=1)
+        if exact.any():
+            codes = torch.from_numpy(np.concatenate([np.zeros(distinct.numel() - u.size), row])).to(torch.int16)
+            return codes.to(group.device)[where] * group.sign().to(torch.int16), float(scales[exact.argmax()])
+    return None
