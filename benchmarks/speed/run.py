@@ -9,6 +9,9 @@ quantizes all files, prunes in 1x4 blocks and compares with the dense net in int
 Weights are random and pruned uniformly: they serve for speed only. Each row compares the pruned file in the engine with
 the *dense* file in the peers and in the engine, and the results of all runtimes with one another in the same run.
 Publish ratios, not times: a ratio is taken per round of turns, so that a busy machine disturbs both sides.
+
+`--isa avx2` runs everything at a level below the machine's best. OpenVINO is limited alike; ONNX Runtime cannot be, and
+the record says so: against it the table then flatters nobody but ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ import nets
 import numpy as np
 import shapes
 
+from secateur.engine import isas
 from secateur.engine.bench import COLD_CALLS, N_INPUTS, bench
 from secateur.native import _native
 
@@ -56,10 +60,23 @@ def provenance() -> dict[str, Any]:
         "versions": versions,
         "python": platform.python_version(),
         "cpu": _native.cpu_name(),
+        "isa_asked": os.environ.get("SECATEUR_ISA"),
+        "limited": {"openvino": os.environ.get("ONEDNN_MAX_CPU_ISA"), "onnxruntime": None},
         "platform": platform.platform(),
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "command": " ".join(sys.argv),
     }
+
+
+# What keeps OpenVINO's kernels below a level of ours.
+ONEDNN = {"portable": "SSE41", "avx2": "AVX2", "avx512": "AVX512_CORE", "vnni": "AVX512_CORE_VNNI"}
+
+
+def at_level(isa: str) -> None:
+    """Start this program anew at that level: the runtimes read it once, when they are loaded."""
+    limits = {"SECATEUR_ISA": isa} | ({"ONEDNN_MAX_CPU_ISA": ONEDNN[isa]} if isa in ONEDNN else {})
+    if any(os.environ.get(name) != value for name, value in limits.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **limits})
 
 
 def row(name: str, pruned: bytes, dense: bytes, density: float, seconds: float, repeats: int) -> dict[str, Any]:
@@ -184,8 +201,13 @@ def main() -> int:
     parser.add_argument(
         "--block", metavar="OUTxIN", help="channels pruned together, such as 16x1; default 1x1, int8: 1x4"
     )
+    parser.add_argument(
+        "--isa", choices=isas(), help="a level below the machine's best, peers limited where they can be"
+    )
     parser.add_argument("--cpu-time", action="store_true", help="with --int8: CPU time, for a machine others use too")
     args = parser.parse_args()
+    if args.isa:
+        at_level(args.isa)
     try:
         outputs, inputs = (int(n) for n in (args.block or ("1x4" if args.int8 else "1x1")).split("x"))
     except ValueError:
