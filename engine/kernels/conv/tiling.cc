@@ -326,8 +326,11 @@ void each_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e
         } else {
           // Loads of the panel are shared by m rows; weights stream from wherever they fit.
           const double macs = double(s.in_c) * taps * ceil_div(s.out_c, m) * m;
-          const double load = cycles_per_16(strip_bytes, g.alignment) - 1.0;
-          cycles += macs * stored * lim.work * ((lanes == 16 ? 0.96 : 1.04) + std::max(0.0, load) / m) * blocks;
+          const double load = lim.wide ? cycles_per_16(strip_bytes, g.alignment) - 1.0
+                                       : 2.0 * cycles_per_16(strip_bytes + 4096, g.alignment) - 2.0;
+          // Of 16 registers, two vectors of four channels are eight sums: just what an addition's latency takes.
+          const double waits = !lim.wide && block < kDenseVectorsSmall ? 1.07 : 1.0;
+          cycles += macs * stored * lim.work * waits * ((lanes == 16 ? 0.96 : 1.04) + std::max(0.0, load) / m) * blocks;
           // fewer than 8 sums cannot hide the latency of an addition; one broadcast a row bounds short blocks
           cycles = std::max(cycles, macs * blocks * std::max(0.55, 4.0 / m));
           cycles += double(s.out_c) * chunks * blocks *
@@ -337,6 +340,11 @@ void each_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e
           const double rate = weight_bytes > 16e6 ? 4.0 : weight_bytes > 0.7 * cpu().l2_bytes ? 6.5 : 32.0;
           cycles = std::max(cycles, weight_bytes / rate * blocks);
           cycles += fill_cycles(g, lanes, tile_rows, double(s.in_c) * all_planes, panel_bytes);
+          if (!lim.wide) {
+            // Measured on Zen 3 (512 KB L2): a chunk's weights that L2 does not keep come anew for every block.
+            const double gone = std::clamp((weight_bytes / chunks / double(cpu().l2_bytes) - 0.45) / 0.4, 0.0, 1.0);
+            cycles += 0.06 * lost * panel_bytes * chunks + (blocks > 1 ? 0.02 * gone * weight_bytes * blocks : 0.0);
+          }
         }
         cycles = cycles * tiles + memory;
         visit(ConvTiling{tile_rows, tiles, chunk, chunks, block, cycles});
