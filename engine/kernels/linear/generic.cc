@@ -99,63 +99,88 @@ void turn_out(const LinearView& v, const float* from, int tile, int rows, int n,
   }
 }
 
+// A unit's sums over one chunk, P vectors of rows each: from the bias or what `sums_at` holds, into `sums_at`.
+template <int P>
+SECATEUR_INLINE void sum_unit(const LinearView& v, int chunk, int unit, const float* panel, float* sums_at) {
+  constexpr int kTile = P * kLanes;
+  constexpr int C = P == 1 ? 4 : P == 2 ? 2 : 1;  // chains, against the latency of an addition
+  const int64_t place = int64_t{chunk} * v.n_units + unit;
+  const uint8_t* member = v.member + place * kLinearUnit;
+  const int32_t* count = v.count + place * kLinearUnit;
+  const uint16_t* column = v.columns16 + v.unit_begin[place];
+  const float* weight = v.weights + v.unit_begin[place];
+  for (int k = 0; k < kLinearUnit; ++k) {
+    float* at = sums_at + int64_t{member[k]} * kTile;
+    Vec sums[C][P];
+    SECATEUR_UNROLL
+    for (int c = 1; c < C; ++c) {
+      SECATEUR_UNROLL
+      for (int p = 0; p < P; ++p) sums[c][p] = Vec::zero();
+    }
+    if (chunk == 0) {
+      const Vec bias = Vec::set1(v.bias[unit * kLinearUnit + member[k]]);
+      SECATEUR_UNROLL
+      for (int p = 0; p < P; ++p) sums[0][p] = bias;
+    } else {
+      SECATEUR_UNROLL
+      for (int p = 0; p < P; ++p) sums[0][p] = Vec::load(at + p * kLanes);
+    }
+    const auto add = [&](Vec* to, int j) {
+      const Vec w = Vec::set1(weight[j]);
+      const float* x = panel + int64_t{column[j]} * kTile;
+      SECATEUR_UNROLL
+      for (int p = 0; p < P; ++p) to[p] = fma(w, Vec::load(x + p * kLanes), to[p]);
+    };
+    int left = count[k];
+    for (; left >= C; left -= C, column += C, weight += C) {
+      SECATEUR_UNROLL
+      for (int c = 0; c < C; ++c) add(sums[c], c);
+    }
+    for (; left > 0; --left, ++column, ++weight) add(sums[0], 0);
+    SECATEUR_UNROLL
+    for (int c = 1; c < C; ++c) {
+      SECATEUR_UNROLL
+      for (int p = 0; p < P; ++p) sums[0][p] = sums[0][p] + sums[c][p];
+    }
+    SECATEUR_UNROLL
+    for (int p = 0; p < P; ++p) sums[0][p].store(at + p * kLanes);
+  }
+}
+
 // P vectors of rows of x, all output features of the task.
 template <int P>
 void sparse_tile(const LinearView& v, const LinearTask& t, int64_t row0, int rows) {
   constexpr int kTile = P * kLanes;
   float* panel = t.scratch;
-  float* out = t.scratch + int64_t{v.in} * kTile;
+  float* sums = t.scratch + int64_t{v.in} * kTile;
   transpose_in(t.x + row0 * v.in, v.in, rows, v.in, panel, kTile);
-  const int first = t.begin * kLinearGroup, last = t.end * kLinearGroup < v.out ? t.end * kLinearGroup : v.out;
-  for (int block = first; block < last; block += kLinearTurn) {
-    const int n = last - block < kLinearTurn ? last - block : kLinearTurn;
-    for (int k = 0; k < n; ++k) {
-      constexpr int C = P == 1 ? 4 : P == 2 ? 2 : 1;  // chains, against the latency of an addition
-      Vec sums[C][P];
-      SECATEUR_UNROLL
-      for (int c = 0; c < C; ++c) {
-        SECATEUR_UNROLL
-        for (int p = 0; p < P; ++p) sums[c][p] = c == 0 ? Vec::set1(v.bias[block + k]) : Vec::zero();
-      }
-      int64_t j = v.row_begin[block + k];
-      const int64_t stop = v.row_begin[block + k + 1];
-      for (; j + C <= stop; j += C) {
-        SECATEUR_UNROLL
-        for (int c = 0; c < C; ++c) {
-          const Vec w = Vec::set1(v.weights[j + c]);
-          const float* x = panel + int64_t{v.columns32[j + c]} * kTile;
-          SECATEUR_UNROLL
-          for (int p = 0; p < P; ++p) sums[c][p] = fma(w, Vec::load(x + p * kLanes), sums[c][p]);
-        }
-      }
-      for (; j < stop; ++j) {
-        const Vec w = Vec::set1(v.weights[j]);
-        const float* x = panel + int64_t{v.columns32[j]} * kTile;
-        SECATEUR_UNROLL
-        for (int p = 0; p < P; ++p) sums[0][p] = fma(w, Vec::load(x + p * kLanes), sums[0][p]);
-      }
-      SECATEUR_UNROLL
-      for (int c = 1; c < C; ++c) {
-        SECATEUR_UNROLL
-        for (int p = 0; p < P; ++p) sums[0][p] = sums[0][p] + sums[c][p];
-      }
-      SECATEUR_UNROLL
-      for (int p = 0; p < P; ++p) sums[0][p].store(out + k * kTile + p * kLanes);
+  for (int from = t.begin; from < t.end; from += kLinearUnits) {
+    const int to = t.end - from < kLinearUnits ? t.end : from + kLinearUnits;
+    for (int c = 0; c < v.n_chunks; ++c)
+      for (int u = from; u < to; ++u)
+        sum_unit<P>(v, c, u, panel + int64_t{c} * v.chunk * kTile, sums + int64_t{u - from} * kLinearUnit * kTile);
+    for (int first = from * kLinearUnit; first < to * kLinearUnit && first < v.out; first += kLinearTurn) {
+      const int n = v.out - first < kLinearTurn ? v.out - first : kLinearTurn;
+      const int64_t at = row0 * v.out + first;
+      turn_out(v, sums + int64_t{first - from * kLinearUnit} * kTile, kTile, rows, n,
+               t.residual ? t.residual + at : nullptr, t.y + at);
     }
-    const int64_t at = row0 * v.out + block;
-    turn_out(v, out, kTile, rows, n, t.residual ? t.residual + at : nullptr, t.y + at);
   }
 }
 
 SECATEUR_INLINE void sparse_many_task(const LinearView& v, const LinearTask& t) {
-  for (int64_t row0 = 0; row0 < t.rows; row0 += kLinearTileVectors * kLanes) {
-    const int64_t left = t.rows - row0;
-    if (left > 2 * kLanes) {
-      sparse_tile<4>(v, t, row0, static_cast<int>(left < 4 * kLanes ? left : 4 * kLanes));
-    } else if (left > kLanes) {
-      sparse_tile<2>(v, t, row0, static_cast<int>(left));
+  constexpr int kMost = linear_tile_vectors(Vec::kRegisters);
+  for (int64_t row0 = 0; row0 < t.rows; row0 += kMost * kLanes) {
+    const int rows = static_cast<int>(t.rows - row0 < kMost * kLanes ? t.rows - row0 : kMost * kLanes);
+    const int vectors = (rows + kLanes - 1) / kLanes;
+    if (vectors > 4) {
+      sparse_tile<kMost>(v, t, row0, rows);
+    } else if (vectors > 2) {
+      sparse_tile<4>(v, t, row0, rows);
+    } else if (vectors > 1) {
+      sparse_tile<2>(v, t, row0, rows);
     } else {
-      sparse_tile<1>(v, t, row0, static_cast<int>(left));
+      sparse_tile<1>(v, t, row0, rows);
     }
   }
 }

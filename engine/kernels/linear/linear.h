@@ -85,6 +85,9 @@ const LinearKernel* find_linear_kernel(Isa isa, LinearFamily family);
 // `weights` [out][in], or [in][out] when not `transposed`.
 LinearDensity measure_density(const LinearShape& s, const float* weights, bool transposed = true);
 
+// Inputs of a chunk for so many rows (view.h): what the first cache holds, but enough for some nonzeros a feature.
+int linear_chunk(const LinearKernel& kernel, const LinearShape& s, int64_t rows, int64_t nnz);
+
 double predict_linear_us(const LinearKernel& kernel, const LinearShape& s, int64_t rows, const LinearDensity& d);
 
 // Ways to compute `rows` rows with kernels up to the ISA, best first by the cost model; as conv_candidates().

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <numeric>
+#include <string>
 #include <vector>
 
 #include "base/arena.h"
@@ -21,13 +22,15 @@ struct PackedSparse final : PackedRows {
   std::vector<int32_t> order;
   std::vector<LinearGroup> groups;
   Buffer columns;
-  std::vector<int64_t> row_begin;
+  std::vector<uint8_t> member;
+  std::vector<int32_t> count;
+  std::vector<int64_t> unit_begin;
   bool many = false;  // packed for many rows
 
   size_t worker_bytes() const {
     if (!many) return 0;
-    const size_t tile = size_t{kLinearTileVectors} * kernel->vector_lanes;
-    return align_up((static_cast<size_t>(shape.in) + kLinearTurn) * tile * sizeof(float));
+    const size_t tile = static_cast<size_t>(linear_tile_vectors(kernel->vector_registers) * kernel->vector_lanes);
+    return align_up((static_cast<size_t>(shape.in) + kLinearUnits * kLinearUnit) * tile * sizeof(float));
   }
   size_t scratch_bytes(int64_t, int threads) const override { return worker_bytes() * std::max(1, threads); }
 };
@@ -81,24 +84,45 @@ void run_units(const PackedRows& p, const LinearArgs& args, int units, void (*fn
   }
 }
 
-// For many rows: feature by feature, in their own order.
-void pack_features(PackedSparse& p, const float* weights, const float* bias) {
+// For many rows: chunk by chunk of the inputs, unit by unit of the features.
+void pack_features(PackedSparse& p, const float* weights, const float* bias, int64_t rows) {
   const LinearShape& s = p.shape;
+  LinearView& v = p.view;
+  v.chunk = linear_chunk(*p.kernel, s, rows, p.nnz);
+  v.n_chunks = (s.in + v.chunk - 1) / v.chunk;
+  v.n_units = (s.out + kLinearUnit - 1) / kLinearUnit;
   p.weights = Buffer(static_cast<size_t>(p.nnz) * sizeof(float));
-  p.columns = Buffer(static_cast<size_t>(p.nnz) * sizeof(uint32_t));
-  p.bias.assign(static_cast<size_t>(s.out), 0.0f);
+  p.columns = Buffer(static_cast<size_t>(p.nnz) * sizeof(uint16_t));
+  p.bias.assign(static_cast<size_t>(v.n_units) * kLinearUnit, 0.0f);
   if (bias) std::copy_n(bias, s.out, p.bias.begin());
-  p.row_begin.assign(1, 0);
   int64_t at = 0;
-  for (int o = 0; o < s.out; ++o) {
-    const float* w = weights + int64_t{o} * s.in;
-    for (int i = 0; i < s.in; ++i)
-      if (w[i] != 0) {
-        p.columns.as<uint32_t>()[at] = static_cast<uint32_t>(i);
-        p.weights.as<float>()[at++] = w[i];
+  for (int c = 0; c < v.n_chunks; ++c)
+    for (int u = 0; u < v.n_units; ++u) {
+      const int first = c * v.chunk, last = std::min(s.in, first + v.chunk);
+      p.unit_begin.push_back(at);
+      int32_t count[kLinearUnit] = {};
+      for (int k = 0; k < kLinearUnit && u * kLinearUnit + k < s.out; ++k) {
+        const float* w = weights + (int64_t{u} * kLinearUnit + k) * s.in;
+        count[k] = static_cast<int32_t>(last - first - std::count(w + first, w + last, 0.0f));
       }
-    p.row_begin.push_back(at);
-  }
+      uint8_t order[kLinearUnit];
+      std::iota(order, order + kLinearUnit, uint8_t{0});
+      std::stable_sort(order, order + kLinearUnit, [&](int a, int b) { return count[a] > count[b]; });
+      for (const uint8_t k : order) {
+        p.member.push_back(k);
+        p.count.push_back(count[k]);
+        if (count[k] == 0) continue;
+        const float* w = weights + (int64_t{u} * kLinearUnit + k) * s.in;
+        for (int i = first; i < last; ++i)
+          if (w[i] != 0) {
+            p.columns.as<uint16_t>()[at] = static_cast<uint16_t>(i - first);
+            p.weights.as<float>()[at++] = w[i];
+          }
+      }
+    }
+  v.member = p.member.data();
+  v.count = p.count.data();
+  v.unit_begin = p.unit_begin.data();
 }
 
 // For few rows: in groups of 8 features of about as many nonzeros.
@@ -161,9 +185,9 @@ std::unique_ptr<PackedLinear> linear_sparse_pack(const LinearKernel& kernel, con
   std::iota(p->order.begin(), p->order.end(), 0);
   std::stable_sort(p->order.begin(), p->order.end(), [&](int a, int b) { return count[a] > count[b]; });
 
-  const bool narrow = !p->many && s.in <= 65536;
+  const bool narrow = p->many || s.in <= 65536;
   if (p->many) {
-    pack_features(*p, weights, bias);
+    pack_features(*p, weights, bias, rows);
   } else {
     pack_groups(*p, count, narrow, weights, bias);
   }
@@ -175,16 +199,18 @@ std::unique_ptr<PackedLinear> linear_sparse_pack(const LinearKernel& kernel, con
   v.columns16 = narrow ? p->columns.as<uint16_t>() : nullptr;
   v.columns32 = narrow ? nullptr : p->columns.as<uint32_t>();
   v.weights = p->weights.as<float>();
-  v.row_begin = p->row_begin.data();
   p->packed_bytes = p->weights.size() + p->columns.size() + p->groups.size() * sizeof(LinearGroup) +
-                    p->order.size() * 4 + p->row_begin.size() * 8 + p->bias.size() * 4;
-  p->note = p->many ? "feature by feature" : narrow ? "groups of 8, 16-bit columns" : "groups of 8, 32-bit columns";
+                    p->order.size() * 4 + p->unit_begin.size() * 8 + p->count.size() * 5 + p->bias.size() * 4;
+  p->note = p->many  ? std::to_string(v.n_chunks) + (v.n_chunks == 1 ? " chunk" : " chunks") + " of inputs"
+            : narrow ? "groups of 8, 16-bit columns"
+                     : "groups of 8, 32-bit columns";
   return p;
 }
 
 void linear_sparse_run(const PackedLinear& packed, const LinearArgs& args) {
   const auto& p = static_cast<const PackedSparse&>(packed);
-  run_units(p, args, p.view.n_groups, p.many ? p.kernel->many_task : p.kernel->task, p.worker_bytes());
+  run_units(p, args, p.many ? p.view.n_units : p.view.n_groups, p.many ? p.kernel->many_task : p.kernel->task,
+            p.worker_bytes());
 }
 
 std::unique_ptr<PackedLinear> linear_block_pack(const LinearKernel& kernel, const LinearShape& s, const Epilogue& e,

@@ -45,6 +45,16 @@ LinearDensity measure_density(const LinearShape& s, const float* weights, bool t
   return d;
 }
 
+int linear_chunk(const LinearKernel& kernel, const LinearShape& s, int64_t rows, int64_t nnz) {
+  const int64_t most = linear_tile_vectors(kernel.vector_registers);
+  const int64_t vectors = std::clamp<int64_t>((rows + kernel.vector_lanes - 1) / kernel.vector_lanes, 1, most);
+  const double held = 1.2 * double(cpu().l1d_bytes) / double(vectors * kernel.vector_lanes * 4);
+  const double some = 12.0 * s.in * s.out / double(std::max<int64_t>(nnz, 1));
+  const auto chunk = static_cast<int>(std::min({std::max(held, some), double(s.in), 65536.0}));
+  const int n = (s.in + std::max(chunk, 1) - 1) / std::max(chunk, 1);
+  return std::max(1, (s.in + n - 1) / std::max(n, 1));  // chunks of equal size
+}
+
 // Cycles measured on a Zen 4 core; one figure of 3.5 GHz for all machines, ratios are what counts. Dense rows stream
 // their weights at 28 bytes a cycle from L2 and L3 and at 2 from memory; sparse single rows take 0.8 cycles a nonzero.
 double predict_linear_us(const LinearKernel& kernel, const LinearShape& s, int64_t rows, const LinearDensity& d) {
@@ -70,11 +80,14 @@ double predict_linear_us(const LinearKernel& kernel, const LinearShape& s, int64
       cycles = rows * (per * double(nnz) + 2.0 * s.out + 30);
       if (nnz * 6.0 > kMemory) cycles = std::max(cycles, nnz * 6.0 / 1.5);
     } else {
-      const double tile = 4.0 * kernel.vector_lanes, tiles = std::ceil(rows / tile);
-      const double vectors = std::ceil(rows / double(kernel.vector_lanes));
-      const double panel = s.in * std::min(tile, vectors * kernel.vector_lanes) * 4;
+      const double tile = double(linear_tile_vectors(kernel.vector_registers)) * kernel.vector_lanes;
+      const double tiles = std::ceil(rows / tile), vectors = std::ceil(rows / double(kernel.vector_lanes));
+      const int chunk = linear_chunk(kernel, s, rows, nnz);
+      const double chunks = std::ceil(double(s.in) / chunk);
+      const double panel = chunk * std::min(tile, vectors * kernel.vector_lanes) * 4;
       const double load = panel < 0.8 * l1 ? 1.13 : panel < 2 * l1 ? 1.3 : panel < 0.3 * l2 ? 1.65 : 2.2;
-      cycles = double(nnz) * std::max(vectors * load * width * fma, 1.7 * tiles) + tiles * 25.0 * s.out +
+      cycles = double(nnz) * std::max(vectors * load * width * fma, 1.7 * tiles) +
+               s.out * (tiles * (10.0 + 8.0 * chunks) + (chunks - 1) * 3.0 * vectors * width) +
                double(rows) * (s.in * 1.0 + s.out * 2.5);
     }
   } else {

@@ -134,5 +134,11 @@ int main() {
   run_case(70000, 12, 1, 0.01, relu, true, rng);  // 32-bit columns
   run_case(768, 640, 1, 0.1, residual, true, rng);
   run_case(512, 384, 40, 0.1, residual, true, rng);
+  // Many rows: several chunks of inputs, units that wait their turn, inputs that no chunk divides.
+  for (int64_t rows : {9, 64, 67}) {
+    run_case(701, 130, rows, 0.3, residual, true, rng);
+    run_case(501, 577, rows, 0.2, leaky, true, rng);
+    run_case(70001, 5, rows, 0.001, relu, true, rng);
+  }
   return testing::finish("linear", n_checks);
 }
