@@ -1,13 +1,16 @@
 // Contract of the integer vectors: every int8_*.h defines these in an unnamed namespace of its ISA file.
 //
 //   Q            kLanes 32-bit words. Q::load, store, set1, zero; Mask Q::mask(lo, hi) selects lanes lo <= i < hi;
-//                load_or(fill, m, p) reads no lane outside m; store_masked(p, m). load_even_or(fill, even(lo, hi), p):
-//                lane i from word 2 i, 0 <= lo < hi <= kLanes; load_even(p) reads words 0 ... 2 kLanes - 1, all of
-//                them.
+//                load_or(fill, m, p) reads no lane outside m; store_masked(p, m); store_first(p, n) lanes below n.
+//                load_even_or(fill, even(lo, hi), p): lane i from word 2 i, 0 <= lo < hi <= kLanes; load_even(p) reads
+//                words 0 ... 2 kLanes - 1, all of them.
 //   X, expand(Q) u8 x 4 of every word, ready to be multiplied.
 //   W            one block of four weights for all lanes; W::load(words) reads kWeightWords words.
 //   dot(a, x, w) a + sum of the four products, exact in int32.
 //   dot_words(a, x, w)         as dot(), with four s8 weights of its own in every lane of w, a Q
+//   dot_pair(a, x, w, y, u)    where SECATEUR_BYTE_PAIRS is defined, a + products of x with w and of y with u, all Q:
+//                bytes added in 16 bits, exact where packed.h's pair_blocks() put the weights together;
+//                dot_bytes(a, x, w) a + products of x with w
 //   interleave(t0..t3, out)    byte c of t0, t1, t2, t3 for each c: out[v] holds pixels v, v + 4, ..., a word a channel
 //   turn_lanes(q)              q[0..3], sums of out[0..3] of interleave(): q[c] becomes channel c, pixels in order
 //   repeat4(p)                 words p[0..3] again and again, as the channels of interleave(); load_lanes(p) weights,

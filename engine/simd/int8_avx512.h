@@ -38,6 +38,10 @@ struct Q {
   static SECATEUR_INLINE Q zero() { return {_mm512_setzero_si512()}; }
   SECATEUR_INLINE void store(void* p) const { _mm512_storeu_si512(p, v); }
   SECATEUR_INLINE void store_masked(void* p, Mask m) const { _mm512_mask_storeu_epi32(p, m, v); }
+  SECATEUR_INLINE void store_first(int32_t* p, int n) const {
+    if (n >= kLanes) return store(p);
+    store_masked(p, mask(0, n));
+  }
 };
 
 #if defined(__AVX512VNNI__)
@@ -68,6 +72,14 @@ SECATEUR_INLINE Q dot(Q a, X x, W w) {
 }
 SECATEUR_INLINE Q dot_words(Q a, X x, Q w) {
   return dot(a, x, {_mm512_srai_epi16(_mm512_slli_epi16(w.v, 8), 8), _mm512_srai_epi16(w.v, 8)});
+}
+#define SECATEUR_BYTE_PAIRS 1
+SECATEUR_INLINE Q dot_bytes(Q a, Q x, Q w) {
+  return {_mm512_add_epi32(a.v, _mm512_madd_epi16(_mm512_maddubs_epi16(x.v, w.v), _mm512_set1_epi16(1)))};
+}
+SECATEUR_INLINE Q dot_pair(Q a, Q x, Q w, Q y, Q u) {
+  const __m512i t = _mm512_add_epi16(_mm512_maddubs_epi16(x.v, w.v), _mm512_maddubs_epi16(y.v, u.v));
+  return {_mm512_add_epi32(a.v, _mm512_madd_epi16(t, _mm512_set1_epi16(1)))};
 }
 #endif
 

@@ -43,6 +43,10 @@ struct Q {
     for (int i = 0; i < 4; ++i)
       if (m.lo <= i && i < m.hi) std::memcpy(static_cast<uint8_t*>(p) + 4 * i, &v[i], 4);
   }
+  SECATEUR_INLINE void store_first(int32_t* p, int n) const {
+    if (n >= kLanes) return store(p);
+    store_masked(p, mask(0, n));
+  }
 };
 
 constexpr int kWeightWords = 1;

@@ -1,4 +1,5 @@
 // Packs layers in which every channel has a kernel of its own; qconv_panel_run() runs them.
+#include <algorithm>
 #include <cstdio>
 
 #include "kernels/qconv/packed.h"
@@ -9,6 +10,26 @@ namespace secateur {
 namespace {
 
 int column_groups(const ConvShape& s) { return (s.kernel_w + 3) / 4; }
+
+// Quads that may be multiplied as bytes where the level's own products take 16 bits.
+void pack_bytes(PackedPanel& p, const QWeights& w) {
+  const ConvShape& s = p.shape;
+  const int groups = column_groups(s);
+  p.in_bytes.assign(size_t(quads(s.in_c)), 1);
+  p.byte_weights.assign(p.in_bytes.size() * s.kernel_h * groups * 4, 0);
+  for (int c = 0; c < s.in_c; ++c)
+    for (int u = 0; u < s.kernel_h; ++u)
+      for (int g = 0; g < groups; ++g) {
+        int16_t four[4] = {};
+        int8_t placed[4];
+        const int columns = std::min(4, s.kernel_w - 4 * g);
+        for (int k = 0; k < columns; ++k)
+          four[k] = static_cast<int16_t>(w.at((int64_t{c} * s.kernel_h + u) * s.kernel_w + 4 * g + k));
+        if (!place_columns(four, columns, placed)) p.in_bytes[size_t(c / 4)] = 0;
+        const int64_t at = (int64_t{c / 4} * s.kernel_h + u) * groups + g;
+        std::memcpy(&p.byte_weights[size_t(at * 4 + c % 4)], placed, 4);
+      }
+}
 
 }  // namespace
 
@@ -58,6 +79,7 @@ std::unique_ptr<PackedQConv> qconv_depthwise_pack(const QConvKernel& kernel, con
           const int64_t at = (int64_t{c / 4} * s.kernel_h + u) * groups + g;
           for (int i = 0; i < words; ++i) to[(at * words + i) * 4 + c % 4] = packed[i];
         }
+  if (!bytes) pack_bytes(*p, w);
   QConvView& v = p->view;
   v.in_h = s.in_h, v.in_w = s.in_w;
   v.in_plane = int64_t{s.in_h} * s.in_w;
@@ -66,9 +88,10 @@ std::unique_ptr<PackedQConv> qconv_depthwise_pack(const QConvKernel& kernel, con
   v.out_plane = int64_t{v.rows} * v.cols;
   v.tile_rows = v.rows, v.n_tiles = 1;
   v.weights = p->weights.as<int32_t>();
+  v.in_bytes = p->in_bytes.empty() ? nullptr : p->in_bytes.data(), v.byte_weights = p->byte_weights.data();
   v.n_parts = parts, v.part_words = static_cast<int64_t>(count);
   p->share_dynamic();
-  p->packed_bytes = p->weights.size() + p->bias.size() * 12;
+  p->packed_bytes = p->weights.size() + p->byte_weights.size() * 4 + p->bias.size() * 12;
   p->note = "four columns of a kernel a product";
   return p;
 }

@@ -10,7 +10,25 @@
 namespace secateur {
 namespace {
 
-constexpr int kDepthRows = Q::kLanes == 16 ? 4 : 1;  // of the result at a time: 16 registers of sums
+// How products are made: as the level makes them, or of bytes where their 16-bit sums do not saturate. kRows: of the
+// result at a time, as the registers of sums allow.
+struct AsLevel {
+  static constexpr int kWords = kWeightWords, kRows = Q::kLanes == 16 ? 4 : 1;
+  static SECATEUR_INLINE X operand(Q x) { return expand(x); }
+  static SECATEUR_INLINE auto weights(const int32_t* p) { return load_lanes(p); }
+  template <class T>
+  static SECATEUR_INLINE Q add(Q a, X x, const T& w) {
+    return dot(a, x, w);
+  }
+};
+#if SECATEUR_BYTE_PAIRS
+struct OfBytes {
+  static constexpr int kWords = 1, kRows = Q::kLanes == 16 ? 4 : 2;
+  static SECATEUR_INLINE Q operand(Q x) { return x; }
+  static SECATEUR_INLINE Q weights(const int32_t* p) { return repeat4(p); }
+  static SECATEUR_INLINE Q add(Q a, Q x, Q w) { return dot_bytes(a, x, w); }
+};
+#endif
 
 // All lanes inside the image or some; of every word or every second.
 enum class Reach { kWhole, kPart, kEven, kPartEven };
@@ -60,19 +78,16 @@ SECATEUR_NOINLINE void store_channels(const QConvView& v, Q* sums, int quad, int
     const int o = 4 * quad + k;
     const Q q = v.output == kQF32 ? to_float(sums[k], v.scale[o], v.offset[o]) : sums[k];
     int32_t* to = static_cast<int32_t*>(y) + o * v.out_plane + pixel;
-    if (count == Q::kLanes) {
-      q.store(to);
-    } else {
-      q.store_masked(to, Q::mask(0, count));
-    }
+    q.store_first(to, count);
   }
 }
 
 // One vector of columns of a quad's result, `count` of them stored. kRows, kStride: kernel_h and stride_h, or 0.
 // kPlanes: not bytes.
-template <int kRows, int kStride, Reach kReach, bool kPlanes>
+template <class Products, int kRows, int kStride, Reach kReach, bool kPlanes>
 void depthwise_columns(const QConvView& v, const int32_t* x, void* all, int quad, int column, const int32_t* weights,
                        Q bias, Q scale, const Columns& columns, int count) {
+  constexpr int kDepthRows = Products::kRows;
   const Q zero = Q::set1(v.x_zero);
   const int kernel_h = kRows ? kRows : v.kernel_h, stride = kRows ? kStride : v.stride_h;
   const int groups = kRows ? 1 : (v.kernel_w + 3) / 4, n_rows = (kDepthRows - 1) * stride + kernel_h;
@@ -101,17 +116,19 @@ void depthwise_columns(const QConvView& v, const int32_t* x, void* all, int quad
                   t3 = n_columns > 3 ? load<kReach>(c[3], zero, line) : t0;
           interleave(t0, t1, t2, t3, turned);
         }
-        const X e0 = expand(turned[0]), e1 = expand(turned[1]), e2 = expand(turned[2]), e3 = expand(turned[3]);
+        const auto e0 = Products::operand(turned[0]), e1 = Products::operand(turned[1]),
+                   e2 = Products::operand(turned[2]), e3 = Products::operand(turned[3]);
         SECATEUR_UNROLL
         for (int r = 0; r < kDepthRows; ++r) {
           const int u = i - r * stride;
           if (u < 0 || u >= kernel_h) continue;
           for (int part = 0; part < n_parts; ++part) {
-            const auto w = load_lanes(weights + part * v.part_words + (int64_t{u} * groups + g) * 4 * kWeightWords);
-            sums[r][0] = dot(sums[r][0], e0, w);
-            sums[r][1] = dot(sums[r][1], e1, w);
-            sums[r][2] = dot(sums[r][2], e2, w);
-            sums[r][3] = dot(sums[r][3], e3, w);
+            const auto w =
+                Products::weights(weights + part * v.part_words + (int64_t{u} * groups + g) * 4 * Products::kWords);
+            sums[r][0] = Products::add(sums[r][0], e0, w);
+            sums[r][1] = Products::add(sums[r][1], e1, w);
+            sums[r][2] = Products::add(sums[r][2], e2, w);
+            sums[r][3] = Products::add(sums[r][3], e3, w);
           }
         }
       };
@@ -133,11 +150,7 @@ void depthwise_columns(const QConvView& v, const int32_t* x, void* all, int quad
       const Q q = join(narrow_words(rescaled(sums[r][0], scale), rescaled(sums[r][1], scale)),
                        narrow_words(rescaled(sums[r][2], scale), rescaled(sums[r][3], scale)), y_zero, lo, hi);
       int32_t* to = y + int64_t{r} * v.cols;
-      if (count == Q::kLanes) {
-        q.store(to);
-      } else {
-        q.store_masked(to, Q::mask(0, count));
-      }
+      q.store_first(to, count);
     }
   }
 }
@@ -145,32 +158,46 @@ void depthwise_columns(const QConvView& v, const int32_t* x, void* all, int quad
 using DepthwiseFn = void (*)(const QConvView&, const int32_t*, void*, int, int, const int32_t*, Q, Q, const Columns&,
                              int);
 
-template <int kRows, int kStride, bool kPlanes>
+template <class Products, int kRows, int kStride, bool kPlanes>
 DepthwiseFn depthwise_function(Reach reach) {
-  return reach == Reach::kWhole  ? depthwise_columns<kRows, kStride, Reach::kWhole, kPlanes>
-         : reach == Reach::kPart ? depthwise_columns<kRows, kStride, Reach::kPart, kPlanes>
-         : reach == Reach::kEven ? depthwise_columns<kRows, kStride, Reach::kEven, kPlanes>
-                                 : depthwise_columns<kRows, kStride, Reach::kPartEven, kPlanes>;
+  return reach == Reach::kWhole  ? depthwise_columns<Products, kRows, kStride, Reach::kWhole, kPlanes>
+         : reach == Reach::kPart ? depthwise_columns<Products, kRows, kStride, Reach::kPart, kPlanes>
+         : reach == Reach::kEven ? depthwise_columns<Products, kRows, kStride, Reach::kEven, kPlanes>
+                                 : depthwise_columns<Products, kRows, kStride, Reach::kPartEven, kPlanes>;
 }
 
-template <bool kPlanes>
+template <class Products, bool kPlanes>
 DepthwiseFn depthwise_function(const QConvView& v, Reach reach) {
   const bool three = v.kernel_h == 3 && v.kernel_w <= 4 && v.n_parts == 1;
-  return three && v.stride_h == 1   ? depthwise_function<3, 1, kPlanes>(reach)
-         : three && v.stride_h == 2 ? depthwise_function<3, 2, kPlanes>(reach)
-                                    : depthwise_function<0, 0, kPlanes>(reach);
+  return three && v.stride_h == 1   ? depthwise_function<Products, 3, 1, kPlanes>(reach)
+         : three && v.stride_h == 2 ? depthwise_function<Products, 3, 2, kPlanes>(reach)
+                                    : depthwise_function<Products, 0, 0, kPlanes>(reach);
+}
+
+template <class Products>
+void depthwise_quad(const QConvView& v, const QConvTask& t, const int32_t* weights, int quad, int column,
+                    const Columns& columns) {
+  const DepthwiseFn fn = v.output == kQU8 ? depthwise_function<Products, false>(v, columns.reach)
+                                          : depthwise_function<Products, true>(v, columns.reach);
+  const int64_t words = int64_t{v.kernel_h} * ((v.kernel_w + 3) / 4) * 4 * Products::kWords;
+  const int count = v.cols - column < Q::kLanes ? v.cols - column : Q::kLanes;
+  fn(v, reinterpret_cast<const int32_t*>(t.x) + quad * v.in_plane, t.y, quad, column, weights + quad * words,
+     repeat4(v.bias + 4 * quad), repeat4(v.scale + 4 * quad), columns, count);
 }
 
 inline void depthwise_task(const QConvView& v, const QConvTask& t) {
-  for (int j = 0; j < v.cols; j += Q::kLanes) {
-    const int count = v.cols - j < Q::kLanes ? v.cols - j : Q::kLanes;
+  for (int next = 0; next < v.cols; next += Q::kLanes) {
+    // The last vector is a whole one again: it repeats some columns of the one before.
+    const int j = v.cols < Q::kLanes || next + Q::kLanes <= v.cols ? next : v.cols - Q::kLanes;
     const Columns columns = columns_of(v, j);
-    const DepthwiseFn fn =
-        v.output == kQU8 ? depthwise_function<false>(v, columns.reach) : depthwise_function<true>(v, columns.reach);
     for (int quad = t.quad_begin; quad < t.quad_end; ++quad) {
-      const int32_t* weights = v.weights + int64_t{quad} * v.kernel_h * ((v.kernel_w + 3) / 4) * 4 * kWeightWords;
-      fn(v, reinterpret_cast<const int32_t*>(t.x) + quad * v.in_plane, t.y, quad, j, weights,
-         repeat4(v.bias + 4 * quad), repeat4(v.scale + 4 * quad), columns, count);
+#if SECATEUR_BYTE_PAIRS
+      if (v.in_bytes && v.in_bytes[quad]) {
+        depthwise_quad<OfBytes>(v, t, v.byte_weights, quad, j, columns);
+        continue;
+      }
+#endif
+      depthwise_quad<AsLevel>(v, t, v.weights, quad, j, columns);
     }
   }
 }

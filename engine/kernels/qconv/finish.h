@@ -39,13 +39,7 @@ SECATEUR_INLINE int stored(const QSpan& s, int32_t limit) { return s.at + s.coun
 SECATEUR_INLINE Q take(const int32_t* p, int count) {
   return count == Q::kLanes ? Q::load(p) : Q::load_or(Q::zero(), Q::mask(0, count), p);
 }
-SECATEUR_INLINE void put(Q q, int32_t* p, int count) {
-  if (count == Q::kLanes) {
-    q.store(p);
-  } else {
-    q.store_masked(p, Q::mask(0, count));
-  }
-}
+SECATEUR_INLINE void put(Q q, int32_t* p, int count) { q.store_first(p, count); }
 
 // What channels leave for finish_quad(): a quad's 16-bit results, its sums that wait for a residual, or 16 channels of
 // 32 bits for rows of features, so that whole cache lines are stored: rows may lie 4096 bytes apart.

@@ -41,6 +41,20 @@ SECATEUR_INLINE void walk(const int32_t* entry, const int32_t* end, const uint8_
   }
 }
 
+#if SECATEUR_BYTE_PAIRS
+// One output channel's pairs of blocks.
+template <int P>
+SECATEUR_INLINE void walk_pairs(const int32_t* entry, const int32_t* end, const uint8_t* panel, Sums<P>& s) {
+  for (; entry < end; entry += 4) {
+    const uint8_t *a = panel + static_cast<uint32_t>(entry[0]), *b = panel + static_cast<uint32_t>(entry[1]);
+    const Q w = Q::set1(entry[2]), u = Q::set1(entry[3]);
+    SECATEUR_UNROLL
+    for (int p = 0; p < P; ++p)
+      s.a[p] = dot_pair(s.a[p], Q::load(a + p * 4 * Q::kLanes), w, Q::load(b + p * 4 * Q::kLanes), u);
+  }
+}
+#endif
+
 struct Piece {
   const QConvView& v;
   const Target& to;
@@ -49,8 +63,9 @@ struct Piece {
   int32_t* partial;      // null with one chunk
 };
 
-template <int P>
-void sparse_block(const Piece& c) {
+// Output by output; walk(entries, end, panel, sums) adds the products of this chunk.
+template <int P, class Walk>
+SECATEUR_INLINE void each_output(const Piece& c, Walk walk) {
   const QConvView& v = c.v;
   Ends ends;
   const int64_t* begin = v.row_begin + int64_t{c.chunk} * (int64_t{4} * ((v.out_c + 3) / 4) + 1);
@@ -67,7 +82,7 @@ void sparse_block(const Piece& c) {
       } else {
         s.load(partial);
       }
-      walk<P>(v.entries + begin[o], v.entries + begin[o + 1], c.panel, s);
+      walk(v.entries + begin[o], v.entries + begin[o + 1], c.panel, s);
       if (last) {
         finish_channel<P>(v, c.to, o, c.vector, s, ends, k);
       } else {
@@ -77,6 +92,18 @@ void sparse_block(const Piece& c) {
     if (last) finish_quad(v, c.to, quad, c.vector, P, ends);
   }
 }
+
+template <int P>
+void sparse_block(const Piece& c) {
+  each_output<P>(c, walk<P>);
+}
+
+#if SECATEUR_BYTE_PAIRS
+template <int P>
+void pair_block(const Piece& c) {
+  each_output<P>(c, walk_pairs<P>);
+}
+#endif
 
 // One vector of pixels for the weights of four outputs.
 template <int P>
@@ -149,6 +176,30 @@ void quad_block(const Piece& c) {
   });
 }
 
+#if SECATEUR_BYTE_PAIRS
+// 4x4 blocks in pairs.
+template <int P>
+void quad_pair_block(const Piece& c) {
+  const QConvView& v = c.v;
+  const int64_t* begin = v.row_begin + int64_t{c.chunk} * ((v.out_c + 3) / 4 + 1);
+  each_quad<P>(c, [&](int quad, Sums<P>(&s)[4]) {
+    const int32_t* end = v.entries + begin[quad + 1];
+    for (const int32_t* e = v.entries + begin[quad]; e < end; e += 10) {
+      const uint8_t *a = c.panel + static_cast<uint32_t>(e[0]), *b = c.panel + static_cast<uint32_t>(e[1]);
+      Q x[P], y[P];
+      SECATEUR_UNROLL
+      for (int p = 0; p < P; ++p) x[p] = Q::load(a + p * 4 * Q::kLanes), y[p] = Q::load(b + p * 4 * Q::kLanes);
+      SECATEUR_UNROLL
+      for (int k = 0; k < 4; ++k) {
+        const Q w = Q::set1(e[2 + k]), u = Q::set1(e[6 + k]);
+        SECATEUR_UNROLL
+        for (int p = 0; p < P; ++p) s[k].a[p] = dot_pair(s[k].a[p], x[p], w, y[p], u);
+      }
+    }
+  });
+}
+#endif
+
 using BlockFn = void (*)(const Piece&);
 
 inline void run_task(const QConvView& v, const QConvTask& t, const BlockFn* blocks) {
@@ -179,6 +230,20 @@ void sparse_task(const QConvView& v, const QConvTask& t, std::integer_sequence<i
   run_task(v, t, blocks);
 }
 
+#if SECATEUR_BYTE_PAIRS
+template <int... I>
+void pair_task(const QConvView& v, const QConvTask& t, std::integer_sequence<int, I...>) {
+  static constexpr BlockFn blocks[] = {pair_block<I + 1>...};
+  run_task(v, t, blocks);
+}
+
+template <int... I>
+void quad_pair_task(const QConvView& v, const QConvTask& t, std::integer_sequence<int, I...>) {
+  static constexpr BlockFn blocks[] = {quad_pair_block<I + 1>...};
+  run_task(v, t, blocks);
+}
+#endif
+
 template <int... I>
 void quad_task(const QConvView& v, const QConvTask& t, std::integer_sequence<int, I...>) {
   static constexpr BlockFn blocks[] = {quad_block<I + 1>...};
@@ -202,6 +267,14 @@ namespace SECATEUR_LEVEL {
 void sparse_task(const QConvView& v, const QConvTask& t) {
   secateur::sparse_task(v, t, std::make_integer_sequence<int, kSparseVectors>());
 }
+#if SECATEUR_BYTE_PAIRS
+void pair_task(const QConvView& v, const QConvTask& t) {
+  secateur::pair_task(v, t, std::make_integer_sequence<int, kSparseVectors>());
+}
+void quad_pair_task(const QConvView& v, const QConvTask& t) {
+  secateur::quad_pair_task(v, t, std::make_integer_sequence<int, kDenseVectors>());
+}
+#endif
 void quad_task(const QConvView& v, const QConvTask& t) {
   secateur::quad_task(v, t, std::make_integer_sequence<int, kDenseVectors>());
 }

@@ -82,17 +82,34 @@ std::pair<int, int> quads_of(const ConvShape& s, int o) {
   return {first / 4, (first + group_in + 3) / 4};
 }
 
+// Pairs of blocks as entries: two offsets, the words of weights of the first, those of the second.
+template <int kRows>
+void put_pairs(std::vector<ByteBlock<kRows>>& blocks, std::vector<int32_t>& entries) {
+  pair_blocks(blocks);
+  for (size_t i = 0; i < blocks.size(); i += 2) {
+    entries.insert(entries.end(), {blocks[i].at, blocks[i + 1].at});
+    for (size_t k = i; k < i + 2; ++k) {
+      entries.resize(entries.size() + kRows);
+      std::memcpy(entries.data() + entries.size() - kRows, blocks[k].w, 4 * kRows);
+    }
+  }
+  blocks.clear();
+}
+
 // Entries of `rows` outputs: 1 or 4.
 void pack_sparse(PackedPanel& p, const QTiling& t, const Layout& layout, const QWeights& w, int rows) {
   const ConvShape& s = p.shape;
+  const bool paired = in_pairs(p.kernel->family);
   const int weight_words = p.kernel->weight_words, words = 1 + rows * weight_words,
             out = static_cast<int>(4 * quads(s.out_c));
   const int in_quads = static_cast<int>(quads(s.in_c));
   std::vector<int32_t> entries;
   std::vector<char> used(static_cast<size_t>(layout.n_planes()) * static_cast<size_t>(in_quads), 0);
   const bool bytes = weight_words == 1;
-  const int parts = w.wide && bytes ? kMostParts : 1;
+  const int parts = w.wide && bytes && !paired ? kMostParts : 1;
   int16_t b[4][4];
+  std::vector<ByteBlock<1>> blocks;
+  std::vector<ByteBlock<4>> wide_blocks;
   for (int k = 0; k < t.n_chunks; ++k) {
     const int begin = k * t.chunk_quads, end = std::min(in_quads, begin + t.chunk_quads);
     for (int o = 0; o < out; o += rows) {
@@ -106,16 +123,24 @@ void pack_sparse(PackedPanel& p, const QTiling& t, const Layout& layout, const Q
             bool any = false;
             for (int r = 0; r < rows; ++r) {
               if (o + r >= s.out_c) std::memset(b[r], 0, sizeof b[r]);
-              else any = block_at(s, w, o + r, q, u, v, b[r], bytes, tap % parts) || any;
+              else any = block_at(s, w, o + r, q, u, v, b[r], bytes && !paired, tap % parts) || any;
             }
             if (!any) continue;
-            entries.resize(entries.size() + words);
-            int32_t* e = entries.data() + entries.size() - words;
-            // Direct planes are the whole image's: not counted from the chunk.
-            e[0] = static_cast<int32_t>(static_cast<uint32_t>(layout.tap(t.direct ? q : q - begin, u, v)));
-            for (int r = 0; r < rows; ++r) put_weights(weight_words, b[r], e + 1 + r * weight_words);
             used[static_cast<size_t>(q * layout.n_planes() + layout.plane(u, v))] = 1;
+            // Direct planes are the whole image's: not counted from the chunk.
+            const auto at = static_cast<int32_t>(static_cast<uint32_t>(layout.tap(t.direct ? q : q - begin, u, v)));
+            if (paired) {
+              if (rows == 1) add_byte_blocks(at, b[0], blocks);
+              else add_byte_blocks(at, b[0], wide_blocks);
+              continue;
+            }
+            entries.push_back(at);
+            entries.resize(entries.size() + words - 1);
+            int32_t* e = entries.data() + entries.size() - words;
+            for (int r = 0; r < rows; ++r) put_weights(weight_words, b[r], e + 1 + r * weight_words);
           }
+      put_pairs(blocks, entries);
+      put_pairs(wide_blocks, entries);
     }
     p.row_begin.push_back(static_cast<int64_t>(entries.size()));
     QChunk chunk{};
@@ -178,6 +203,33 @@ bool qconv_dense_supports(const ConvShape& s, const QEpilogue& e) {
   return s.groups == 1 && qconv_sparse_supports(s, e);
 }
 
+namespace {
+
+// Products in pairs for a block of kRows outputs; of some outputs, for putting pairs together takes as long as packing.
+template <int kRows>
+double pairing(const ConvShape& s, const QWeights& w) {
+  const int every = std::max(1, s.out_c / 16 / kRows) * kRows;
+  int64_t filled = 0, products = 0;
+  std::vector<ByteBlock<kRows>> blocks;
+  for (int o = 0; o < s.out_c; o += every) {
+    const auto [lo, hi] = quads_of(s, o);
+    for (int q = lo; q < hi; ++q)
+      for (int u = 0; u < s.kernel_h; ++u)
+        for (int v = 0; v < s.kernel_w; ++v) {
+          int16_t b[kRows][4] = {};
+          bool any = false;
+          for (int r = 0; r < kRows && o + r < s.out_c; ++r) any = block_at(s, w, o + r, q, u, v, b[r]) || any;
+          if (any) add_byte_blocks(0, b[0], blocks), ++filled;
+        }
+    pair_blocks(blocks);
+    products += static_cast<int64_t>(blocks.size());
+    blocks.clear();
+  }
+  return filled ? double(products) / double(filled) : 1.0;
+}
+
+}  // namespace
+
 QDensity measure_density(const ConvShape& s, const QEpilogue& e, const QWeights& w) {
   QDensity d;
   d.weights = s.weight_count();
@@ -220,6 +272,8 @@ QDensity measure_density(const ConvShape& s, const QEpilogue& e, const QWeights&
           if (o % 16 == 0 && s.in_h * s.in_w == 1) d.filled_rows += any(16);
         }
   }
+  d.pairing = pairing<1>(s, w);
+  if (s.groups == 1) d.quad_pairing = pairing<4>(s, w);
   return d;
 }
 
@@ -271,7 +325,7 @@ std::unique_ptr<PackedQConv> qconv_panel_pack(const QConvKernel& kernel, const C
   if (kernel.family == QConvFamily::kDense) {
     pack_dense(*p, t, layout, w);
   } else {
-    pack_sparse(*p, t, layout, w, kernel.family == QConvFamily::kQuads ? 4 : 1);
+    pack_sparse(*p, t, layout, w, of_four(kernel.family) ? 4 : 1);
   }
   for (int k = 0; k < t.n_vectors; ++k) {
     const int at = k * kernel.lanes, row = at / t.pitch, col = at % t.pitch;

@@ -22,7 +22,9 @@ struct PackedPanel final : PackedQConv {
   std::vector<int32_t> narrow;
   std::vector<QChunk> chunks;
   std::vector<int64_t> row_begin;
-  Buffer weights;  // dense: words; sparse: entries
+  Buffer weights;                 // dense: words; sparse: entries
+  std::vector<uint8_t> in_bytes;  // depthwise; and their weights
+  std::vector<int32_t> byte_weights;
 
   // What every kernel needs: sizes, bias with the zero point of x folded in, the epilogue.
   void begin(const QConvKernel& k, const ConvShape& s, const QEpilogue& e, const QWeights& w);
@@ -40,6 +42,23 @@ inline int weight_part(bool bytes, int w, int part) {
     w -= now;
   }
 }
+
+// A block of kRows outputs, of a kernel that adds two of them in 16 bits (pairs.cc); 1 or 4.
+template <int kRows>
+struct ByteBlock {
+  int32_t at;  // byte offset into the panel
+  int8_t w[4 * kRows];
+};
+// Appends the block, -255 to 255, as parts that no 16-bit sum of a pair's own is too small for.
+template <int kRows>
+void add_byte_blocks(int32_t at, const int16_t* w, std::vector<ByteBlock<kRows>>& to);
+// Reorders so that blocks 2 i and 2 i + 1 may be added; where none fits, the second is of zeros.
+template <int kRows>
+void pair_blocks(std::vector<ByteBlock<kRows>>& blocks);
+
+// Four columns of a kernel row for one product of bytes; of fewer, the spare ones see the first column's values and so
+// share its weight. False where a 16-bit sum may saturate.
+bool place_columns(const int16_t* w, int columns, int8_t to[4]);
 
 // Four weights as the kernel multiplies them.
 inline void put_weights(int words, const int16_t w[4], int32_t* to) {

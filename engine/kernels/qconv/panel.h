@@ -65,9 +65,11 @@ struct QConvView {
   const QChunk* chunks;
   int32_t n_chunks;
   const int32_t* taps;
-  const int32_t* weights;    // dense; depthwise: [part][quad][kernel row][four columns][weight_words][4 channels]
-  int32_t n_parts;           // depthwise: of a weight, packed.h
-  int64_t part_words;        // same: from a part to the next
+  const int32_t* weights;       // dense; depthwise: [part][quad][kernel row][four columns][weight_words][4 channels]
+  int32_t n_parts;              // depthwise: of a weight, packed.h
+  int64_t part_words;           // same: from a part to the next
+  const uint8_t* in_bytes;      // same, or null: quads whose products of bytes do not saturate in 16 bits, and
+  const int32_t* byte_weights;  // their weights, one word each
   const int64_t* row_begin;  // 1x4: [chunk][4 * quads of outputs + 1] into entries, in words; 4x4: [chunk][quads + 1]
   const int32_t* entries;    // {byte offset into the panel, weight words of one output or of four}
   // scratch, in words: panel | partial sums [output][n_vectors * lanes]

@@ -91,8 +91,11 @@ struct QConvArgs {
   Threads* threads = nullptr;
 };
 
-// kSparse: 1x4 blocks, kQuads: 4x4 blocks, kRow: one pixel, lanes are outputs.
-enum class QConvFamily { kReference, kSparse, kQuads, kDense, kDepthwise, kRow };
+// kSparse: 1x4 blocks, kQuads: 4x4 blocks; kPairs, kQuadPairs: the same, two of them added in 16 bits; kRow: one pixel,
+// lanes are outputs.
+enum class QConvFamily { kReference, kSparse, kPairs, kQuads, kQuadPairs, kDense, kDepthwise, kRow };
+inline bool in_pairs(QConvFamily f) { return f == QConvFamily::kPairs || f == QConvFamily::kQuadPairs; }
+inline bool of_four(QConvFamily f) { return f == QConvFamily::kQuads || f == QConvFamily::kQuadPairs; }
 
 // One row of kernels.inc.
 struct QConvKernel {
@@ -119,6 +122,8 @@ struct QDensity {
   int64_t blocks = 0, filled = 0;  // all 1x4 blocks; those with a nonzero
   int64_t filled_quads = 0;        // 4x4 blocks with a nonzero; 0 for grouped layers
   int64_t filled_rows = 0;         // 16x4 blocks with a nonzero, of layers with one pixel
+  double pairing = 1;              // blocks of kPairs for one with a nonzero: some are split, some are alone
+  double quad_pairing = 1;         // same, of kQuadPairs
   bool wide = false;               // a weight beyond s8; blocks above are then those of its bytes
   // Every sum times its scale stays below 2^30, so that a conversion to int32 cannot overflow; wild scales go to the
   // reference.

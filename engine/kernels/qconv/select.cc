@@ -37,11 +37,11 @@ std::vector<QConvCandidate> qconv_candidates(Isa isa, const ConvShape& s, const 
   if (!d.bounded || !qconv_sparse_supports(s, e)) isa = Isa::kRef;
   const bool can_dense = qconv_dense_supports(s, e);
   return offers(isa, qconv_kernels(), [&](const QConvKernel& k, std::vector<QConvCandidate>& ways) {
-    const bool sparse = k.family == QConvFamily::kSparse || k.family == QConvFamily::kQuads;
+    const bool sparse = k.family == QConvFamily::kSparse || in_pairs(k.family) || of_four(k.family);
     // The dense kernel has no room for a weight of several bytes; 4x4 blocks are as dense as it.
     const bool dense = k.family == QConvFamily::kDense;
     if (!k.supports(s, e) || (dense && d.wide && k.weight_words == 1)) return;
-    if (sparse && !allow_sparse && can_dense && !(d.wide && k.family == QConvFamily::kQuads)) return;
+    if (sparse && !allow_sparse && can_dense && !(d.wide && of_four(k.family))) return;
     if (k.family == QConvFamily::kReference || k.family == QConvFamily::kDepthwise || k.family == QConvFamily::kRow)
       return ways.push_back({&k, {}, predict_qconv_us(k, s, e, d)});
     for (const QTiling& t : qconv_tilings(k, s, e, d, tilings))
@@ -57,7 +57,9 @@ std::string qconv_reason(const std::vector<QConvCandidate>& ways, const ConvShap
                 d.blocks ? 100.0 * double(d.filled) / double(d.blocks) : 0.0, 100 * d.fill());
   return reason<QConvKernel, QConvFamily>(ways, text,
                                           {{QConvFamily::kSparse, "1x4"},
+                                           {QConvFamily::kPairs, "1x4 pairs"},
                                            {QConvFamily::kQuads, "4x4"},
+                                           {QConvFamily::kQuadPairs, "4x4 pairs"},
                                            {QConvFamily::kDense, "dense"},
                                            {QConvFamily::kDepthwise, "depthwise"},
                                            {QConvFamily::kRow, "16x4 row"}});

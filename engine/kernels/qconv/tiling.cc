@@ -21,11 +21,15 @@ Costs costs(const QConvKernel& k) {
     case Isa::kVnni:
       return {1.0, k.family == QConvFamily::kQuads ? 0.3 : 1.2, 18, 2.7, 8, 2.2, 3};
     case Isa::kAvx512:
+      if (in_pairs(k.family)) return {2.6, of_four(k.family) ? 0.5 : 1.0, 7, 4.5, 6, 3.5, 2.2};
       return k.family != QConvFamily::kSparse ? Costs{4.4, 1.2, 7, 4.5, 6, 3.5, 2.2}
                                               : Costs{5.0, 1.5, 7, 4.5, 6, 3.5, 2.2};
     case Isa::kAvx2:
-      return k.family != QConvFamily::kSparse ? Costs{2.4, 1, 6, 2.5, 3.5, 2, 1.5}
-                                              : Costs{2.7, 1.2, 6, 2.5, 3.5, 2, 1.5};
+      // Measured on Zen 3.
+      if (k.family == QConvFamily::kPairs) return {1.05, 1.4, 6, 2.5, 3.5, 2, 1.5};
+      if (k.family == QConvFamily::kQuadPairs) return {0.9, 0.5, 6, 2.5, 3.5, 2, 1.5};
+      return k.family != QConvFamily::kSparse ? Costs{1.65, 1.5, 6, 2.5, 3.5, 2, 1.5}
+                                              : Costs{2.0, 1.4, 6, 2.5, 3.5, 2, 1.5};
     default:
       return {16, 3, 8, 60, 90, 4, 4};
   }
@@ -60,7 +64,7 @@ namespace {
 template <class Visit>
 void each_tiling(const QConvKernel& kernel, const ConvShape& s, const QEpilogue& e, const QDensity& d, Visit&& visit) {
   const Costs cost = costs(kernel);
-  const bool dense = kernel.family == QConvFamily::kDense, sparse = kernel.family == QConvFamily::kSparse;
+  const bool dense = kernel.family == QConvFamily::kDense, sparse = !dense && !of_four(kernel.family);
   const double l1 = double(cpu().l1d_bytes), l2 = double(cpu().l2_bytes);
   const int lanes = kernel.lanes, in_quads = static_cast<int>(quads(s.in_c)),
             out_quads = static_cast<int>(quads(s.out_c));
@@ -80,8 +84,8 @@ void each_tiling(const QConvKernel& kernel, const ConvShape& s, const QEpilogue&
   const int taps = s.kernel_h * s.kernel_w;
   // Of 1x4 blocks, also where they are done four at a time.
   const double filled = dense    ? double(out_quads) * 4 * in_quads * taps
-                        : sparse ? double(d.filled)
-                                 : 4.0 * double(d.filled_quads);
+                        : sparse ? double(d.filled) * (in_pairs(kernel.family) ? d.pairing : 1)
+                                 : 4.0 * double(d.filled_quads) * (in_pairs(kernel.family) ? d.quad_pairing : 1);
   const double blocks_per_quad = filled / in_quads;
 
   bool any = false;

@@ -246,11 +246,7 @@ inline void max_pool_quads(const QPoolArgs& a) {
             if (c.lo < c.hi) best = maximum(best, pool_words(a, c, line));
           }
         }
-        if (count == Q::kLanes) {
-          best.store(y);
-        } else {
-          best.store_masked(y, Q::mask(0, count));
-        }
+        best.store_first(y, count);
       }
     }
   }
