@@ -1,9 +1,9 @@
 // Contract of the integer vectors: every int8_*.h defines these in an unnamed namespace of its ISA file.
 //
 //   Q            kLanes 32-bit words. Q::load, store, set1, zero; Mask Q::mask(lo, hi) selects lanes lo <= i < hi;
-//                load_or(fill, m, p) reads no lane outside m; store_masked(p, m); store_first(p, n) lanes below n.
-//                load_even_or(fill, even(lo, hi), p): lane i from word 2 i, 0 <= lo < hi <= kLanes; load_even(p) reads
-//                words 0 ... 2 kLanes - 1, all of them.
+//                load_or(fill, m, p) reads no lane outside m; store_masked(p, m); store_first(p, n) lanes below n, 0 <
+//                n. load_even_or(fill, even(lo, hi), p): lane i from word 2 i, 0 <= lo < hi <= kLanes; load_even(p)
+//                reads words 0 ... 2 kLanes - 1, all of them.
 //   X, expand(Q) u8 x 4 of every word, ready to be multiplied.
 //   W            one block of four weights for all lanes; W::load(words) reads kWeightWords words.
 //   dot(a, x, w) a + sum of the four products, exact in int32.
@@ -27,7 +27,7 @@
 //   maximum(a, b)              of bytes
 //   sum_bytes(a, b, s, k)      round(float(byte k of a - s.a_zero) * s.a + float(byte k of b - s.r_zero) * s.b), words
 //   from_float(p, m, s)        clamp(round(p[i] / s.scale), s.lo, s.hi), words; lanes outside m are not read
-//   bytes_to_float(a, k, zero, scale, p, m)   p[i] = float(byte k of a - zero) * scale
+//   bytes_to_float(a, k, zero, scale, p, n)   p[i] = float(byte k of a - zero) * scale, i < n
 //   narrow_words(a, b)         saturated to 16 bits
 //   quads(h0..h3, zero, lo, hi, &a, &b)  four channels, + zero, saturated to u8, clamped, interleaved into words
 #pragma once

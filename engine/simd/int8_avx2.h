@@ -218,8 +218,9 @@ SECATEUR_INLINE Q from_float(const float* p, Q::Mask m, const Sum& s) {
   f = _mm256_min_ps(_mm256_max_ps(f, _mm256_set1_ps(s.lo)), _mm256_set1_ps(s.hi));
   return {_mm256_cvtps_epi32(f)};
 }
-SECATEUR_INLINE void bytes_to_float(Q a, int k, int zero, float scale, float* p, Q::Mask m) {
-  _mm256_maskstore_ps(p, m, _mm256_mul_ps(byte_to_float(a, k, zero), _mm256_set1_ps(scale)));
+SECATEUR_INLINE void bytes_to_float(Q a, int k, int zero, float scale, float* p, int n) {
+  const Q f{_mm256_castps_si256(_mm256_mul_ps(byte_to_float(a, k, zero), _mm256_set1_ps(scale)))};
+  f.store_first(reinterpret_cast<int32_t*>(p), n);
 }
 SECATEUR_INLINE H narrow_words(Q a, Q b) { return {_mm256_packs_epi32(a.v, b.v)}; }
 

@@ -201,8 +201,8 @@ SECATEUR_INLINE Q from_float(const float* p, Q::Mask m, const Sum& s) {
   f = _mm512_min_ps(_mm512_max_ps(f, _mm512_set1_ps(s.lo)), _mm512_set1_ps(s.hi));
   return {_mm512_cvtps_epi32(f)};
 }
-SECATEUR_INLINE void bytes_to_float(Q a, int k, int zero, float scale, float* p, Q::Mask m) {
-  _mm512_mask_storeu_ps(p, m, _mm512_mul_ps(byte_to_float(a, k, zero), _mm512_set1_ps(scale)));
+SECATEUR_INLINE void bytes_to_float(Q a, int k, int zero, float scale, float* p, int n) {
+  _mm512_mask_storeu_ps(p, Q::mask(0, n), _mm512_mul_ps(byte_to_float(a, k, zero), _mm512_set1_ps(scale)));
 }
 SECATEUR_INLINE H narrow_words(Q a, Q b) { return {_mm512_packs_epi32(a.v, b.v)}; }
 

@@ -194,9 +194,8 @@ SECATEUR_INLINE Q from_float(const float* p, Q::Mask m, const Sum& s) {
   }
   return q;
 }
-SECATEUR_INLINE void bytes_to_float(Q a, int k, int zero, float scale, float* p, Q::Mask m) {
-  for (int i = 0; i < 4; ++i)
-    if (m.lo <= i && i < m.hi) p[i] = byte_to_float(a.v[i], k, zero) * scale;
+SECATEUR_INLINE void bytes_to_float(Q a, int k, int zero, float scale, float* p, int n) {
+  for (int i = 0; i < 4 && i < n; ++i) p[i] = byte_to_float(a.v[i], k, zero) * scale;
 }
 SECATEUR_INLINE H narrow_words(Q a, Q b) {
   H h;

@@ -37,6 +37,7 @@ constexpr int kMaxGroups = 4;  // of four columns of a kernel
 // Where the words of a kernel column lie for one vector of results: the same lanes in every row.
 struct Column {
   int64_t at;  // word of the image row
+  bool whole;  // all lanes inside
   Q::Mask part;
   Q::Even even;
 };
@@ -54,7 +55,8 @@ inline Columns columns_of(const QConvView& v, int first) {
     int lo = from >= 0 ? 0 : (-from + half) >> half, hi = left <= 0 ? 0 : (left + half) >> half;
     hi = hi < Q::kLanes ? hi : Q::kLanes;
     lo = lo < hi ? lo : hi;
-    whole = whole && lo == 0 && hi == Q::kLanes && from + v.stride_w * Q::kLanes <= v.in_w;
+    column.whole = lo == 0 && hi == Q::kLanes && from + v.stride_w * Q::kLanes <= v.in_w;
+    whole = whole && column.whole;
     column.at = from;
     column.part = Q::mask(lo, hi);
     column.even = lo < hi ? Q::even(lo, hi) : Q::even(0, 0);
@@ -65,10 +67,12 @@ inline Columns columns_of(const QConvView& v, int first) {
 
 template <Reach kReach>
 SECATEUR_INLINE Q load(const Column& c, Q zero, const int32_t* line) {
+  // Of the columns of a vector at the edge, most are whole.
   if constexpr (kReach == Reach::kWhole) return Q::load(line + c.at);
-  else if constexpr (kReach == Reach::kPart) return Q::load_or(zero, c.part, line + c.at);
+  else if constexpr (kReach == Reach::kPart)
+    return c.whole ? Q::load(line + c.at) : Q::load_or(zero, c.part, line + c.at);
   else if constexpr (kReach == Reach::kEven) return Q::load_even(line + c.at);
-  else return Q::load_even_or(zero, c.even, line + c.at);
+  else return c.whole ? Q::load_even(line + c.at) : Q::load_even_or(zero, c.even, line + c.at);
 }
 
 // Sums of four channels that stand as a result's bytes do, to the planes of their channels.

@@ -60,8 +60,8 @@ inline void dequantize_rows(const DequantizeArgs& a) {
         const auto* bytes = reinterpret_cast<const uint8_t*>(square[t]);
         for (int c = 0; c < 4 * m && 4 * q0 + c < a.s.channels; c += Q::kLanes) {
           const int64_t left = a.s.channels - 4 * q0 - c;
-          const auto mask = Q::mask(0, left < Q::kLanes ? static_cast<int>(left) : Q::kLanes);
-          bytes_to_float(load_bytes(bytes + c), 0, a.zero, a.scale, y + c, mask);
+          bytes_to_float(load_bytes(bytes + c), 0, a.zero, a.scale, y + c,
+                         left < Q::kLanes ? static_cast<int>(left) : Q::kLanes);
         }
       }
     }
@@ -96,8 +96,8 @@ inline void quantize_quads(const QuantizeArgs& a) {
         }
         Q u, v;
         quads(h[0], h[1], h[2], h[3], a.zero, 0, 255, &u, &v);
-        u.store_masked(y + j, first);
-        v.store_masked(y + j + Q::kLanes, second);
+        u.store_first(y + j, left);
+        if (left > Q::kLanes) v.store_first(y + j + Q::kLanes, left - Q::kLanes);
       }
     }
 }
@@ -116,9 +116,9 @@ inline void dequantize_quads(const DequantizeArgs& a) {
       const auto* x = reinterpret_cast<const int32_t*>(a.x) + (n * n_quads + q) * pixels;
       const int n_channels = a.s.channels - 4 * q < 4 ? static_cast<int>(a.s.channels - 4 * q) : 4;
       for (int64_t j = 0; j < pixels; j += Q::kLanes) {
-        const auto m = Q::mask(0, pixels - j < Q::kLanes ? static_cast<int>(pixels - j) : Q::kLanes);
-        const Q w = Q::load_or(Q::zero(), m, x + j);
-        for (int k = 0; k < n_channels; ++k) bytes_to_float(w, k, a.zero, a.scale, y + k * pixels + j, m);
+        const int n = pixels - j < Q::kLanes ? static_cast<int>(pixels - j) : Q::kLanes;
+        const Q w = Q::load_or(Q::zero(), Q::mask(0, n), x + j);
+        for (int k = 0; k < n_channels; ++k) bytes_to_float(w, k, a.zero, a.scale, y + k * pixels + j, n);
       }
     }
 }
@@ -179,7 +179,7 @@ inline void dequantize_run(const RunArgs& a) {
       for (int k = 0; k < left; ++k) bytes[k] = from[k] ^ a.flip;
       from = bytes;
     }
-    bytes_to_float(load_bytes(from), 0, a.zero, a.scale, y + i, Q::mask(0, left));
+    bytes_to_float(load_bytes(from), 0, a.zero, a.scale, y + i, left);
   }
 }
 
@@ -197,8 +197,8 @@ inline void add_quads(const QAddArgs& a) {
     for (int k = 0; k < 4; ++k) h[k] = narrow_words(sum_bytes(a0, b0, s, k), sum_bytes(a1, b1, s, k));
     Q u, v;
     quads(h[0], h[1], h[2], h[3], a.zero, a.lo, a.hi, &u, &v);
-    u.store_masked(y + j, first);
-    v.store_masked(y + j + Q::kLanes, second);
+    u.store_first(y + j, left);
+    if (left > Q::kLanes) v.store_first(y + j + Q::kLanes, left - Q::kLanes);
   }
 }
 
