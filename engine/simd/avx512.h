@@ -72,6 +72,14 @@ SECATEUR_INLINE Vec odd(Vec a, Vec b) {
   const __m512i index = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
   return {_mm512_permutex2var_ps(a.v, index, b.v)};
 }
+SECATEUR_INLINE Vec even_near(Vec a, Vec b) { return even(a, b); }
+SECATEUR_INLINE Vec odd_near(Vec a, Vec b) { return odd(a, b); }
+SECATEUR_INLINE Vec in_order(Vec a) { return a; }
+SECATEUR_INLINE void zip(Vec a, Vec b, Vec* lo, Vec* hi) {
+  const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  lo->v = _mm512_permutex2var_ps(a.v, first, b.v);
+  hi->v = _mm512_permutex2var_ps(a.v, _mm512_add_epi32(first, _mm512_set1_epi32(8)), b.v);
+}
 SECATEUR_INLINE Vec shift_up(Vec a, Vec b) {
   return {_mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(b.v), _mm512_castps_si512(a.v), 15))};
 }
@@ -102,9 +110,11 @@ SECATEUR_INLINE float sum(Vec a) { return _mm512_reduce_add_ps(a.v); }
 SECATEUR_INLINE float maximum(Vec a) { return _mm512_reduce_max_ps(a.v); }
 
 SECATEUR_INLINE Vec sqrt(Vec a) { return {_mm512_sqrt_ps(a.v)}; }
-SECATEUR_INLINE Vec round(Vec a) { return {_mm512_roundscale_ps(a.v, 8)}; }
-// x * 2^n for integral n in [-126, 127]
-SECATEUR_INLINE Vec scale2(Vec x, Vec n) { return {_mm512_scalef_ps(x.v, n.v)}; }
+// x * 2^n: x in [0.5, 2), t = n + 1.5 * 2^23, the result normal.
+SECATEUR_INLINE Vec scale2(Vec x, Vec t) {
+  return {
+      _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x.v), _mm512_slli_epi32(_mm512_castps_si512(t.v), 23)))};
+}
 
 }  // namespace
 }  // namespace secateur

@@ -98,6 +98,13 @@ SECATEUR_INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
 
 SECATEUR_INLINE Vec even(Vec a, Vec b) { return {Vec::Lanes{a.v[0], a.v[2], b.v[0], b.v[2]}}; }
 SECATEUR_INLINE Vec odd(Vec a, Vec b) { return {Vec::Lanes{a.v[1], a.v[3], b.v[1], b.v[3]}}; }
+SECATEUR_INLINE Vec even_near(Vec a, Vec b) { return even(a, b); }
+SECATEUR_INLINE Vec odd_near(Vec a, Vec b) { return odd(a, b); }
+SECATEUR_INLINE Vec in_order(Vec a) { return a; }
+SECATEUR_INLINE void zip(Vec a, Vec b, Vec* lo, Vec* hi) {
+  *lo = {Vec::Lanes{a.v[0], b.v[0], a.v[1], b.v[1]}};
+  *hi = {Vec::Lanes{a.v[2], b.v[2], a.v[3], b.v[3]}};
+}
 SECATEUR_INLINE Vec shift_up(Vec a, Vec b) { return {Vec::Lanes{a.v[3], b.v[0], b.v[1], b.v[2]}}; }
 SECATEUR_INLINE Vec shift_down(Vec a, Vec b) { return {Vec::Lanes{a.v[1], a.v[2], a.v[3], b.v[0]}}; }
 SECATEUR_INLINE void halves(Vec a, Vec b, Vec* lo, Vec* hi) {
@@ -142,17 +149,20 @@ SECATEUR_INLINE void transpose4(const float* from, int64_t fs, float* to, int64_
 SECATEUR_INLINE Vec sqrt(Vec a) {
   return {Vec::Lanes{std::sqrt(a.v[0]), std::sqrt(a.v[1]), std::sqrt(a.v[2]), std::sqrt(a.v[3])}};
 }
-// Adding and taking away 1.5 * 2^23 rounds to nearest even for |a| < 2^22.
-SECATEUR_INLINE Vec round(Vec a) { return (a + Vec::set1(12582912.0f)) - Vec::set1(12582912.0f); }
-SECATEUR_INLINE Vec scale2(Vec x, Vec n) {
+// x * 2^n: x in [0.5, 2), t = n + 1.5 * 2^23, the result normal.
+SECATEUR_INLINE Vec scale2(Vec x, Vec t) {
   Vec p;
   for (int i = 0; i < 4; ++i) {
-    const uint32_t bits = static_cast<uint32_t>(static_cast<int32_t>(n.v[i]) + 127) << 23;
+    const float a = x.v[i], b = t.v[i];
+    uint32_t bits, n;
+    std::memcpy(&bits, &a, 4);
+    std::memcpy(&n, &b, 4);
+    bits += n << 23;
     float f;
     std::memcpy(&f, &bits, 4);
     p.v[i] = f;
   }
-  return x * p;
+  return p;
 }
 
 }  // namespace

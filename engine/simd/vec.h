@@ -9,7 +9,9 @@
 //   store_first(p, n)                   lanes 0 <= i < n, touches only those, n <= kLanes
 //   set1(x) zero() fma(a, b, c) = a*b + c    + - * /  min max
 //   even(a, b) odd(a, b)                elements 0, 2, 4, ... (1, 3, 5, ...) of a followed by b
+//   even_near(a, b) odd_near(a, b)      the same elements in an order that costs less; in_order(x) puts them right
 //   load_bits(p, bits)                  lane i from p[i] where bit i is set, 0 elsewhere; touches only those
+//   zip(a, b, &lo, &hi)                 lo, hi = a[0] b[0] a[1] b[1] ...
 //   shift_up(a, b) shift_down(a, b)     the run a, b moved by one lane: last of a, then b without its last; a without
 //   its
 //                                       first, then the first of b

@@ -11,7 +11,8 @@ int main() {
     int planes, in, kernel, stride, pad;
   };
   for (const Shape& s : {Shape{"64@112 3x3 / 2", 64, 112, 3, 2, 1}, Shape{"64@32 2x2 / 2", 64, 32, 2, 2, 0},
-                         Shape{"256@28 3x3 / 1", 256, 28, 3, 1, 1}}) {
+                         Shape{"256@28 3x3 / 1", 256, 28, 3, 1, 1}, Shape{"256@20 5x5 / 1", 256, 20, 5, 1, 2},
+                         Shape{"256@20 13x13 / 1", 256, 20, 13, 1, 6}, Shape{"16@160 13x13 / 1", 16, 160, 13, 1, 6}}) {
     const int out = (s.in + 2 * s.pad - s.kernel) / s.stride + 1;
     const int64_t n_in = int64_t{s.planes} * s.in * s.in, n_out = int64_t{s.planes} * out * out;
     Buffer x(n_in * 4), y(n_out * 4);

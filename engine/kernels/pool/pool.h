@@ -2,6 +2,7 @@
 //
 //   max:     y[p][i][j] = max over the window's cells inside the image (-inf when there is none)
 //   average: y[p][i][j] = sum over them / (count_include_pad ? cells inside the padded image : cells inside the image)
+//            each column of the window from the top down, then the columns from left to right
 //   window:  rows i*stride_h - pad_top + u*dilation_h, columns likewise
 //   global average: y[p] = mean of the plane: sums of its elements k, k + 32, ..., halved (0 + 16, 1 + 17, ...) until
 //   one is left

@@ -29,15 +29,18 @@ void average_pool_ref(const PoolArgs& a) {
       for (int j = 0; j < a.out_w; ++j) {
         float sum = 0;
         int inside = 0, padded = 0;
-        for (int u = 0; u < a.kernel_h; ++u)
-          for (int v = 0; v < a.kernel_w; ++v) {
+        for (int v = 0; v < a.kernel_w; ++v) {
+          float column = 0;
+          for (int u = 0; u < a.kernel_h; ++u) {
             const int r = i * a.stride_h - a.pad_top + u * a.dilation_h,
                       q = j * a.stride_w - a.pad_left + v * a.dilation_w;
             padded += r < a.in_h + a.pad_bottom && q < a.in_w + a.pad_right;
             if (r < 0 || r >= a.in_h || q < 0 || q >= a.in_w) continue;
             ++inside;
-            sum += a.x[(p * a.in_h + r) * a.in_w + q];
+            column += a.x[(p * a.in_h + r) * a.in_w + q];
           }
+          sum += column;
+        }
         const int cells = a.count_include_pad ? padded : inside;
         a.y[(p * a.out_h + i) * a.out_w + j] = cells ? sum / float(cells) : 0.0f;
       }

@@ -1,6 +1,7 @@
 // Every row of the table this machine can run, against sums and maxima in double over random windows.
 #include "kernels/pool/pool.h"
 
+#include <array>
 #include <cstring>
 #include <vector>
 
@@ -117,6 +118,39 @@ int main() {
     a.out_w = (a.in_w + a.pad_left + a.pad_right - reach_w + ceil_w) / a.stride_w + 1;
     if ((a.out_h - 1) * a.stride_h >= a.in_h + a.pad_top) --a.out_h;  // ONNX: no window starts in the far padding
     if ((a.out_w - 1) * a.stride_w >= a.in_w + a.pad_left) --a.out_w;
+    run_case(a, kMaxKind, rng);
+    run_case(a, kAverageKind, rng);
+  }
+  // Large windows; strips and pieces of wide and of tall images.
+  for (int i = 0; i < 60; ++i) {
+    PoolArgs a;
+    a.planes = 1 + rng.below(2);
+    a.in_h = 1 + rng.below(i % 3 == 0 ? 150 : 40);
+    a.in_w = 1 + rng.below(i % 3 == 1 ? 700 : 40);
+    a.kernel_h = 1 + rng.below(17);
+    a.kernel_w = 1 + rng.below(17);
+    a.stride_h = 1 + rng.below(4) / 3;
+    a.stride_w = 1 + rng.below(4) / 3;
+    a.dilation_h = 1 + rng.below(4) / 3;
+    a.dilation_w = 1 + rng.below(4) / 3;
+    a.pad_top = rng.below(a.kernel_h);
+    a.pad_left = rng.below(a.kernel_w);
+    a.pad_bottom = rng.below(a.kernel_h);
+    a.pad_right = rng.below(a.kernel_w);
+    a.count_include_pad = rng.below(2) == 0;
+    const int room_h = a.in_h + a.pad_top + a.pad_bottom - a.dilation_h * (a.kernel_h - 1) - 1,
+              room_w = a.in_w + a.pad_left + a.pad_right - a.dilation_w * (a.kernel_w - 1) - 1;
+    if (room_h < 0 || room_w < 0) continue;
+    a.out_h = room_h / a.stride_h + 1;
+    a.out_w = room_w / a.stride_w + 1;
+    run_case(a, kMaxKind, rng);
+    run_case(a, kAverageKind, rng);
+  }
+  // Windows that no strip holds, and pieces of less rows than a window has.
+  for (const auto [h, w, kernel_h, kernel_w] : {std::array{3, 1500, 2, 1200}, std::array{700, 30, 300, 9}}) {
+    PoolArgs a;
+    a.in_h = h, a.in_w = w, a.kernel_h = kernel_h, a.kernel_w = kernel_w;
+    a.out_h = h - kernel_h + 1, a.out_w = w - kernel_w + 1;
     run_case(a, kMaxKind, rng);
     run_case(a, kAverageKind, rng);
   }
