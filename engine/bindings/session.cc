@@ -6,7 +6,6 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
-#include <algorithm>
 #include <array>
 #include <cstring>
 #include <optional>
@@ -15,7 +14,6 @@
 
 #include "base/cpus.h"
 #include "bindings/bindings.h"
-#include "bindings/outputs.h"
 #include "bindings/python.h"
 #include "graph/once.h"
 #include "graph/onnx_raw.h"
@@ -64,15 +62,11 @@ class PySession {
     {
       Session::Lease lease = guarded(dims, [&]() { return Session::Lease(session_, dims); });
       for (size_t i = 0; i < n; ++i) copy_in(lease, i, view[i]);
-      std::vector<std::unique_ptr<OwnedOutput>> owned(wanted.size());
-      for (size_t i = 0; i < wanted.size(); ++i) owned[i] = own(lease, wanted, i);
       {
         nb::gil_scoped_release release;
         lease.run();
       }
-      for (size_t i = 0; i < wanted.size(); ++i)
-        result.append(owned[i] ? array_of(std::move(owned[i]), lease.output_value(wanted[i]))
-                               : copy_out(lease, wanted[i]));
+      for (size_t k : wanted) result.append(copy_out(lease, k));
     }
     return result;
   }
@@ -225,18 +219,6 @@ class PySession {
     }
   }
 
-  // The memory of the i-th array to return, already given to the run; null where it is copied out.
-  std::unique_ptr<OwnedOutput> own(Session::Lease& lease, const std::vector<size_t>& wanted, size_t i) {
-    const size_t k = wanted[i], n = lease.output_value(k).nbytes();
-    const bool first =
-        std::find(wanted.begin(), wanted.begin() + static_cast<long>(i), k) == wanted.begin() + static_cast<long>(i);
-    const bool named = dtypes_[static_cast<int>(lease.output_value(k).dtype)].is_valid();
-    if (n < kOwnOutput || !first || !named || !lease.movable(k)) return nullptr;
-    auto owned = std::unique_ptr<OwnedOutput>(new OwnedOutput{outputs_, k, outputs_->take(k, n)});
-    lease.place(k, owned->buffer.data());
-    return owned;
-  }
-
   nb::object copy_out(const Session::Lease& lease, size_t k) {
     const Value& v = lease.output_value(k);
     nb::object shape = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(v.dims.size())));
@@ -271,7 +253,6 @@ class PySession {
   }
 
   Session session_;
-  std::shared_ptr<OutputPool> outputs_ = std::make_shared<OutputPool>(session_.outputs().size());
   nb::object empty_;
   nb::object dtypes_[17];
   std::vector<nb::str> input_names_, output_names_;

@@ -277,23 +277,6 @@ std::shared_ptr<Plan> Session::plan_for(const std::vector<Dims>& input_dims) {
   return plan;
 }
 
-// Whatever a step computes into memory that no input and no other output shares.
-static std::vector<std::vector<int>> movable_outputs(const Plan& plan) {
-  std::vector<std::vector<int>> movable;
-  for (const int id : plan.output_ids) {
-    const Value& output = plan.values[static_cast<size_t>(id)];
-    std::vector<int>& all = movable.emplace_back();
-    if (output.constant || output.layout != ValueLayout::kPlain) continue;
-    const Value& storage = plan.values[static_cast<size_t>(output.storage)];
-    const auto lies_there = [&](int i) { return plan.values[static_cast<size_t>(i)].storage == output.storage; };
-    const auto n = std::count_if(plan.output_ids.begin(), plan.output_ids.end(), lies_there);
-    if (n != 1 || storage.is_input || storage.nbytes() != output.nbytes()) continue;
-    for (size_t i = 0; i < plan.values.size(); ++i)
-      if (!plan.values[i].constant && lies_there(static_cast<int>(i))) all.push_back(static_cast<int>(i));
-  }
-  return movable;
-}
-
 std::shared_ptr<Plan> Session::make_plan(const std::vector<Dims>& input_dims) {
   Lowering L(graph_, cache_, isa_, n_threads_, allow_sparse_);
   const auto saved = std::find_if(tuner_.saved.begin(), tuner_.saved.end(),
@@ -337,7 +320,6 @@ std::shared_ptr<Plan> Session::make_plan(const std::vector<Dims>& input_dims) {
   plan->values = L.values();
   plan->constants.assign(plan->values.size(), nullptr);
   for (size_t i = 0; i < plan->values.size(); ++i) plan->constants[i] = const_cast<uint8_t*>(plan->values[i].constant);
-  plan->movable = movable_outputs(*plan);
   return plan;
 }
 
@@ -382,24 +364,15 @@ Session::Lease::Lease(Session& session, const std::vector<Dims>& input_dims) : s
                       " bytes of memory, which the system does not give; run smaller batches");
   }
   frame_->ptr = plan_->constants;
-  for (size_t i = 0; i < plan_->values.size(); ++i)
-    if (!frame_->ptr[i]) in_arena(i);
-}
-
-void Session::Lease::in_arena(size_t value) const {
-  const Value& storage = plan_->values[static_cast<size_t>(plan_->values[value].storage)];
-  frame_->ptr[value] = frame_->arena.data() + storage.offset;
-}
-
-void Session::Lease::place(size_t i, void* to) {
-  for (int value : plan_->movable[i]) frame_->ptr[static_cast<size_t>(value)] = to;
-  placed_.push_back(i);
+  for (size_t i = 0; i < plan_->values.size(); ++i) {
+    if (frame_->ptr[i]) continue;
+    const Value& storage = plan_->values[static_cast<size_t>(plan_->values[i].storage)];
+    frame_->ptr[i] = frame_->arena.data() + storage.offset;
+  }
 }
 
 Session::Lease::~Lease() {
   if (!frame_) return;
-  for (size_t i : placed_)
-    for (int value : plan_->movable[i]) in_arena(static_cast<size_t>(value));
   const std::lock_guard<std::mutex> lock(session_.mutex_);
   plan_->free_frames.push_back(std::move(frame_));
 }

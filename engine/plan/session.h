@@ -23,8 +23,6 @@ struct Plan {
   std::vector<Value> values;                              // what pointers stand for
   std::vector<void*> constants;                           // pointer per value, null where the frame's arena holds it
   std::vector<int> input_ids, output_ids;
-  // Per output: the values that lie where it lies, if its bytes may come from elsewhere than the arena; else none.
-  std::vector<std::vector<int>> movable;
   size_t arena_bytes = 0;
 
   // Memory of one run in progress; kept for the next.
@@ -58,8 +56,7 @@ class Session {
   // Whether every node was planned when the session was made, for sizes that were guessed where axes are free.
   bool planned() const { return planned_; }
 
-  // One run: take, fill the inputs, run, read the outputs, let go. Inputs and outputs live in the frame's arena, but
-  // for outputs that were given a place of their own.
+  // One run: take, fill the inputs, run, read the outputs, let go. Inputs and outputs live in the frame's arena.
   class Lease {
    public:
     Lease(Session& session, const std::vector<Dims>& input_dims);
@@ -69,9 +66,6 @@ class Session {
     void* input(size_t i) const { return frame_->ptr[static_cast<size_t>(plan_->input_ids[i])]; }
     size_t input_bytes(size_t i) const { return plan_->values[static_cast<size_t>(plan_->input_ids[i])].nbytes(); }
     const void* output(size_t i) const { return frame_->ptr[static_cast<size_t>(plan_->output_ids[i])]; }
-    // Before run(): output i goes to `to`, a Buffer's memory of its size, where movable(i) says that it can.
-    bool movable(size_t i) const { return !plan_->movable[i].empty(); }
-    void place(size_t i, void* to);
     const Value& output_value(size_t i) const { return plan_->values[static_cast<size_t>(plan_->output_ids[i])]; }
     const Plan& plan() const { return *plan_; }
     // UsageError: the data had an index outside its axis. The outputs then are of no use; the session goes on.
@@ -81,12 +75,10 @@ class Session {
 
    private:
     void refuse(const Faults::Fault& fault) const;
-    void in_arena(size_t value) const;
 
     Session& session_;
     std::shared_ptr<Plan> plan_;
     std::unique_ptr<Plan::Frame> frame_;
-    std::vector<size_t> placed_;
   };
 
   // What would run for these shapes; allocates no activations.
