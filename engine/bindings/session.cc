@@ -15,6 +15,7 @@
 #include "base/cpus.h"
 #include "bindings/bindings.h"
 #include "bindings/python.h"
+#include "bindings/results.h"
 #include "graph/once.h"
 #include "graph/onnx_raw.h"
 #ifdef SECATEUR_HAVE_FORMATS
@@ -42,7 +43,7 @@ class PySession {
       throw UsageError("run(): feeds is a " + repr_type(feeds) + "; it must be a dict from input name to numpy array");
     const auto& inputs = session_.inputs();
     const size_t n = inputs.size();
-    // Views of the arrays stay alive until their bytes are copied, which is before the GIL is let go.
+    // Views of the arrays stay alive until the run is over.
     View views[kSmall];
     std::vector<View> more(n > kSmall ? n : 0);
     View* view = n > kSmall ? more.data() : views;
@@ -61,12 +62,17 @@ class PySession {
     nb::list result;
     {
       Session::Lease lease = guarded(dims, [&]() { return Session::Lease(session_, dims); });
-      for (size_t i = 0; i < n; ++i) copy_in(lease, i, view[i]);
+      for (size_t i = 0; i < n; ++i) give_in(lease, i, view[i]);
+      std::vector<nb::object> made(wanted.size());
+      for (size_t i = 0; i < wanted.size(); ++i)
+        if (lease.lends_output(wanted[i]) && lease.output_value(wanted[i]).nbytes() >= kLentBytes)
+          made[i] = results_.lend(lease, wanted[i]);
       {
         nb::gil_scoped_release release;
         lease.run();
       }
-      for (size_t k : wanted) result.append(copy_out(lease, k));
+      for (size_t i = 0; i < wanted.size(); ++i)
+        result.append(made[i].is_valid() ? made[i] : copy_out(lease, wanted[i]));
     }
     return result;
   }
@@ -137,6 +143,7 @@ class PySession {
   }
 
   static constexpr size_t kSmall = 4;
+  static constexpr size_t kLentBytes = size_t{1} << 15;  // less is copied in the time that lending takes
 
   static std::string names_of(const std::vector<ValueInfo>& infos) {
     std::string s;
@@ -209,10 +216,13 @@ class PySession {
     return wanted;
   }
 
-  static void copy_in(const Session::Lease& lease, size_t i, const View& view) {
+  // Large inputs are read where they are: whoever changes them meanwhile, in another thread, gets what that makes.
+  static void give_in(Session::Lease& lease, size_t i, const View& view) {
     const size_t n = lease.input_bytes(i);
     if (n == 0) return;
     if (PyBuffer_IsContiguous(&view.buffer, 'C')) {
+      if (n >= kLentBytes && lease.lends_input(i) && reinterpret_cast<uintptr_t>(view.buffer.buf) % 4 == 0)
+        return lease.lend_input(i, view.buffer.buf);
       std::memcpy(lease.input(i), view.buffer.buf, n);
     } else if (PyBuffer_ToContiguous(lease.input(i), &view.buffer, static_cast<Py_ssize_t>(n), 'C') != 0) {
       throw nb::python_error();
@@ -253,6 +263,7 @@ class PySession {
   }
 
   Session session_;
+  Results results_;
   nb::object empty_;
   nb::object dtypes_[17];
   std::vector<nb::str> input_names_, output_names_;

@@ -291,6 +291,7 @@ void Lowering::add_step(const Node& n, void (*run)(const void*, const Exec&) noe
     Value& s = values_[static_cast<size_t>(value(id).storage)];
     if (s.constant) return;
     if (write && s.first < 0 && !s.is_input) s.first = at;
+    if (!info.anywhere || (write && s.is_input)) s.anywhere = false;
     s.last = std::max(s.last, at);
   };
   for (int id : reads) {

@@ -69,6 +69,9 @@ struct StepInfo {
   double predicted_us = -1;  // by the cost model, on one thread; -1 = there is none
   int64_t layer = -1;        // index of the file's node this came from
   double work = 0;           // operations, where they are many more than `macs` and the elements read and written
+  // Reads nothing beside its inputs, needs no alignment and goes over them about once: they may lie in a caller's
+  // memory.
+  bool anywhere = false;
 };
 
 // What one run may take. A few bytes of a file can ask for any amount; who wants more than this says so.
@@ -103,6 +106,7 @@ struct Value {
   size_t offset = 0;
   bool is_input = false;
   bool is_scratch = false;  // a kernel's own room, not a result
+  bool anywhere = true;  // of a storage: nothing reads it but steps that are `anywhere`, and of an input nothing writes
   ValueLayout layout = ValueLayout::kPlain;
 
   int64_t numel() const {

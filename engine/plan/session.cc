@@ -10,6 +10,7 @@
 #include "graph/onnx_raw.h"
 #include "graph/onnx_read.h"
 #include "graph/passes/passes.h"
+#include "plan/lending.h"
 #include "plan/lower/handlers.h"
 #include "plan/support.h"
 
@@ -316,6 +317,8 @@ std::shared_ptr<Plan> Session::make_plan(const std::vector<Dims>& input_dims) {
     plan->output_ids.push_back(id);
   }
   plan->arena_bytes = L.plan_memory();
+  plan->lent_inputs = lent_inputs(L.values(), plan->input_ids);
+  plan->lent_outputs = lent_outputs(L.values(), plan->output_ids);
   plan->steps = std::move(L.steps);
   plan->values = L.values();
   plan->constants.assign(plan->values.size(), nullptr);
@@ -371,8 +374,17 @@ Session::Lease::Lease(Session& session, const std::vector<Dims>& input_dims) : s
   }
 }
 
+void Session::Lease::lend(const std::vector<int>& ids, void* bytes) {
+  lent_.insert(lent_.end(), ids.begin(), ids.end());
+  for (int id : ids) frame_->ptr[static_cast<size_t>(id)] = bytes;
+}
+
 Session::Lease::~Lease() {
   if (!frame_) return;
+  for (int id : lent_) {
+    const Value& v = plan_->values[static_cast<size_t>(id)];
+    frame_->ptr[static_cast<size_t>(id)] = frame_->arena.data() + plan_->values[static_cast<size_t>(v.storage)].offset;
+  }
   const std::lock_guard<std::mutex> lock(session_.mutex_);
   plan_->free_frames.push_back(std::move(frame_));
 }

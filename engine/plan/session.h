@@ -23,6 +23,8 @@ struct Plan {
   std::vector<Value> values;                              // what pointers stand for
   std::vector<void*> constants;                           // pointer per value, null where the frame's arena holds it
   std::vector<int> input_ids, output_ids;
+  // The values in the memory of an input or output that may be a caller's own; none where it is copied.
+  std::vector<std::vector<int>> lent_inputs, lent_outputs;
   size_t arena_bytes = 0;
 
   // Memory of one run in progress; kept for the next.
@@ -67,6 +69,12 @@ class Session {
     size_t input_bytes(size_t i) const { return plan_->values[static_cast<size_t>(plan_->input_ids[i])].nbytes(); }
     const void* output(size_t i) const { return frame_->ptr[static_cast<size_t>(plan_->output_ids[i])]; }
     const Value& output_value(size_t i) const { return plan_->values[static_cast<size_t>(plan_->output_ids[i])]; }
+    // Before run(): the input is read where it lies, the output made where it will stay, behind which kSlack bytes may
+    // be read. Not of every value (Plan::lent_inputs, lent_outputs).
+    bool lends_input(size_t i) const { return !plan_->lent_inputs[i].empty(); }
+    bool lends_output(size_t i) const { return !plan_->lent_outputs[i].empty(); }
+    void lend_input(size_t i, const void* bytes) { lend(plan_->lent_inputs[i], const_cast<void*>(bytes)); }
+    void lend_output(size_t i, void* bytes) { lend(plan_->lent_outputs[i], bytes); }
     const Plan& plan() const { return *plan_; }
     // UsageError: the data had an index outside its axis. The outputs then are of no use; the session goes on.
     void run() const;
@@ -75,10 +83,12 @@ class Session {
 
    private:
     void refuse(const Faults::Fault& fault) const;
+    void lend(const std::vector<int>& ids, void* bytes);
 
     Session& session_;
     std::shared_ptr<Plan> plan_;
     std::unique_ptr<Plan::Frame> frame_;
+    std::vector<int> lent_;  // values whose memory is not the arena's
   };
 
   // What would run for these shapes; allocates no activations.

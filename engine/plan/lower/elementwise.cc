@@ -97,6 +97,7 @@ Binary float_op(BinaryOp op) {
 StepInfo named(const char* kernel) {
   StepInfo info;
   info.kernel = kernel;
+  info.anywhere = true;
   return info;
 }
 

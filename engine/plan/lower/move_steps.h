@@ -62,6 +62,7 @@ struct GatherStep {
 
 inline StepInfo named(const char* kernel) {
   StepInfo info;
+  info.anywhere = true;
   info.kernel = kernel;
   return info;
 }

@@ -74,6 +74,7 @@ struct GlobalMeanStep {
 StepInfo named(const char* kernel) {
   StepInfo info;
   info.kernel = kernel;
+  info.anywhere = true;
   return info;
 }
 

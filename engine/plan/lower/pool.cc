@@ -31,6 +31,7 @@ struct GlobalMaxStep {
 StepInfo named(const char* kernel) {
   StepInfo info;
   info.kernel = kernel;
+  info.anywhere = true;
   return info;
 }
 
