@@ -16,12 +16,12 @@ from secateur.engine.parts import (
     ELEMENTS,
     Array,
     EnginePart,
+    FeedCheck,
     Open,
     Part,
     Peer,
     PeerPart,
     Types,
-    check_feeds,
     inferred,
     numpy_element,
 )
@@ -59,6 +59,7 @@ class Parts:
         self._model = unpack(model) if _native.is_sct(model) else model
         self.open, self.threads_asked = open_, threads
         self._inputs, self._outputs = _native.interface(self._model)
+        self._check_feeds, self._names = FeedCheck(self._inputs), [o.name for o in self._outputs]
         self._types: Types | None = None
         self._file: _native.File | None = None
         self.computed: dict[str, tuple[int, list[int], bytes]] = {}
@@ -159,10 +160,10 @@ class Parts:
     def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
         """As `InferenceSession.run`. What the engine refuses for these shapes is handed over from then on."""
         names = self._wanted(output_names)
-        check_feeds(self._inputs, feeds)
+        self._check_feeds(feeds)
         while True:
             plan = self._plan  # another thread may put another one there
-            if plan.pid != os.getpid():
+            if plan.process is not _process[-1]:
                 _left_behind.append(plan)  # destroying its sessions would wait for threads that are not here
                 self._plan = plan = _Plan(self, plan.refused, whole=plan.whole)
             try:
@@ -173,15 +174,15 @@ class Parts:
                 return self._as_a_whole(plan, error, names, feeds)
 
     def _wanted(self, output_names: Sequence[str] | None) -> list[str]:
-        known = [o.name for o in self._outputs]
+        if output_names is None:
+            return self._names
         if isinstance(output_names, str):
             raise UsageError("run(): output names is a str; pass a list of names or None")
-        names = known if output_names is None else list(output_names)
-        unknown = [n for n in names if n not in known]
+        names = list(output_names)
+        unknown = [n for n in names if n not in self._names]
         if unknown:
-            raise UsageError(
-                f"run(): the model has no output {quoted(unknown[0])}; its outputs: {', '.join(map(quoted, known))}"
-            )
+            known = ", ".join(map(quoted, self._names))
+            raise UsageError(f"run(): the model has no output {quoted(unknown[0])}; its outputs: {known}")
         return names
 
     def _after(self, plan: _Plan, error: UnsupportedError, feeds: Mapping[str, Array]) -> _Plan:
@@ -206,7 +207,7 @@ class Parts:
         if plan.whole is not None:
             raise said from None
         try:
-            if self._spare is None or self._spare.pid != os.getpid():
+            if self._spare is None or self._spare.process is not _process[-1]:
                 self._spare = self._whole(plan.refused, f"its parts do not fit together: {error}")
             found = self._spare.run(names, feeds)
         except (Peer, UnsupportedError):
@@ -257,6 +258,12 @@ class Parts:
 
 _left_behind: list[_Plan] = []
 
+# The last one stands for the process this is, those before it for its ancestors: os.getpid() asks the system at every
+# run, which takes up to 2.6 us.
+_process: list[object] = [object()]
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _process.append(object()))
+
 
 class _Whole(Exception):
     """Why no cut is left to try."""
@@ -288,7 +295,7 @@ class _Plan:
 
     def __init__(self, owner: Parts, refused: Mapping[str, str], whole: str | None = None) -> None:
         self.partition = found = owner.file.partition(refused)
-        self.refused, self.pid = refused, os.getpid()
+        self.refused, self.process = refused, _process[-1]
         self.parts: list[Part] = []
         self.whole = whole
         if whole is None and not any(engine for engine, *_ in found["parts"]):

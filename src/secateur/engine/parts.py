@@ -118,17 +118,22 @@ class PeerPart:
 
     def run_for(self, outputs: list[str], feeds: Mapping[str, Any]) -> list[Any]:
         """These outputs; what is not an array is what ONNX Runtime takes and gives for it."""
-        contiguous = {
-            n: np.ascontiguousarray(v) if isinstance(v, np.ndarray) and v.ndim else v for n, v in feeds.items()
-        }
+        for value in feeds.values():
+            if isinstance(value, np.ndarray) and not value.flags.c_contiguous:
+                feeds = {n: _contiguous(v) for n, v in feeds.items()}
+                break
         try:
-            found: list[Any] = self.session.run(outputs, contiguous)
+            found: list[Any] = self.session.run(outputs, feeds)
         except Exception as error:  # ONNX Runtime's errors have no common class but this
             raise _said(error) from None
         return found
 
     def explain(self, batch: int, repeats: int) -> list[dict[str, Any]]:
         return [_row(self.names, "onnxruntime", self.why)]
+
+
+def _contiguous(value: Any) -> Any:
+    return np.ascontiguousarray(value) if isinstance(value, np.ndarray) and value.ndim else value
 
 
 def _row(names: list[str], kernel: str, why: str) -> dict[str, Any]:
@@ -185,38 +190,55 @@ def inferred(file: _native.File, shapes: Mapping[str, Sequence[int]]) -> Types:
     return types
 
 
-def check_feeds(inputs: Sequence[_native.NodeArg], feeds: Mapping[str, Any]) -> None:
-    """Raises UsageError for a name, element type or shape that does not fit; looks at tensors of numbers only."""
-    if not isinstance(feeds, Mapping):
-        raise UsageError(f"run(): feeds is a {type(feeds).__name__}; it must be a dict from input name to numpy array")
-    names = [value.name for value in inputs]
-    listed = ", ".join(map(quoted, names)) or "none"
-    for name in names:
-        if name not in feeds:
-            raise UsageError(f"run(): input {quoted(name)} is missing from feeds; the model's inputs: {listed}")
-    for name in feeds:
-        if name not in names:
-            raise UsageError(f"run(): feeds has an unknown input {quoted(name)}; the model's inputs: {listed}")
-    for value in inputs:
-        element = value.type.removeprefix("tensor(").removesuffix(")")
-        if ELEMENTS.get(element, 0) in BETWEEN and element != "string":
-            _check_array(value, _NUMPY.get(element, element), feeds[value.name])
+class FeedCheck:
+    """Raises UsageError for a name, element type or shape that does not fit; looks at tensors of numbers only.
+
+    What a model wants is read once: asking the bindings for it takes longer than a small model runs.
+    """
+
+    def __init__(self, inputs: Sequence[_native.NodeArg]) -> None:
+        self._names = [value.name for value in inputs]
+        self._known = set(self._names)
+        self._arrays: list[tuple[str, np.dtype[Any], tuple[Any, ...]]] = []
+        for value in inputs:
+            element = value.type.removeprefix("tensor(").removesuffix(")")
+            if ELEMENTS.get(element, 0) in BETWEEN and element != "string":
+                self._arrays.append((value.name, np.dtype(_NUMPY.get(element, element)), tuple(value.shape)))
+
+    def __call__(self, feeds: Mapping[str, Any]) -> None:
+        if type(feeds) is not dict and not isinstance(feeds, Mapping):  # the second question takes a while
+            raise UsageError(
+                f"run(): feeds is a {type(feeds).__name__}; it must be a dict from input name to numpy array"
+            )
+        if feeds.keys() != self._known:
+            self._refuse_names(feeds)
+        for name, dtype, shape in self._arrays:
+            array = feeds[name]
+            if not isinstance(array, np.ndarray) or array.dtype != dtype or (shape and array.shape != shape):
+                _check_array(name, dtype, list(shape), array)
+
+    def _refuse_names(self, feeds: Mapping[str, Any]) -> None:
+        listed = ", ".join(map(quoted, self._names)) or "none"
+        for name in self._names:
+            if name not in feeds:
+                raise UsageError(f"run(): input {quoted(name)} is missing from feeds; the model's inputs: {listed}")
+        for name in feeds:
+            if name not in self._names:
+                raise UsageError(f"run(): feeds has an unknown input {quoted(name)}; the model's inputs: {listed}")
 
 
-def _check_array(value: _native.NodeArg, dtype: str, array: Any) -> None:
+def _check_array(name: str, dtype: np.dtype[Any], shape: list[Any], array: Any) -> None:
     if not isinstance(array, np.ndarray):
         raise UsageError(
-            f"run(): input {quoted(value.name)} is a {type(array).__name__}; it must be a numpy array of {dtype}"
+            f"run(): input {quoted(name)} is a {type(array).__name__}; it must be a numpy array of {dtype}"
         )
     if array.dtype != dtype:
         raise UsageError(
-            f"run(): input {quoted(value.name)} has dtype {array.dtype}, expected {dtype}; "
-            f"convert it with .astype({dtype!r})"
+            f"run(): input {quoted(name)} has dtype {array.dtype}, expected {dtype}; "
+            f"convert it with .astype({dtype.name!r})"
         )
-    fits = len(value.shape) == array.ndim and all(
-        not isinstance(want, int) or want == got for want, got in zip(value.shape, array.shape, strict=True)
+    fits = len(shape) == array.ndim and all(
+        not isinstance(want, int) or want == got for want, got in zip(shape, array.shape, strict=True)
     )
-    if value.shape and not fits:
-        raise UsageError(
-            f"run(): input {quoted(value.name)} has shape {list(array.shape)}, expected {list(value.shape)}"
-        )
+    if shape and not fits:
+        raise UsageError(f"run(): input {quoted(name)} has shape {list(array.shape)}, expected {shape}")
