@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "kernels/table.h"
+
 namespace secateur {
 
 void resample_ref(const Resample& r, const float* x, float* y) noexcept {
@@ -24,5 +26,28 @@ void resample_ref(const Resample& r, const float* x, float* y) noexcept {
     }
   }
 }
+
+void resize_planes_ref(const ResizePlanes& r, const float* x, float* y) {
+  const auto row = [&](const float* from, int j) {
+    float sum = 0;
+    for (int t = 0; t < r.taps; ++t)
+      sum += (r.taps == 1 ? 1.0f : r.column_weights[t * r.out_w + j]) * from[r.columns[t * r.out_w + j]];
+    return sum;
+  };
+  for (int64_t p = 0; p < r.planes; ++p)
+    for (int i = 0; i < r.out_h; ++i)
+      for (int j = 0; j < r.out_w; ++j, ++y) {
+        float sum = 0;
+        for (int t = 0; t < r.taps; ++t)
+          sum += (r.taps == 1 ? 1.0f : r.row_weights[i * r.taps + t]) *
+                 row(x + (p * r.in_h + r.rows[i * r.taps + t]) * r.in_w, j);
+        *y = sum;
+      }
+}
+
+namespace ref {
+extern const ResizeKernels resize_row = {kIsa, resize_planes_ref};
+}
+SECATEUR_TABLE(SECATEUR_WITH_REF, ResizeKernels, resize_row, resize_kernels)
 
 }  // namespace secateur

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "base/cpu.h"
+
 namespace secateur {
 
 struct Resample {
@@ -14,5 +16,26 @@ struct Resample {
   const float* weight = nullptr;
 };
 void resample_ref(const Resample& r, const float* x, float* y) noexcept;
+
+// The last two axes at once, one or two taps each: x [planes][in_h][in_w] -> y [planes][out_h][out_w], contiguous, no
+// overlap. Columns first, then rows, as resample_ref() one after the other; a row of the image is widened once for all
+// rows of the result that lie on it.
+struct ResizePlanes {
+  int64_t planes = 1;
+  int in_h = 1, in_w = 1, out_h = 1, out_w = 1;
+  int taps = 1;  // of both axes
+  // [out][taps] of the rows, [taps][out] of the columns
+  const int32_t* rows = nullptr;
+  const float* row_weights = nullptr;
+  const uint32_t* columns = nullptr;
+  const float* column_weights = nullptr;
+  bool twice = false;  // one tap, out_w = 2 in_w, column j reads j / 2
+};
+
+struct ResizeKernels {
+  Isa isa;
+  void (*planes)(const ResizePlanes&, const float* x, float* y);
+};
+const ResizeKernels& resize_kernels(Isa isa);  // the best row not above isa
 
 }  // namespace secateur

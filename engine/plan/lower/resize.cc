@@ -17,6 +17,22 @@ struct ResampleStep {
   void run(const Exec& e) const noexcept { resample_ref(r, e.f32(x), e.f32_out(y)); }
 };
 
+struct ResizeStep {
+  void (*fn)(const ResizePlanes&, const float*, float*);
+  ResizePlanes r;
+  std::shared_ptr<const std::vector<int32_t>> rows;
+  std::shared_ptr<const std::vector<uint32_t>> columns;
+  std::shared_ptr<const std::vector<float>> row_weights, column_weights;
+  int x, y;
+  void run(const Exec& e) const noexcept { fn(r, e.f32(x), e.f32_out(y)); }
+};
+
+// What every place of an axis of the result is made of: [out][taps].
+struct Taps {
+  std::vector<int64_t> index;
+  std::vector<float> weight;
+};
+
 struct CopyStep {
   Copy c;
   int x, y;
@@ -26,6 +42,7 @@ struct CopyStep {
 StepInfo named(const char* kernel) {
   StepInfo info;
   info.kernel = kernel;
+  info.anywhere = true;
   return info;
 }
 
@@ -52,6 +69,37 @@ int64_t nearest(const std::string& mode, double x) {
   if (mode == "ceil") return static_cast<int64_t>(std::ceil(x));
   if (mode == "round_prefer_ceil") return static_cast<int64_t>(std::floor(x + 0.5));
   return static_cast<int64_t>(std::ceil(x - 0.5));  // round_prefer_floor
+}
+
+// The last two axes of x, whose rank is 2 or more.
+void resize_planes(Lowering& L, const Node& n, int x, const Dims& out, int taps, const Taps& rows,
+                   const Taps& columns) {
+  const Dims& xd = L.dims(x);
+  const size_t rank = xd.size();
+  ResizePlanes r;
+  for (size_t i = 0; i + 2 < rank; ++i) r.planes *= xd[i];
+  r.in_h = static_cast<int>(xd[rank - 2]), r.in_w = static_cast<int>(xd[rank - 1]);
+  r.out_h = static_cast<int>(out[rank - 2]), r.out_w = static_cast<int>(out[rank - 1]);
+  r.taps = taps;
+  r.twice = taps == 1 && r.out_w == 2 * r.in_w;
+  auto row_index = std::make_shared<std::vector<int32_t>>(rows.index.begin(), rows.index.end());
+  auto column_index = std::make_shared<std::vector<uint32_t>>(columns.index.size());
+  auto column_weights = std::make_shared<std::vector<float>>(columns.weight.size());
+  const auto width = static_cast<size_t>(r.out_w), depth = static_cast<size_t>(taps);
+  for (size_t j = 0; j < width; ++j)
+    for (size_t t = 0; t < depth; ++t) {
+      (*column_index)[t * width + j] = static_cast<uint32_t>(columns.index[j * depth + t]);
+      (*column_weights)[t * width + j] = columns.weight[j * depth + t];
+      r.twice = r.twice && columns.index[j * depth + t] == static_cast<int64_t>(j / 2);
+    }
+  auto row_weights = std::make_shared<std::vector<float>>(rows.weight);
+  r.rows = row_index->data(), r.row_weights = row_weights->data();
+  r.columns = column_index->data(), r.column_weights = column_weights->data();
+  const int y = L.out(n, 0, DType::kFloat, out);
+  StepInfo info = named(taps == 1 ? "resize_nearest_f32" : "resize_linear_f32");
+  info.work = static_cast<double>(product({L.value(y).numel(), 2 * taps}));
+  L.emit(n, ResizeStep{resize_kernels(L.isa()).planes, r, row_index, column_index, row_weights, column_weights, x, y},
+         {x}, {y}, info);
 }
 
 }  // namespace
@@ -118,12 +166,8 @@ void lower_resize(Lowering& L, const Node& n) {
   const double cubic = attr_f(n, "cubic_coeff_a", -0.75f);
   const bool exclude = attr_i(n, "exclude_outside", 0) != 0, ceil_to_shrink = n.post.ceil_to_shrink;
   const int taps = mode == "nearest" ? 1 : mode == "linear" ? 2 : 4;
-  int x = x0;
-  Dims now = xd;
-  for (size_t a : todo) {
-    if (out[a] > (int64_t{1} << 24)) L.unsupported(n, "an axis of " + std::to_string(out[a]));
-    auto index = std::make_shared<std::vector<int64_t>>();
-    auto weight = std::make_shared<std::vector<float>>();
+  const auto taps_of = [&](size_t a) {
+    Taps found;
     for (int64_t j = 0; j < out[a]; ++j) {
       // Far outside (or not a number, of absurd scales) is the border.
       const double c = std::fmax(-16.0, std::fmin(coordinate(grid, static_cast<double>(j), scale[a], xd[a], out[a]),
@@ -149,10 +193,31 @@ void lower_resize(Lowering& L, const Node& n) {
         total += w[t];
       }
       for (int t = 0; t < taps; ++t) {
-        index->push_back(std::clamp<int64_t>(first + t, 0, xd[a] - 1));
-        weight->push_back(static_cast<float>(exclude && total != 0 ? w[t] / total : w[t]));
+        found.index.push_back(std::clamp<int64_t>(first + t, 0, xd[a] - 1));
+        found.weight.push_back(static_cast<float>(exclude && total != 0 ? w[t] / total : w[t]));
       }
     }
+    return found;
+  };
+  for (size_t a : todo)
+    if (out[a] > (int64_t{1} << 24)) L.unsupported(n, "an axis of " + std::to_string(out[a]));
+  // Weights of a linear axis that stays would be 1 and 0, and 0 times infinity is not 0.
+  if (rank >= 2 && todo.back() + 2 >= rank && (taps == 1 || (taps == 2 && todo.size() == 2))) {
+    const auto last_two = [&](size_t a) {
+      if (std::find(todo.begin(), todo.end(), a) != todo.end()) return taps_of(a);
+      Taps same;
+      for (int64_t j = 0; j < out[a]; ++j)
+        for (int t = 0; t < taps; ++t) same.index.push_back(j), same.weight.push_back(t == 0 ? 1.0f : 0.0f);
+      return same;
+    };
+    return resize_planes(L, n, x0, out, taps, last_two(rank - 2), last_two(rank - 1));
+  }
+  int x = x0;
+  Dims now = xd;
+  for (size_t a : todo) {
+    Taps found = taps_of(a);
+    auto index = std::make_shared<std::vector<int64_t>>(std::move(found.index));
+    auto weight = std::make_shared<std::vector<float>>(std::move(found.weight));
     now[a] = out[a];
     const int y = a == todo.back() ? L.out(n, 0, DType::kFloat, now) : L.temp(DType::kFloat, now);
     ResampleStep s{{1, xd[a], out[a], 1, taps, index->data(), weight->data()}, index, weight, x, y};
