@@ -1,10 +1,14 @@
-// ConvTranspose: the input with zeros between its cells, then an ordinary convolution by the turned kernel, so that it
-// has every kernel a convolution has, the sparse ones too. The zeros cost stride^2 times the arithmetic.
+// ConvTranspose as an ordinary convolution, so that it has every kernel a convolution has, the sparse ones too. Cells
+// of the result that lie a stride apart, its phases, are convolutions by every stride-th tap of the turned kernel: all
+// of them are one convolution with as many times the channels, whose planes are then woven into the image. Where that
+// does not fit (dilation, results beyond the windows) the input gets zeros between its cells, at stride^2 times the
+// arithmetic.
 #include <algorithm>
 #include <climits>
 #include <cstring>
 
 #include "kernels/move/move.h"
+#include "kernels/weave/weave.h"
 #include "plan/lower/handlers.h"
 #include "plan/lower/window.h"
 
@@ -26,6 +30,77 @@ StepInfo named(const char* kernel) {
   StepInfo info;
   info.kernel = kernel;
   return info;
+}
+
+struct WeaveStep {
+  void (*fn)(const Weave&, const float*, float*);
+  Weave w;
+  int x, y;
+  void run(const Exec& e) const noexcept { fn(w, e.f32(x), e.f32_out(y)); }
+};
+
+// What the phases need to know; an axis of one cell where the image is 1-D.
+struct Phases {
+  int64_t stride[2] = {1, 1}, kernel[2] = {1, 1}, in[2] = {1, 1}, out[2] = {1, 1}, skip[2] = {0, 0};
+  int64_t taps(int axis) const { return (kernel[axis] + stride[axis] - 1) / stride[axis]; }
+  int64_t cells(int axis) const { return in[axis] + taps(axis) - 1; }  // of a phase
+  int64_t count() const { return stride[0] * stride[1]; }
+  bool fit() const {
+    for (int a : {0, 1})
+      if (skip[a] + out[a] > cells(a) * stride[a] || out[a] < 1) return false;
+    return count() > 1 && count() <= 16;
+  }
+};
+
+// weight [C, M/g, ...], bias [M] or -1, both constant.
+void by_phases(Lowering& L, const Node& n, const Phases& p, int x, int w, int bias, int64_t groups) {
+  const Dims xd = L.dims(x), wd = L.dims(w);
+  const size_t rank = xd.size();
+  const int64_t in_c = wd[0] / groups, out_c = wd[1], rows = p.taps(0), columns = p.taps(1), count = p.count();
+  std::vector<float> parts(static_cast<size_t>(groups * out_c * count * in_c * rows * columns), 0.0f);
+  for (int64_t g = 0; g < groups; ++g)
+    for (int64_t c = 0; c < in_c; ++c)
+      for (int64_t o = 0; o < out_c; ++o)
+        for (int64_t u = 0; u < p.kernel[0]; ++u)
+          for (int64_t v = 0; v < p.kernel[1]; ++v) {
+            const int64_t from = (((g * in_c + c) * out_c + o) * p.kernel[0] + u) * p.kernel[1] + v;
+            const int64_t phase = u % p.stride[0] * p.stride[1] + v % p.stride[1];
+            const int64_t row = rows - 1 - u / p.stride[0], column = columns - 1 - v / p.stride[1];
+            const int64_t to = ((((g * out_c + o) * count + phase) * in_c + c) * rows + row) * columns + column;
+            std::memcpy(&parts[static_cast<size_t>(to)], L.value(w).constant + from * 4, 4);
+          }
+  const Node anonymous;
+  Dims part_dims{groups * out_c * count, in_c};
+  if (rank == 4) part_dims.push_back(rows);
+  part_dims.push_back(columns);
+  const int kernel = L.constant(anonymous, 0, DType::kFloat, part_dims, parts.data());
+  int biases = -1;
+  if (bias >= 0) {
+    std::vector<float> repeated(static_cast<size_t>(groups * out_c * count));
+    for (size_t i = 0; i < repeated.size(); ++i)
+      std::memcpy(&repeated[i], L.value(bias).constant + i / static_cast<size_t>(count) * 4, 4);
+    biases = L.constant(anonymous, 0, DType::kFloat, {part_dims[0]}, repeated.data());
+  }
+  Node forward = n;
+  forward.attrs.clear();
+  forward.attrs["group"].value = groups;
+  forward.attrs["pads"].value = rank == 4 ? std::vector<int64_t>{rows - 1, columns - 1, rows - 1, columns - 1}
+                                          : std::vector<int64_t>{columns - 1, columns - 1};
+  forward.post = from_layer(n.post);
+  forward.outputs = {n.outputs[0] + "\nphases"};  // a name that no file's value has
+  conv(L, forward, x, kernel, biases, -1);
+  const int phases = L.find(forward.outputs[0]);
+  Dims out{xd[0], groups * out_c};
+  if (rank == 4) out.push_back(p.out[0]);
+  out.push_back(p.out[1]);
+  const int y = L.out(n, 0, DType::kFloat, out);
+  Weave weave;
+  weave.planes = xd[0] * groups * out_c;
+  weave.in_h = static_cast<int>(p.cells(0)), weave.in_w = static_cast<int>(p.cells(1));
+  weave.out_h = static_cast<int>(p.out[0]), weave.out_w = static_cast<int>(p.out[1]);
+  weave.stride_h = static_cast<int>(p.stride[0]), weave.stride_w = static_cast<int>(p.stride[1]);
+  weave.top = static_cast<int>(p.skip[0]), weave.left = static_cast<int>(p.skip[1]);
+  L.emit(n, WeaveStep{weave_kernels(L.isa()).run, weave, phases, y}, {phases}, {y}, named("weave_f32"));
 }
 
 }  // namespace
@@ -89,6 +164,16 @@ void lower_conv_transpose(Lowering& L, const Node& n) {
     outer[i + spatial] = reach - 1 - pads[i + spatial] + extra[i] + longer[i];
     if (outer[i] < 0 || outer[i + spatial] < 0) L.unsupported(n, "more padding than the kernel reaches");
   }
+  Phases phases;
+  bool by_stride =
+      (bias < 0 || (L.value(bias).constant && L.dims(bias) == Dims{product({groups, wd[1]})})) && !L.is_empty(xd);
+  for (size_t i = 0; i < spatial; ++i) {
+    const size_t a = i + 2 - spatial;
+    phases.stride[a] = strides[i], phases.kernel[a] = wd[i + 2], phases.in[a] = xd[i + 2], phases.skip[a] = pads[i];
+    phases.out[a] = spread[i + 2] + outer[i] + outer[i + spatial] - (wd[i + 2] - 1);
+    by_stride = by_stride && dilations[i] == 1;
+  }
+  if (by_stride && phases.fit()) return by_phases(L, n, phases, x, w, bias, groups);
   // [C, M/g, ...] turned round in every spatial axis -> [M, C/g, ...]
   const int64_t in_c = wd[0] / groups, out_c = wd[1];
   int64_t cells = 1;
