@@ -66,6 +66,10 @@ Cpu detect() {
   const bool f = (b >> 16) & 1, dq = (b >> 17) & 1, bw = (b >> 30) & 1, vl = (b >> 31) & 1;
   c.avx512 = c.avx2 && f && dq && bw && vl && (xcr0 & 0xe0) == 0xe0;  // opmask, zmm 0-15, zmm 16-31
   c.vnni = c.avx512 && ((cx >> 11) & 1);
+  if (a >= 1) {  // sub-leaves
+    __cpuid_count(7, 1, a, b, cx, d);
+    c.avxvnni = c.avx2 && ((a >> 4) & 1);
+  }
   return c;
 }
 #else
@@ -79,7 +83,7 @@ Cpu detect() {
 }
 #endif
 
-constexpr Isa kAll[] = {Isa::kRef, Isa::kPortable, Isa::kNeon, Isa::kAvx2, Isa::kAvx512, Isa::kVnni};
+constexpr Isa kAll[] = {Isa::kRef, Isa::kPortable, Isa::kNeon, Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512, Isa::kVnni};
 
 }  // namespace
 
@@ -93,6 +97,8 @@ const char* isa_name(Isa isa) {
       return "neon";
     case Isa::kAvx2:
       return "avx2";
+    case Isa::kAvxVnni:
+      return "avxvnni";
     case Isa::kAvx512:
       return "avx512";
     case Isa::kVnni:
@@ -115,6 +121,8 @@ bool isa_available(Isa isa) {
       return false;  // this build has no kernels for it
     case Isa::kAvx2:
       return cpu().avx2;
+    case Isa::kAvxVnni:
+      return cpu().avxvnni;
     case Isa::kAvx512:
       return cpu().avx512;
     case Isa::kVnni:

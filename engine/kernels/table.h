@@ -25,6 +25,9 @@ inline constexpr Isa kIsa = Isa::kPortable;
 namespace avx2 {
 inline constexpr Isa kIsa = Isa::kAvx2;
 }
+namespace avxvnni {
+inline constexpr Isa kIsa = Isa::kAvxVnni;
+}
 namespace avx512 {
 inline constexpr Isa kIsa = Isa::kAvx512;
 }

@@ -1,4 +1,4 @@
-// One ymm register of quads; the contract is in int8.h.
+// One ymm register of quads; with AVX-VNNI where the file is compiled for it; the contract is in int8.h.
 #pragma once
 
 #include "simd/int8.h"
@@ -60,6 +60,28 @@ struct Q {
   }
 };
 
+#if defined(__AVXVNNI__) || SECATEUR_VNNI_STAND_IN
+SECATEUR_INLINE __m256i dpbusd(__m256i a, __m256i x, __m256i w) {
+#if SECATEUR_VNNI_STAND_IN
+  // What the instruction computes, for tests on machines that lack it.
+  const __m256i even =
+      _mm256_madd_epi16(_mm256_and_si256(x, _mm256_set1_epi16(255)), _mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8));
+  const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(x, 8), _mm256_srai_epi16(w, 8));
+  return _mm256_add_epi32(a, _mm256_add_epi32(even, odd));
+#else
+  return _mm256_dpbusd_avx_epi32(a, x, w);
+#endif
+}
+constexpr int kWeightWords = 1;
+using X = Q;
+SECATEUR_INLINE X expand(Q x) { return x; }
+struct W {
+  __m256i v;
+  static SECATEUR_INLINE W load(const int32_t* p) { return {_mm256_set1_epi32(*p)}; }
+};
+SECATEUR_INLINE Q dot(Q a, X x, W w) { return {dpbusd(a.v, x.v, w.v)}; }
+SECATEUR_INLINE Q dot_words(Q a, X x, Q w) { return {dpbusd(a.v, x.v, w.v)}; }
+#else
 constexpr int kWeightWords = 2;
 struct X {
   __m256i even, odd;
@@ -88,6 +110,7 @@ SECATEUR_INLINE Q dot_pair(Q a, Q x, Q w, Q y, Q u) {
   const __m256i t = _mm256_add_epi16(_mm256_maddubs_epi16(x.v, w.v), _mm256_maddubs_epi16(y.v, u.v));
   return {_mm256_add_epi32(a.v, _mm256_madd_epi16(t, _mm256_set1_epi16(1)))};
 }
+#endif
 
 SECATEUR_INLINE Q add(Q a, Q b) { return {_mm256_add_epi32(a.v, b.v)}; }
 
@@ -240,7 +263,13 @@ SECATEUR_INLINE void turn_lanes(Q* q) {
 SECATEUR_INLINE Q repeat4(const void* p) {
   return {_mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p)))};
 }
-SECATEUR_INLINE W load_lanes(const int32_t* p) { return {repeat4(p).v, repeat4(p + 4).v}; }
+SECATEUR_INLINE W load_lanes(const int32_t* p) {
+#if defined(__AVXVNNI__) || SECATEUR_VNNI_STAND_IN
+  return {repeat4(p).v};
+#else
+  return {repeat4(p).v, repeat4(p + 4).v};
+#endif
+}
 SECATEUR_INLINE Q rescaled(Q a, Q scale) {
   return {_mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(a.v), _mm256_castsi256_ps(scale.v)))};
 }

@@ -41,10 +41,11 @@ bool qconv_depthwise_supports(const ConvShape& s, const QEpilogue& e) {
 
 // Measured on Zen 4.
 double qconv_depthwise_cycles(const QConvKernel& kernel, const ConvShape& s, bool wide) {
-  const double product = kernel.isa == Isa::kVnni     ? 1
-                         : kernel.isa == Isa::kAvx512 ? 4.4
-                         : kernel.isa == Isa::kAvx2   ? 2.4
-                                                      : 16;
+  const double product = kernel.isa == Isa::kVnni      ? 1
+                         : kernel.isa == Isa::kAvxVnni ? 0.7
+                         : kernel.isa == Isa::kAvx512  ? 4.4
+                         : kernel.isa == Isa::kAvx2    ? 1.6
+                                                       : 16;
   const double vectors = double(s.conv_h()) * ((s.conv_w() + kernel.lanes - 1) / kernel.lanes);
   // Weights of several bytes: more products, and loops whose length is not known.
   const double parts = wide && kernel.weight_words == 1 ? 2.5 : 1;

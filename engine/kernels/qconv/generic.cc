@@ -258,7 +258,9 @@ void dense_task(const QConvView& v, const QConvTask& t, std::integer_sequence<in
 
 // Vectors that a block of sums may have, as many as the registers hold; kernels.inc says the same.
 constexpr int kSparseVectors = Q::kLanes == 16 ? 14 : Q::kLanes;
-constexpr int kDenseVectors = Q::kLanes < 16 ? 2 : kWeightWords == 1 ? 6 : 4;
+constexpr int kDenseVectors = Q::kLanes == 16                       ? (kWeightWords == 1 ? 6 : 4)
+                              : Q::kLanes == 8 && kWeightWords == 1 ? 3
+                                                                    : 2;
 
 }  // namespace
 

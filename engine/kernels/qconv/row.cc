@@ -21,10 +21,11 @@ double qconv_row_cycles(const QConvKernel& kernel, const ConvShape& s, const QDe
   const double filled = groups * in * share;
   // From beyond the second cache weights come slower than they are multiplied.
   const double memory = filled * kernel.lanes * 4 > double(cpu().l2_bytes) ? 4.5 * kernel.lanes / 16 : 0;
-  const double block = kernel.isa == Isa::kVnni     ? 2.3
-                       : kernel.isa == Isa::kAvx512 ? 7
-                       : kernel.isa == Isa::kAvx2   ? 4.5
-                                                    : 24;
+  const double block = kernel.isa == Isa::kVnni      ? 2.3
+                       : kernel.isa == Isa::kAvxVnni ? 1.5
+                       : kernel.isa == Isa::kAvx512  ? 7
+                       : kernel.isa == Isa::kAvx2    ? 4.5
+                                                     : 24;
   return 60 + groups * 30.0 + filled * (block + memory);
 }
 

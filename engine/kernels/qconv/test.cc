@@ -4,14 +4,47 @@
 #include <cmath>
 
 #include "base/arena.h"
+#include "kernels/qconv/panel.h"
 #include "kernels/qconv/tiling.h"
 #include "kernels/testing.h"
 
 using namespace secateur;
 
+#if defined(SECATEUR_HAVE_STAND_IN)
+namespace secateur::standin {
+void sparse_task(const QConvView&, const QConvTask&);
+void quad_task(const QConvView&, const QConvTask&);
+void depthwise_task(const QConvView&, const QConvTask&);
+void row_task(const QConvView&, const QConvTask&);
+void dense_task(const QConvView&, const QConvTask&);
+}  // namespace secateur::standin
+#endif
+
 namespace {
 
 int64_t n_checks = 0;
+
+// The table's kernels that this machine can run; those of AVX-VNNI with the instruction written out where it lacks it.
+const std::vector<QConvKernel>& runnable() {
+  static const std::vector<QConvKernel> all = [] {
+    std::vector<QConvKernel> found;
+    for (QConvKernel k : qconv_kernels()) {
+#if defined(SECATEUR_HAVE_STAND_IN)
+      if (k.isa == Isa::kAvxVnni && isa_available(Isa::kAvx2) && !isa_available(k.isa)) {
+        k.task = k.family == QConvFamily::kSparse      ? standin::sparse_task
+                 : k.family == QConvFamily::kQuads     ? standin::quad_task
+                 : k.family == QConvFamily::kDepthwise ? standin::depthwise_task
+                 : k.family == QConvFamily::kRow       ? standin::row_task
+                                                       : standin::dense_task;
+        found.push_back(k);
+      }
+#endif
+      if (isa_available(k.isa)) found.push_back(k);
+    }
+    return found;
+  }();
+  return all;
+}
 
 struct Case {
   ConvShape s;
@@ -124,8 +157,8 @@ void run_case(const Case& c, testing::Random& rng) {
     return;
   }
   static Threads pool(3);
-  for (const QConvKernel& k : qconv_kernels()) {
-    if (!isa_available(k.isa) || k.family == QConvFamily::kReference || !k.supports(s, c.e)) continue;
+  for (const QConvKernel& k : runnable()) {
+    if (k.family == QConvFamily::kReference || !k.supports(s, c.e)) continue;
     if (d.wide && k.family == QConvFamily::kDense && k.weight_words == 1) continue;
     // Any of the better ways to cut the layer, not only the one the cost model likes best.
     const auto ways = qconv_tilings(k, s, c.e, d, 40);
@@ -284,8 +317,8 @@ int main() {
     std::memset(x.data(), 255, x.size());
     QEpilogue raw;
     raw.output = QOutput::kI32;
-    for (const QConvKernel& k : qconv_kernels()) {
-      if (!isa_available(k.isa) || !k.supports(s, raw)) continue;
+    for (const QConvKernel& k : runnable()) {
+      if (!k.supports(s, raw)) continue;
       const auto p = k.pack(k, s, raw, qw, {});
       std::vector<int32_t> y(36);
       Buffer scratch(p->scratch_bytes_per_thread);

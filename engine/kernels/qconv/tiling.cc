@@ -24,6 +24,10 @@ Costs costs(const QConvKernel& k) {
       if (in_pairs(k.family)) return {2.6, of_four(k.family) ? 0.5 : 1.0, 7, 4.5, 6, 3.5, 2.2};
       return k.family != QConvFamily::kSparse ? Costs{4.4, 1.2, 7, 4.5, 6, 3.5, 2.2}
                                               : Costs{5.0, 1.5, 7, 4.5, 6, 3.5, 2.2};
+    case Isa::kAvxVnni:
+      // Not measured: two products a cycle, the rest as kAvx2.
+      return k.family == QConvFamily::kSparse ? Costs{0.6, 1.2, 6, 2.5, 3.5, 2, 1.5}
+                                              : Costs{0.55, 0.5, 6, 2.5, 3.5, 2, 1.5};
     case Isa::kAvx2:
       // Measured on Zen 3.
       if (k.family == QConvFamily::kPairs) return {1.05, 1.4, 6, 2.5, 3.5, 2, 1.5};

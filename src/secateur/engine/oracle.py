@@ -46,14 +46,15 @@ def oracle(model: bytes) -> Oracle | None:
         model: an ONNX file.
     """
     integers = any(op.rpartition(".")[2] in _PRODUCTS for _, op, *_ in _native.File(model).partition({})["nodes"])
-    ways = [_reference, _unoptimised] if integers and "vnni" not in _native.isas() else [_unoptimised, _reference]
+    exact = not {"vnni", "avxvnni"}.isdisjoint(_native.isas())
+    ways = [_reference, _unoptimised] if integers and not exact else [_unoptimised, _reference]
     for way in ways:
         call = way(model)
         if call is not None and way is _reference:
             return Oracle(REFERENCE, call)
         if call is not None and not integers:
             return Oracle(UNOPTIMISED, call)
-        if call is not None and "vnni" in _native.isas():
+        if call is not None and exact:
             return Oracle(EXACT_PRODUCTS, call)
     return None
 
