@@ -86,8 +86,8 @@ SECATEUR_NOINLINE void store_channels(const QConvView& v, Q* sums, int quad, int
   }
 }
 
-// One vector of columns of a quad's result, `count` of them stored. kRows, kStride: kernel_h and stride_h, or 0.
-// kPlanes: not bytes.
+// One vector of columns of a quad's result, `count` of them stored. kRows, kStride: kernel_h and stride_h of a 3x3
+// kernel, or 0. kPlanes: not bytes.
 template <class Products, int kRows, int kStride, Reach kReach, bool kPlanes>
 void depthwise_columns(const QConvView& v, const int32_t* x, void* all, int quad, int column, const int32_t* weights,
                        Q bias, Q scale, const Columns& columns, int count) {
@@ -107,8 +107,9 @@ void depthwise_columns(const QConvView& v, const int32_t* x, void* all, int quad
       for (int k = 0; k < 4; ++k) sums[r][k] = bias;
     }
     for (int g = 0; g < groups; ++g) {
-      const Column* c = columns.at[g];
-      const int n_columns = g + 1 < groups ? 4 : last_columns;
+      // Copies: what is stored might be their memory, as far as a compiler knows.
+      const Column c[4] = {columns.at[g][0], columns.at[g][1], columns.at[g][2], columns.at[g][3]};
+      const int n_columns = kRows ? 3 : g + 1 < groups ? 4 : last_columns;
       const auto row = [&](int i) {
         const int at = row0 * stride + i - v.pad_top;
         Q turned[4] = {zero, zero, zero, zero};
@@ -172,7 +173,7 @@ DepthwiseFn depthwise_function(Reach reach) {
 
 template <class Products, bool kPlanes>
 DepthwiseFn depthwise_function(const QConvView& v, Reach reach) {
-  const bool three = v.kernel_h == 3 && v.kernel_w <= 4 && v.n_parts == 1;
+  const bool three = v.kernel_h == 3 && v.kernel_w == 3 && v.n_parts == 1;
   return three && v.stride_h == 1   ? depthwise_function<Products, 3, 1, kPlanes>(reach)
          : three && v.stride_h == 2 ? depthwise_function<Products, 3, 2, kPlanes>(reach)
                                     : depthwise_function<Products, 0, 0, kPlanes>(reach);

@@ -80,21 +80,30 @@ inline void fill_panel(const QConvView& v, const QChunk& chunk, const uint8_t* x
         }
       }
     } else {
-      // The end of a row's last vector belongs to the next row: rows in order.
-      for (int r = 0; r < rows; ++r, to += pitch, line += step) {
-        const bool row_inside = r >= first && r < last;
-        for (int j = 0; j < pitch; j += kLanes) {
-          const int lo = p.begin - j < 0 ? 0 : p.begin - j, hi = p.end - j > kLanes ? kLanes : p.end - j;
-          if (!row_inside || lo >= hi) {
-            zero.store(to + j);
-          } else if (v.stride_w == 2) {
-            Q::load_even_or(zero, Q::even(lo, hi), line + 2 * j).store(to + j);
-          } else if (hi - lo == kLanes) {
-            Q::load(line + j).store(to + j);
-          } else {
-            Q::load_or(zero, Q::mask(lo, hi), line + j).store(to + j);
-          }
+      // The end of a row's last vector belongs to the next row: rows in order. Of a row's vectors those of [from, end)
+      // lie inside the image whole.
+      const bool even = v.stride_w == 2;
+      const int from = (p.begin + kLanes - 1) / kLanes * kLanes, end = p.end / kLanes * kLanes;
+      const auto edge = [&](int at, int32_t* row, const int32_t* x_row) {
+        const int lo = p.begin - at < 0 ? 0 : p.begin - at, hi = p.end - at > kLanes ? kLanes : p.end - at;
+        if (lo >= hi) {
+          zero.store(row + at);
+        } else if (even) {
+          Q::load_even_or(zero, Q::even(lo, hi), x_row + 2 * at).store(row + at);
+        } else {
+          Q::load_or(zero, Q::mask(lo, hi), x_row + at).store(row + at);
         }
+      };
+      for (int r = 0; r < rows; ++r, to += pitch, line += step) {
+        if (r < first || r >= last) {
+          for (int j = 0; j < pitch; j += kLanes) zero.store(to + j);
+          continue;
+        }
+        int j = 0;
+        for (; j < from && j < pitch; j += kLanes) edge(j, to, line);
+        if (!even)
+          for (; j < end; j += kLanes) Q::load(line + j).store(to + j);
+        for (; j < pitch; j += kLanes) edge(j, to, line);
       }
     }
   }

@@ -80,8 +80,8 @@ void pair_blocks(std::vector<ByteBlock<kRows>>& blocks) {
   std::iota(order.begin(), order.end(), 0);
   for (const auto& s : sides) most.push_back(s.largest());
   std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return most[size_t(a)] > most[size_t(b)]; });
-  // The largest with the smallest that fits: of the few smallest, for all that fit are as good.
-  constexpr int kTries = 32;
+  // The largest with one of the smallest that fit, the nearest in the panel: what lies apart comes from farther caches.
+  constexpr int kTries = 32, kMore = 12;
   std::vector<ByteBlock<kRows>> pairs;
   std::vector<char> used(blocks.size(), 0);
   int last = n - 1;
@@ -90,16 +90,18 @@ void pair_blocks(std::vector<ByteBlock<kRows>>& blocks) {
     if (used[size_t(a)]) continue;
     while (last > i && used[size_t(order[size_t(last)])]) --last;
     const ByteBlock<kRows>& first = blocks[size_t(a)];
-    ByteBlock<kRows> second{first.at, {}};
-    for (int k = last, tries = 0; k > i && tries < kTries; --k) {
+    const auto distance = [&](int b) { return std::abs(int64_t{first.at} - blocks[size_t(b)].at); };
+    int best = -1;
+    for (int k = last, left = kTries; k > i && left > 0; --k) {
       const int b = order[size_t(k)];
       if (used[size_t(b)]) continue;
-      ++tries;
+      --left;
       if (!sides[size_t(a)].fits(sides[size_t(b)])) continue;
-      second = blocks[size_t(b)];
-      used[size_t(b)] = 1;
-      break;
+      if (best < 0) left = std::min(left, kMore);
+      if (best < 0 || distance(b) < distance(best)) best = b;
     }
+    ByteBlock<kRows> second{first.at, {}};
+    if (best >= 0) second = blocks[size_t(best)], used[size_t(best)] = 1;
     pairs.push_back(first);
     pairs.push_back(second);
   }
