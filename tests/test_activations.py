@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 import secateur
@@ -15,7 +17,6 @@ from secateur.engine.inspect import inspect
 from secateur.errors import FormatError, SecateurError, UsageError
 from secateur.graph import apply_surgery
 from secateur.recipe import Recipe
-
 
 
 class Digits(nn.Module):
@@ -107,6 +108,16 @@ def test_every_isa_gives_the_same_bits(calibrated: Any, monkeypatch: pytest.Monk
     assert same.mean() >= 0.8
     assert np.linalg.norm(answers[0] - torch_says) <= 0.005 * np.linalg.norm(torch_says)
     assert (answers[0].argmax(1) == torch_says.argmax(1)).mean() >= 0.995
+
+
+def test_codes_of_seven_bits_fit_sixteen_bits_two_by_two() -> None:
+    """255 * 2 * 63 fits 16 bits: every block of such codes is multiplied as bytes."""
+    made = compressed(trained(mlp), quantize={"weights": 7, "activations": 8})
+    assert made.report["verify"]["agree"], made.report["verify"]
+    codes = [numpy_helper.to_array(t) for t in onnx.load_from_string(made.files.onnx).graph.initializer]
+    codes = [c for c in codes if c.dtype == np.int8 and c.ndim == 2]
+    assert len(codes) == 3
+    assert all(np.abs(c.astype(int)).max() == 63 for c in codes)
 
 
 def test_the_model_is_a_graph_of_torchs_own_calls(calibrated: Any) -> None:
