@@ -712,6 +712,7 @@ VERIFY = _room(
 )
 
 _NODES = ("tests/parity/test_engine_nodes.py", "tests/parity/test_engine_operators.py")
+_RATES = ("tests/engine/test_rates.py",)
 ENGINE = [
     Fault(
         "engine: checksum not compared",
@@ -775,6 +776,27 @@ ENGINE = [
         "beta * from[scalar ? 0 : o]",
         "from[scalar ? 0 : o]",
         _NODES,
+    ),
+    Fault(
+        "engine: kernels are ranked without this machine's rates",
+        "engine/plan/lower/layer.h",
+        "std::stable_sort(ways.begin(), ways.end(), [&](const auto& a",
+        "if (false) std::stable_sort(ways.begin(), ways.end(), [&](const auto& a",
+        _RATES,
+    ),
+    Fault(
+        "engine: sessions that time nothing go by the calibration",
+        "src/secateur/engine/session.py",
+        "rates.read(plans.machine()) if asked else None",
+        "rates.read(plans.machine())",
+        _RATES,
+    ),
+    Fault(
+        "engine: a calibration counts a layer with the others of its kernel only",
+        "src/secateur/engine/calibrate.py",
+        'for group in (rate, rate.partition("/")[0], ""):',
+        'for group in (rate.partition("/")[0], ""):',
+        _RATES,
     ),
 ]
 

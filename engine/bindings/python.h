@@ -95,13 +95,20 @@ inline Known py_choices(const std::vector<std::pair<std::string, Choice>>& choic
   return all;
 }
 
-inline Tuner tuner(const std::string& tune, const Known& known, const std::vector<Saved>& saved) {
+inline Tuner tuner(const std::string& tune, const Known& known, const std::vector<Saved>& saved,
+                   const std::optional<std::map<std::string, double>>& rates) {
   Tuner t;
   t.mode = tune_of(tune);
   for (const auto& [key, c] : known) t.known[key] = choice(c);
   for (const auto& [dims, layers] : saved) {
     t.saved.push_back({dims, {}});
     for (const auto& [node, c] : layers) t.saved.back().layers.emplace_back(node, choice(c));
+  }
+  if (rates) {
+    t.rates.emplace(rates->begin(), rates->end());
+    for (const auto& [key, rate] : *t.rates)
+      if (!(rate >= 1 / kMostRate && rate <= kMostRate))
+        throw UsageError("rates: " + key + ": got " + std::to_string(rate) + "; a factor from 1/64 to 64 is needed");
   }
   return t;
 }

@@ -1,6 +1,8 @@
 // InferenceSession's native half: feeds in, arrays out. Checks names, dtypes and shapes; computes nothing.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/array.h>
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
@@ -32,8 +34,10 @@ namespace {
 class PySession {
  public:
   PySession(nb::object model, int threads, bool sparse, const std::string& tune, const Known& known,
-            const std::vector<Saved>& saved, bool plain_loops, double max_nbytes, double max_work)
-      : PySession(Source(model), threads, sparse, tuner(tune, known, saved), plain_loops, {max_nbytes, max_work}) {}
+            const std::vector<Saved>& saved, bool plain_loops, double max_nbytes, double max_work,
+            const std::optional<std::map<std::string, double>>& rates)
+      : PySession(Source(model), threads, sparse, tuner(tune, known, saved, rates), plain_loops,
+                  {max_nbytes, max_work}) {}
 
   const Session& session() const { return session_; }
   Session& session() { return session_; }
@@ -119,6 +123,7 @@ class PySession {
                            ? nb::object(nb::float_(static_cast<double>(s.nnz) / static_cast<double>(s.n_weights)))
                            : nb::none();
       row["packed_nbytes"] = s.packed_bytes;
+      row["rate"] = s.rate.empty() ? nb::none() : nb::object(nb::str(s.rate.c_str()));
       row["predicted_us"] = s.predicted_us < 0 ? nb::none() : nb::object(nb::float_(s.predicted_us));
       row["time_us"] = repeats > 0 ? nb::object(nb::float_(seconds[i] * 1e6)) : nb::none();
       rows.append(row);
@@ -305,10 +310,10 @@ void bind_session(nb::module_& m) {
       });
   nb::class_<PySession>(m, "Session", "A model ready to run.")
       .def(nb::init<nb::object, int, bool, const std::string&, const Known&, const std::vector<Saved>&, bool, double,
-                    double>(),
+                    double, const std::optional<std::map<std::string, double>>&>(),
            nb::arg("model"), nb::arg("threads") = 0, nb::arg("sparse") = true, nb::arg("tune") = "off",
            nb::arg("known") = Known(), nb::arg("saved") = std::vector<Saved>(), nb::arg("plain_loops") = true,
-           nb::arg("max_nbytes") = 0.0, nb::arg("max_work") = 0.0)
+           nb::arg("max_nbytes") = 0.0, nb::arg("max_work") = 0.0, nb::arg("rates") = nb::none())
       .def("run", &PySession::run, nb::arg("output_names").none(), nb::arg("feeds"))
       .def("get_inputs", [](const PySession& s) { return node_args(s.session().inputs()); })
       .def("get_outputs", [](const PySession& s) { return node_args(s.session().outputs()); })
@@ -379,6 +384,8 @@ void bind_session(nb::module_& m) {
     return names;
   });
   m.def("cpu_name", []() { return cpu().name; });
+  m.def("shipped_rates",
+        []() { return std::map<std::string, double>(shipped_rates(cpu()).begin(), shipped_rates(cpu()).end()); });
   // What timings and plans hold for: their costs and their tilings follow from it.
   m.def("machine", []() {
     return cpu().name + ", " + isa_name(selected_isa()) + ", L1 " + std::to_string(cpu().l1d_bytes) + ", L2 " +

@@ -66,6 +66,7 @@ struct StepInfo {
   int64_t n_weights = 0;  // 0 when the step has none
   int64_t nnz = 0;
   int64_t packed_bytes = 0;
+  std::string rate;          // which of Rates speaks of it: "<kernel>/<kind>"; empty where there is no cost model
   double predicted_us = -1;  // by the cost model, on one thread; -1 = there is none
   int64_t layer = -1;        // index of the file's node this came from
   double work = 0;           // operations, where they are many more than `macs` and the elements read and written
@@ -157,6 +158,7 @@ class Lowering {
   int threads() const { return threads_; }
   bool allow_sparse() const { return allow_sparse_; }
   Tuner* tuner() const { return folding_.now ? nullptr : tuner_; }
+  const Rates& rates() const { return tuner_ && tuner_->rates ? *tuner_->rates : shipped_rates(cpu()); }
   // What the saved plan says of the next layer that has a choice, which must be n; null without a saved plan.
   const Choice* saved_choice(const Node& n) const;
   void decided(const Node& n, Choice choice);

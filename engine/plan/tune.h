@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,6 +15,7 @@
 #include "base/arena.h"
 #include "base/threads.h"
 #include "kernels/choice.h"
+#include "plan/rates.h"
 
 namespace secateur {
 
@@ -46,8 +48,9 @@ class Tuner {
   std::unordered_map<std::string, Choice> known;      // by a layer's key (lower/layer.h)
   std::vector<std::pair<std::string, Choice>> fresh;  // timed since somebody took them
   std::vector<SavedPlan> saved;
-  int64_t n_timed = 0;  // layers timed in this session
-  bool cold = false;    // the net's weights do not stay in the second cache
+  std::optional<Rates> rates;  // of this very machine; else those shipped for its kind
+  int64_t n_timed = 0;         // layers timed in this session
+  bool cold = false;           // the net's weights do not stay in the second cache
   Threads* pool = nullptr;
 
   // The known choice that serves this mode (what `full` found serves `fast`), or null.

@@ -99,6 +99,10 @@ struct ConvLayer {
   }
   std::string key() const { return "conv/" + conv_key(s, e); }
   std::vector<int> constants() const { return {w, bias}; }
+  std::string kind() const {
+    const double read = double(s.in_c) * s.in_h * s.in_w, written = double(s.out_c) * s.conv_h() * s.conv_w();
+    return conv_kind(s, double(density.nnz) / double(density.weights), 4 * (read + written));
+  }
   int64_t rows() const { return batch; }
   double times() const { return static_cast<double>(batch); }
   uint64_t pattern() const { return pattern_hash(constant(w), s.weight_count()); }
@@ -157,11 +161,11 @@ void conv(Lowering& L, const Node& n, int x, int w, int bias, int residual) {
   layer.e.act = fused_activation(n);
   const Residual r = split_residual(L, residual, out, layer.e);
   if (n.post.pool) layer.e.pool = Pool2x2::kMax;
-  auto offered = layer.candidates(1);
+  auto offered = ways_of(L, layer, 1);
   const bool pool_after = n.post.pool && offered.empty();
   if (pool_after) {
     layer.e.pool = Pool2x2::kNone;
-    offered = layer.candidates(1);
+    offered = ways_of(L, layer, 1);
   }
   if (offered.empty()) L.unsupported(n, "no kernel covers this convolution");
   const auto chosen = choose(L, n, layer, offered, conv_reason(offered, layer.density));

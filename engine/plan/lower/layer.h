@@ -28,6 +28,7 @@ concept Layer = requires(const T& layer, const typename T::Candidate& way, const
   { layer.memory(packed) } -> std::same_as<Tuner::Memory>;  // of such a step
   { layer.key() } -> std::same_as<std::string>;  // shape and epilogue: with a kernel and a tile, what is packed
   { layer.constants() } -> std::same_as<std::vector<int>>;  // the values packed
+  { layer.kind() } -> std::same_as<std::string>;            // of rates.h
   { layer.rows() } -> std::same_as<int64_t>;                // images, or rows of a linear layer
   { layer.times() } -> std::same_as<double>;                // predictions count so often
   { layer.pattern() } -> std::same_as<uint64_t>;            // hash of the weights' zeros
@@ -106,7 +107,23 @@ std::string tuning_key(const Lowering& L, const T& layer) {
   return layer.key() + tail;
 }
 
-// `offered` = layer.candidates(1), not empty; `reason` the cost model's. A saved plan decides, else what was timed
+// The layer's ways with so many tilings of each kernel, best first, as this machine is known to run them.
+template <Layer T>
+std::vector<typename T::Candidate> ways_of(const Lowering& L, const T& layer, int tilings) {
+  std::vector<typename T::Candidate> ways = layer.candidates(tilings);
+  const std::string kind = layer.kind();
+  Isa widest = Isa::kRef;
+  for (auto& way : ways) {
+    way.predicted_us *= rate_of(L.rates(), way.kernel->name, kind);
+    widest = std::max(widest, way.kernel->isa);
+  }
+  // What differs by less than the models' error goes to the widest vectors, as in offers().
+  const auto cost = [&](const auto& way) { return way.predicted_us / (way.kernel->isa == widest ? 1.0 : 0.85); };
+  std::stable_sort(ways.begin(), ways.end(), [&](const auto& a, const auto& b) { return cost(a) < cost(b); });
+  return ways;
+}
+
+// `offered` = ways_of(L, layer, 1), not empty; `reason` the cost model's. A saved plan decides, else what was timed
 // before or now, else the model.
 template <Layer T>
 Chosen<T> choose(Lowering& L, const Node& n, const T& layer, const std::vector<typename T::Candidate>& offered,
@@ -117,7 +134,7 @@ Chosen<T> choose(Lowering& L, const Node& n, const T& layer, const std::vector<t
     const typename T::Candidate* way = find_way(offered, choice);
     std::vector<typename T::Candidate> more;
     if (!way) {
-      more = layer.candidates(kTunedTilings);
+      more = ways_of(L, layer, kTunedTilings);
       way = find_way(more, choice);
     }
     if (!way) return false;
@@ -142,7 +159,7 @@ Chosen<T> choose(Lowering& L, const Node& n, const T& layer, const std::vector<t
     const bool full = tuner->mode == Tune::kFull;
     if (const Choice* known = tuner->find(key); known && take(*known)) {
       say("; timed before: %.3g us", known->us);
-    } else if (const auto trials = worth_timing(full ? layer.candidates(kTunedTilings) : offered, tuner->mode);
+    } else if (const auto trials = worth_timing(full ? ways_of(L, layer, kTunedTilings) : offered, tuner->mode);
                trials.size() > 1) {
       const Timed<T> timed = time_ways(*tuner, layer, trials);
       chosen.way = trials[timed.best];
@@ -171,6 +188,7 @@ void emit_layer(Lowering& L, const Node& n, const T& layer, const Chosen<T>& cho
   const size_t bytes = layer.memory(*chosen.packed).scratch;
   const int scratch = bytes ? L.scratch(bytes) : -1;
   info.kernel = chosen.way.kernel->name;
+  info.rate = std::string(chosen.way.kernel->name) + "/" + layer.kind();
   info.predicted_us = chosen.way.predicted_us * layer.times();
   info.why = chosen.why;
   if (!chosen.packed->note.empty()) info.why += (info.why.empty() ? "" : "; ") + chosen.packed->note;

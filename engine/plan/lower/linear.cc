@@ -136,6 +136,7 @@ struct LinearLayer {
            epilogue_key(e);
   }
   std::vector<int> constants() const { return {w, bias}; }
+  std::string kind() const { return linear_kind(n_rows >= kLinearManyRows, 4.0 * double(density.nnz)); }
   int64_t rows() const { return n_rows; }
   double times() const { return 1; }
   uint64_t pattern() const { return pattern_hash(weights(), n_weights()); }
@@ -178,7 +179,7 @@ void linear(Lowering& L, const Node& n, int x, int w, bool turned, float alpha, 
   info.n_weights = in * out;
   info.nnz = layer.density.nnz;
   info.macs = product({rows, in, out});
-  const auto offered = layer.candidates(1);
+  const auto offered = ways_of(L, layer, 1);
   if (offered.empty()) L.unsupported(n, "no kernel covers this layer");
   const auto chosen = choose(L, n, layer, offered, linear_reason(offered, layer.shape, layer.density));
   const int y = r.added >= 0 ? L.temp(DType::kFloat, out_dims) : L.out(n, 0, DType::kFloat, out_dims);

@@ -90,6 +90,10 @@ struct QConvLayer {
   }
   std::string key() const { return "qconv/" + key_of(s, e, weights.x_zero); }
   std::vector<int> constants() const { return packed_from; }
+  std::string kind() const {
+    const double read = double(s.in_c) * s.in_h * s.in_w, written = double(s.out_c) * s.conv_h() * s.conv_w();
+    return conv_kind(s, density->density(), read + written);
+  }
   int64_t rows() const { return batch; }
   double times() const { return static_cast<double>(batch); }
   uint64_t pattern() const {
@@ -126,7 +130,7 @@ void run_kernel(Lowering& L, const Node& n, const ConvShape& s, const QEpilogue&
   if (L.value(y).numel() == 0) return;
   if (L.value(x).numel() == 0) L.unsupported(n, "input " + dims_text(L.dims(x)) + " without elements");
   QConvLayer layer = layer_of(L, n, s, e, batch, x, y);
-  const auto offered = layer.candidates(1);
+  const auto offered = ways_of(L, layer, 1);
   const auto chosen = choose(L, n, layer, offered, qconv_reason(offered, s, *layer.density));
   layer.dynamic = dynamic;
   StepInfo info;

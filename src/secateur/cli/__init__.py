@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     *("compress", "quantize", "plan", "sites", "verify", "inspect", "bench", "run"),
-    *("pack", "unpack", "report", "methods", "reproduce", "sweep", "latency"),
+    *("pack", "unpack", "report", "methods", "reproduce", "sweep", "latency", "calibrate"),
 )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from secateur.engine import foreign, plans, timings
+from secateur.engine import foreign, plans, rates, timings
 from secateur.engine.coverage import share
 from secateur.engine.mixed import Parts
 from secateur.engine.parts import known_shapes
@@ -97,9 +97,10 @@ class _Session(_native.Session):
         saved: plans.Saved,
         plain_loops: bool,
         limits: tuple[float, float],
+        calibrated: rates.Rates | None,
     ) -> None:
         self.digest = plans.digest(model)
-        super().__init__(model, threads, True, tune, known, saved, plain_loops, *limits)
+        super().__init__(model, threads, True, tune, known, saved, plain_loops, *limits, calibrated)
 
 
 class InferenceSession:
@@ -121,7 +122,8 @@ class InferenceSession:
         fallback: "onnxruntime", or None to refuse what the engine does not cover. Layers that the engine has plain
             loops for but no kernel (products of two integer operands that come while running) go there as well; with
             None, or where it is not installed or refuses them too, they run.
-        tune: "off": the cost model chooses the kernels, always the same ones. "fast": the two or three best of a layer
+        tune: "off": the cost model chooses the kernels, always the same ones, by the table of rates shipped for this
+            kind of CPU; with the others `secateur calibrate` is asked first. "fast": the two or three best of a layer
             are timed on its weights, some ms each, once per machine (`timings.path()`). "full": more kernels, and other
             ways to cut the layer. None takes SECATEUR_TUNE, else "off". Same results within rounding.
         plan: path of what `save_plan` wrote for this model on this machine: those kernels, nothing timed. Shapes
@@ -194,9 +196,13 @@ class InferenceSession:
             self.__dict__["run"] = whole.run
 
     def _open(self, model: bytes | mmap.mmap) -> _Session:
-        known = timings.read(plans.machine()) if self._tune != "off" else []
+        asked = self._tune != "off"
+        known = timings.read(plans.machine()) if asked else []
+        calibrated = rates.read(plans.machine()) if asked else None
         saved = self._plan.parts.get(plans.digest(model), []) if self._plan else []
-        session = _Session(model, self._threads or 0, self._tune, known, saved, self._plain_loops, self._limits)
+        session = _Session(
+            model, self._threads or 0, self._tune, known, saved, self._plain_loops, self._limits, calibrated
+        )
         self._keep(session)
         return session
 

@@ -1,0 +1,45 @@
+#include "plan/rates.h"
+
+namespace secateur {
+namespace {
+
+const Rates& general() {
+  static const Rates none;
+  return none;
+}
+
+// What benchmarks/speed/rates.py wrote on an AMD EPYC of the third generation (Zen 3, AVX2, 32 KB L1, 512 KB L2).
+const Rates& avx2() {
+  static const Rates rates{
+#include "plan/rates_avx2.inc"
+  };
+  return rates;
+}
+
+std::string sized(std::string kind, double bytes) {
+  if (bytes > double(cpu().l2_bytes)) kind += " large";
+  return kind;
+}
+
+}  // namespace
+
+double rate_of(const Rates& rates, std::string_view kernel, std::string_view kind) {
+  const std::string one(kernel);
+  for (const std::string& key : {one + "/" + std::string(kind), one, std::string()})
+    if (const auto found = rates.find(key); found != rates.end()) return found->second;
+  return 1;
+}
+
+const Rates& shipped_rates(const Cpu& c) { return c.avx2 && !c.avx512 ? avx2() : general(); }
+
+std::string conv_kind(const ConvShape& s, double density, double bytes) {
+  std::string kind = "window";
+  if (s.groups > 1 && s.groups == s.in_c) kind = "depthwise";
+  else if (s.kernel_h * s.kernel_w == 1) kind = "1x1";
+  else if (s.in_c <= 4) kind = "first";
+  return sized(kind + (density > 0.5 ? " full" : ""), bytes);
+}
+
+std::string linear_kind(bool many, double bytes) { return sized(many ? "many" : "few", bytes); }
+
+}  // namespace secateur
