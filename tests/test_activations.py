@@ -1,5 +1,7 @@
 """8-bit activations: calibrated and trained, written as QDQ, run in the engine's int8 kernels, rebuilt, verified."""
 
+import copy
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import secateur
 from secateur.data.tensors import TensorData
 from secateur.engine import InferenceSession, isas
 from secateur.engine.inspect import inspect
-from secateur.errors import FormatError, SecateurError, UsageError
+from secateur.errors import FormatError, SecateurError, UnsupportedError, UsageError
 from secateur.graph import apply_surgery
 from secateur.recipe import Recipe
 
@@ -257,12 +259,17 @@ def own_loop(net: nn.Module, calibration: Any, steps: int = 12) -> Any:
     return made
 
 
-def test_a_users_own_loop_calibrates_in_the_end() -> None:
+def test_a_users_own_loop_trains_on_grids() -> None:
     net = trained(Digits)
+    x = data()[1].batch(0)[0]
     made = own_loop(net, [data()[0].batch(i)[0] for i in range(4)])
     left = {k: v.clone() for k, v in net.state_dict().items()}
+    on_grids = net.eval()(x).detach()
     found = made.finalize()
     assert all(torch.equal(v, left[k]) for k, v in net.state_dict().items())
+    assert "forward" not in net.__dict__
+    floats = net(x).detach()  # its own forward pass, the norms folded: the same net without grids
+    assert 0 < float((floats - on_grids).abs().max()) < 0.5 * float(floats.abs().max())
     report = found.report
     assert report["verify"]["agree"], report["verify"]
     assert [r["name"] for r in report["activations"]] == ["x", "relu", "relu_1", "conv2", "relu_2"]
@@ -270,6 +277,82 @@ def test_a_users_own_loop_calibrates_in_the_end() -> None:
     assert all("s8_u8_s32" in k for k in kernels)
     assert report["compressed"]["metric"]["value"] >= report["dense"]["metric"]["value"] - 0.02
     assert found.verify()["passed"]
+
+
+def test_a_users_own_loop_gives_the_net_of_ours() -> None:
+    """The same batches in the same order, the same optimizer, a constant rate; the last point is the best in both."""
+    batches = [data()[0].batch(i) for i in range(12)]
+    recipe = {
+        "quantize": {**BOTH, "calibration": {"batches": 5}},
+        "solver": {"name": "one_shot", "epochs": 3},
+        "training": {"lr": 1e-3, "schedule": "constant", "warmup_steps": 0},
+    }
+    calls = count()
+    extras = {"baselines": [], "bench": {"seconds": 0.001, "against": []}}
+    ours = secateur.compress(
+        trained(mlp), batches, evaluate=lambda m: float(next(calls)), recipe={**recipe, **extras}, on_progress=False
+    )
+    net = trained(mlp)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3, betas=(0.9, 0.99), fused=True)
+    inputs = [x for x, _ in batches]
+    made = secateur.Compressor(net, recipe, inputs[0], optimizer=optimizer, total_steps=36, calibration=inputs)
+    for _ in range(3):
+        for x, y in batches:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            optimizer.step()
+            made.step()
+    theirs = made.finalize()
+    assert [r["scale"] for r in theirs.report["activations"]] == [r["scale"] for r in ours.report["activations"]]
+    want, got = ours.model.state_dict(), theirs.model.state_dict()
+    assert want.keys() == got.keys()
+    assert all(torch.equal(want[k], got[k]) for k in want)
+    assert len({r["scale"] for r in ours.report["activations"]}) == 3  # trained: not what calibration found
+    assert theirs.files.onnx == ours.files.onnx
+
+
+def test_a_users_own_loop_on_grids_resumes_to_the_bit() -> None:
+    calibration = [data()[0].batch(i)[0] for i in range(3)]
+
+    def begun() -> tuple[nn.Module, torch.optim.Optimizer, Any]:
+        net = trained(Digits)
+        optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+        recipe = {"quantize": BOTH, "solver": {"name": "gradual", "polish": 0.25, "snap": 0.5}}
+        made = secateur.Compressor(
+            net, recipe, calibration[0][:2], optimizer=optimizer, total_steps=16, calibration=calibration
+        )
+        return net, optimizer, made
+
+    def go_on(net: nn.Module, optimizer: torch.optim.Optimizer, made: Any, steps: range) -> None:
+        for i in steps:
+            x, y = data()[0].batch(i)
+            torch.manual_seed(i)
+            net.train()
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            optimizer.step()
+            made.step()
+
+    straight = begun()
+    go_on(*straight, range(16))
+    want = straight[2].finalize().files.onnx
+    for stop in (3, 11):  # before the grids are there, and when they are
+        first = begun()
+        go_on(*first, range(stop))
+        saved = [part.state_dict() for part in first]
+        saved = copy.deepcopy(saved)
+        again = begun()
+        for part, state in zip(again, saved, strict=True):
+            part.load_state_dict(state)
+        go_on(*again, range(stop, 16))
+        assert again[2].finalize().files.onnx == want
+
+
+def test_a_norm_that_leaves_no_bias_to_train_is_refused() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4, affine=False), nn.ReLU(), nn.Flatten())
+    net = nn.Sequential(*net, nn.Linear(4 * 36, 10))
+    with pytest.raises(UnsupportedError, match=r"1: it is folded into 0, and neither has a bias"):
+        own_loop(net, [data()[0].batch(0)[0]])
 
 
 def test_a_users_own_loop_needs_data_for_ranges() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur import graph
+from secateur.api.own_forward import OwnForward
 from secateur.api.result import Result
 from secateur.budget import kinds, refusal
 from secateur.budget.purse import Purse
@@ -48,8 +49,9 @@ class Compressor:
     The approach takes the first 1 - polish - snap of `total_steps`, then the support is fixed and retrained, then
     (when values are constrained) snapped. At a change of phase the optimizer's state is emptied, because stale
     moments would move weights for a loss that is no longer there. Gradients are projected by a hook in front of
-    `optimizer.step`. The forward pass is yours: it reads floats to the end, weights alone are trained on their grids;
-    activations are put on grids, by `calibration`, in `finalize`.
+    `optimizer.step`. Where the recipe asks for 8-bit activations, their ranges are calibrated when the values are
+    snapped, batch norms are folded into the layers before them, and from there on `model(inputs)` rounds to grids whose
+    scales `optimizer` trains with the weights, as in `compress`; `finalize` gives the model its own forward pass back.
 
     Args:
         model: the live model that the user trains; `finalize` leaves it as trained and returns a new one.
@@ -104,7 +106,7 @@ class Compressor:
             model.load_state_dict(start.module.state_dict())
             self._told.append(permute.note(stage))
         traced, terms = self._job.start.traced, self._job.start.terms
-        self._grids = activations.planned(self._job, self._job.start)
+        self._forward = self._on_grids()
         self._recipe, self._chosen = self._recipe.resolved(*traced.free)
         self._net = Net(model, traced, terms, short=self._job.start.short, machine=self._job.start.machine)
         self._stats = Statistics(self._params, inputs=self._inputs(calibration))
@@ -119,7 +121,7 @@ class Compressor:
 
     def _set_out(self) -> None:
         """Nothing stepped and nothing kept yet: the first phase, its limits read from the weights as they stand."""
-        self._n, self._at = 0, -1
+        self._n, self._at, self._entered = 0, -1, 0
         self.round_changed = False
         self._best: dict[str, Tensor] = {}
         self._metric: float | None = None
@@ -129,9 +131,17 @@ class Compressor:
             self._purse.probe(self._net.weights, self._importance())
             self._enter(0)
 
+    def _on_grids(self) -> OwnForward | None:
+        """What will put the model's activations on grids; None where the recipe asks for none."""
+        start = self._job.start
+        if not activations.planned(self._job, start):
+            return None
+        asked = self._job.recipe.build_activations(start.traced.sites)
+        return OwnForward(self._model, *activations.places(start.module, self._job, asked), self._optimizer)
+
     def _inputs(self, calibration: Iterable[Any] | None) -> Inputs | None:
         wanted = [f"solver or saliency needs {name}, which is" for name in sorted(self._recipe.needs & FROM_INPUTS)]
-        wanted += ["quantize.activations needs ranges, which are"] * bool(self._grids)
+        wanted += ["quantize.activations needs ranges, which are"] * (self._forward is not None)
         if wanted:
             if calibration is None:
                 raise UsageError(
@@ -174,7 +184,9 @@ class Compressor:
             with torch.no_grad():
                 for phase in range(self._at + 1, 3):  # a loop that stopped early: the rest happens at once
                     self._enter(phase)
-                load_weights(self._model, self._best or self._point())
+                load_weights(self._net.module, self._best or self._point())
+                if self._forward is not None:
+                    self._forward.end()
                 best, job = self._written()
         finally:
             load_weights(self._model, live)
@@ -204,6 +216,7 @@ class Compressor:
         return {
             "n": self._n,
             "at": self._at,
+            "entered": self._entered,
             "levels": dict(self._net.levels),
             "purse": self._purse.state(),
             "told": list(self._told),
@@ -213,13 +226,14 @@ class Compressor:
             "counts": counts,
             "best": self._best,
             "metric": self._metric,
+            "scales": self._forward.state() if self._forward is not None else {},
         }
 
     def load_state_dict(self, state: State) -> None:
         """Exactly as saved; load the model's and the optimizer's states first, after this object was made as before:
         where `permute` reorders channels, making it changes the model's values.
         """
-        self._n, self._metric = int(state["n"]), state["metric"]
+        self._n, self._metric, self._entered = int(state["n"]), state["metric"], int(state["entered"])
         self._best = {k: v.clone() for k, v in state["best"].items()}
         self._net.levels = {k: feasible.as_level(v) for k, v in state["levels"].items()}
         self._told = list(state["told"])
@@ -228,6 +242,8 @@ class Compressor:
             self._make(int(state["at"]))
             load_weights(self._model, live)
             self._purse.load(state["purse"])
+            if self._forward is not None:
+                self._forward.load(state["scales"])
             self._phase.load_state_dict({k: v.clone() for k, v in state["phase"].items()}, state["facts"])
         self._stats.load_state_dict(state["statistics"], state["counts"])
 
@@ -246,6 +262,7 @@ class Compressor:
             return
         if at == 2 and (stage := equalize.equalize(self._recipe, self._net)):
             self._told.append(equalize.note(stage))
+        self._entered = self._n
         self._make(at)
         if at > 0:
             for p in self._params.values():
@@ -258,7 +275,7 @@ class Compressor:
 
     def _make(self, at: int) -> None:
         self._at = at
-        net, left = self._net, max(self._total - self._n, 1)
+        net, left = self._net, max(self._total - self._entered, 1)
         if at == 0:
             asked = problem.build(
                 net,
@@ -276,11 +293,16 @@ class Compressor:
             kept, levels = feasible.support_only(net.terms, net.levels)
             self._phase = Held(kept, levels, self._params, left, net.companions)
         else:
-            self._phase = Snap(net.terms, net.levels, self._params, left, net.companions)
+            scales: tuple[str, ...] = ()
+            if self._forward is not None:
+                net = self._net = activations.quantized(self._job, "compressor", net)
+                scales = self._forward.begin(net)
+            params = {k: p for k, p in net.module.named_parameters() if p.is_floating_point()}
+            self._phase = Snap(net.terms, net.levels, params, left, net.companions, scales=scales)
 
     def _point(self) -> dict[str, Tensor]:
         tracked = {k: v.clone() for k, v in self._phase.tracked().items()}
-        return {**weights_of(self._model), **self._phase.candidate(tracked)}
+        return {**weights_of(self._net.module), **self._phase.candidate(tracked)}
 
     def _judge(self) -> None:
         """In the last phase: evaluate now and then, keep the best feasible point."""
@@ -290,11 +312,12 @@ class Compressor:
         every = max((self._total - self._ends[1 if self._at == 2 else 0]) // _JUDGED, 1)
         if self._n % every and self._n != self._total and self._best:
             return
-        live, point = weights_of(self._model), self._point()
-        load_weights(self._model, point)
+        module = self._net.module  # the model, or what it runs
+        live, point = weights_of(module), self._point()
+        load_weights(module, point)
         with metrics.evaluating(self._model):
             metric = float(self._evaluate(self._model))
-        load_weights(self._model, live)
+        load_weights(module, live)
         if self._metric is None or metric > self._metric:
             self._metric, self._best = metric, point
 
@@ -327,7 +350,7 @@ class Compressor:
             return net
 
         try:
-            return prices.trimmed(self._on_grids(), self._purse.limits, write, repair)
+            return prices.trimmed(self._net, self._purse.limits, write, repair)
         except BudgetError as e:
             limit = self._purse.limit(e.kind or "")
             if e.kind is None or e.smallest is None or limit is None:
@@ -346,13 +369,6 @@ class Compressor:
                 e.site,
                 e.kind,
             ) from None
-
-    def _on_grids(self) -> Net:
-        """The net with its activations on calibrated grids, its weights members; as it is where none are asked for."""
-        net = activations.quantized(self._job, "compressor", self._net)
-        if net is not self._net:
-            load_weights(net.module, net.member(net.levels, net.weights))  # a folded norm has scaled them
-        return net
 
     def _importance(self) -> dict[str, Tensor | None]:
         return problem.importance_now(self._net, self._recipe, self._stats, self._recipe.seed, "compressor", self._n)
