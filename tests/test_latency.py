@@ -5,6 +5,7 @@ On this machine a nonzero takes a microsecond and what surrounds the layers seve
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ import torch
 from tests.training.nets import blobs
 
 import secateur
-from secateur import graph
+from secateur import api, graph
 from secateur.budget import kinds
 from secateur.budget.machine import GroupPrice, LayerPrice, Machine
 from secateur.budget.menus import priced
@@ -33,8 +34,9 @@ from secateur.engine.clock import Timing
 from secateur.engine.latency import Row, Table
 from secateur.errors import BudgetError, FormatError, UsageError
 from secateur.proof import readings
+from secateur.recipe import Recipe
 from secateur.testing.nets import mlp
-from secateur.types import Packing
+from secateur.types import Packing, Progress
 
 DATA = TensorData(*blobs(128, 0), batch_size=32)
 REST = 7.0
@@ -238,6 +240,49 @@ def test_a_miss_corrects_the_prices_and_retrains(machine: list[float]) -> None:
     assert 0.85 * limit < row["reached"] <= limit
     assert [s["name"] for s in found.report["stages"] if "trim" in s["name"]] == ["main.trim0.polish"]
     assert row["predicted"] == pytest.approx(row["reached"])  # by the corrected prices
+
+
+def parts() -> tuple[TensorData, TensorData]:
+    return DATA, DATA
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(("stage", "step"), [("main.approach", 3), ("main.polish", 2), ("main.trim0.polish", 1)])
+def test_a_run_with_a_limit_in_milliseconds_resumes_to_the_bit(
+    stage: str, step: int, machine: list[float], tmp_path: Path
+) -> None:
+    """What a clock said is kept: asked again it would say something else, and the run would go another way."""
+    readings_of = [1.0, 1.2, 1.1]  # the dense net, the file that misses, the one after the trim
+    recipe = Recipe.from_dict(
+        {
+            **SETTINGS,
+            "model": "secateur.testing.nets:mlp",
+            "data": "tests.test_latency:parts",
+            "constrain": [{"where": "*", "with": "topk"}],
+            "budget": {"latency_ms": milliseconds(150)},
+            "training": {**SETTINGS["training"], "checkpoint_seconds": 0},
+        }
+    )
+
+    def stop(p: Progress) -> None:
+        if (p.stage, p.done) == (stage, step):
+            raise Killed
+
+    machine[:] = readings_of
+    api.run(recipe, tmp_path / "straight")
+    machine[:] = readings_of
+    with pytest.raises(Killed):
+        api.run(recipe, tmp_path / "resumed", on_progress=stop)
+    assert len(machine) < 3  # something was timed before
+    api.run(recipe, tmp_path / "resumed", resume=True)
+    for name in ("model.onnx", "model.sct", "model.safetensors", "surgery.json"):
+        assert (tmp_path / "resumed" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+    straight, resumed = (json.loads((tmp_path / d / "report.json").read_text()) for d in ("straight", "resumed"))
+    assert straight["budget"] == resumed["budget"]
+    assert straight["budget"][0]["met"] is True
 
 
 def test_a_clock_that_runs_away_is_refused_with_what_was_reached(machine: list[float]) -> None:

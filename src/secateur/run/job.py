@@ -149,7 +149,14 @@ class Job:
         return Template(self.dense_files.onnx, max(len(files.sct) - len(self.dense_files.sct), 0))
 
     def take_over(self, other: Job) -> None:
-        """What another job has worked out of the very same dense net: its trace and its files."""
+        """What another job has worked out of the very same dense net: its trace, its files, and what was timed.
+
+        A resumed run does not rehearse again: it finds in the ledger what the clock said.
+        """
+        for name in machine.FACTS:
+            known = other.setting.ledger.done(name)
+            if known is not None and self.setting.ledger.done(name) is None:
+                self.setting.ledger.finish(name, *known)
         for name in ("start", "dense_files", "template"):
             if name in other.__dict__:
                 self.__dict__[name] = other.__dict__[name]

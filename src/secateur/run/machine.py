@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from secateur.graph import Example, Traced
     from secateur.recipe import Recipe
 
+FACTS = ("latency.table", "latency.ratio")  # what was timed before the first level, as a ledger names it
 _RATIOS = (0.5, 2.0)  # outside of these something else is wrong than the table
 
 
@@ -78,9 +79,9 @@ def machine(
         found = latency.read(recipe.latency.table)
         _check(found, terms, recipe.latency.table)
         return Machine(found, integers, given=True)
-    made = fact("latency.table", lambda: table(dense, example, terms, bool(integers), told).json())
+    made = fact(FACTS[0], lambda: table(dense, example, terms, bool(integers), told).json())
     here = Machine(latency.parse(made), integers)
-    return replace(here, ratio=fact("latency.ratio", lambda: _ratio(here, dense, traced, example)))
+    return replace(here, ratio=fact(FACTS[1], lambda: _ratio(here, dense, traced, example)))
 
 
 def _check(found: Table, terms: Iterable[Term], path: str) -> None:
