@@ -14,6 +14,7 @@ struct Layer {
   const char* name;
   int in_c, h, w, out_c, kernel, stride, pad;
   bool pool;
+  int groups = 1;
 };
 
 constexpr Layer kLayers[] = {
@@ -39,6 +40,16 @@ constexpr Layer kLayers[] = {
     {"resnet50.512@7", 512, 7, 7, 512, 3, 1, 1, false},
     {"resnet50.1x1 64-256@56", 64, 56, 56, 256, 1, 1, 0, false},
     {"resnet50.1x1 1024-256@14", 1024, 14, 14, 256, 1, 1, 0, false},
+    {"depthwise.64@80", 64, 80, 80, 64, 3, 1, 1, false, 64},
+    {"depthwise.64@80/2", 64, 80, 80, 64, 3, 2, 1, false, 64},
+    {"depthwise.96@112/2", 96, 112, 112, 96, 3, 2, 1, false, 96},
+    {"depthwise.144@56", 144, 56, 56, 144, 3, 1, 1, false, 144},
+    {"depthwise.144@56/2", 144, 56, 56, 144, 3, 2, 1, false, 144},
+    {"depthwise.384@14", 384, 14, 14, 384, 3, 1, 1, false, 384},
+    {"depthwise.960@7", 960, 7, 7, 960, 3, 1, 1, false, 960},
+    {"depthwise.5x5 120@28", 120, 28, 28, 120, 5, 1, 2, false, 120},
+    {"depthwise.5x5 72@56/2", 72, 56, 56, 72, 5, 2, 2, false, 72},
+    {"depthwise.5x5 1-64@360", 1, 360, 640, 64, 5, 1, 2, false, 1},
 };
 
 }  // namespace
@@ -61,6 +72,7 @@ int main(int argc, char** argv) {
     s.out_c = l.out_c;
     s.kernel_h = s.kernel_w = l.kernel;
     s.stride_h = s.stride_w = l.stride;
+    s.groups = l.groups;
     s.pad_top = s.pad_left = s.pad_bottom = s.pad_right = l.pad;
     Epilogue e;
     e.act = Activation::relu();
@@ -71,7 +83,8 @@ int main(int argc, char** argv) {
       if (!isa_available(k.isa) || k.isa > selected_isa() || k.family == ConvFamily::kReference || !k.supports(s, e))
         continue;
       for (double density : densities) {
-        if (k.family == ConvFamily::kDense) density = 1.0;
+        const bool whole = k.family == ConvFamily::kDense || k.family == ConvFamily::kDepthwise;
+        if (whole) density = 1.0;
         auto w = testing::sparse_weights(s.weight_count(), density, rng);
         const int64_t taps = s.weight_count() / s.out_c;  // the first channel of a block decides for all
         for (int64_t i = 0; i < s.weight_count(); ++i) w[i] = w[i / taps / k.block * k.block * taps + i % taps];
@@ -83,14 +96,15 @@ int main(int argc, char** argv) {
         args.scratch = scratch.data();
         const double us = testing::median_us([&] { k.run(*p, args); });
         std::printf("%-26s %-3s %-8s %6.1f %9.2f %9.2f %8.1f  %s\n", l.name,
-                    k.family == ConvFamily::kDense ? "de"
-                    : k.block == 1                 ? "sp"
-                    : k.block == 2                 ? "2x1"
-                    : k.block == 4                 ? "4x1"
-                                                   : "8x1",
+                    k.family == ConvFamily::kDense       ? "de"
+                    : k.family == ConvFamily::kDepthwise ? "dw"
+                    : k.block == 1                       ? "sp"
+                    : k.block == 2                       ? "2x1"
+                    : k.block == 4                       ? "4x1"
+                                                         : "8x1",
                     isa_name(k.isa), 100 * density, us, predict_conv_us(k, s, e, p->density),
                     2e-3 * double(p->nnz) * s.conv_h() * s.conv_w() / us, p->note.c_str());
-        if (k.family == ConvFamily::kDense) break;
+        if (whole) break;
       }
     }
   }

@@ -80,8 +80,9 @@ struct ConvArgs {
   Threads* threads = nullptr;  // null = the calling thread only
 };
 
-// kBlock: nonzeros in blocks of 2, 4 or 8 output channels.
-enum class ConvFamily { kReference, kSparse, kBlock, kDense };
+// kBlock: nonzeros in blocks of 2, 4 or 8 output channels. kDepthwise: all weights of layers whose groups have one
+// input.
+enum class ConvFamily { kReference, kSparse, kBlock, kDense, kDepthwise };
 
 ConvDensity measure_density(const ConvShape& s, const float* weights);
 

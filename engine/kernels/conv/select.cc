@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "kernels/conv/depthwise_view.h"
 #include "kernels/conv/rows.h"
 #include "kernels/conv/tiling.h"
 
@@ -30,24 +31,28 @@ const ConvKernel* find_conv_kernel(Isa isa, ConvFamily family) {
 
 double predict_conv_us(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, const ConvDensity& d) {
   if (kernel.family == ConvFamily::kReference) return double(s.weight_count()) * s.conv_h() * s.conv_w() / 1e3;
+  if (kernel.family == ConvFamily::kDepthwise) return conv_depthwise_cycles(kernel, s, e) / kCyclesPerMicrosecond;
   return plan_conv(kernel, s, e, d.blocks(kernel.block)).tiling.cycles / kCyclesPerMicrosecond;
 }
 
 std::vector<ConvCandidate> conv_candidates(Isa isa, const ConvShape& s, const Epilogue& e, const ConvDensity& d,
                                            bool allow_sparse, int tilings) {
   return offers(isa, conv_kernels(), [&](const ConvKernel& k, std::vector<ConvCandidate>& ways) {
-    const bool dense = k.family == ConvFamily::kDense || k.family == ConvFamily::kReference;
+    const bool whole = k.family == ConvFamily::kReference || k.family == ConvFamily::kDepthwise,
+               dense = k.family == ConvFamily::kDense || whole;
     if (!k.supports(s, e) || (!dense && !allow_sparse && s.groups == 1)) return;
-    if (k.family == ConvFamily::kReference) return ways.push_back({&k, {}, predict_conv_us(k, s, e, d)});
+    if (whole) return ways.push_back({&k, {}, predict_conv_us(k, s, e, d)});
     for (const ConvPlanned& p : conv_tilings(k, s, e, d.blocks(k.block), tilings))
       ways.push_back({&k, tile_of(p), p.tiling.cycles / kCyclesPerMicrosecond});
   });
 }
 
 std::string conv_reason(const std::vector<ConvCandidate>& ways, const ConvDensity& d) {
-  return reason<ConvKernel, ConvFamily>(
-      ways, density_text(d.nnz, d.weights),
-      {{ConvFamily::kSparse, "sparse"}, {ConvFamily::kBlock, "blocks"}, {ConvFamily::kDense, "dense"}});
+  return reason<ConvKernel, ConvFamily>(ways, density_text(d.nnz, d.weights),
+                                        {{ConvFamily::kSparse, "sparse"},
+                                         {ConvFamily::kBlock, "blocks"},
+                                         {ConvFamily::kDense, "dense"},
+                                         {ConvFamily::kDepthwise, "depthwise"}});
 }
 
 ConvDensity measure_density(const ConvShape& s, const float* weights) {

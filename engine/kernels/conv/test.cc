@@ -118,7 +118,7 @@ void run_case(const ConvShape& s, const Epilogue& e, double density, int64_t bat
     // Any of the better ways to cut the layer, not only the one the cost model likes best.
     const int64_t nnz = s.weight_count() - std::count(w.begin(), w.end(), 0.0f);
     Tile tile;
-    if (k.family != ConvFamily::kReference) {
+    if (k.family != ConvFamily::kReference && k.family != ConvFamily::kDepthwise) {
       const auto ways = conv_tilings(k, s, e, nnz, 40);
       tile = tile_of(ways[rng.below(static_cast<int>(ways.size()))]);
       check(tile_of(plan_conv(k, s, e, nnz, tile)) == tile, "a tile names its tiling");
@@ -242,6 +242,26 @@ int main() {
     s.pad_right = rng.below(3);
     const Epilogue* all[] = {&plain, &relu, &pool, &residual, &leaky};
     run_case(s, *all[rng.below(5)], rng.unit(), 1 + rng.below(2), rng);
+  }
+  // A kernel of its own for every channel, one result channel or several of each.
+  for (int kernel : {1, 2, 3, 4, 5, 7})
+    for (int stride : {1, 2, 3})
+      for (int w : {1, 2, 3, 7, 8, 9, 14, 15, 16, 17, 23, 31, 33, 34, 40, 112}) {
+        if (w == 112 && kernel > 5) continue;
+        const Epilogue* all[] = {&plain, &relu, &residual, &leaky};
+        ConvShape s = shape(3 + rng.below(4), 1 + rng.below(12), w, 0, kernel, stride, rng.below(kernel + 1));
+        s.groups = s.in_c;
+        s.out_c = s.in_c * (1 + rng.below(4) / 3);
+        if (rng.below(3) == 0) s.pad_left = rng.below(3), s.pad_right = rng.below(12);
+        if (rng.below(4) == 0) s.stride_h = 3 - s.stride_h % 3;
+        if (rng.below(4) == 0) s.dilation_h = s.dilation_w = 2;
+        run_case(s, *all[rng.below(4)], rng.below(3) ? 1.0 : 0.5, 1 + rng.below(2), rng);
+      }
+  for (const auto& s : {shape(1, 30, 45, 12, 5, 1, 2), shape(1, 9, 70, 7, 3, 2, 1)}) run_case(s, relu, 1.0, 2, rng);
+  {
+    ConvShape s = shape(80, 28, 28, 80, 3, 1, 1);
+    s.groups = 80;
+    run_case(s, relu, 1.0, 2, rng);
   }
   // Large enough for several tiles, chunks and threads.
   for (const Epilogue& e : {relu, pool, residual}) {

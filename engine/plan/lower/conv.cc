@@ -169,6 +169,7 @@ void conv(Lowering& L, const Node& n, int x, int w, int bias, int residual) {
   }
   if (offered.empty()) L.unsupported(n, "no kernel covers this convolution");
   const auto chosen = choose(L, n, layer, offered, conv_reason(offered, layer.density));
+  info.anywhere = chosen.way.kernel->family == ConvFamily::kDepthwise;
   const bool temporary = pool_after || r.added >= 0;
   const int y = temporary ? L.temp(DType::kFloat, out) : L.out(n, 0, DType::kFloat, stored);
   emit_layer(L, n, layer, chosen, x, r.fused, y, info, r.fused >= 0 ? "; residual fused" : "");
