@@ -30,7 +30,10 @@ double rate_of(const Rates& rates, std::string_view kernel, std::string_view kin
   return 1;
 }
 
-const Rates& shipped_rates(const Cpu& c) { return c.avx2 && !c.avx512 ? avx2() : general(); }
+const Rates& shipped_rates(const Cpu& c) {
+  // Kernels that a table does not name would be priced by the mean of the others: no table serves another level's.
+  return c.avx2 && !c.avx512 && !c.avxvnni ? avx2() : general();
+}
 
 std::string conv_kind(const ConvShape& s, double density, double bytes) {
   std::string kind = "window";
