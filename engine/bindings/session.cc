@@ -8,6 +8,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <optional>
@@ -68,9 +69,13 @@ class PySession {
       Session::Lease lease = guarded(dims, [&]() { return Session::Lease(session_, dims); });
       for (size_t i = 0; i < n; ++i) give_in(lease, i, view[i]);
       std::vector<nb::object> made(wanted.size());
-      for (size_t i = 0; i < wanted.size(); ++i)
-        if (lease.lends_output(wanted[i]) && lease.output_value(wanted[i]).nbytes() >= kLentBytes)
+      for (size_t i = 0; i < wanted.size(); ++i) {
+        // Asked for a second time it is copied from the first array.
+        const auto end = wanted.begin() + static_cast<std::ptrdiff_t>(i);
+        const bool again = std::find(wanted.begin(), end, wanted[i]) != end;
+        if (!again && lease.lends_output(wanted[i]) && lease.output_value(wanted[i]).nbytes() >= kLentBytes)
           made[i] = results_.lend(lease, wanted[i]);
+      }
       {
         nb::gil_scoped_release release;
         lease.run();
