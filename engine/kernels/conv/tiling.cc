@@ -302,7 +302,9 @@ void each_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e
           const double load = cycles_per_16(strip_bytes + 2048, g.alignment) * cells * lim.width * lim.work;
           const int of = kernel.block;  // nonzeros in `nnz` are blocks of so many channels
           const auto entry = [&](int n) {
-            if (of > 1) return std::max(1.03 * of * n * lim.width * lim.work, load * n + 0.5 * of) + 0.8;
+            // Of 16 registers, blocks have eight sums: see the dense kernels.
+            if (of > 1)
+              return std::max((lim.wide ? 1.03 : 1.1) * of * n * lim.width * lim.work, load * n + 0.5 * of) + 0.8;
             return quads ? std::max(1.0, 4.0 / lanes * 3.6) * load / 1.1 : load * n + 0.8;
           };
           // Rows of a chunk that have anything in it.
