@@ -6,7 +6,6 @@ The file is read as if a stranger had written it, and what is not well formed is
 from __future__ import annotations
 
 import math
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,8 @@ from secateur.shell import saving
 
 Rates = dict[str, float]  # by "<kernel>/<kind>", "<kernel>", and "" for all others (engine/plan/rates.h)
 VERSION = 1
-LIMIT = 4_000_000  # bytes
 KEPT = 50  # machines: a shared home folder, or many versions of the engine
 MOST = 64.0  # a factor, and its inverse
-_TEXT = 1000  # characters of a name
 
 
 def path() -> Path:
@@ -54,29 +51,7 @@ def _write(machines: dict[str, Rates]) -> None:
 
 
 def _read() -> dict[str, Rates]:
-    file = path()
-    try:
-        with file.open("rb") as f:
-            data = f.read(LIMIT + 1)
-        if len(data) > LIMIT:
-            raise ValueError(f"more than {LIMIT} bytes")
-        found = timings.parse(data)
-        if not isinstance(found, dict) or found.get("format") != "secateur-rates":
-            raise ValueError("no rates")
-        if found.get("version") != VERSION:
-            return {}  # another version's: replaced at the next write
-        return {_text(m): {_text(k): _rate(v) for k, v in rates.items()} for m, rates in found["machines"].items()}
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        warnings.warn(f"{file}: not readable, ignored ({error}); run `secateur calibrate` again", stacklevel=4)
-        return {}
-
-
-def _text(value: str) -> str:
-    if len(value) > _TEXT:
-        raise ValueError("a name that is too long")
-    return value
+    return timings.machines(path(), "rates", VERSION, _rate, "run `secateur calibrate` again")
 
 
 def _rate(value: Any) -> float:

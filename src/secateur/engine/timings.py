@@ -12,18 +12,20 @@ import math
 import os
 import tempfile
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, TypeVar
 
 from secateur.errors import UsageError
 from secateur.shell import saving
 
+T = TypeVar("T")
 Choice = tuple[str, tuple[int, int, int, int], float, str]  # kernel, tile, microseconds, mode
 Choices = list[tuple[str, Choice]]  # by a layer's key, or by a node's name
 MODES = ("off", "fast", "full")
 VERSION = 1
-LIMIT = 16_000_000  # bytes of the file
+LIMIT = 16_000_000  # bytes of a file
 KEPT = 20_000  # layers of one machine; a large network has some hundred
 _TEXT = 1000  # characters of a key or a name
 
@@ -124,24 +126,29 @@ def choice(value: Any) -> Choice:
     return kernel, (tile[0], tile[1], tile[2], tile[3]), float(us), mode
 
 
-def _read() -> dict[str, dict[str, Choice]]:
-    file = path()
+def machines(file: Path, kind: str, version: int, value: Callable[[Any], T], then: str) -> dict[str, dict[str, T]]:
+    """Per machine what the file of format `secateur-<kind>` holds by name, each checked by `value`, which raises
+    ValueError. Nothing of a file that is missing, of another version or broken; of that a warning, with `then`."""
     try:
         with file.open("rb") as f:
             data = f.read(LIMIT + 1)
         if len(data) > LIMIT:
             raise ValueError(f"more than {LIMIT} bytes")
         found = parse(data)
-        if not isinstance(found, dict) or found.get("format") != "secateur-timings":
-            raise ValueError("not timings")
-        if found.get("version") != VERSION:
+        if not isinstance(found, dict) or found.get("format") != f"secateur-{kind}":
+            raise ValueError(f"not {kind}")
+        if found.get("version") != version:
             return {}  # another version's: replaced at the next write
-        return {_text(m): {_text(k): choice(v) for k, v in known.items()} for m, known in found["machines"].items()}
+        return {_text(m): {_text(k): value(v) for k, v in known.items()} for m, known in found["machines"].items()}
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        warnings.warn(f"{file}: not readable, ignored ({error}); layers are timed again", stacklevel=5)
+        warnings.warn(f"{file}: not readable, ignored ({error}); {then}", stacklevel=5)
         return {}
+
+
+def _read() -> dict[str, dict[str, Choice]]:
+    return machines(path(), "timings", VERSION, choice, "layers are timed again")
 
 
 def _text(value: str) -> str:
