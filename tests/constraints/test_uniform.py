@@ -92,6 +92,7 @@ def test_the_compiled_search_agrees_with_both_in_numpy(top: int, zero: bool, mon
 def test_the_compiled_search_is_as_good_as_every_change_in_numpy(values, top: int, zero: bool) -> None:
     """Weights of 0, zeros, equal values, sizes far apart; few changes and many."""
     a = np.array([abs(x) * size for size, x, _ in values])
+    a[a < 1e-300] = 0  # quotients that no float64 holds
     h = np.array([g if g > 0.2 else 0.0 for *_, g in values])
     found = float(best_scales(a[None], h[None], top, zero)[0])
     assert found >= 0

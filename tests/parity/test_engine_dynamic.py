@@ -226,7 +226,8 @@ def two_activations(n: int) -> tuple[bytes, dict[str, np.ndarray]]:
     model = bytes_model(net, {"a": (np.uint8, [n, n]), "b": (np.int8, [n, n])}, {y: TensorProto.INT32})
     feeds = {
         "a": net.rng.integers(0, 256, (n, n)).astype(np.uint8),
-        "b": net.rng.integers(-128, 128, (n, n)).astype(np.int8),
+        # Of seven bits: on AVX2 without VNNI ONNX Runtime adds pairs of products in 16 bits, which saturate beyond.
+        "b": net.rng.integers(-63, 64, (n, n)).astype(np.int8),
     }
     return model, feeds
 

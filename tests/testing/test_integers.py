@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.test_activations import BOTH, ISAS, Digits, compressed, data, trained
+from tests.test_activations import BOTH, Digits, compressed, data, trained
 from torch import Tensor, nn
 
 from secateur.constraints.uniform import Uniform
-from secateur.engine import InferenceSession
+from secateur.engine import InferenceSession, isas
 from secateur.engine.inspect import inspect
 from secateur.errors import UnsupportedError
 from secateur.graph import activations
@@ -52,7 +52,7 @@ def test_the_engine_gives_the_same_bits(make: Any, monkeypatch: pytest.MonkeyPat
     x = torch.cat([s.batch(i)[0] for s in (train, valid) for i in range(len(s))])
     assert len(x) == 1797
     wanted = run(found.model, x).numpy()
-    for isa in ISAS:
+    for isa in isas():
         monkeypatch.setenv("SECATEUR_ISA", isa)
         said = InferenceSession(found.files.sct).run(None, {"x": x.numpy()})[0]
         assert np.array_equal(said, wanted), f"{isa}: {np.mean(said != wanted):.4f} of the numbers differ"
