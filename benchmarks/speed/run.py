@@ -69,7 +69,13 @@ def provenance() -> dict[str, Any]:
 
 
 # What keeps OpenVINO's kernels below a level of ours.
-ONEDNN = {"portable": "SSE41", "avx2": "AVX2", "avx512": "AVX512_CORE", "vnni": "AVX512_CORE_VNNI"}
+ONEDNN = {
+    "portable": "SSE41",
+    "avx2": "AVX2",
+    "avxvnni": "AVX2_VNNI",
+    "avx512": "AVX512_CORE",
+    "vnni": "AVX512_CORE_VNNI",
+}
 
 
 def at_level(isa: str) -> None:

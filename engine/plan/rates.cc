@@ -8,7 +8,8 @@ const Rates& general() {
   return none;
 }
 
-// What benchmarks/speed/rates.py wrote on an AMD EPYC of the third generation (Zen 3, AVX2, 32 KB L1, 512 KB L2).
+// What benchmarks/speed/predicted.py --table wrote on an AMD EPYC of the third generation (Zen 3, AVX2, 32 KB L1, 512
+// KB L2), and one row of an earlier table (docs/design/rates.md).
 const Rates& avx2() {
   static const Rates rates{
 #include "plan/rates_avx2.inc"

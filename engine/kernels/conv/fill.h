@@ -56,17 +56,13 @@ void fill_plane(const ConvView& v, const ConvPlane& plane, const float* image, i
   clear(below);
 }
 
-// Any width and stride.
+// Strides of three and more.
 void fill_plane_any(const ConvView& v, const ConvPlane& plane, const float* image, int r, int rows, float* to) {
   for (; rows > 0; --rows, r += v.step_h, to += v.pitch) {
     const float* from = image + plane.shift - v.pad_left + int64_t{r} * v.in_w;
     const bool inside = r >= 0 && r < v.in_h;
     const int begin = inside ? plane.begin : 0, end = inside ? plane.end : 0;
-    if (v.step_w == 1) {
-      for (int j = 0; j < v.pitch; j += kLanes) Vec::load_range(from + j, begin - j, end - j).store(to + j);
-    } else {
-      for (int j = 0; j < v.pitch; ++j) to[j] = begin <= j && j < end ? from[j * v.step_w] : 0.0f;
-    }
+    for (int j = 0; j < v.pitch; ++j) to[j] = begin <= j && j < end ? from[j * v.step_w] : 0.0f;
   }
 }
 
@@ -104,7 +100,7 @@ template <int kStep>
 FillFn fill_function(int pitch) {
   const bool half = kHasHalf && pitch % kLanes != 0 && pitch % kLanes <= kLanes / 2;
   const int n = half ? pitch / kLanes : (pitch + kLanes - 1) / kLanes;
-  constexpr FillFn whole[] = {fill_plane_any, fill_plane<1, false, kStep>, fill_plane<2, false, kStep>,
+  constexpr FillFn whole[] = {nullptr, fill_plane<1, false, kStep>, fill_plane<2, false, kStep>,
                               fill_plane<3, false, kStep>, fill_plane<4, false, kStep>};
   constexpr FillFn halved[] = {fill_plane<0, kHasHalf, kStep>, fill_plane<1, kHasHalf, kStep>,
                                fill_plane<2, kHasHalf, kStep>, fill_plane<3, kHasHalf, kStep>,
