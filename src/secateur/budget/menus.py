@@ -36,8 +36,9 @@ def packed(constraint: Constraint, shape: tuple[int, int], level: Level) -> tupl
 
 
 def cost(meter: Meter, site: Site, packings: Sequence[Packing]) -> float:
-    """What a site costs by one meter: the sum over its stored tensors."""
-    return sum(meter.cost(site, p) for p in packings)
+    """What a site costs by one meter: the sum over its stored tensors, less what other sets on its weights pay."""
+    factor, part = site.overlap.get(meter, (1.0, 0.0))
+    return factor * sum(meter.cost(site, p) for p in packings) - part
 
 
 def matrices(term: Term, weights: Weights, importance: Mapping[str, Tensor | None]) -> tuple[Tensor, Tensor | None]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from secateur.budget import kinds, refusal
 from secateur.budget.allocate import Allocator, Plan
 from secateur.budget.fit import COARSE, Costs, Fit
-from secateur.budget.menus import Curves
+from secateur.budget.menus import Curves, cost
 from secateur.budget.way import Way, free_cost
 from secateur.contracts import Term
 from secateur.errors import BudgetError
@@ -25,7 +25,8 @@ from secateur.types import Level, Limit, Packing, Weight, Weights
 if TYPE_CHECKING:
     from torch import Tensor
 
-_PROBE_AT = 0.8  # the file is measured once on the way, when most dead units are gone
+_PROBE_AT = (0.8,)  # the file is measured once on the way, when most dead units are gone;
+_CUTS_AT = (0.3, 0.6, 0.9)  # and oftener where channels take their readers' columns along: what is gone stays gone
 _ROUNDS, _HALVINGS = 4, 6
 _SETTLED = 0.005  # the fixed part is known when a round moves it by no more than this share of the whole
 _ALIVE = 0.9  # share of the kept weights that must be able to matter before a small file counts as room
@@ -44,6 +45,7 @@ class Purse:
         way: what tightness means now.
         left_out: in words, the weights that no term can act on and that are spent whatever is asked; for refusals.
         untouched: weights that no term acts on, left out or not named by the recipe; for refusals.
+        companions: what goes with removed channels (`terms.live.project_live`).
     """
 
     terms: tuple[Term, ...]
@@ -51,16 +53,23 @@ class Purse:
     costs_of: Callable[[Weights], Costs] | None = None
     effective: Callable[[Weights], Mapping[str, Tensor]] | None = None
     fixed: dict[str, float] = field(default_factory=dict)
-    probed: bool = False
+    probed: int = 0  # how often the net was measured on the way
     way: Way = field(default_factory=Way)
     left_out: str = ""
     curves: Curves = field(default_factory=Curves)
     untouched: tuple[Weight, ...] = ()
+    companions: Callable[[Weights], Mapping[str, Tensor]] | None = None
 
     @property
     def moves(self) -> bool:
         """Is there a limit on what training moves, the size of the file?"""
         return any(kinds.meter(x.kind).margin for x in self.limits)
+
+    @property
+    def _probes(self) -> tuple[float, ...]:
+        if any(t.site.op == "channels" for t in self.terms):
+            return _CUTS_AT
+        return _PROBE_AT if self.moves else ()
 
     @property
     def _first(self) -> Limit | None:
@@ -98,8 +107,9 @@ class Purse:
         self, weights: Weights, importance: Mapping[str, Tensor | None], tightness: float
     ) -> dict[str, Level]:
         """Levels of the support parts: the `allocate` of a solver's problem. Probes the file on the way."""
-        if self.moves and not self.probed and self.way.at(tightness) >= _PROBE_AT:
-            self.probed = True
+        due = sum(self.way.at(tightness) >= at for at in self._probes)
+        if self.probed < due:
+            self.probed = due
             self.probe(weights, importance)
         found = self.levels(weights, importance, tightness)
         terms, at = feasible.support_only(self.terms, found)
@@ -203,7 +213,10 @@ class Purse:
         return next((x.value for x in self.limits if x.kind == kind), None)
 
     def _near(self, levels: Mapping[str, Level], weights: Weights, importance: Mapping[str, Tensor | None]) -> Weights:
-        return project_live(self.terms, lambda w, h, t: dict(levels), weights, importance, 1.0, self.effective)[1]
+        found = project_live(
+            self.terms, lambda w, h, t: dict(levels), weights, importance, 1.0, self.effective, self.companions
+        )
+        return found[1]
 
     def _face(self, error: BudgetError, weights: Weights, importance: Mapping[str, Tensor | None]) -> None:
         """The estimates refuse a limit: price the tightest network for real, then refuse with that or correct them."""
@@ -262,7 +275,7 @@ class Purse:
         meter, own = kinds.meter(kind), 0.0
         for t in self.terms:
             matrix = views.matrix(t.site, t.constraint.view, weights)
-            own += meter.cost(t.site, Packing(matrix.numel(), int(matrix.count_nonzero())))
+            own += cost(meter, t.site, (Packing(matrix.numel(), int(matrix.count_nonzero())),))
         return max(float(self.costs_of(weights)[kind]) - own, 0.0)
 
     def tightest(
@@ -288,7 +301,7 @@ class Purse:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Exactly as `state` gave it."""
-        self.fixed, self.probed, self.way.begin = dict(state["fixed"]), bool(state["probed"]), state["begin"]
+        self.fixed, self.probed, self.way.begin = dict(state["fixed"]), int(state["probed"]), state["begin"]
 
 
 def _kept(term: Term, weights: Weights) -> int:

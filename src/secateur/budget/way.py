@@ -70,7 +70,7 @@ def free_cost(terms: Iterable[Term], limit: Limit | None, weights: Weights, held
             n = nnz = matrix.numel()
             if held and _any_number(t, (matrix.shape[0], matrix.shape[1])):
                 nnz = int(matrix.count_nonzero())
-            total += meter.cost(t.site, Packing(n, nnz))
+            total += cost(meter, t.site, (Packing(n, nnz),))
     return total
 
 

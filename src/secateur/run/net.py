@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from secateur import graph
-from secateur.budget import kinds
+from secateur.budget import kinds, overlap
 from secateur.budget.machine import Machine, pattern_of
 from secateur.contracts import Effective, Term
 from secateur.errors import ConstraintError
@@ -43,10 +43,11 @@ class Net:
     machine: Machine | None = None  # prices the sites where a budget names what a machine decides
 
     def __post_init__(self) -> None:
+        channels = any(t.site.op == "channels" for t in self.terms)
+        groups = self.traced.groups if channels else ()
         if self.machine is not None:
-            channels = any(t.site.op == "channels" for t in self.terms)
-            groups = self.traced.groups if channels else ()
             self.terms = self.machine.priced(self.terms, groups, self.traced.program.shapes)
+        self.terms = overlap.apart(self.terms, groups, self.weights)
 
     @property
     def weights(self) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from secateur.run.machine import corrected
 from secateur.run.net import Net
 from secateur.terms import feasible
 from secateur.training.loop import load_weights
-from secateur.types import Level, Limit, Weights
+from secateur.types import Level, Limit, Stage, Weights
 
 Readings = Mapping[str, Mapping[str, Any]]  # by kind: `Net.reading`
 TRIMS = 4
@@ -45,7 +45,8 @@ def purse(net: Net, limits: Sequence[Limit], template: Template, told: Callable[
     note = left_out_note(left_out(net.traced)) or ""
     held = {m.param for t in net.terms for m in (*t.site.members, *t.site.removes)}  # what loses channels costs less
     free = tuple(w for w in weights(net.module, net.traced) if w.counted and w.name not in held)
-    return Purse(net.terms, limits, costs_of, net.traced.effective, left_out=note, untouched=free)
+    effective, companions = net.traced.effective, net.companions
+    return Purse(net.terms, limits, costs_of, effective, left_out=note, untouched=free, companions=companions)
 
 
 def costs(net: Net, near: Weights, template: Template, chosen: Sequence[str] | None = None) -> dict[str, float]:
@@ -82,11 +83,15 @@ def fit(
     """
     weights = {k: w.clone() for k, w in net.weights.items()}
     found: dict[str, Fitted] = {}
+    rounded = any(p.stage == Stage.VALUES for t in net.terms for p, _ in t.constraint.split(None))
 
     def written_at(levels: Mapping[str, Level]) -> Costs:
         told()
         near = net.supported(levels, weights, h)
-        cost = costs(net, net.member(levels, {**weights, **near}), template, net.kinds)
+        support = {**weights, **near}
+        cost = costs(net, net.member(levels, support), template, net.kinds)
+        if rounded:  # to zero today, maybe not when it is trained: of the support is counted what no margin covers
+            cost |= costs(net, support, template, [k for k in net.kinds if not kinds.meter(k).margin])
         found["last"] = Fitted(dict(levels), near, cost)
         return cost
 
