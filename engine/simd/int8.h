@@ -3,7 +3,8 @@
 //   Q            kLanes 32-bit words. Q::load, store, set1, zero; Mask Q::mask(lo, hi) selects lanes lo <= i < hi;
 //                load_or(fill, m, p) reads no lane outside m; store_masked(p, m); store_first(p, n) lanes below n, 0 <
 //                n. load_even_or(fill, even(lo, hi), p): lane i from word 2 i, 0 <= lo < hi <= kLanes; load_even(p)
-//                reads words 0 ... 2 kLanes - 1, all of them.
+//                reads words 0 ... 2 kLanes - 1, all of them. evens(a, b), odds(a, b) words 0, 2, ... and 1, 3, ... of
+//                both, one after the other.
 //   X, expand(Q) u8 x 4 of every word, ready to be multiplied.
 //   W            one block of four weights for all lanes; W::load(words) reads kWeightWords words.
 //   dot(a, x, w) a + sum of the four products, exact in int32.

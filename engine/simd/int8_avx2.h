@@ -34,12 +34,15 @@ struct Q {
         _mm256_castps_si256(_mm256_shuffle_ps(a, b, _MM_SHUFFLE(2, 0, 2, 0)));  // a0 a2 b0 b2 | a4 a6 b4 b6
     return {_mm256_blendv_epi8(fill.v, _mm256_permute4x64_epi64(t, _MM_SHUFFLE(3, 1, 2, 0)), e.m)};
   }
-  static SECATEUR_INLINE Q load_even(const int32_t* p) {
-    const auto* f = reinterpret_cast<const float*>(p);
-    const __m256i t =
-        _mm256_castps_si256(_mm256_shuffle_ps(_mm256_loadu_ps(f), _mm256_loadu_ps(f + 8), _MM_SHUFFLE(2, 0, 2, 0)));
-    return {_mm256_permute4x64_epi64(t, _MM_SHUFFLE(3, 1, 2, 0))};
+  // Of two vectors one after the other, every second word.
+  template <int Picked>
+  static SECATEUR_INLINE Q seconds(Q a, Q b) {
+    const __m256 t = _mm256_shuffle_ps(_mm256_castsi256_ps(a.v), _mm256_castsi256_ps(b.v), Picked);
+    return {_mm256_permute4x64_epi64(_mm256_castps_si256(t), _MM_SHUFFLE(3, 1, 2, 0))};
   }
+  static SECATEUR_INLINE Q evens(Q a, Q b) { return seconds<_MM_SHUFFLE(2, 0, 2, 0)>(a, b); }
+  static SECATEUR_INLINE Q odds(Q a, Q b) { return seconds<_MM_SHUFFLE(3, 1, 3, 1)>(a, b); }
+  static SECATEUR_INLINE Q load_even(const int32_t* p) { return evens(load(p), load(p + kLanes)); }
   static SECATEUR_INLINE Q set1(int32_t x) { return {_mm256_set1_epi32(x)}; }
   static SECATEUR_INLINE Q zero() { return {_mm256_setzero_si256()}; }
   SECATEUR_INLINE void store(void* p) const { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }

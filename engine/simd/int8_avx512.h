@@ -30,10 +30,15 @@ struct Q {
     const __m512i b = _mm512_maskz_loadu_epi32(e.b, p + 16);
     return {_mm512_mask_mov_epi32(fill.v, e.m, _mm512_permutex2var_epi32(a, index, b))};
   }
-  static SECATEUR_INLINE Q load_even(const int32_t* p) {
+  static SECATEUR_INLINE Q evens(Q a, Q b) {
     const __m512i index = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    return {_mm512_permutex2var_epi32(_mm512_loadu_si512(p), index, _mm512_loadu_si512(p + 16))};
+    return {_mm512_permutex2var_epi32(a.v, index, b.v)};
   }
+  static SECATEUR_INLINE Q odds(Q a, Q b) {
+    const __m512i index = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    return {_mm512_permutex2var_epi32(a.v, index, b.v)};
+  }
+  static SECATEUR_INLINE Q load_even(const int32_t* p) { return evens(load(p), load(p + kLanes)); }
   static SECATEUR_INLINE Q set1(int32_t x) { return {_mm512_set1_epi32(x)}; }
   static SECATEUR_INLINE Q zero() { return {_mm512_setzero_si512()}; }
   SECATEUR_INLINE void store(void* p) const { _mm512_storeu_si512(p, v); }

@@ -36,6 +36,8 @@ struct Q {
     return fill;
   }
   static SECATEUR_INLINE Q load_even(const int32_t* p) { return load_even_or(zero(), {0, 4}, p); }
+  static SECATEUR_INLINE Q evens(Q a, Q b) { return {{a.v[0], a.v[2], b.v[0], b.v[2]}}; }
+  static SECATEUR_INLINE Q odds(Q a, Q b) { return {{a.v[1], a.v[3], b.v[1], b.v[3]}}; }
   static SECATEUR_INLINE Q set1(int32_t x) { return {{x, x, x, x}}; }
   static SECATEUR_INLINE Q zero() { return set1(0); }
   SECATEUR_INLINE void store(void* p) const { std::memcpy(p, v, sizeof v); }

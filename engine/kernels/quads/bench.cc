@@ -18,6 +18,8 @@ int main() {
   QPoolArgs pool;
   pool.planes = channels / 4, pool.in_h = pool.in_w = 56, pool.out_h = pool.out_w = 28;
   pool.kernel_h = pool.kernel_w = pool.stride_h = pool.stride_w = 2, pool.x = a.data(), pool.y = y.data();
+  QPoolArgs narrow = pool;
+  narrow.planes = 64, narrow.in_h = narrow.in_w = 16, narrow.out_h = narrow.out_w = 8;
   for (Isa isa : testing::benched_isas()) {
     if (isa == Isa::kRef) continue;  // it runs portable's
     const QuadsKernels& k = quads_kernels(isa);
@@ -26,6 +28,7 @@ int main() {
     line("dequantize 64@56x56", [&] { k.dequantize(dequantize); });
     line("add 64@56x56", [&] { k.add(add); });
     line("max pool 2x2 64@56x56", [&] { k.max_pool(pool); });
+    testing::bench_line("max pool 2x2 256@16x16", isa, 65536, "bytes", [&] { k.max_pool(narrow); });
     line("turn 3136x16 words", [&] { k.turn(pixels, channels / 4, a.data(), y.data()); });
   }
 }

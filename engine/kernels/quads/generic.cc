@@ -226,11 +226,36 @@ SECATEUR_INLINE Q pool_words(const QPoolArgs& a, const PoolColumn& c, const int3
   return Q::load(t);
 }
 
+// Windows of 2x2 side by side, whose rows are whole vectors or two of whose rows are one: what most nets have.
+inline bool halves(const QPoolArgs& a) {
+  const bool window = a.kernel_h == 2 && a.kernel_w == 2 && a.stride_h == 2 && a.stride_w == 2;
+  const bool inside = a.pad_top == 0 && a.pad_left == 0 && a.dilation_h == 1 && a.dilation_w == 1 &&
+                      2 * a.out_h <= a.in_h && 2 * a.out_w == a.in_w;
+  return window && inside && (a.out_w % Q::kLanes == 0 || (a.in_w == Q::kLanes && a.out_h % 2 == 0));
+}
+
+inline void max_pool_halves(const QPoolArgs& a) {
+  const auto* x = reinterpret_cast<const int32_t*>(a.x);
+  auto* y = reinterpret_cast<int32_t*>(a.y);
+  const int64_t line = a.in_w, plane = line * a.in_h;
+  const auto rows = [line](const int32_t* p) { return maximum(Q::load(p), Q::load(p + line)); };
+  const bool narrow = a.in_w == Q::kLanes;  // two rows of results make a vector
+  for (int64_t k = 0; k < a.planes; ++k, x += plane)
+    for (int i = 0; i < a.out_h; i += narrow ? 2 : 1) {
+      const int32_t* p = x + 2 * i * line;
+      for (int j = 0; j < a.in_w; j += narrow ? Q::kLanes : 2 * Q::kLanes, y += Q::kLanes) {
+        const Q first = rows(p + j), second = rows(narrow ? p + 2 * line : p + j + Q::kLanes);
+        maximum(Q::evens(first, second), Q::odds(first, second)).store(y);
+      }
+    }
+}
+
 inline void max_pool_quads(const QPoolArgs& a) {
+  if (halves(a)) return max_pool_halves(a);
   constexpr int kKept = 16;  // columns of a window that are looked up once
   for (int j = 0; j < a.out_w; j += Q::kLanes) {
     const int count = a.out_w - j < Q::kLanes ? a.out_w - j : Q::kLanes;
-    PoolColumn columns[kKept];
+    PoolColumn columns[kKept], beyond;
     for (int v = 0; v < a.kernel_w && v < kKept; ++v) columns[v] = pool_column(a, j, v, count);
     for (int64_t plane = 0; plane < a.planes; ++plane) {
       const auto* x = reinterpret_cast<const int32_t*>(a.x) + plane * a.in_h * a.in_w;
@@ -242,7 +267,7 @@ inline void max_pool_quads(const QPoolArgs& a) {
           if (row < 0 || row >= a.in_h) continue;
           const int32_t* line = x + int64_t{row} * a.in_w;
           for (int v = 0; v < a.kernel_w; ++v) {
-            const PoolColumn c = v < kKept ? columns[v] : pool_column(a, j, v, count);
+            const PoolColumn& c = v < kKept ? columns[v] : (beyond = pool_column(a, j, v, count));
             if (c.lo < c.hi) best = maximum(best, pool_words(a, c, line));
           }
         }

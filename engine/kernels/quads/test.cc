@@ -181,6 +181,13 @@ int main() {
             a.out_h = (a.in_h + 2 * pad - kernel) / stride + 1, a.out_w = (a.in_w + 2 * pad - kernel) / stride + 1;
             pools(isa, a, rng);
           }
+    for (int width : {8, 16, 32, 64})
+      for (int height : {4, 6, 8, 9}) {
+        QPoolArgs a;
+        a.planes = 3, a.in_h = height, a.in_w = width, a.out_h = height / 2, a.out_w = width / 2;
+        a.kernel_h = a.kernel_w = a.stride_h = a.stride_w = 2;
+        pools(isa, a, rng);
+      }
     for (int width : {1, 7, 30}) {
       QPoolArgs whole;
       whole.planes = 2, whole.in_h = whole.kernel_h = 20, whole.in_w = whole.kernel_w = width;
