@@ -1,8 +1,16 @@
-"""Which tests run under the coverage tracer."""
+"""Which tests run under the coverage tracer, and what a test leaves as it was."""
 
 from __future__ import annotations
 
+import signal
+import sys
+from collections.abc import Generator
+from typing import Any
+
 import pytest
+
+PLAIN = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+HOOK = pytest.StashKey[Any]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -19,3 +27,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if key in seen:
             item.add_marker("no_cover")
         seen.add(key)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
+    """Signals start as in a process of its own, also where the runner is a job in the background that ignores some."""
+    for number, handler in PLAIN.items():
+        signal.signal(number, handler)
+    item.stash[HOOK] = sys.unraisablehook
+    yield
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """A handler that a test leaves behind fails that test: later ones, and every child they start, would inherit it.
+
+    `cli.main` leaves SIGTERM ignored, for its process ends there; a run that a later test starts and stops by SIGTERM
+    then runs to its end. Tests of commands call `cli._main`.
+    """
+    left = []
+    try:
+        yield
+        left = [number.name for number, handler in PLAIN.items() if signal.getsignal(number) != handler]
+        if sys.unraisablehook is not item.stash[HOOK]:
+            left.append("sys.unraisablehook")
+    finally:
+        for number, handler in PLAIN.items():
+            signal.signal(number, handler)
+        sys.unraisablehook = item.stash[HOOK]
+    if left:
+        pytest.fail(f"the test leaves {', '.join(left)} changed for those after it", pytrace=False)

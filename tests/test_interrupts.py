@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ BOTH = pytest.mark.parametrize("number", interrupts.SIGNALS, ids=lambda n: n.nam
 
 @pytest.fixture(autouse=True)
 def _handlers() -> Iterator[None]:
-    """Those of the test runner come back; one that a child in the background would ignore is not ignored here."""
+    """As in a process that is about to call `main`; those of the test runner come back."""
     before = {n: signal.signal(n, signal.default_int_handler) for n in interrupts.SIGNALS}
     hook = sys.unraisablehook
     yield
@@ -140,6 +141,27 @@ def test_what_the_parent_had_ignored_stays_ignored() -> None:
     with interrupts.held():
         interrupt()
     assert not interrupts.came()
+
+
+def test_a_test_that_leaves_a_handler_fails_itself(tmp_path: Path) -> None:
+    """Not the tests after it, whose children would ignore what it ignored."""
+    shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
+    (tmp_path / "test_two.py").write_text(
+        "import signal, subprocess, sys\n"
+        "def test_leaves(): signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "def test_after():\n"
+        "    child = 'import os; os.kill(os.getpid(), 15)'\n"
+        "    assert subprocess.run([sys.executable, '-c', child]).returncode == -signal.SIGTERM\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "-c", os.devnull, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),  # a runner that ignores it itself
+    )
+    assert "the test leaves SIGTERM changed for those after it" in done.stdout
+    assert "2 passed, 1 error" in done.stdout
 
 
 def test_final_writing_is_interrupted_and_resumed(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine.test_choice import layers
-from secateur.cli import COMMANDS, main
+from secateur import cli
 from secateur.engine import InferenceSession, calibrate, plans, rates
 from secateur.errors import UsageError
 from secateur.native import _native
@@ -163,22 +163,16 @@ def test_groups_are_geometric_means() -> None:
     assert found == {"": 4.757, "a": 2.0, "a/x": 4.0, "a/y": 0.5, "b": 64.0, "b/x": 64.0}
 
 
-def run(*argv: str) -> int:
-    with pytest.raises(SystemExit) as e:
-        main(list(argv))
-    return int(e.value.code or 0)
-
-
 def test_the_command(few: None, own_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "calibrate" in COMMANDS
-    assert run("calibrate", "--forget") == 0
+    assert "calibrate" in cli.COMMANDS
+    assert cli._main(["calibrate", "--forget"]) == 0
     assert "knew nothing of" in capsys.readouterr().out
-    assert run("calibrate", "--json", "--quiet") == 0
+    assert cli._main(["calibrate", "--json", "--quiet"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["machine"] == plans.machine()
     assert rates.read(plans.machine()) == said["rates"]
-    assert run("calibrate", "--quiet") == 0
+    assert cli._main(["calibrate", "--quiet"]) == 0
     assert str(own_cache) in capsys.readouterr().out.replace("\n", "")
-    assert run("calibrate", "--forget", "--json") == 0
+    assert cli._main(["calibrate", "--forget", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["forgotten"]
     assert rates.read(plans.machine()) is None
