@@ -1,4 +1,4 @@
-"""Which tests run under the coverage tracer, and what a test leaves as it was."""
+"""Which tests run under the coverage tracer, how long reports time, and what a test leaves as it was."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+
+import brief
 
 PLAIN = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 HOOK = pytest.StashKey[Any]()
@@ -35,6 +37,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
     for number, handler in PLAIN.items():
         signal.signal(number, handler)
     item.stash[HOOK] = sys.unraisablehook
+    brief.restore() if item.path.parent.name == "engine" else brief.shorten()
     yield
 
 

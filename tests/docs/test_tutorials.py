@@ -14,6 +14,10 @@ import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = [*sorted((DOCS / "tutorials").glob("*.md")), DOCS / "guide" / "quantize-my-net.md"]
+BRIEF = (
+    f"import runpy; runpy.run_path({str(DOCS.parent / 'tests' / 'brief.py')!r})['shorten']()"  # reports time briefly
+)
+SECATEUR = f"{BRIEF}; runpy.run_module('secateur', run_name='__main__')"
 NEED_DATA = {"text", "audio"}
 _FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -26,7 +30,7 @@ def pieces(page: Path) -> Iterator[tuple[str, str, str]]:
 
 def script(page: Path) -> str:
     """One Python program that does what the page says: files with a title are written, commands are run."""
-    lines = ["import subprocess, sys"]
+    lines = ["import subprocess, sys", BRIEF]
     for language, title, code in pieces(page):
         if title:
             lines.append(f"open({title!r}, 'w').write({code!r})")
@@ -38,7 +42,7 @@ def script(page: Path) -> str:
                 if not words:
                     continue
                 assert words[0] == "secateur", f"{page.name}: only secateur's commands are run, not {command!r}"
-                lines.append(f"subprocess.run([sys.executable, '-m', 'secateur', *{words[1:]!r}], check=True)")
+                lines.append(f"subprocess.run([sys.executable, '-c', {SECATEUR!r}, *{words[1:]!r}], check=True)")
     return "\n".join(lines)
 
 
@@ -76,7 +80,7 @@ net = nn.Sequential(nn.Linear(16, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(
 """
     code = [c for language, _, c in pieces(DOCS.parent / "README.md") if language == "python"]
     assert len(code) == 2
-    program = "\n".join([own, code[0], "x = x[:1].numpy()", code[1], "assert outputs[0].shape == (1, 2)"])
+    program = "\n".join([BRIEF, own, code[0], "x = x[:1].numpy()", code[1], "assert outputs[0].shape == (1, 2)"])
     (tmp_path / "readme.py").write_text(program, encoding="utf-8")
     done = subprocess.run([sys.executable, "readme.py"], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
