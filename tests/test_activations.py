@@ -1,6 +1,7 @@
 """8-bit activations: calibrated and trained, written as QDQ, run in the engine's int8 kernels, rebuilt, verified."""
 
 import copy
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,14 @@ def data() -> tuple[TensorData, TensorData]:
 
 
 def trained(make: Any) -> nn.Module:
-    """Three epochs of Adam."""
+    """Three epochs of Adam, trained once: a copy, and torch's generator as it was at the end."""
+    net, state = once(make)
+    torch.set_rng_state(state)
+    return copy.deepcopy(net)
+
+
+@cache
+def once(make: Any) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
     net, (train, _) = make(), data()
     optimizer = torch.optim.Adam(net.parameters(), 3e-3)
@@ -63,7 +71,7 @@ def trained(make: Any) -> nn.Module:
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(x), y).backward()
             optimizer.step()
-    return net.eval()
+    return net.eval(), torch.get_rng_state()
 
 
 def compressed(net: nn.Module, **recipe: Any) -> Any:
