@@ -4,7 +4,8 @@
 
 `--what choice` times the engine alone: the kernels that the plan chooses beside dense kernels only, on the same pruned
 layer (the law: never slower than our own dense kernels). `--what call` times a call that computes nothing. `--int8`
-quantizes all files, prunes in 1x4 blocks and compares with the dense net in int8 and in float32.
+quantizes all files, prunes in 1x4 blocks and compares with the dense net in int8 and in float32. `--what small` times
+twenty small nets of other kinds (small.py), dense and pruned, and sums them up against ONNX Runtime.
 
 Weights are random and pruned uniformly: they serve for speed only. Each row compares the pruned file in the engine with
 the *dense* file in the peers and in the engine, and the results of all runtimes with one another in the same run.
@@ -36,6 +37,7 @@ import int8
 import nets
 import numpy as np
 import shapes
+import small
 
 from secateur.engine import isas
 from secateur.engine.bench import COLD_CALLS, N_INPUTS, bench
@@ -189,17 +191,33 @@ def cases(
     elif what == "nets":
         for net in names or nets.NETS:
             yield net, nets.net_file(net, density, block=block), nets.net_file(net, 1.0), 1
+    elif what == "small":
+        for net in names or small.BUILD:
+            yield net, *(small.BUILD[net](shapes.Builder(d, 0, block)) for d in (density, 1.0)), 1
     else:
         for net, layer in shapes.shapes(tuple(names or shapes.NETS)):
             pruned, repeats = shapes.layer_file(layer, density, block=block)
             yield f"{net}.{layer.name}", pruned, shapes.layer_file(layer, 1.0)[0], repeats
 
 
+def sum_up(rows: list[dict[str, Any]]) -> str:
+    """ONNX Runtime's time with the dense net by ours: geometric mean and least, dense and pruned."""
+    lines = []
+    for what, of in (("dense", "dense"), ("pruned", "model")):
+        ratios = {r["name"]: r["us"]["dense"]["onnxruntime"] / r["us"][of]["engine"] for r in rows}
+        least = min(ratios, key=lambda name: ratios[name])
+        mean = statistics.geometric_mean(ratios.values())
+        lines.append(
+            f"{what}, against dense ONNX Runtime: {mean:.2f}x in the mean, least {ratios[least]:.2f}x ({least})"
+        )
+    return "\n".join(lines)
+
+
 def main() -> int:
     """Parse, measure, print, write; exit 1 when any two runtimes disagree."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--what", choices=("layers", "nets", "choice", "call"), default="layers")
-    parser.add_argument("--nets", nargs="+", choices=nets.NETS, default=None)
+    parser.add_argument("--what", choices=("layers", "nets", "small", "choice", "call"), default="layers")
+    parser.add_argument("--nets", nargs="+", choices=(*nets.NETS, *small.BUILD), default=None)
     parser.add_argument("--density", nargs="+", type=float, help="default: 0.1 0.05; choice: 1 0.6 0.3 0.1 0.02")
     parser.add_argument("--seconds", type=float, default=0.5, help="per runtime and file")
     parser.add_argument("--out", type=Path, help="JSON with provenance")
@@ -229,7 +247,9 @@ def main() -> int:
         columns = f"{'layer':<22} {'dens.%':>6} {'sparse us':>9} {'dense us':>9} {'best dense peer us':<22}"
         print(f"{columns} {'sparse against it':<22} {'dense':>7}")
     rows = []
-    for density in args.density or {"choice": (1.0, 0.6, 0.3, 0.1, 0.02), "call": (1.0,)}.get(args.what, (0.1, 0.05)):
+    for density in args.density or {"choice": (1.0, 0.6, 0.3, 0.1, 0.02), "call": (1.0,), "small": (0.1,)}.get(
+        args.what, (0.1, 0.05)
+    ):
         for name, pruned, dense, repeats in cases(args.what, args.nets, density, (outputs, inputs)):
             if args.int8:
                 rows.append(int8.row(name, pruned, dense, density, args.seconds, repeats, PEERS, clock))
@@ -240,6 +260,8 @@ def main() -> int:
             else:
                 rows.append(row(name, pruned, dense, density, args.seconds, repeats))
                 print(show(rows[-1]), flush=True)
+    if args.what == "small" and all("onnxruntime" in r["us"]["dense"] for r in rows):
+        print(sum_up(rows))
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(

@@ -107,6 +107,12 @@ class Builder:
         self.nodes.append(helper.make_node(op, list(inputs), [out], **attributes))
         return out
 
+    def several(self, n: int, op: str, *inputs: str, **attributes: object) -> list[str]:
+        """A node of n results."""
+        out = [self._value() for _ in range(n)]
+        self.nodes.append(helper.make_node(op, list(inputs), out, **attributes))
+        return out
+
     def conv(self, x: str, layer: Layer, relu: bool = True, prune: bool = True) -> str:
         k, p = layer.kernel, layer.pad
         w = self.weight(layer.outputs, layer.inputs, k, k, prune=prune)
