@@ -183,11 +183,12 @@ std::unique_ptr<PackedConv> conv_panel_pack(const ConvKernel& kernel, const Conv
                     p->taps.size() * 4 + p->bias.size() * 4;
   char text[120];
   std::snprintf(text, sizeof text, "%s%d tile%s of %dx%d, %d chunk%s, %d vectors",
-                v.quads         ? "taps of 4 pixels, "
-                : v.tap_vectors ? "taps, "
-                : v.in_place    ? "in place, "
-                : v.middle      ? "middle column, "
-                                : "",
+                v.quads                       ? "taps of 4 pixels, "
+                : v.tap_vectors               ? "taps, "
+                : v.in_place                  ? "in place, "
+                : v.middle                    ? "middle column, "
+                : g.hold == ConvHold::kShared ? "one plane, "
+                                              : "",
                 t.n_tiles, t.n_tiles > 1 ? "s" : "", t.tile_rows, g.pitch, t.n_chunks, t.n_chunks > 1 ? "s" : "",
                 t.block);
   p->note = text;

@@ -42,7 +42,7 @@ class ConvPanelLayout {
   }
   int64_t channel_floats() const { return g_.channel_floats(tile_rows_); }
   int n_planes() const {
-    return g_.hold == ConvHold::kPlanes || g_.hold == ConvHold::kMiddle ? g_.n_shifts * g_.step_h : g_.n_taps;
+    return g_.hold == ConvHold::kTaps || g_.hold == ConvHold::kInPlace ? g_.n_taps : g_.n_shifts * g_.step_h;
   }
 
   // Panel offset of input row `q`, column `shift` (both before padding) of a channel, `in_chunk` of its chunk.
@@ -51,6 +51,7 @@ class ConvPanelLayout {
     const int64_t start = in_chunk * channel_floats();
     if (g_.hold == ConvHold::kTaps) return static_cast<uint32_t>(start + plane(q, shift) * g_.tap_floats());
     if (g_.hold == ConvHold::kMiddle) shift = 0;
+    if (g_.hold == ConvHold::kShared) return static_cast<uint32_t>(start + int64_t{q} * g_.pitch + shift);
     return static_cast<uint32_t>(start + shift / g_.shift_step * shift_floats_ + phase_at_[q % g_.step_h] +
                                  int64_t{q / g_.step_h} * g_.pitch);
   }
@@ -58,7 +59,7 @@ class ConvPanelLayout {
   int plane(int q, int shift) const {
     if (g_.hold == ConvHold::kTaps || g_.hold == ConvHold::kInPlace)
       return q / s_.dilation_h * s_.kernel_w + shift / s_.dilation_w;
-    if (g_.hold == ConvHold::kMiddle) return q % g_.step_h;
+    if (g_.hold == ConvHold::kMiddle || g_.hold == ConvHold::kShared) return q % g_.step_h;
     return shift / g_.shift_step * g_.step_h + q % g_.step_h;
   }
 

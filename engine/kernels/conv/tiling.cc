@@ -195,6 +195,9 @@ ConvGeometry conv_geometry(const ConvKernel& kernel, const ConvShape& s, const E
   } else if (hold == ConvHold::kMiddle) {
     g.pitch = g.cols;
     g.alignment = g.cols % 16 == 0 ? 16 : g.cols % 8 == 0 ? 8 : 4;
+  } else if (hold == ConvHold::kShared) {
+    g.pitch = g.cols + (s.kernel_w - 1) * s.dilation_w;
+    g.alignment = 1;
   } else if (hold == ConvHold::kInPlace || (pointwise && g.rows == 1)) {
     g.pitch = g.cols;  // no row is ever skipped, and planes start aligned
     g.alignment = hold == ConvHold::kInPlace ? 16 : 8;
@@ -220,7 +223,7 @@ ConvGeometry conv_geometry(const ConvKernel& kernel, const ConvShape& s, const E
   // Planes are indexed by column shift; without a pool only multiples of the dilation occur.
   g.shift_step = g.pooled ? 1 : s.dilation_w;
   const int last_shift = (s.kernel_w - 1) * s.dilation_w + (g.pooled ? s.stride_w : 0);
-  g.n_shifts = hold == ConvHold::kMiddle ? 1 : last_shift / g.shift_step + 1;
+  g.n_shifts = hold == ConvHold::kMiddle || hold == ConvHold::kShared ? 1 : last_shift / g.shift_step + 1;
   g.pair_shifts = s.stride_w;
   g.extra.assign(g.step_h, -1);
   for (int u = 0; u < s.kernel_h; ++u)
@@ -328,7 +331,9 @@ void each_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e
         } else {
           // Loads of the panel are shared by m rows; weights stream from wherever they fit.
           const double macs = double(s.in_c) * taps * ceil_div(s.out_c, m) * m;
-          const double load = lim.wide ? cycles_per_16(strip_bytes, g.alignment) - 1.0
+          // Where a load is shared by eight rows the line it may cross costs nothing (Zen 5: 250 GFLOP/s either way).
+          const int alignment = g.hold == ConvHold::kShared ? 16 : g.alignment;
+          const double load = lim.wide ? cycles_per_16(strip_bytes, alignment) - 1.0
                                        : 2.0 * cycles_per_16(strip_bytes + 4096, g.alignment) - 2.0;
           // Of 16 registers, two vectors of four channels are eight sums: just what an addition's latency takes.
           const double waits = !lim.wide && block < kDenseVectorsSmall ? 1.07 : 1.0;
@@ -336,7 +341,7 @@ void each_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e
           // fewer than 8 sums cannot hide the latency of an addition; one broadcast a row bounds short blocks
           cycles = std::max(cycles, macs * blocks * std::max(0.55, 4.0 / m));
           cycles += double(s.out_c) * chunks * blocks *
-                    (spill + 2.0 * stored + 4.0 + (g.pitch != g.cols ? 3.0 * stored + 10 : 0));
+                    (spill + 2.0 * stored + 4.0 + (g.pitch != g.cols ? (3.0 * stored + 10) / chunks : 0));
           if (dense_pool) cycles += double(s.out_c) * vectors * 6.0;
           const double weight_bytes = macs * 4;
           const double rate = weight_bytes > 16e6 ? 4.0 : weight_bytes > 0.7 * cpu().l2_bytes ? 6.5 : 32.0;
@@ -382,6 +387,10 @@ void each_plan(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, 
        (2 * s.in_w == lanes && lanes == 16))) {
     consider(pooled ? PoolBy::kFolding : PoolBy::kNothing, ConvHold::kMiddle);
   }
+  // Eight channels share a load of the dense kernel: that it is not aligned costs less than a plane for every column.
+  if (kernel.family == ConvFamily::kDense && kernel.vector_registers == 32 && s.kernel_w > 1 && s.stride_h == 1 &&
+      s.stride_w == 1)
+    consider(pooled ? PoolBy::kLater : PoolBy::kNothing, ConvHold::kShared);
   // Whole vectors, lines of the cache, and offsets of 31 bits.
   const int64_t pixels = int64_t{s.in_h} * s.in_w;
   if (is_pointwise(s) && !pooled && pixels % 16 == 0 && pixels * s.in_c < (int64_t{1} << 31))

@@ -8,8 +8,10 @@
 
 namespace secateur {
 
-// How a task sees its input (panel.h).
-enum class ConvHold { kPlanes, kTaps, kInPlace, kMiddle };
+// How a task sees its input (panel.h). Dense kernels of 32 registers share a load among eight channels and may read one
+// plane a channel for all columns of the kernel (kShared): its rows are as long as the padded image's, loads are not
+// aligned, and the columns beyond the image are dropped.
+enum class ConvHold { kPlanes, kTaps, kInPlace, kMiddle, kShared };
 
 // The shape of the flat pixel space (panel.h), before it is cut.
 struct ConvGeometry {
