@@ -57,6 +57,7 @@ Cpu detect() {
   if (amd && max_ext >= 0x8000001du) read_caches(0x8000001du, &c);
 
   __cpuid(1, a, b, cx, d);
+  if (amd) c.amd_family = static_cast<int32_t>(((a >> 8) & 15) + ((a >> 20) & 255));
   const bool osxsave = (cx >> 27) & 1, avx = (cx >> 28) & 1, fma = (cx >> 12) & 1, f16c = (cx >> 29) & 1;
   if (!osxsave || !avx || max_leaf < 7) return c;
   const uint64_t xcr0 = read_xcr0();

