@@ -20,7 +20,9 @@ from secateur.terms import feasible
 from secateur.testing import nets
 
 SRC = Path(secateur.__file__).parent
-# The recipe's default sets; the solver suite's own problems; and a record's key that is called as a set is.
+# The recipe's default sets; the solver suite's own problems; and keys of records that are called as sets are.
+_BENCHES = ("cli/bench.py", "engine/bench.py", "report/timings.py")
+_RECORDS = ("engine/inspect.py", "proof/record.py", "report/next_steps.py", "report/records.py")
 MAY_NAME = {
     "recipe/defaults.py",
     "recipe/sections.py",
@@ -28,6 +30,8 @@ MAY_NAME = {
     "testing/solvers.py",
     ("engine/latency.py", "rows"),  # of a table
     ("export/membership.py", "rows"),
+    *((file, "inputs") for file in (*_BENCHES, *_RECORDS)),
+    *((file, "kernels") for file in _BENCHES),
 }
 
 

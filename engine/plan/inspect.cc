@@ -1,6 +1,7 @@
 #include "plan/inspect.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -76,10 +77,40 @@ bool whole_rows_of_four(const Matrix& m) {
   return true;
 }
 
+// The kernels that are not empty follow few patterns of as many places each; kernels with fewer lie inside one of them.
+void find_patterns(const Matrix& m, LayerReport& report) {
+  constexpr int64_t kMostCells = 32, kMostPatterns = 32, kKernelsEach = 4;
+  if (m.cell < 2 || m.cell > kMostCells) return;
+  std::set<uint32_t> masks;
+  int64_t kernels = 0, places = 0;
+  for (int64_t r = 0; r < m.rows; ++r)
+    for (int64_t c = 0; c < m.cols; ++c) {
+      uint32_t mask = 0;
+      for (int64_t k = 0; k < m.cell; ++k) mask |= uint32_t{m.at(r, c, k) != 0.0f} << k;
+      if (mask == 0) continue;
+      ++kernels;
+      places = std::max<int64_t>(places, std::popcount(mask));
+      masks.insert(mask);
+      if (std::ssize(masks) > 4 * kMostPatterns) return;
+    }
+  std::vector<uint32_t> patterns;
+  for (uint32_t mask : masks)
+    if (std::popcount(mask) == places) patterns.push_back(mask);
+  const auto inside = [&](uint32_t mask) {
+    return std::any_of(patterns.begin(), patterns.end(), [&](uint32_t p) { return (mask & ~p) == 0; });
+  };
+  if (places == m.cell || std::ssize(patterns) > kMostPatterns || kernels < kKernelsEach * std::ssize(patterns) ||
+      !std::all_of(masks.begin(), masks.end(), inside))
+    return;
+  report.structure.push_back(std::to_string(patterns.size()) + " patterns of " + std::to_string(places) + " in " +
+                             std::to_string(m.cell));
+}
+
 void find_structure(const Matrix& m, int64_t nnz, LayerReport& report) {
   const int64_t n = m.rows * m.cols * m.cell;
   if (n == 0 || nnz == n) return;
   std::vector<int64_t> per_row(static_cast<size_t>(m.rows), 0), per_col(static_cast<size_t>(m.cols), 0);
+  std::vector<uint8_t> column(static_cast<size_t>(m.cols * m.cell), 0);  // is an input read at a position?
   int64_t empty_kernels = 0;
   struct Nm {
     int64_t n, m, run = 0, kept = 0;
@@ -93,6 +124,7 @@ void find_structure(const Matrix& m, int64_t nnz, LayerReport& report) {
         const bool set = m.at(r, c, k) != 0.0f;
         per_row[static_cast<size_t>(r)] += set;
         per_col[static_cast<size_t>(c)] += set;
+        column[static_cast<size_t>(c * m.cell + k)] |= set;
         for (auto& p : patterns) {
           p.kept += set;
           if (++p.run == p.m) {
@@ -114,6 +146,8 @@ void find_structure(const Matrix& m, int64_t nnz, LayerReport& report) {
   const auto zero_cols = std::count(per_col.begin(), per_col.end(), 0);
   if (zero_rows) report.structure.push_back(of(zero_rows, m.rows, "outputs zero"));
   if (zero_cols) report.structure.push_back(of(zero_cols, m.cols, "inputs unused"));
+  const auto zero_columns = std::count(column.begin(), column.end(), 0);
+  if (zero_columns > zero_cols * m.cell) report.structure.push_back(of(zero_columns, m.cols * m.cell, "columns zero"));
   if (m.cell > 1 && empty_kernels) report.structure.push_back(of(empty_kernels, m.rows * m.cols, "kernels empty"));
   // A pattern says something only where zeros are not so many that any matrix would follow it.
   const double density = static_cast<double>(nnz) / static_cast<double>(n);
@@ -126,6 +160,7 @@ void find_structure(const Matrix& m, int64_t nnz, LayerReport& report) {
   if (nnz && zero_rows == 0)
     if (const int64_t height = block_height(m)) report.structure.push_back(std::to_string(height) + "x1 blocks");
   if (nnz && zero_cols == 0 && whole_rows_of_four(m)) report.structure.push_back("1x4 blocks");
+  find_patterns(m, report);
 }
 
 // All values k * step with integer k: the grid of uniform quantization.

@@ -30,13 +30,14 @@ class Constraint(ABC):
     raises ConstraintError. The level None means dense and is handled by the public wrappers' callers, not here.
     """
 
-    view: ClassVar[str] = "oc"  # oc, channels: columns in any order | o_khkw_c | activation
+    view: ClassVar[str] = "oc"  # oc, channels: columns in any order | o_khkw_c | readers | activation
     row_order: ClassVar[bool] = False  # must rows stand where they are? (a set of values, equal along antidiagonals)
     level_keys: ClassVar[tuple[str, ...]] = ()  # what `parse_level` understands
     exact: ClassVar[bool] = True  # project() is the true nearest point
     stage: ClassVar[Stage] = Stage.SUPPORT  # what it says of a weight; of a joint set the last stage of its parts
     # Does every support lie inside those of the levels after it on the menu, for one weight and importance?
     nests: ClassVar[bool] = False
+    unit: ClassVar[str] = ""  # what it keeps or drops whole: row | column | kernel (the taps of an input and an output)
     by_columns: ClassVar[bool] = False  # can be settled a block of columns at a time: `rest`
     reference: ClassVar[str] = ""  # paper, arXiv id, section
 
@@ -81,10 +82,7 @@ class Constraint(ABC):
         return DistanceCurve(self.project, weight, importance)
 
     def masked(self, weight: Tensor, level: Level, importance: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-        """The function mask -> project(weight, level, importance where the bool mask is set, 0 elsewhere).
-
-        For a set of values in a joint set, which projects one matrix under many masks. Override to share work.
-        """
+        """mask -> project(weight, level, importance where the bool mask is set): for joint sets, to share work."""
 
         def project(kept: Tensor) -> Tensor:
             h = kept.to(weight.dtype) if importance is None else importance.masked_fill(~kept, 0.0)
@@ -104,15 +102,16 @@ class Constraint(ABC):
         """This set without its parts of `stage` and later, with what is left of the level; None = nothing is left."""
         return (self, level) if self.stage < stage else None
 
+    def within(self, unit: str, shape: tuple[int, int], level: Level) -> float:
+        """The largest part of any one `unit` that a member may keep; for the size of joint sets."""
+        return 1.0
+
     def on(self, site: Site) -> Constraint:
         """The set as it acts on `site`; for sets whose units hang on the kernel's size or the groups of a layer."""
         return self
 
     def mask(self, weight: Tensor, level: Level) -> Tensor:
-        """Where the piece through the member `weight` may be nonzero, bool [rows, cols]; for sets of supports.
-
-        Override where units are larger than a weight: a kept row is free as a whole.
-        """
+        """Where the piece through the member `weight` may be nonzero; of sets of supports a kept unit as a whole."""
         mask: Tensor = weight != 0
         return mask
 
@@ -189,8 +188,7 @@ class Constraint(ABC):
         raise ConstraintError(f"{self.name}: cannot be settled a block of columns at a time")
 
     def grid(self, weight: Tensor) -> Tensor | None:
-        """Scales, one or one a row, with weight == scale * (a code that fits int8) exactly, as exports store them; or
-        None: on no such grid."""
+        """Scales, one or one a row, with weight == scale * (a code that fits int8) exactly; None: on no such grid."""
         return None
 
     def at_tightness(self, shape: tuple[int, int], level: Level, tightness: float) -> Level:
@@ -222,10 +220,7 @@ class ActivationSet(Constraint):
 
 @dataclass(frozen=True)
 class Term:
-    """One constrained site: the constraint that acts there and, if the recipe gave one, its level.
-
-    `given` False means: the allocator picks the level from the menu.
-    """
+    """One constrained site, its set and, if the recipe gave one (`given`), its level; else the allocator picks it."""
 
     site: Site
     constraint: Constraint

@@ -113,6 +113,26 @@ def test_blocks_are_named_by_their_outputs_and_inputs(rows: int, cols: int, foun
     assert not any("blocks" in str(s) for s in second["structure"])  # type: ignore[attr-defined]
 
 
+def test_what_the_kernel_does_not_use_is_stored_only() -> None:
+    """Eight patterns run weight by weight; columns of all filters and empty inputs are skipped."""
+    rng = np.random.default_rng(0)
+    library = [rng.permutation(9) < 4 for _ in range(8)]
+    w = rng.standard_normal((16, 16, 9)).astype(np.float32)
+    patterned = np.where(np.array(library)[rng.integers(0, 8, (16, 16))], w, 0).astype(np.float32)
+    columns = np.where(rng.random((1, 16, 9)) < 0.2, w, 0).astype(np.float32)
+    n = Net(rng)
+    y = n.node("Conv", n.input((1, 16, 8, 8)), n.const(patterned.reshape(16, 16, 3, 3)), pads=[1, 1, 1, 1])
+    y = n.node("Conv", n.node("Relu", y), n.const(columns.reshape(16, 16, 3, 3)), pads=[1, 1, 1, 1])
+    first, second = by_weights(inspect(n.model(y)))
+    shapes = f"{len({tuple(p) for p in library})} patterns of 4 in 9"
+    assert shapes in first["structure"]  # type: ignore[operator]
+    assert shapes in first["stored_only"]  # type: ignore[operator]
+    zero = int((columns == 0).all(axis=0).sum())
+    assert f"{zero} of 144 columns zero" in second["structure"]  # type: ignore[operator]
+    if "_block" in str(second["kernel"]):
+        assert not any("columns" in str(s) for s in second["stored_only"])  # type: ignore[attr-defined]
+
+
 def test_times_are_predicted_and_measured() -> None:
     plain = inspect(net())
     assert all(row["time_us"] is None and row["slow"] is False for row in plain["layers"])

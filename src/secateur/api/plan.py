@@ -170,6 +170,7 @@ _COLUMNS = {
     "level": "level",
     "density": "density",
     "bits": "bits",
+    "in the engine": "runs",
 }
 _MEASURED = {"alone, metric": "one_shot_metric", "drop": "one_shot_drop"}
 

@@ -55,7 +55,7 @@ def _contents(layer: dict[str, Any]) -> list[Any]:
         "x".join(str(d) for d in layer["shape"] or []) or "-",
         "-" if density is None else f"{density:.4f}",
         layer["bits"] or "-",
-        "; ".join(values + layer["structure"]),
+        "; ".join(values + [f + " (stored only)" * (f in layer["stored_only"]) for f in layer["structure"]]),
         layer["macs"],
         layer["nbytes"],
         "-" if bound is None else f"{bound:.1f}",

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from secateur.constraints import _levels as lv
+from secateur.constraints._frames import joint_frame
 from secateur.constraints._pieces import Free, Support
 from secateur.contracts import Constraint, Piece
 from secateur.curves import Curve, DistanceCurve, Joint, Memo, Product, Sketch, thinned
@@ -25,7 +26,7 @@ from secateur.types import VALUE_ENTROPY, Level, Packing, Site, Stage, log2_choo
 Floats = NDArray[np.float64]
 _ROUNDS = 20  # alternations at most; they stop by themselves after 3-6
 _SKETCH_LEVELS, _SKETCH_VALUES, _SKETCH_ENTRIES = 8, 1000, 16
-_ANY_ORDER = ("oc", "channels")  # views whose columns may come in any order
+_BESIDE_OTHERS = {"channels": "oc", "readers": "o_khkw_c"}  # sets of coupled channels read each weight by itself then
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ class AllOf(Constraint):
         parts = [p.with_free_zero() if p.stage == Stage.VALUES else p for p in parts]
         self._check(parts)
         views = {p.view for p in parts if p.stage == Stage.SUPPORT}
-        view = next(iter(views - {*_ANY_ORDER}), "channels" if views == {"channels"} else "oc")
+        if len(views) > 1:  # the columns of `oc` may come in any order
+            views = {_BESIDE_OTHERS.get(view, view) for view in views}
+        view = next(iter(views - {"oc"}), "oc")
         keys = tuple(dict.fromkeys(key for p in parts for key in p.level_keys))
         settled = {"parts": tuple(parts), "view": view, "stage": parts[-1].stage, "level_keys": keys}
         for name, value in settled.items():
@@ -59,7 +62,7 @@ class AllOf(Constraint):
         """Raise UsageError with the reason where no joint set can be made of `parts`, which are in order."""
         got = ", ".join(f"{p.name} ({p.stage.name.lower()})" for p in parts) or "nothing"
         at = {stage: [p for p in parts if p.stage == stage] for stage in Stage}
-        own_order = sorted({p.view for p in at[Stage.SUPPORT]} - {*_ANY_ORDER})
+        own_order = sorted({_BESIDE_OTHERS.get(p.view, p.view) for p in at[Stage.SUPPORT]} - {"oc"})
         why = None
         if at[Stage.FORM]:
             why = f"{at[Stage.FORM][0].name} stores other tensors, of which the other sets say nothing; name it alone"
@@ -219,12 +222,12 @@ class AllOf(Constraint):
         return AllOf(tuple(p for p, _ in found)), _tuple_of(at for _, at in found)
 
     def packing(self, shape: tuple[int, int], level: Level) -> Packing:
-        """Positions as the supports say (of several what the one that keeps least says); log2 of the number of nonzero
-        values for each kept weight.
+        """Positions as the supports say (of several: `joint_frame`); log2 of the number of nonzero values for each kept
+        weight.
         """
         where, what = self._pair(level)
         if self._values is None:
-            return min((_packed(p, shape, at) for p, at in self.split(level)), key=lambda p: (p.nnz, p.ideal_bits))
+            return joint_frame([(p, at, _packed(p, shape, at)) for p, at in self.split(level)], shape)
         frame = _packed(self._support, shape, where)
         if what is None:
             return frame

@@ -83,6 +83,10 @@ class NM(Constraint):
         """The support of `weight` stays; its values are free."""
         return Free() if level is None else Support(self.mask(weight, level))
 
+    def within(self, unit: str, shape: tuple[int, int], level: Level) -> float:
+        assert level is None or isinstance(level, int)
+        return level / self.m if unit == "row" and level is not None else 1.0
+
     def after_cut(
         self, shape: tuple[int, int], kept_rows: Sequence[int], kept_cols: Sequence[int], level: Level
     ) -> tuple[Constraint, Level] | None:

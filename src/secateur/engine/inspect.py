@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -32,7 +33,8 @@ def inspect(
         None), `coverage` (of `InferenceSession`; by operators alone where ONNX Runtime is needed and missing),
         and `layers`, one dict per node that does arithmetic or holds constants:
         name, op, shape (of the weight or None), n_weights, nnz, density, n_values (distinct nonzero values), bits,
-        structure (list of what was found), macs (dense), macs_nonzero, nbytes (of its constants in this file),
+        structure (list of what was found), stored_only (those that the kernel does not use: what is left runs weight by
+        weight, zeros are left out or computed), macs (dense), macs_nonzero, nbytes (of its constants in this file),
         bound_nbytes (.sct only, else None: [log2 C(n, nnz) + nnz H0(values) + codebook bits] / 8, before the format's
         1.03 and 32 bytes a tensor),
         kernel and why (what the engine chose; "fused" where another layer took it in; of a quantized layer that is not
@@ -143,6 +145,7 @@ def _layer(row: dict[str, Any], step: dict[str, Any] | None, coded: dict[str, Se
         "n_values": row["n_values"] or None,
         "bits": row["bits"] or None,
         "structure": row["structure"],
+        "stored_only": [found for found in row["structure"] if step and not _runs(found, step["kernel"])],
         "macs": n_weights * positions,
         "macs_nonzero": nnz * positions,
         "nbytes": row["nbytes"] if stored is None else sum(s.nbytes for s in stored),
@@ -155,6 +158,17 @@ def _layer(row: dict[str, Any], step: dict[str, Any] | None, coded: dict[str, Se
         "time_us": time,
         "slow": predicted is not None and time is not None and time > 2 * predicted + 1,
     }
+
+
+def _runs(structure: str, kernel: str) -> bool:
+    """Does the kernel gain by what was found in the weights? Whole channels are cut, grids are values."""
+    block = re.search(r"_block(\d+)_", kernel) or re.search(r"^qconv_(\d+)x(\d+)_(?!row)", kernel)
+    if structure.endswith("columns zero"):  # blocks of any height
+        return "_block" in kernel
+    if found := re.fullmatch(r"(\d+)x(\d+) blocks", structure):
+        rows, cols = (int(block[1]), int(block[2]) if block.lastindex == 2 else 1) if block else (0, 0)
+        return rows > 0 and int(found[1]) % rows == 0 and int(found[2]) % cols == 0
+    return not re.search(r"^\d+:\d+$|kernels empty$| patterns of ", structure)
 
 
 def _arithmetic(row: dict[str, Any], step: dict[str, Any] | None) -> str | None:

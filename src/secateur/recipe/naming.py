@@ -1,12 +1,14 @@
 """What can be named in a recipe: patterns against sites.
 
-A pattern means the same layer under every set: `fc1` and `fc1.weight` are the weight where weights are constrained, and
-the channels that it makes where channels are (`rows`), together with all that must go with them.
+A pattern means the same layer under every set: `fc1` and `fc1.weight` are the weight where weights are constrained, the
+channels that it makes where channels are (`rows`), and those that it reads where inputs are (`inputs`), together with
+all that must go with them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -76,9 +78,37 @@ def pool_of(view: str, sites: Sequence[Site], groups: Sequence[Site]) -> list[Si
     """
     if view == "activation":
         return [s for s in sites if s.op in READERS]
+    if view == "readers":
+        coupled = read_together(groups, sites)
+        held = {m.param for site in coupled for m in site.members}
+        return [*coupled, *(s for s in sites if s.op not in (*SMALL, "embedding") and s.name not in held)]
     if view != "channels":
         return list(sites)
     return [*groups, *(s for s in sites if s.op in _IN_PLACE and not s.last)]
+
+
+def read_together(groups: Sequence[Site], sites: Sequence[Site]) -> list[Site]:
+    """The coupled channels as their readers see them: the members are the input axes of the layers that read them.
+
+    Channels that no layer reads by an input axis of its own are left out. As busy as the readers on average.
+
+    Args:
+        sites: the net's weights.
+    """
+    known = {s.name: s for s in sites}
+    found: list[Site] = []
+    for group in groups:
+        reads = tuple(m for m in group.removes if m.param in group.readers)
+        if not reads:
+            continue
+        name = f"{reads[0].param}.inputs"
+        n = sum(1 for site in found if site.members[0].param == reads[0].param)
+        rest = tuple(m for m in (*group.members, *group.removes) if m not in reads)
+        own = [known[m.param] for m in reads if m.param in known]
+        busy = round(sum(s.n * s.positions for s in own) / max(sum(s.n for s in own), 1)) or 1
+        name = name if not n else f"{name}.{n}"
+        found.append(replace(group, name=name, members=reads, removes=rest, positions=busy))
+    return found
 
 
 def view_shape(site: Site) -> tuple[int, int]:

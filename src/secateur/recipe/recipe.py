@@ -302,12 +302,12 @@ class Recipe(BaseModel):
             if isinstance(asked, ActivationSet):
                 continue  # `build_activations`
             pool = naming.pool_of(asked.view, sites, groups)
-            for site in naming.match(entry.where, entry.exclude, pool, [*sites, *groups], subject):
+            for site in naming.match(entry.where, entry.exclude, pool, [*sites, *groups, *pool], subject):
                 _check_alone(by, site, subject)
                 chosen[site.name] = _term(site, asked.on(site), entry.level, subject)
                 if why := solver.refuses(chosen[site.name]):
                     raise UsageError(f"{subject} at {site.name} {list(site.shape)}: {why}; exclude it or change solver")
-        order = {s.name: i for i, s in enumerate([*sites, *groups])}
+        order = {s.name: i for i, s in enumerate([*sites, *groups, *naming.read_together(groups, sites)])}
         return tuple(sorted(chosen.values(), key=lambda t: order[t.site.name]))
 
     def build_activations(self, sites: Sequence[Site]) -> dict[str, ActivationSet]:

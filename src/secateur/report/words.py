@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from secateur.budget import kinds
+from secateur.types import Packing
 
 NONE = "–"
 _FRACTIONS = ("acc", "top1", "top5", "f1", "precision", "recall", "auc", "iou")
@@ -35,6 +36,28 @@ def big(n: float | None) -> str:
         if abs(n) >= scale:
             return f"{_digits(n / (1e3 if unit == 'K' else scale))} {unit}"
     return count(n)
+
+
+def runs(packings: Sequence[Packing]) -> str:
+    """How the engine takes a weight whose support is packed so: which of its zeros it gains by, and how.
+
+    >>> runs([Packing(100, 10)]), runs([Packing(100, 10, pattern="8x1")]), runs([Packing(100, 40, structure_bits=50)])
+    ('weight by weight', 'in blocks', 'weight by weight (the shape is stored only)')
+    """
+    if len(packings) > 1:
+        return "as layers"
+    (p,) = packings
+    if p.nnz == p.n:
+        return "dense"
+    if p.pattern == "channels":
+        return "removed"
+    rows, _, cols = p.pattern.partition("x")
+    if cols and int(rows) % 2 == 0:  # blocks of more inputs are several of one
+        return "in blocks"
+    if rows == "1" and int(cols or 1) % 4 == 0:
+        return "in blocks where integers; weight by weight in float (the shape is stored only)"
+    shaped = p.pattern != "any" or p.structure_bits is not None
+    return "weight by weight" + " (the shape is stored only)" * shaped
 
 
 def milliseconds(ms: float | None) -> str:

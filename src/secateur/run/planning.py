@@ -12,6 +12,7 @@ from torch import nn
 from secateur import formats
 from secateur.budget import kinds
 from secateur.budget.allocate import Row
+from secateur.budget.menus import packed
 from secateur.budget.purse import Purse
 from secateur.contracts import Term
 from secateur.errors import BudgetError
@@ -24,7 +25,7 @@ from secateur.run.job import Job
 from secateur.run.net import Net
 from secateur.terms import feasible
 from secateur.terms.feasible import Importance
-from secateur.types import Inventory, Limit, Weights
+from secateur.types import Inventory, Level, Limit, Packing, Stage, Weights
 
 _LEAST_ERROR = 0.02  # training moves the entropy of positions and values by about that much
 _ALIVE = 0.9  # fewer of the kept weights that can still matter: the projected net is no picture of the trained one
@@ -111,7 +112,15 @@ def _row(term: Term, row: Any) -> dict[str, Any]:
         "level": _json(row.level),
         "density": row.nnz / max(row.shape[0] * row.shape[1], 1),
         "bits": row.bits,
+        "runs": words.runs(_support(term, row.shape, row.level)),
     }
+
+
+def _support(term: Term, shape: tuple[int, int], level: Level) -> tuple[Packing, ...]:
+    """What is stored of a site but for the values it takes."""
+    n = shape[0] * shape[1]
+    kept = None if level is None else term.constraint.before(Stage.VALUES, level)
+    return (Packing(n, n),) if kept is None else packed(kept[0], shape, kept[1])
 
 
 def _limits(job: Job) -> tuple[Sequence[Limit], list[str]]:

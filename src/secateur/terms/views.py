@@ -4,6 +4,7 @@ Views of a conv weight [o, c, kh, kw] (linear weights [o, c] are the case kh = k
     oc        rows o, columns (c, kh, kw)
     o_khkw_c  rows o, columns (kh, kw, c): groups along the input channels
     channels  one row per coupled channel: every member's slice of that channel, side by side; `oc` for single weights
+    readers   the same of a site whose members are the layers that read the channel; `o_khkw_c` for single weights
 A parameter that keeps its outputs elsewhere (`Site.rows`: a transposed convolution [c, o, kh, kw], `x @ w` with w
 [c, o]) is brought into that order first. Recurrent weights stack their gates along the outputs: rows (gate, unit).
 `matrix` copies only when it must; `write` returns new tensors and never changes its input.
@@ -18,6 +19,9 @@ from secateur.types import Member, Site, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_TAPS_FIRST = ("o_khkw_c", "readers")
 
 
 def shape(site: Site, view: str, params: Weights) -> tuple[int, int]:
@@ -44,7 +48,7 @@ def matrix(site: Site, view: str, params: Weights) -> Tensor:
     if w.dim() < 2:
         return w.reshape(1, -1)
     w = _outputs_first(site, w)
-    if view == "o_khkw_c" and w.dim() > 2:
+    if view in _TAPS_FIRST and w.dim() > 2:
         w = w.movedim(1, -1)
     return w.reshape(w.shape[0], -1)
 
@@ -63,7 +67,7 @@ def write(site: Site, view: str, params: Weights, values: Tensor) -> dict[str, T
     if w.dim() < 2:
         return {site.members[0].param: values.reshape(w.shape).to(w.dtype)}
     first = _outputs_first(site, w).shape
-    if view == "o_khkw_c" and len(first) > 2:
+    if view in _TAPS_FIRST and len(first) > 2:
         back = values.reshape(first[0], *first[2:], first[1]).movedim(-1, 1)
     else:
         back = values.reshape(first)
