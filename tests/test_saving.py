@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,7 @@ def test_a_pipe_is_written_into(tmp_path: Path) -> None:
         with os.fdopen(ready, "rb") as f:
             while sum(map(len, got)) < len(data):
                 got.append(f.read(1 << 16))
+                time.sleep(0 if got[-1] else 0.001)  # nobody writes yet
 
     reader = threading.Thread(target=read)
     reader.start()
