@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -101,6 +101,10 @@ class Constraint(ABC):
     def before(self, stage: Stage, level: Level) -> tuple[Constraint, Level] | None:
         """This set without its parts of `stage` and later, with what is left of the level; None = nothing is left."""
         return (self, level) if self.stage < stage else None
+
+    def fitted(self, matrices: Iterable[Tensor] | None) -> Constraint:
+        """With what it takes from the dense net: the weights of all its sites as its view shows them; None: without."""
+        return self
 
     def within(self, unit: str, shape: tuple[int, int], level: Level) -> float:
         """The largest part of any one `unit` that a member may keep; for the size of joint sets."""

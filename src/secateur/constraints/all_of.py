@@ -208,6 +208,10 @@ class AllOf(Constraint):
             return kept[0] if kept else None
         return AllOf(tuple(p for p, _ in kept)), _tuple_of(at for _, at in kept)
 
+    def fitted(self, matrices: Iterable[Tensor] | None) -> AllOf:
+        shown = None if matrices is None else list(matrices)
+        return AllOf(tuple(p.fitted(shown) for p in self.parts))
+
     def on(self, site: Site) -> AllOf:
         return AllOf(tuple(p.on(site) for p in self.parts))
 

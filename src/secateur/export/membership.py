@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from secateur.contracts import Term
+from secateur.errors import SecateurError
 from secateur.export.stored import initializers
 from secateur.recipe import build_constraint
 from secateur.terms import views
@@ -86,6 +87,16 @@ def settings_of(constraint: Constraint) -> Any:
     if parts != [constraint]:
         return [settings_of(p) for p in parts]
     return {"name": constraint.name, **{f.name: getattr(constraint, f.name) for f in fields(constraint)}}  # type: ignore[arg-type]
+
+
+def unfitted(row: Mapping[str, Any], asked: Term) -> dict[str, Any]:
+    """A record without what its set took from the dense net, where the recipe's own set names nothing of the kind."""
+    try:
+        found = from_record(row).terms[0].constraint
+    except (TypeError, ValueError, KeyError, SecateurError):
+        return dict(row)  # a stranger's, which is not as the recipe asks
+    alike = asked.constraint == asked.constraint.fitted(None)
+    return {**row, "with": settings_of(found.fitted(None) if alike else found)}
 
 
 def _level(given: Any) -> Any:

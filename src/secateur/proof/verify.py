@@ -352,10 +352,11 @@ def _check_recipe(recipe: Recipe, report: dict[str, Any], train: Any, files: _Fi
         return
     n_cuts = max((row["n_cuts"] for row in report["terms"]), default=0)
     found = {row["site"]: row for row in report["terms"]}
+    terms = _terms(recipe, files.cuts[:n_cuts], train)
     asked = {
-        t.site.name: {k: v for k, v in membership.to_record(t, None, n_cuts).items() if k != "level"}
-        for t in _terms(recipe, files.cuts[:n_cuts], train)
+        t.site.name: {k: v for k, v in membership.to_record(t, None, n_cuts).items() if k != "level"} for t in terms
     }
+    found |= {t.site.name: membership.unfitted(found[t.site.name], t) for t in terms if t.site.name in found}
     wrong = [
         f"{name} is not as the recipe asks"
         for name, row in asked.items()
@@ -369,7 +370,6 @@ def _check_recipe(recipe: Recipe, report: dict[str, Any], train: Any, files: _Fi
 
 def _terms(recipe: Recipe, cuts: Sequence[Mapping[str, Any]], train: Any) -> list[Term]:
     """The recipe's terms on its model after some of the cuts."""
-
     model = plain(load_model(recipe))[0]
     for cut in cuts:
         model = graph.apply_surgery(model, cut)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from secateur import formats, graph
 from secateur.budget import kinds
-from secateur.contracts import Term
+from secateur.contracts import Constraint, Term
 from secateur.errors import InterruptedRun, UsageError
 from secateur.export import membership, written
 from secateur.export.membership import Asked
@@ -23,6 +23,7 @@ from secateur.graph import activations, factors
 from secateur.graph.copying import copied
 from secateur.run import machine, pace, prices, problem
 from secateur.run.net import Net
+from secateur.terms import views
 from secateur.training import norms
 from secateur.training.batches import call, tensors
 from secateur.training.loop import Setting
@@ -65,6 +66,7 @@ class Job:
     warm: Warm | None = None
 
     _pulses: dict[str, tuple[float, int]] = field(default_factory=dict)
+    _fits: dict[Constraint, Constraint] = field(default_factory=dict)  # sets with what they take from the dense net
 
     # ---- the dense net -----------------------------------------------------------------------------------------
     @cached_property
@@ -72,7 +74,7 @@ class Job:
         """The dense net, traced, with the recipe's terms; asked for after the dense training."""
         module = copied(self.dense)
         traced = graph.trace(module, self.example_inputs)
-        terms = self.terms_on(module, traced)
+        terms = self._fit(self.terms_on(module, traced), module)
         grids = self.recipe.build_activations(traced.sites)  # then biases are rounded to the sums' grids, all digits
         short = self.counts_bytes and not grids
         return Net(module, traced, terms, short=short, machine=self._machine(traced, terms))
@@ -125,11 +127,22 @@ class Job:
                 "compressed; call model.requires_grad_(True), or unfreeze the layers to compress"
             )
         try:
-            return self.recipe.build_terms(sites, groups)
+            return self._as_fitted(self.recipe.build_terms(sites, groups))
         except UsageError as e:
             if not frozen:
                 raise
             raise UsageError(f"{e}; frozen layers are left as they are: {_listed(frozen)}") from None
+
+    def _fit(self, terms: tuple[Term, ...], module: nn.Module) -> tuple[Term, ...]:
+        """The terms with sets that know the dense net; nets cut out of it go by the same."""
+        params = {k: p.detach() for k, p in module.named_parameters()}
+        for own in dict.fromkeys(t.constraint for t in terms):
+            places = [t.site for t in terms if t.constraint == own]
+            self._fits[own] = own.fitted(views.matrix(site, own.view, params) for site in places)
+        return self._as_fitted(terms)
+
+    def _as_fitted(self, terms: tuple[Term, ...]) -> tuple[Term, ...]:
+        return tuple(replace(t, constraint=self._fits.get(t.constraint, t.constraint)) for t in terms)
 
     @cached_property
     def dense_files(self) -> Written:
@@ -157,6 +170,7 @@ class Job:
             known = other.setting.ledger.done(name)
             if known is not None and self.setting.ledger.done(name) is None:
                 self.setting.ledger.finish(name, *known)
+        self._fits.update(other._fits)
         for name in ("start", "dense_files", "template"):
             if name in other.__dict__:
                 self.__dict__[name] = other.__dict__[name]
