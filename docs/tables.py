@@ -1,4 +1,4 @@
-"""Writes the generated pages: methods.md, claims.md and design/index.md. `--check` fails when one is stale."""
+"""Writes the generated pages: methods.md, claims.md, sets.md and design/index.md. `--check` fails when one is stale."""
 
 from __future__ import annotations
 
@@ -30,6 +30,15 @@ A gain is how much better the one side is than the other in the study's measure,
 by the 90 % interval of the gain over the seeds: *confirmed* when all of it reaches the claim, less its margin;
 *smaller* when all of it is below that and above no gain; *refuted* when all of it is below that and no gain at all is
 not excluded; *open* when the interval holds the bar or too little has been run.
+"""
+SETS = """# Which shape of zeros is worth training
+
+Every set of supports on one trained net, projected at once and nothing retrained: how much of the weights' energy it
+keeps beside zeros anywhere, and what the engine gains by it. Energy is the sum of squares, of all convolutions but the
+first; training wins back a part of what is lost, and by how much differs from set to set. Zeros differ where levels are
+coarse. Of `rows` and `inputs` the channels are removed, and what that takes from other layers is in bytes and time, not
+in the energy: the filters of the first layer go with `inputs`, columns of the last with `rows`. This page is made by
+`make tables` from `benchmarks/results/sets-fsdd.json`, which `benchmarks/speed/sets.py` writes.
 """
 DECISIONS = """# Decisions
 
@@ -92,6 +101,35 @@ def _found(claim: dict[str, Any], measure: dict[str, Any]) -> str:
     return gain_shown(claim, gain["mean"], measure) + ends
 
 
+def sets() -> Iterator[str]:
+    """A Markdown table for each share of zeros."""
+    record = json.loads((RESULTS / "sets-fsdd.json").read_text(encoding="utf-8"))
+    dense = record["dense"]["latency_ms"]["median"]
+    yield SETS
+    yield (
+        f"{record['what']}; {record['cpu']}, {record['isa']}, {record['threads']} thread, batch {record['batch']}, "
+        f"{record['n_inputs']} recordings in rotation; dense {1e3 * dense:.1f} us a call.\n"
+    )
+    for asked in dict.fromkeys(row["asked"] for row in record["rows"]):
+        yield f"## {asked:.0%} zeros\n"
+        yield "| set | zeros | energy kept | of unstructured | us | x dense | x unstructured | bytes | kernels |"
+        yield "|---|---:|---:|---:|---:|---:|---:|---:|---|"
+        rows = [row for row in record["rows"] if row["asked"] == asked]
+        free = next(row for row in rows if row["set"] == "topk")
+        for row in sorted(rows, key=lambda r: -r.get("energy", -1)):
+            if "why_not" in row:
+                yield f"| {row['set']} | - | {row['why_not']} | | | | | | |"
+                continue
+            beside = free["latency_ms"]["median"] / row["latency_ms"]["median"]
+            kernels = ", ".join(f"{n} {k.split('_')[1]}" for k, n in row["kernels"].items())
+            yield (
+                f"| {row['set']} | {row['zeros']:.1%} | {row['energy']:.3f} | {row['of_unstructured']:.2f} | "
+                f"{1e3 * row['latency_ms']['median']:.1f} | {row['speedup']:.1f} | {beside:.2f} | {row['nbytes']:,} | "
+                f"{kernels} |"
+            )
+        yield ""
+
+
 def decisions() -> Iterator[str]:
     """The titles of docs/design, linked."""
     yield DECISIONS
@@ -104,7 +142,7 @@ def decisions() -> Iterator[str]:
 
 def main() -> int:
     """Write the pages, or check them."""
-    pages = {"methods.md": methods(), "claims.md": claims(), "design/index.md": decisions()}
+    pages = {"methods.md": methods(), "claims.md": claims(), "sets.md": sets(), "design/index.md": decisions()}
     for path, lines in ((DOCS / name, lines) for name, lines in pages.items()):
         fresh = "\n".join(lines)
         if "--check" not in sys.argv:
