@@ -75,11 +75,14 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     return out, running(out).finish()
 
 
-def test_written_nets_are_timed_beside_each_other_and_once(done: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_written_nets_are_timed_beside_each_other_and_once(
+    done: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "study"
     shutil.copytree(done[0], out)
     for name in ("model.onnx", "model.sct"):  # of a net trained from scratch the weights are enough
         (out / "seed0" / "dense" / name).unlink()
+    (out / "seed0" / "pruned,nnz=4000" / "model.onnx").unlink()  # of a pruned one the packed file
     asked = {"nets": ["dense", "pruned"], "against": ["onnxruntime"], "seconds": 0.02}
     raw = {**PLAN, "latency": asked, "frontier": {"ours": ["pruned"], "control": ["dense"], "margin": 1.0}}
     record = running(out, raw).finish()
@@ -95,6 +98,8 @@ def test_written_nets_are_timed_beside_each_other_and_once(done: tuple[Path, dic
     kept = (out / "latency.json").read_bytes()
     running(out, raw).finish()
     assert (out / "latency.json").read_bytes() == kept
+    monkeypatch.setenv("SECATEUR_ISA", "portable")
+    assert running(out, raw).finish()["latency"]["isa"] == "portable"
 
 
 def test_every_finished_cell_is_counted_from_its_files(done: tuple[Path, dict[str, Any]]) -> None:

@@ -190,9 +190,9 @@ class Running:
     def _latency(self, seeds: Mapping[int, Json]) -> Json:
         """The nets that the study times, those of the first seed that has them, all in one run on one machine.
 
-        Kept; measured again when a net has been made since, or on another machine.
+        Kept; measured again when a net has been made since, on another machine or at another level of its kernels.
         """
-        from secateur.native import _native
+        from secateur.engine import plans
         from secateur.reproduce import judging
 
         asked, file = self.study.plan.latency, self.out / "latency.json"
@@ -207,7 +207,7 @@ class Running:
             return {}
         places = {name: self._place(seed, self.study.cells[name]) for name, seed in seed_of.items()}
         made = {name: read_json(place / "cell.json")["key"] for name, place in places.items()}
-        key = hashlib.sha256(json.dumps([made, asked.model_dump(), _native.cpu_name()]).encode()).hexdigest()[:24]
+        key = hashlib.sha256(json.dumps([made, asked.model_dump(), plans.machine()]).encode()).hexdigest()[:24]
         found = dict(read_json(file)) if file.is_file() else {}
         if found.get("key") != key:
             for name, seed in seed_of.items():
