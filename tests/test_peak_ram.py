@@ -14,7 +14,7 @@ from tests.training.nets import blobs
 import secateur
 from secateur.budget import kinds
 from secateur.data.tensors import TensorData
-from secateur.engine import InferenceSession, isas, tabulate
+from secateur.engine import InferenceSession, tabulate
 from secateur.errors import BudgetError, UsageError
 from secateur.proof import readings
 from secateur.testing.nets import mlp
@@ -95,11 +95,6 @@ def test_a_run_keeps_within_its_memory() -> None:
     assert readings.again({**claim, "asked": row["reached"] - 1}, found.files.onnx)[1] is False
 
 
-@pytest.mark.xfail(
-    isas()[-1] in ("avx2", "avxvnni"),
-    reason="other packings there: the tightest net is dearer the second time",
-    strict=False,
-)
 def test_a_refusal_names_a_size_that_a_second_run_reaches() -> None:
     with pytest.raises(BudgetError, match="peak_ram <= 100 cannot be met") as refused:
         secateur.compress(mlp(), DATA, recipe=RECIPE, budget={"peak_ram": 100}, on_progress=False)

@@ -409,12 +409,11 @@ class Meter(ABC):
     Costs are sums over sites and a part that no level changes; what estimates miss of that is found out by measuring.
 
     Attributes:
-        unit: what is counted, in the plural: `bytes`, `nonzeros`.
+        unit, step: what is counted, in the plural: `bytes`, `nonzeros`; told rounded up to multiples of the step.
         margin: share of a limit kept free until the values are trained, which moves the cost by less. 0: it does not.
-        in_file: the packed file alone tells it; else the weights do.
+        in_file: the packed file alone tells it, else the weights do; by_place: it matters where the kept ones lie.
         lowered_by: fewer bits (`values`), removed `channels`, or single zeros (`weights`): the recipe's default sets.
         on_machine: priced by `Site.prices`, found by running the written file; asked only where a budget names it.
-        step: values that are told are rounded up to a multiple of it.
     """
 
     unit: ClassVar[str] = ""
@@ -422,6 +421,7 @@ class Meter(ABC):
     in_file: ClassVar[bool] = False
     lowered_by: ClassVar[str] = "weights"
     on_machine: ClassVar[bool] = False
+    by_place: ClassVar[bool] = False
     step: ClassVar[float] = 1.0
 
     @abstractmethod

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from secateur.budget import kinds, refusal
 from secateur.budget.allocate import Allocator, Plan
 from secateur.budget.fit import COARSE, Costs, Fit
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 _PROBE_AT = (0.8,)  # the file is measured once on the way, when most dead units are gone;
 _CUTS_AT = (0.3, 0.6, 0.9)  # and oftener where channels take their readers' columns along: what is gone stays gone
 _ROUNDS, _HALVINGS = 4, 6
+_DRAWS = 8  # of places for the kept weights, where a network is refused and the places count
 _SETTLED = 0.005  # the fixed part is known when a round moves it by no more than this share of the whole
 _ALIVE = 0.9  # share of the kept weights that must be able to matter before a small file counts as room
 
@@ -228,8 +231,11 @@ class Purse:
         meter = kinds.meter(error.kind)
         smallest = 0.0
         if meter.margin or any(t.site.op == "channels" for t in self.terms):
-            near = self._near(self.tightest(error, weights, importance), weights, importance)
-            smallest = kinds.up(error.kind, self.costs_of(near)[error.kind])
+            tightest = self.tightest(error, weights, importance)
+            cost = self.costs_of(self._near(tightest, weights, importance))[error.kind]
+            if meter.by_place:
+                cost = max(cost, self._elsewhere(tightest, weights, error.kind))
+            smallest = kinds.up(error.kind, cost)
         if meter.on_machine or not smallest:
             # A net of one weight a layer is mostly dead, which is no way to meet a limit: what is fixed is counted.
             counted = error.smallest - booked + self._beyond(error.kind, weights)
@@ -239,6 +245,24 @@ class Purse:
                 smallest = kinds.with_margin(error.kind, smallest)
             raise refusal.unreachable(Limit(error.kind, limit), smallest, error.site, self.untouched, self.left_out)
         self._between(*self.most_fixed(error), weights, importance)
+
+    def _elsewhere(self, levels: Mapping[str, Level], weights: Weights, kind: str) -> float:
+        """The most that a network costs at these levels among a few whose weights stand in other places.
+
+        Another training keeps other weights, and a packing for vectors of eight takes as many rows as the fullest.
+        """
+        assert self.costs_of is not None
+        names, most = {m.param for t in self.terms for m in t.site.members}, 0.0
+        for seed in range(_DRAWS):
+            order = torch.Generator().manual_seed(seed)
+            moved = {
+                k: w.flatten()[torch.randperm(w.numel(), generator=order).to(w.device)].view_as(w)
+                for k, w in weights.items()
+                if k in names
+            }
+            drawn = {**weights, **moved}
+            most = max(most, self.costs_of({**drawn, **self._near(levels, drawn, {})})[kind])
+        return most
 
     def most_fixed(self, error: BudgetError) -> tuple[str, float]:
         """The kind of a refused limit, and the fixed part beside which just the tightest levels are within it."""

@@ -23,6 +23,7 @@ class PeakRAM(Meter):
     unit: ClassVar[str] = "bytes of memory"
     margin: ClassVar[float] = 0.01
     on_machine: ClassVar[bool] = True
+    by_place: ClassVar[bool] = True
 
     def cost(self, site: Site, packing: Packing) -> float:
         price = site.prices.get(_KIND)
