@@ -40,7 +40,7 @@ def of_recipe(path: Path, told: Told, data_dir: Path | None = None) -> Table:
     recipe = Recipe.from_file(path)
     job = make_job(by_name(recipe, data_dir), recipe, Ledger(), None)
     grids = job.recipe.build_activations(job.start.traced.sites)
-    return machine.table(job.dense, job.example_inputs, job.start.terms, bool(grids), told)
+    return machine.table(job.dense_onnx, job.dense, job.start.terms, bool(grids), told)
 
 
 def shown(found: Table) -> Shown:

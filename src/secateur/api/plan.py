@@ -102,7 +102,8 @@ def _plan(
 ) -> Shown:
     seeds.keep_memory()
     job = make_job(asked, recipe, Ledger(), report)
-    bounds.refuse(replace(job, stages=[]))
+    trial = replace(job, stages=[])
+    bounds.refuse(trial)
     notes = [*asked.notes]
     training = recipe.dense_training()
     if dense is not None:
@@ -126,6 +127,8 @@ def _plan(
         notes.append(
             f"{recipe.model} has random weights: the recipe names no `weights:` and trains no `dense:` net; give one"
         )
+    if dense is None and (untrained or training is None):
+        job.take_over(trial)
     if keep is not None:
         saving.write_bytes(keep, written.tensors_of(job.dense))
         notes.append(f"the dense net is in {keep}: plan or compress with --set weights={keep} --set dense=null")

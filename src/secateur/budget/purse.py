@@ -21,7 +21,7 @@ from secateur.budget.way import Way, free_cost
 from secateur.contracts import Term
 from secateur.errors import BudgetError
 from secateur.terms import feasible, views
-from secateur.terms.live import project_live
+from secateur.terms.live import ROUGHLY, project_live
 from secateur.types import Level, Limit, Packing, Weight, Weights
 
 if TYPE_CHECKING:
@@ -216,10 +216,8 @@ class Purse:
         return next((x.value for x in self.limits if x.kind == kind), None)
 
     def _near(self, levels: Mapping[str, Level], weights: Weights, importance: Mapping[str, Tensor | None]) -> Weights:
-        found = project_live(
-            self.terms, lambda w, h, t: dict(levels), weights, importance, 1.0, self.effective, self.companions
-        )
-        return found[1]
+        how = (self.effective, self.companions, ROUGHLY)
+        return project_live(self.terms, lambda w, h, t: dict(levels), weights, importance, 1.0, *how)[1]
 
     def _face(self, error: BudgetError, weights: Weights, importance: Mapping[str, Tensor | None]) -> None:
         """The estimates refuse a limit: price the tightest network for real, then refuse with that or correct them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,7 @@ def smaller(
     terms: Sequence[Term] = (),
     short: bool = False,
     integers: bool = False,
+    proof: graph.Proof = "always",
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The network that is written: dead units cut (`graph.shrink`), then the layers of products split in two.
 
@@ -71,12 +72,13 @@ def smaller(
         integers: activations are quantized: no constant can be folded exactly between them, so everything stays.
         terms: the sets that the weights are in; they know the products.
         short: vectors on which no set of `terms` acts get few digits (`norms.shorten`).
+        proof: as `graph.shrink` takes it.
     """
     if integers:
         small, cut = copied(model), {"version": 1, "edits": [], "biases": {}, "pads": []}
         load_weights(small, weights or {})
     else:
-        small, cut = graph.shrink(model, traced, weights, pinned)
+        small, cut = graph.shrink(model, traced, weights, pinned, proof)
     if short:
         norms.shorten(small, constrained(terms))
     chains = feasible.chains(terms, dict(small.named_parameters()))
@@ -120,6 +122,17 @@ def write(
     if scales and not integers:
         packed.append(formats.pack(onnx_export.dequantised(exported)))
     return Written(small, exported, min(packed, key=len), [*surgery, cut])
+
+
+def write_dense(model: nn.Module, traced: Traced, example: Example, exported: Callable[[], bytes]) -> Written:
+    """`write` of a net that nothing has been done to; where nothing of it is dead, its file is `exported`."""
+    small, cut = smaller(model, traced, None, None, proof="of changes")
+    own = model.state_dict()
+    state = small.state_dict()
+    whole = own.keys() == state.keys() and all(torch.equal(own[k], v) for k, v in state.items())
+    small.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    data = norms.merged(exported() if whole else exported_bytes(small, example), set())
+    return Written(small, data, formats.pack(data), [cut])
 
 
 def constrained(terms: Sequence[Term]) -> set[str]:

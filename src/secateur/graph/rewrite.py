@@ -7,7 +7,7 @@ whose removal the code does not bear (sizes written into the forward pass) are g
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,14 +22,19 @@ from secateur.graph.ops.linear import Linear
 from secateur.graph.program import owner
 from secateur.graph.surgery import Surgery, load, sibling
 from secateur.graph.tracing import Traced
-from secateur.graph.trial import Folded, Trial
+from secateur.graph.trial import Folded, Trial, made
 from secateur.types import Weights
 
 Pinned = Callable[[Surgery], Collection[tuple[str, int]]]
+Proof = Literal["always", "of changes", "of doubts"]
 
 
 def shrink(
-    model: nn.Module, traced: Traced, weights: Weights | None = None, pinned: Pinned | None = None
+    model: nn.Module,
+    traced: Traced,
+    weights: Weights | None = None,
+    pinned: Pinned | None = None,
+    proof: Proof = "always",
 ) -> tuple[nn.Module, Surgery]:
     """The smaller network that computes what `model` with `weights` computes, in eval mode.
 
@@ -42,18 +47,20 @@ def shrink(
         model: of the class that was traced; not changed.
         weights: parameter name -> tensor; default: the model's own.
         pinned: planned surgery -> the (tensor, axis) pairs of it whose channels must stay after all.
+        proof: `of changes`: a network that stays as it is is not run; `of doubts`: nor one whose removals touch no
+            size that is written into the code. A thumbnail tells both. For prices: a proof takes 6 s of a ResNet-50.
     Returns:
         A plain module of the same classes in the model's modes, and the surgery: a JSON-able record for
         `apply_surgery`.
     """
     masked = copied(model)
     load(masked, weights or {})
-    current = {n: p.detach() for n, p in masked.named_parameters()} | dict(masked.named_buffers())
-    flow = traced.flow(current)
+    if proof != "always":
+        found = _believed(masked, traced.thumbnail or traced, pinned, proof == "of doubts")
+        if found is not None:
+            return found
+    plain, folded, removable = _looked_at(masked, traced, pinned)
     trial = Trial(masked, traced.program)
-    folded = _fold(flow)
-    plain = Folded({n: t for n, t in current.items() if n in traced.program.shapes})
-    removable = _unpinned(traced, folded, _removable(flow, traced), pinned)
     best = _best(trial, traced, folded, removable, pinned) or _attempt(trial, traced, plain, set(), pinned)
     if best is None:
         raise UnsupportedError(
@@ -61,6 +68,32 @@ def shrink(
             "or draws random numbers in eval mode, so nothing can be proved about a smaller one"
         )
     return best
+
+
+def _looked_at(masked: nn.Module, traced: Traced, pinned: Pinned | None) -> tuple[Folded, Folded, set[int]]:
+    """The weights as they are, and folded; and the classes of channels that may go."""
+    current = {n: p.detach() for n, p in masked.named_parameters()} | dict(masked.named_buffers())
+    flow = traced.flow(current)
+    folded = _fold(flow)
+    plain = Folded({n: t for n, t in current.items() if n in traced.program.shapes})
+    return plain, folded, _unpinned(traced, folded, _removable(flow, traced), pinned)
+
+
+def _believed(
+    masked: nn.Module, traced: Traced, pinned: Pinned | None, removals: bool
+) -> tuple[nn.Module, Surgery] | None:
+    """The answer where nothing speaks against it, without a run: nothing changes, or `removals` that touch no literal
+    size. `masked` is used up then."""
+    plain, folded, removable = _looked_at(masked, traced, pinned)
+    same = not folded.made and all(
+        torch.equal(folded.values[n], t.to(folded.values[n])) for n, t in plain.values.items()
+    )
+    if not removable and same:
+        return masked, _surgery(traced, folded, set())
+    if not removals or any(removable & touched for touched in traced.coupling.suspects.values()):
+        return None
+    surgery = _surgery(traced, folded, _keep_one(traced, removable))
+    return None if pinned is not None and pinned(surgery) else (made(masked, folded, surgery), surgery)
 
 
 def _best(

@@ -19,6 +19,7 @@ from secateur.graph.ops import rule
 from secateur.graph.ops._operator import Use
 from secateur.graph.ops.creation import Creation
 from secateur.graph.program import Call, Program
+from secateur.graph.thumbnail import thumbnail
 from secateur.types import LeftOut, Member, Site, Weights
 
 
@@ -29,10 +30,12 @@ class Traced:
     Attributes:
         sites: weights, biases, norms and embeddings, in the order in which the network uses them.
         program: the captured calls.
+        thumbnail: the same of smaller pictures, where they are large: for estimates (`thumbnail.py`).
     """
 
     program: Program
     sites: tuple[Site, ...]
+    thumbnail: Traced | None = None
 
     @cached_property
     def coupling(self) -> Coupling:
@@ -101,10 +104,12 @@ class Traced:
         bias can take the constant over (nonzero constants under zero padding). A bias or a norm's shift is effective
         when its unit's value is needed after that folding. Parameters that the network does not use are all False.
 
+        Of large pictures a thumbnail is asked: solvers ask this every few steps, and cuts do not go by it.
+
         Args:
             weights: parameter name -> tensor; parameters and buffers left out are taken from the traced model.
         """
-        return analyse(self.program, weights).effective
+        return analyse((self.thumbnail or self).program, weights).effective
 
     def kept(self, weights: Weights) -> dict[str, Tensor]:
         """Companions of removed channels: bool masks for the `removes` parameters of all groups (norms, biases).
@@ -153,7 +158,8 @@ def trace(model: nn.Module, example_inputs: Any) -> Traced:
             f"{type(model).__name__}: no weight found that could be compressed; its forward multiplies, adds or looks "
             "up no parameter (torch.nn.Parameter, not a buffer)"
         )
-    return Traced(program, sites)
+    fewer = thumbnail(model, example, program)
+    return Traced(program, sites, None if fewer is None else Traced(fewer, sites))
 
 
 def _sites(program: Program) -> tuple[Site, ...]:

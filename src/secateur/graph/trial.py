@@ -55,7 +55,7 @@ class Trial:
 
     def proven(self, folded: Folded, surgery: Surgery) -> nn.Module | None:
         """The finished module, or None when it fails to reproduce the masked one."""
-        exact = self._make(folded, surgery, self.dtype)
+        exact = made(_as(copied(self.masked), self.dtype), folded, surgery)
         try:
             got = [t for inputs in self.inputs for t in self._answer(exact, inputs)]
         except Exception:  # whatever the user's code throws at sizes it does not expect
@@ -70,7 +70,7 @@ class Trial:
                 return None
         if self.trained is not None and self._in_training(exact) != self.trained:
             return None  # a part that runs in training mode only reads channels that are gone
-        return self._make(folded, surgery, None)
+        return made(copied(self.masked), folded, surgery)
 
     def _in_training(self, model: nn.Module) -> list[torch.Size] | None:
         """The shapes that `model` answers in training mode, None when it does not run; `model` is used up."""
@@ -87,19 +87,20 @@ class Trial:
             return None
         return [t.shape for t in tensors_of(answer)]
 
-    def _make(self, folded: Folded, surgery: Surgery, dtype: torch.dtype | None) -> nn.Module:
-        small = _as(copied(self.masked), dtype)
-        load(small, folded.values)
-        operate(small, surgery)
-        rows = {e["tensor"]: e["keep"] for e in surgery["edits"] if e["axis"] == 0}
-        load(small, {k: v[rows[sibling(k)]] if sibling(k) in rows else v for k, v in folded.made.items()})
-        return small
-
     def _answer(self, model: nn.Module, inputs: dict[str, Tensor]) -> list[Tensor]:
         args, kwargs = self.program.rebuild([inputs.get(n) for n in self.program.inputs])
         with evaluating(model), in_double() if self.dtype is not None else contextlib.nullcontext():
             answer = model(*args, **kwargs)
         return [t.double() for t in tensors_of(answer)]
+
+
+def made(model: nn.Module, folded: Folded, surgery: Surgery) -> nn.Module:
+    """`model` itself with these weights, cut; nothing is proved of it."""
+    load(model, folded.values)
+    operate(model, surgery)
+    rows = {e["tensor"]: e["keep"] for e in surgery["edits"] if e["axis"] == 0}
+    load(model, {k: v[rows[sibling(k)]] if sibling(k) in rows else v for k, v in folded.made.items()})
+    return model
 
 
 def in_turn(
@@ -111,15 +112,15 @@ def in_turn(
         model: not changed.
         changes: name -> the parameters now -> what they become, and the record of what is cut or moved.
     """
-    made, kept = copied(model), []
+    now, kept = copied(model), []
     for name, change in changes.items():
-        values, surgery = change({n: p.detach() for n, p in made.named_parameters() if n in program.shapes})
-        moved = Trial(made, program).proven(Folded(values), surgery)
+        values, surgery = change({n: p.detach() for n, p in now.named_parameters() if n in program.shapes})
+        moved = Trial(now, program).proven(Folded(values), surgery)
         if moved is None:
             kept.append(name)
         else:
-            made = moved
-    return made, kept
+            now = moved
+    return now, kept
 
 
 def _as(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:

@@ -92,7 +92,7 @@ class Job:
                 self.setting.on_progress(Progress("latency", done, total, time.monotonic() - began))
 
         fact = self.setting.ledger.fact
-        found = machine.machine(self.dense, traced, self.example_inputs, terms, self.recipe, fact, told)
+        found = machine.machine(lambda: self.dense_onnx, self.dense, traced, terms, self.recipe, fact, told)
         return replace(found, kinds=tuple(kind for kind in asked if kinds.meter(kind).on_machine) or found.kinds)
 
     def terms_on(self, module: nn.Module, traced: Traced) -> tuple[Term, ...]:
@@ -147,7 +147,12 @@ class Job:
     @cached_property
     def dense_files(self) -> Written:
         """The dense net, written."""
-        return written.write(self.start.module, self.start.traced, self.example_inputs)
+        return written.write_dense(self.start.module, self.start.traced, self.example_inputs, lambda: self.dense_onnx)
+
+    @cached_property
+    def dense_onnx(self) -> bytes:
+        """The dense net as it is: of it a machine's table is made, and mostly it is in `dense_files`."""
+        return written.exported_bytes(copied(self.dense).eval(), self.example_inputs)
 
     @cached_property
     def template(self) -> Template:
@@ -171,7 +176,7 @@ class Job:
             if known is not None and self.setting.ledger.done(name) is None:
                 self.setting.ledger.finish(name, *known)
         self._fits.update(other._fits)
-        for name in ("start", "dense_files", "template"):
+        for name in ("start", "dense_onnx", "dense_files", "template"):
             if name in other.__dict__:
                 self.__dict__[name] = other.__dict__[name]
 

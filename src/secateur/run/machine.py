@@ -8,27 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from secateur.budget import kinds
 from secateur.budget.machine import LATENCY, Machine, pattern_of
 from secateur.contracts import Term
-from secateur.engine import latency, tabulate
+from secateur.engine import clock, latency, tabulate
 from secateur.engine.latency import ANY, CHANNELS, Table
+from secateur.engine.session import InferenceSession
 from secateur.errors import UsageError
-from secateur.export import written
 from secateur.graph import counts
-from secateur.graph.copying import copied
 from secateur.limits import quoted
 from secateur.terms import views
-from secateur.types import Inventory, Stage, Weights
+from secateur.types import Stage, Weights
 
 if TYPE_CHECKING:
     from torch import nn
 
     from secateur.engine.tabulate import Told
-    from secateur.graph import Example, Traced
+    from secateur.graph import Traced
     from secateur.recipe import Recipe
 
 FACTS = ("latency.table", "latency.ratio")  # what was timed before the first level, as a ledger names it
+_RUNS, _TURNS = 25, 5  # of the dense net at the beginning
 _RATIOS = (0.5, 2.0)  # outside of these something else is wrong than the table
 
 
@@ -43,25 +42,22 @@ def patterns(terms: Iterable[Term], weights: Weights) -> list[str]:
     return list(found)
 
 
-def table(dense: nn.Module, example: Example, terms: Iterable[Term], integers: bool, told: Told) -> Table:
+def table(file: bytes, dense: nn.Module, terms: Iterable[Term], integers: bool, told: Told) -> Table:
     """What this machine's engine takes for the layers of the net, timed or remembered.
 
     Args:
+        file: the net as `.onnx`.
         terms: of the net that is asked about; `integers`: activations are to be quantized.
     """
     weights = {k: p.detach() for k, p in dense.named_parameters()}
     bits = (32, 8) if integers else (32,)
-    return tabulate.table(_file(dense, example), patterns(terms, weights), bits, told)
-
-
-def _file(dense: nn.Module, example: Example) -> bytes:
-    return written.exported_bytes(copied(dense).eval(), example)
+    return tabulate.table(file, patterns(terms, weights), bits, told)
 
 
 def machine(
+    file: Callable[[], bytes],
     dense: nn.Module,
     traced: Traced,
-    example: Example,
     terms: Sequence[Term],
     recipe: Recipe,
     fact: Callable[[str, Callable[[], Any]], Any],
@@ -70,6 +66,7 @@ def machine(
     """The table that the recipe names, or this machine's; and how the dense net's time now is to the table's.
 
     Args:
+        file: answers the net as `.onnx`, where something must be timed.
         fact: remembers an answer by its name for a run that is resumed.
     Raises:
         UsageError, FormatError: the file is none, or it is the table of another net.
@@ -79,9 +76,9 @@ def machine(
         found = latency.read(recipe.latency.table)
         _check(found, terms, recipe.latency.table)
         return Machine(found, integers, given=True)
-    made = fact(FACTS[0], lambda: table(dense, example, terms, bool(integers), told).json())
+    made = fact(FACTS[0], lambda: table(file(), dense, terms, bool(integers), told).json())
     here = Machine(latency.parse(made), integers)
-    return replace(here, ratio=fact(FACTS[1], lambda: _ratio(here, dense, traced, example)))
+    return replace(here, ratio=fact(FACTS[1], lambda: _ratio(here, file(), dense, traced)))
 
 
 def _check(found: Table, terms: Iterable[Term], path: str) -> None:
@@ -94,15 +91,14 @@ def _check(found: Table, terms: Iterable[Term], path: str) -> None:
                 )
 
 
-def _ratio(here: Machine, dense: nn.Module, traced: Traced, example: Example) -> float:
+def _ratio(here: Machine, file: bytes, dense: nn.Module, traced: Traced) -> float:
     """What the dense net takes now by what the table says: a machine is not always as fast as it was.
 
-    The dense net computes in floats, whatever the answer will do.
+    The dense net computes in floats, whatever the answer will do. Few runs tell: a trim learns the rest.
     """
-    file = _file(dense, example)
     told = replace(here, integers=frozenset()).of(counts.weights(dense, traced), {})[LATENCY]()
-    found = kinds.meter(LATENCY).measure(Inventory((), lambda: 0, lambda: file))
-    return corrected(1.0, told, found)
+    found = clock.timed(InferenceSession(file, threads=1, tune="off"), _RUNS, _TURNS).us
+    return corrected(1.0, told, 1e-3 * found)
 
 
 def corrected(ratio: float, told: float, found: float) -> float:

@@ -19,7 +19,7 @@ from secateur.export.written import Written
 from secateur.graph.counts import inventory
 from secateur.shell import named_inputs
 from secateur.terms import cutting, feasible, views
-from secateur.terms.live import project_live
+from secateur.terms.live import SETTLED, project_live
 from secateur.training.batches import first_batch
 from secateur.types import Inventory, Level, Weights
 
@@ -119,20 +119,28 @@ class Net:
             if t.site.op != "channels"
         }
 
-    def supported(self, levels: Mapping[str, Level], weights: Weights, h: feasible.Importance) -> dict[str, Tensor]:
-        """`weights` with the support parts of the terms projected; only the parameters that a term acts on."""
+    def supported(
+        self, levels: Mapping[str, Level], weights: Weights, h: feasible.Importance, settled: float = SETTLED
+    ) -> dict[str, Tensor]:
+        """`weights` with the support parts of the terms projected; only the parameters that a term acts on.
+
+        Args:
+            settled: as `project_live` takes it.
+        """
         terms, at = feasible.support_only(self.terms, levels)
         effective = self.traced.effective
-        return project_live(terms, lambda w, i, t: dict(at), weights, h, 1.0, effective, self.companions)[1]
+        return project_live(
+            terms, lambda w, i, t: dict(at), weights, h, 1.0, effective, self.companions, settled=settled
+        )[1]
 
     def member(self, levels: Mapping[str, Level], weights: Weights) -> Weights:
         """All `weights`, those of the terms projected onto their sets whole."""
         return {**weights, **feasible.project(self.terms, levels, weights)}
 
-    def smaller(self, weights: Weights) -> nn.Module:
+    def smaller(self, weights: Weights, proof: graph.Proof = "always") -> nn.Module:
         """What would be written with these weights, in evaluation mode."""
         return written.smaller(
-            self.module, self.traced, weights, self.pinned, self.terms, self.short, bool(self.activations)
+            *(self.module, self.traced, weights, self.pinned, self.terms, self.short, bool(self.activations)), proof
         )[0].eval()
 
     def write(self, example: Example) -> Written:

@@ -25,6 +25,7 @@ from secateur.run.job import Job
 from secateur.run.net import Net
 from secateur.terms import feasible
 from secateur.terms.feasible import Importance
+from secateur.terms.live import ROUGHLY
 from secateur.types import Inventory, Level, Limit, Packing, Stage, Weights
 
 _LEAST_ERROR = 0.02  # training moves the entropy of positions and values by about that much
@@ -51,9 +52,9 @@ def plan(job: Job, measured: bool = True) -> dict[str, Any]:
     weights = {k: w.clone() for k, w in net.weights.items()}
     purse, limits, notes = _probed(job, net, weights, h, limits, notes)
     found = purse.plan(weights, h)
-    near = net.supported(found.levels, weights, h)
+    near = net.supported(found.levels, weights, h, ROUGHLY)
     full = net.member(found.levels, {**weights, **near})
-    small = net.smaller(full)
+    small = net.smaller(full, "always" if measured else "of doubts")
     estimated = _estimated(net, found.rows, round(purse.fixed.get("nbytes", job.unconstrained_nbytes)), purse.fixed)
     totals = projected = _projected(job, net, small)
     error = max(_LEAST_ERROR, abs(estimated.total["nbytes"] / projected.total["nbytes"] - 1))

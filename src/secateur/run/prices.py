@@ -55,7 +55,7 @@ def costs(net: Net, near: Weights, template: Template, chosen: Sequence[str] | N
     Args:
         chosen: None: all that need no machine.
     """
-    small = net.smaller(near)
+    small = net.smaller(near, "of doubts")
     terms = net.terms
     return net.predicted(small, lambda: template.nbytes(small, terms), chosen, lambda: template.file(small))
 

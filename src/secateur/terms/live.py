@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 # Rounds of "drop the dead, spend their budget elsewhere". On the way one is enough: the next pruning comes anyway, each
 # costs an allocation, and what is still dead keeps its value (zeroed, LeNet-5 at 246x ended 5 % below its budget).
 _REFILLS, _REFILLS_ON_THE_WAY = 12, 1
-_SETTLED = 0.002  # at the target: stop when no more than this fraction of the kept weights is dead
+SETTLED = 0.002  # at the target: stop when no more than this fraction of the kept weights is dead
+ROUGHLY = 0.02  # the same where a price is asked: what is dead in the end is zero, and a training moves more than that
 
 
 def project_live(
@@ -27,6 +28,7 @@ def project_live(
     tightness: float,
     effective: Callable[[Weights], Mapping[str, Tensor]] | None = None,
     companions: Callable[[Weights], Mapping[str, Tensor]] | None = None,
+    settled: float = SETTLED,
 ) -> tuple[dict[str, Level], dict[str, Tensor]]:
     """Allocate, project, drop weights that cannot matter, and let the freed budget go to others. Heuristic.
 
@@ -36,6 +38,7 @@ def project_live(
 
     Args:
         companions: weights -> bool masks of what must go with removed channels (biases, norms); set to zero as well.
+        settled: at tightness 1 the rounds end when no more than this share of the kept weights is dead.
     Returns:
         levels per site name, and the projected parameters (new tensors).
     """
@@ -59,7 +62,7 @@ def project_live(
             n_dead, n_kept = n_dead + int(useless.sum()), n_kept + int(w.count_nonzero())
             if bool(useless.any()):
                 dead[name] = dead[name] | useless if name in dead else useless
-        if n_dead == 0 or attempt == refills or (tightness >= 1.0 and n_dead <= _SETTLED * n_kept):
+        if n_dead == 0 or attempt == refills or (tightness >= 1.0 and n_dead <= settled * n_kept):
             break
         for term in terms:
             touched = any(m.param in dead for m in term.site.members)

@@ -84,19 +84,22 @@ class Labels:
 
     def roots(self, labels: Tensor) -> Tensor:
         """`labels` with every entry replaced by its representative."""
-        unique, inverse = labels.unique(return_inverse=True)
-        return torch.tensor([self.find(int(u)) for u in unique], dtype=torch.int64)[inverse].reshape(labels.shape)
+        roots = torch.zeros(len(self.parent), dtype=torch.int64)
+        present = _different(labels)
+        roots[present] = torch.tensor([self.find(x) for x in present.tolist()], dtype=torch.int64)
+        return roots[labels]
 
     def union(self, a: Tensor, b: Tensor) -> None:
         """Couple labels element by element; zeros couple nothing."""
         both = (a != 0) & (b != 0) & (a != b)
-        for x, y in torch.stack((a[both], b[both]), 1).unique(dim=0).tolist():
-            ra, rb = sorted((self.find(x), self.find(y)))
+        n = len(self.parent)
+        for pair in _different(a[both] * n + b[both]).tolist():
+            ra, rb = sorted((self.find(pair // n), self.find(pair % n)))
             self.parent[rb] = ra  # the smaller one, so PIN stays a root
 
     def pin(self, labels: Tensor) -> None:
         """These channels may never be removed."""
-        for x in labels.unique().tolist():
+        for x in _different(labels).tolist():
             if x:
                 self.parent[self.find(x)] = self.PIN
 
@@ -111,13 +114,19 @@ class Labels:
 
     def suspect(self, where: str, labels: Tensor) -> None:
         """Sizes in the code may hinder the removal of these channels; a run will tell."""
-        self.suspects.setdefault(where, set()).update(x for x in labels.unique().tolist() if x > self.PIN)
+        self.suspects.setdefault(where, set()).update(x for x in _different(labels).tolist() if x > self.PIN)
 
     def along(self, labels: Tensor, axis: int) -> Tensor | None:
         """One label per index of `axis` when all elements of an index agree (zeros aside), else None."""
         rows = self.roots(labels).movedim(axis, 0).reshape(labels.shape[axis], -1)
         top = rows.max(dim=1).values
         return top if bool(((rows == top[:, None]) | (rows == 0)).all()) else None
+
+
+def _different(labels: Tensor) -> Tensor:
+    """The different ones, ascending. A channel's elements mostly lie side by side: few are left to sort."""
+    found: Tensor = labels.flatten().unique_consecutive().unique()
+    return found
 
 
 class Operator(ABC):
