@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.constraints import sweeps
 
@@ -88,6 +88,9 @@ def test_the_compiled_search_agrees_with_both_in_numpy(top: int, zero: bool, mon
     st.sampled_from([1, 2, 7, 127, 128]),
     st.booleans(),
 )
+@example(
+    [(1e6, 3.0, 1.0), (0.25, 1.0, 1.0), (1e6, 1.6480667280033603e-306, 1.0)], 127, False
+)  # no float64 is its scale
 @settings(deadline=None, max_examples=200)
 def test_the_compiled_search_is_as_good_as_every_change_in_numpy(values, top: int, zero: bool) -> None:
     """Weights of 0, zeros, equal values, sizes far apart; few changes and many."""

@@ -16,6 +16,8 @@ constexpr double kClose = 1e-12;   // an interval of that relative width is pass
 constexpr double kGain = 1e-10;    // of the error: what an interval must promise
 constexpr double kNoise = 1e-15;   // of sum h a^2: rounding of the prefix sums
 
+constexpr double kLeast = 1e-250;  // of the largest value: what is smaller is as good as 0, and its scale no float64
+
 using Edges = std::vector<int32_t>;  // by code: how many values lie below what rounds to it
 
 struct Change {
@@ -223,8 +225,10 @@ double best_scale(int64_t n, const double* a, const double* h, int64_t top, bool
   const double unit = pairs.back().first;
   std::vector<double> values, mass;
   for (const auto& [value, weight] : pairs) {  // tiny or huge numbers must not leave float64
-    if (!values.empty() && values.back() == value / unit) mass.back() += weight / most;
-    else values.push_back(value / unit), mass.push_back(weight / most);
+    const double size = value / unit > kLeast ? value / unit : 0.0;
+    if (zero && size == 0) continue;
+    if (!values.empty() && values.back() == size) mass.back() += weight / most;
+    else values.push_back(size), mass.push_back(weight / most);
   }
   return unit * ScaleSearch(std::move(values), mass, top, zero).solve();
 }
