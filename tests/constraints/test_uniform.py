@@ -83,14 +83,15 @@ def test_the_compiled_search_agrees_with_both_in_numpy(top: int, zero: bool, mon
     assert sweep <= min(cost(a, h, x, top, zero) for x in np.geomspace(a.max() / top / 20, a.max(), 2000)) + 1e-9
 
 
+FAR_APART = [(0.25, 1.0, 1.0), (1e6, 3.0, 1.0), (1e6, 1.6480667280033603e-306, 1.0)]  # no float64 is its scale
+
+
 @given(
     st.lists(st.tuples(st.sampled_from([0.0, 1e-9, 0.25, 0.5, 1.0, 3.0, 1e6]), st.floats(-4, 4), st.floats(0, 1))),
     st.sampled_from([1, 2, 7, 127, 128]),
     st.booleans(),
 )
-@example(
-    [(1e6, 3.0, 1.0), (0.25, 1.0, 1.0), (1e6, 1.6480667280033603e-306, 1.0)], 127, False
-)  # no float64 is its scale
+@example([*((1e-9, x, 1.0) for x in (1, 2, 3, 4, 0.5, 0.25)), *FAR_APART], 127, False)
 @settings(deadline=None, max_examples=200)
 def test_the_compiled_search_is_as_good_as_every_change_in_numpy(values, top: int, zero: bool) -> None:
     """Weights of 0, zeros, equal values, sizes far apart; few changes and many."""
