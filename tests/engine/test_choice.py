@@ -54,8 +54,10 @@ def test_dense_layers_get_dense_kernels_and_sparse_ones_sparse_kernels(
     if isa == "ref":  # plain loops, dense only
         assert not any(any(row) for row in choices)
         return
-    if isa != "portable":  # there the sparse loops are as fast at density 1 (1.02x on Zen 4), on Zen 5 full blocks
-        assert "sparse" not in [family(row) for row in chosen(layers(1.0)[0])]
+    full = {family(row) for row in chosen(layers(1.0)[0])}
+    if isa != "portable":  # there the sparse loops are as fast at density 1 (1.02x on Zen 4)
+        # Zen 5's table holds at its best level: full blocks are as fast as dense kernels there.
+        assert full <= ({"dense", "block"} if isa == isas()[-1] else {"dense"})
     assert all(choices[DENSITIES.index(0.02)][LARGE])
     assert all(choices[DENSITIES.index(0.1)][LARGE])
     for thinner, denser in zip(choices[1:], choices, strict=False):  # once sparse, then sparse at any lower density

@@ -229,6 +229,26 @@ class OnKernels(Grouped):
         return None if groups is None else replace(self, groups=groups)
 
 
+@dataclass(frozen=True)
+class InBlocks(OnKernels):
+    """Groups inside blocks of the matrix, anywhere or the same number in every block.
+
+    Attributes:
+        rows, cols: outputs and inputs of a block, at one tap of the kernel.
+        per_block: k groups in each block (balanced work); off: k in the matrix, wherever they are.
+    """
+
+    rows: int = 8
+    cols: int = 8
+    per_block: bool = False
+    sizes: ClassVar[tuple[str, ...]] = ("rows", "cols")
+
+    def _pools(self, shape: Shape) -> Lines | None:
+        if not self.per_block:
+            return None
+        return banded(shape[0], self.groups, self.rows), banded(shape[1], self.taps, self.cols)
+
+
 def regrouped(groups: int, n_rows: int, kept_rows: Sequence[int]) -> int | None:
     """The groups of a convolution of which some outputs stay; None: of each group that is left another number."""
     if len(kept_rows) == n_rows:

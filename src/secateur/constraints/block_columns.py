@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import torch
 
-from secateur.constraints._groups import Lines, OnKernels, Shape, banded
+from secateur.constraints._groups import InBlocks, Lines, Shape, banded
 
 
 @dataclass(frozen=True)
-class BlockColumns(OnKernels):
+class BlockColumns(InBlocks):
     """{Z : at most k nonzero columns of blocks}; the level is k, with `per_block` the k of every block.
 
     The matrix is cut into blocks of `rows` outputs x `cols` inputs at one tap of the kernel; blocks cross neither taps
@@ -27,8 +27,6 @@ class BlockColumns(OnKernels):
 
     rows: int = 8
     cols: int = 64
-    per_block: bool = False
-    sizes: ClassVar[tuple[str, ...]] = ("rows", "cols")
     level_keys: ClassVar[tuple[str, ...]] = ("columns", "sparsity", "density", "nnz")
     reference: ClassVar[str] = "Ma et al., BLK-REW, arXiv:2001.08357; Li et al., arXiv:2009.08065"
 
@@ -39,11 +37,6 @@ class BlockColumns(OnKernels):
 
     def _bands(self, shape: Shape) -> Lines:
         return banded(shape[0], self.groups, self.rows), torch.arange(shape[1])
-
-    def _pools(self, shape: Shape) -> Lines | None:
-        if not self.per_block:
-            return None
-        return banded(shape[0], self.groups, self.rows), banded(shape[1], self.taps, self.cols)
 
     def _file_sides(self, shape: Shape) -> Shape | None:
         return self._even(shape, self.rows, 1)

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import torch
 
-from secateur.constraints._groups import Lines, OnKernels, Shape, banded
+from secateur.constraints._groups import InBlocks, Lines, Shape, banded
 
 
 @dataclass(frozen=True)
-class BlockRows(OnKernels):
+class BlockRows(InBlocks):
     """{Z : at most k nonzero rows of blocks}; the level is k, with `per_block` the k of every block.
 
     The matrix is cut into blocks of `rows` outputs x `cols` inputs at one tap of the kernel; blocks cross neither taps
@@ -27,8 +27,6 @@ class BlockRows(OnKernels):
 
     rows: int = 64
     cols: int = 8
-    per_block: bool = False
-    sizes: ClassVar[tuple[str, ...]] = ("rows", "cols")
     level_keys: ClassVar[tuple[str, ...]] = ("rows", "sparsity", "density", "nnz")
     reference: ClassVar[str] = "Ma et al., BLK-REW, arXiv:2001.08357; Li et al., arXiv:2009.08065"
 
@@ -39,11 +37,6 @@ class BlockRows(OnKernels):
 
     def _bands(self, shape: Shape) -> Lines:
         return torch.arange(shape[0]), banded(shape[1], self.taps, self.cols)
-
-    def _pools(self, shape: Shape) -> Lines | None:
-        if not self.per_block:
-            return None
-        return banded(shape[0], self.groups, self.rows), banded(shape[1], self.taps, self.cols)
 
     def _file_sides(self, shape: Shape) -> Shape | None:
         return self._even(shape, 1, self.cols)

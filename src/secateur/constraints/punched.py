@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import torch
 
-from secateur.constraints._groups import Lines, OnKernels, Shape, banded
+from secateur.constraints._groups import InBlocks, Lines, Shape, banded
 
 
 @dataclass(frozen=True)
-class Punched(OnKernels):
+class Punched(InBlocks):
     """{Z : at most k nonzero places of blocks}; the level is k, with `per_block` the k of every block.
 
     A block holds the kernels between `rows` outputs and `cols` inputs, a place one tap of all of them. Blocks do not
@@ -27,8 +27,6 @@ class Punched(OnKernels):
 
     rows: int = 8
     cols: int = 4
-    per_block: bool = False
-    sizes: ClassVar[tuple[str, ...]] = ("rows", "cols")
     level_keys: ClassVar[tuple[str, ...]] = ("places", "sparsity", "density", "nnz")
     reference: ClassVar[str] = "Cai et al., YOLObile, AAAI 2021, arXiv:2009.05697; Ma et al., BLK-REW, arXiv:2001.08357"
 
