@@ -107,6 +107,9 @@ def test_kernels_that_are_too_small_are_refused_in_words() -> None:
     assert "take kernels" in str(Patterns().unfit(written.site((8, 8, 1, 1))))
     assert "take kernels" in str(Patterns().unfit(written.site((8, 8))))
     assert Patterns().unfit(written.site((8, 8, 3, 3))) is None
+    joint = AllOf((Patterns(), Kernels()))
+    assert joint.unfit(written.site((8, 8))) == Patterns().unfit(written.site((8, 8)))
+    assert joint.unfit(written.site((8, 8, 3, 3))) is None
     assert "has 4 taps" in str(Patterns(entries=1, library=(0b100000,)).unfit(written.site((8, 8, 2, 2))))
     with pytest.raises(UsageError, match="has not 4 bits"):
         Patterns(library=(0b11,))

@@ -212,6 +212,10 @@ class AllOf(Constraint):
         shown = None if matrices is None else list(matrices)
         return AllOf(tuple(p.fitted(shown) for p in self.parts))
 
+    def unfit(self, site: Site) -> str | None:
+        """What the first part says that cannot act there."""
+        return next((why for part in self.parts if (why := part.unfit(site))), None)
+
     def on(self, site: Site) -> AllOf:
         return AllOf(tuple(p.on(site) for p in self.parts))
 
