@@ -335,8 +335,10 @@ void each_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e
           const int alignment = g.hold == ConvHold::kShared ? 16 : g.alignment;
           const double load = lim.wide ? cycles_per_16(strip_bytes, alignment) - 1.0
                                        : 2.0 * cycles_per_16(strip_bytes + 4096, g.alignment) - 2.0;
-          // Of 16 registers, two vectors of four channels are eight sums: just what an addition's latency takes.
-          const double waits = !lim.wide && block < kDenseVectorsSmall ? 1.07 : 1.0;
+          // Of 16 registers, two vectors of four channels are eight sums: just what an addition's latency takes. Of 32,
+          // one vector of eight is nine loads for eight multiply-adds, which two 512-bit units a core wait for.
+          const double waits =
+              !lim.wide ? (block < kDenseVectorsSmall ? 1.07 : 1.0) : (block == 1 && vectors > 1 ? 1.25 : 1.0);
           cycles += macs * stored * lim.work * waits * ((lanes == 16 ? 0.96 : 1.04) + std::max(0.0, load) / m) * blocks;
           // fewer than 8 sums cannot hide the latency of an addition; one broadcast a row bounds short blocks
           cycles = std::max(cycles, macs * blocks * std::max(0.55, 4.0 / m));

@@ -105,6 +105,9 @@ void pair_block(const Piece& c) {
 }
 #endif
 
+// Vectors of pixels whose sums are too few to hide the latency of the products, and leave registers for as many again.
+constexpr int kLonely = Q::kLanes == 16 ? 2 : 1;
+
 // One vector of pixels for the weights of four outputs.
 template <int P>
 SECATEUR_INLINE void multiply(const uint8_t* x, const int32_t* w, Sums<P> (&s)[4]) {
@@ -118,6 +121,24 @@ SECATEUR_INLINE void multiply(const uint8_t* x, const int32_t* w, Sums<P> (&s)[4
     s[2].a[p] = dot(s[2].a[p], e, w2);
     s[3].a[p] = dot(s[3].a[p], e, w3);
   }
+}
+
+// The products of `n` entries: x(i) the pixels, w(i) the weights of four outputs.
+template <int P, class Pixels, class Weights>
+SECATEUR_INLINE void multiply_all(int64_t n, Pixels x, Weights w, Sums<P> (&s)[4]) {
+  int64_t i = 0;
+  if constexpr (P <= kLonely) {
+    // Four sums, each as late as the product before it: a second set.
+    Sums<P> other[4];
+    for (Sums<P>& o : other) o.start(0);
+    for (; i + 2 <= n; i += 2) {
+      multiply<P>(x(i), w(i), s);
+      multiply<P>(x(i + 1), w(i + 1), other);
+    }
+    for (int k = 0; k < 4; ++k)
+      for (int p = 0; p < P; ++p) s[k].a[p] = add(s[k].a[p], other[k].a[p]);
+  }
+  for (; i < n; ++i) multiply<P>(x(i), w(i), s);
 }
 
 // All quads of outputs of a task; walk(quad, sums) adds the products of this chunk.
@@ -159,7 +180,9 @@ void dense_block(const Piece& c) {
   const int32_t* taps = v.taps + chunk.tap_begin;
   each_quad<P>(c, [&](int quad, Sums<P>(&s)[4]) {
     const int32_t* w = v.weights + chunk.weight_begin + int64_t{quad} * n_taps * 4 * kWeightWords;
-    for (int t = 0; t < n_taps; ++t, w += 4 * kWeightWords) multiply<P>(c.panel + static_cast<uint32_t>(taps[t]), w, s);
+    multiply_all<P>(
+        n_taps, [&](int64_t i) { return c.panel + static_cast<uint32_t>(taps[i]); },
+        [&](int64_t i) { return w + i * 4 * kWeightWords; }, s);
   });
 }
 
@@ -170,9 +193,10 @@ void quad_block(const Piece& c) {
   constexpr int kEntry = 1 + 4 * kWeightWords;
   const int64_t* begin = v.row_begin + int64_t{c.chunk} * ((v.out_c + 3) / 4 + 1);
   each_quad<P>(c, [&](int quad, Sums<P>(&s)[4]) {
-    const int32_t* end = v.entries + begin[quad + 1];
-    for (const int32_t* e = v.entries + begin[quad]; e < end; e += kEntry)
-      multiply<P>(c.panel + static_cast<uint32_t>(e[0]), e + 1, s);
+    const int32_t* e = v.entries + begin[quad];
+    multiply_all<P>((begin[quad + 1] - begin[quad]) / kEntry,
+                    [&](int64_t i) { return c.panel + static_cast<uint32_t>(e[i * kEntry]); },
+                    [&](int64_t i) { return e + i * kEntry + 1; }, s);
   });
 }
 
