@@ -1,5 +1,7 @@
 #include "plan/rates.h"
 
+#include <algorithm>
+
 namespace secateur {
 namespace {
 
@@ -34,10 +36,17 @@ std::string sized(std::string kind, double bytes) {
 }  // namespace
 
 double rate_of(const Rates& rates, std::string_view kernel, std::string_view kind) {
-  const std::string one(kernel);
-  for (const std::string& key : {one + "/" + std::string(kind), one, std::string()})
-    if (const auto found = rates.find(key); found != rates.end()) return found->second;
-  return 1;
+  const std::string one(kernel), of(kind);
+  if (const auto found = rates.find(one + "/" + of); found != rates.end()) return found->second;
+  double rate = 1;
+  for (const std::string& key : {one, std::string()})
+    if (const auto found = rates.find(key); found != rates.end()) {
+      rate = found->second;
+      break;
+    }
+  if (const auto least = rates.find(one.substr(0, one.find('_')) + "/" + of); least != rates.end())
+    rate = std::max(rate, least->second);
+  return rate;
 }
 
 const Rates& shipped_rates(const Cpu& c) {

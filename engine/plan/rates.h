@@ -12,7 +12,8 @@
 
 namespace secateur {
 
-// By "<kernel>/<kind>"; by "<kernel>" for kinds that are not there; "" for all others.
+// By "<kernel>/<kind>"; by "<kernel>" for kinds that are not there; "" for all others. "<operator>/<kind>" (conv,
+// qconv, linear) is the least that the last two count for that kind: nothing that was never timed looks better for it.
 using Rates = std::map<std::string, double, std::less<>>;
 inline constexpr double kMostRate = 64;  // and a 64th: beyond it a factor is a mistake
 

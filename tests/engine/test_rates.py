@@ -41,6 +41,18 @@ def test_the_finest_group_that_is_known_counts() -> None:
         assert [r["predicted_us"] for r in got] == pytest.approx([factor * r["predicted_us"] for r in plain])
 
 
+def test_what_was_not_timed_takes_at_least_what_the_worst_of_its_kind_takes() -> None:
+    plain = rows({})
+    kinds = {str(r["kernel"]).partition("_")[0] + "/" + str(r["rate"]).partition("/")[2]: 8.0 for r in plain}
+    for others, factor in (({"": 2.0}, 8.0), ({"": 9.0}, 9.0), ({str(r["kernel"]): 5.0 for r in plain}, 8.0)):
+        got = rows(kinds | others)
+        assert [r["predicted_us"] for r in got if r["kernel"] in {p["kernel"] for p in plain}] == pytest.approx(
+            [factor * p["predicted_us"] for p, r in zip(plain, got, strict=True) if p["kernel"] == r["kernel"]]
+        )
+    timed = rows(kinds | {str(r["rate"]): 2.0 for r in plain})
+    assert [r["predicted_us"] for r in timed] == pytest.approx([2.0 * r["predicted_us"] for r in plain])
+
+
 def test_a_kernel_that_is_slow_here_is_not_taken() -> None:
     plain = rows({})
     other = rows({str(plain[0]["kernel"]): 64.0})
@@ -154,14 +166,15 @@ def test_every_layer_of_a_calibration_is_measured(few: None) -> None:
     assert kinds >= {"1x1", "1x1 full", "window", "window full", "first full", "depthwise full", "few", "many"}
     kernels = {key for key in found if key and "/" not in key}
     assert {k.partition("_")[0] for k in kernels} == {"conv", "linear", "qconv"}
-    assert all(key.partition("/")[0] in kernels for key in found if "/" in key)
+    assert all(key.partition("/")[0] in kernels | {"conv", "linear", "qconv"} for key in found if "/" in key)
     assert "" in found
     _native.Session(MODEL, 1, rates=found)
 
 
-def test_groups_are_geometric_means() -> None:
-    found = calibrate._means([("a/x", 2.0), ("a/x", 8.0), ("a/y", 0.5), ("b/x", 1000.0)])
-    assert found == {"": 4.757, "a": 2.0, "a/x": 4.0, "a/y": 0.5, "b": 64.0, "b/x": 64.0}
+def test_groups_are_geometric_means_and_the_worst_of_every_operator_and_kind() -> None:
+    found = calibrate._means([("o_a/x", 2.0), ("o_a/x", 8.0), ("o_a/y", 0.5), ("o_b/x", 1000.0), ("p_a/x", 1.0)])
+    kernels = {"o_a": 2.0, "o_a/x": 4.0, "o_a/y": 0.5, "o_b": 64.0, "o_b/x": 64.0, "p_a": 1.0, "p_a/x": 1.0}
+    assert found == {"": 3.482, **kernels, "o/x": 64.0, "o/y": 0.5, "p/x": 1.0}
 
 
 def test_the_command(few: None, own_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

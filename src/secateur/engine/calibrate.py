@@ -85,12 +85,21 @@ def measured(told: Told = lambda done, total: None) -> Rates:
 
 
 def _means(found: list[tuple[str, float]]) -> Rates:
-    """Geometric means of the ratios measured : predicted, from the finest group to all."""
+    """Geometric means of the ratios measured : predicted, from the finest group to all.
+
+    And of each operator and kind the worst kernel's: what kernels that were not timed there are taken to need at least,
+    or the mean of others would make them look better than all that were.
+    """
     groups = defaultdict[str, list[float]](list)
     for rate, ratio in found:
         for group in (rate, rate.partition("/")[0], ""):
             groups[group].append(math.log(min(max(ratio, 1 / MOST), MOST)))
-    return {name: round(math.exp(sum(logs) / len(logs)), 3) for name, logs in sorted(groups.items())}
+    means = {name: round(math.exp(sum(logs) / len(logs)), 3) for name, logs in groups.items()}
+    for rate in {rate for rate, _ in found}:
+        kernel, _, kind = rate.partition("/")
+        worst = f"{kernel.partition('_')[0]}/{kind}"
+        means[worst] = max(means[rate], means.get(worst, 0.0))
+    return dict(sorted(means.items()))
 
 
 def _file(integers: bool) -> bytes:
