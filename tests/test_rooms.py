@@ -28,7 +28,7 @@ FLOORS = (
     {"run", "post_training"},
     {"proof"},
     {"api"},
-    {"reproduce"},
+    {"reproduce", "integrations"},
     {"cli"},
 )
 ROOMS = {room: i for i, floor in enumerate(FLOORS) for room in floor}

@@ -26,7 +26,7 @@ from secateur.run import activations, equalize, permute, prices, problem, search
 from secateur.run.job import Job
 from secateur.run.net import Candidate, Net
 from secateur.terms import feasible
-from secateur.training import metrics
+from secateur.training import metrics, ranks
 from secateur.training.calibration import Statistics
 from secateur.training.checkpoint import Ledger
 from secateur.training.inputs import Inputs
@@ -52,6 +52,9 @@ class Compressor:
     `optimizer.step`. Where the recipe asks for 8-bit activations, their ranges are calibrated when the values are
     snapped, batch norms are folded into the layers before them, and from there on `model(inputs)` rounds to grids whose
     scales `optimizer` trains with the weights, as in `compress`; `finalize` gives the model its own forward pass back.
+
+    Under `torchrun` every rank makes its own from the same recipe, around a model in DistributedDataParallel: masks and
+    answers are bit-equal on all ranks, metrics are rank 0's, inputs are measured over the batches of all.
 
     Args:
         model: the live model that the user trains; `finalize` leaves it as trained and returns a new one.
@@ -82,6 +85,7 @@ class Compressor:
         calibration: Iterable[Any] | None = None,
     ) -> None:
         self._recipe = Recipe.of(recipe, budget)
+        ranks.check_whole(model, "Compressor")
         model = unwrapped(model)[0]
         if computed := reparametrized(model):
             raise UsageError(
@@ -190,7 +194,7 @@ class Compressor:
                 best, job = self._written()
         finally:
             load_weights(self._model, live)
-        judge = Judge("metric", self._evaluate or (lambda m: 0.0), "validation", None, True)
+        judge = Judge("metric", self._measured, "validation", None, True)
         facts = {
             "model": type(self._model).__name__,
             "data": "the user's own loop",
@@ -254,6 +258,7 @@ class Compressor:
 
     def _enter(self, at: int) -> None:
         """Leave the present phase and begin phase 0 (approach), 1 (polish) or 2 (snap)."""
+        ranks.check_same(self._params, "Compressor")
         if at > 0 and self._at == 0:
             self._phase.close()
             prices.fit(self._net, self._purse, self._importance(), self._job.template)
@@ -300,6 +305,12 @@ class Compressor:
             params = {k: p for k, p in net.module.named_parameters() if p.is_floating_point()}
             self._phase = Snap(net.terms, net.levels, params, left, net.companions, scales=scales)
 
+    def _measured(self, model: nn.Module) -> float:
+        """The user's metric; of several processes rank 0's, or each would keep another point."""
+        if self._evaluate is None:
+            return 0.0
+        return ranks.agreed(float(self._evaluate(model)), next(iter(self._params.values())))
+
     def _point(self) -> dict[str, Tensor]:
         tracked = {k: v.clone() for k, v in self._phase.tracked().items()}
         return {**weights_of(self._net.module), **self._phase.candidate(tracked)}
@@ -316,16 +327,16 @@ class Compressor:
         live, point = weights_of(module), self._point()
         load_weights(module, point)
         with metrics.evaluating(self._model):
-            metric = float(self._evaluate(self._model))
+            metric = self._measured(self._model)
         load_weights(module, live)
         if self._metric is None or metric > self._metric:
             self._metric, self._best = metric, point
 
     def _written(self) -> tuple[Candidate, Job]:
         net, files, readings = self._fitted()
-        metric = self._evaluate(files.module) if self._evaluate else 0.0
+        metric = self._measured(files.module)
         job = self._job
-        job.dense_metric = self._evaluate(job.dense) if self._evaluate else 0.0
+        job.dense_metric = self._measured(job.dense)
         if outside := job.outside(net, files):
             raise CheckError(f"Compressor.finalize: not in the sets that were asked for: {'; '.join(outside[:4])}")
         self._purse.check({**net.costs(files), **{kind: r["value"] for kind, r in readings.items()}})
@@ -376,6 +387,12 @@ class Compressor:
 
 def _refuse(recipe: Recipe) -> None:
     """What cannot be done from a loop that is not ours."""
+    timed = kinds.on_machine(recipe.limits())
+    if timed and ranks.several() and recipe.latency.table is None:
+        raise UsageError(
+            f"Compressor: {timed[0]} is measured, by each of {ranks.count()} processes for itself; give latency: "
+            "{table: FILE} (secateur latency writes one), so that all plan by the same figures"
+        )
     if any(x.kind == kinds.DROP for x in recipe.limits()):
         raise UsageError(f"Compressor: {kinds.DROP} needs several trainings; use compress(), or give a size")
     if recipe.bias_correction:

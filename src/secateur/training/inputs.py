@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from secateur.errors import UsageError
+from secateur.training import ranks
 from secateur.training.batches import call
 from secateur.training.metrics import evaluating
 
@@ -80,6 +81,7 @@ class Inputs:
             hook.remove()
         if n == 0:
             raise UsageError(f"{name}: its layer was not called on the calibration data; leave it out with exclude=")
+        total, n = ranks.summed(total, n)
         return total / n
 
 

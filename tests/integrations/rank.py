@@ -1,0 +1,70 @@
+"""One rank of a training under torchrun: `rank.py FOLDER [--from STEP] [--alone]`; writes what it holds at the end."""
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from torch import distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from secateur import Compressor
+
+STEPS, SAVED = 24, 12
+RECIPE = {
+    "constrain": [{"where": "*", "with": "topk"}],
+    "budget": {"nnz": 120},
+    "saliency": {"name": "wanda"},
+    "solver": {"name": "gradual"},
+    "bench": {"seconds": 0.02},
+}
+
+
+def main(folder: Path, start: int, alone: bool) -> None:
+    dist.init_process_group("gloo")
+    rank, n = dist.get_rank(), dist.get_world_size()
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 3))
+    model = net if alone else DistributedDataParallel(net)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    x = torch.randn(64, 8, generator=torch.Generator().manual_seed(1))[rank::n]  # every rank its own examples
+    y = x[:, :3].argmax(1)
+    compressor = Compressor(
+        model,
+        RECIPE,
+        torch.zeros(2, 8),
+        optimizer=optimizer,
+        total_steps=STEPS,
+        evaluate=lambda m: -nn.functional.cross_entropy(m(x), y).item(),  # another value on every rank
+        calibration=[x],
+    )
+    kept = folder / f"rank{rank}.pt"
+    if start:
+        saved = torch.load(kept, weights_only=True)
+        net.load_state_dict(saved["net"])
+        optimizer.load_state_dict(saved["optimizer"])
+        compressor.load_state_dict(saved["compressor"])
+    for step in range(start, STEPS):
+        at = torch.arange(4) + 4 * step
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x[at % len(x)]), y[at % len(x)]) + compressor.penalty()
+        loss.backward()
+        optimizer.step()
+        compressor.step()
+        if step + 1 == SAVED:
+            state = {"net": net.state_dict(), "optimizer": optimizer.state_dict()}
+            torch.save({**state, "compressor": compressor.state_dict()}, kept)
+    result = compressor.finalize()
+    masks = b"".join((p != 0).numpy().tobytes() for p in result.model.parameters())
+    held = {"sct": hashlib.sha256(result.files.sct).hexdigest(), "masks": hashlib.sha256(masks).hexdigest()}
+    report = {"metric": result.report["compressed"]["metric"], "budget": result.report["budget"][0]["met"]}
+    (folder / f"rank{rank}.json").write_text(json.dumps(held | report), encoding="utf-8")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main(Path(sys.argv[1]), SAVED if "--resume" in sys.argv else 0, "--alone" in sys.argv)
