@@ -60,3 +60,21 @@ def test_two_inputs(capsys: pytest.CaptureFixture[str]) -> None:
     with torch.no_grad():
         out = result.model(left=torch.zeros(3, 32), right=torch.zeros(3, 32)).numpy()
     assert np.isfinite(out).all()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_transformers_trainer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("transformers")
+    result = script("transformers_trainer")["main"](tmp_path, 8, 10)
+    assert (tmp_path / "secateur" / "model.sct").stat().st_size <= 30_000
+    assert float(re.search(r"compressed: ([0-9.]+)%", capsys.readouterr().out).group(1)) > 85
+    assert result.report["budget"][0]["met"] is True
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_trainer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pytorch_lightning")
+    result = script("lightning_trainer")["main"](tmp_path, 6, 10)
+    assert (tmp_path / "model.sct").stat().st_size <= 30_000
+    assert float(re.search(r"compressed: ([0-9.]+)%", capsys.readouterr().out).group(1)) > 93
+    assert result.report["budget"][0]["met"] is True

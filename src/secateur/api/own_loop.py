@@ -293,7 +293,7 @@ class Compressor:
                 total_steps=self._ends[0],
                 adaptive="betas" in self._optimizer.defaults,
             )
-            self._phase = Approach(self._solver, asked, self._purse)
+            self._phase = Approach(self._solver, asked, self._purse, self._recipe.keep_zeros)
         elif at == 1:
             kept, levels = feasible.support_only(net.terms, net.levels)
             self._phase = Held(kept, levels, self._params, left, net.companions)

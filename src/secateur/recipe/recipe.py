@@ -172,7 +172,7 @@ class Recipe(BaseModel):
 
     # ---- building ----------------------------------------------------------------------------------------------
     _PHASE_KEYS = ("epochs", "polish", "snap")
-    _SWITCHES = ("bias_correction", "equalize")
+    _SWITCHES = ("bias_correction", "equalize", "keep_zeros")
 
     @property
     def epochs(self) -> float:
@@ -199,8 +199,13 @@ class Recipe(BaseModel):
         """Do channels get one range in the layers that make and read them before values are rounded?"""
         return bool(self.solver.get("equalize", False))
 
+    @property
+    def keep_zeros(self) -> bool:
+        """Do constrained weights that are zero when the approach begins stay zero?"""
+        return bool(self.solver.get("keep_zeros", False))
+
     def build_solver(self) -> Solver:
-        """The solver with its fields; shares of the epochs, bias_correction and equalize are the training loop's."""
+        """The solver with its fields; shares of the epochs and the switches are the training loop's."""
         theirs = (*self._PHASE_KEYS, *self._SWITCHES)
         settings = {k: v for k, v in self.solver.items() if k not in theirs}
         for key in self._SWITCHES:

@@ -62,7 +62,7 @@ def approach(job: Job, name: str, solver: Solver, net: Net, purse: Purse, epochs
         adaptive=training.optimizer != "sgd",
     )
     with torch.no_grad():
-        phase = Approach(solver, asked, purse)
+        phase = Approach(solver, asked, purse, job.recipe.keep_zeros)
     started.append(phase)
     if asked.total_steps == 0:
         phase.close()

@@ -25,6 +25,7 @@ Live = Mapping[str, Tensor]  # parameter name -> the model's own parameter
 State = tuple[dict[str, Tensor], dict[str, Any]]
 
 
+_ZERO = "zero in the beginning: "
 _REASSIGNMENTS = 10  # at least so many in a short snap
 
 
@@ -93,12 +94,21 @@ class Phase:
 
 
 class Approach(Phase):
-    """The solver's phase: towards the sets."""
+    """The solver's phase: towards the sets.
+
+    Args:
+        keep_zeros: constrained weights that are zero at the start get no gradient, so that a net that was pruned
+            elsewhere goes on from its zeros.
+    """
 
     projects = True
 
-    def __init__(self, solver: Solver, problem: Problem, memory: Memory | None = None) -> None:
+    def __init__(
+        self, solver: Solver, problem: Problem, memory: Memory | None = None, keep_zeros: bool = False
+    ) -> None:
         super().__init__(problem.params, problem.total_steps)
+        names = {m.param for t in problem.terms for m in t.site.members} if keep_zeros else ()
+        self._zeros = {k: problem.params[k].detach() == 0 for k in sorted(names)}
         self.solver, self.problem, self.memory = solver, problem, memory
         self.terms = problem.terms
         self._final: Frozen | None = None
@@ -111,8 +121,15 @@ class Approach(Phase):
     def penalty(self) -> Tensor | float:
         return self.solver.penalty(self.state)
 
+    def before_step(self) -> None:
+        for name, zero in self._zeros.items():
+            if (grad := self.params[name].grad) is not None:
+                grad.masked_fill_(zero, 0.0)
+
     def after_step(self) -> None:
         self.n += 1
+        for name, zero in self._zeros.items():  # an optimizer that was in use before has moments
+            self.params[name].masked_fill_(zero, 0.0)
         self.state = self.solver.step(self.state)
         self.round_changed = self.state.round_changed
 
@@ -143,10 +160,13 @@ class Approach(Phase):
 
     def state_dict(self) -> State:
         tensors, facts = self.state.state_dict()
-        return dict(tensors), {"n": self.n, "solver": facts, "memory": self.memory.state() if self.memory else None}
+        zeros = {_ZERO + k: v.to(torch.uint8) for k, v in self._zeros.items()}  # later there are more of them
+        facts = {"n": self.n, "solver": facts, "memory": self.memory.state() if self.memory else None}
+        return {**tensors, **zeros}, facts
 
     def load_state_dict(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         self.n = int(facts["n"])
+        self._zeros = {k: tensors.pop(_ZERO + k).bool() for k in self._zeros}
         if self.memory is not None:
             self.memory.load(facts["memory"])
         self.state.load_state_dict(tensors, facts["solver"])
