@@ -125,6 +125,21 @@ class LeftOut:
         return 4 * self.n
 
 
+@dataclass(frozen=True)
+class Held:
+    """Channels of a weight that cannot be removed physically: zeros may come, the size stays.
+
+    Attributes:
+        n, of: how many of the channels that the weight makes.
+        why: in words.
+    """
+
+    name: str
+    n: int
+    of: int
+    why: str
+
+
 _BESIDE = ("bias", "norm", "vector")  # neither weights nor multiply-adds, by the custom of the field
 
 

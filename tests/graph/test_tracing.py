@@ -100,11 +100,20 @@ def test_the_callers_model_and_random_state_are_untouched(name: str) -> None:
     assert all(p.grad is None for p in net.parameters())
 
 
-def test_what_nobody_describes_is_left_alone() -> None:
+def test_what_nobody_describes_is_left_alone_and_named() -> None:
     net, example = more_nets()["odd"]
     t = trace(net, example)
     assert {s.op for s in t.sites if s.name.startswith("norm")} == {"norm"}
-    assert {g.name for g in t.groups} == {"head.weight.channels"}
+    assert [g.name for g in t.groups] == ["grouped.weight.channels", "up.weight.channels", "head.weight.channels"]
+    assert {(h.name, h.n, h.of, h.why) for h in t.held} == {
+        # Its norm takes halves as a whole, the layer that reads them the same places of both halves.
+        ("a.weight", 8, 8, "those of a.weight hang together, removing one would remove all"),
+        ("tail.weight", 5, 5, "no rule takes cumsum (forward) apart"),
+        ("last.weight", 2, 2, "the model answers with them"),
+    }
+    up = next(g for g in t.groups if g.name.startswith("up"))
+    assert [(m.param, m.axis) for m in up.members] == [("up.weight", 1)]
+    assert [m.param for m in up.removes] == ["up.bias", "act.weight", "head.weight", "scale"]
     attention = trace(*more_nets()["attention"])
     assert next(s for s in attention.sites if s.name == "embed.weight").op == "embedding"
     assert [g.name for g in attention.groups] == ["layer.linear1.weight.channels"]

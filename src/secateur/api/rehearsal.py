@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from secateur import graph
 from secateur.errors import SecateurError, UnsupportedError, UsageError
 from secateur.graph.copying import copied
-from secateur.graph.counts import left_out, left_out_note
+from secateur.graph.counts import channels_note, left_out, left_out_note
 from secateur.proof import record
 from secateur.run import activations, bounds, search
 from secateur.run.net import Candidate, Net
@@ -38,7 +38,10 @@ def check_fits(asked: Asked, job: Job) -> None:
         UsageError, ConstraintError, UnsupportedError: with the layer, or the line of the user's code.
     """
     traced = graph.trace(job.dense, job.example_inputs)
-    activations.planned(job, Net(job.dense, traced, job.terms_on(job.dense, traced)))
+    terms = job.terms_on(job.dense, traced)
+    activations.planned(job, Net(job.dense, traced, terms))
+    if note := channels_note(terms, traced):
+        logging.getLogger("secateur").warning(note)
     if note := left_out_note(left_out(traced)):
         logging.getLogger("secateur").warning(note)
     if note := job.recipe.resolved(*traced.free)[1]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from secateur import catalog, graph
 from secateur.contracts import ActivationSet
 from secateur.errors import ConstraintError
-from secateur.graph.counts import left_out
+from secateur.graph.counts import held, left_out
 from secateur.graph.unwrapping import plain
 from secateur.recipe.naming import SMALL, pool_of, view_shape
 from secateur.shell.showing import Shown, table
@@ -28,10 +28,11 @@ def sites(model: nn.Module, example_inputs: Any) -> Shown:
         model: any module that `torch.export` can trace; not changed.
         example_inputs: a tensor, a tuple (positional inputs) or a dict (keyword inputs), with a leading batch axis.
     Returns:
-        `{"sites", "channels", "left_out"}`; prints as tables. A site: name, op, shape, n weights, nbytes as they are,
-        positions (multiplications with each weight per example), macs, and `sets`: the constraints that may act there.
+        `{"sites", "channels", "held", "left_out"}`; prints as tables. A site: name, op, shape, n weights, nbytes as
+        they are, positions (multiplications with each weight per example), macs, and `sets`: the constraints that may
+        act there.
         `channels`: what `rows` removes together: name, number, the weights that make them, `readers` (the weights of
-        the layers that read them), what loses a part with them.
+        the layers that read them), what loses a part with them. `held`: the channels that cannot be removed, and why.
     Raises:
         UsageError, UnsupportedError: the model does not run on the inputs, or cannot be traced.
     """
@@ -70,7 +71,7 @@ def listed(traced: Traced, width: Mapping[str, int]) -> Shown:
         for g in groups
     ]
     spare = [row | {"nbytes": row["n"] * width.get(row["name"], 4)} for row in left_out(traced)]
-    return Shown({"sites": rows, "channels": channels, "left_out": spare}, _show)
+    return Shown({"sites": rows, "channels": channels, "held": held(traced), "left_out": spare}, _show)
 
 
 def _sets(site: Site, groups: Sequence[Site]) -> list[str]:
@@ -109,6 +110,9 @@ def _show(found: Mapping[str, Any], console: Console) -> None:
         ]
         names = ["channels", "made by", "read by", "moved by"]
         console.print(table("channels that go together (rows)", names, rows))
+    if found["held"]:
+        rows = [[x["name"], f"{x['n']} of {x['of']}", x["why"]] for x in found["held"]]
+        console.print(table("channels that cannot be removed", ["made by", "channels", "why"], rows))
     if found["left_out"]:
         rows = [[x["name"], _by(x["shape"]), x["nbytes"], f"{x['share']:.1%}", x["why"]] for x in found["left_out"]]
         console.print(table("left as they are", ["name", "shape", "bytes", "share", "why"], rows))

@@ -6,13 +6,17 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from secateur.graph.coupling import OUTPUT
 from secateur.graph.factors import names_of
 from secateur.types import Inventory, Weight
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from secateur.contracts import Term
     from secateur.graph import Traced
+
+_NAMED = 4  # layers, and reasons, that a note names
 
 
 def weights(module: nn.Module, traced: Traced) -> Iterator[Weight]:
@@ -53,6 +57,31 @@ def left_out(traced: Traced) -> list[dict[str, Any]]:
         {"name": x.name, "shape": list(x.shape), "n": x.n, "nbytes": x.nbytes, "share": x.n / total, "why": x.why}
         for x in traced.left_out
     ]
+
+
+def held(traced: Traced) -> list[dict[str, Any]]:
+    """Channels that cannot be removed: name of the weight, `n` of its `of` channels, why. Outputs' makers left out."""
+    return [{"name": x.name, "n": x.n, "of": x.of, "why": x.why} for x in traced.held if x.why != OUTPUT and x.n]
+
+
+def held_note(traced: Traced) -> str | None:
+    """One sentence that names the channels which cannot be removed, by reason; None where there are none."""
+    by: dict[str, list[str]] = {}
+    for row in held(traced):
+        by.setdefault(row["why"], []).append(f"{row['name']} ({row['n']} of {row['of']})")
+    if not by:
+        return None
+    parts = [
+        f"{', '.join(v[:_NAMED])}{f' and {len(v) - _NAMED} more' if len(v) > _NAMED else ''}: {k}"
+        for k, v in by.items()
+    ]
+    more = f"; and for {len(parts) - _NAMED} more reasons, see `secateur sites`" if len(parts) > _NAMED else ""
+    return f"channels that cannot be removed: {'; '.join(parts[:_NAMED])}{more}"
+
+
+def channels_note(terms: Sequence[Term], traced: Traced) -> str | None:
+    """`held_note` where some term removes channels."""
+    return held_note(traced) if any(t.site.op == "channels" for t in terms) else None
 
 
 def left_out_note(rows: Sequence[Mapping[str, Any]]) -> str | None:

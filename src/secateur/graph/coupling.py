@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +14,13 @@ from torch import Tensor
 
 from secateur.graph.flow import loose_params
 from secateur.graph.ops import rule
-from secateur.graph.ops._operator import Labels, shaped
-from secateur.graph.ops.convolution import Convolution
-from secateur.graph.ops.linear import Linear
+from secateur.graph.ops._operator import Labels, Size, shaped
 from secateur.graph.program import Call, Program
-from secateur.types import Member, Site
+from secateur.types import Held, Member, Site
+
+Axis = tuple[str, int]  # a parameter or buffer, an axis of it
+OUTPUT = "the model answers with them"
+_LARGE = 1 << 18  # elements of a parameter that are followed one by one
 
 
 @dataclass(frozen=True)
@@ -27,64 +31,135 @@ class Coupling:
         elements: node -> int64 class of every activation element (0 none, 1 not removable).
         axes: (parameter or buffer, axis) -> int64 class of every index.
         pads: (padding module, side) -> class of every padded channel on that side.
+        sizes: (module, attribute) -> class of everything that this number counts.
         suspects: call -> classes whose removal its literal sizes may forbid.
         groups: the `channels` sites.
+        held: the channels of weights that cannot be removed, with the reason.
     """
 
     elements: dict[Call, Any]
-    axes: dict[tuple[str, int], np.ndarray[Any, Any]]
+    axes: dict[Axis, np.ndarray[Any, Any]]
     pads: dict[tuple[str, int], np.ndarray[Any, Any]] = field(default_factory=dict)
+    sizes: dict[Size, np.ndarray[Any, Any]] = field(default_factory=dict)
     suspects: dict[str, set[int]] = field(default_factory=dict)
     groups: tuple[Site, ...] = ()
+    held: tuple[Held, ...] = ()
 
 
 def couple(program: Program) -> Coupling:
     """Run labels through the program and gather the groups."""
     labels = Labels()
     env: dict[Call, Any] = {}
+    loose, read = loose_params(program), set()
 
     def see(a: Call) -> Any:
+        read.add(a)
         return env[a]
 
+    inputs = labels.fixed("they meet the model's input")
+    quiet = {n for n, name in program.params.items() if name not in loose} | {*program.buffers, *program.static}
     for n in program.nodes:
         if n.op in ("placeholder", "get_attr"):
-            shape = _shape(n)
-            env[n] = None if shape is None else torch.full(shape, labels.PIN if n.name in program.inputs else 0)
+            env[n] = _given(n, inputs, loose, labels, program)
         elif n.op == "call_function":
-            env[n] = env[n.args[0]][n.args[1]] if _getitem(n) else _label(n, see, labels, program)
+            env[n] = env[n.args[0]][n.args[1]] if _getitem(n) else _label(n, see, quiet, labels, program)
         else:
             for a in n.all_input_nodes:
                 for part in torch.utils._pytree.tree_leaves(env[a]):
                     if isinstance(part, Tensor):
-                        labels.pin(part)
-    for name in loose_params(program):
-        for axis, size in enumerate(program.shapes[name]):
-            labels.attach(name, axis, torch.full((size,), labels.PIN))
+                        labels.pin(part, OUTPUT)
+    for n in program.calls:
+        if not _getitem(n):
+            rule(n, program).settle(n, env[n], labels)
+    makers = _makers(labels, program)
+    for n in program.nodes:
+        if n in read and program.params.get(n.name) in loose:
+            _attach_loose(program.params[n.name], env[n], makers, labels)
+    _pin_wholes(makers, labels)
+
+    def classes(found: dict[Any, Any]) -> dict[Any, Any]:
+        return {k: labels.classes(torch.from_numpy(v)).numpy() for k, v in found.items()}
+
     elements = {
-        n: torch.utils._pytree.tree_map(lambda t: labels.roots(t) if isinstance(t, Tensor) else t, v)
+        n: torch.utils._pytree.tree_map(lambda t: labels.classes(t) if isinstance(t, Tensor) else t, v)
         for n, v in env.items()
         if v is not None
     }
-    axes = {k: labels.roots(torch.from_numpy(v)).numpy() for k, v in labels.axes.items()}
-    pads = {k: labels.roots(torch.from_numpy(v)).numpy() for k, v in labels.pads.items()}
-    suspects = {k: {labels.find(x) for x in v} - {labels.PIN} for k, v in labels.suspects.items()}
-    return Coupling(elements, axes, pads, suspects, _groups(program, axes))
+    suspects = {
+        k: set(labels.classes(torch.tensor(sorted(v), dtype=torch.int64)).tolist()) - {Labels.PIN}
+        for k, v in labels.suspects.items()
+    }
+    axes = classes(labels.axes)
+    return Coupling(
+        elements,
+        axes,
+        classes(labels.pads),
+        classes(labels.sizes),
+        suspects,
+        _groups(makers, axes),
+        _held([*makers, *_untaken(makers, program)], labels),
+    )
 
 
-def _label(n: Call, see: Any, labels: Labels, program: Program) -> Any:
-    if all(
-        a.name in program.params or a.name in program.buffers or a.name in program.static for a in n.all_input_nodes
-    ):
+def _makers(labels: Labels, program: Program) -> list[Axis]:
+    """The axes of parameters along which calls make channels, in the order of the calls."""
+    made = dict.fromkeys(rule(n, program).makes(n, program) for n in program.calls)
+    return [key for key in made if key in labels.axes]
+
+
+def _untaken(makers: Sequence[Axis], program: Program) -> list[Axis]:
+    """The output axes of weights that calls read whose channels nothing describes."""
+    known = {name for name, _ in makers}
+    uses = [use for n in program.calls for use in rule(n, program).sites(n, program).items()]
+    return list(
+        dict.fromkeys((k, 0) for k, u in uses if u.multiplies and len(program.shapes[k]) > 1 and k not in known)
+    )
+
+
+def _given(n: Call, inputs: int, loose: set[str], labels: Labels, program: Program) -> Tensor | None:
+    """Labels of a placeholder: one for all inputs; one for each element of a parameter that the code reads itself."""
+    shape = _shape(n)
+    if shape is None:
+        return None
+    if program.params.get(n.name) in loose:
+        size = math.prod(shape)
+        if size <= _LARGE:
+            return labels.new(size).reshape(shape)
+        return torch.full(shape, labels.fixed(f"the code reads {program.params[n.name]} itself"))
+    return torch.full(shape, inputs if n.name in program.inputs else 0)
+
+
+def _label(n: Call, see: Any, quiet: set[str], labels: Labels, program: Program) -> Any:
+    if all(a.name in quiet for a in n.all_input_nodes):
         return shaped(n.meta["val"], lambda shape: torch.zeros(shape, dtype=torch.int64))
     return rule(n, program).label(n, see, labels, program)
 
 
-def _groups(program: Program, axes: dict[tuple[str, int], np.ndarray[Any, Any]]) -> tuple[Site, ...]:
-    producers = [
-        program.params[n.args[1].name] for n in program.calls if isinstance(rule(n, program), Convolution | Linear)
-    ]
-    rank = {name: i for i, name in enumerate(dict.fromkeys(producers))}
-    where: dict[int, dict[tuple[str, int], list[int]]] = defaultdict(lambda: defaultdict(list))
+def _attach_loose(name: str, elements: Tensor, makers: Sequence[Axis], labels: Labels) -> None:
+    """A parameter that the code reads itself (a learned scale, positions) is cut where one axis of it are channels."""
+    for axis in range(elements.dim()):
+        if (name, axis) in labels.axes:
+            moved = elements.movedim(axis, -1)
+            labels.union(moved, torch.from_numpy(labels.axes[name, axis]).expand_as(moved))
+    axes = labels.varies(elements)
+    made = {labels.find(int(x)) for maker in makers for x in labels.axes[maker]}
+    if len(axes) == 1 and made & set(labels.roots(elements).unique().tolist()):
+        labels.attach(name, axes[0], labels.joined(elements, axes[0]))
+    else:
+        labels.pin(elements, f"the code reads {name} itself")
+
+
+def _pin_wholes(makers: Sequence[Axis], labels: Labels) -> None:
+    """What cannot go without leaving a layer empty is not removable."""
+    for name, axis in makers:
+        rows = labels.roots(torch.from_numpy(labels.axes[name, axis]))
+        if len(rows) > 1 and bool((rows == rows[0]).all()) and int(rows[0]):
+            labels.pin(rows, f"those of {name} hang together, removing one would remove all")
+
+
+def _groups(makers: Sequence[Axis], axes: dict[Axis, np.ndarray[Any, Any]]) -> tuple[Site, ...]:
+    rank = {key: i for i, key in enumerate(makers)}
+    where: dict[int, dict[Axis, list[int]]] = defaultdict(lambda: defaultdict(list))
     for key, classes in axes.items():
         for i, c in enumerate(classes.tolist()):
             if c > Labels.PIN:
@@ -95,22 +170,36 @@ def _groups(program: Program, axes: dict[tuple[str, int], np.ndarray[Any, Any]])
     sites = []
     for signature, rows_of in alike.items():
         keys = [k for k, _ in signature]
-        made = sorted((k for k in keys if k[1] == 0 and k[0] in rank), key=lambda k: rank[k[0]])
+        made = sorted((k for k in keys if k in rank), key=lambda k: rank[k])
         if not made:
             continue
         rows_of.sort(key=lambda c: where[c][made[0]][0])
-        order = [*made, *(k for k in axes if k in set(keys) - set(made))]
+        others = set(keys) - set(made)
+        order = [*made, *(k for k in axes if k in others)]
         members = [_member(k, [where[c][k] for c in rows_of], len(axes[k])) for k in order]
-        sites.append((made[0][0], len(rows_of), tuple(members[: len(made)]), tuple(members[len(made) :])))
+        sites.append((made[0], len(rows_of), tuple(members[: len(made)]), tuple(members[len(made) :])))
     sites.sort(key=lambda s: (rank[s[0]], s[2][0].index or ()))
     seen: dict[str, int] = defaultdict(int)
     out = []
-    for name, rows, writes, removes in sites:
+    for (name, _), rows, writes, removes in sites:
         n = seen[name]
         seen[name] += 1
         full = f"{name}.channels" if not n else f"{name}.channels.{n}"
         out.append(Site(full, "channels", (rows,), writes, removes=removes))
     return tuple(out)
+
+
+def _held(makers: Sequence[Axis], labels: Labels) -> tuple[Held, ...]:
+    """Of every weight that makes channels those that stay, by reason."""
+    found: dict[tuple[str, str], int] = defaultdict(int)
+    of = {}
+    for name, axis in makers:
+        rows = labels.axes[name, axis].tolist() if (name, axis) in labels.axes else []
+        of[name] = len(rows)
+        for row in rows:
+            if why := labels.why.get(labels.find(row)):
+                found[name, why] += 1
+    return tuple(Held(name, n, of[name], why) for (name, why), n in found.items())
 
 
 def _member(key: tuple[str, int], rows: list[list[int]], size: int) -> Member:

@@ -219,6 +219,12 @@ def _surgery(traced: Traced, folded: Folded, removed: set[int]) -> Surgery:
         gone = sum(1 for c in classes.tolist() if c in removed)
         if gone:
             pads.append({"module": module, "side": side, "less": gone})
+    sizes = []
+    for (module, attribute), classes in traced.coupling.sizes.items():
+        gone = sum(1 for c in classes.tolist() if c in removed)
+        if gone:
+            sizes.append({"module": module, "attribute": attribute, "less": gone})
     rows = {e["tensor"]: e["keep"] for e in edits if e["axis"] == 0}
     biases = {name: rows.get(sibling(name), list(range(len(value)))) for name, value in folded.made.items()}
-    return {"version": 1, "edits": edits, "biases": {k: len(v) for k, v in biases.items()}, "pads": pads}
+    found = {"version": 1, "edits": edits, "biases": {k: len(v) for k, v in biases.items()}, "pads": pads}
+    return {**found, "sizes": sizes} if sizes else found

@@ -16,6 +16,7 @@ from secateur.graph.factors import split
 from secateur.types import Member, Site, Weights
 
 Surgery = dict[str, Any]
+_COUNTED = {"num_groups": nn.GroupNorm, "num_features": nn.modules.instancenorm._InstanceNorm}
 _PADS = (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d)  # the zero pads are their subclasses
 
 
@@ -108,10 +109,24 @@ def operate(model: nn.Module, surgery: Mapping[str, Any]) -> None:
             )
         padding[side] -= less
         module.padding = tuple(padding)  # type: ignore[assignment]
+    for size in surgery.get("sizes", ()):
+        _count_down(modules, size)
     for module in modules.values():
         _refresh(module)
     for row in surgery.get("factors", ()):
         split(model, row)
+
+
+def _count_down(modules: Mapping[str, nn.Module], size: Mapping[str, Any]) -> None:
+    """A number that counts channels, or groups of them, in a module that no tensor's shape tells it."""
+    name, attribute, less = str(size["module"]), str(size["attribute"]), int(size["less"])
+    module = modules.get(name)
+    if module is None or not isinstance(module, _COUNTED.get(attribute, ())):
+        raise FormatError(f"surgery: no layer {name!r} whose {attribute} could change")
+    now = int(getattr(module, attribute))
+    if not 0 <= less < now:
+        raise FormatError(f"surgery: {name!r} has {attribute} {now}, {less} less is not possible")
+    setattr(module, attribute, now - less)
 
 
 def _cut(slots: dict[str, list[tuple[nn.Module, str]]], edit: Mapping[str, Any]) -> None:
@@ -133,15 +148,32 @@ def _refresh(module: nn.Module) -> None:
     """Size attributes follow the tensors."""
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, nn.modules.conv._ConvNd) and not module.transposed:
-        out, per_group = module.weight.shape[:2]
-        if module.groups == module.in_channels and per_group == 1 and module.groups > 1:
-            module.groups = out
-        module.out_channels, module.in_channels = out, per_group * module.groups
-    elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+    elif isinstance(module, nn.modules.conv._ConvNd):
+        _refresh_convolution(module)
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
         kept = next((t for t in (module.weight, module.running_mean) if t is not None), None)
         if kept is not None:
             module.num_features = kept.shape[0]
+    elif isinstance(module, nn.GroupNorm) and module.weight is not None:
+        module.num_channels = module.weight.shape[0]
+    elif isinstance(module, nn.Embedding):
+        module.embedding_dim = module.weight.shape[1]
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = module.weight.shape[0]
+
+
+def _refresh_convolution(module: nn.modules.conv._ConvNd) -> None:
+    """Depthwise layers have a group for each input; others keep their groups, of fewer channels."""
+    depthwise = module.groups == module.in_channels and module.groups > 1
+    if module.transposed:
+        module.in_channels = module.weight.shape[0]
+        module.groups = module.in_channels if depthwise else module.groups
+        module.out_channels = module.weight.shape[1] * module.groups
+        return
+    each = module.out_channels // module.groups
+    module.out_channels, per_group = module.weight.shape[:2]
+    module.groups = module.out_channels // each if depthwise else module.groups
+    module.in_channels = per_group * module.groups
 
 
 def sibling(bias: str) -> str:

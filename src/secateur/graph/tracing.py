@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +21,7 @@ from secateur.graph.ops._operator import Use
 from secateur.graph.ops.creation import Creation
 from secateur.graph.program import Call, Program
 from secateur.graph.thumbnail import thumbnail
-from secateur.types import LeftOut, Member, Site, Weights
+from secateur.types import Held, LeftOut, Member, Site, Weights
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ class Traced:
         return tuple(found)
 
     @property
+    def held(self) -> tuple[Held, ...]:
+        """Channels that cannot be removed, with the reason; those that make the outputs among them."""
+        return self.coupling.held
+
+    @property
     def free(self) -> tuple[tuple[Site, ...], tuple[Site, ...]]:
         """Sites and groups on which constraints may act: none of their weights is frozen."""
 
@@ -130,11 +136,11 @@ class Traced:
                 continue
             for m in site.removes:
                 shape = self.program.shapes.get(m.param)
-                if shape is None or len(shape) != 1:
+                if shape is None or max(shape) < math.prod(shape):  # a vector, whatever its axes of length one
                     continue
                 mask = masks.setdefault(m.param, alive.new_ones(shape))
-                index = list(range(shape[0])) if m.index is None else list(m.index)
-                mask[index] &= alive.repeat_interleave(m.repeat)
+                index = list(range(shape[m.axis])) if m.index is None else list(m.index)
+                mask.flatten()[index] &= alive.repeat_interleave(m.repeat)
         return masks
 
 

@@ -18,7 +18,7 @@ from secateur.export import membership, norms, stored, written
 from secateur.export.membership import Asked
 from secateur.export.written import Written
 from secateur.graph import counts
-from secateur.graph.counts import left_out, left_out_note
+from secateur.graph.counts import channels_note, left_out, left_out_note
 from secateur.proof.agreement import outputs_agree
 from secateur.proof.judge import Flat, Judge, Session, feeds
 from secateur.proof.readings import PREDICTED
@@ -103,7 +103,7 @@ def _notes(job: Job, answer: Answer, inputs: Any, given: Sequence[str]) -> list[
         *given,
         *_constant_notes(inputs),
         *_batch_notes(job),
-        *filter(None, [left_out_note(left_out(job.start.traced))]),
+        *filter(None, [left_out_note(left_out(job.start.traced)), channels_note(job.start.terms, job.start.traced)]),
         *([norms.SHORT] if net.short else []),
         *([activations.note(net.activations)] if net.activations else []),
         *filter(None, [activations.left_note(job, net)]),

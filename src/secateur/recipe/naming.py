@@ -84,7 +84,8 @@ def pool_of(view: str, sites: Sequence[Site], groups: Sequence[Site]) -> list[Si
         return [*coupled, *(s for s in sites if s.op not in (*SMALL, "embedding") and s.name not in held)]
     if view != "channels":
         return list(sites)
-    return [*groups, *(s for s in sites if s.op in _IN_PLACE and not s.last)]
+    grouped = {m.param for group in groups for m in group.members}
+    return [*groups, *(s for s in sites if s.op in _IN_PLACE and not s.last and s.name not in grouped)]
 
 
 def read_together(groups: Sequence[Site], sites: Sequence[Site]) -> list[Site]:

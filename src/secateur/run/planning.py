@@ -17,7 +17,7 @@ from secateur.budget.purse import Purse
 from secateur.contracts import Term
 from secateur.errors import BudgetError
 from secateur.graph import counts
-from secateur.graph.counts import left_out
+from secateur.graph.counts import channels_note, left_out
 from secateur.graph.factors import names_of
 from secateur.report import words
 from secateur.run import activations, search
@@ -84,7 +84,11 @@ def plan(job: Job, measured: bool = True) -> dict[str, Any]:
         "one_shot_metric": job.evaluate(small) if measured else None,
         "budget": (budget := _budget(job, limits, total)),
         "binds": _binding(budget),
-        "notes": [*notes, *([activations.note(grids)] if grids else [])],
+        "notes": [
+            *notes,
+            *([activations.note(grids)] if grids else []),
+            *filter(None, [channels_note(net.terms, net.traced)]),
+        ],
     }
 
 

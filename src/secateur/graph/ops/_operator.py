@@ -21,7 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.graph.program import Call, Program, shape_of
+from secateur.graph.program import Call, Program, owner, shape_of
+
+Size = tuple[str, str]  # a module and its attribute
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,25 @@ class Use:
 
 @dataclass
 class Labels:
-    """Union-find over channel labels. Label 0: no channel (padding). Label PIN: may never be removed."""
+    """Union-find over channel labels. Label 0: no channel (padding). Classes with a reason in `why` are never removed.
+
+    Label PIN: never removed either, for no reason of its own.
+
+    Attributes:
+        axes: (parameter or buffer, axis) -> the label of every index.
+        pads: (padding module, side) -> the label of every padded channel.
+        sizes: (module, attribute) -> the label of everything that this number counts.
+        suspects: call -> labels whose removal its literal sizes may forbid.
+        why: root -> the reason for which the class stays, in words.
+    """
 
     PIN: ClassVar[int] = 1
     parent: list[int] = field(default_factory=lambda: [0, 1])
     axes: dict[tuple[str, int], np.ndarray[Any, Any]] = field(default_factory=dict)
     pads: dict[tuple[str, int], np.ndarray[Any, Any]] = field(default_factory=dict)
+    sizes: dict[Size, np.ndarray[Any, Any]] = field(default_factory=dict)
     suspects: dict[str, set[int]] = field(default_factory=dict)
+    why: dict[int, str] = field(default_factory=lambda: {1: "they meet a value that stays"})
 
     def new(self, n: int) -> Tensor:
         """`n` fresh labels, int64 [n]."""
@@ -73,8 +87,14 @@ class Labels:
         self.parent.extend(range(at, at + n))
         return torch.arange(at, at + n)
 
+    def fixed(self, why: str) -> int:
+        """A fresh label that stays."""
+        made = int(self.new(1))
+        self.why[made] = why
+        return made
+
     def find(self, label: int) -> int:
-        """The representative of a label's class; PIN wins."""
+        """The representative of a label's class."""
         root = label
         while self.parent[root] != root:
             root = self.parent[root]
@@ -84,10 +104,17 @@ class Labels:
 
     def roots(self, labels: Tensor) -> Tensor:
         """`labels` with every entry replaced by its representative."""
-        roots = torch.zeros(len(self.parent), dtype=torch.int64)
+        return self._replaced(labels, self.find)
+
+    def classes(self, labels: Tensor) -> Tensor:
+        """The same with PIN for all that stay."""
+        return self._replaced(labels, lambda x: self.PIN if self.find(x) in self.why else self.find(x))
+
+    def _replaced(self, labels: Tensor, by: Callable[[int], int]) -> Tensor:
+        table = torch.zeros(len(self.parent), dtype=torch.int64)
         present = _different(labels)
-        roots[present] = torch.tensor([self.find(x) for x in present.tolist()], dtype=torch.int64)
-        return roots[labels]
+        table[present] = torch.tensor([by(x) for x in present.tolist()], dtype=torch.int64)
+        return table[labels]
 
     def union(self, a: Tensor, b: Tensor) -> None:
         """Couple labels element by element; zeros couple nothing."""
@@ -95,13 +122,19 @@ class Labels:
         n = len(self.parent)
         for pair in _different(a[both] * n + b[both]).tolist():
             ra, rb = sorted((self.find(pair // n), self.find(pair % n)))
-            self.parent[rb] = ra  # the smaller one, so PIN stays a root
+            if ra in self.why and rb in self.why:
+                continue  # both stay, each for its own reason
+            why = self.why.get(ra) or self.why.get(rb)
+            if ra != self.PIN:
+                self.parent[rb] = ra
+            if why is not None:
+                self.why[ra], self.why[rb] = why, why
 
-    def pin(self, labels: Tensor) -> None:
-        """These channels may never be removed."""
+    def pin(self, labels: Tensor, why: str) -> None:
+        """These channels may never be removed; the first reason counts."""
         for x in _different(labels).tolist():
             if x:
-                self.parent[self.find(x)] = self.PIN
+                self.why.setdefault(self.find(x), why)
 
     def attach(self, param: str, axis: int, labels: Tensor) -> None:
         """Index i of `param`'s axis goes when the channel labels[i] goes."""
@@ -112,6 +145,13 @@ class Labels:
             now = np.where(before != 0, before, now)
         self.axes[param, axis] = now
 
+    def made(self, param: str, axis: int, n: int) -> Tensor:
+        """The labels of what a parameter makes along an axis: fresh ones, or those it has when it is used again."""
+        known = self.axes.get((param, axis))
+        labels = self.new(n) if known is None else torch.from_numpy(known)
+        self.attach(param, axis, labels)
+        return labels
+
     def suspect(self, where: str, labels: Tensor) -> None:
         """Sizes in the code may hinder the removal of these channels; a run will tell."""
         self.suspects.setdefault(where, set()).update(x for x in _different(labels).tolist() if x > self.PIN)
@@ -121,6 +161,23 @@ class Labels:
         rows = self.roots(labels).movedim(axis, 0).reshape(labels.shape[axis], -1)
         top = rows.max(dim=1).values
         return top if bool(((rows == top[:, None]) | (rows == 0)).all()) else None
+
+    def joined(self, labels: Tensor, axis: int) -> Tensor:
+        """One label per index of `axis`: those that meet in an index become one channel."""
+        rows = self.roots(labels).movedim(axis, 0).reshape(labels.shape[axis], -1)
+        top = rows.max(dim=1, keepdim=True).values
+        self.union(rows, top.expand_as(rows))
+        return self.roots(top[:, 0])
+
+    def varies(self, labels: Tensor) -> list[int]:
+        """The axes along which channels differ, zeros aside."""
+        rows = self.classes(labels)
+        tops = [rows.amax(axis, keepdim=True) for axis in range(rows.dim())]
+        return [axis for axis, top in enumerate(tops) if bool(((rows != top) & (rows != 0)).any())]
+
+    def active(self, labels: Tensor) -> bool:
+        """Is there any channel that could be removed?"""
+        return bool((self.classes(labels) > self.PIN).any())
 
 
 def _different(labels: Tensor) -> Tensor:
@@ -142,6 +199,10 @@ class Operator(ABC):
     def label(self, node: Call, see: Callable[[Any], Tensor], labels: Labels, program: Program) -> Any:
         """Labels of the output elements (int64, output's shape), from those of the inputs (`see`)."""
 
+    def settle(self, node: Call, out: Any, labels: Labels) -> None:
+        """What the output's labels, once the whole program has run on labels, say of channels that go together."""
+        return
+
     def absorbed(self, node: Call, source: Call, live: Tensor, program: Program, view: View) -> Tensor | None:
         """Bool mask over `source`'s elements: constants this call does not need as values. None = nothing."""
         return None
@@ -154,10 +215,9 @@ class Operator(ABC):
         """Parameter name -> what this call does with it, for the sites it makes."""
         return {}
 
-
-def active(labels: Tensor) -> bool:
-    """Is there any channel that could be removed?"""
-    return bool((labels > Labels.PIN).any())
+    def makes(self, node: Call, program: Program) -> tuple[str, int] | None:
+        """The parameter whose entries make the output's channels, and its axis that runs over them."""
+        return None
 
 
 def shaped(value: Any, make: Callable[[tuple[int, ...]], Any]) -> Any:
@@ -190,6 +250,12 @@ def argument(node: Call, name: str, default: Any = None) -> Any:
                 return node.args[i]
             return a.default_value if a.has_default_value() else default
     return default
+
+
+def told(node: Call) -> str:
+    """`layer_norm (blocks.0.norm1)`: a call in words."""
+    kind = str(node.target).removeprefix("aten.").partition(".")[0].strip("_")
+    return f"{kind} ({owner(node) or 'forward'})"
 
 
 def positions(node: Call, channels: int, program: Program) -> int:

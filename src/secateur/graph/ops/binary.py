@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx
 
-from secateur.graph.ops._operator import Labels, Operator, View
+from secateur.graph.ops._operator import Labels, Operator, View, told
 from secateur.graph.program import Call, Program, shape_of
 
 _SUMS = frozenset(f"aten.{n}.{o}" for n in ("add", "sub", "rsub") for o in ("Tensor", "Scalar"))
@@ -57,8 +57,8 @@ def met(node: Call, la: Tensor, lb: Tensor, labels: Labels) -> Tensor:
         return la.expand(shape)
     if _spread_over(la, lb, labels):
         return lb.expand(shape)
-    _pin_static(la, lb, labels)
-    _pin_static(lb, la, labels)
+    for mine, theirs in ((la, lb), (lb, la)):
+        _pin_static(mine, theirs, labels, f"{told(node)} meets a constant of fixed size")
     la, lb = la.expand(shape), lb.expand(shape)
     labels.union(la, lb)
     # A channel that meets padding: sizes in the code may depend on it.
@@ -68,7 +68,7 @@ def met(node: Call, la: Tensor, lb: Tensor, labels: Labels) -> Tensor:
 
 def _spread_over(one: Tensor, many: Tensor, labels: Labels) -> bool:
     """Is `one` a single value (per example, per position) beside all channels in `many`? It binds none of them."""
-    if bool((one != one.reshape(-1)[:1]).any()) or not bool((many > Labels.PIN).any()):
+    if bool((one != one.reshape(-1)[:1]).any()) or not labels.active(many):
         return False
     rank = max(one.dim(), many.dim())
     sizes = [1] * (rank - one.dim()) + list(one.shape)
@@ -84,14 +84,14 @@ def _operands(node: Call) -> tuple[Call, Call | None]:
     return a, b if isinstance(b, fx.Node) else None
 
 
-def _pin_static(mine: Tensor, theirs: Tensor, labels: Labels) -> None:
-    """A tensor of fixed size along a channel axis (a learned scale, a constant of the code) keeps the channels."""
-    if bool((theirs != 0).any()) or not bool((mine > Labels.PIN).any()):
+def _pin_static(mine: Tensor, theirs: Tensor, labels: Labels, why: str) -> None:
+    """A tensor of fixed size along a channel axis (a constant of the code) keeps the channels."""
+    if bool((theirs != 0).any()) or not bool((mine != 0).any()):
         return
     rank = max(mine.dim(), theirs.dim())
     m = labels.roots(mine).reshape([1] * (rank - mine.dim()) + list(mine.shape))
     sizes = [1] * (rank - theirs.dim()) + list(theirs.shape)
     for axis, size in enumerate(sizes):
         if size > 1 and m.shape[axis] > 1 and bool((m != m.narrow(axis, 0, 1)).any()):
-            labels.pin(m)
+            labels.pin(m, why)
             return

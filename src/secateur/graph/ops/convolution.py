@@ -1,4 +1,5 @@
-"""aten.conv1d, conv2d, conv3d: channels along axis 1; depthwise channels are coupled to their inputs."""
+"""aten.conv1d, conv2d, conv3d: channels along axis 1; depthwise channels are coupled to their inputs, grouped ones to
+those at their place in the other groups."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from secateur.graph.ops._operator import Labels, Operator, Use, View, argument, reduce_to
+from secateur.graph.ops._operator import Labels, Operator, Use, View, argument, reduce_to, told
 from secateur.graph.ops.linear import absorbable, produce, weight_sites
 from secateur.graph.program import Call, Program, shape_of
 
@@ -38,27 +39,37 @@ class Convolution(Operator):
 
     def label(self, node: Call, see: Callable[[Any], Tensor], labels: Labels, program: Program) -> Tensor:
         weight, out = program.params[node.args[1].name], shape_of(node)
-        groups, n_out = int(argument(node, "groups")), program.shapes[weight][0]
-        x = see(node.args[0])
-        read = labels.along(x, 1)
-        made = produce(node, weight, labels, program)
-        if read is None:
-            labels.pin(x)
-        elif groups == 1:
+        groups, x = int(argument(node, "groups")), see(node.args[0])
+        read, made = labels.joined(x, 1), produce(node, weight, labels, program)
+        if groups == 1:
             labels.attach(weight, 1, read)
         elif groups == read.numel():
-            labels.union(read.repeat_interleave(n_out // groups), made)
-            if n_out != groups or not bool((read != 0).all()):
-                labels.pin(made)  # several outputs per input: rows would have to go in packs
-                labels.pin(read)
+            one_each(node, read, made, labels)
         else:
-            # Every group of a grouped convolution must keep the same number of channels: left whole.
-            labels.pin(read)
-            labels.pin(made)
+            labels.attach(weight, 1, same_places(node, read, groups, labels))
+            same_places(node, made, groups, labels)
         return made.reshape(1, -1, *([1] * (len(out) - 2))).expand(out).clone()
 
     def sites(self, node: Call, program: Program) -> dict[str, Use]:
         return weight_sites(node, program, "conv", int(argument(node, "groups")))
+
+    def makes(self, node: Call, program: Program) -> tuple[str, int]:
+        return program.params[node.args[1].name], 0
+
+
+def one_each(node: Call, read: Tensor, made: Tensor, labels: Labels) -> None:
+    """Depthwise: a channel goes with all that its own filters make of it."""
+    read = read.repeat_interleave(len(made) // len(read))
+    labels.union(read, made)
+    labels.pin(made[read == 0], f"{told(node)} makes them of what is no channel")
+
+
+def same_places(node: Call, channels: Tensor, groups: int, labels: Labels) -> Tensor:
+    """Every group keeps as many channels as the others: those at one place in all groups go together, [places]."""
+    at = channels.reshape(groups, -1)
+    labels.joined(at, 1)
+    labels.pin(at[:, (at == 0).any(0)], f"{told(node)} reads what is no channel in their place of another group")
+    return at.max(0).values
 
 
 def is_depthwise(node: Call, program: Program) -> bool:

@@ -32,24 +32,20 @@ class Linear(Operator):
     def label(self, node: Call, see: Callable[[Any], Tensor], labels: Labels, program: Program) -> Tensor:
         weight, out = program.params[node.args[1].name], shape_of(node)
         x = see(node.args[0])
-        read = labels.along(x, x.dim() - 1)
-        if read is None:
-            labels.pin(x)
-        else:
-            labels.attach(weight, 1, read)
+        labels.attach(weight, 1, labels.joined(x, x.dim() - 1))
         made = produce(node, weight, labels, program)
         return made.expand(out).clone()
 
     def sites(self, node: Call, program: Program) -> dict[str, Use]:
         return weight_sites(node, program, "linear")
 
+    def makes(self, node: Call, program: Program) -> tuple[str, int]:
+        return program.params[node.args[1].name], 0
+
 
 def produce(node: Call, weight: str, labels: Labels, program: Program) -> Tensor:
     """Labels of a weight's output rows (new ones, or the ones it has when the weight is used twice); bias attached."""
-    n = program.shapes[weight][0]
-    known = labels.axes.get((weight, 0))
-    made = labels.new(n) if known is None else torch.from_numpy(known)
-    labels.attach(weight, 0, made)
+    made = labels.made(weight, 0, program.shapes[weight][0])
     bias = program.params.get(getattr(argument(node, "bias"), "name", ""))
     if bias:
         labels.attach(bias, 0, made)

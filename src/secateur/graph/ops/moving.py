@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, fx, nn
 
-from secateur.graph.ops._operator import Labels, Operator, View, active, argument
+from secateur.graph.ops._operator import Labels, Operator, View, argument, normal_axis, told
 from secateur.graph.program import Call, Program, owner
 
 _NAMES = (
@@ -45,6 +45,20 @@ _SIZED = (
 )
 
 
+_REGRIDS = (  # calls after which channels may lie along two axes
+    "view",
+    "reshape",
+    "_unsafe_view",
+    "unflatten",
+    "cat",
+    "concat",
+    "stack",
+    "pixel_shuffle",
+    "channel_shuffle",
+)
+_SPLITS = ("split", "split_with_sizes", "chunk", "tensor_split")
+
+
 class Move(Operator):
     """The output's elements are the input's, elsewhere; padding is no channel."""
 
@@ -60,7 +74,13 @@ class Move(Operator):
             out = _pad_labels(node, see(node.args[0]), out, labels, program)
         if name in _SIZED:
             labels.suspect(node.name, see(node.args[0]))
+        if name in _SPLITS:
+            _alike(node, out, labels)
         return out
+
+    def settle(self, node: Call, out: Any, labels: Labels) -> None:
+        if isinstance(out, Tensor) and str(node.target).split(".")[1] in _REGRIDS:
+            _on_a_grid(node, out, labels)
 
 
 def moved(node: Call, see: Callable[[Any], Tensor]) -> Any:
@@ -86,6 +106,39 @@ def moved(node: Call, see: Callable[[Any], Tensor]) -> Any:
     return node.target(*args, **kwargs)
 
 
+def _on_a_grid(node: Call, out: Tensor, labels: Labels) -> None:
+    """What is removed must leave a full grid: where channels lie along two axes, some of them go together.
+
+    A view that splits an axis keeps its first factor (groups, heads) and gives of the last one, as code mostly has
+    it; what is joined or stacked gives the same of every part; a channel of sub-pixels goes whole.
+    """
+    name = str(node.target).split(".")[1]
+    if name == "channel_shuffle":
+        out = out.unflatten(1, (-1, int(argument(node, "groups"))))
+    axes = labels.varies(out)
+    if name == "channel_shuffle" and 1 in axes:
+        labels.joined(out, 1)
+    elif name == "pixel_shuffle" and axes:
+        labels.joined(out, out.dim() - 3)
+    elif len(axes) > 1:
+        joint = normal_axis(int(argument(node, "dim", 0)), out.dim()) if name in ("cat", "concat", "stack") else None
+        labels.joined(out, [axis for axis in axes if axis != joint][-1])
+
+
+def _alike(node: Call, parts: Any, labels: Labels) -> None:
+    """Parts of one size stay of one size: channels at one place in all parts go together. Sizes in the code stay."""
+    first, *others = parts
+    axis = normal_axis(int(argument(node, "dim", 0)), first.dim())
+    if not any(axis in labels.varies(part) for part in parts):
+        return
+    for part in others:
+        if part.shape == first.shape:
+            labels.union(first, part)
+        else:
+            for p in parts:
+                labels.pin(p, f"{told(node)} has the sizes of its parts in the code")
+
+
 def _pad_labels(node: Call, x: Tensor, out: Tensor, labels: Labels, program: Program) -> Tensor:
     """Channels that a padding layer adds can be taken away again; what padding does not own is left alone.
 
@@ -93,13 +146,13 @@ def _pad_labels(node: Call, x: Tensor, out: Tensor, labels: Labels, program: Pro
     """
     value = argument(node, "value")
     if value not in (None, 0, 0.0):
-        labels.pin(x)
+        labels.pin(x, f"{told(node)} puts a value beside them")
         return out
     module = owner(node)
     if not issubclass(program.kinds.get(module, nn.Module), nn.ConstantPad1d | nn.ConstantPad2d | nn.ConstantPad3d):
         return out
     if (module, 0) in labels.pads:
-        labels.pin(x)  # one layer called twice: its sizes would have to fit both
+        labels.pin(x, f"{told(node)} is called twice")  # its sizes would have to fit both
         return out
     out = out.clone()
     amounts = [int(a) for a in argument(node, "pad")]
@@ -107,7 +160,7 @@ def _pad_labels(node: Call, x: Tensor, out: Tensor, labels: Labels, program: Pro
         axis = x.dim() - 1 - pair
         before, after = amounts[2 * pair], amounts[2 * pair + 1]
         rows = labels.along(x, axis)
-        if min(before, after) < 0 or not before + after or rows is None or not active(rows):
+        if min(before, after) < 0 or not before + after or rows is None or not labels.active(rows):
             continue
         for side, at, n in ((2 * pair, 0, before), (2 * pair + 1, before + x.shape[axis], after)):
             made = labels.new(n)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from secateur.graph.calling import tensors_of
-from secateur.graph.ops._operator import Labels, Operator, Use, View, shaped
+from secateur.graph.ops._operator import Labels, Operator, Use, View, shaped, told
 from secateur.graph.program import Call, Program
 
 _NORMS = ("layer_norm", "group_norm", "instance_norm", "rms_norm")
@@ -39,13 +39,17 @@ class Opaque(Operator):
         return found
 
     def label(self, node: Call, see: Callable[[Any], Tensor], labels: Labels, program: Program) -> Any:
+        kind = str(node.target).split(".")[1] if "." in str(node.target) else ""
+        mixes = any(kind.endswith(n) for n in _NORMS)
+        why = f"{told(node)} takes the mean over all of them" if mixes else f"no rule takes {told(node)} apart"
+        fixed = labels.fixed(why)
         for source in node.all_input_nodes:
             for part in tensors_of(see(source)):
-                labels.pin(part)
+                labels.pin(part, why)
             name = program.params.get(source.name)
             for axis in range(len(program.shapes[name]) if name else 0):
-                labels.attach(str(name), axis, torch.full((program.shapes[str(name)][axis],), Labels.PIN))
-        return shaped(node.meta["val"], lambda shape: torch.full(shape, Labels.PIN))
+                labels.attach(str(name), axis, torch.full((program.shapes[str(name)][axis],), fixed))
+        return shaped(node.meta["val"], lambda shape: torch.full(shape, fixed))
 
     def sites(self, node: Call, program: Program) -> dict[str, Use]:
         kind = str(node.target).split(".")[1] if "." in str(node.target) else ""

@@ -6,10 +6,9 @@ import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
-from secateur.graph.ops._operator import Labels, Operator, View, argument, normal_axis
+from secateur.graph.ops._operator import Labels, Operator, View, argument, normal_axis, told
 from secateur.graph.program import Call, Program, shape_of
 
 _WINDOWS = frozenset(
@@ -45,8 +44,7 @@ class Pool(Operator):
         for axis in axes:
             top = y.amax(dim=axis, keepdim=True)
             if not bool(((y == top) | (y == 0)).all()):
-                labels.pin(x)  # channels are mixed: none of them may go
-                top = torch.full_like(top, Labels.PIN)
+                labels.pin(x, f"{told(node)} mixes them")
             y = top
         y = _spread(y, node, axes).clone() if axes else y
         return (y, y) if "adaptive_max" in str(node.target) else y
