@@ -158,7 +158,7 @@ def test_the_real_sets_have_their_published_sizes() -> None:
     assert int(text.train.inputs.max()) == sst2.WORDS - 1
 
 
-BUNDLED = {"digits", "cifar10_pretrained"}  # scikit-learn brings it; the same files as cifar10
+BUNDLED = {"digits", "cifar10_pretrained", "shapes"}  # scikit-learn brings it; the files of cifar10; it is drawn
 
 
 @pytest.mark.parametrize("name", [n for n in data.NAMES if n not in BUNDLED])

@@ -349,6 +349,9 @@ def test_a_net_with_hidden_state_is_refused() -> None:
         {"edits": {"a": 1}},
         {"edits": [{"tensor": "conv2.weight", "axis": 0, "size": 5, "keep": 3}]},
         {"biases": ["fc1.bias"]},
+        {"sizes": [{"module": "conv1", "attribute": "num_groups", "less": 1}]},
+        {"sizes": [{"module": "conv1", "attribute": "out_channels", "less": 1}]},
+        {"sizes": [{"module": "gone", "attribute": "num_groups", "less": 1}]},
     ],
 )
 def test_a_record_that_does_not_fit_is_refused(edit: dict[str, Any]) -> None:
@@ -360,3 +363,61 @@ def test_padding_that_is_not_there_cannot_be_taken() -> None:
     pads = [{"module": "blocks.1.pad", "side": 4, "less": 3}]
     with pytest.raises(FormatError, match="has no 3 to give"):
         apply_surgery(PadLayers(), {"version": 1, "pads": pads})
+
+
+def test_a_norm_keeps_a_group_and_counts_the_others_down() -> None:
+    net = nn.Sequential(nn.Conv2d(2, 8, 1), nn.GroupNorm(4, 8), nn.ReLU(), nn.Flatten(), nn.Linear(72, 2)).eval()
+    x = torch.randn(2, 2, 3, 3)
+    t = trace(net, x)
+    w = {n: p.detach().clone() for n, p in net.named_parameters()}
+    for name in ("0.weight", "0.bias", "1.weight", "1.bias"):
+        w[name][[2, 3, 5]] = 0  # all of the second group, half of the third
+    small, surgery = check(net, x, w, t)
+    assert small[0].out_channels == small[1].num_channels == 6
+    assert small[1].num_groups == 3
+    assert surgery["sizes"] == [{"module": "1", "attribute": "num_groups", "less": 1}]
+    with pytest.raises(FormatError, match="num_groups 4, 4 less is not possible"):
+        apply_surgery(net, {"version": 1, "sizes": [{"module": "1", "attribute": "num_groups", "less": 4}]})
+
+
+def test_a_norm_without_parameters_is_told_its_size() -> None:
+    net = nn.Sequential(nn.Conv2d(2, 6, 1), nn.InstanceNorm2d(6), nn.PReLU(6), nn.Conv2d(6, 2, 1)).eval()
+    x = torch.randn(2, 2, 4, 4)
+    w = {n: p.detach().clone() for n, p in net.named_parameters()}
+    w["0.weight"][[1, 4]] = 0
+    small, _ = check(net, x, w, trace(net, x))
+    assert (small[1].num_features, small[2].num_parameters, small[3].in_channels) == (4, 4, 4)
+
+
+def test_places_of_grouped_convolutions_go_together() -> None:
+    """Of three groups of two channels, what one group loses alone stays; a place that all lose goes."""
+    net = nn.Sequential(nn.Conv2d(2, 6, 1), nn.ReLU(), nn.Conv2d(6, 9, 3, groups=3), nn.Flatten(), nn.Linear(36, 2))
+    x = torch.randn(2, 2, 4, 4)
+    t = trace(net, x)
+    w = {n: p.detach().clone() for n, p in net.named_parameters()}
+    w["0.weight"][[1, 3, 5, 0]] = 0
+    w["0.bias"][[1, 3, 5, 0]] = 0
+    w["2.weight"][[2, 5, 8, 3]] = 0
+    small, _ = check(net, x, w, t)
+    assert small[0].out_channels == 3
+    assert small[2].weight.shape == (6, 1, 3, 3)
+    assert (small[2].in_channels, small[2].out_channels, small[2].groups) == (3, 6, 3)
+
+
+def test_a_learned_scale_goes_with_its_channel() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(2, 5, 1), nn.Linear(5, 2)
+            self.scale, self.table = nn.Parameter(torch.rand(1, 5, 1, 1) + 1), nn.Parameter(torch.rand(5, 5) + 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b((torch.relu(self.a(x)) * self.scale).mean((2, 3))) + self.table.sum()
+
+    net, x = Scaled(), torch.randn(2, 2, 4, 4)
+    w = {n: p.detach().clone() for n, p in net.named_parameters()}
+    w["a.weight"][3] = 0
+    w["a.bias"][3] = 0
+    small, _ = check(net, x, w, trace(net, x))
+    assert small.scale.shape == (1, 4, 1, 1)
+    assert small.table.shape == (5, 5)

@@ -17,7 +17,7 @@ from secateur.limits import QUOTED, quoted
 
 ZOO = "secateur.zoo:"  # models that are code of ours begin so
 DATA_SETS = (  # and these are the data sets
-    *("digits", "mnist", "fashion_mnist", "cifar10", "cifar10_pretrained", "fsdd", "nmnist", "sst2"),
+    *("digits", "mnist", "fashion_mnist", "cifar10", "cifar10_pretrained", "fsdd", "nmnist", "sst2", "shapes"),
     *("planetoid:cora", "planetoid:citeseer", "text:tiny_shakespeare", "text:war_and_peace"),
 )
 

@@ -1,4 +1,7 @@
-"""Reference models. `secateur.zoo:lenet5` in a recipe, `secateur.zoo.lenet5()` in Python; `MODELS` lists them all."""
+"""Reference models. `secateur.zoo:lenet5` in a recipe, `secateur.zoo.lenet5()` in Python.
+
+`MODELS` lists those that classify; `shape_detector` finds boxes and has a loss of its own (examples/detector.py).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from secateur.zoo.detector import shape_detector
 from secateur.zoo.lenet import digits_cnn, lenet5, lenet300
 from secateur.zoo.resnet import fashion_resnet, resnet20, resnet56
 from secateur.zoo.speech import speech_cnn
@@ -56,6 +60,7 @@ __all__ = [
     "load_weights",
     "resnet20",
     "resnet56",
+    "shape_detector",
     "speech_cnn",
     "vgg16_cifar",
 ]
