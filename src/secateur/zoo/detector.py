@@ -32,7 +32,7 @@ class Split(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Spatial pyramid pooling: three max pools in a row, all joined (He et al., arXiv:1406.4729; YOLOv5's fast form)."""
+    """Spatial pyramid pooling: three max pools in a row, all joined (He et al., arXiv:1406.4729)."""
 
     def __init__(self, n: int) -> None:
         super().__init__()
@@ -53,8 +53,9 @@ class Heads(nn.Module):
     def __init__(self, n: int, n_classes: int) -> None:
         super().__init__()
         self.box = nn.Sequential(_layer(n, n), nn.Conv2d(n, 4, 1))
-        self.score = nn.Sequential(_layer(n, n), nn.Conv2d(n, n_classes, 1))
-        nn.init.constant_(self.score[1].bias, -3.0)  # most cells hold nothing
+        last = nn.Conv2d(n, n_classes, 1)
+        self.score = nn.Sequential(_layer(n, n), last)
+        last.bias = nn.Parameter(torch.full((n_classes,), -3.0))  # most cells hold nothing
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, n, H, W] -> [N, H * W, 4 + n_classes]."""
