@@ -410,14 +410,20 @@ def test_a_learned_scale_goes_with_its_channel() -> None:
             super().__init__()
             self.a, self.b = nn.Conv2d(2, 5, 1), nn.Linear(5, 2)
             self.scale, self.table = nn.Parameter(torch.rand(1, 5, 1, 1) + 1), nn.Parameter(torch.rand(5, 5) + 1)
+            self.place = nn.Parameter(torch.randn(5, 4, 4))
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.b((torch.relu(self.a(x)) * self.scale).mean((2, 3))) + self.table.sum()
+            y = torch.relu(self.a(x)) * self.scale + self.place
+            return self.b(y.mean((2, 3))) + self.table.sum()
 
     net, x = Scaled(), torch.randn(2, 2, 4, 4)
     w = {n: p.detach().clone() for n, p in net.named_parameters()}
     w["a.weight"][3] = 0
-    w["a.bias"][3] = 0
-    small, _ = check(net, x, w, trace(net, x))
+    t = trace(net, x)
+    kept = t.kept(w)
+    assert kept.keys() == {"a.bias", "scale", "place"}
+    assert not kept["place"][3].any()
+    small, _ = check(net, x, {n: v * kept.get(n, torch.ones(())) for n, v in w.items()}, t)
     assert small.scale.shape == (1, 4, 1, 1)
+    assert small.place.shape == (4, 4, 4)
     assert small.table.shape == (5, 5)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from secateur.errors import UnsupportedError
@@ -22,6 +22,8 @@ from secateur.graph.ops.creation import Creation
 from secateur.graph.program import Call, Program
 from secateur.graph.thumbnail import thumbnail
 from secateur.types import Held, LeftOut, Member, Site, Weights
+
+_BESIDE = ("bias", "norm", "embedding")  # what stands beside the weights that make channels: added, scaled, positions
 
 
 @dataclass(frozen=True)
@@ -118,13 +120,14 @@ class Traced:
         return analyse((self.thumbnail or self).program, weights).effective
 
     def kept(self, weights: Weights) -> dict[str, Tensor]:
-        """Companions of removed channels: bool masks for the `removes` parameters of all groups (norms, biases).
+        """Companions of removed channels: bool masks for the `removes` of all groups that add or scale (biases, norms).
 
-        False where every producer row of a channel is zero: biases and norm affines there must be zero as well (and
+        False where every producer row of a channel is zero: what is added to it there must be zero as well (and
         stay so in retraining), or the channel goes on sending a constant and cannot be removed under zero padding.
         Consumers' input axes are not listed. The name of a parameter without such a channel is left out.
         """
         masks: dict[str, Tensor] = {}
+        ops = {site.name: site.op for site in self.sites}
         for site in self.groups:
             alive = None
             for m in site.members:
@@ -135,12 +138,12 @@ class Traced:
             if alive is None or bool(alive.all()):
                 continue
             for m in site.removes:
-                shape = self.program.shapes.get(m.param)
-                if shape is None or max(shape) < math.prod(shape):  # a vector, whatever its axes of length one
+                if ops.get(m.param) not in _BESIDE:
                     continue
+                shape = self.program.shapes[m.param]
                 mask = masks.setdefault(m.param, alive.new_ones(shape))
-                index = list(range(shape[m.axis])) if m.index is None else list(m.index)
-                mask.flatten()[index] &= alive.repeat_interleave(m.repeat)
+                index = torch.arange(shape[m.axis]) if m.index is None else torch.tensor(m.index)
+                mask.index_fill_(m.axis, index[~alive.cpu().repeat_interleave(m.repeat)].to(alive.device), False)
         return masks
 
 
