@@ -110,14 +110,18 @@ class Constraint(ABC):
         """The largest part of any one `unit` that a member may keep; for the size of joint sets."""
         return 1.0
 
+    @property
+    def chain(self) -> tuple[Constraint, tuple[float, ...]] | None:
+        """Levels chosen at run time: the set of each, the shares of a budget for the tighter ones. None: one level."""
+        return None
+
     def on(self, site: Site) -> Constraint:
         """The set as it acts on `site`; for sets whose units hang on the kernel's size or the groups of a layer."""
         return self
 
     def mask(self, weight: Tensor, level: Level) -> Tensor:
         """Where the piece through the member `weight` may be nonzero; of sets of supports a kept unit as a whole."""
-        mask: Tensor = weight != 0
-        return mask
+        return weight.ne(0)
 
     @property
     def keeps_zeros(self) -> bool:
@@ -157,11 +161,8 @@ class Constraint(ABC):
         """The set and level that hold of what is left of any member when only some rows and columns stay.
 
         None: the set would not survive it, and these channels stay. Whether it does hangs on what stays, not on the
-        level. Values are values wherever they are; a set of supports or of a form says for itself.
-
-        Args:
-            shape: of the matrix before.
-            kept_rows, kept_cols: ascending positions in it.
+        level. Values are values wherever they are; a set of supports or of a form says for itself. `shape` is of the
+        matrix before, `kept_rows` and `kept_cols` are ascending positions in it.
         """
         return (self, level) if self.stage == Stage.VALUES else None
 
@@ -177,10 +178,9 @@ class Constraint(ABC):
 
     @property
     def trials(self) -> tuple[tuple[int, int], ...]:
-        """Shapes for the conformance tests, tiny and each of at least five units that the set keeps or drops whole.
+        """Shapes for the conformance tests: tiny, each of five units that are kept or dropped whole, or more.
 
-        A unit is a weight here; a set of rows, groups or blocks says which shapes hold five of those. With fewer a
-        wrong score may choose the same units as the right one.
+        With fewer a wrong score may choose the same ones as the right one. A unit is a weight here.
         """
         return ((1, 8), (2, 4))
 

@@ -110,6 +110,8 @@ class Compressor:
             model.load_state_dict(start.module.state_dict())
             self._told.append(permute.note(stage))
         traced, terms = self._job.start.traced, self._job.start.terms
+        if self._job.chain is not None:
+            raise UsageError("Compressor: nested trains its levels by turns in a loop of its own; use compress()")
         self._forward = self._on_grids()
         self._recipe, self._chosen = self._recipe.resolved(*traced.free)
         self._net = Net(model, traced, terms, short=self._job.start.short, machine=self._job.start.machine)

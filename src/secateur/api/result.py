@@ -15,7 +15,7 @@ from torch import nn
 
 from secateur.errors import MissingExtraError, UsageError
 from secateur.export.rebuild import rebuild, surgery_json
-from secateur.export.written import Written
+from secateur.export.written import LEVEL, Written
 from secateur.proof import verify
 from secateur.report import tables, verdict, words
 from secateur.shell import saving, showing
@@ -123,6 +123,7 @@ def save_network(
         "model.safetensors": files.tensors,
         "surgery.json": saving.to_json(surgery_json(files.surgery, model if ":" in model else None)),
         "recipe.yaml": recipe.encode(),
+        **{LEVEL.format(i): level.onnx for i, level in enumerate(files.levels, 1)},
     }
     for name, content in contents.items():
         write(folder / name, content)

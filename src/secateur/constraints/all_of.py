@@ -68,6 +68,8 @@ class AllOf(Constraint):
             why = f"{at[Stage.FORM][0].name} stores other tensors, of which the other sets say nothing; name it alone"
         elif len(at[Stage.VALUES]) > 1:
             why = "a weight takes values from one set; name one of them"
+        elif chains := [p.name for p in parts if p.chain]:
+            why = f"{chains[0]} marks levels of a weight, which the other sets would have to follow; name it alone"
         elif len(parts) < 2:
             why = "two sets or more are needed, such as topk and codebook"
         elif own_order[1:]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from secateur.contracts import Term
+from secateur.contracts import Constraint, Term
 from secateur.errors import SecateurError
 from secateur.export.stored import initializers
 from secateur.recipe import build_constraint
@@ -23,8 +23,6 @@ from secateur.types import Level, Member, Site, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from secateur.contracts import Constraint
 
 Array = np.ndarray[Any, Any]
 
@@ -86,7 +84,8 @@ def settings_of(constraint: Constraint) -> Any:
     parts = [part for part, _ in constraint.split(None)]
     if parts != [constraint]:
         return [settings_of(p) for p in parts]
-    return {"name": constraint.name, **{f.name: getattr(constraint, f.name) for f in fields(constraint)}}  # type: ignore[arg-type]
+    own = {f.name: getattr(constraint, f.name) for f in fields(constraint)}  # type: ignore[arg-type]
+    return {"name": constraint.name, **{k: settings_of(v) if isinstance(v, Constraint) else v for k, v in own.items()}}
 
 
 def unfitted(row: Mapping[str, Any], asked: Term) -> dict[str, Any]:

@@ -25,17 +25,22 @@ if TYPE_CHECKING:
 
     from secateur.graph import Example, Traced
 
+LEVEL = "model.level{}.onnx"  # of a net of several levels, each but the loosest
 DENSE = "dense.safetensors"  # of a run that trained its dense net itself
 
 
 @dataclass(frozen=True)
 class Written:
-    """The forms of one network. `surgery` is the list of cuts that turn the original module into `module`."""
+    """The forms of one network. `surgery` is the list of cuts that turn the original module into `module`.
+
+    `levels` are its tighter levels, from loose to tight, each written as a net of its own.
+    """
 
     module: nn.Module
     onnx: bytes
     sct: bytes
     surgery: list[dict[str, Any]]
+    levels: tuple[Written, ...] = ()
 
     @property
     def tensors(self) -> bytes:

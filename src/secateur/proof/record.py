@@ -19,6 +19,7 @@ from secateur.export.membership import Asked
 from secateur.export.written import Written
 from secateur.graph import counts
 from secateur.graph.counts import channels_note, left_out, left_out_note
+from secateur.proof import levels
 from secateur.proof.agreement import outputs_agree
 from secateur.proof.judge import Flat, Judge, Session, feeds
 from secateur.proof.readings import PREDICTED
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     from secateur.run.search import Answer
 
 Array = np.ndarray[Any, Any]
+_LEVELS = (
+    "{} levels share one set of weights and were trained together after the run's own training, so that the loosest "
+    "one is not what it was before; batch-norm statistics are measured for each"
+)
 _UNSPENT = 0.05  # more of a limit than this is not left over without a reason
 _HISTORY = 400  # rows kept of the training curves
 _VERSIONS = ("torch", "numpy", "onnx", "onnxruntime", "openvino", "safetensors")
@@ -65,7 +70,7 @@ def build(job: Job, answer: Answer, judge: Judge, inputs: Any, facts: Mapping[st
         "budget": _budget(job, best),
         "layers": _layers(best, dense_net),
         "inputs": _inputs(best.files.sct),
-        "terms": _terms(best),
+        "terms": _terms(job, best),
         "activations": activations.record(best.files.module, best.net.activations),
         "absent": list(stored.find(best.files.onnx, best.files.arrays).absent),
         "left_out": left_out(dense_net.traced),
@@ -83,11 +88,14 @@ def build(job: Job, answer: Answer, judge: Judge, inputs: Any, facts: Mapping[st
     record["verify"] = _verified(job, best, judge, inputs)
     if record["verify"]["metric_engine"] is not None:
         record["compressed"]["metric"]["value"] = record["verify"]["metric_engine"]
+    record["levels"] = levels.record(job, best, judge, inputs, _only_batch(job, best.files))
     job.pulse("timing", last=True)
     timed = job.setting.ledger.fact("bench", lambda: _latencies(job, dense, answer, inputs))
     for column, times in timed["latency_ms"].items():
         if record[column] is not None:
             record[column]["latency_ms"] = times
+    for row, times in zip(record["levels"], timed["levels"], strict=True):
+        row["latency_ms"] = times
     bench = record["bench"] = dict(timed["bench"])
     columns = {"model": "compressed", "dense": "dense"}
     record["coverage"] = {columns[k]: v for k, v in bench.pop("coverage").items() if k in columns}
@@ -105,6 +113,7 @@ def _notes(job: Job, answer: Answer, inputs: Any, given: Sequence[str]) -> list[
         *_batch_notes(job),
         *filter(None, [left_out_note(left_out(job.start.traced)), channels_note(job.start.terms, job.start.traced)]),
         *([norms.SHORT] if net.short else []),
+        *([_LEVELS.format(len(answer.best.points))] if answer.best.points else []),
         *([activations.note(net.activations)] if net.activations else []),
         *filter(None, [activations.left_note(job, net)]),
         *answer.notes,
@@ -219,10 +228,14 @@ def _acting(best: Candidate) -> dict[str, str]:
     return {param: ", ".join(dict.fromkeys(found)) for param, found in names.items()}
 
 
-def _terms(best: Candidate) -> list[dict[str, Any]]:
+def _terms(job: Job, best: Candidate) -> list[dict[str, Any]]:
     """What was asked of the written weights and checked in them, as `verify` asks it again."""
     asked = best.net.asked or Asked((), {})
-    return [membership.to_record(t, asked.level(t), asked.n_cuts) for t in asked.terms]
+    found = [(t, asked.level(t)) for t in asked.terms]
+    if job.chain is not None and best.points:
+        tighter = [point.levels for point in best.points[1:]]
+        found = [job.chain.whole(t, at, tighter) for t, at in found]
+    return [membership.to_record(t, at, asked.n_cuts) for t, at in found]
 
 
 def _history(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -297,7 +310,8 @@ def _latencies(job: Job, dense: Written, answer: Answer, inputs: Any) -> dict[st
     if answer.one_shot is not None and answer.one_shot.files is not best.files:
         times["one_shot"] = bench(answer.one_shot.files.sct, against=(), **common)["latency_ms"]["model"]
     facts = {k: v for k, v in found.items() if k not in ("runs", "latency_ms")}
-    return {"latency_ms": times, "bench": facts | {"layers": _steps(best.files.sct)}}
+    by_level = levels.timed(best, lambda sct: bench(sct, against=(), **common)["latency_ms"]["model"])  # type: ignore[no-any-return]
+    return {"latency_ms": times, "levels": by_level, "bench": facts | {"layers": _steps(best.files.sct)}}
 
 
 def _steps(sct: bytes) -> list[dict[str, Any]]:

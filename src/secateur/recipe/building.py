@@ -34,6 +34,8 @@ def build(room: str, settings: Mapping[str, Any], subject: str, kind: type[T], a
     for key in options.keys() & hints.keys():
         if hints[key] == tuple[Constraint, ...] and isinstance(options[key], list):
             options[key] = [build_constraint(part) for part in options[key]]
+        elif hints[key] is Constraint and isinstance(options[key], str | Mapping):
+            options[key] = build_constraint(options[key])
     for key, value in options.items():
         if not _is_a(value, hints[key]):
             wanted = str(known[key].type).replace(" | None", " or null")

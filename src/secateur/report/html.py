@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from secateur.report import document, next_steps, records, words
+from secateur.report import document, levels, next_steps, records, words
 from secateur.report.figure import Figure
 from secateur.report.figures import build
 from secateur.report.tables import summary
@@ -53,6 +53,7 @@ def render(record: Mapping[str, Any]) -> str:
             _cards(record),
             _before_after(record, figures),
             _budget(record, figures),
+            levels.section(record),
             next_steps.section(record),
             next_steps.left_out(record),
             _layers(record, figures),

@@ -32,6 +32,7 @@ _TRAINS = {
     "approach": "pruning",
     "polish": "retraining what is left",
     "snap": "training the quantized values",
+    "levels": "training all levels by turns",
     "settle": "training the quantized values again",
 }
 _MEASURES = {
@@ -52,6 +53,7 @@ _RUNS = {
     "search": "search, try {}: ",
     "looser": "looser budget, try {}: ",
     "trim": "last trim: ",
+    "tighter": "tighter level {}: ",
 }
 
 

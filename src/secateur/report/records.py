@@ -5,7 +5,8 @@ Required: `model, data, seed, versions, cpu, dense, compressed, budget, layers, 
 `one_shot_raw` and `control` (nets like `dense`), `terms` (what was asked of each site, at which level: what `verify`
 holds the files to), `left_out` (weights on which no constraint can act), `absent` (tensors that the file holds only in
 what was computed from them), `coverage` (which nodes ONNX Runtime had to run), `sections` (bytes per part of the packed
-file), `history` (training curves), `frontier` (sizes a search went through, with their accuracy drop), `outcome`,
+file), `levels` (of a net whose levels can be changed at run time: each as `compressed`, with its limits), `history`
+(training curves), `frontier` (sizes a search went through, with their accuracy drop), `outcome`,
 `notes` (sentences). Unknown keys are kept and ignored.
 """
 
@@ -137,6 +138,12 @@ def check(record: Any, subject: str = NAME) -> Record:
     for net in NETS:
         if record.get(net) is not None or net in ("dense", "compressed"):
             _net(record, net, subject)
+    for i, row in enumerate(_list(record, "levels", subject)):
+        _net({"": row}, "", f"{subject}: levels[{i}]")
+        _fields(
+            row, {"level": "count", "metric_valid": "number?", "metric_engine": "number?"}, f"{subject}: levels[{i}]"
+        )
+        _items(row, "budget", _BUDGET, f"{subject}: levels[{i}]")
     _items(record, "budget", _BUDGET | _READ, subject)
     _items(record, "layers", _LAYER, subject)
     _items(record, "terms", _TERM, subject)

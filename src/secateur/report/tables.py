@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from secateur.budget import kinds
-from secateur.report import words
+from secateur.report import levels, words
 from secateur.report.verdict import RUNTIMES, findings, headline, latency, runtime_name
 
 if TYPE_CHECKING:
@@ -81,6 +81,9 @@ def print_summary(record: Mapping[str, Any], console: Console | None = None) -> 
     out.print(Text("; ".join([", ".join(str(f) for f in facts if f), "ratio: dense / compressed"])))
     for row, said in zip(record["budget"], budget_lines(record), strict=True):
         out.print(Text(said, style={True: "green", False: "red"}.get(row.get("met"), "")))  # type: ignore[call-overload]
+    if found := levels.rows(record):
+        out.print(Text(levels.said(record), style="bold"))
+        out.print(_grid(levels.TITLES, found))
     style = {"won": ("+", "green"), "not_won": ("-", "yellow"), "failed": ("!", "red")}
     for finding in findings(record):
         sign, colour = style[finding.kind]
@@ -107,11 +110,14 @@ def _read(row: Mapping[str, Any]) -> str:
 
 
 def _table(record: Mapping[str, Any], width: int) -> Table:
+    return _grid(*summary(record, width))
+
+
+def _grid(titles: list[str], rows: list[list[str]]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    titles, rows = summary(record, width)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, title in enumerate(titles):
         # The first column and the ratio are never cut; a number that is cut says so by an ellipsis.

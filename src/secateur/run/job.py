@@ -21,7 +21,8 @@ from secateur.export.membership import Asked
 from secateur.export.written import Template, Written
 from secateur.graph import activations, factors
 from secateur.graph.copying import copied
-from secateur.run import machine, pace, prices, problem
+from secateur.run import machine, nesting, pace, prices, problem
+from secateur.run.nesting import Chain
 from secateur.run.net import Net
 from secateur.terms import views
 from secateur.training import norms
@@ -99,9 +100,11 @@ class Job:
         """The recipe's terms on a module and its trace.
 
         Raises:
-            UsageError: as `terms_of`; or a set stores layers as products that the code needs as they are.
+            UsageError: as `terms_of` and `chain_of`; or a set stores layers as products that the code needs as they
+                are.
         """
         terms = self.terms_of(traced)
+        self._chain_on(traced)
         in_two = [m.param for t in terms if t.constraint.stage == Stage.FORM for m in t.site.members]
         if in_two and (grids := self.recipe.build_activations(traced.sites)):
             raise UsageError(
@@ -112,6 +115,15 @@ class Job:
             listed = "; ".join(f"{name}: {why}" for name, why in whole.items())
             raise UsageError(f"constrain: layers that cannot be stored as two: {listed}; exclude them")
         return terms
+
+    @cached_property
+    def chain(self) -> Chain | None:
+        """The levels that can be changed at run time, where the recipe asks for some."""
+        return self._chain_on(self.start.traced)
+
+    def _chain_on(self, traced: Traced) -> Chain | None:
+        terms = self.recipe.build_terms(*traced.free)
+        return nesting.chain_of(terms, self.limits, bool(self.recipe.build_activations(traced.sites)))
 
     def terms_of(self, traced: Traced) -> tuple[Term, ...]:
         """The recipe's terms on a net: on everything that is not frozen.
@@ -127,7 +139,7 @@ class Job:
                 "compressed; call model.requires_grad_(True), or unfreeze the layers to compress"
             )
         try:
-            return self._as_fitted(self.recipe.build_terms(sites, groups))
+            return self._as_fitted(nesting.peeled(self.recipe.build_terms(sites, groups)))
         except UsageError as e:
             if not frozen:
                 raise

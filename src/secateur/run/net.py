@@ -21,7 +21,7 @@ from secateur.shell import named_inputs
 from secateur.terms import cutting, feasible, views
 from secateur.terms.live import SETTLED, project_live
 from secateur.training.batches import first_batch
-from secateur.types import Inventory, Level, Weights
+from secateur.types import Inventory, Level, Limit, Weights
 
 if TYPE_CHECKING:
     from secateur.graph import Example, Traced
@@ -151,6 +151,21 @@ class Net:
         )
 
 
+@dataclass(frozen=True)
+class Point:
+    """One level of a finished net: its number, the net as it was asked, what it may cost, its metric on validation."""
+
+    at: int
+    net: Net
+    levels: Mapping[str, Level]
+    limits: tuple[Limit, ...]
+    metric: float
+
+    def costs(self, files: Written) -> dict[str, float]:
+        """What the level costs as a file of its own."""
+        return self.net.costs(files)
+
+
 @dataclass
 class Candidate:
     """A finished answer: the net, its files, its metric on validation, what one-shot gave before any retraining."""
@@ -163,6 +178,12 @@ class Candidate:
     stages: list[dict[str, Any]]
     outcome: str = "converged"
     readings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of what a machine decides (`Net.reading`)
+    points: tuple[Point, ...] = ()  # of a net of several levels: each, from loose to tight
+
+    @property
+    def each_level(self) -> tuple[Written, ...]:
+        """The files of every level; of a net without levels its own."""
+        return (self.files, *self.files.levels)
 
     @property
     def nbytes(self) -> int:

@@ -12,7 +12,7 @@ from secateur.budget import kinds
 from secateur.contracts import Solver, Term
 from secateur.errors import BudgetError
 from secateur.report.advice import too_few
-from secateur.run import equalize, permute
+from secateur.run import chain, equalize, permute
 from secateur.run.attempt import attempt
 from secateur.run.job import Job, Warm
 from secateur.run.net import Candidate, Net
@@ -59,6 +59,7 @@ def solve(job: Job) -> Answer:
     answer = Answer(best, None, frontier, [*([few] if few else []), *_rate(job, metered), *dict.fromkeys(told)])
     if {"one_shot", "one_shot_raw"} & set(job.recipe.baselines) and not solver.instant:
         _baseline(job, dense, limits, answer)
+    answer.best = chain.chained(job, answer.best)
     return answer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +12,9 @@ from secateur import catalog
 from secateur.graph.copying import copied
 from secateur.run import problem
 from secateur.terms import feasible
+from secateur.terms.frozen import Frozen
 from secateur.training import bias, learned, seeds
+from secateur.training.alternate import Alternate
 from secateur.training.loop import Outcome, Stage, combined_loss, train
 from secateur.training.phases import Approach, Held, Phase, Snap, write
 from secateur.types import Solution
@@ -78,6 +81,14 @@ def held(job: Job, name: str, net: Net, epochs: float) -> None:
     job.use(net.module)
     terms, levels = feasible.support_only(net.terms, net.levels)
     phase = Held(terms, levels, job.setting.params, job.steps(epochs), net.companions)
+    objectives = job.recipe.build_objectives(polish=True)
+    _train(job, Stage(name, phase, job.recipe.training_of("polish"), objectives), epochs)
+
+
+def alternate(job: Job, name: str, net: Net, rungs: Sequence[Frozen], epochs: float) -> None:
+    """Masked retraining of several levels of one set of weights, by turns."""
+    job.use(net.module)
+    phase = Alternate(rungs, job.setting.params, job.steps(epochs))
     objectives = job.recipe.build_objectives(polish=True)
     _train(job, Stage(name, phase, job.recipe.training_of("polish"), objectives), epochs)
 
