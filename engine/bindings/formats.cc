@@ -48,14 +48,28 @@ void bind_formats(nb::module_& m) {
     }
     return to_bytes(out);
   });
-  m.def("sct_unpack", [](nb::bytes sct, uint64_t limit) {
-    std::string out;
+  m.def(
+      "sct_unpack",
+      [](nb::bytes sct, uint64_t limit, int level) {
+        std::string out;
+        {
+          nb::gil_scoped_release free;
+          out = secateur::unpack_onnx(view(sct), limit, level);
+        }
+        return nb::bytes(out.data(), out.size());
+      },
+      nb::arg("sct"), nb::arg("limit"), nb::arg("level") = 0);
+  m.def("sct_pack_levels", [](const std::vector<nb::bytes>& levels) {
+    std::vector<uint8_t> out;
     {
       nb::gil_scoped_release free;
-      out = secateur::unpack_onnx(view(sct), limit);
+      std::vector<secateur::Graph> graphs;
+      for (const nb::bytes& onnx : levels) graphs.push_back(secateur::read_onnx(view(onnx)));
+      out = secateur::pack_levels(graphs);
     }
-    return nb::bytes(out.data(), out.size());
+    return to_bytes(out);
   });
+  m.def("sct_levels", [](nb::bytes sct) { return secateur::levels(view(sct)); });
   m.def("sct_sections", [](nb::bytes sct, uint64_t limit) {
     std::vector<secateur::SectionInfo> found;
     {

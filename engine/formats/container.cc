@@ -8,7 +8,9 @@
 #include "base/error.h"
 #include "formats/checksum.h"
 #include "formats/graph_coder.h"
+#include "formats/levels.h"
 #include "formats/pack.h"
+#include "formats/parts.h"
 #include "formats/prime.h"
 #include "formats/skeleton.h"
 #include "formats/study.h"
@@ -24,21 +26,7 @@ void restore_kernel_shapes(Graph& g);  // canonical.cc
 
 namespace {
 
-using Bytes = std::vector<uint8_t>;
-using Span = std::span<const uint8_t>;
-
-constexpr uint8_t kMagic[3] = {'S', 'C', 'T'};
-constexpr int kMajor = sct::kNewest,
-              kMinor = 0;  // every version from 1.0 to it is read; the oldest that will do is written
-constexpr size_t kHeader = 5;
-constexpr uint8_t kSectioned = 1;              // flag: streams lie in sections, each with its length and checksum
-constexpr uint8_t kExact = 2;                  // flag: the first part is a skeleton, not a graph
-constexpr size_t kSmallFile = 65536;           // up to here one CRC-32 guards the whole file
-constexpr size_t kSection = 65536;             // a section ends with the stream that brings it to this
-constexpr uint64_t kFreeExpansion = 64 << 20;  // a file may always decode to this many bytes...
-constexpr uint64_t kExpansion = 16384;         // ...and to this many times its own size
-
-bool plausible(uint64_t decoded, uint64_t file) { return decoded <= kFreeExpansion + kExpansion * file; }
+using namespace sct;
 
 struct Source {  // a tensor to be written
   DType dtype;
@@ -92,10 +80,15 @@ std::vector<Bytes> code_tensors(const std::vector<Source>& tensors, int* version
   return coded;
 }
 
-Bytes assemble(const Bytes& first, const std::vector<Source>& tensors, uint8_t flags) {
+// Args: `tighter` has the streams of each further level.
+Bytes assemble(const Bytes& first, const std::vector<Source>& tensors, uint8_t flags,
+               const std::vector<std::vector<Bytes>>& tighter = {}) {
   int version = 2;
   std::vector<Bytes> coded = code_tensors(tensors, &version);
   uint64_t decoded = 0, size = kHeader + first.size() + 4;
+  for (const auto& level : tighter)
+    for (const Bytes& c : level) size += c.size();
+  if (!tighter.empty()) flags |= kLevels, version = kLevelsVersion, ++size;
   for (size_t k = 0; k < tensors.size(); ++k) {
     decoded += tensors[k].data.size();
     size += coded[k].size();
@@ -111,6 +104,8 @@ Bytes assemble(const Bytes& first, const std::vector<Source>& tensors, uint8_t f
   Bytes out(kMagic, kMagic + 3);
   out.push_back(static_cast<uint8_t>(version << 4 | kMinor));
   out.push_back(flags);
+  if (!tighter.empty()) out.push_back(static_cast<uint8_t>(tighter.size() + 1));
+  for (const auto& level : tighter) coded.insert(coded.end(), level.begin(), level.end());
   if (size <= kSmallFile) {
     out.insert(out.end(), first.begin(), first.end());
     for (const Bytes& c : coded) out.insert(out.end(), c.begin(), c.end());
@@ -137,101 +132,6 @@ Bytes assemble(const Bytes& first, const std::vector<Source>& tensors, uint8_t f
 
 // ---- reading
 // ---------------------------------------------------------------------------------------------------------
-
-[[noreturn]] void fail(const std::string& what, size_t at) { throw FormatError(what, static_cast<int64_t>(at)); }
-
-// Hands out the streams of a file after checking what guards them.
-class Parts {
- public:
-  explicit Parts(Span bytes) : bytes_(bytes) {
-    if (!is_sct(bytes)) fail("not a .sct file: it does not start with 'SCT'", 0);
-    if (bytes.size() < kHeader + 4) fail("truncated .sct file: the header is incomplete", bytes.size());
-    major_ = bytes[3] >> 4;
-    minor_ = bytes[3] & 15;
-    if (major_ > kMajor) {
-      fail(".sct version " + std::to_string(major_) + "." + std::to_string(minor_) + " is newer than this reader (" +
-               std::to_string(kMajor) + "." + std::to_string(kMinor) + "); update secateur",
-           3);
-    }
-    if (major_ < 1) fail("damaged .sct file: version 0 does not exist", 3);
-    if (bytes[4] & ~(kSectioned | kExact)) fail("damaged .sct file: unknown flags", 4);
-    sectioned_ = bytes[4] & kSectioned;
-    exact_ = bytes[4] & kExact;
-    end_ = bytes.size() - (sectioned_ ? 0 : 4);
-    stop_ = sectioned_ ? at_ : end_;
-    if (!sectioned_ && u32(end_) != sct::crc32(bytes.first(end_)))
-      fail("damaged .sct file: the checksum does not match", end_);
-  }
-
-  int major() const { return major_; }
-  bool exact() const { return exact_; }
-  size_t at() const { return at_; }
-
-  // Calls read(bytes that may be used) -> bytes used, for the next stream; errors without a place get this stream's.
-  template <class F>
-  void next(F&& read) {
-    if (at_ == stop_ && sectioned_) open();
-    const Span span = bytes_.subspan(at_, stop_ - at_);
-    size_t used = 0;
-    try {
-      used = read(span);
-    } catch (const FormatError& e) {
-      if (e.offset >= 0) throw;
-      throw FormatError(e.what(), static_cast<int64_t>(at_));
-    }
-    if (used > span.size() || (sectioned_ && major_ == 1 && used != span.size())) {
-      fail("damaged .sct file: a stream and its section differ in length", at_ + std::min(used, span.size()));
-    }
-    at_ += used;
-    if (at_ == stop_) close();
-  }
-
-  // What follows the known streams was added by a newer minor version: skipped, its checksums held all the same.
-  void finish() {
-    const bool newest = minor_ == (major_ == kMajor ? kMinor : 0);
-    if (newest && at_ != end_) fail("damaged .sct file: bytes after the last tensor", at_);
-    at_ = std::max(at_, stop_);
-    close();
-    while (sectioned_ && at_ < end_) next([](Span s) { return s.size(); });
-  }
-
- private:
-  uint32_t u32(size_t at) const {
-    return bytes_[at] | uint32_t{bytes_[at + 1]} << 8 | uint32_t{bytes_[at + 2]} << 16 | uint32_t{bytes_[at + 3]} << 24;
-  }
-  // Reads the length of the section that starts here and checks what guards it.
-  void open() {
-    const size_t start = at_;
-    uint64_t length = 0;
-    for (int shift = 0;; shift += 7) {
-      if (at_ >= end_ || shift > 49) fail("truncated .sct file: a section's length is cut off", at_);
-      const uint8_t b = bytes_[at_++];
-      length |= uint64_t{b & 127u} << shift;
-      if (b >= 128) continue;
-      if (b == 0 && shift > 0) fail("damaged .sct file: a length is not in its shortest form", at_ - 1);
-      break;
-    }
-    if (end_ - at_ < 4 || length > end_ - at_ - 4) {
-      fail("truncated .sct file: a section of " + std::to_string(length) + " bytes runs past the end", start);
-    }
-    stop_ = at_ + length;
-    if (u32(stop_) != sct::crc32(bytes_.subspan(guarded_, stop_ - guarded_))) {
-      fail("damaged .sct file: a section's checksum does not match", stop_);
-    }
-  }
-  // Steps over the checksum of a section that is used up.
-  void close() {
-    if (sectioned_ && stop_ > guarded_ && at_ == stop_) guarded_ = stop_ = at_ += 4;
-  }
-
-  Span bytes_;
-  int major_ = 0, minor_ = 0;
-  bool sectioned_ = false, exact_ = false;
-  size_t at_ = kHeader;  // next byte
-  size_t stop_ = 0;      // where the open section ends; with none open, where the next begins
-  size_t guarded_ = 0;   // first byte no checksum covered yet
-  size_t end_ = 0;       // behind the last stream
-};
 
 Span as_span(const std::string& s) { return {reinterpret_cast<const uint8_t*>(s.data()), s.size()}; }
 
@@ -276,8 +176,34 @@ void read_tensor(Parts& parts, Tensor& t, sct::Earlier& earlier, std::vector<Sec
   sections->push_back(std::move(info));
 }
 
-Graph read_graph(Parts& parts, size_t file, uint64_t limit, std::vector<SectionInfo>* sections) {
+// From the level before to the next, in place: the level's stream, then the tensors that it does not tell.
+void read_level(Parts& parts, const std::vector<Tensor*>& tensors, int level, uint64_t& decoded, size_t file,
+                uint64_t limit, std::vector<SectionInfo>* sections) {
+  const std::string name = "level " + std::to_string(level);
+  std::vector<Tensor*> others;
+  parts.next([&](Span span) {
+    sct::Decoder decoder(span);
+    sct::LevelStream<sct::Decoder> stream(decoder);
+    for (Tensor* t : tensors)
+      if (t->numel() > 0 && stream.code(*t, {}) == sct::Change::kOther) others.push_back(t);
+    const size_t used = decoder.consumed();
+    if (used > span.size()) throw FormatError("truncated: a level's stream ends early");
+    for (const Tensor* t : others) account(decoded, *t, limit, file, parts.at());
+    add_section(sections, name.c_str(), used);
+    return used;
+  });
+  sct::Earlier earlier;
+  for (Tensor* t : others) {
+    read_tensor(parts, *t, earlier, sections);
+    if (sections) sections->back().name = name + ": " + t->name, sections->back().kind = name;
+  }
+}
+
+// Args: `level`: what the tensors are to be; all levels are read, and the last stays, where `sections` are asked for.
+Graph read_graph(Parts& parts, size_t file, uint64_t limit, std::vector<SectionInfo>* sections, int level = 0) {
   Graph g;
+  uint64_t decoded = 0;
+  parts.check_level(level);
   std::vector<Tensor*> tensors;
   parts.next([&](Span span) {
     sct::GraphModels models = sct::primed_models();
@@ -285,20 +211,21 @@ Graph read_graph(Parts& parts, size_t file, uint64_t limit, std::vector<SectionI
     sct::code_graph(decoder, models, g, tensors);
     const size_t used = decoder.consumed();
     if (used > span.size()) throw FormatError("truncated: the graph's stream ends early");
-    uint64_t decoded = 0;
     for (const Tensor* t : tensors) account(decoded, *t, limit, file, parts.at());
     add_section(sections, "graph", used);
     return used;
   });
   sct::Earlier earlier;
   for (Tensor* t : tensors) read_tensor(parts, *t, earlier, sections);
-  parts.finish();
+  const int last = sections ? parts.levels() - 1 : level;
+  for (int k = 1; k <= last; ++k) read_level(parts, tensors, k, decoded, file, limit, sections);
+  parts.finish(last + 1 < parts.levels());
   restore_kernel_shapes(g);
   g.name = "main_graph";
   try {
     check_graph(g);
   } catch (const FormatError& e) {
-    fail(std::string("damaged .sct file: ") + e.what(), kHeader);
+    fail(std::string("damaged .sct file: ") + e.what(), parts.header());
   }
   return g;
 }
@@ -365,15 +292,65 @@ std::string read_exact(Parts& parts, size_t file, uint64_t limit, std::vector<Se
 
 }  // namespace
 
-std::vector<uint8_t> pack(const Graph& graph) {
-  Graph g = canonical(graph);
+namespace {
+
+// The graph's stream; `tensors` lists what follows it, inside `g`.
+Bytes code_first(Graph& g, std::vector<Tensor*>& tensors) {
   sct::GraphModels models = sct::primed_models();
   sct::Encoder encoder;
-  std::vector<Tensor*> tensors;
   sct::code_graph(encoder, models, g, tensors);
+  return encoder.finish();
+}
+
+std::vector<Source> sources_of(const std::vector<Tensor*>& tensors) {
   std::vector<Source> sources;
   for (const Tensor* t : tensors) sources.push_back({t->dtype, t->dims, t->data});
-  return assemble(encoder.finish(), sources, 0);
+  return sources;
+}
+
+// The streams of a level, told from the one before, which becomes it.
+std::vector<Bytes> code_level(const std::vector<Tensor*>& before, const std::vector<Tensor*>& now) {
+  sct::Encoder encoder;
+  sct::LevelStream<sct::Encoder> stream(encoder);
+  std::vector<Tensor*> others;
+  for (size_t i = 0; i < now.size(); ++i)
+    if (now[i]->numel() > 0 && stream.code(*before[i], now[i]->data) == sct::Change::kOther) others.push_back(now[i]);
+  std::vector<Bytes> streams = {encoder.finish()};
+  int version = 2;
+  for (Bytes& c : code_tensors(sources_of(others), &version)) streams.push_back(std::move(c));
+  for (size_t i = 0; i < now.size(); ++i) before[i]->data = now[i]->data;
+  return streams;
+}
+
+}  // namespace
+
+std::vector<uint8_t> pack(const Graph& graph) {
+  Graph g = canonical(graph);
+  std::vector<Tensor*> tensors;
+  const Bytes first = code_first(g, tensors);
+  return assemble(first, sources_of(tensors), 0);
+}
+
+std::vector<uint8_t> pack_levels(const std::vector<Graph>& graphs) {
+  if (graphs.size() < 2 || graphs.size() > sct::kMostLevels)
+    throw UsageError("pack: " + std::to_string(graphs.size()) + " levels; 2 to " + std::to_string(sct::kMostLevels) +
+                     " are possible");
+  Graph loosest = canonical(graphs[0]);
+  std::vector<Tensor*> tensors;
+  const Bytes first = code_first(loosest, tensors);
+  Graph last = loosest;
+  std::vector<Tensor*> before, now;
+  code_first(last, before);
+  std::vector<std::vector<Bytes>> tighter;
+  for (size_t k = 1; k < graphs.size(); ++k) {
+    Graph g = canonical(graphs[k]);
+    now.clear();
+    if (code_first(g, now) != first)
+      throw UsageError("pack: level " + std::to_string(k) +
+                       " is another graph than the one before; levels differ in the values of tensors only");
+    tighter.push_back(code_level(before, now));
+  }
+  return assemble(first, sources_of(tensors), 0, tighter);
 }
 
 std::vector<uint8_t> pack_exact(std::span<const uint8_t> onnx) {
@@ -412,9 +389,15 @@ std::vector<uint8_t> pack(std::span<const uint8_t> onnx) {
 
 bool is_sct(Span bytes) { return bytes.size() >= 3 && std::equal(kMagic, kMagic + 3, bytes.begin()); }
 
-Graph unpack(Span bytes, uint64_t limit) {
+int levels(Span bytes) {
+  const bool told = is_sct(bytes) && bytes.size() > kHeader && bytes[3] >> 4 >= kLevelsVersion;
+  return told && bytes[kHeader - 1] & kLevels ? bytes[kHeader] : 1;
+}
+
+Graph unpack(Span bytes, uint64_t limit, int level) {
   Parts parts(bytes);
-  if (!parts.exact()) return read_graph(parts, bytes.size(), limit, nullptr);
+  parts.check_level(level);
+  if (!parts.exact()) return read_graph(parts, bytes.size(), limit, nullptr, level);
   const std::string onnx = read_exact(parts, bytes.size(), limit, nullptr);
   return read_onnx(as_span(onnx));
 }
@@ -422,7 +405,7 @@ Graph unpack(Span bytes, uint64_t limit) {
 std::vector<SectionInfo> sections(Span bytes, uint64_t limit) {
   std::vector<SectionInfo> all;
   Parts parts(bytes);
-  add_section(&all, "header", kHeader);
+  add_section(&all, "header", parts.header());
   if (parts.exact()) read_exact(parts, bytes.size(), limit, &all);
   else read_graph(parts, bytes.size(), limit, &all);
   size_t known = 0;
@@ -431,9 +414,10 @@ std::vector<SectionInfo> sections(Span bytes, uint64_t limit) {
   return all;
 }
 
-std::string unpack_onnx(Span bytes, uint64_t limit) {
+std::string unpack_onnx(Span bytes, uint64_t limit, int level) {
   Parts parts(bytes);
-  if (!parts.exact()) return write_onnx(read_graph(parts, bytes.size(), limit, nullptr));
+  parts.check_level(level);
+  if (!parts.exact()) return write_onnx(read_graph(parts, bytes.size(), limit, nullptr, level));
   return read_exact(parts, bytes.size(), limit, nullptr);
 }
 

@@ -11,7 +11,8 @@
 
 namespace secateur {
 
-// One part of a file: `kind` is header, graph, tensor or checksum; the nbytes of all sections add up to the file.
+// One part of a file: `kind` is header, graph, tensor, `level <k>` or checksum; the nbytes of all sections add up to
+// the file.
 struct SectionInfo {
   std::string name, kind, dtype;
   std::vector<int64_t> shape;
@@ -21,6 +22,10 @@ struct SectionInfo {
 // The smallest coding of the graph, found from its values alone.
 // Throws UnsupportedError (string tensors, texts with zero bytes) or FormatError (an inconsistent graph).
 std::vector<uint8_t> pack(const Graph& graph);
+
+// One file with all levels of a net, from loose to tight: equal graphs, whose tensors are told level from level. Small
+// where a tensor's values are some of those of the level before, and zeros. Throws the same, and UsageError.
+std::vector<uint8_t> pack_levels(const std::vector<Graph>& graphs);
 
 // The smallest coding of an ONNX file: of its graph, or of the very bytes where the graph holds what .sct has no words
 // for (subgraphs, functions, strings, types of few bits). Throws FormatError, or UnsupportedError for external data.

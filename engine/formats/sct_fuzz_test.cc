@@ -141,6 +141,24 @@ Graph example(Random& r) {
   return g;
 }
 
+// Some tighter levels of a graph: part of a tensor's values, other values, or the same.
+std::vector<Graph> levels_of(const Graph& g, Random& r) {
+  std::vector<Graph> all = {g};
+  for (uint64_t n = 1 + r() % 3; n > 0; --n) {
+    Graph next = all.back();
+    for (secateur::Tensor& t : next.initializers) {
+      const size_t size = dtype_size(t.dtype);
+      const uint64_t kind = r() % 3;
+      for (size_t i = 0; i < t.data.size() && kind > 0; i += size) {
+        if (r() % 2) continue;
+        for (size_t k = 0; k < size; ++k) t.data[i + k] = kind == 1 ? 0 : static_cast<uint8_t>(r());
+      }
+    }
+    all.push_back(std::move(next));
+  }
+  return all;
+}
+
 void seal(Bytes& b, size_t guarded, size_t end) {
   const uint32_t crc = secateur::sct::crc32(std::span<const uint8_t>(b).subspan(guarded, end - guarded));
   for (size_t i = 0; i < 4; ++i) b[end + i] = static_cast<uint8_t>(crc >> (8 * i));
@@ -212,7 +230,17 @@ int main(int argc, char** argv) {
     const std::string plain = secateur::write_onnx(g), onnx = subgraph ? with_subgraph(plain, r) : plain;
     const std::span<const uint8_t> onnx_bytes(reinterpret_cast<const uint8_t*>(onnx.data()), onnx.size());
     const bool exact = subgraph || r() % 3 == 0;
-    const Bytes packed = exact ? secateur::pack_exact(onnx_bytes) : secateur::pack(onnx_bytes);
+    const std::vector<Graph> levels = levels_of(g, r);
+    const bool several = !exact && r() % 2;
+    const Bytes packed = several ? secateur::pack_levels(levels)
+                         : exact ? secateur::pack_exact(onnx_bytes)
+                                 : secateur::pack(onnx_bytes);
+    for (size_t k = 0; several && k < levels.size(); ++k) {
+      if (same(secateur::canonical(levels[k]), secateur::unpack(packed, uint64_t{1} << 26, static_cast<int>(k))))
+        continue;
+      std::printf("round trip of level %zu failed\n", k);
+      return 1;
+    }
     const bool whole = subgraph || same(exact ? g : secateur::canonical(g), secateur::unpack(packed));
     if (!whole || (exact && secateur::unpack_onnx(packed) != onnx)) {
       std::printf("round trip failed\n");
@@ -227,7 +255,7 @@ int main(int argc, char** argv) {
       try {
         secateur::unpack_onnx(b, r() % 32 ? uint64_t{1} << 26 : r() % 5000);
         secateur::sections(b, uint64_t{1} << 26);
-        secateur::unpack(b, uint64_t{1} << 26);
+        secateur::unpack(b, uint64_t{1} << 26, secateur::levels(b) - 1);
       } catch (const secateur::FormatError&) {
         ++refused;
       } catch (const secateur::UnsupportedError&) {

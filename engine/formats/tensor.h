@@ -25,7 +25,7 @@ struct CodedTensor {
   TensorReport report;
 };
 
-inline constexpr int kNewest = 3;  // version of the tensor streams written here
+inline constexpr int kNewest = 4;  // version of the files that are read and written here
 
 // The tensors of a file before this one, as bytes: what a tensor of version 2 may point back at.
 using Earlier = std::vector<std::span<const uint8_t>>;

@@ -76,10 +76,33 @@ def block_models() -> dict[str, tuple[bytes, bool]]:
 VERSIONS = {"2.0": models, "3.0": block_models}
 
 
+def level_models() -> dict[str, list[bytes]]:
+    """Those of version 4: by name the ONNX of every level, from loose to tight."""
+    g = np.random.default_rng(9)
+    w, conv = sparse(g, (40, 60), 0.5), in_blocks(g, (24, 16 * 9), (8, 1), 0.5).reshape(24, 16, 3, 3)
+    fixed = {"halves": sparse(g, (20, 30), 0.6).astype(np.float16), "codes": g.integers(-9, 9, (6, 7)).astype(np.int8)}
+    rows = g.random(24)
+    made = []
+    for keep in (1.0, 0.5, 0.2):
+        own = {
+            "w": np.where(abs(w) >= np.quantile(abs(w[w != 0]), 1 - keep), w, 0),
+            "conv": np.where((rows < keep)[:, None, None, None], conv, 0),
+            "scale": g.normal(size=24).astype(np.float32), "empty": np.zeros((0, 3), np.float32),
+            "halves": np.where(abs(fixed["halves"]) > 1 - keep, fixed["halves"], np.float16(0)),
+            "codes": fixed["codes"], "mask": np.arange(30) < 30 * keep,
+        }  # fmt: skip
+        made.append(model_bytes([], own, [], []))
+    return {"levels": made}
+
+
 def main() -> None:
     """Writes NAME.sct and the digests of what unpack must give."""
+    golden = Path(__file__).parent / "golden"
     for version, made in VERSIONS.items():
-        write(Path(__file__).parent / "golden" / version, made())
+        write(golden / version, made())
+    (golden / "4.0").mkdir(exist_ok=True)
+    for name, models_of in level_models().items():
+        (golden / "4.0" / f"{name}.sct").write_bytes(formats.pack_levels(models_of))
 
 
 def write(folder: Path, made: dict[str, tuple[bytes, bool]]) -> None:

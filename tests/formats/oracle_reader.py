@@ -1,10 +1,12 @@
 """A slow reader of `.sct` files in plain Python, written from docs/format.md only: the oracle of the format tests.
 
-`read(bytes)` gives a dict: nodes, tensors, inputs, outputs, opsets; or, for an exact file, the ONNX bytes.
+`read(bytes)` gives a dict: nodes, tensors, inputs, outputs, opsets; or, for an exact file, the ONNX bytes. Of a file
+with levels it reads all and gives the loosest, or the one asked for.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 import zlib
@@ -1227,7 +1229,7 @@ class Parts:
     """Hands each stream the bytes it may use and checks the checksums."""
 
     def __init__(self, data):
-        self.data, self.at, self.guarded, self.major = data, 5, 0, data[3] >> 4
+        self.data, self.at, self.guarded, self.major = data, 5 + bool(data[4] & 4), 0, data[3] >> 4
         self.sectioned = data[4] & 1
         self.end = len(data) if self.sectioned else len(data) - 4
         self.stop = self.at if self.sectioned else self.end
@@ -1258,11 +1260,67 @@ class Parts:
         return out
 
 
-def read(data):
+def support(c, models, t, at):
+    """Which kept elements of a tensor stay at the next level; the others become zero."""
+    w, e = WIDTH[t["dtype"]], EXPONENT[t["dtype"]]
+    size, dims = w // 8, t["dims"]
+    data = bytearray(t["data"])
+    n = len(data) // size
+    stride = n // dims[0] if len(dims) > 1 else n
+    taps = math.prod(dims[2:])
+    x = [int.from_bytes(data[i * size : (i + 1) * size], "little") for i in range(n)]
+    state, last = [0] * n, 0
+    few = sum(v != 0 for v in x) <= 1 << 20
+    for i, v in enumerate(x):
+        if not v:
+            continue
+        up, back, *near = (state[i - b] if i >= b else 0 for b in (stride, taps, 1, 2, 3))
+        near = near[0] + 4 * near[1] + 16 * near[2]
+        fine = (v & ((1 << (w - 1)) - 1)) >> (w - 1 - e - 4)
+        names = [
+            h(10, at, fine), h(11, fine >> 2, up), h(12, at, i // stride, last & 1), h(13, at, i % stride),
+            h(14, up, back, near), h(15, at, fine >> 2, up, back), h(16, at, last), h(17, at, up, near),
+        ]  # fmt: skip
+        stays = models.decide(c, names if few else names[:2], 0)
+        last = (last * 2 + stays) & 15
+        state[i] = 1 + stays
+        if not stays:
+            data[i * size : (i + 1) * size] = bytes(size)
+    return bytes(data)
+
+
+def next_level(parts, tensors):
+    """The tensors of the next level, in place."""
+
+    def level(span):
+        c, models, others, before = Coder(span), Models(Hashed(18)), [], 0
+        for at, t in enumerate((t for t in tensors if 0 not in t["dims"]), 1):
+            rank = len(t["dims"])
+            if models.decide(c, [h(1, before), h(2, before, rank)], 1):
+                before = 0
+            elif models.decide(c, [h(3, before), h(4, before, rank)], 1):
+                before, t["data"] = 1, support(c, models, t, at)
+            else:
+                before = 2
+                others.append(t)
+        return others, c.length()
+
+    earlier = []
+    for t in parts.next(level):
+
+        def decode(span, t=t):
+            found = Tensor(t["dtype"], t["dims"], span, earlier)
+            return found.bytes(), found.used
+
+        t["data"] = parts.next(decode)
+        earlier.append(t["data"])
+
+
+def read(data, level=None):
     assert data[:3] == b"SCT"
     parts = Parts(data)
     major, exact = parts.major, data[4] & 2
-    assert major in (1, 2, 3)
+    assert major in (1, 2, 3, 4)
     earlier = None if major == 1 else []
 
     def first(span):
@@ -1288,6 +1346,16 @@ def read(data):
         head.find_cuts()
     for t in head.cuts if exact else head.typed:
         t["data"] = tensor(t["dtype"], t["dims"])
+    if data[4] & 4:
+        loosest = [t["data"] for t in head.typed]
+        for k in range(1, data[5]):
+            if level is None or k <= level:
+                next_level(parts, head.typed)
+        if level is not None and level < data[5] - 1:
+            return head
+        if level is None:
+            for t, values in zip(head.typed, loosest, strict=True):
+                t["data"] = values
     assert parts.at == parts.end, "bytes left over"
     if not exact:
         return head

@@ -89,7 +89,7 @@ def test_header_cut_off(small):
 
 
 def test_newer_major_version_says_so(small):
-    refused(sealed(small[:3] + b"\x40" + small[4:-4]), "version 4.0 is newer than this reader", 3)
+    refused(sealed(small[:3] + b"\x50" + small[4:-4]), "version 5.0 is newer than this reader", 3)
 
 
 def test_version_zero(small):

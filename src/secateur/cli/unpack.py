@@ -14,6 +14,7 @@ from secateur.shell import saving
 def command(
     file: Path = typer.Argument(..., help="A .sct file."),
     out: Path = typer.Option(..., "-o", "--out", help="The .onnx file to write."),
+    level: int = typer.Option(0, "--level", min=0, help="Of a file that holds several; 0 is the loosest."),
 ) -> None:
     """Unpack a .sct file into the ONNX model that it holds, bit for bit.
 
@@ -24,6 +25,6 @@ def command(
     _files.check_output(out, file)
     packed = _files.read(file, "a .sct file")
     with _foreign.model(file):
-        model = formats.unpack(packed)
+        model = formats.unpack(packed, level=level)
     saving.write_bytes(out, model)
     typer.echo(f"{file}: {size(len(packed))} -> {out}: {size(len(model))}", err=not _files.is_apart(out))

@@ -1,4 +1,4 @@
-"""The `.sct` container from Python: `pack`, `unpack`, `measure`, `sections`.
+"""The `.sct` container from Python: `pack`, `pack_levels`, `unpack`, `measure`, `sections`.
 
 The coder itself is C++ (`engine/formats/`, bound in `secateur.native._native`); the file is specified in
 `docs/format.md`. Needs NumPy only.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,7 @@ class Section:
 
     Attributes:
         name: the initializer's name; for other parts the kind again; empty for a tensor inside an attribute.
-        kind: header | graph | tensor | checksum.
+        kind: header | graph | tensor | checksum; `level 1` and on: what tells that level from the one before.
         layout, codec: as in `Measured`; empty for other kinds.
         nbytes: bytes in the file.
         bound_nbytes: the ideal of `Measured`; 0 for other kinds.
@@ -103,7 +104,27 @@ def pack(onnx: bytes, exact: bool = False) -> bytes:
     return bytes(_native().sct_pack(bytes(onnx), exact))
 
 
-def unpack(sct: bytes, limit: int = LIMIT) -> bytes:
+def pack_levels(onnx: Sequence[bytes]) -> bytes:
+    """One `.sct` file of several levels of a net, from loose to tight: what differs is told level from level.
+
+    A tensor of which a level keeps some values and zeroes the others costs about a bit or less for each value of the
+    level before; what differs otherwise (the norms of a level) is stored again.
+
+    Args:
+        onnx: 2 to 16 models of one graph; they differ in values only.
+    Raises:
+        UsageError: another number of models, or of another graph. FormatError, UnsupportedError: as `pack`, which a
+        model that only its very bytes can hold is, too.
+    """
+    return bytes(_native().sct_pack_levels([bytes(model) for model in onnx]))
+
+
+def levels(sct: bytes) -> int:
+    """How many levels a `.sct` file says that it has; 1 for any other model. The first bytes are enough."""
+    return int(_native().sct_levels(bytes(sct)))
+
+
+def unpack(sct: bytes, limit: int = LIMIT, level: int = 0) -> bytes:
     """The ONNX model inside a `.sct` file: the same values to the bit.
 
     Inputs, outputs, initializer names, dtypes, opsets are kept; inner values and nodes get canonical names, unless the
@@ -112,10 +133,12 @@ def unpack(sct: bytes, limit: int = LIMIT) -> bytes:
     Args:
         sct: the file.
         limit: refuse files whose tensors take more bytes than this.
+        level: of a file that has several, 0 (the loosest) on; tighter ones than that are not read.
     Raises:
         FormatError: the file is damaged, truncated, of a newer major version or above the limit (with the byte offset).
+        UsageError: no such level.
     """
-    return bytes(_native().sct_unpack(bytes(sct), limit))
+    return bytes(_native().sct_unpack(bytes(sct), limit, level))
 
 
 def sections(sct: bytes, limit: int = LIMIT) -> list[Section]:
