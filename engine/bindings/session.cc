@@ -36,9 +36,9 @@ class PySession {
  public:
   PySession(nb::object model, int threads, bool sparse, const std::string& tune, const Known& known,
             const std::vector<Saved>& saved, bool plain_loops, double max_nbytes, double max_work,
-            const std::optional<std::map<std::string, double>>& rates)
-      : PySession(Source(model), threads, sparse, tuner(tune, known, saved, rates), plain_loops,
-                  {max_nbytes, max_work}) {}
+            const std::optional<std::map<std::string, double>>& rates, int level)
+      : PySession(Source(model), threads, sparse, tuner(tune, known, saved, rates), plain_loops, {max_nbytes, max_work},
+                  level) {}
 
   const Session& session() const { return session_; }
   Session& session() { return session_; }
@@ -137,8 +137,8 @@ class PySession {
   }
 
  private:
-  PySession(const Source& source, int threads, bool sparse, Tuner tuner, bool plain_loops, Limits limits)
-      : session_(source.bytes(), threads, sparse, std::move(tuner), plain_loops, limits) {
+  PySession(const Source& source, int threads, bool sparse, Tuner tuner, bool plain_loops, Limits limits, int level)
+      : session_(source.bytes(), threads, sparse, std::move(tuner), plain_loops, limits, level) {
     empty_ = nb::module_::import_("numpy").attr("empty");
     for (const auto& in : session_.inputs())
       input_names_.push_back(nb::steal<nb::str>(PyUnicode_InternFromString(in.name.c_str())));
@@ -315,10 +315,10 @@ void bind_session(nb::module_& m) {
       });
   nb::class_<PySession>(m, "Session", "A model ready to run.")
       .def(nb::init<nb::object, int, bool, const std::string&, const Known&, const std::vector<Saved>&, bool, double,
-                    double, const std::optional<std::map<std::string, double>>&>(),
+                    double, const std::optional<std::map<std::string, double>>&, int>(),
            nb::arg("model"), nb::arg("threads") = 0, nb::arg("sparse") = true, nb::arg("tune") = "off",
            nb::arg("known") = Known(), nb::arg("saved") = std::vector<Saved>(), nb::arg("plain_loops") = true,
-           nb::arg("max_nbytes") = 0.0, nb::arg("max_work") = 0.0, nb::arg("rates") = nb::none())
+           nb::arg("max_nbytes") = 0.0, nb::arg("max_work") = 0.0, nb::arg("rates") = nb::none(), nb::arg("level") = 0)
       .def("run", &PySession::run, nb::arg("output_names").none(), nb::arg("feeds"))
       .def("get_inputs", [](const PySession& s) { return node_args(s.session().inputs()); })
       .def("get_outputs", [](const PySession& s) { return node_args(s.session().outputs()); })

@@ -146,20 +146,21 @@ bool known_but_batch(const std::vector<ValueInfo>& inputs) {
 
 }  // namespace
 
-Graph read_model(std::span<const uint8_t> bytes) {
+Graph read_model(std::span<const uint8_t> bytes, int level) {
 #ifdef SECATEUR_READS_SCT
-  if (is_sct(bytes)) return unpack(bytes);
+  if (is_sct(bytes)) return unpack(bytes, kUnpackLimit, level);
 #endif
+  if (level != 0) throw UsageError("level " + std::to_string(level) + ": an ONNX file has one level, 0");
   return read_onnx(bytes);
 }
 
 Session::Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse, Tuner tuner, bool allow_plain_loops,
-                 Limits limits)
+                 Limits limits, int level)
     : allow_sparse_(allow_sparse), allow_plain_loops_(allow_plain_loops), tuner_(std::move(tuner)), limits_(limits) {
   isa_ = selected_isa();
   n_threads_ = threads > 0 ? threads : usable_cpus();
   if (n_threads_ > 1) pool_ = std::make_unique<Threads>(n_threads_);
-  graph_ = read_model(bytes);
+  graph_ = read_model(bytes, level);
   ReadOnce::done();
   n_nodes_ = graph_.nodes.size();
   inputs_ = graph_.inputs;

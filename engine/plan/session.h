@@ -41,9 +41,9 @@ class Session {
   // `allow_sparse` = false leaves zeros in dense kernels: the yardstick of "never slower than our own dense".
   // `tuner`: its mode, what is known and saved plans, whose shapes are planned at once; the session fills the rest.
   // `allow_plain_loops` = false refuses what no kernel computes (Lowering::plain_loops).
-  // `limits`: what one run may take; more is a UsageError when it is planned.
+  // `limits`: what one run may take; more is a UsageError when it is planned. `level`: of a .sct file that has several.
   Session(std::span<const uint8_t> bytes, int threads, bool allow_sparse = true, Tuner tuner = {},
-          bool allow_plain_loops = true, Limits limits = {});
+          bool allow_plain_loops = true, Limits limits = {}, int level = 0);
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
@@ -139,6 +139,6 @@ struct Refusals {
 Refusals refusals(std::span<const uint8_t> bytes, const std::map<std::string, ValueInfo>& types);
 
 // .sct or ONNX, by the first bytes.
-Graph read_model(std::span<const uint8_t> bytes);
+Graph read_model(std::span<const uint8_t> bytes, int level = 0);
 
 }  // namespace secateur

@@ -16,6 +16,7 @@ def command(
     batch: int = typer.Option(1, "--batch", min=1, help="Size of free axes."),
     time: bool = typer.Option(False, "--time", help="Measure every layer, on one thread."),
     tune: str | None = typer.Option(None, "--tune", help="Time the best kernels first: off, fast, full."),
+    level: int = typer.Option(0, "--level", min=0, help="Of a file that holds several; 0 is the loosest."),
     json_: bool = typer.Option(False, "--json", help="One JSON object on stdout."),
 ) -> None:
     """Show every layer: what was found in it, its cost and bytes; the engine's kernel, its time and why.
@@ -30,13 +31,17 @@ def command(
     from secateur.engine.coverage import share
 
     with _foreign.model(file):
-        found = engine.inspect(file, batch, time=time, tune=tune)
+        found = engine.inspect(file, batch, time=time, tune=tune, level=level)
     if json_:
         print_json(found)
         return
+    if found["levels"]:
+        names = ["level", "nonzeros", "density", "bytes in this file", "bytes alone"]
+        print_table(f"{file}: levels, each inside the one before", names, [_level(row) for row in found["levels"]])
     layers = found["layers"]
     columns = ["layer", "op", "weight", "density", "bits", "found", "MACs", "bytes", "bound"]
-    print_table(f"{file}: {size(found['nbytes'])}", columns, [_contents(layer) for layer in layers])
+    of = f", level {level} as a file of its own" if level else ""
+    print_table(f"{file}: {size(found['nbytes'])}{of}", columns, [_contents(layer) for layer in layers])
     run = [_run(layer) for layer in layers if layer["kernel"]]
     if run:
         title = f"the engine: ISA {found['isa']}, 1 thread, batch {batch}, tune {found['tune']}"
@@ -44,6 +49,11 @@ def command(
     totals = found["totals"]
     typer.echo(share(found["coverage"]))
     typer.echo("totals: " + ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in totals.items()))
+
+
+def _level(row: dict[str, Any]) -> list[Any]:
+    density = f"{row['nnz'] / max(row['n_weights'], 1):.4f}"
+    return [str(row["level"]), row["nnz"], density, row["nbytes"], row["nbytes_alone"]]
 
 
 def _contents(layer: dict[str, Any]) -> list[Any]:

@@ -24,6 +24,7 @@ def command(
     output: Path = typer.Option(..., "--output", help="y.npz, one array per output name."),
     threads: int | None = typer.Option(None, "--threads", min=1, help="Default: all CPUs the process may use."),
     tune: str | None = typer.Option(None, "--tune", help="Time the best kernels first: off, fast, full."),
+    level: int = typer.Option(0, "--level", min=0, help="Of a .sct file that holds several; 0 is the loosest."),
 ) -> None:
     """Run a model on arrays from a file and write its outputs.
 
@@ -38,7 +39,7 @@ def command(
 
     _files.check_output(output, file, input_)
     with _foreign.model(file):
-        session = InferenceSession(file, threads=threads, tune=tune)
+        session = InferenceSession(file, threads=threads, tune=tune, level=level)
     inputs = session.get_inputs()
     if not input_.exists():
         raise UsageError(f"--input {input_}: no such file; give an .npy or .npz file")

@@ -11,14 +11,20 @@ from typing import Any
 from secateur.engine.coverage import coverage
 from secateur.engine.session import InferenceSession, read_model
 from secateur.errors import HandedOverWarning, MissingExtraError, UnsupportedError, UsageError
-from secateur.formats import Section, sections
+from secateur.formats import Section, pack, sections, unpack
+from secateur.formats import levels as levels_of
 from secateur.native import _native
 
 _REPEATS = 30  # timed runs of every step
 
 
 def inspect(
-    path_or_bytes: str | os.PathLike[str] | bytes, batch: int = 1, *, time: bool = False, tune: str | None = None
+    path_or_bytes: str | os.PathLike[str] | bytes,
+    batch: int = 1,
+    *,
+    time: bool = False,
+    tune: str | None = None,
+    level: int = 0,
 ) -> dict[str, Any]:
     """Describe an `.onnx` or `.sct` file, any exporter's, layer by layer.
 
@@ -27,7 +33,11 @@ def inspect(
         batch: size given to free dimensions, for MACs and times.
         time: measure every layer, on one thread and a fixed pseudo-random input.
         tune: as of `InferenceSession`.
+        level: of a file that holds several, which one the layers are of; a tighter one's bytes are those of a file of
+            its own.
     Returns:
+        `levels` (level, n_weights, nnz, nbytes that the file spends on it, nbytes_alone of a file of that level; empty
+        where the file has one), `level`,
         `format` ("onnx" or "sct"), `nbytes` of the file, `opset`, `ir_version`, `inputs`, `outputs` (name, type,
         shape), `isa`, `cpu`, `notes` (what was folded and fused), `refused` (why the engine cannot run it alone, or
         None), `coverage` (of `InferenceSession`; by operators alone where ONNX Runtime is needed and missing),
@@ -51,6 +61,8 @@ def inspect(
     data = read_model(path_or_bytes)
     if batch < 1:
         raise UsageError(f"inspect(): batch={batch}; it must be >= 1")
+    nbytes, levels = len(data), _levels(data)
+    data = pack(unpack(data, level=level)) if level else data
     found = _native.layers(data)
     coded = {s.name: s for s in sections(data) if s.kind == "tensor"} if _is_sct(data) else None
     session, refused = _session(data, tune)
@@ -60,8 +72,10 @@ def inspect(
     layers = [_layer(row, steps.get(row["index"]) or steps.get(row["name"]), coded) for row in found["layers"]]
     layers = [row for row in layers if row["n_weights"] or row["nbytes"] or row["kernel"]]
     return {
+        "levels": levels,
+        "level": level,
         "format": "sct" if coded is not None else "onnx",
-        "nbytes": len(data),
+        "nbytes": nbytes,
         "opset": found["opsets"].get("ai.onnx"),
         "ir_version": found["ir_version"],
         "inputs": _values(session.get_inputs()) if session else [],
@@ -75,6 +89,21 @@ def inspect(
         "layers": layers,
         "totals": _totals(layers, len(data)),
     }
+
+
+def _levels(data: bytes) -> list[dict[str, Any]]:
+    """What a file of several levels holds of each."""
+    n = levels_of(data)
+    if n == 1:
+        return []
+    coded, rows = sections(data), []
+    for level in range(n):
+        model = unpack(data, level=level)
+        layers = _native.layers(model)["layers"]
+        own = [s.nbytes for s in coded if (s.kind == f"level {level}" if level else not s.kind.startswith("level "))]
+        totals = {key: sum(row[key] for row in layers) for key in ("n_weights", "nnz")}
+        rows.append({"level": level, **totals, "nbytes": sum(own), "nbytes_alone": len(pack(model))})
+    return rows
 
 
 def _is_sct(data: bytes) -> bool:

@@ -30,9 +30,12 @@ class Plan:
     parts: dict[str, Saved]
 
 
-def digest(model: bytes | mmap) -> str:
-    """sha256, as hex."""
-    return hashlib.sha256(model).hexdigest()
+def digest(model: bytes | mmap, level: int = 0) -> str:
+    """sha256, as hex; each tighter level of a file has its own."""
+    found = hashlib.sha256(model)
+    if level:
+        found.update(f"level {level}".encode())
+    return found.hexdigest()
 
 
 def machine() -> str:
@@ -46,7 +49,7 @@ def write(path: str | os.PathLike[str], plan: Plan) -> None:
     saving.write_bytes(Path(path), saving.to_json(body))
 
 
-def read(path: str | os.PathLike[str], model: bytes | mmap, threads: int | None) -> Plan:
+def read(path: str | os.PathLike[str], model: bytes | mmap, threads: int | None, level: int = 0) -> Plan:
     """The plan of `model` for this machine.
 
     Args:
@@ -66,7 +69,7 @@ def read(path: str | os.PathLike[str], model: bytes | mmap, threads: int | None)
         plan = _parse(data)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FormatError(f"{os.fspath(path)}: not a plan of this version, or a damaged one ({error})") from None
-    here = {"model": digest(model), "machine": machine(), "threads": threads or plan.threads}
+    here = {"model": digest(model, level), "machine": machine(), "threads": threads or plan.threads}
     wrong = [f"{key} {getattr(plan, key)!r}, here {now!r}" for key, now in here.items() if getattr(plan, key) != now]
     if wrong:
         raise UsageError(f"{os.fspath(path)}: the plan is for {'; for '.join(wrong)}; make it again with save_plan()")

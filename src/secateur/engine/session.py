@@ -8,12 +8,13 @@ import mmap
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from secateur import formats
 from secateur.engine import foreign, plans, rates, timings
 from secateur.engine.coverage import share
 from secateur.engine.mixed import Parts
@@ -25,6 +26,7 @@ Array = NDArray[Any]
 
 
 _LARGE = 8 << 20  # bytes of a file
+_HEAD = 16  # bytes of a file that tell how many levels it has
 
 
 def isas() -> tuple[str, ...]:
@@ -98,9 +100,10 @@ class _Session(_native.Session):
         plain_loops: bool,
         limits: tuple[float, float],
         calibrated: rates.Rates | None,
+        level: int,
     ) -> None:
-        self.digest = plans.digest(model)
-        super().__init__(model, threads, True, tune, known, saved, plain_loops, *limits, calibrated)
+        self.digest = plans.digest(model, level)
+        super().__init__(model, threads, True, tune, known, saved, plain_loops, *limits, calibrated, level)
 
 
 class InferenceSession:
@@ -131,10 +134,11 @@ class InferenceSession:
         max_nbytes: the most memory that the activations of one run may be planned to take; None: twice the machine's.
         max_work: the most multiply-adds, and elements read and written, of one run; None: 1e14. Constants computed
             while loading may take a thousandth of it. A few bytes of a damaged or hostile file can ask for any amount.
+        level: of a `.sct` file that holds several, 0 (the loosest) on; `set_level` changes it.
 
     Raises:
         UsageError: the file cannot be read, or `threads` is not a positive integer, or the plan is for something else,
-            or a run would take more than `max_nbytes` or `max_work`.
+            or the file has no such level, or a run would take more than `max_nbytes` or `max_work`.
         FormatError: the file is damaged, truncated or not a model; `.offset` is the byte where reading stopped.
         UnsupportedError: neither the engine nor the fallback takes the model; the message names the node.
         MissingExtraError: the model needs ONNX Runtime and it is not installed; the message names the nodes.
@@ -150,6 +154,7 @@ class InferenceSession:
         plan: str | os.PathLike[str] | None = None,
         max_nbytes: float | None = None,
         max_work: float | None = None,
+        level: int = 0,
     ) -> None:
         if threads is not None and (
             isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024
@@ -167,41 +172,92 @@ class InferenceSession:
         self._limits = (max_nbytes or 0.0, max_work or 0.0)
         self._source = Path(path_or_bytes) if isinstance(path_or_bytes, (str, os.PathLike)) else None
         data = _read_once(path_or_bytes)
-        self._plan = None if plan is None else plans.read(plan, data, threads)
+        self._plan = None if plan is None else plans.read(plan, data, threads, level)
         self._tune = "off" if plan is not None else tune or timings.asked()
         self._threads = threads if self._plan is None else self._plan.threads
-        self._model: bytes | None = None
+        self._fallback = fallback
         # A layer that only plain loops compute is better off in ONNX Runtime, if that is there.
         self._plain_loops = fallback is None or not _onnxruntime_is_there()
+        self._levels = formats.levels(bytes(data[:_HEAD]))
+        self._kept: dict[int, dict[str, Any]] = {}  # the levels that were used, packed
+        self._file = bytes(data) if self._levels > 1 else b""
         try:
-            self._runs: _native.Session | Parts = self._open(data)
+            self._take(self._file or data, level, lambda: self._file or read_model(path_or_bytes))
         except FormatError as error:
             if isinstance(path_or_bytes, (str, os.PathLike)):
                 raise _named(error, path_or_bytes) from None
             raise
-        except UnsupportedError as error:
-            if fallback is None:
-                raise
-            self._runs = self._hand_over(read_model(path_or_bytes), error)
-            if self.coverage["handed_over"]:
-                warnings.warn(share(self.coverage), HandedOverWarning, stacklevel=2)
         if self._plan and isinstance(self._runs, _Session) and self._plan.model not in self._plan.parts:
             raise FormatError(f"{os.fspath(plan or '')}: the plan says nothing of its model")
-        whole = self._runs if isinstance(self._runs, _Session) else None
-        self._digest = whole.digest if whole else plans.digest(read_model(path_or_bytes))
-        if whole and fallback is not None and not known_shapes(whole):
-            self._model = read_model(path_or_bytes)  # the first run may still show a refusal
+        if isinstance(self._runs, Parts) and self.coverage["handed_over"]:
+            warnings.warn(share(self.coverage), HandedOverWarning, stacklevel=2)
+
+    def set_level(self, level: int) -> None:
+        """From now on `run` is the net at this level of the file: 0, the loosest, to `levels - 1`.
+
+        A level is read and packed when it is first asked for, as a file of it alone would be, and kept: every level
+        that was used takes the memory of a session of its own. Runs under way end at the level at which they began.
+
+        Raises:
+            UsageError: the file has no such level. FormatError: what the file says of it is damaged.
+        """
+        if level not in self._kept:
+            self._take(self._file, level, lambda: self._file)
+            return
+        self._kept[self._level] = self._held()
+        self.__dict__.pop("run", None)
+        self.__dict__.update(self._kept[level])
+
+    @property
+    def level(self) -> int:
+        """The level that runs."""
+        return self._level
+
+    @property
+    def levels(self) -> int:
+        """How many levels the file has; 1 for most."""
+        return self._levels
+
+    def _held(self) -> dict[str, Any]:
+        """What belongs to the present level."""
+        return {k: self.__dict__[k] for k in ("_level", "_runs", "_model", "_digest", "run") if k in self.__dict__}
+
+    def _take(self, data: bytes | mmap.mmap, level: int, again: Callable[[], bytes]) -> None:
+        """Load a level and make it the present one. `data` may be gone when it has been read, `again` gives it anew."""
+        if isinstance(level, bool) or not isinstance(level, int) or not 0 <= level < self._levels:
+            last = "one level, 0" if self._levels == 1 else f"{self._levels} levels, 0 (loosest) to {self._levels - 1}"
+            raise UsageError(f"level: got {level!r}; the model has {last}")
+
+        def alone() -> bytes:
+            return formats.unpack(again(), level=level) if level else again()
+
+        handed: UnsupportedError | None = None
+        try:
+            runs: _native.Session | Parts = self._open(data, level)
+        except UnsupportedError as error:
+            if self._fallback is None:
+                raise
+            runs, handed = self._hand_over(alone(), error), error
+        if self._kept:
+            self._kept[self._level] = self._held()
+        self.__dict__.pop("run", None)
+        self._level, self._runs, self._model = level, runs, None
+        whole = runs if isinstance(runs, _Session) else None
+        self._digest = whole.digest if whole and handed is None else plans.digest(again(), level)
+        if whole and self._fallback is not None and not known_shapes(whole):
+            self._model = alone()  # the first run may still show a refusal
         if whole and self._model is None and self._tune == "off":
             # There is nothing to add to its run, and one call more is a twentieth of a small net's time.
             self.__dict__["run"] = whole.run
+        self._kept[level] = self._held()
 
-    def _open(self, model: bytes | mmap.mmap) -> _Session:
+    def _open(self, model: bytes | mmap.mmap, level: int = 0) -> _Session:
         asked = self._tune != "off"
         known = timings.read(plans.machine()) if asked else []
         calibrated = rates.read(plans.machine()) if asked else None
-        saved = self._plan.parts.get(plans.digest(model), []) if self._plan else []
+        saved = self._plan.parts.get(plans.digest(model, level), []) if self._plan else []
         session = _Session(
-            model, self._threads or 0, self._tune, known, saved, self._plain_loops, self._limits, calibrated
+            model, self._threads or 0, self._tune, known, saved, self._plain_loops, self._limits, calibrated, level
         )
         self._keep(session)
         return session

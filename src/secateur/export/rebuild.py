@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from secateur import graph
-from secateur.errors import FormatError, UsageError
+from secateur.errors import FormatError, UnsupportedError, UsageError
+from secateur.export.stored import initializers
 from secateur.export.written import DENSE
+from secateur.graph.copying import copied
 from secateur.graph.unwrapping import plain
 from secateur.shell.importing import ZOO, called, imported, with_arguments
 from secateur.training import seeds
@@ -55,6 +58,24 @@ def rebuild(folder: Path, model: nn.Module | None = None, trust: bool = False) -
     for cut in surgery_of(folder):
         model = graph.apply_surgery(model, cut)
     return _loaded(model, folder / "model.safetensors")
+
+
+def at_level(module: nn.Module, onnx: bytes) -> nn.Module:
+    """A copy of the loosest net with the values of a tighter level, as its file holds them.
+
+    Statistics of a batch-norm are 0 and 1 in a file, its scale and shift hold them (`norms.py`); the copy has them so.
+
+    Raises:
+        UnsupportedError: the file holds some of the weights in another form (gates of recurrent cells).
+    """
+    values, own = initializers(onnx), copied(module)
+    state = own.state_dict()
+    floats = {k for k, v in state.items() if v.is_floating_point()}
+    missing = sorted(k for k in floats if k not in values or values[k].shape != tuple(state[k].shape))
+    if missing:
+        raise UnsupportedError(f"{missing[0]}: the file of a level holds it in another form, not under its own name")
+    own.load_state_dict({**state, **{k: torch.from_numpy(np.array(values[k])) for k in floats}})
+    return own.eval()
 
 
 def surgery_of(folder: Path) -> list[Mapping[str, Any]]:

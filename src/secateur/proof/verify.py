@@ -22,8 +22,9 @@ from secateur.export import membership, norms, stored, written
 from secateur.export.onnx import dequantised
 from secateur.export.rebuild import check_ours, dense_net, load_model, rebuild, surgery_of
 from secateur.graph.unwrapping import plain
-from secateur.proof import readings
+from secateur.proof import levels, readings
 from secateur.proof.agreement import outputs_agree
+from secateur.proof.checks import Checks
 from secateur.proof.judge import Flat, Session, feeds, real_inputs
 from secateur.recipe import Recipe
 from secateur.report import records
@@ -75,7 +76,8 @@ class _Files:
     """What a run's folder holds, read once.
 
     Attributes:
-        onnx, sct: the two model files. unpacked: the ONNX file that `sct` gives.
+        onnx, sct: the two model files. unpacked: the ONNX file that `sct` gives. tighter: the ONNX files of all levels
+            but the loosest.
         state: `model.safetensors` by name. cuts: `surgery.json`.
     """
 
@@ -84,6 +86,7 @@ class _Files:
     unpacked: bytes
     state: Mapping[str, Array]
     cuts: Sequence[Mapping[str, Any]]
+    tighter: tuple[bytes, ...] = ()
 
 
 def verify(
@@ -111,11 +114,12 @@ def verify(
             f"{folder}: {', '.join(missing)} missing; give the folder of a finished `secateur compress` run"
         )
     report, recipe = records.read(folder), Recipe.of_run(folder / "recipe.yaml")
-    files, checks = _files(folder), _Checks()
+    files, checks = _files(folder), Checks()
     reached = _check_files(report, files, checks)
     _check_tensors(report, files, checks)
     _check_sets(report, files, checks)
     _check_activations(report, files, checks)
+    levels.check_sets(report, [files.unpacked, *files.tighter], files.cuts, checks)
     if given is not None:
         reached |= _check_given(given, report, files, checks)
     elif recipe.data is None or recipe.model is None:
@@ -140,51 +144,31 @@ def counted_in_module(kind: str) -> str:
     return f"{kinds.meter(kind).unit} of {_MODULE}"
 
 
-class _Checks:
-    """The list that `verify` answers."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-
-    def equal(self, name: str, claimed: Any, found: Any, within: float = 0.0) -> None:
-        """`found` must be what was claimed; numbers may differ by `within`."""
-        numbers = within > 0 and claimed is not None
-        self.add(name, claimed, found, abs(found - claimed) <= within if numbers else claimed == found)
-
-    def add(self, name: str, claimed: Any, found: Any, passed: bool | None, note: str = "") -> None:
-        """One row."""
-        self.rows.append({"name": name, "passed": passed, "claimed": claimed, "found": found, "note": note})
-
-    def nothing_wrong(self, name: str, n: int, wrong: list[str], note: str = "") -> None:
-        """`n` things were looked at; `wrong` has a sentence for each that is not as claimed, `note` is said if none."""
-        self.add(name, f"{n} of {n}", f"{n - len(wrong)} of {n}", not wrong, "; ".join(wrong[:3]) or note)
-
-    def skip(self, name: str, why: str, claimed: Any = None) -> None:
-        """A check that could not be made."""
-        self.add(name, claimed, None, None, why)
-
-
 def _files(folder: Path) -> _Files:
     onnx, sct = (folder / "model.onnx").read_bytes(), (folder / "model.sct").read_bytes()
     try:
         unpacked = formats.unpack(sct)
     except FormatError as e:
         raise FormatError(f"model.sct: {e}") from None
-    return _Files(onnx, sct, unpacked, _tensors(folder / "model.safetensors"), surgery_of(folder))
+    state, tighter = _tensors(folder / "model.safetensors"), levels.read(folder, sct)
+    return _Files(onnx, sct, unpacked, state, surgery_of(folder), tighter)
 
 
-def _check_files(report: dict[str, Any], files: _Files, checks: _Checks) -> dict[str, float]:
+def _check_files(report: dict[str, Any], files: _Files, checks: Checks) -> dict[str, float]:
     """What needs nothing but the two model files; what these alone tell of the budget's kinds."""
     onnx, sct = files.onnx, files.sct
     told_by_file = [kind for kind, meter in kinds.counted().items() if meter.in_file]
     reached = kinds.measured(Inventory((), lambda: len(sct)), told_by_file)
     _check_costs(report, reached, "model.sct", checks)
+    if files.tighter:
+        levels.check_files(report, [onnx, *files.tighter], sct, checks)
+        return reached
     checks.equal("model.sct unpacks and packs again to the same bytes", True, formats.pack(files.unpacked) == sct)
     checks.equal("model.onnx packs to model.sct", True, sct in (formats.pack(onnx), formats.pack(dequantised(onnx))))
     return reached
 
 
-def _check_costs(report: dict[str, Any], found: Mapping[str, float], where: str, checks: _Checks) -> None:
+def _check_costs(report: dict[str, Any], found: Mapping[str, float], where: str, checks: Checks) -> None:
     """What the report says of the written network's costs is what the meters measure."""
     for kind, cost in found.items():
         name = f"{kinds.meter(kind).unit} of {where}"
@@ -204,7 +188,7 @@ def _tensors(path: Path) -> dict[str, Array]:
         raise FormatError(f"{path}: damaged ({e})") from None
 
 
-def _check_tensors(report: dict[str, Any], files: _Files, checks: _Checks) -> None:
+def _check_tensors(report: dict[str, Any], files: _Files, checks: Checks) -> None:
     """The layers of the report, counted in the packed file, and the packed file's tensors against model.safetensors.
 
     Every layer and every tensor is accounted for: found in the packed file under its name or rearranged, or named by
@@ -243,7 +227,7 @@ def _check_module(
     report: dict[str, Any],
     files: _Files,
     data_dir: Path | None,
-    checks: _Checks,
+    checks: Checks,
     trust: bool,
 ) -> dict[str, float]:
     """What needs the rebuilt module or the data; what the budget's kinds came to."""
@@ -257,13 +241,16 @@ def _check_module(
     names = [i.name for i in _session(files.sct).get_inputs()]
     fed = real_inputs(names, splits, example, rows or 256)
     flat = Flat(module, example.inputs, names)
+    at = levels.At(module, files.sct, lambda m: Flat(m, example.inputs, names), {n: fed[n] for n in names}, rows)
+    levels.check_outputs(report, files.tighter, at, checks)
+    levels.check_metrics(report, files.tighter, at, _judges(report, splits), checks)
     reached = _check_network(module, example, (flat, {n: fed[n] for n in names}), report, files, checks)
     _check_recipe(recipe, report, splits.train, files, checks)
     drop = _check_metrics(folder, recipe, report, splits, module, _engine(files.sct, rows), checks)
     return {**reached, kinds.DROP: drop}
 
 
-def _check_given(given: Given, report: dict[str, Any], files: _Files, checks: _Checks) -> dict[str, float]:
+def _check_given(given: Given, report: dict[str, Any], files: _Files, checks: Checks) -> dict[str, float]:
     """The same for a run of Python objects."""
 
     session = _session(files.sct)
@@ -271,8 +258,12 @@ def _check_given(given: Given, report: dict[str, Any], files: _Files, checks: _C
     rows = written.fixed_batch(files.onnx) if given.example.batched else None
     some = given.inputs if rows is None else given.example.few(given.inputs, rows)
     fed, flat = feeds(names, some), Flat(given.module, given.inputs, names)
+    at = levels.At(given.module, files.sct, lambda m: Flat(m, given.inputs, names), fed, rows)
+    levels.check_outputs(report, files.tighter, at, checks)
     reached = _check_network(given.module, given.example, (flat, fed), report, files, checks)
     claimed, label = report["compressed"].get("metric_valid"), "metric on the validation data"
+    if given.evaluate is not None:
+        levels.check_metrics(report, files.tighter, at, (None, given.evaluate), checks)
     if given.evaluate is None:
         checks.skip(label, "no evaluate was given", claimed)
         return reached
@@ -293,7 +284,7 @@ def _check_network(
     asked: tuple[nn.Module, Mapping[str, Array]],
     report: dict[str, Any],
     files: _Files,
-    checks: _Checks,
+    checks: Checks,
 ) -> dict[str, float]:
     """Counts and outputs of the module; what it costs by every kind of size.
 
@@ -316,7 +307,7 @@ def _check_network(
     return counted
 
 
-def _check_sets(report: dict[str, Any], files: _Files, checks: _Checks) -> None:
+def _check_sets(report: dict[str, Any], files: _Files, checks: Checks) -> None:
     """Every weight of the written file is in the set that the report names, at its level, on the shapes of then."""
     if "absent" not in report:
         checks.skip(SETS, "the report is older than this check")
@@ -332,7 +323,7 @@ def _check_sets(report: dict[str, Any], files: _Files, checks: _Checks) -> None:
     checks.nothing_wrong(SETS, len(report["terms"]), wrong)
 
 
-def _check_activations(report: dict[str, Any], files: _Files, checks: _Checks) -> None:
+def _check_activations(report: dict[str, Any], files: _Files, checks: Checks) -> None:
     """Scales and ends of the grids of activations, as the packed file quantizes them: the same grids."""
     found = stored.quantized(files.unpacked)
     claimed = {row["buffer"]: row for row in report.get("activations", ())}
@@ -346,7 +337,7 @@ def _check_activations(report: dict[str, Any], files: _Files, checks: _Checks) -
     checks.nothing_wrong(GRIDS, len(claimed), wrong)
 
 
-def _check_recipe(recipe: Recipe, report: dict[str, Any], train: Any, files: _Files, checks: _Checks) -> None:
+def _check_recipe(recipe: Recipe, report: dict[str, Any], train: Any, files: _Files, checks: Checks) -> None:
     """The report's terms are those that the recipe asks for of its model; the levels it gives hold in the file."""
     if "absent" not in report:
         return
@@ -376,6 +367,13 @@ def _terms(recipe: Recipe, cuts: Sequence[Mapping[str, Any]], train: Any) -> lis
     return list(recipe.build_terms(*graph.trace(model, example_of(model, train, recipe)).free))
 
 
+def _judges(report: Mapping[str, Any], splits: Splits) -> list[Callable[[nn.Module], float]]:
+    """The report's metric on the test split (where there is none, on validation), and on validation."""
+    accuracy = report["compressed"]["metric"]["name"] == "accuracy"  # a run by name is judged by accuracy or mse
+    parts = (splits.test if splits.test is not None else splits.valid, splits.valid)
+    return [metrics.accuracy(part) if accuracy else metrics.mean_loss(part, mse_loss) for part in parts]
+
+
 def _check_metrics(
     folder: Path,
     recipe: Recipe,
@@ -383,7 +381,7 @@ def _check_metrics(
     splits: Splits,
     module: nn.Module,
     engine: nn.Module,
-    checks: _Checks,
+    checks: Checks,
 ) -> float:
     """The metric on the test split by the engine and on the validation split by PyTorch; the accuracy drop there."""
 
@@ -420,7 +418,7 @@ def _check_metrics(
 
 
 def _check_budget(
-    recipe: Recipe, report: dict[str, Any], reached: Mapping[str, float], files: _Files, checks: _Checks
+    recipe: Recipe, report: dict[str, Any], reached: Mapping[str, float], files: _Files, checks: Checks
 ) -> None:
     """The report lists what the recipe asks for, and each entry holds for what was found."""
     asked = {x.kind: x.value for x in recipe.limits()}

@@ -70,7 +70,8 @@ def chained(job: Job, best: Candidate) -> Candidate:
         module = files[-1].module
         metric = job.setting.ledger.fact(f"{best.name}.level{i}.metric", partial(job.evaluate, module))
         points.append(Point(i, rung.net, rung.levels, rung.limits, metric))
-    answer = replace(best, net=net, files=replace(files[0], levels=tuple(files[1:])), metric=points[0].metric)
+    sct = formats.pack_levels([level.onnx for level in files])
+    answer = replace(best, net=net, files=replace(files[0], sct=sct, levels=tuple(files[1:])), metric=points[0].metric)
     answer.points = tuple(points)
     _check(job, answer)
     return answer
