@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from copy import deepcopy
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from secateur import compress
+from secateur import compress, formats, load
 from secateur.api.own_loop import Compressor
 from secateur.constraints.topk import TopK
 from secateur.contracts import Term
@@ -22,6 +24,7 @@ from secateur.errors import BudgetError, UsageError
 from secateur.export.stored import initializers
 from secateur.terms.frozen import Frozen
 from secateur.testing import nets
+from secateur.training import metrics
 from secateur.training.alternate import Alternate
 from secateur.types import Member, Site
 from test_resume import FILES, MODULE, run
@@ -98,6 +101,58 @@ def test_the_report_has_a_row_for_each_level(result: Any) -> None:
     assert term["with"]["name"] == "nested"
     assert len(term["level"]) == 3
     assert "levels of one set of weights" in str(result)
+
+
+def test_the_files_hold_every_level(result: Any, tmp_path: Path) -> None:
+    folder, x = result.save(tmp_path / "run"), next(iter(splits()[1]))[0][:9]
+    session = InferenceSession(folder / "model.sct")
+    for level, files in enumerate((result.files, *result.files.levels)):
+        module = load(folder, nets.residual(), level=level)
+        session.set_level(level)
+        (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        assert torch.allclose(module(x), files.module(x), atol=1e-5)
+        assert np.allclose(found, module(x).detach().numpy(), atol=1e-5)
+    with pytest.raises(UsageError, match="no level 3"):
+        load(folder, nets.residual(), level=3)
+    sct, alone = (folder / "model.sct").read_bytes(), formats.pack((folder / "model.onnx").read_bytes())
+    assert len(alone) < len(sct) < 1.4 * len(alone)  # a net of 468 weights: mostly norms
+
+
+def test_verify_looks_at_every_level(result: Any) -> None:
+    evaluate = metrics.accuracy(splits()[1])
+    found = result.verify(evaluate=evaluate)
+    assert found["passed"], [c for c in found["checks"] if not c["passed"]]
+    names = [c["name"] for c in found["checks"]]
+    for level in (1, 2):
+        assert f"level {level}: engine = ONNX Runtime = PyTorch" in names
+        assert f"level {level}: the engine answers as on a file of this level alone, to the bit" in names
+        assert f"level {level}: metric on validation, PyTorch" in [n.replace("accuracy", "metric") for n in names]
+
+
+@pytest.mark.parametrize(
+    ("change", "check"),
+    [
+        (lambda r: r["levels"][1].update(nnz=5), "level 1: nonzeros"),
+        (lambda r: r["levels"][2].update(metric_valid=0.999), "level 2: accuracy on validation, PyTorch"),
+        (lambda r: r["levels"][2]["budget"][0].update(asked=3), "level 2: budget nnz"),
+        (lambda r: r["levels"].pop(), "levels of model.sct"),
+        (lambda r: r["terms"][1]["level"].__setitem__(2, 0), "level 2: in its sets and inside the one before"),
+    ],
+)
+def test_verify_finds_what_is_not_so(result: Any, change: Any, check: str) -> None:
+    report = deepcopy(result.report)
+    change(report)
+    found = replace(result, report=report).verify(evaluate=metrics.accuracy(splits()[1]))
+    assert not found["passed"]
+    assert check in [c["name"] for c in found["checks"] if c["passed"] is False]
+
+
+def test_verify_finds_a_level_that_is_another_net(result: Any) -> None:
+    swapped = replace(result.files, levels=result.files.levels[::-1])
+    found = replace(result, files=swapped).verify()
+    wrong = [c["name"] for c in found["checks"] if c["passed"] is False]
+    assert "the ONNX files of all levels pack to model.sct" in wrong
+    assert "level 2: in its sets and inside the one before" in wrong
 
 
 def test_levels_that_the_recipe_gives() -> None:

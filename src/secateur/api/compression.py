@@ -17,7 +17,7 @@ from secateur.api.rehearsal import check_fits, facts_of, rehearse
 from secateur.api.result import Result, save_network, write_page
 from secateur.errors import EnvironmentFailure, InterruptedRun, RecordError, UsageError
 from secateur.export import written
-from secateur.export.rebuild import dense_net, rebuild, surgery_of
+from secateur.export.rebuild import at_level, dense_net, rebuild, surgery_of
 from secateur.proof import record
 from secateur.recipe import Recipe
 from secateur.report import progress
@@ -131,7 +131,7 @@ def run(
     return result
 
 
-def load(folder: str | Path, model: nn.Module | None = None, *, trust: bool = False) -> nn.Module:
+def load(folder: str | Path, model: nn.Module | None = None, *, trust: bool = False, level: int = 0) -> nn.Module:
     """The compressed network of a finished run as a plain module in eval mode. No pickle, no code that a file names.
 
     Args:
@@ -139,10 +139,17 @@ def load(folder: str | Path, model: nn.Module | None = None, *, trust: bool = Fa
         model: a fresh instance of the original network (copied, not changed); needed unless the run was made from a
             model of `secateur.zoo`.
         trust: import and call what `surgery.json` names as the model, whatever it is.
+        level: of a net of several levels, 0 (the loosest) on.
     Raises:
-        UsageError: not the folder of a finished run, or `model` is needed. FormatError: a file in it is damaged.
+        UsageError: not the folder of a finished run, or `model` is needed, or there is no such level. FormatError: a
+        file in it is damaged. UnsupportedError: a tighter level of a net with recurrent cells.
     """
-    return rebuild(Path(folder), model, trust)
+    module, file = rebuild(Path(folder), model, trust), Path(folder) / written.LEVEL.format(level)
+    if level == 0:
+        return module
+    if not file.is_file():
+        raise UsageError(f"{folder}: there is no level {level}, {file.name} is missing")
+    return at_level(module, file.read_bytes())
 
 
 @contextmanager

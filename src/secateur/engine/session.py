@@ -180,6 +180,8 @@ class InferenceSession:
         self._plain_loops = fallback is None or not _onnxruntime_is_there()
         self._levels = formats.levels(bytes(data[:_HEAD]))
         self._kept: dict[int, dict[str, Any]] = {}  # the levels that were used, packed
+        self._level: int  # with `_runs`, `_model` and `_digest` what belongs to the present one
+        self._runs: _native.Session | Parts
         self._file = bytes(data) if self._levels > 1 else b""
         try:
             self._take(self._file or data, level, lambda: self._file or read_model(path_or_bytes))

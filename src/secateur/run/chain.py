@@ -62,7 +62,7 @@ def chained(job: Job, best: Candidate) -> Candidate:
     for i in range(1, 1 + len(chain.shares)):
         name = f"{best.name}.tighter{i - 1}"
         rungs.append(_tighter(job, chain, net, rungs, name))
-        _train(job, f"{name}.levels", net, [r.frozen for r in rungs], epochs * len(rungs))
+        _train(job, f"{name}.levels", net, [r.frozen for r in rungs], rungs[-1].limits, epochs * len(rungs))
     files, points = [], []
     for i, rung in enumerate(rungs):
         job.pulse(f"{best.name}.write", last=i == len(rungs) - 1)
@@ -115,13 +115,15 @@ def _at(job: Job, module: nn.Module, frozen: Frozen) -> nn.Module:
     return own.eval()
 
 
-def _train(job: Job, name: str, net: Net, rungs: Sequence[Frozen], epochs: float) -> None:
-    """Train the levels so far together; a point is judged by the mean of their metrics."""
+def _train(job: Job, name: str, net: Net, rungs: Sequence[Frozen], limits: Sequence[Limit], epochs: float) -> None:
+    """Train the levels so far together, as fast as the limits of the newest want it; a point is judged by the mean of
+    their metrics.
+    """
 
     def mean(module: nn.Module) -> float:
         return sum(job.evaluate(_at(job, module, rung)) for rung in rungs) / len(rungs)
 
-    own = copy(job)
+    own = copy(job.paced(limits, epochs))
     own.setting = replace(job.setting, evaluate=mean)
     stages.alternate(own, name, net, rungs, epochs)
 

@@ -1,4 +1,4 @@
-"""Training of one set of weights whose masked parts are nets of their own: every step another of them."""
+"""Training of one set of weights whose masked parts are nets of their own: every step one of them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from secateur.training.phases import Live, Phase, State
 
 
 class Alternate(Phase):
-    """Step n shows and trains level n mod T of the weights: gradients and steps stay inside its support.
+    """Every step shows and trains one level of the weights: gradients and steps stay inside its support.
 
-    The parameters hold the weights of the level whose turn it is, `full` those of the loosest one, of which the others
+    The tightest level, which is the newest, has every other step, the others share the rest by turns. The parameters hold the weights of the level whose turn it is, `full` those of the loosest one, of which the others
     are parts. A weight outside the level waits as it is.
 
     Args:
@@ -33,7 +33,8 @@ class Alternate(Phase):
     @property
     def rung(self) -> Frozen:
         """The level whose turn it is."""
-        return self.rungs[self.n % len(self.rungs)]
+        looser = len(self.rungs) - 1
+        return self.rungs[self.n // 2 % looser if looser and self.n % 2 == 0 else -1]
 
     def before_step(self) -> None:
         # Masked weights get no gradient, so that the moments of what waits only fade.
