@@ -14,8 +14,9 @@ from secateur.training.phases import Live, Phase, State
 class Alternate(Phase):
     """Every step shows and trains one level of the weights: gradients and steps stay inside its support.
 
-    The tightest level, which is the newest, has every other step, the others share the rest by turns. The parameters hold the weights of the level whose turn it is, `full` those of the loosest one, of which the others
-    are parts. A weight outside the level waits as it is.
+    The tightest level, which is the newest, has every other step, the others share the rest by turns. The parameters
+    hold the weights of the level whose turn it is, `full` those of the loosest one, of which the others are parts. A
+    weight outside the level waits as it is.
 
     Args:
         rungs: the supports, from loose to tight, each inside the one before.
