@@ -86,6 +86,13 @@ def test_pinned_is_asked_of_what_would_be_written_too() -> None:
     assert [tuple(p.shape) for p in small.parameters() if p.dim() == 2] == [(16, 8), (11, 16), (3, 11)]
 
 
+def test_of_dead_units_whole_blocks_go_where_single_ones_may_not() -> None:
+    """2.weight is read in blocks of four inputs: 4 to 7 go, 3 would shift what is behind it and stays."""
+    made = net([{"where": "2", "with": {"name": "blocks", "rows": 1, "cols": 4}}], {"0": [3, 4, 5, 6, 7, 9]})
+    small = made.smaller(made.weights)
+    assert [tuple(p.shape) for p in small.parameters() if p.dim() == 2] == [(12, 8), (12, 12), (3, 12)]
+
+
 @pytest.mark.parametrize(
     ("name", "level", "held"),
     [("topk", {"nnz": 192}, 11 * 12), ("rows", {"keep": 9}, 9), ("blocks", {"nnz": 190}, 3 * 11)],

@@ -183,14 +183,27 @@ def _removable(flow: Flow, traced: Traced) -> set[int]:
 
 
 def _unpinned(traced: Traced, folded: Folded, removable: set[int], pinned: Pinned | None) -> set[int]:
-    """What may go when the channels of pinned axes stay; fewer removals may pin less, or other axes: till none is."""
+    """What may go of pinned axes: whole runs of 2, 4, 8 ... channels, as blocks bear it, or none; till none is pinned.
+
+    Fewer removals may pin less, or other axes.
+    """
+    runs: dict[tuple[str, int], int] = {}
     while pinned is not None and removable:
         axes = pinned(_surgery(traced, folded, _keep_one(traced, removable)))
-        held = {int(c) for axis in axes for c in traced.coupling.axes[axis].tolist()} & removable
-        if not held:
+        if not axes:
             break
-        removable = removable - held
+        for axis in axes:
+            runs[axis] = 2 * runs.get(axis, 1)
+            removable = removable - _broken(traced.coupling.axes[axis].tolist(), removable, runs[axis])
     return removable
+
+
+def _broken(classes: list[int], removable: set[int], n: int) -> set[int]:
+    """Channels of an axis whose run of `n` does not go whole; all of them where there is but one."""
+    if n >= len(classes):
+        return {*classes}
+    runs = (classes[i : i + n] for i in range(0, len(classes), n))
+    return {c for run in runs if not removable.issuperset(run) for c in run}
 
 
 def _keep_one(traced: Traced, removed: set[int]) -> set[int]:
