@@ -29,12 +29,14 @@ from secateur.constraints.topk import TopK
 from secateur.constraints.uniform import Uniform
 from secateur.contracts import Term
 from secateur.data.tensors import TensorData
-from secateur.engine import InferenceSession, clock, latency, tabulate
+from secateur.engine import InferenceSession, clock, latency, patterned, tabulate
 from secateur.engine.clock import Timing
 from secateur.engine.latency import Row, Table
+from secateur.engine.quantized import computes_in_integers
 from secateur.errors import BudgetError, FormatError, UsageError
 from secateur.proof import readings
 from secateur.recipe import Recipe
+from secateur.run import forms
 from secateur.testing.nets import mlp
 from secateur.types import Packing, Progress
 
@@ -60,7 +62,7 @@ def a_table(
         for name, shape in (names or shapes()).items()
         for d in (1.0, 0.5, 0.01)
     ]
-    return Table("cpu", "isa", 1, 1, "engine", "", tuple(rows), REST)
+    return Table("cpu", "isa", 1, 1, "engine", "", tuple(rows), {32: REST})
 
 
 def milliseconds(n: float) -> float:
@@ -174,6 +176,25 @@ def test_coupled_channels_cost_what_their_layers_cost() -> None:
     assert whole == pytest.approx(milliseconds(sum(w.numel() for w in weights.values() if w.dim() > 1) - REST))
     half = sum(meter.cost(t.site, Packing(100, 50, pattern="channels")) for t in terms)
     assert half == pytest.approx(1e-3 * (128 / 2 + 192 / 4 + 36 / 2), rel=0.02)
+
+
+def test_the_files_of_a_table_are_those_that_a_run_writes() -> None:
+    """In integers as asked, and narrower by every group of channels; the layers keep their names."""
+    model = mlp()
+    example = graph.settle(model, torch.randn(2, 8), None)
+    traced = graph.trace(model, example)
+    form = forms.form(model, traced, example, ["0.weight", "2.weight"])
+    for bits, width, sizes in (
+        (32, 1.0, [(16, 8), (12, 16), (3, 12)]),
+        (8, 1.0, [(16, 8), (12, 16), (3, 12)]),
+        (8, 0.5, [(8, 8), (6, 8), (3, 6)]),
+    ):
+        data = form(bits, width)
+        assert computes_in_integers(data) == (bits == 8)
+        layers = patterned.layers(patterned.parsed(data))
+        assert [(x.name, x.shape) for x in layers] == list(zip(shapes(), sizes, strict=True))
+        kernels = [s["kernel"] for s in InferenceSession(data, threads=1).explain(1, 0) if s["n_weights"]]
+        assert sum(k.startswith("q") for k in kernels) == (2 if bits == 8 else 0)
 
 
 def test_without_a_table_a_site_costs_nothing() -> None:

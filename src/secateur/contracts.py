@@ -166,6 +166,10 @@ class Constraint(ABC):
         """
         return (self, level) if self.stage == Stage.VALUES else None
 
+    def in_runs(self, n: int) -> Constraint:
+        """The set whose rows go or stay in runs of `n`, where it is one of whole rows; else the same set."""
+        return self
+
     @property
     def name(self) -> str:
         """The name in recipes, which is the file's; a joint set's are those of its parts: `topk + codebook`."""

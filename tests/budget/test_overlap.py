@@ -1,5 +1,6 @@
 """Coupled channels and sets inside them under one budget: no weight is paid for twice."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 
 import secateur
 from secateur import graph
-from secateur.budget import kinds
+from secateur.budget import kinds, overlap
 from secateur.budget.machine import LATENCY, Machine
 from secateur.budget.menus import cost, packed
 from secateur.budget.purse import Purse
@@ -18,6 +19,7 @@ from secateur.constraints.topk import TopK
 from secateur.contracts import Constraint, Term
 from secateur.engine.latency import ANY, Row, Table
 from secateur.graph.tracing import Traced
+from secateur.run.aligned import aligned
 from secateur.run.net import Net
 from secateur.terms import views
 from secateur.types import Level, Limit, Packing
@@ -43,22 +45,25 @@ def convolutions() -> nn.Module:
     ).eval()
 
 
-def net_of(inside: Constraint, of: tuple[str, ...] = ("3.weight", "6.weight"), **given: Any) -> Net:
+def net_of(inside: Constraint, of: tuple[str, ...] = ("3.weight", "6.weight"), flat: bool = False, **given: Any) -> Net:
     module, example = convolutions(), graph.settle(convolutions(), torch.randn(WIDE), None)
     traced = graph.trace(module, example)
     terms = [Term(s, inside, **given) for s in traced.sites if s.name in of]
-    return Net(module, traced, (*terms, *(Term(g, Rows()) for g in traced.groups)), **_machine(traced))
+    every = (*terms, *(Term(g, Rows()) for g in traced.groups))
+    every = aligned(every, traced.program.shapes) if flat else every
+    return Net(module, traced, every, **_machine(traced, flat))
 
 
-def _machine(traced: Traced) -> dict[str, Machine]:
-    """A nonzero takes a nanosecond, and each weight that is there another quarter of one."""
+def _machine(traced: Traced, flat: bool) -> dict[str, Machine]:
+    """A nonzero takes a nanosecond, and each weight that is there another quarter of one. Flat: a weight takes one."""
     rows = tuple(
-        Row(s.name, "Conv", s.shape, ANY, d, 32, 1e-3 * (d + 0.25) * s.n, 4.0 * d * s.n)
+        Row(s.name, "Conv", s.shape, ANY, d, 32, 1e-3 * (1.0 if flat else d + 0.25) * s.n, 4.0 * d * s.n)
         for s in traced.sites
         if s.op in ("conv", "linear")
         for d in (1.0, 0.5, 0.25, 1e-9)
     )
-    return {"machine": Machine(Table(*("cpu", "isa", 1, 1, "engine", ""), rows=rows, rest_us=0.0), kinds=(LATENCY,))}
+    table = Table(*("cpu", "isa", 1, 1, "engine", ""), rows=rows, rest_us={32: 0.0})
+    return {"machine": Machine(table, kinds=(LATENCY,))}
 
 
 def total(net: Net, kind: str, levels: dict[str, Level]) -> float:
@@ -94,13 +99,46 @@ def test_with_all_channels_a_net_costs_what_its_layers_cost(inside: Constraint, 
 
 def test_a_channel_costs_what_the_set_inside_cannot_remove() -> None:
     net = net_of(TopK(), of=("0.weight", "3.weight", "6.weight"))
-    for kind, share in (("macs", 0.02), (LATENCY, 0.25)):
-        for t in net.terms:
-            if t.site.op == "channels":
-                shape = views.shape(t.site, t.constraint.view, net.weights)
-                whole = cost(kinds.meter(kind), t.site, packed(t.constraint, shape, None))
-                plain = kinds.meter(kind).cost(t.site, Packing(shape[0] * shape[1], shape[0] * shape[1]))
-                assert 0 <= whole <= share * plain, (kind, t.site.name)
+    for t in net.terms:
+        if t.site.op == "channels":
+            shape = views.shape(t.site, t.constraint.view, net.weights)
+            whole = cost(kinds.meter("macs"), t.site, packed(t.constraint, shape, None))
+            plain = kinds.meter("macs").cost(t.site, Packing(shape[0] * shape[1], shape[0] * shape[1]))
+            assert 0 <= whole <= 0.02 * plain, t.site.name
+
+
+@pytest.mark.parametrize("kept", [0.25, 1.0], ids=["sparse", "dense"])
+def test_prices_of_a_machine_add_up_at_the_levels_of_today(kept: float) -> None:
+    """Half of the channels, and in what is left a quarter or all of the weights."""
+    net = net_of(TopK())
+    shapes = {t.site.name: views.shape(t.site, t.constraint.view, net.weights) for t in net.terms}
+    levels: dict[str, Level] = {}
+    for t in net.terms:
+        rows, cols = shapes[t.site.name]
+        levels[t.site.name] = rows // 2 if t.site.op == "channels" else round(kept * rows * cols / 4)
+    found = replace(net, terms=net.terms)
+    found.terms = overlap.today(net.terms, levels, shapes)
+    sizes = {s.name: s.n for s in net.traced.sites if s.op in ("conv", "linear")}
+    dense = 1e-6 * 1.25 * (sizes["0.weight"] + sizes["10.weight"]) / 2
+    assert total(found, LATENCY, levels) == pytest.approx(
+        dense + 1e-6 * (kept + 0.25) * (sizes["3.weight"] + sizes["6.weight"]) / 4, rel=0.01
+    )
+
+
+def test_milliseconds_are_met_by_fewer_channels_where_zeros_take_as_long_as_weights() -> None:
+    """Blocks down to a sixteenth save nothing on this machine, channels do: no block is given up."""
+    net = net_of(Blocks(1, 4), flat=True)
+    whole = sum(1e-6 * s.n for s in net.traced.sites if s.op in ("conv", "linear"))
+    levels = Purse(net.terms, (Limit(LATENCY, whole / 6),)).levels(net.weights, {}, 1.0)
+    small = net.smaller({**net.weights, **net.supported(levels, net.weights, {})})
+    assert 0.75 * whole / 6 <= net.predicted(small, lambda: 0, [LATENCY])[LATENCY] <= whole / 6 * (1 + 1e-9)
+    for t in net.terms:
+        if t.site.op == "channels":
+            assert t.constraint.together == (4 if t.site.name in ("0.weight.channels", "3.weight.channels") else 1)
+            kept = levels[t.site.name]
+            assert kept is None or kept * t.constraint.together >= 0.1 * t.site.shape[0]
+    held = sum(int(w.count_nonzero()) for w in small.parameters() if w.dim() == 4)
+    assert held > 0.95 * sum(w.numel() for w in small.parameters() if w.dim() == 4)
 
 
 @pytest.mark.parametrize("kind", ["macs", "nnz"])

@@ -11,18 +11,19 @@ then a greedy fill with what is left.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.budget import kinds, one_pool, pareto
+from secateur.budget import kinds, one_pool, overlap, pareto, split
 from secateur.budget.menus import Curves, cost, matrices, options, packed, priced, scale_of
 from secateur.contracts import Meter, Term
 from secateur.curves import Curve, Joint, Product, Tail, thinned
 from secateur.errors import BudgetError, UsageError
+from secateur.terms import views
 from secateur.types import Level, Limit, Packing, Weights
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Allocator:
         fixed: per kind, the cost that no level changes (graph, header, unconstrained tensors).
         at_least: every free site keeps that many units (weights, rows, n of N:M), so that no layer is cut off.
         relative: measure each site's distance relative to its sum h w^2 instead of plainly.
+        logarithmic: count -log of the share of h w^2 that a site keeps, times its h w^2: small losses as they are.
         curves: memory of the sites' curves; shared by allocators that are asked about the same weights.
     """
 
@@ -81,6 +83,7 @@ class Allocator:
     fixed: Mapping[str, float] = field(default_factory=dict)
     at_least: int = 1
     relative: bool = False
+    logarithmic: bool = False
     curves: Curves = field(default_factory=Curves, compare=False)
 
     def __post_init__(self) -> None:
@@ -110,15 +113,16 @@ class Allocator:
         Raises:
             BudgetError: a limit cannot be met (`smallest` reachable value, `site` in the way).
         """
-        matrices_of = {t.site.name: matrices(t, weights, importance) for t in self.terms}
-        return self._levels(matrices_of, tightness)
+        return self._levels(weights, importance, tightness)
 
     def predict(self, weights: Weights, importance: Mapping[str, Tensor | None] | None = None) -> Plan:
         """What the budget buys at tightness 1, for `secateur plan`."""
-        matrices_of = {t.site.name: matrices(t, weights, importance or {}) for t in self.terms}
-        levels = self._levels(matrices_of, 1.0)
+        importance = importance or {}
+        levels = self._levels(weights, importance, 1.0)
+        here = self.at(levels, weights)
+        matrices_of = {t.site.name: matrices(t, weights, importance) for t in self.terms}
         meters, rows = kinds.meters(), []
-        for t in self.terms:
+        for t in here.terms:
             matrix, h = matrices_of[t.site.name]
             shape, level = _shape(matrix), levels[t.site.name]
             tensors = packed(t.constraint, shape, level)
@@ -151,21 +155,66 @@ class Allocator:
             table[t.site.name] = [(lv, packed(t.constraint, shape, lv), scale * curve(lv)) for lv in chosen]
         return table
 
-    def _levels(self, matrices_of: _Matrices, tightness: float) -> dict[str, Level]:
+    def _levels(self, weights: Weights, importance: Mapping[str, Tensor | None], tightness: float) -> dict[str, Level]:
         if tightness <= 0.0:
             return {t.site.name: None for t in self.terms}
         levels: dict[str, Level] = {}
         for t in self.terms:
-            shape = _shape(matrices_of[t.site.name][0])
+            shape = views.shape(t.site, t.constraint.view, weights)
             levels[t.site.name] = t.constraint.at_tightness(shape, t.level, tightness) if t.given else None
-        free = [t for t in self.terms if not t.given]
         if self.limits:
-            budgets = self._free_budgets(matrices_of, tightness)
-            levels |= self._pooled(free, matrices_of, budgets) or self._menus(free, matrices_of, budgets)
+            begin = {t.site.name: t.level if t.given else None for t in self.terms}
+            matrices_of = {t.site.name: matrices(t, weights, importance) for t in self.terms}
+            budgets = self.at(begin, weights)._free_budgets(matrices_of, tightness)
+            if overlap.by_machine(self.terms) and any(m.on_machine for m in self._meters()):
+                found = split.levels(self, weights, importance, budgets)
+                levels |= {t.site.name: found[t.site.name] for t in self.terms if not t.given}
+            elif (budgets < 0).any():
+                self.refuse(matrices_of, int(np.argmax(budgets < 0)), budgets)
+            else:
+                levels |= self.chosen(matrices_of, budgets)
+        return levels
+
+    def chosen(self, matrices_of: _Matrices, budgets: NDArray[np.float64]) -> dict[str, Level]:
+        """Levels of the free sites."""
+        free = [t for t in self.terms if not t.given]
+        pooled = self._pooled(free, matrices_of, budgets)
+        return self._menus(free, matrices_of, budgets) if pooled is None else pooled
+
+    def at(self, levels: Mapping[str, Level], weights: Weights) -> Allocator:
+        """This one with a machine's prices as they are at these levels."""
+        if not overlap.by_machine(self.terms):
+            return self
+        shapes = {t.site.name: views.shape(t.site, t.constraint.view, weights) for t in self.terms}
+        return replace(self, terms=overlap.today(self.terms, levels, shapes))
+
+    def asked(self, terms: tuple[Term, ...], limits: tuple[Limit, ...]) -> Allocator:
+        """The same of these terms and limits, whose losses count by the share of a layer that is kept."""
+        return replace(self, terms=terms, limits=limits, logarithmic=True)
+
+    def spent(self, levels: Mapping[str, Level], weights: Weights) -> NDArray[np.float64]:
+        """What the free sites cost at these levels, by each limit."""
+        total, meters = np.zeros(len(self.limits)), self._meters()
+        for t in self.terms:
+            if not t.given:
+                total += priced(t, views.shape(t.site, t.constraint.view, weights), levels[t.site.name], meters)
+        return total
+
+    def tightest(self, weights: Weights, importance: Mapping[str, Tensor | None]) -> dict[str, Level]:
+        """The cheapest level of every free site by the first limit that a machine decides."""
+        meters, levels = self._meters(), dict[str, Level]()
+        which = next((i for i, m in enumerate(meters) if m.on_machine), 0)
+        for t in self.terms:
+            if not t.given:
+                found = options(t, *matrices(t, weights, importance), meters, self.at_least, False, self.curves)
+                levels[t.site.name] = found.level(int(found.cost[:, which].argmin()))
         return levels
 
     def _free_budgets(self, matrices_of: _Matrices, tightness: float) -> NDArray[np.float64]:
-        """What the free sites may cost together: dense^(1-t) * target^t, target = limit - fixed - given sites."""
+        """What the free sites may cost together: dense^(1-t) * target^t, target = limit - fixed - given sites.
+
+        Below 0 where there is less than nothing.
+        """
         meters = self._meters()
         target = np.array([limit.value - self.fixed.get(limit.kind, 0.0) for limit in self.limits])
         dense = np.zeros(len(self.limits))
@@ -176,7 +225,7 @@ class Allocator:
             else:
                 dense += priced(t, shape, None, meters)
         if (target < 0).any():
-            self._refuse(matrices_of, int(np.argmax(target < 0)), target)
+            return target
         return np.where(dense > target, dense ** (1.0 - tightness) * target**tightness, target)
 
     def _pooled(
@@ -197,7 +246,7 @@ class Allocator:
             base += priced(t, shape, 0, self._meters())[0]
         floor = base + sum(min(self.at_least, g.size) * c for g, c in zip(gains, prices, strict=True))
         if floor > budgets[0] * (1 + 1e-12):
-            self._refuse(matrices_of, 0, budgets)
+            self.refuse(matrices_of, 0, budgets)
         kept = one_pool.select(gains, prices, float(budgets[0]) - base, self.at_least)
         return {t.site.name: k for t, k in zip(free, kept, strict=True)}
 
@@ -217,16 +266,18 @@ class Allocator:
         if not free:
             return {}
         meters = self._meters()
-        sites = [options(t, *matrices_of[t.site.name], meters, self.at_least, self.relative, self.curves) for t in free]
+        sites = []
+        for t in free:
+            matrix, h = matrices_of[t.site.name]
+            how = self.at_least, self.relative, self.curves, self.logarithmic
+            sites.append(options(t, matrix, h, meters, *how))
         choice = pareto.choose(sites, np.maximum(budgets, 1e-9) * (1 + 1e-12))  # a limit that is met exactly is met
         if choice is None:
             short = np.flatnonzero(pareto.cheapest(sites).sum(axis=0) > budgets)
-            self._refuse(matrices_of, int(short[0]) if short.size else 0, budgets, joint=short.size == 0)
+            self.refuse(matrices_of, int(short[0]) if short.size else 0, budgets, joint=short.size == 0)
         return {t.site.name: o.level(i) for t, o, i in zip(free, sites, choice, strict=True)}
 
-    def _refuse(
-        self, matrices_of: _Matrices, which: int, budgets: NDArray[np.float64], joint: bool = False
-    ) -> NoReturn:
+    def refuse(self, matrices_of: _Matrices, which: int, budgets: NDArray[np.float64], joint: bool = False) -> NoReturn:
         """Raise BudgetError with the smallest reachable value and the site that costs most there."""
         limit, meters = self.limits[which], self._meters()
         least: dict[str, float] = {}

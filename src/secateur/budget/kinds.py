@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from secateur import catalog
@@ -24,6 +25,7 @@ _ROOM = "budget.meters"
 _ORDER = ("values", "channels", "weights")
 
 
+@cache
 def meter(kind: str) -> Meter:
     """The meter of that kind."""
     return catalog.load(_ROOM, kind)()  # type: ignore[no-any-return]

@@ -27,17 +27,20 @@ class LayerPrice:
         kind: latency_ms or peak_ram.
         integers: it reads and holds integers, where its values have 8 bits or less.
         ratio: measured by predicted.
+        share: of the weight, what channels leave of it today; the zeros of a packing lie in the rest first.
     """
 
     layer: Layer
     integers: bool = False
     ratio: float = 1.0
     kind: str = LATENCY
+    share: float = 1.0
 
     def __call__(self, packing: Packing) -> float:
         share, density, pattern = packing.n / self.layer.n, packing.nnz / max(packing.n, 1), packing.pattern
         if pattern == CHANNELS:  # whole outputs: the engine removes them
             share, density, pattern = share * density, 1.0, ANY
+        share, density = share * self.share, min(density / self.share, 1.0)
         bits = 8 if self.integers and packing.bits <= 8 else 32
         if self.kind == PEAK:
             return self.layer.cost("nbytes", share, density, pattern, bits)
@@ -45,23 +48,47 @@ class LayerPrice:
 
 
 @dataclass(frozen=True)
-class GroupPrice:
-    """What the layers along coupled channels take, each shared with the other groups that it meets.
+class GroupPart:
+    """What one layer along coupled channels takes of their price.
 
     Attributes:
-        parts: a layer's price; the dense packing of what is left of it; how many of its axes are this group's, and how
-            many are any group's.
+        price: of the layer; `held`: what is stored of it at full width.
+        own, axes: how many of its axes are this group's, and how many are any group's.
+        others: the share of it that the other groups leave today; None: as much as this one.
     """
 
-    parts: tuple[tuple[LayerPrice, Packing, int, int], ...]
+    price: LayerPrice
+    held: tuple[Packing, ...]
+    own: int
+    axes: int
+    others: float | None = None
+    today: float = 0.0  # what it takes today
+
+    def __call__(self, kept: float) -> float:
+        """At that share of this group; where it meets others the sum of all is right at today's shares."""
+        part = self.own / self.axes
+        if self.others is None:
+            return part * self.at(kept**self.axes)
+        return self.at(kept**self.own * self.others) - (1 - part) * self.today
+
+    def at(self, share: float) -> float:
+        """The layer at a share of its weights, as dense in them as it is held."""
+        total = 0.0
+        for p in self.held:
+            n = round(p.n * share)
+            total += self.price(replace(p, n=n, nnz=round(n * p.nnz / max(p.n, 1))))
+        return total
+
+
+@dataclass(frozen=True)
+class GroupPrice:
+    """What the layers along coupled channels take, each shared with the other groups that it meets."""
+
+    parts: Mapping[str, GroupPart]
 
     def __call__(self, packing: Packing) -> float:
         kept = packing.nnz / max(packing.n, 1)
-        total = 0.0
-        for price, whole, own, axes in self.parts:
-            n = round(whole.n * kept**axes)  # as if the other groups kept as much
-            total += own / axes * price(replace(whole, n=n, nnz=n))
-        return total
+        return sum(part(kept) for part in self.parts.values())
 
 
 @dataclass(frozen=True)
@@ -97,13 +124,13 @@ class Machine:
         if site.op != "channels":
             price = self._layer(site.members[0].param) if site.members else None
             return {} if price is None else {kind: replace(price, kind=kind) for kind in (LATENCY, PEAK)}
-        parts = []
+        parts = {}
         for param, own in Counter(m.param for m in (*site.members, *site.removes)).items():
             if price := self._layer(param):
                 n = math.prod(shapes[param])
-                parts.append((price, Packing(n, n), own, max(axes[param], own)))
+                parts[param] = GroupPart(price, (Packing(n, n),), own, max(axes[param], own))
         return {
-            kind: GroupPrice(tuple((replace(price, kind=kind), whole, own, of) for price, whole, own, of in parts))
+            kind: GroupPrice({k: replace(p, price=replace(p.price, kind=kind)) for k, p in parts.items()})
             for kind in (LATENCY, PEAK)
         }
 
@@ -125,7 +152,7 @@ class Machine:
         kept = tuple(weights)
 
         def total(kind: str) -> float:
-            found = 1e-3 * self.ratio * self.table.rest_us if rest else 0.0
+            found = 1e-3 * self.ratio * self.table.rest(8 if self.integers else 32) if rest else 0.0
             for w in kept:
                 if price := self._layer(w.of or w.name):
                     price = replace(price, kind=kind)

@@ -6,6 +6,7 @@ logarithm of the position; once a level is chosen, `zoom` adds the levels around
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -74,6 +75,7 @@ class Options:
     meters: Sequence[Meter]
     scale: float
     branches: list[_Branch]
+    logarithmic: bool = False  # by the share kept: the last weights of a layer are worth more than the first
 
     def __post_init__(self) -> None:
         self._known: dict[tuple[int, int], tuple[float, tuple[float, ...]]] = {}
@@ -85,10 +87,15 @@ class Options:
             new = [int(i) for i in branch.at if (b, int(i)) not in self._known]
             levels = [branch.levels[i] for i in new]
             for i, level, d in zip(new, levels, _distances(branch.distance, levels), strict=True):
-                self._known[b, i] = (self.scale * d, priced(self.term, self.shape, level, self.meters))
+                self._known[b, i] = (self._counted(d), priced(self.term, self.shape, level, self.meters))
         rows = [self._known[key] for key in self._index]
         self.distance: Floats = np.array([d for d, _ in rows])
         self.cost: Floats = np.array([c for _, c in rows]).reshape(len(rows), len(self.meters))
+
+    def _counted(self, d: float) -> float:
+        if self.logarithmic:
+            return -math.log(max(1.0 - self.scale * d, 1e-30)) / self.scale
+        return self.scale * d
 
     def level(self, i: int) -> Level:
         b, at = self._index[i]
@@ -152,6 +159,7 @@ def options(
     at_least: int,
     relative: bool,
     curves: Curves | None = None,
+    logarithmic: bool = False,
 ) -> Options:
     """The first sample of a free term's menu, "leave dense" included where the set permits it."""
     shape = (int(matrix.shape[0]), int(matrix.shape[1]))
@@ -163,7 +171,8 @@ def options(
     else:
         levels = _floor(menu, at_least) if term.constraint.stage == Stage.SUPPORT else menu
         branches.append(_Branch(levels, estimate, _spread(len(levels), _GRID)))
-    return Options(term, shape, meters, scale_of(matrix, h) if relative else 1.0, branches)
+    scale = scale_of(matrix, h) if relative or logarithmic else 1.0
+    return Options(term, shape, meters, scale, branches, logarithmic)
 
 
 def _runs(
@@ -185,7 +194,9 @@ def _runs(
             yield _Branch(_Run(first, along, rest, len(first) - 1), estimate, _spread(len(first), _GRID))
         return
     raw = [None] if _may_stay_raw(parts[-1], menu.menus[-1], meters) else []  # as the supports alone have them
-    for value in [*raw, *thinned(menu.menus[-1], _VALUE_LEVELS)]:
+    # Where no limit counts their bits, fewer values save nothing.
+    counted = any(m.lowered_by == "values" for m in meters)
+    for value in [*raw, *(thinned(menu.menus[-1], _VALUE_LEVELS) if counted else menu.menus[-1][-1:])]:
         for others in product(*few):
             rest = (*others, value)
             run = _Run(first, along, rest, _dearest(constraint, shape, _Run(first, along, rest, len(first) - 1)))

@@ -1,4 +1,4 @@
-"""A net's own graph with other weights: random ones at a density and pattern; or its layers side by side, narrower."""
+"""A net's own graph with other weights: random ones at a density and pattern."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 _OUTPUTS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}  # the weight's axis; Gemm's with transB is 0
-_ALONG = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid", "Gelu", "Elu")
+_TOP = 127  # of a code
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,6 @@ class Layer:
         name: the parameter's. constant: the initializer's.
         node: its number in the file.
         outputs, inputs: axes of the weight.
-        groups: of a convolution.
-        after: number of the activation that follows and nothing else reads, or None.
     """
 
     name: str
@@ -34,8 +32,6 @@ class Layer:
     shape: tuple[int, ...]
     outputs: int
     inputs: int
-    groups: int = 1
-    after: int | None = None
 
     @property
     def n(self) -> int:
@@ -55,10 +51,6 @@ def layers(net: Any) -> list[Layer]:
     graph, found = net.graph, []
     constants = {t.name: tuple(t.dims) for t in graph.initializer}
     behind = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "DequantizeLinear"}
-    readers: dict[str, list[int]] = {}
-    for i, node in enumerate(graph.node):
-        for name in node.input:
-            readers.setdefault(name, []).append(i)
     for i, node in enumerate(graph.node):
         if node.op_type not in _OUTPUTS or len(node.input) < 2:
             continue
@@ -68,23 +60,19 @@ def layers(net: Any) -> list[Layer]:
             continue
         ints = {a.name: a.i for a in node.attribute}
         outputs = 0 if ints.get("transB") else _OUTPUTS[node.op_type]
-        nexts = readers.get(node.output[0], [])
-        if len(nexts) == 1 and graph.node[nexts[0]].op_type == "BatchNormalization":  # folded into the layer
-            nexts = readers.get(graph.node[nexts[0]].output[0], [])
-        after = nexts[0] if len(nexts) == 1 and graph.node[nexts[0]].op_type in _ALONG else None
-        name = constant.removeprefix("ConvBnFusion_W_").removesuffix("_quantized").removesuffix(".T")
-        groups = int(ints.get("group", 1)) or 1
-        found.append(Layer(name, constant, i, node.op_type, shape, outputs, 1 - outputs, groups, after))
+        name = constant if constant == node.input[1] else constant.removesuffix("_q").removesuffix("_quantized")
+        found.append(Layer(name.removesuffix(".T"), constant, i, node.op_type, shape, outputs, 1 - outputs))
     return found
 
 
-def pruned(net: Any, pattern: str, density: float, seed: int = 0) -> bytes:
+def pruned(net: Any, pattern: str, density: float | Mapping[str, float], seed: int = 0) -> bytes:
     """The file with random weights, of which about the share `density` is not zero, in each layer of `layers`.
 
-    Floats are drawn at the scale at which activations neither vanish nor explode; integers from all codes.
+    Normal ones: floats at the scale at which activations neither vanish nor explode, integers as codes of the largest.
 
     Args:
         pattern: `any`; `RxC`: blocks of outputs x inputs at one tap; `:M`: as many in each group of M inputs.
+        density: of all layers, or by name.
     """
     import onnx
     from onnx import numpy_helper
@@ -97,20 +85,23 @@ def pruned(net: Any, pattern: str, density: float, seed: int = 0) -> bytes:
         tensor = tensors[layer.constant]
         before = numpy_helper.to_array(tensor)
         moved = (layer.shape[layer.outputs], layer.shape[layer.inputs], *layer.shape[2:])
-        kept = _mask(moved, pattern, density, rng)
+        share = density if isinstance(density, float) else density[layer.name]
+        kept = _mask(moved, pattern, share, rng)
         if layer.outputs == 1:
             kept = np.swapaxes(kept, 0, 1)
-        values = np.where(kept, _values(layer, before.dtype, density, rng), 0).astype(before.dtype)
+        values = np.where(kept, _values(layer, before.dtype, share, rng), 0).astype(before.dtype)
         tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values), layer.constant))
     return bytes(copy.SerializeToString())
 
 
 def _values(layer: Layer, dtype: np.dtype[Any], density: float, rng: np.random.Generator) -> Array:
+    normal: Array = rng.standard_normal(layer.shape)
     if dtype.kind in "iu":
-        info = np.iinfo(dtype)
-        return rng.integers(max(info.min, -127), info.max, layer.shape, endpoint=True)
+        rest = tuple(a for a in range(normal.ndim) if a != layer.outputs)
+        codes = np.rint(normal * (_TOP / np.abs(normal).max(axis=rest, keepdims=True)))
+        return np.where(codes == 0, 1, codes)
     fan_in = layer.n / layer.shape[layer.outputs]
-    scaled: Array = rng.standard_normal(layer.shape) * np.sqrt(2 / fan_in / density)
+    scaled: Array = normal * np.sqrt(2 / fan_in / density)
     return scaled
 
 
@@ -129,59 +120,3 @@ def _mask(shape: tuple[int, ...], pattern: str, density: float, rng: np.random.G
     kept[np.argsort(score)[: max(round(density * score.size), 1)]] = True
     whole = kept.reshape(n).repeat(rows, axis=0).repeat(cols, axis=1)
     return whole[: shape[0], : shape[1]]
-
-
-def side_by_side(net: Any, inputs: Mapping[str, tuple[int, ...]], share: float) -> tuple[bytes, dict[str, Layer]]:
-    """The layers with their activations, dense, each with an input of its own, at a share of outputs and inputs.
-
-    Args:
-        inputs: by name of the layer, the shape of what it reads at full width.
-    Returns:
-        The file, and the layers by the names of their nodes.
-    """
-    from onnx import TensorProto, helper, numpy_helper
-
-    rng, nodes, weights, values, outs = np.random.default_rng(0), [], [], [], []
-    named: dict[str, Layer] = {}
-    for k, layer in enumerate(x for x in layers(net) if x.name in inputs):
-        node, (shape, groups, n_in) = net.graph.node[layer.node], _narrowed(layer, share)
-        at = list(inputs[layer.name])
-        at[-1 if layer.op in ("Gemm", "MatMul") else 1] = n_in
-        w = (rng.standard_normal(shape) * np.sqrt(2 * shape[layer.outputs] / np.prod(shape))).astype(np.float32)
-        weights.append(numpy_helper.from_array(w, f"w{k}"))
-        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute if a.name not in ("group", "alpha")}
-        if layer.op.startswith("Conv"):
-            attributes["group"] = groups
-        read = [f"x{k}", f"w{k}"]
-        if layer.op != "MatMul":
-            n_out = shape[layer.outputs] * (groups if layer.op == "ConvTranspose" else 1)
-            weights.append(numpy_helper.from_array(np.full(n_out, 0.1, np.float32), f"b{k}"))
-            read.append(f"b{k}")
-        nodes.append(helper.make_node(layer.op, read, [f"y{k}"], name=f"layer{k}", **attributes))
-        outs.append(f"y{k}")
-        if layer.after is not None and len((after := net.graph.node[layer.after]).input) == 1:
-            follow = {a.name: helper.get_attribute_value(a) for a in after.attribute}
-            nodes.append(helper.make_node(after.op_type, [f"y{k}"], [f"z{k}"], name=f"after{k}", **follow))
-            outs[-1] = f"z{k}"
-        values.append(helper.make_tensor_value_info(f"x{k}", TensorProto.FLOAT, at))
-        named[f"layer{k}"] = layer
-    made = [helper.make_tensor_value_info(y, TensorProto.FLOAT, None) for y in outs]
-    graph = helper.make_graph(nodes, "layers", values, made, weights)
-    file = helper.make_model(graph, opset_imports=list(net.opset_import), ir_version=net.ir_version)
-    return bytes(file.SerializeToString()), named
-
-
-def _narrowed(layer: Layer, share: float) -> tuple[tuple[int, ...], int, int]:
-    """Shape of the weight, groups and number of inputs at a share of the channels; of groups as many fewer."""
-
-    def part(n: int) -> int:
-        return max(round(share * n), 1)
-
-    shape = list(layer.shape)
-    if layer.groups > 1:
-        groups = part(layer.groups)
-        shape[0] = shape[0] // layer.groups * groups
-        n_in = shape[0] if layer.op == "ConvTranspose" else layer.shape[1] * groups
-        return tuple(shape), groups, n_in
-    shape[0], shape[1] = part(shape[0]), part(shape[1])
-    return tuple(shape), 1, shape[layer.inputs]

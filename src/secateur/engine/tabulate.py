@@ -1,55 +1,55 @@
-"""Makes the table of `latency.py`: the net itself at every pattern, density and width of values, timed; cached.
+"""Makes the table of `latency.py`: the net itself at every pattern, density, width and kind of arithmetic; cached.
 
 A point is the net's own graph with random weights (`patterned.py`), its steps timed one by one where they stand and the
-whole as well: what the sum of the steps misses of the whole is shared out among the layers.
+whole as well: what the sum of the steps misses of the whole is shared out among the layers. The graphs in integers, and
+of narrower nets, come from whoever can write them, so that they are those of the files that a run writes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from secateur.engine import clock, latency, patterned, peers, plans, quantized
-from secateur.engine.bench import draw
+from secateur.engine import clock, latency, patterned, plans, quantized
 from secateur.engine.latency import ANY, CHANNELS, Row, Table
 from secateur.engine.session import InferenceSession
-from secateur.errors import FormatError, HandedOverWarning, UnsupportedError
+from secateur.errors import ConstraintError, FormatError, HandedOverWarning, UnsupportedError, UsageError
 from secateur.native import _native
 from secateur.shell import saving
 from secateur.version import __version__
 
 DENSITIES = (1.0, 0.75, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05, 0.02, 0.01)
-SHARES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
-PATTERNS = (ANY, "4x1", "16x1", ":4", CHANNELS)
+WIDTHS, THINNED = (0.75, 0.5, 0.375, 0.25, 0.125), (0.5, 0.25, 0.1)  # of narrower nets, and densities in them
+PATTERNS = (ANY, "4x1", "16x1", ":4")
 _RUNS, _TURNS = 60, 5  # of the whole net at a point
 _REPEATS, _PASSES = 40, 2  # of a step; the quieter pass counts
-_EXAMPLES = 4  # for the ranges of int8
 _THREADS = 1
 
-Point = tuple[str, float, int]  # pattern, density, bits
+Form = Callable[[int, float], bytes]  # bits and width -> the net's file
+Point = tuple[str, float, int, float]  # pattern, density, bits, width
 Told = Callable[[int, int], None]  # points done, points in all
 
 
 def table(
     model: bytes,
     patterns: Iterable[str] = PATTERNS,
-    bits: Sequence[int] = (32, 8),
+    form: Form | None = None,
+    integers: str = "",
     told: Told = lambda done, total: None,
     cached: bool = True,
 ) -> Table:
     """The table of an `.onnx` file's layers on this machine, one thread, batch 1.
 
     Args:
-        patterns: where zeros may lie, as `Packing.pattern` says it; `any` is always among them.
-        bits: 32, and 8 for integers (by ONNX Runtime's quantizer; where that is missing a note says so). A file that
-            computes in integers already is timed as it is.
+        patterns: where zeros may lie, as `Packing.pattern` says it; the dense net and `any` are always among them.
+            `channels`: of narrower nets as well.
+        form: answers the file in integers (bits 8, not 32), or of a narrower net (width, a share of the channels); a
+            file that computes in integers already is timed as it is.
+        integers: which layers compute in integers there, for the cache; empty = floats alone.
         cached: take what an earlier call on this machine timed of this graph, and keep what is timed now.
     Raises:
         UnsupportedError: no layer of the file has a weight that the engine multiplies by.
@@ -57,24 +57,24 @@ def table(
     """
     net = patterned.parsed(model)
     digest = _digest(net)
-    path = saving.cache_folder() / "latency" / f"{_key(digest)}.json"
+    path = saving.cache_folder() / "latency" / f"{_key(digest, integers)}.json"
     known = _kept(path) if cached else None
-    wanted = (8,) if quantized.computes_in_integers(model) else tuple(bits)
-    asked = _points(dict.fromkeys([ANY, *patterns]), wanted)
+    bits = (8,) if quantized.computes_in_integers(model) else (32, 8) if integers else (32,)
+    asked = _points(list(dict.fromkeys(patterns)), bits)
     missing = [p for p in asked if known is None or p not in known.points]
     if known is not None and not missing:
         told(len(asked), len(asked))
         return known
-    maker = _Maker(model, net, wanted)
-    rows: list[Row] = []
+    maker = _Maker(lambda b, width: model if (b, width) == (bits[0], 1.0) or form is None else form(b, width))
+    rows = list(known.rows if known is not None else ())
     for i, point in enumerate(missing):
         told(len(asked) - len(missing) + i, len(asked))
         rows += maker.rows(*point)
     told(len(asked), len(asked))
     found = Table(
         *(_native.cpu_name(), maker.isa, _THREADS, maker.batch, __version__, digest),
-        rows=tuple(rows) if known is None else (*known.rows, *rows),
-        rest_us=maker.rest_us if known is None else known.rest_us,
+        rows=tuple(rows),
+        rest_us=maker.rest_us | dict(known.rest_us if known is not None else {}),
         notes=tuple(maker.notes),
     )
     if cached:
@@ -83,92 +83,80 @@ def table(
     return found
 
 
-def _points(patterns: Iterable[str], bits: Sequence[int]) -> list[Point]:
-    """What is timed, the dense net first."""
+def _points(patterns: list[str], bits: tuple[int, ...]) -> list[Point]:
+    """What is timed, the dense net first; of narrower nets in the arithmetic that the answer is to have."""
     found: list[Point] = []
     for b in bits:
-        for pattern in patterns:
-            if pattern == CHANNELS:
-                found += [(pattern, d, 32) for d in SHARES if b == 32]
-            elif pattern.startswith(":"):
-                m = int(pattern[1:])
-                found += [(pattern, n / m, b) for n in sorted({*range(1, min(m, 9)), m // 2}) if 0 < n < m]
-            else:
-                found += [(pattern, d, b) for d in DENSITIES if pattern == ANY or d < 1]
+        for pattern in [ANY, *patterns]:
+            found += [(pattern, d, b, 1.0) for d in _densities(pattern, DENSITIES) if pattern == ANY or d < 1]
+    for width in WIDTHS if CHANNELS in patterns else ():
+        found.append((ANY, 1.0, bits[-1], width))
+        found += [(pattern, d, bits[-1], width) for pattern in patterns for d in _densities(pattern, THINNED)]
     return list(dict.fromkeys(found))
 
 
-class _Maker:
-    """Times points of one net; `bits` are those of the points to come."""
+def _densities(pattern: str, wanted: tuple[float, ...]) -> list[float]:
+    if pattern == CHANNELS:
+        return []
+    if not pattern.startswith(":"):
+        return list(wanted)
+    m = int(pattern[1:])
+    return [n / m for n in sorted({*range(1, min(m, 9)), m // 2}) if 0 < n < m]
 
-    def __init__(self, model: bytes, net: Any, bits: Sequence[int]) -> None:
-        self.net, self.notes = net, list[str]()
-        self.plain = 32 in bits
-        dense = _session(patterned.pruned(net, ANY, 1.0))
-        steps = self._steps(dense, patterned.layers(net))
+
+class _Maker:
+    """Times points of one net, whose files `form` answers."""
+
+    def __init__(self, form: Form) -> None:
+        self.form, self.notes = form, list[str]()
+        self.nets: dict[tuple[int, float], Any] = {}
+        self.rest_us: dict[int, float] = {}
+        self.isa, self.batch = "", 1
+
+    def rows(self, pattern: str, density: float, bits: int, width: float) -> list[Row]:
+        """One point."""
+        net = self._net(bits, width)
+        if net is None:
+            return []
+        session = _session(patterned.pruned(net, pattern, density))
+        layers = {x.name: x for x in patterned.layers(net)}
+        steps = self._steps(session, list(layers.values()))
+        together = sum(us for us, _ in steps.values())
+        scale = max(clock.timed(session, _RUNS, _TURNS).us - self.rest_us[bits], 0.5 * together) / together
+        return [
+            Row(*_of(layers[name]), pattern, density, bits, round(scale * us, 4), float(step["packed_nbytes"]), width)
+            for name, (us, step) in steps.items()
+        ]
+
+    def _net(self, bits: int, width: float) -> Any:
+        """The graph, and what surrounds its layers timed; None where nobody can write it, of which a note tells."""
+        if (bits, width) not in self.nets:
+            try:
+                net = patterned.parsed(self.form(bits, width))
+                if width == 1.0 or bits not in self.rest_us:
+                    self._look_at(net, bits)
+            except (ConstraintError, UnsupportedError, UsageError) as e:
+                if not self.nets:
+                    raise
+                self.notes.append(f"no rows of {bits} bits{'' if width == 1.0 else f' at width {width:g}'}: {e}")
+                net = None
+            self.nets[bits, width] = net
+        return self.nets[bits, width]
+
+    def _look_at(self, net: Any, bits: int) -> None:
+        """Where layers take least their sum errs least: one per cent of a dense net is more than what surrounds it."""
+        sparse = _session(patterned.pruned(net, ANY, DENSITIES[-1]))
+        steps = self._steps(sparse, patterned.layers(net))
         if not steps:
             raise UnsupportedError(
                 "latency: no layer of this file is a convolution or a product with constant weights that the engine "
                 "runs; there is nothing to tabulate"
             )
-        self.isa = dense.isa
-        self.inputs = {name: tuple(step["input"]) for name, (_, step) in steps.items()}
-        self.batch = next(iter(self.inputs.values()))[0]
-        # Where layers take least their sum errs least: one per cent of a dense net is more than what surrounds it.
-        sparse = _session(patterned.pruned(net, ANY, DENSITIES[-1]))
-        together = sum(us for us, _ in self._steps(sparse, patterned.layers(net)).values())
-        self.rest_us = max(clock.timed(sparse).us - together, 0.0)
-        self.nets = dict.fromkeys(bits[:1], net)
-        if len(bits) > 1:
-            self._quantize(model, dense)
-        self._dense: dict[str, float] | None = None
-        self._side: dict[str, float] | None = None
-
-    def _quantize(self, model: bytes, session: InferenceSession) -> None:
-        rng = np.random.default_rng(0)
-        feeds = [{n.name: draw(n, 1, rng) for n in session.get_inputs()} for _ in range(_EXAMPLES)]
-        try:
-            self.nets[8] = patterned.parsed(quantized.static_int8(model, feeds))
-        except peers.Unavailable as e:
-            self.notes.append(f"no rows of 8 bits: {e}")
-
-    def rows(self, pattern: str, density: float, bits: int) -> list[Row]:
-        """One point."""
-        if pattern == CHANNELS:
-            return self._narrow(density)
-        if bits not in self.nets:
-            return []
-        net = self.nets[bits]
-        session = _session(patterned.pruned(net, pattern, density))
-        layers = {x.name: x for x in patterned.layers(net)}
-        steps = {k: v for k, v in self._steps(session, list(layers.values())).items() if k in self.inputs}
-        together = sum(us for us, _ in steps.values())
-        scale = max(clock.timed(session, _RUNS, _TURNS).us - self.rest_us, 0.5 * together) / together
-        return [
-            _row(layers[name], pattern, density, bits, scale * us, step["packed_nbytes"])
-            for name, (us, step) in steps.items()
-        ]
-
-    def _narrow(self, share: float) -> list[Row]:
-        """The layers side by side at a share of their channels, as the ratio to their full width there."""
-        if not self.plain:
-            return []
-        if self._dense is None or self._side is None:
-            self._dense = {r.layer: r.us for r in self.rows(ANY, 1.0, 32)}
-            self._side = {name: us for name, (us, _) in self._side_by_side(1.0).items()}
-        layers, rows = {x.name: x for x in patterned.layers(self.net)}, []
-        for name, (us, step) in self._side_by_side(share).items():
-            if whole := self._side.get(name):
-                us *= self._dense[name] / whole
-                rows.append(_row(layers[name], CHANNELS, share, 32, us, step["packed_nbytes"]))
-        return rows
-
-    def _side_by_side(self, share: float) -> dict[str, tuple[float, dict[str, Any]]]:
-        file, named = patterned.side_by_side(self.net, self.inputs, share)
-        return self._steps(_session(file), [replace(x, node=i) for i, x in _placed(file, named).items()])
+        self.isa, self.batch = sparse.isa, next(iter(steps.values()))[1]["input"][0]
+        self.rest_us[bits] = round(max(clock.timed(sparse).us - sum(us for us, _ in steps.values()), 0.0), 4)
 
     def _steps(
-        self, session: InferenceSession, layers: Sequence[patterned.Layer]
+        self, session: InferenceSession, layers: Iterable[patterned.Layer]
     ) -> dict[str, tuple[float, dict[str, Any]]]:
         """By layer: microseconds of all steps that belong to its node, and the step that holds its weight."""
         if session.coverage["handed_over"]:
@@ -189,20 +177,14 @@ class _Maker:
         return found
 
 
-def _placed(file: bytes, named: dict[str, patterned.Layer]) -> dict[int, patterned.Layer]:
-    """The layers of `side_by_side` by the number of their node in its file."""
-    nodes = patterned.parsed(file).graph.node
-    return {i: named[n.name] for i, n in enumerate(nodes) if n.name in named}
-
-
 def _session(model: bytes) -> InferenceSession:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", HandedOverWarning)  # told in the notes
         return InferenceSession(model, threads=_THREADS, tune="off")
 
 
-def _row(layer: patterned.Layer, pattern: str, density: float, bits: int, us: float, nbytes: float) -> Row:
-    return Row(layer.name, layer.op, layer.shape, pattern, density, bits, round(us, 4), float(nbytes))
+def _of(layer: patterned.Layer) -> tuple[str, str, tuple[int, ...]]:
+    return layer.name, layer.op, layer.shape
 
 
 def _digest(net: Any) -> str:
@@ -218,8 +200,9 @@ def _digest(net: Any) -> str:
     return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
 
 
-def _key(digest: str) -> str:
-    return hashlib.sha256(f"{digest} {plans.machine()} {_THREADS} {latency.SCHEMA}".encode()).hexdigest()[:32]
+def _key(digest: str, integers: str) -> str:
+    of = f"{digest} {integers} {plans.machine()} {_THREADS} {latency.SCHEMA}"
+    return hashlib.sha256(of.encode()).hexdigest()[:32]
 
 
 def _kept(path: Path) -> Table | None:

@@ -22,6 +22,7 @@ from secateur.export.written import Template, Written
 from secateur.graph import activations, factors
 from secateur.graph.copying import copied
 from secateur.run import machine, nesting, pace, prices, problem
+from secateur.run.aligned import aligned
 from secateur.run.nesting import Chain
 from secateur.run.net import Net
 from secateur.terms import views
@@ -93,7 +94,8 @@ class Job:
                 self.setting.on_progress(Progress("latency", done, total, time.monotonic() - began))
 
         fact = self.setting.ledger.fact
-        found = machine.machine(lambda: self.dense_onnx, self.dense, traced, terms, self.recipe, fact, told)
+        net = self.example_inputs, self.dense, traced, terms
+        found = machine.machine(lambda: self.dense_onnx, *net, self.recipe, fact, told)
         return replace(found, kinds=tuple(kind for kind in asked if kinds.meter(kind).on_machine) or found.kinds)
 
     def terms_on(self, module: nn.Module, traced: Traced) -> tuple[Term, ...]:
@@ -139,7 +141,8 @@ class Job:
                 "compressed; call model.requires_grad_(True), or unfreeze the layers to compress"
             )
         try:
-            return self._as_fitted(nesting.peeled(self.recipe.build_terms(sites, groups)))
+            terms = self._as_fitted(nesting.peeled(self.recipe.build_terms(sites, groups)))
+            return aligned(terms, traced.program.shapes)
         except UsageError as e:
             if not frozen:
                 raise

@@ -47,7 +47,7 @@ class Net:
         groups = self.traced.groups if channels else ()
         if self.machine is not None:
             self.terms = self.machine.priced(self.terms, groups, self.traced.program.shapes)
-        self.terms = overlap.apart(self.terms, groups, self.weights)
+        self.terms = overlap.apart(self.terms, self.weights)
 
     @property
     def weights(self) -> dict[str, Tensor]:

@@ -40,6 +40,21 @@ def project(terms: Sequence[Term], levels: Levels, weights: Weights, importance:
     return out
 
 
+def without(terms: Sequence[Term], levels: Levels, weights: Weights, importance: Importance) -> dict[str, Tensor]:
+    """The parameters along removed channels, those channels zero in them: rows of producers, columns of readers."""
+    found: dict[str, Tensor] = {}
+    for t in terms:
+        if t.site.op != "channels" or levels[t.site.name] is None:
+            continue
+        site, view = t.site, t.constraint.view
+        near = t.constraint.project(views.matrix(site, view, weights), levels[site.name], importance.get(site.name))
+        gone = (near == 0).all(1, keepdim=True)
+        for m in (m for m in (*site.members, *site.removes) if m.param in weights):
+            alone, params = replace(site, members=(m,)), {m.param: found.get(m.param, weights[m.param])}
+            found |= views.write(alone, view, params, views.matrix(alone, view, params).masked_fill(gone, 0))
+    return found
+
+
 def contains(terms: Sequence[Term], levels: Levels, weights: Weights) -> list[str]:
     """Names of the sites whose weights are not members at their level; empty when all constraints hold."""
     return [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from secateur.contracts import Term
 from secateur.terms import views
-from secateur.terms.feasible import Importance, project
+from secateur.terms.feasible import Importance, project, without
 from secateur.types import Level, Weights
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def project_live(
     refills = _REFILLS if tightness >= 1.0 else _REFILLS_ON_THE_WAY
     for attempt in range(refills + 1):
         levels = dict(allocate(weights, h, tightness))
-        near = {k: v.clone() if v is weights[k] else v for k, v in project(terms, levels, weights, h).items()}
+        there = {**weights, **without(terms, levels, weights, h)}  # what is inside need not find out what goes
+        near = {k: v.clone() if v is weights[k] else v for k, v in project(terms, levels, there, h).items()}
         if companions is not None:
             for name, kept in companions({**weights, **near}).items():
                 near[name] = near.get(name, weights[name]).masked_fill(~kept, 0)

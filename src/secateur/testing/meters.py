@@ -47,7 +47,7 @@ MACHINE = Machine(
             for name, shape in _NAMES.items()
             for d in (1.0, 0.5, 1e-9)
         ),
-        rest_us=7.0,
+        rest_us={32: 7.0},
     )
 )
 BIAS = Site("fc.bias", "bias", (6,), (Member("fc.bias"),))
