@@ -178,7 +178,7 @@ def test_final_writing_is_interrupted_and_resumed(
         asked: Any, recipe: Any, ledger: Any, on_progress: Any, folder: Path, write: Any, *rest: Any
     ) -> api.Result:
         ledger.fact("trained", lambda: True)
-        files = Written(nn.Linear(1, 1), b"onnx", b"sct", [])
+        files = Written(nn.Linear(1, 1), b"onnx", lambda: b"sct", [])
         result.save_network(files, "", "m", folder, write)
         return api.Result(nn.Linear(1, 1), {"model": "m"}, files, "")
 

@@ -60,3 +60,18 @@ def test_what_stays_as_it_is_is_not_run() -> None:
     small, surgery = graph.shrink(model, traced, proof="of changes")
     assert surgery == graph.shrink(model, traced)[1]
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in small.state_dict().items())
+
+
+def test_the_last_masks_are_kept_and_known_by_the_values_of_the_weights() -> None:
+    model, x = net(64)
+    traced = graph.trace(model, x)
+    weights = {k: p.detach().clone() for k, p in model.named_parameters()}
+    first = traced.flow(weights)
+    assert traced.flow({k: w.clone() for k, w in weights.items()}) is first
+    name = next(k for k, w in weights.items() if w.dim() == 4)
+    changed = {**weights, name: weights[name] * 0}
+    assert traced.flow(changed) is not first
+    second = traced.flow(changed)
+    changed[name] += weights[name]  # written to since: the masks are not those of its values any more
+    assert traced.flow(changed) is not second
+    assert torch.equal(traced.flow(changed).effective[name], first.effective[name])

@@ -101,17 +101,11 @@ def _plan(
     keep: Path | None = None,
 ) -> Shown:
     seeds.keep_memory()
-    job = make_job(asked, recipe, Ledger(), report)
-    trial = replace(job, stages=[])
-    bounds.refuse(trial)
+    job = replace(make_job(asked, recipe, Ledger(), report), proven=False)
     notes = [*asked.notes]
-    training = recipe.dense_training()
-    if dense is not None:
-        _take(job.dense, dense)
-        notes.append(f"the dense net is that of {dense}")
-    elif untrained:
-        notes.append("planned on weights that are not trained: sizes are estimates, and metrics would say nothing")
-    elif training is not None:
+    training = None if untrained or dense is not None else recipe.dense_training()
+    if training is not None:
+        bounds.refuse(replace(job, stages=[]))
         check_fits(asked, job)
         with (
             seeds.isolated(threads.choose(lambda: stages.step_once(job), recipe.training.threads)),
@@ -123,12 +117,17 @@ def _plan(
             f"the dense net was trained first, as compress does it ({training[0]:g} epochs, "
             f"{words.seconds(job.stages[-1]['seconds'])})"
         )
+    elif dense is not None:
+        _take(job.dense, dense)
+        notes.append(f"the dense net is that of {dense}")
+    elif untrained:
+        notes.append("planned on weights that are not trained: sizes are estimates, and metrics would say nothing")
     elif (recipe.model or "").startswith(_ZOO) and recipe.weights is None:
         notes.append(
             f"{recipe.model} has random weights: the recipe names no `weights:` and trains no `dense:` net; give one"
         )
-    if dense is None and (untrained or training is None):
-        job.take_over(trial)
+    if training is None:
+        bounds.graph_alone(job)  # the plan of these very weights tells the rest
     if keep is not None:
         saving.write_bytes(keep, written.tensors_of(job.dense))
         notes.append(f"the dense net is in {keep}: plan or compress with --set weights={keep} --set dense=null")

@@ -127,10 +127,11 @@ class Allocator:
             shape, level = _shape(matrix), levels[t.site.name]
             tensors = packed(t.constraint, shape, level)
             costs = {kind: cost(m, t.site, tensors) for kind, m in meters.items()}
-            d = 0.0 if level is None else _estimate(self.curves(t, matrix, h))(level)
+            curve = self.curves(t, matrix, h)
+            d = 0.0 if level is None else _estimate(curve)(level)
             nnz, bits = sum(p.nnz for p in tensors), max(p.bits for p in tensors)
             most = sum(p.max_nbytes for p in tensors)
-            rows.append(Row(t.site.name, shape, level, nnz, bits, costs, most, d, d * scale_of(matrix, h)))
+            rows.append(Row(t.site.name, shape, level, nnz, bits, costs, most, d, d * self.curves.scale(t, matrix, h)))
         totals = []
         for limit in self.limits:
             expected = sum(r.costs[limit.kind] for r in rows)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,10 @@ def priced(term: Term, shape: tuple[int, int], level: Level, meters: Sequence[Me
     return tuple(cost(m, term.site, packings) for m in meters)
 
 
+# By branch and position in its menu: distance and costs.
+Known: TypeAlias = dict[tuple[int, int], tuple[float, tuple[float, ...]]]
+
+
 @dataclass(eq=False)
 class _Branch:
     """One ordered run of levels (of joint sets: of one part, with the others' levels held)."""
@@ -75,20 +79,20 @@ class Options:
     meters: Sequence[Meter]
     scale: float
     branches: list[_Branch]
+    known: Known  # grows
     logarithmic: bool = False  # by the share kept: the last weights of a layer are worth more than the first
 
     def __post_init__(self) -> None:
-        self._known: dict[tuple[int, int], tuple[float, tuple[float, ...]]] = {}
         self._tabulate()
 
     def _tabulate(self) -> None:
         self._index = [(b, int(i)) for b, branch in enumerate(self.branches) for i in branch.at]
         for b, branch in enumerate(self.branches):
-            new = [int(i) for i in branch.at if (b, int(i)) not in self._known]
+            new = [int(i) for i in branch.at if (b, int(i)) not in self.known]
             levels = [branch.levels[i] for i in new]
             for i, level, d in zip(new, levels, _distances(branch.distance, levels), strict=True):
-                self._known[b, i] = (self._counted(d), priced(self.term, self.shape, level, self.meters))
-        rows = [self._known[key] for key in self._index]
+                self.known[b, i] = (self._counted(d), priced(self.term, self.shape, level, self.meters))
+        rows = [self.known[key] for key in self._index]
         self.distance: Floats = np.array([d for d, _ in rows])
         self.cost: Floats = np.array([c for _, c in rows]).reshape(len(rows), len(self.meters))
 
@@ -134,6 +138,8 @@ class Curves:
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[Constraint, Tensor, Tensor | None, Curve]] = {}
+        self._prices: dict[str, tuple[Curve, tuple[Any, ...], Known]] = {}
+        self._scales: dict[str, tuple[Curve, float]] = {}
 
     def __call__(self, term: Term, matrix: Tensor, h: Tensor | None) -> Curve:
         known = self._last.get(term.site.name)
@@ -144,11 +150,27 @@ class Curves:
         self._last[term.site.name] = (term.constraint, kept, importance, curve)
         return curve
 
+    def prices(self, term: Term, *asked: Any) -> Known:
+        """What `Options` has found out of this very term and curve (the one last answered), asked in the same way."""
+        curve, known = self._last[term.site.name][3], self._prices.get(term.site.name)
+        if known is None or known[0] is not curve or known[1] != (term, *asked):
+            known = self._prices[term.site.name] = curve, (term, *asked), {}
+        return known[2]
+
+    def scale(self, term: Term, matrix: Tensor, h: Tensor | None) -> float:
+        """`scale_of` of what the last curve was made of."""
+        curve, known = self._last[term.site.name][3], self._scales.get(term.site.name)
+        if known is None or known[0] is not curve:
+            known = self._scales[term.site.name] = curve, scale_of(matrix, h)
+        return known[1]
+
 
 def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    import torch  # lazily, as everywhere in this room
+
     if a is None or b is None:
         return a is b
-    return a.shape == b.shape and a.dtype == b.dtype and bool((a == b).all())
+    return a.device == b.device and a.dtype == b.dtype and torch.equal(a, b)
 
 
 def options(
@@ -163,7 +185,8 @@ def options(
 ) -> Options:
     """The first sample of a free term's menu, "leave dense" included where the set permits it."""
     shape = (int(matrix.shape[0]), int(matrix.shape[1]))
-    menu, curve = term.constraint.levels(shape), (curves or Curves())(term, matrix, h)
+    curves = curves or Curves()
+    menu, curve = term.constraint.levels(shape), curves(term, matrix, h)
     estimate: Curve = curve.estimate if isinstance(curve, Joint) else curve
     branches = [_Branch([None], lambda level: 0.0, np.zeros(1, np.int64))] * term.constraint.may_stay_dense
     if isinstance(menu, Product):
@@ -171,8 +194,9 @@ def options(
     else:
         levels = _floor(menu, at_least) if term.constraint.stage == Stage.SUPPORT else menu
         branches.append(_Branch(levels, estimate, _spread(len(levels), _GRID)))
-    scale = scale_of(matrix, h) if relative or logarithmic else 1.0
-    return Options(term, shape, meters, scale, branches, logarithmic)
+    known = curves.prices(term, tuple(meters), at_least, relative, logarithmic)
+    scale = curves.scale(term, matrix, h) if relative or logarithmic else 1.0
+    return Options(term, shape, meters, scale, branches, known, logarithmic)
 
 
 def _runs(

@@ -62,6 +62,7 @@ class Purse:
     curves: Curves = field(default_factory=Curves)
     untouched: tuple[Weight, ...] = ()
     companions: Callable[[Weights], Mapping[str, Tensor]] | None = None
+    _last: tuple[dict[str, Level], Weights] | None = None  # priced last by `probe`: levels, and the weights at them
 
     @property
     def moves(self) -> bool:
@@ -126,11 +127,20 @@ class Purse:
         """What the budget buys now."""
         return self.allocator().predict(weights, importance)
 
-    def probe(self, weights: Weights, importance: Mapping[str, Tensor | None], rounds: int = _ROUNDS) -> None:
+    def probe(
+        self,
+        weights: Weights,
+        importance: Mapping[str, Tensor | None],
+        rounds: int = _ROUNDS,
+        as_priced: bool = False,
+    ) -> None:
         """Measure the network that one-shot projection of `weights` would give, and book its fixed part.
 
         The fixed part depends a little on the levels (units die with their weights), hence a few rounds.
 
+        Args:
+            as_priced: a network that is within the limits, and of which the last booking would move little, is the
+                answer: levels that nobody has priced would follow from that booking.
         Raises:
             BudgetError: with the size that the tightest levels really give.
         """
@@ -145,8 +155,9 @@ class Purse:
                 self._face(e, weights, importance)
                 return
             near = self._near(plan.levels, weights, importance)
+            self._last = plan.levels, near
             costs = self.costs_of(near)
-            settled = True
+            settled, booked = True, dict(self.fixed)
             for kind, asked, expected in plan.totals:
                 before = self.fixed.get(kind, 0.0)
                 side = high if costs[kind] <= asked else low
@@ -161,8 +172,17 @@ class Purse:
                 else:
                     settled &= abs(beyond - before) <= _SETTLED * costs[kind]
                     self.fixed[kind] = beyond
+            if settled and as_priced and all(costs[kind] <= asked for kind, asked, _ in plan.totals):
+                self.fixed = booked
             if settled or (n >= rounds - 1 and not low.keys() & high.keys()):
                 return
+
+    def projected(self, levels: Mapping[str, Level]) -> Weights | None:
+        """What the last `probe` projected, where it was at these levels; None too where sets of values were in it."""
+        if self._last is None or self._last[0] != levels:
+            return None
+        supports = [t.constraint for t in feasible.support_only(self.terms, levels)[0]]
+        return self._last[1] if supports == [t.constraint for t in self.terms] else None
 
     def _beyond_estimates(self, kind: str, found: float, near: Weights, plan: Plan) -> float:
         """What a net costs beside the estimates of its sites, as far as that is room to spend.

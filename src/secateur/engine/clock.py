@@ -41,15 +41,17 @@ def timed(
     """
     rng = np.random.default_rng(0)
     feeds = [{n.name: draw(n, 1, rng) for n in session.get_inputs()} for _ in range(_FEEDS)]
-    begin, n_warm = clock(), 0
-    while n_warm < 2 * _COLD or clock() - begin < _SECONDS:
+    begin, n_warm, cold = clock(), 0, _COLD
+    while n_warm < 2 * cold or clock() - begin < _SECONDS:
         session.run(None, feeds[n_warm % _FEEDS])
         n_warm += 1
+        if clock() - begin > n_warm * _SECONDS:  # a call as long as a turn warms all there is
+            cold = 1
     per_call = max((clock() - begin) / n_warm, 1e-9)
     n = int(np.clip(_SECONDS / per_call, -(-runs // turns), 5000))
     found: list[Array] = []
     while len(found) < _AGAIN * turns:
-        found.append(_turn(session, feeds, n, clock))
+        found.append(_turn(session, feeds, n, cold, clock))
         if len(found) >= turns and len(_quiet(found)) >= turns:
             break
     kept = sorted(found, key=np.median)[:turns]
@@ -63,9 +65,11 @@ def _quiet(found: Sequence[Array]) -> list[Array]:
     return [t for t in found if np.median(t) <= _DISTURBED * best]
 
 
-def _turn(session: InferenceSession, feeds: Sequence[Mapping[str, Array]], n: int, clock: Callable[[], float]) -> Array:
+def _turn(
+    session: InferenceSession, feeds: Sequence[Mapping[str, Array]], n: int, cold: int, clock: Callable[[], float]
+) -> Array:
     times = np.empty(n)
-    for i in range(-_COLD, n):
+    for i in range(-cold, n):
         feed = feeds[i % len(feeds)]
         start = clock()
         session.run(None, feed)

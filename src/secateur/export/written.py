@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from secateur import formats, graph
 from secateur.contracts import Term
 from secateur.errors import CheckError, UnsupportedError
-from secateur.export import factored, norms
+from secateur.export import factored, norms, sized
 from secateur.export import onnx as onnx_export
 from secateur.graph import activations
 from secateur.graph.copying import copied
@@ -38,9 +39,14 @@ class Written:
 
     module: nn.Module
     onnx: bytes
-    sct: bytes
+    packed: Callable[[], bytes]
     surgery: list[dict[str, Any]]
     levels: tuple[Written, ...] = ()
+
+    @cached_property
+    def sct(self) -> bytes:
+        """The packed file; made when it is asked for (13 s of a ResNet-50 whose weights are all different)."""
+        return self.packed()
 
     @property
     def tensors(self) -> bytes:
@@ -123,10 +129,12 @@ def write(
         assert isinstance(small, torch.fx.GraphModule)
         activations.round_biases(small, scales, constrained(terms))
     exported = norms.merged(exported_bytes(small, example, scales), constrained(terms))
-    packed = [formats.pack(exported)]
-    if scales and not integers:
-        packed.append(formats.pack(onnx_export.dequantised(exported)))
-    return Written(small, exported, min(packed, key=len), [*surgery, cut])
+
+    def packed() -> bytes:
+        files = [exported, onnx_export.dequantised(exported)] if scales and not integers else [exported]
+        return min(map(formats.pack, files), key=len)
+
+    return Written(small, exported, packed, [*surgery, cut])
 
 
 def write_dense(model: nn.Module, traced: Traced, example: Example, exported: Callable[[], bytes]) -> Written:
@@ -137,7 +145,7 @@ def write_dense(model: nn.Module, traced: Traced, example: Example, exported: Ca
     whole = own.keys() == state.keys() and all(torch.equal(own[k], v) for k, v in state.items())
     small.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     data = norms.merged(exported() if whole else exported_bytes(small, example), set())
-    return Written(small, data, formats.pack(data), [cut])
+    return Written(small, data, lambda: formats.pack(data), [cut])
 
 
 def constrained(terms: Sequence[Term]) -> set[str]:
@@ -145,15 +153,21 @@ def constrained(terms: Sequence[Term]) -> set[str]:
     return {m.param for t in terms for m in t.site.members}
 
 
-def exported_bytes(module: nn.Module, example: Example, scales: Mapping[str, Any] | None = None) -> bytes:
-    """The ONNX file, its batch axis free where that is asked for, or where torch's exporter can."""
+def exported_bytes(
+    module: nn.Module, example: Example, scales: Mapping[str, Any] | None = None, check: bool = True
+) -> bytes:
+    """The ONNX file, its batch axis free where that is asked for, or where torch's exporter can.
+
+    Args:
+        check: run it beside the module.
+    """
     if example.dynamic is not False:
         try:
-            return onnx_export.to_bytes(module, example.inputs, quantised=scales)
+            return onnx_export.to_bytes(module, example.inputs, quantised=scales, check=check)
         except (UnsupportedError, CheckError):
             if example.dynamic:
                 raise
-    return onnx_export.to_bytes(module, example.one, dynamic_batch=False, quantised=scales)
+    return onnx_export.to_bytes(module, example.one, dynamic_batch=False, quantised=scales, check=check)
 
 
 def fixed_batch(onnx: bytes) -> int | None:
@@ -188,12 +202,30 @@ class Template:
 
     def packed(self, module: nn.Module, terms: Sequence[Term] = ()) -> tuple[bytes, int]:
         """That file, and what the file of `write` takes beyond it."""
+        files, beyond = self._to_pack(module, terms)
+        return min(map(formats.pack, files), key=len), beyond
+
+    def sections(self, module: nn.Module, terms: Sequence[Term] = (), roughly: bool = False) -> dict[str, int]:
+        """Bytes of that file by section, as `sized.sections` names them, and under an empty name what it takes beyond.
+
+        Args:
+            roughly: large tensors are not coded one by one (`sized.py`).
+        """
+        files, beyond = self._to_pack(module, terms)
+        if roughly:
+            found = min((sized.sections(f) for f in files), key=lambda x: sum(x.values()))
+        else:
+            found = sized.exactly(min(map(formats.pack, files), key=len))
+        return {**found, "": found.get("", 0) + beyond}
+
+    def _to_pack(self, module: nn.Module, terms: Sequence[Term]) -> tuple[list[bytes], int]:
+        """The forms of the file of which the shorter one is written, and what is written beyond it."""
         plain, made = self._filled(module)
         scales = feasible.grids(terms, dict(module.named_parameters()))
-        packed = [formats.pack(onnx_export.quantised(plain, scales))] if scales else []
-        if not (packed and self.beyond):
-            packed.append(formats.pack(plain))
-        return min(packed, key=len), made + self.beyond
+        files = [onnx_export.quantised(plain, scales)] if scales else []
+        if not (files and self.beyond):
+            files.append(plain)
+        return files, made + self.beyond
 
     def _filled(self, module: nn.Module) -> tuple[bytes, int]:
         """The graph with the module's tensors, and the bytes of what has no place in it."""

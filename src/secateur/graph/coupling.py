@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from secateur.graph.flow import loose_params
 from secateur.graph.ops import rule
-from secateur.graph.ops._operator import Labels, Size, shaped
+from secateur.graph.ops._operator import Labels, Size, different, shaped
 from secateur.graph.program import Call, Program
 from secateur.types import Held, Member, Site
 
@@ -44,6 +45,18 @@ class Coupling:
     suspects: dict[str, set[int]] = field(default_factory=dict)
     groups: tuple[Site, ...] = ()
     held: tuple[Held, ...] = ()
+    _seen: dict[Call, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def classes(self) -> frozenset[int]:
+        """Of the channels that some axis has and that may be removed."""
+        return frozenset(c for axis in self.axes.values() for c in axis.tolist() if c > Labels.PIN)
+
+    def seen(self, node: Call) -> Tensor:
+        """The different classes of a call's elements."""
+        if node not in self._seen:
+            self._seen[node] = different(self.elements[node])
+        return self._seen[node]
 
 
 def couple(program: Program) -> Coupling:
@@ -77,16 +90,18 @@ def couple(program: Program) -> Coupling:
             _attach_loose(program.params[n.name], env[n], makers, labels)
     _pin_wholes(makers, labels)
 
+    table = labels.table()
+
     def classes(found: dict[Any, Any]) -> dict[Any, Any]:
-        return {k: labels.classes(torch.from_numpy(v)).numpy() for k, v in found.items()}
+        return {k: table[torch.from_numpy(v)].numpy() for k, v in found.items()}
 
     elements = {
-        n: torch.utils._pytree.tree_map(lambda t: labels.classes(t) if isinstance(t, Tensor) else t, v)
+        n: torch.utils._pytree.tree_map(lambda t: table[t] if isinstance(t, Tensor) else t, v)
         for n, v in env.items()
         if v is not None
     }
     suspects = {
-        k: set(labels.classes(torch.tensor(sorted(v), dtype=torch.int64)).tolist()) - {Labels.PIN}
+        k: set(table[torch.tensor(sorted(v), dtype=torch.int64)].tolist()) - {Labels.PIN}
         for k, v in labels.suspects.items()
     }
     axes = classes(labels.axes)

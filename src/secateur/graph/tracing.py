@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -39,6 +39,7 @@ class Traced:
     program: Program
     sites: tuple[Site, ...]
     thumbnail: Traced | None = None
+    _last: list[Flow] = field(default_factory=list, repr=False, compare=False)
 
     @cached_property
     def coupling(self) -> Coupling:
@@ -60,7 +61,9 @@ class Traced:
             producers = [known[m.param] for m in group.members if m.param in known]
             return round(sum(s.n * s.positions for s in producers) / max(sum(s.n for s in producers), 1)) or 1
 
-        return tuple(replace(g, positions=busy(g), readers=readers(g)) for g in self.coupling.groups)
+        return tuple(
+            replace(g, positions=busy(g), readers=readers(g)) for g in (self.thumbnail or self).coupling.groups
+        )
 
     @cached_property
     def macs(self) -> dict[str, int]:
@@ -100,8 +103,9 @@ class Traced:
         return tuple(filter(moves, self.sites)), tuple(filter(moves, self.groups))
 
     def flow(self, weights: Weights) -> Flow:
-        """Masks of influence for these weights."""
-        return analyse(self.program, weights)
+        """Masks of influence for these weights. The last answer is kept: a price projects first, then cuts."""
+        self._last[:] = [analyse(self.program, weights, *self._last)]
+        return self._last[0]
 
     def effective(self, weights: Weights) -> dict[str, Tensor]:
         """Which entries of each parameter can still matter, as bool tensors of the parameters' shapes.
@@ -117,7 +121,7 @@ class Traced:
         Args:
             weights: parameter name -> tensor; parameters and buffers left out are taken from the traced model.
         """
-        return analyse((self.thumbnail or self).program, weights).effective
+        return (self.thumbnail or self).flow(weights).effective
 
     def kept(self, weights: Weights) -> dict[str, Tensor]:
         """Companions of removed channels: bool masks for the `removes` of all groups that add or scale (biases, norms).
@@ -161,13 +165,13 @@ def trace(model: nn.Module, example_inputs: Any) -> Traced:
     """
     example = example_inputs if isinstance(example_inputs, Example) else settle(model, example_inputs)
     program = capture(model, example)
+    fewer = thumbnail(model, example, program)
     sites = _sites(program)
     if not sites:
         raise UnsupportedError(
             f"{type(model).__name__}: no weight found that could be compressed; its forward multiplies, adds or looks "
             "up no parameter (torch.nn.Parameter, not a buffer)"
         )
-    fewer = thumbnail(model, example, program)
     return Traced(program, sites, None if fewer is None else Traced(fewer, sites))
 
 

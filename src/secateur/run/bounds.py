@@ -20,6 +20,12 @@ def refuse(job: Job) -> None:
     Args:
         job: with the dense net as it is, trained or not.
     """
+    weights_alone(job)
+    graph_alone(job)
+
+
+def weights_alone(job: Job) -> None:
+    """By what only the numbers of weights decide. A plan of the very same weights finds that out by itself."""
     net = job.start
     limits = kinds.metered(job.limits)
     # Which weights are kept is all that these depend on, not what training makes of them.
@@ -27,8 +33,12 @@ def refuse(job: Job) -> None:
     if counted and any(not t.given for t in net.terms):
         weights = {k: w.clone() for k, w in net.weights.items()}
         job.purse(net, counted).probe(weights, {})
+
+
+def graph_alone(job: Job) -> None:
+    """By what the graph takes, whatever the weights are."""
     bare = Inventory((), lambda: _graph_nbytes(job))
-    for limit in (x for x in limits if not kinds.meter(x.kind).on_machine):
+    for limit in (x for x in kinds.metered(job.limits) if not kinds.meter(x.kind).on_machine):
         least = kinds.meter(limit.kind).measure(bare)
         if limit.value < _GRAPH * least:
             raise BudgetError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from secateur import formats, graph
+from secateur import graph
 from secateur.budget import kinds
 from secateur.contracts import Constraint, Term
 from secateur.errors import InterruptedRun, UsageError
-from secateur.export import membership, written
+from secateur.export import kept, membership, sized, written
 from secateur.export.membership import Asked
 from secateur.export.written import Template, Written
 from secateur.graph import activations, factors
@@ -56,6 +57,7 @@ class Job:
         example_inputs: what the net is traced and written on.
         stages: the record of the trainings so far.
         warm: the answer of an earlier run under looser limits, where this one starts.
+        proven: the dense net's file is run beside the net; a plan hands no file out and leaves that to `compress`.
     """
 
     recipe: Recipe
@@ -66,6 +68,7 @@ class Job:
     dense_metric: float = 0.0
     stages: list[dict[str, Any]] = field(default_factory=list)
     warm: Warm | None = None
+    proven: bool = True
 
     _pulses: dict[str, tuple[float, int]] = field(default_factory=dict)
     _fits: dict[Constraint, Constraint] = field(default_factory=dict)  # sets with what they take from the dense net
@@ -74,12 +77,16 @@ class Job:
     @cached_property
     def start(self) -> Net:
         """The dense net, traced, with the recipe's terms; asked for after the dense training."""
-        module = copied(self.dense)
-        traced = graph.trace(module, self.example_inputs)
+        module, traced = self._traced
         terms = self._fit(self.terms_on(module, traced), module)
         grids = self.recipe.build_activations(traced.sites)  # then biases are rounded to the sums' grids, all digits
         short = self.counts_bytes and not grids
         return Net(module, traced, terms, short=short, machine=self._machine(traced, terms))
+
+    @cached_property
+    def _traced(self) -> tuple[nn.Module, Traced]:
+        module = copied(self.dense)
+        return module, graph.trace(module, self.example_inputs)
 
     def _machine(self, traced: Traced, terms: tuple[Term, ...]) -> Machine | None:
         """The table behind limits that a machine decides; None without such a limit and without a file of one."""
@@ -167,7 +174,13 @@ class Job:
     @cached_property
     def dense_onnx(self) -> bytes:
         """The dense net as it is: of it a machine's table is made, and mostly it is in `dense_files`."""
-        return written.exported_bytes(copied(self.dense).eval(), self.example_inputs)
+        plain = copied(self.dense).eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        if self.proven:
+            return written.exported_bytes(plain, self.example_inputs)
+        example = self.example_inputs
+        return kept.exported(
+            plain, self._traced[1], example, lambda: written.exported_bytes(plain, example, check=False)
+        )
 
     @cached_property
     def template(self) -> Template:
@@ -191,7 +204,7 @@ class Job:
             if known is not None and self.setting.ledger.done(name) is None:
                 self.setting.ledger.finish(name, *known)
         self._fits.update(other._fits)
-        for name in ("start", "dense_onnx", "dense_files", "template"):
+        for name in ("_traced", "start", "dense_onnx", "dense_files", "template"):
             if name in other.__dict__:
                 self.__dict__[name] = other.__dict__[name]
 
@@ -219,7 +232,7 @@ class Job:
     def unconstrained_nbytes(self) -> int:
         """Bytes of the dense `.sct` file that belong to no constrained tensor: header, graph, biases."""
         names = {m.param for t in self.start.terms for m in t.site.members}
-        return sum(s.nbytes for s in formats.sections(self.dense_files.sct) if s.name.removesuffix(".T") not in names)
+        return sum(sized.sections(self.dense_files.onnx, names, math.inf).values())
 
     # ---- small questions ---------------------------------------------------------------------------------------
     @property
@@ -255,7 +268,8 @@ class Job:
     def importance(self, net: Net, key: str) -> dict[str, Tensor | None]:
         """Importance outside training: statistics measured on the weights as they are."""
         self.use(net.module)
-        stats = problem.measured(net, self.recipe, self.setting, self.told(f"{key}.inputs"))
+        needs = self.recipe.build_saliency().needs  # no solver is asked here
+        stats = problem.measured(net, self.recipe, self.setting, self.told(f"{key}.inputs"), needs)
         return problem.importance_now(net, self.recipe, stats, self.setting.seed, key, "saliency")
 
     def outside(self, net: Net, files: Written) -> list[str]:

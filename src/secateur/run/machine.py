@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 FACTS = ("latency.table", "latency.ratio")  # what was timed before the first level, as a ledger names it
 OF_DENSE = 25, 5  # runs and turns of the dense net at the beginning
+_LONG, _FEW = 20.0, 5  # ms from which on so few runs tell: of what takes so long a scheduler's turn is a small part
 _RATIOS = (0.5, 2.0)  # outside of these something else is wrong than the table
 
 
@@ -103,7 +104,10 @@ def _ratio(here: Machine, file: bytes, dense: nn.Module, traced: Traced) -> floa
     In integers where the answer is to compute in them. Few runs tell: a trim learns the rest.
     """
     told = here.of(counts.weights(dense, traced), {})[LATENCY]()
-    found = clock.timed(InferenceSession(file, threads=1, tune="off"), *OF_DENSE).us
+    runs, turns = OF_DENSE
+    if told >= _LONG:
+        runs = _FEW
+    found = clock.timed(InferenceSession(file, threads=1, tune="off"), runs, turns).us
     return corrected(1.0, told, 1e-3 * found)
 
 

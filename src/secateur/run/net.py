@@ -41,6 +41,7 @@ class Net:
     activations: tuple[Term, ...] = ()  # the grids in its forward pass, once it is rewritten
     short: bool = False  # are vectors outside the sets written with few digits?
     machine: Machine | None = None  # prices the sites where a budget names what a machine decides
+    _smaller: tuple[Weights, graph.Proof, nn.Module] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         channels = any(t.site.op == "channels" for t in self.terms)
@@ -138,10 +139,14 @@ class Net:
         return {**weights, **feasible.project(self.terms, levels, weights)}
 
     def smaller(self, weights: Weights, proof: graph.Proof = "always") -> nn.Module:
-        """What would be written with these weights, in evaluation mode."""
-        return written.smaller(
-            *(self.module, self.traced, weights, self.pinned, self.terms, self.short, bool(self.activations)), proof
-        )[0].eval()
+        """What would be written with these weights, in evaluation mode; the last answer is kept, to be read only.
+
+        Weights are known by the very mapping: nobody changes one that was handed in.
+        """
+        if self._smaller is None or self._smaller[0] is not weights or self._smaller[1] != proof:
+            how = (self.pinned, self.terms, self.short, bool(self.activations), proof)
+            self._smaller = weights, proof, written.smaller(self.module, self.traced, weights, *how)[0].eval()
+        return self._smaller[2]
 
     def write(self, example: Example) -> Written:
         """The files of the net as it is; it is not changed."""

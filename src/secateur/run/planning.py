@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur import formats
 from secateur.budget import kinds
 from secateur.budget.allocate import Row
 from secateur.budget.menus import packed
@@ -29,6 +28,7 @@ from secateur.terms.live import ROUGHLY
 from secateur.types import Inventory, Level, Limit, Packing, Stage, Weights
 
 _LEAST_ERROR = 0.02  # training moves the entropy of positions and values by about that much
+_MANY = 1_000_000  # weights: of a larger net the bytes that no limit counts are not coded one by one
 _ALIVE = 0.9  # fewer of the kept weights that can still matter: the projected net is no picture of the trained one
 
 
@@ -52,9 +52,10 @@ def plan(job: Job, measured: bool = True) -> dict[str, Any]:
     weights = {k: w.clone() for k, w in net.weights.items()}
     purse, limits, notes = _probed(job, net, weights, h, limits, notes)
     found = purse.plan(weights, h)
-    near = net.supported(found.levels, weights, h, ROUGHLY)
-    full = net.member(found.levels, {**weights, **near})
-    small = net.smaller(full, "always" if measured else "of doubts")
+    near = purse.projected(found.levels)
+    if near is None:
+        near = net.member(found.levels, {**weights, **net.supported(found.levels, weights, h, ROUGHLY)})
+    small = net.smaller(near, "always" if measured else "of doubts")
     estimated = _estimated(net, found.rows, round(purse.fixed.get("nbytes", job.unconstrained_nbytes)), purse.fixed)
     totals = projected = _projected(job, net, small)
     error = max(_LEAST_ERROR, abs(estimated.total["nbytes"] / projected.total["nbytes"] - 1))
@@ -97,16 +98,34 @@ def _probed(
 ) -> tuple[Purse, Sequence[Limit], list[str]]:
     """The purse, its prices found out; what it is planned for where a search would begin below what can be had."""
     purse = job.purse(net, limits)
+    purse.fixed = _untouched(net, limits)
     try:
-        purse.probe(weights, h)
+        purse.probe(weights, h, as_priced=True)
     except BudgetError as e:
         if e.smallest is None or kinds.metered(job.limits):
             raise
         limits = [Limit(limits[0].kind, e.smallest)]  # the search finds that out
         notes = [f"{notes[0]}, or the smallest there is, {words.amount(limits[0].kind, e.smallest)}"]
         purse = job.purse(net, limits)
-        purse.probe(weights, h)
+        purse.probe(weights, h, as_priced=True)
     return purse, limits, notes
+
+
+def _untouched(net: Net, limits: Sequence[Limit]) -> dict[str, float]:
+    """What is fixed as far as counting tells it before anything is projected: one projection less to find it out.
+
+    Not where channels are removed, whose readers lose weights with them.
+    """
+    plain = all(t.site.op != "channels" for t in net.terms)
+    known = [x.kind for x in limits if plain and not kinds.meter(x.kind).in_file and not kinds.meter(x.kind).by_place]
+    return kinds.measured(_beside(net, 0), known)
+
+
+def _beside(net: Net, nbytes: int) -> Inventory:
+    """The weights that no term acts on, and what surrounds them; `nbytes` of the file is theirs."""
+    touched = {m.param for term in net.terms for m in term.site.members}
+    others = tuple(w for w in counts.weights(net.module, net.traced) if w.name not in touched)
+    return net.with_table(Inventory(others, lambda: nbytes))
 
 
 def _row(term: Term, row: Any) -> dict[str, Any]:
@@ -169,21 +188,15 @@ class _Counts:
 def _estimated(net: Net, rows: Sequence[Row], fixed_nbytes: int, fixed: Mapping[str, float]) -> _Counts:
     """As the allocator expects them; what no term acts on stays as it is."""
     layers: dict[str, dict[str, float]] = {r.name: {k: _whole(k, r.costs[k]) for k in net.kinds} for r in rows}
-    touched = {m.param for term in net.terms for m in term.site.members}
-    others = tuple(w for w in counts.weights(net.module, net.traced) if w.name not in touched)
-    rest = kinds.measured(net.with_table(Inventory(others, lambda: fixed_nbytes)), net.kinds)
+    rest = kinds.measured(_beside(net, fixed_nbytes), net.kinds)
     rest |= {k: fixed[k] for k in fixed if kinds.meter(k).on_machine}  # what no level changes is more than the table's
     return _Counts(layers, {k: sum(row[k] for row in layers.values()) + rest[k] for k in rest})
 
 
 def _projected(job: Job, net: Net, small: nn.Module) -> _Counts:
     """As they are in the network that projection gives and in its file. A weight is counted once, in its own row."""
-    sct, beyond = job.template.packed(small, net.terms)
-    file = job.template.file(small)
-    sections: dict[str, int] = {}
-    for s in formats.sections(sct):
-        name = s.name.removesuffix(".T")
-        sections[name] = sections.get(name, 0) + s.nbytes
+    n_values = sum(p.numel() for p in small.parameters())
+    sections = job.template.sections(small, net.terms, roughly=not job.counts_bytes and n_values > _MANY)
     every = {w.name: w for w in counts.weights(small, net.traced)}
     own = {k for t in net.terms if t.site.op != "channels" for k in names_of(t.site.name, every)}
     layers, seen = {}, set[str]()
@@ -194,7 +207,8 @@ def _projected(job: Job, net: Net, small: nn.Module) -> _Counts:
         nbytes = sum(sections.get(p, 0) for p in params)
         part = Inventory(tuple(every[p] for p in sorted(params)), lambda n=nbytes: n)  # type: ignore[misc]
         layers[t.site.name] = kinds.measured(net.with_table(part, rest=False), net.kinds)
-    return _Counts(layers, net.predicted(small, lambda: len(sct) + beyond, net.kinds, lambda: file))
+    total = sum(sections.values())
+    return _Counts(layers, net.predicted(small, lambda: total, net.kinds, lambda: job.template.file(small)))
 
 
 def _whole(kind: str, cost: float) -> float:

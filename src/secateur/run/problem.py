@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -111,17 +111,23 @@ def importance_of(
 
 
 def measured(
-    net: Net, recipe: Recipe, setting: Setting, told: Callable[[], None] = lambda: None
+    net: Net,
+    recipe: Recipe,
+    setting: Setting,
+    told: Callable[[], None] = lambda: None,
+    needs: Collection[str] | None = None,
 ) -> calibration.Statistics:
     """Statistics before any step, on some batches: mean squared and mean gradients where a method wants them; inputs
     when they are asked for.
 
     Args:
         told: called before inputs are measured, layer by layer.
+        needs: the statistics that will be asked for; None: all that the recipe's methods need.
     """
+    needs = recipe.needs if needs is None else needs
     params = dict(net.module.named_parameters())
     inputs = Inputs(net.module, lambda: some_inputs(setting), told)
-    if not recipe.needs & {"second_moment", "gradient"}:
+    if not {"second_moment", "gradient"} & set(needs):
         return calibration.Statistics(params, inputs=inputs)
     batches = setting.batches.epoch(setting.seed, "calibrate", 0)
 

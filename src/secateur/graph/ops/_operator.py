@@ -108,11 +108,19 @@ class Labels:
 
     def classes(self, labels: Tensor) -> Tensor:
         """The same with PIN for all that stay."""
-        return self._replaced(labels, lambda x: self.PIN if self.find(x) in self.why else self.find(x))
+        return self._replaced(labels, self._class)
+
+    def table(self) -> Tensor:
+        """`classes` of all labels there are: for many tensors at once."""
+        return torch.tensor([self._class(x) for x in range(len(self.parent))], dtype=torch.int64)
+
+    def _class(self, label: int) -> int:
+        root = self.find(label)
+        return self.PIN if root in self.why else root
 
     def _replaced(self, labels: Tensor, by: Callable[[int], int]) -> Tensor:
         table = torch.zeros(len(self.parent), dtype=torch.int64)
-        present = _different(labels)
+        present = different(labels)
         table[present] = torch.tensor([by(x) for x in present.tolist()], dtype=torch.int64)
         return table[labels]
 
@@ -120,7 +128,7 @@ class Labels:
         """Couple labels element by element; zeros couple nothing."""
         both = (a != 0) & (b != 0) & (a != b)
         n = len(self.parent)
-        for pair in _different(a[both] * n + b[both]).tolist():
+        for pair in different(a[both] * n + b[both]).tolist():
             ra, rb = sorted((self.find(pair // n), self.find(pair % n)))
             if ra in self.why and rb in self.why:
                 continue  # both stay, each for its own reason
@@ -132,7 +140,7 @@ class Labels:
 
     def pin(self, labels: Tensor, why: str) -> None:
         """These channels may never be removed; the first reason counts."""
-        for x in _different(labels).tolist():
+        for x in different(labels).tolist():
             if x:
                 self.why.setdefault(self.find(x), why)
 
@@ -154,7 +162,7 @@ class Labels:
 
     def suspect(self, where: str, labels: Tensor) -> None:
         """Sizes in the code may hinder the removal of these channels; a run will tell."""
-        self.suspects.setdefault(where, set()).update(x for x in _different(labels).tolist() if x > self.PIN)
+        self.suspects.setdefault(where, set()).update(x for x in different(labels).tolist() if x > self.PIN)
 
     def along(self, labels: Tensor, axis: int) -> Tensor | None:
         """One label per index of `axis` when all elements of an index agree (zeros aside), else None."""
@@ -180,7 +188,7 @@ class Labels:
         return bool((self.classes(labels) > self.PIN).any())
 
 
-def _different(labels: Tensor) -> Tensor:
+def different(labels: Tensor) -> Tensor:
     """The different ones, ascending. A channel's elements mostly lie side by side: few are left to sort."""
     found: Tensor = labels.flatten().unique_consecutive().unique()
     return found
