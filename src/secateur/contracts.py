@@ -139,9 +139,8 @@ class Constraint(ABC):
         return 0.0
 
     def tightest(self, weight: Tensor, level: Level) -> Level:
-        """The first level of the menu that contains the member `weight` of `level`; sets that do not nest keep theirs.
-
-        None, dense, where only the last level does and the weight was dense before.
+        """The first level of the menu that contains the member `weight` of `level` (None: only the last does and it was
+        dense before); sets that do not nest keep theirs.
         """
         if not self.nests:
             return level
@@ -158,11 +157,9 @@ class Constraint(ABC):
     def after_cut(
         self, shape: tuple[int, int], kept_rows: Sequence[int], kept_cols: Sequence[int], level: Level
     ) -> tuple[Constraint, Level] | None:
-        """The set and level that hold of what is left of any member when only some rows and columns stay.
-
-        None: the set would not survive it, and these channels stay. Whether it does hangs on what stays, not on the
-        level. Values are values wherever they are; a set of supports or of a form says for itself. `shape` is of the
-        matrix before, `kept_rows` and `kept_cols` are ascending positions in it.
+        """The set and level that hold of what is left of any member when only these rows and columns stay, ascending
+        places in the matrix of `shape`. None: the set would not survive it, and the channels stay; whether it does
+        hangs on what stays, not on the level. Values stay values; supports and forms say for themselves.
         """
         return (self, level) if self.stage == Stage.VALUES else None
 
@@ -182,16 +179,14 @@ class Constraint(ABC):
 
     @property
     def trials(self) -> tuple[tuple[int, int], ...]:
-        """Shapes for the conformance tests: tiny, each of five units that are kept or dropped whole, or more.
-
-        With fewer a wrong score may choose the same ones as the right one. A unit is a weight here.
+        """Shapes for the conformance tests: tiny, each of five units (here weights) that are kept or dropped whole, or
+        more: with fewer a wrong score may choose the same ones as the right one.
         """
         return ((1, 8), (2, 4))
 
     def rest(self, level: Level, kept: Tensor) -> Level:
-        """The level of the columns that follow, once the first ones are settled as `kept` [rows, some columns].
-
-        ConstraintError where these columns cannot be settled alone (a group is cut in two). Only `by_columns` sets.
+        """The level of the columns that follow, once the first ones are settled as `kept` [rows, some columns];
+        ConstraintError where these cannot be settled alone (a group is cut in two). Only `by_columns` sets.
         """
         raise ConstraintError(f"{self.name}: cannot be settled a block of columns at a time")
 

@@ -70,8 +70,8 @@ def chained(job: Job, best: Candidate) -> Candidate:
         module = files[-1].module
         metric = job.setting.ledger.fact(f"{best.name}.level{i}.metric", partial(job.evaluate, module))
         points.append(Point(i, rung.net, rung.levels, rung.limits, metric))
-    sct = formats.pack_levels([level.onnx for level in files])
-    answer = replace(best, net=net, files=replace(files[0], sct=sct, levels=tuple(files[1:])), metric=points[0].metric)
+    every = replace(files[0], packed=partial(formats.pack_levels, [f.onnx for f in files]), levels=tuple(files[1:]))
+    answer = replace(best, net=net, files=every, metric=points[0].metric)
     answer.points = tuple(points)
     _check(job, answer)
     return answer
@@ -132,7 +132,7 @@ def _written(job: Job, module: nn.Module, net: Net) -> Written:
     """The files of a level. Nothing is cut: all levels are one graph."""
     module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     onnx = norms.merged(written.exported_bytes(module, job.example_inputs), written.constrained(net.terms))
-    return Written(module, onnx, formats.pack(onnx), net.surgery)
+    return Written(module, onnx, partial(formats.pack, onnx), net.surgery)
 
 
 def _check(job: Job, answer: Candidate) -> None:
