@@ -68,6 +68,8 @@ class Site:
             summed over. A layer keeps its outputs on axis 0, `x @ w` on axis 1, a transposed convolution on axis 1 of
             each group's part of axis 0.
         prices: by kind of limit, what a table of a machine says that a tensor stored here costs (`budget/machine.py`).
+        family: of `channels`: `head` of attention or `unit` of a recurrent layer, with sets of their own; "" for
+            plain channels.
         overlap: by meter, (factor, part): where channels and sets inside them act on the same weights, the site's own
             cost is the factor times what its packings cost, less the part (`budget/overlap.py`).
     """
@@ -82,6 +84,7 @@ class Site:
     removes: tuple[Member, ...] = ()
     readers: tuple[str, ...] = ()
     rows: tuple[int, ...] = (0,)
+    family: str = ""
     prices: Mapping[str, Price] = field(default_factory=dict, compare=False, repr=False)
     overlap: Mapping[object, tuple[float, float]] = field(default_factory=dict, compare=False, repr=False)
 

@@ -29,9 +29,9 @@ HEAD = """# Families of networks
 
 What can be removed of the usual families, in small forms written as their implementations write them
 (`tests/graph/zoo_pictures.py`, `zoo_sequences.py`; random weights). Of every group of coupled channels half are taken,
-drawn by chance; the smaller net then answers as the one with zeros does, in evaluation and in training mode, is saved
-and loaded, and its ONNX file gives the same answers in the engine. Channels that make the model's outputs are not
-counted.
+whole heads of attention and whole hidden units, drawn by chance; the smaller net then answers as the one with zeros
+does, in evaluation and in training mode, is saved and loaded, and its ONNX file gives the same answers in the engine.
+Channels that make the model's outputs are not counted.
 What a mean over all channels reads stays: without a channel the mean would be another. Zeros may come there all the
 same, and `inputs`, `topk` and the other sets of weights act on it.
 

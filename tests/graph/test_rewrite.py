@@ -66,7 +66,9 @@ def check(net: nn.Module, example: Any, weights: dict[str, Tensor], t: Traced) -
         want, got = answer(full.double(), _double(x)), answer(copy.deepcopy(small).double(), _double(x))
         assert torch.allclose(want, got, rtol=0, atol=2e-6 * (1 + float(want.abs().max())))
     assert type(small) is type(net)
-    assert {type(m) for m in small.modules()} == {type(m) for m in net.modules()}
+    others = {type(m) for m in net.modules()} - {nn.MultiheadAttention}  # with fewer heads it is a graph of calls
+    assert others <= {type(m) for m in small.modules()}
+    assert "attention" in surgery or {type(m) for m in small.modules()} == {type(m) for m in net.modules()}
     again = apply_surgery(net, json.loads(json.dumps(surgery)))
     again.load_state_dict(small.state_dict())
     assert torch.equal(answer(again, example), answer(small, example))

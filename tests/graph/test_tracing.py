@@ -116,7 +116,10 @@ def test_what_nobody_describes_is_left_alone_and_named() -> None:
     assert [m.param for m in up.removes] == ["up.bias", "act.weight", "head.weight", "scale"]
     attention = trace(*more_nets()["attention"])
     assert next(s for s in attention.sites if s.name == "embed.weight").op == "embedding"
-    assert [g.name for g in attention.groups] == ["layer.linear1.weight.channels"]
+    assert [g.name for g in attention.groups] == [
+        "layer.self_attn.in_proj_weight.heads",
+        "layer.linear1.weight.channels",
+    ]
     assert not trace(*more_nets()["unbatched"]).effective({})["a.bias"].logical_not().any()
 
 

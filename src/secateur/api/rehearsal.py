@@ -16,7 +16,7 @@ from secateur.errors import SecateurError, UnsupportedError, UsageError
 from secateur.graph.copying import copied
 from secateur.graph.counts import channels_note, left_out, left_out_note
 from secateur.proof import record
-from secateur.run import activations, bounds, search
+from secateur.run import activations, bounds, search, whole
 from secateur.run.net import Candidate, Net
 from secateur.shell.importing import told
 from secateur.training import metrics, seeds
@@ -40,6 +40,9 @@ def check_fits(asked: Asked, job: Job) -> None:
     traced = graph.trace(job.dense, job.example_inputs)
     terms = job.terms_on(job.dense, traced)
     activations.planned(job, Net(job.dense, traced, terms))
+    for said in whole.notes(whole.kept(job.dense, traced, terms)):
+        logging.getLogger("secateur").warning(said)
+        asked.notes.append(said)
     if note := channels_note(terms, traced):
         logging.getLogger("secateur").warning(note)
     if note := left_out_note(left_out(traced)):

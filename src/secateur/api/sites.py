@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from secateur import catalog, graph
@@ -31,8 +31,9 @@ def sites(model: nn.Module, example_inputs: Any) -> Shown:
         `{"sites", "channels", "held", "left_out"}`; prints as tables. A site: name, op, shape, n weights, nbytes as
         they are, positions (multiplications with each weight per example), macs, and `sets`: the constraints that may
         act there.
-        `channels`: what `rows` removes together: name, number, the weights that make them, `readers` (the weights of
-        the layers that read them), what loses a part with them. `held`: the channels that cannot be removed, and why.
+        `channels`: what `rows`, `heads` or `units` removes together: name, number, what (channels, heads, units), the
+        weights that make them, `readers` (the weights of the layers that read them), what loses a part with them.
+        `held`: the channels that cannot be removed, and why.
     Raises:
         UsageError, UnsupportedError: the model does not run on the inputs, or cannot be traced.
     """
@@ -46,6 +47,7 @@ def listed(traced: Traced, width: Mapping[str, int]) -> Shown:
     """The list of a traced network; `width`: bytes of one weight, by parameter."""
 
     free, groups = traced.free
+    pools: dict[str, Sequence[Site]] = {}
     rows = []
     for site in sorted(free, key=lambda s: s.op in SMALL):
         rows.append(
@@ -57,13 +59,14 @@ def listed(traced: Traced, width: Mapping[str, int]) -> Shown:
                 "nbytes": site.n * width.get(site.name, 4),
                 "positions": site.positions,
                 "macs": traced.macs.get(site.name, 0),
-                "sets": _sets(site, groups),
+                "sets": _sets(site, lambda view: _pool(view, free, groups, pools)),
             }
         )
     channels = [
         {
             "name": g.name,
             "n": g.shape[0],
+            "what": f"{g.family or 'channel'}s",
             "weights": list(dict.fromkeys(m.param for m in g.members)),
             "readers": list(g.readers),
             "with_them": list(dict.fromkeys(m.param for m in g.removes)),
@@ -74,7 +77,14 @@ def listed(traced: Traced, width: Mapping[str, int]) -> Shown:
     return Shown({"sites": rows, "channels": channels, "held": held(traced), "left_out": spare}, _show)
 
 
-def _sets(site: Site, groups: Sequence[Site]) -> list[str]:
+def _pool(view: str, free: Sequence[Site], groups: Sequence[Site], known: dict[str, Sequence[Site]]) -> Sequence[Site]:
+    """`pool_of`, once for each view."""
+    if view not in known:
+        known[view] = pool_of(view, free, groups)
+    return known[view]
+
+
+def _sets(site: Site, pool: Callable[[str], Sequence[Site]]) -> list[str]:
     """The constraints, with their default options, that may act on a weight or on the channels that it makes."""
     found = []
     for name in catalog.names("constraints"):
@@ -82,8 +92,9 @@ def _sets(site: Site, groups: Sequence[Site]) -> list[str]:
             constraint = catalog.load("constraints", name)()
             if isinstance(constraint, ActivationSet):
                 continue  # acts on what the layer reads
-            pool = pool_of(constraint.view, [site], groups)
-            acts = any(m.param == site.name for s in pool for m in s.members) and not constraint.unfit(site)
+            acts = any(m.param == site.name for s in pool(constraint.view) for m in s.members) and not constraint.unfit(
+                site
+            )
             if acts and len(constraint.levels(view_shape(site))):
                 found.append(name)
         except (ConstraintError, TypeError, ValueError):  # needs parts, as a joint set; or does not fit this shape
@@ -105,11 +116,17 @@ def _show(found: Mapping[str, Any], console: Console) -> None:
     )
     if found["channels"]:
         rows = [
-            [c["n"], _and(c["weights"]), _and(c["readers"]), _and([n for n in c["with_them"] if n not in c["readers"]])]
+            [
+                c["n"],
+                c["what"],
+                _and(c["weights"]),
+                _and(c["readers"]),
+                _and([n for n in c["with_them"] if n not in c["readers"]]),
+            ]
             for c in found["channels"]
         ]
-        names = ["channels", "made by", "read by", "moved by"]
-        console.print(table("channels that go together (rows)", names, rows))
+        names = ["", "of them", "made by", "read by", "moved by"]
+        console.print(table("what goes together (rows; heads; units)", names, rows))
     if found["held"]:
         rows = [[x["name"], f"{x['n']} of {x['of']}", x["why"]] for x in found["held"]]
         console.print(table("channels that cannot be removed", ["made by", "channels", "why"], rows))

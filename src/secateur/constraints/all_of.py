@@ -28,6 +28,8 @@ _ROUNDS = 20  # alternations at most; they stop by themselves after 3-6
 _SKETCH_LEVELS, _SKETCH_VALUES, _SKETCH_ENTRIES = 8, 1000, 16
 _BESIDE_OTHERS = {"channels": "oc", "readers": "o_khkw_c"}  # sets of coupled channels read each weight by itself then
 
+_OF_THEIR_OWN = ("head", "unit")  # views that no weight has alone
+
 
 @dataclass(frozen=True)
 class AllOf(Constraint):
@@ -63,8 +65,14 @@ class AllOf(Constraint):
         got = ", ".join(f"{p.name} ({p.stage.name.lower()})" for p in parts) or "nothing"
         at = {stage: [p for p in parts if p.stage == stage] for stage in Stage}
         own_order = sorted({_BESIDE_OTHERS.get(p.view, p.view) for p in at[Stage.SUPPORT]} - {"oc"})
+        own = next((p for p in parts if p.view in _OF_THEIR_OWN), None)
         why = None
-        if at[Stage.FORM]:
+        if own is not None and len(parts) > 1:
+            why = (
+                f"{own.name} sees several weights at once, row beside row; write it as an entry of its own and the "
+                "others as another, they go together"
+            )
+        elif at[Stage.FORM]:
             why = f"{at[Stage.FORM][0].name} stores other tensors, of which the other sets say nothing; name it alone"
         elif len(at[Stage.VALUES]) > 1:
             why = "a weight takes values from one set; name one of them"

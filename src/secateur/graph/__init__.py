@@ -4,7 +4,7 @@ from secateur.graph.example import Example, settle
 from secateur.graph.factors import factored
 from secateur.graph.reorder import placed, reorder
 from secateur.graph.rescale import rescaled, scalable, scaled
-from secateur.graph.rewrite import Pinned, Proof, shrink
+from secateur.graph.rewrite import Pinned, Proof, shrink, stays
 from secateur.graph.surgery import after_cut, apply_surgery
 from secateur.graph.tracing import Traced, trace
 
@@ -23,5 +23,6 @@ __all__ = [
     "scaled",
     "settle",
     "shrink",
+    "stays",
     "trace",
 ]

@@ -59,15 +59,20 @@ def left_out(traced: Traced) -> list[dict[str, Any]]:
     ]
 
 
-def held(traced: Traced) -> list[dict[str, Any]]:
-    """Channels that cannot be removed: name of the weight, `n` of its `of` channels, why. Outputs' makers left out."""
-    return [{"name": x.name, "n": x.n, "of": x.of, "why": x.why} for x in traced.held if x.why != OUTPUT and x.n]
+def held(traced: Traced, outputs: bool = False) -> list[dict[str, Any]]:
+    """Channels that cannot be removed: name of the weight, `n` of its `of` channels, why.
+
+    Args:
+        outputs: those too that make the model's outputs.
+    """
+    rows = [x for x in traced.held if x.n and (outputs or x.why != OUTPUT)]
+    return [{"name": x.name, "n": x.n, "of": x.of, "why": x.why} for x in rows]
 
 
-def held_note(traced: Traced) -> str | None:
-    """One sentence that names the channels which cannot be removed, by reason; None where there are none."""
+def held_note(traced: Traced, outputs: bool = False) -> str | None:
+    """One sentence that names the channels of `held`, by reason; None where there are none."""
     by: dict[str, list[str]] = {}
-    for row in held(traced):
+    for row in held(traced, outputs):
         by.setdefault(row["why"], []).append(f"{row['name']} ({row['n']} of {row['of']})")
     if not by:
         return None

@@ -23,6 +23,8 @@ Axis = tuple[str, int]  # a parameter or buffer, an axis of it
 OUTPUT = "the model answers with them"
 _LARGE = 1 << 18  # elements of a parameter that are followed one by one
 
+HEADS, UNITS = "head", "unit"
+
 
 @dataclass(frozen=True)
 class Coupling:
@@ -70,12 +72,12 @@ def couple(program: Program) -> Coupling:
         return env[a]
 
     inputs = labels.fixed("they meet the model's input")
-    quiet = {n for n, name in program.params.items() if name not in loose} | {*program.buffers, *program.static}
+    quiet = {*program.buffers, *program.static}  # constants, and what is made of them alone
     for n in program.nodes:
         if n.op in ("placeholder", "get_attr"):
             env[n] = _given(n, inputs, loose, labels, program)
         elif n.op == "call_function":
-            env[n] = env[n.args[0]][n.args[1]] if _getitem(n) else _label(n, see, quiet, labels, program)
+            env[n] = _label(n, see, quiet, labels, program)
         else:
             for a in n.all_input_nodes:
                 for part in torch.utils._pytree.tree_leaves(env[a]):
@@ -105,20 +107,21 @@ def couple(program: Program) -> Coupling:
         for k, v in labels.suspects.items()
     }
     axes = classes(labels.axes)
+    families = {labels.find(x): HEADS for x in labels.heads} | {labels.find(x): UNITS for x in labels.units}
     return Coupling(
         elements,
         axes,
         classes(labels.pads),
         classes(labels.sizes),
         suspects,
-        _groups(makers, axes),
+        _groups(makers, axes, families),
         _held([*makers, *_untaken(makers, program)], labels),
     )
 
 
 def _makers(labels: Labels, program: Program) -> list[Axis]:
     """The axes of parameters along which calls make channels, in the order of the calls."""
-    made = dict.fromkeys(rule(n, program).makes(n, program) for n in program.calls)
+    made = dict.fromkeys(key for n in program.calls for key in rule(n, program).makes(n, program))
     return [key for key in made if key in labels.axes]
 
 
@@ -145,9 +148,11 @@ def _given(n: Call, inputs: int, loose: set[str], labels: Labels, program: Progr
 
 
 def _label(n: Call, see: Any, quiet: set[str], labels: Labels, program: Program) -> Any:
+    """Labels of what a call answers; a call of constants only makes a constant, which joins the `quiet` ones."""
     if all(a.name in quiet for a in n.all_input_nodes):
+        quiet.add(n.name)
         return shaped(n.meta["val"], lambda shape: torch.zeros(shape, dtype=torch.int64))
-    return rule(n, program).label(n, see, labels, program)
+    return see(n.args[0])[n.args[1]] if _getitem(n) else rule(n, program).label(n, see, labels, program)
 
 
 def _attach_loose(name: str, elements: Tensor, makers: Sequence[Axis], labels: Labels) -> None:
@@ -172,7 +177,10 @@ def _pin_wholes(makers: Sequence[Axis], labels: Labels) -> None:
             labels.pin(rows, f"those of {name} hang together, removing one would remove all")
 
 
-def _groups(makers: Sequence[Axis], axes: dict[Axis, np.ndarray[Any, Any]]) -> tuple[Site, ...]:
+def _groups(
+    makers: Sequence[Axis], axes: dict[Axis, np.ndarray[Any, Any]], families: dict[int, str]
+) -> tuple[Site, ...]:
+    """The groups; `families`: class -> what such a class is, where it is more than a channel."""
     rank = {key: i for i, key in enumerate(makers)}
     where: dict[int, dict[Axis, list[int]]] = defaultdict(lambda: defaultdict(list))
     for key, classes in axes.items():
@@ -192,15 +200,17 @@ def _groups(makers: Sequence[Axis], axes: dict[Axis, np.ndarray[Any, Any]]) -> t
         others = set(keys) - set(made)
         order = [*made, *(k for k in axes if k in others)]
         members = [_member(k, [where[c][k] for c in rows_of], len(axes[k])) for k in order]
-        sites.append((made[0], len(rows_of), tuple(members[: len(made)]), tuple(members[len(made) :])))
+        family = families.get(rows_of[0], "")
+        sites.append((made[0], len(rows_of), tuple(members[: len(made)]), tuple(members[len(made) :]), family))
     sites.sort(key=lambda s: (rank[s[0]], s[2][0].index or ()))
     seen: dict[str, int] = defaultdict(int)
     out = []
-    for (name, _), rows, writes, removes in sites:
-        n = seen[name]
-        seen[name] += 1
-        full = f"{name}.channels" if not n else f"{name}.channels.{n}"
-        out.append(Site(full, "channels", (rows,), writes, removes=removes))
+    for (name, _), rows, writes, removes, family in sites:
+        kind = f"{name}.{family or 'channel'}s"
+        n = seen[kind]
+        seen[kind] += 1
+        full = kind if not n else f"{kind}.{n}"
+        out.append(Site(full, "channels", (rows,), writes, removes=removes, family=family))
     return tuple(out)
 
 

@@ -46,7 +46,7 @@ def factored(
                 weight.copy_(factor.reshape(weight.shape))
             if bias is not None:
                 out.get_parameter(f"{prefix}.{len(inputs_first) - 1}.bias").copy_(bias)  # type: ignore[arg-type]
-    return out, {**surgery, "version": 2, "factors": rows}
+    return out, {**surgery, "version": max(2, surgery["version"]), "factors": rows}
 
 
 def split(model: nn.Module, row: Mapping[str, Any]) -> None:

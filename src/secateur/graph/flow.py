@@ -57,6 +57,17 @@ class Flow:
         )
 
     @property
+    def inside(self) -> dict[str, Tensor]:
+        """Parameter name -> the rows that calls need inside (`Operator.inside`)."""
+        quiet = _view(self, lambda a: self.live[a].to(torch.float32), lambda a: _weight(self, a))
+        found: dict[str, Tensor] = {}
+        for n in self.program.calls:
+            if n in self.need:
+                for name, rows in rule(n, self.program).inside(n, self.need[n], quiet, self.program).items():
+                    found[name] = found[name] | rows if name in found else rows
+        return found
+
+    @property
     def values(self) -> dict[Call, Any]:
         """Values of all nodes on the example inputs."""
         if self._values is None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import UnsupportedError
+from secateur.graph import literals
 from secateur.graph.copying import copied
 from secateur.graph.flow import Flow
 from secateur.graph.ops import rule
@@ -24,7 +25,7 @@ from secateur.graph.program import owner
 from secateur.graph.surgery import Surgery, load, sibling
 from secateur.graph.tracing import Traced
 from secateur.graph.trial import Folded, Trial, made
-from secateur.types import Weights
+from secateur.types import Site, Weights
 
 Pinned = Callable[[Surgery], Collection[tuple[str, int]]]
 Proof = Literal["always", "of changes", "of doubts"]
@@ -69,6 +70,29 @@ def shrink(
             "or draws random numbers in eval mode, so nothing can be proved about a smaller one"
         )
     return best
+
+
+def stays(model: nn.Module, traced: Traced, site: Site) -> str:
+    """Why the code does not bear the removal of a group's last row, in words; empty where it does. Tried, as ever."""
+    dead = site.shape[0] - 1
+    weights = {n: p.detach().clone() for n, p in model.named_parameters()}
+    for m in site.members:
+        index = range(weights[m.param].shape[m.axis]) if m.index is None else m.index
+        at = torch.tensor(list(index)[dead * m.repeat : (dead + 1) * m.repeat])
+        weights[m.param].index_fill_(m.axis, at, 0.0)
+    for name, mask in traced.kept(weights).items():
+        weights[name] *= mask
+    masked = copied(model)
+    load(masked, weights)
+    _, folded, removable = _looked_at(masked, traced, None)
+    first = site.members[0]
+    row = dead * first.repeat if first.index is None else first.index[dead * first.repeat]
+    own = int(traced.coupling.axes[first.param, first.axis][row])
+    if own not in removable:
+        return "what reads them needs them, zero or not"
+    trial = Trial(masked, traced.program)
+    found = _attempt(trial, traced, folded, {own}, None)
+    return trial.whys[-1] if found is None else ""  # of the guess that got farthest
 
 
 def _looked_at(masked: nn.Module, traced: Traced, pinned: Pinned | None) -> tuple[Folded, Folded, set[int]]:
@@ -126,11 +150,19 @@ def _best(
 def _attempt(
     trial: Trial, traced: Traced, folded: Folded, removed: set[int], pinned: Pinned | None
 ) -> tuple[nn.Module, Surgery] | None:
-    surgery = _surgery(traced, folded, _keep_one(traced, removed))
+    removed = _keep_one(traced, removed)
+    surgery = _surgery(traced, folded, removed)
     if pinned is not None and pinned(surgery):  # what was given back has shifted what a set counts by
         return None
     small = trial.proven(folded, surgery)
-    return None if small is None else (small, surgery)
+    if small is not None or not removed:
+        return None if small is None else (small, surgery)
+    for rows in literals.rewrites(trial.masked, traced.program, traced.coupling, removed):
+        told = {**surgery, "version": 3, **rows}
+        small = trial.proven(folded, told)
+        if small is not None:
+            return small, told
+    return None
 
 
 def _fold(flow: Flow) -> Folded:
@@ -181,6 +213,8 @@ def _removable(flow: Flow, traced: Traced) -> set[int]:
         if isinstance(classes, Tensor) and isinstance(mask, Tensor):
             seen = coupling.seen(n) if bool(mask.all()) else classes[mask.cpu()]
             needed[seen[(seen >= 0) & (seen < len(needed))]] = True
+    for name, rows in flow.inside.items():
+        needed[torch.from_numpy(coupling.axes[name, 0])[rows.cpu()]] = True
     return set(coupling.classes).difference(needed.nonzero().flatten().tolist())
 
 

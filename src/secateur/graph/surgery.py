@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.errors import FormatError, UnsupportedError
-from secateur.graph import activations
+from secateur.graph import activations, literals
 from secateur.graph.copying import copied
 from secateur.graph.factors import split
 from secateur.types import Member, Site, Weights
@@ -87,8 +87,8 @@ def load(model: nn.Module, weights: Weights) -> None:
 
 def operate(model: nn.Module, surgery: Mapping[str, Any]) -> None:
     """Replay a record on a model, in place."""
-    if surgery.get("version") not in (1, 2):
-        raise FormatError(f"surgery: version {surgery.get('version')!r} is not known; this release reads 1 and 2")
+    if surgery.get("version") not in (1, 2, 3):
+        raise FormatError(f"surgery: version {surgery.get('version')!r} is not known; this release reads 1 to 3")
     slots, modules = _slots(model), dict(model.named_modules())
     for edit in surgery.get("edits", ()):
         _cut(slots, edit)
@@ -113,6 +113,7 @@ def operate(model: nn.Module, surgery: Mapping[str, Any]) -> None:
         _count_down(modules, size)
     for module in modules.values():
         _refresh(module)
+    literals.replay(model, surgery)
     for row in surgery.get("factors", ()):
         split(model, row)
 
@@ -150,6 +151,10 @@ def _refresh(module: nn.Module) -> None:
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.modules.conv._ConvNd):
         _refresh_convolution(module)
+    elif isinstance(module, nn.RNNBase):
+        if not module.proj_size:
+            module.hidden_size = module.get_parameter("weight_hh_l0").shape[1]
+        module.input_size = module.get_parameter("weight_ih_l0").shape[1]
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         kept = next((t for t in (module.weight, module.running_mean) if t is not None), None)
         if kept is not None:

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from secateur.graph.calling import evaluating, tensors_of
+from secateur.errors import first_line
+from secateur.graph.calling import evaluating, tensors_of, user_frame
 from secateur.graph.copying import copied
 from secateur.graph.doubled import in_double
 from secateur.graph.program import Program
 from secateur.graph.surgery import Surgery, load, operate, sibling
 from secateur.types import Weights
+
+_OTHERWISE = "it answers otherwise then"
 
 
 @dataclass
@@ -31,6 +34,7 @@ class Trial:
     def __init__(self, masked: nn.Module, program: Program) -> None:
         self.masked, self.program = masked, program
         self.dtype: torch.dtype | None = torch.float64
+        self.whys: list[str] = []  # what candidates failed by, in words
         self.inputs: list[dict[str, Tensor]] = []
         try:
             self.wanted = self._settle()
@@ -58,18 +62,22 @@ class Trial:
         exact = made(_as(copied(self.masked), self.dtype), folded, surgery)
         try:
             got = [t for inputs in self.inputs for t in self._answer(exact, inputs)]
-        except Exception:  # whatever the user's code throws at sizes it does not expect
+        except Exception as e:  # whatever the user's code throws at sizes it does not expect
+            self.whys.append(f"{first_line(e)}{user_frame(e)}")
             return None
         if len(got) != len(self.wanted):
+            self.whys.append(_OTHERWISE)
             return None
         for y, w in zip(got, self.wanted, strict=True):
             # Only the order of sums differs: in double far below 1e-9 of the largest output.
             finite = w[w.isfinite()].abs()
             bound = (1e-9 if self.dtype is not None else 1e-4) * max(1e-3, float(finite.max()) if len(finite) else 0.0)
             if y.shape != w.shape or not torch.allclose(y, w, rtol=0.0, atol=bound, equal_nan=True):
+                self.whys.append(_OTHERWISE)
                 return None
         if self.trained is not None and self._in_training(exact) != self.trained:
-            return None  # a part that runs in training mode only reads channels that are gone
+            self.whys.append("it fails in training mode then")  # a part of that mode reads channels that are gone
+            return None
         return made(copied(self.masked), folded, surgery)
 
     def _in_training(self, model: nn.Module) -> list[torch.Size] | None:

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 Patterns = str | Sequence[str]
 _LIST = "`secateur sites MODEL` (in Python secateur.sites(model, inputs)) lists what can be named"
+_INSTEAD = "rows removes whole channels, and where that cannot be topk takes single weights"
 READERS = ("conv", "linear")  # layers whose inputs may lie on a grid
 SMALL = ("bias", "norm")  # named in full only
+FAMILIES = {"head": "attention heads", "unit": "hidden units"}  # views of channels of a kind of their own
 _IN_PLACE = ("recurrent", "embedding", "conv_transpose", "matmul")
 
 
@@ -40,7 +42,12 @@ def names_of(site: Site) -> tuple[str, ...]:
 
 
 def match(
-    where: Patterns, exclude: Patterns | None, pool: Sequence[Site], every: Sequence[Site], subject: str
+    where: Patterns,
+    exclude: Patterns | None,
+    pool: Sequence[Site],
+    every: Sequence[Site],
+    subject: str,
+    view: str = "channels",
 ) -> list[Site]:
     """The sites of `pool` that `where` names and `exclude` does not.
 
@@ -49,17 +56,20 @@ def match(
     Args:
         pool: those that the set can act on, weights or channels.
         every: all weights and channels, so that messages can tell a wrong name from a wrong place.
+        view: of the set, for what messages call the parts of a pool.
     Raises:
         UsageError: a pattern names nothing, or nothing in `pool`, or nothing is left.
     """
     patterns = [where] if isinstance(where, str) else list(where)
     out = [exclude] if isinstance(exclude, str) else list(exclude or [])
+    if not pool and view in FAMILIES:
+        raise UsageError(f"{subject}: the model has no {FAMILIES[view]} that could be removed; {_INSTEAD}")
     for pattern in patterns:
         if not any(_fits(s, pattern) for s in pool):
-            raise UsageError(f"{subject}: {_why_nothing(pattern, pool, every)}")
+            raise UsageError(f"{subject}: {_why_nothing(pattern, pool, every, view)}")
     for pattern in out:
         if not any(_fits(s, pattern) for s in every):
-            raise UsageError(f"{subject}: {_why_nothing(pattern, pool, every)}")
+            raise UsageError(f"{subject}: {_why_nothing(pattern, pool, every, view)}")
     hit = []
     for site in pool:
         named = any(_fits(site, p) and (p != "*" or site.op not in SMALL) for p in patterns)
@@ -78,6 +88,11 @@ def pool_of(view: str, sites: Sequence[Site], groups: Sequence[Site]) -> list[Si
     """
     if view == "activation":
         return [s for s in sites if s.op in READERS]
+    if view == "head":
+        return [g for g in groups if g.family == view]
+    if view == "unit":
+        return [g for g in groups if g.family == view or _feeds_forward(g, sites)]
+    groups = [g for g in groups if not g.family]
     if view == "readers":
         coupled = read_together(groups, sites)
         held = {m.param for site in coupled for m in site.members}
@@ -112,6 +127,14 @@ def read_together(groups: Sequence[Site], sites: Sequence[Site]) -> list[Site]:
     return found
 
 
+def _feeds_forward(group: Site, sites: Sequence[Site]) -> bool:
+    """Are these the channels between linear layers, one or more that make them and one or more that read them?"""
+    ops = {s.name: s.op for s in sites}
+    made, read = {ops.get(m.param) for m in group.members}, {ops.get(r) for r in group.readers}
+    beside = {ops.get(m.param, "norm") for m in group.removes} - {"bias", "linear"}
+    return not group.family and made == read == {"linear"} and not beside
+
+
 def view_shape(site: Site) -> tuple[int, int]:
     """Rows and columns of the matrix that a set's menu is asked for."""
     if site.op == "channels" or len(site.shape) < 2:
@@ -123,13 +146,17 @@ def _fits(site: Site, pattern: str) -> bool:
     return any(fnmatchcase(name, pattern) for name in names_of(site))
 
 
-def _why_nothing(pattern: str, pool: Sequence[Site], every: Sequence[Site]) -> str:
+def _why_nothing(pattern: str, pool: Sequence[Site], every: Sequence[Site], view: str) -> str:
     elsewhere = [s for s in every if _fits(s, pattern)]
     if not elsewhere:
         known = [s.name for s in sorted(pool, key=lambda s: s.op in SMALL)]  # weights first
         listed = f"{', '.join(known[:12])}{', ...' if len(known) > 12 else ''}"
         return f"pattern {quoted(pattern)} matches no layer{_nearest(pattern, pool)}; the model has {listed}; {_LIST}"
     site = elsewhere[0]
+    if view in FAMILIES:
+        there = ", ".join(s.members[0].param for s in pool[:6])
+        what = f"which makes no {FAMILIES[view]}; they are at {there}"
+        return f"pattern {quoted(pattern)} names {site.name}, {what}; {_INSTEAD}"
     if site.op == "channels":
         weight = site.members[0].param
         return f"pattern {quoted(pattern)} names removable channels, and this set acts on weights: name {weight}"

@@ -307,7 +307,7 @@ class Recipe(BaseModel):
             if isinstance(asked, ActivationSet):
                 continue  # `build_activations`
             pool = naming.pool_of(asked.view, sites, groups)
-            for site in naming.match(entry.where, entry.exclude, pool, [*sites, *groups, *pool], subject):
+            for site in naming.match(entry.where, entry.exclude, pool, [*sites, *groups, *pool], subject, asked.view):
                 _check_alone(by, site, subject)
                 chosen[site.name] = _term(site, asked.on(site), entry.level, subject)
                 if why := solver.refuses(chosen[site.name]):

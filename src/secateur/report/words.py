@@ -10,6 +10,7 @@ from secateur.budget import kinds
 from secateur.types import Packing
 
 NONE = "–"
+ZEROED = "zero in place (stored only)"
 _FRACTIONS = ("acc", "top1", "top5", "f1", "precision", "recall", "auc", "iou")
 
 

@@ -20,8 +20,9 @@ from secateur.errors import InterruptedRun, UsageError
 from secateur.export import kept, membership, sized, written
 from secateur.export.membership import Asked
 from secateur.export.written import Template, Written
-from secateur.graph import activations, factors
+from secateur.graph import activations, counts, factors
 from secateur.graph.copying import copied
+from secateur.recipe.naming import FAMILIES
 from secateur.run import machine, nesting, pace, prices, problem
 from secateur.run.aligned import aligned
 from secateur.run.nesting import Chain
@@ -151,9 +152,9 @@ class Job:
             terms = self._as_fitted(nesting.peeled(self.recipe.build_terms(sites, groups)))
             return aligned(terms, traced.program.shapes)
         except UsageError as e:
-            if not frozen:
-                raise
-            raise UsageError(f"{e}; frozen layers are left as they are: {_listed(frozen)}") from None
+            kept = [f"frozen layers are left as they are: {_listed(frozen)}"] if frozen else []
+            note = counts.held_note(traced, outputs=True) if any(x in str(e) for x in FAMILIES.values()) else None
+            raise UsageError("; ".join(filter(None, [str(e), *kept, note]))) from None
 
     def _fit(self, terms: tuple[Term, ...], module: nn.Module) -> tuple[Term, ...]:
         """The terms with sets that know the dense net; nets cut out of it go by the same."""

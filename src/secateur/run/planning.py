@@ -19,7 +19,7 @@ from secateur.graph import counts
 from secateur.graph.counts import channels_note, left_out
 from secateur.graph.factors import names_of
 from secateur.report import words
-from secateur.run import activations, search
+from secateur.run import activations, search, whole
 from secateur.run.job import Job
 from secateur.run.net import Net
 from secateur.terms import feasible
@@ -67,11 +67,14 @@ def plan(job: Job, measured: bool = True) -> dict[str, Any]:
             f"{words.nbytes(projected.total['nbytes'])}), which training avoids; trained weights tell more"
         )
     dense_metric = job.evaluate(job.dense) if measured else None
-    layers = []
+    layers, stays = [], whole.kept(net.module, net.traced, net.terms)
     for term, row in zip(net.terms, found.rows, strict=True):
         metric = _alone(job, weights, feasible.project([term], found.levels, weights, h)) if measured else None
         drop = None if metric is None or dense_metric is None else _drop(job, dense_metric, metric)
-        layers.append(_row(term, row) | totals.layers[row.name] | {"one_shot_metric": metric, "one_shot_drop": drop})
+        runs = {"runs": words.ZEROED} if term.site.name in stays else {}
+        layers.append(
+            _row(term, row) | runs | totals.layers[row.name] | {"one_shot_metric": metric, "one_shot_drop": drop}
+        )
     total = totals.total
     return {
         "layers": layers,
@@ -87,6 +90,7 @@ def plan(job: Job, measured: bool = True) -> dict[str, Any]:
         "binds": _binding(budget),
         "notes": [
             *notes,
+            *whole.notes(stays),
             *([activations.note(grids)] if grids else []),
             *filter(None, [channels_note(net.terms, net.traced)]),
         ],

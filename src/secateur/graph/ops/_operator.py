@@ -70,6 +70,7 @@ class Labels:
         pads: (padding module, side) -> the label of every padded channel.
         sizes: (module, attribute) -> the label of everything that this number counts.
         suspects: call -> labels whose removal its literal sizes may forbid.
+        heads, units: labels of attention heads, and of hidden units of recurrent layers.
         why: root -> the reason for which the class stays, in words.
     """
 
@@ -80,6 +81,8 @@ class Labels:
     sizes: dict[Size, np.ndarray[Any, Any]] = field(default_factory=dict)
     suspects: dict[str, set[int]] = field(default_factory=dict)
     why: dict[int, str] = field(default_factory=lambda: {1: "they meet a value that stays"})
+    heads: set[int] = field(default_factory=set)
+    units: set[int] = field(default_factory=set)
 
     def new(self, n: int) -> Tensor:
         """`n` fresh labels, int64 [n]."""
@@ -219,13 +222,17 @@ class Operator(ABC):
         """Which entries of parameters that do not multiply a live channel (biases, norms) still matter."""
         return {}
 
+    def inside(self, node: Call, need: Any, view: View, program: Program) -> dict[str, Tensor]:
+        """Parameter name -> bool per row: what it computes is needed inside the call, whatever its results show."""
+        return {}
+
     def sites(self, node: Call, program: Program) -> dict[str, Use]:
         """Parameter name -> what this call does with it, for the sites it makes."""
         return {}
 
-    def makes(self, node: Call, program: Program) -> tuple[str, int] | None:
-        """The parameter whose entries make the output's channels, and its axis that runs over them."""
-        return None
+    def makes(self, node: Call, program: Program) -> tuple[tuple[str, int], ...]:
+        """The parameters whose entries make the output's channels, each with its axis that runs over them."""
+        return ()
 
 
 def shaped(value: Any, make: Callable[[tuple[int, ...]], Any]) -> Any:

@@ -53,10 +53,11 @@ class Binary(Operator):
 def met(node: Call, la: Tensor, lb: Tensor, labels: Labels) -> Tensor:
     """Labels of the elements where two tensors meet."""
     shape = torch.broadcast_shapes(la.shape, lb.shape)
-    if _spread_over(lb, la, labels):
-        return la.expand(shape)
-    if _spread_over(la, lb, labels):
-        return lb.expand(shape)
+    for one, many in ((lb, la), (la, lb)):
+        if _spread_over(one, many, labels):
+            if 0 in one.stride():
+                labels.suspect(node.name, many)  # repeated as often as the code says
+            return many.expand(shape)
     for mine, theirs in ((la, lb), (lb, la)):
         _pin_static(mine, theirs, labels, f"{told(node)} meets a constant of fixed size")
     la, lb = la.expand(shape), lb.expand(shape)
@@ -67,11 +68,14 @@ def met(node: Call, la: Tensor, lb: Tensor, labels: Labels) -> Tensor:
 
 
 def _spread_over(one: Tensor, many: Tensor, labels: Labels) -> bool:
-    """Is `one` a single value (per example, per position) beside all channels in `many`? It binds none of them."""
+    """Is `one` a single value (per example, per position) beside all channels in `many`? It binds none of them.
+
+    A value that was repeated along an axis counts once there.
+    """
     if bool((one != one.reshape(-1)[:1]).any()) or not labels.active(many):
         return False
     rank = max(one.dim(), many.dim())
-    sizes = [1] * (rank - one.dim()) + list(one.shape)
+    sizes = [1] * (rank - one.dim()) + [size if step else 1 for size, step in zip(one.shape, one.stride(), strict=True)]
     roots = labels.roots(many).reshape([1] * (rank - many.dim()) + list(many.shape))
     varies = [bool((roots != roots.narrow(axis, 0, 1)).any()) for axis in range(rank)]
     return any(varies) and all(size == 1 for size, differs in zip(sizes, varies, strict=True) if differs)

@@ -53,8 +53,8 @@ class Convolution(Operator):
     def sites(self, node: Call, program: Program) -> dict[str, Use]:
         return weight_sites(node, program, "conv", int(argument(node, "groups")))
 
-    def makes(self, node: Call, program: Program) -> tuple[str, int]:
-        return program.params[node.args[1].name], 0
+    def makes(self, node: Call, program: Program) -> tuple[tuple[str, int], ...]:
+        return ((program.params[node.args[1].name], 0),)
 
 
 def one_each(node: Call, read: Tensor, made: Tensor, labels: Labels) -> None:

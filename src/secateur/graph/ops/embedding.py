@@ -37,5 +37,5 @@ class Embedding(Operator):
         name = program.params.get(node.args[0].name)
         return {} if name is None else {name: Use("embedding")}
 
-    def makes(self, node: Call, program: Program) -> tuple[str, int]:
-        return program.params[node.args[0].name], 1
+    def makes(self, node: Call, program: Program) -> tuple[tuple[str, int], ...]:
+        return ((program.params[node.args[0].name], 1),)

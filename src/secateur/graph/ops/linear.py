@@ -39,8 +39,8 @@ class Linear(Operator):
     def sites(self, node: Call, program: Program) -> dict[str, Use]:
         return weight_sites(node, program, "linear")
 
-    def makes(self, node: Call, program: Program) -> tuple[str, int]:
-        return program.params[node.args[1].name], 0
+    def makes(self, node: Call, program: Program) -> tuple[tuple[str, int], ...]:
+        return ((program.params[node.args[1].name], 0),)
 
 
 def produce(node: Call, weight: str, labels: Labels, program: Program) -> Tensor:

@@ -39,9 +39,7 @@ class Opaque(Operator):
         return found
 
     def label(self, node: Call, see: Callable[[Any], Tensor], labels: Labels, program: Program) -> Any:
-        kind = str(node.target).split(".")[1] if "." in str(node.target) else ""
-        mixes = any(kind.endswith(n) for n in _NORMS)
-        why = f"{told(node)} takes the mean over all of them" if mixes else f"no rule takes {told(node)} apart"
+        why = self.keeps(node)
         fixed = labels.fixed(why)
         for source in node.all_input_nodes:
             for part in tensors_of(see(source)):
@@ -50,6 +48,12 @@ class Opaque(Operator):
             for axis in range(len(program.shapes[name]) if name else 0):
                 labels.attach(str(name), axis, torch.full((program.shapes[str(name)][axis],), fixed))
         return shaped(node.meta["val"], lambda shape: torch.full(shape, fixed))
+
+    def keeps(self, node: Call) -> str:
+        """Why the channels that meet the call stay, in words."""
+        kind = str(node.target).split(".")[1] if "." in str(node.target) else ""
+        mixes = any(kind.endswith(n) for n in _NORMS)
+        return f"{told(node)} takes the mean over all of them" if mixes else f"no rule takes {told(node)} apart"
 
     def sites(self, node: Call, program: Program) -> dict[str, Use]:
         kind = str(node.target).split(".")[1] if "." in str(node.target) else ""

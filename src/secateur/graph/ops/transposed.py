@@ -62,6 +62,6 @@ class TransposedConvolution(Operator):
         bias = program.params.get(getattr(argument(node, "bias"), "name", ""))
         return found | ({bias: Use("bias")} if bias else {})
 
-    def makes(self, node: Call, program: Program) -> tuple[str, int]:
+    def makes(self, node: Call, program: Program) -> tuple[tuple[str, int], ...]:
         weight = program.params[node.args[1].name]
-        return weight, 0 if int(argument(node, "groups")) == program.shapes[weight][0] else 1
+        return ((weight, 0 if int(argument(node, "groups")) == program.shapes[weight][0] else 1),)
