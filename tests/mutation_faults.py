@@ -65,6 +65,27 @@ CONSTRAINTS = _room(
         *_laws("topk-0"),
     ),
     (
+        "gather-scatter: a row takes one weight too many of a group",
+        "constraints/gather_scatter.py",
+        "room_r = np.repeat(self.per_row * np.arange(1, n + 1)",
+        "room_r = np.repeat(1 + self.per_row * np.arange(1, n + 1)",
+        *_laws("gather_scatter-1"),
+    ),
+    (
+        "gather-scatter: banks are not counted",
+        "constraints/gather_scatter.py",
+        "(rows + self.per_row - 1) // self.per_row, banks)",
+        "(rows + self.per_row - 1) // self.per_row, 0 * banks)",
+        *_laws("gather_scatter-0"),
+    ),
+    (
+        "crossbar: columns of all arrays one above the other go together",
+        "constraints/crossbar.py",
+        "return row, torch.arange(shape[1])",
+        "return 0 * row, torch.arange(shape[1])",
+        *_laws("crossbar-0"),
+    ),
+    (
         "N:M keeps one more",
         "constraints/nm.py",
         "order[:, level:], True",
@@ -508,6 +529,12 @@ BUDGET = _room(
         _ALLOCATE,
         _SPENDING,
     ),
+    (
+        "inputs of a crossbar do not move together",
+        "budget/meters/crossbars.py",
+        "int((band != 0).any(0).sum())",
+        "int((band != 0).any() * band.shape[1])",
+    ),
     ("MACs without positions", "budget/meters/macs.py", "float(packing.nnz) * site.positions", "float(packing.nnz)"),
     (
         "no dense fallback",
@@ -841,4 +868,28 @@ POST_TRAINING = _room(
     ),
 )
 
-FAULTS = [*CONSTRAINTS, *SOLVERS, *TRAINING, *BUDGET, *FORMATS, *VERIFY, *POST_TRAINING, *ENGINE]
+_HEADS = "tests/graph/test_heads_units.py"
+GRAPH = _room(
+    "graph",
+    (_HEADS,),
+    (
+        "a head is queries and keys without its values",
+        "graph/ops/attention.py",
+        "labels.union(here, here[:1].expand(here.shape))",
+        "labels.union(here[:1], here[:1])",
+    ),
+    (
+        "units without readers go, whoever moves by them",
+        "graph/ops/recurrent.py",
+        "kept = (active > 0) & ((reach.T @ own.to(reach.dtype)) > 0)",
+        "kept = (active > 0) & own",
+    ),
+    (
+        "a unit with a bias is taken for dead",
+        "graph/ops/recurrent.py",
+        "seed = seed + weight(b).detach()",
+        "seed = seed + 0 * weight(b).detach()",
+    ),
+)
+
+FAULTS = [*CONSTRAINTS, *GRAPH, *SOLVERS, *TRAINING, *BUDGET, *FORMATS, *VERIFY, *POST_TRAINING, *ENGINE]

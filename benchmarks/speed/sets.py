@@ -60,6 +60,10 @@ SETS: dict[str, Any] = {
     "punched 8x4 per_block": {"name": "punched", "per_block": True},
     "pe_wise 8x4": "pe_wise",
     "nm 16": {"name": "nm", "m": 16},
+    "gather_scatter 8 in a row": "gather_scatter",
+    "gather_scatter 8 over 8 rows": {"name": "gather_scatter", "per_row": 1},
+    "crossbar 64x128 columns": "crossbar",
+    "crossbar 16x32 arrays": {"name": "crossbar", "rows": 16, "cols": 32, "cut": "arrays"},
 }
 
 

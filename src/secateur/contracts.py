@@ -421,6 +421,7 @@ class Meter(ABC):
     lowered_by: ClassVar[str] = "weights"
     on_machine: ClassVar[bool] = False
     by_place: ClassVar[bool] = False
+    shown: ClassVar[bool] = True  # in every table; else where a budget names it
     step: ClassVar[float] = 1.0
 
     @abstractmethod

@@ -16,7 +16,7 @@ from secateur.budget.meters.nnz import NNZ
 from secateur.budget.meters.params import Params
 from secateur.contracts import Meter
 from secateur.testing.meters import check_meter
-from secateur.types import Inventory, Packing, Site, Weight
+from secateur.types import Inventory, Member, Packing, Site, Weight
 
 
 @pytest.mark.parametrize("kind", catalog.names("budget.meters"))
@@ -31,9 +31,39 @@ def test_what_each_kind_counts() -> None:
     layer = Weight("a.weight", "conv", 10, 5, None, value)
     bias = Weight("a.bias", "bias", 4, 1, None, torch.ones(4))
     found = kinds.measured(Inventory((layer, bias), lambda: 100))
-    assert found == {"nbytes": 100, "macs": 50, "params": 16, "nnz": 10}
-    assert list(found) == ["nbytes", "macs", "params", "nnz"]  # the order of tables, and in which a default is chosen
+    assert found == {"nbytes": 100, "crossbars": 1, "macs": 50, "params": 16, "nnz": 10}
+    assert list(found) == [
+        "nbytes",
+        "crossbars",
+        "macs",
+        "params",
+        "nnz",
+    ]  # the order of tables, and in which a default is chosen
     assert all(isinstance(v, int) for v in found.values())
+
+
+def test_crossbars_are_columns_of_bands_moved_together() -> None:
+    """130 outputs are three bands, of 64, 64 and 2; 300 inputs fill three arrays in each."""
+    value = torch.ones(130, 300)
+    crossbars = kinds.meter("crossbars")
+
+    def arrays(w: torch.Tensor, op: str = "linear") -> float:
+        return crossbars.measure(Inventory((Weight("w", op, 0, 1, None, w),), lambda: 0))
+
+    assert arrays(value) == 9
+    assert arrays(value.t(), "matmul") == 9
+    assert arrays(value, "embedding") == 0
+    value[:64, 100:272] = 0  # 128 inputs are left of the first band: one array
+    assert arrays(value) == 7
+    value[5, 150] = 1
+    assert arrays(value) == 8
+    value[64:128] = 0
+    assert arrays(value) == 5
+    assert arrays(torch.ones(10, 16, 3, 3), "conv") == 2  # 144 inputs
+    site = Site("w", "linear", (128, 256), (Member("w"),))
+    for pattern, kept, wanted in (("any", 0.5, 4), ("64x1", 0.5, 2), ("64x128", 0.25, 1), ("channels", 0.5, 2)):
+        packing = Packing(128 * 256, int(kept * 128 * 256), pattern=pattern)
+        assert crossbars.cost(site, packing) == wanted
 
 
 def test_a_file_is_made_only_for_who_reads_it() -> None:

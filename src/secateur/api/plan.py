@@ -178,7 +178,12 @@ _MEASURED = {"alone, metric": "one_shot_metric", "drop": "one_shot_drop"}
 
 
 def _show(found: Mapping[str, Any], console: Console) -> None:
-    sizes = {words.heading(m.unit): kind for kind, m in kinds.meters().items() if kind in found}
+    named = {row["name"] for row in found["budget"]}
+    sizes = {
+        words.heading(m.unit): kind
+        for kind, m in kinds.meters().items()
+        if kind in found and (m.shown or kind in named)
+    }
     shown = {**_COLUMNS, **sizes, **(_MEASURED if found["dense_metric"] is not None else {})}
     total = {"name": "total", **{k: found[k] for k in sizes.values()}}
     lines = [*found["layers"], {"name": "all else", **found["rest"]}, total]

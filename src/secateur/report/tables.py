@@ -46,7 +46,10 @@ def summary(record: Mapping[str, Any], width: int = 200) -> tuple[list[str], lis
     add(label, lambda net: _metric(net.get("metric"), split))
     add("loss", lambda net: words.number((net.get("metric") or {}).get("loss")))
     add("calibration error, %", lambda net: words.hundredths((net.get("metric") or {}).get("calibration_error")))
+    named = {row["name"] for row in record.get("budget") or ()}
     for kind, meter in kinds.counted().items():
+        if not meter.shown and kind not in named:
+            continue
         value, label = number(kind), "file" if meter.unit == "bytes" else words.heading(meter.unit)
         add(label, lambda net, v=value, m=meter: words.short(m.unit, v(net)), words.ratio(value(dense), value(small)))  # type: ignore[misc]
     bits = number("weight_bits")
