@@ -146,8 +146,8 @@ def test_sites_lists_names_costs_and_sets() -> None:
 @pytest.mark.parametrize(("net", "x"), [(Residual, IMAGES), (Words, SENTENCES)])
 def test_every_set_that_is_listed_can_be_asked_for_and_no_other(net: type[nn.Module], x: Tensor) -> None:
     methods = {"topk", "nm", "uniform", "codebook", "rows", "inputs", "columns", "kernels", "lowrank"}
-    methods |= {"blocks", "block_columns", "block_rows", "punched", "pe_wise"}
-    methods |= {"patterns"} if net is Residual else set()
+    methods |= {"blocks", "block_columns", "block_rows", "punched", "pe_wise", "gather_scatter", "crossbar"}
+    methods |= {"patterns"} if net is Residual else {"units"}
     found = secateur.sites(net(), x)
     assert {m for s in found["sites"] for m in s["sets"]} == methods
     for site in found["sites"]:

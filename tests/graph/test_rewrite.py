@@ -338,7 +338,7 @@ def test_a_net_with_hidden_state_is_refused() -> None:
 @pytest.mark.parametrize(
     "edit",
     [
-        {"version": 3},
+        {"version": 4},
         {"edits": [{"tensor": "nope", "axis": 0, "size": 5, "keep": [0]}]},
         {"edits": [{"tensor": "conv2.weight", "axis": 0, "size": 6, "keep": [0]}]},
         {"edits": [{"tensor": "conv2.weight", "axis": 4, "size": 5, "keep": [0]}]},

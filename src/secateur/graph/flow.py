@@ -65,6 +65,7 @@ class Flow:
             if n in self.need:
                 for name, rows in rule(n, self.program).inside(n, self.need[n], quiet, self.program).items():
                     found[name] = found[name] | rows if name in found else rows
+        self._kept.clear()
         return found
 
     @property
