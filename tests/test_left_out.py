@@ -115,7 +115,7 @@ def test_a_budget_that_such_weights_alone_exceed_is_refused_and_its_value_is_rea
 
 @pytest.mark.parametrize(("budget", "held"), [({"nbytes": 600}, "1,280 bytes"), ({"nnz": 300}, "320 nonzeros")])
 def test_a_refusal_blames_the_weights_that_no_set_acts_on(budget: dict[str, int], held: str) -> None:
-    net = nn.Sequential(nn.Embedding(40, 8), nn.Flatten(), nn.Linear(16, 3))
+    net = nn.Sequential(nn.Embedding(40, 8), nn.Softmax(-1), nn.Flatten(), nn.Linear(16, 3))  # no column may go
     net[0].requires_grad_(False)
     batches = [(torch.randint(0, 40, (8, 2)), torch.randint(0, 3, (8,)))]
     with pytest.raises(BudgetError, match=rf"{held} of it in weights that no set acts on \(0\.weight\)"):

@@ -125,7 +125,7 @@ def test_an_untouched_run_passes_every_check(run: Run) -> None:
     found = run.found
     assert all(c["passed"] is True for c in found["checks"]), found
     names = [c["name"] for c in found["checks"]]
-    assert len(names) == len(set(names)) == 21
+    assert len(names) == len(set(names)) == 22
     assert {"budget nbytes", "budget nnz", "budget macs", "budget accuracy_drop", verify.SETS} <= set(names)
 
 
@@ -347,7 +347,7 @@ def test_the_command_exits_1_and_names_what_failed(run: Run, capsys: pytest.Capt
     run.json(lambda r: r["compressed"].update(macs=r["compressed"]["macs"] - 1))
     capsys.readouterr()
     assert cli._main(["verify", str(run.folder)]) == 1
-    assert f"1 of 21 checks failed: {MACS}" in capsys.readouterr().err
+    assert f"1 of 22 checks failed: {MACS}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"schema": 1, "cuts": ' + "[" * 100_000, "{", "[]", '{"schema": 2}'])

@@ -31,6 +31,7 @@ _PROBE_AT = (0.8,)  # the file is measured once on the way, when most dead units
 _CUTS_AT = (0.3, 0.6, 0.9)  # and oftener where channels take their readers' columns along: what is gone stays gone
 _ROUNDS, _HALVINGS = 4, 6
 _DRAWS = 8  # of places for the kept weights, where a network is refused and the places count
+_USED = 0.9  # of some limit, or what was priced is not what the budget is for
 _SETTLED = 0.005  # the fixed part is known when a round moves it by no more than this share of the whole
 _ALIVE = 0.9  # share of the kept weights that must be able to matter before a small file counts as room
 
@@ -172,7 +173,9 @@ class Purse:
                 else:
                     settled &= abs(beyond - before) <= _SETTLED * costs[kind]
                     self.fixed[kind] = beyond
-            if settled and as_priced and all(costs[kind] <= asked for kind, asked, _ in plan.totals):
+            used = [costs[kind] / asked for kind, asked, _ in plan.totals if asked]
+            # A projection that cuts layers off is far below every limit: no picture of what training gives.
+            if settled and as_priced and used and _USED <= max(used) <= 1:
                 self.fixed = booked
             if settled or (n >= rounds - 1 and not low.keys() & high.keys()):
                 return
