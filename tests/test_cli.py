@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import signal
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -523,3 +524,16 @@ def test_help_has_an_example_everywhere(capsys: Capture) -> None:
     for name in cli.COMMANDS:
         assert run(name, "--help") == 0
         assert "Example" in capsys.readouterr().out, name
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(model: Path) -> None:
+    """As `secateur inspect FILE | head -1`; a table ends in another way there than a plain line."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "secateur", "inspect", str(model)], stdout=writing, stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")

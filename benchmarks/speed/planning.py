@@ -51,9 +51,9 @@ def timed(*command: str) -> tuple[dict[str, float], str]:
 def dense_ms(table: dict[str, Any], integers: bool) -> float:
     """What a table says of the dense net."""
     bits = 8 if integers else 32
-    rows = [r for r in table["rows"] if (r["pattern"], r["density"]) == ("any", 1.0)]
-    bits = bits if any(r["bits"] == bits for r in rows) else 32
-    return float(1e-3 * (table["rest_us"] + sum(r["us"] for r in rows if r["bits"] == bits)))
+    point = ("any", 1.0, bits, 1.0)
+    rows = [r["us"] for r in table["rows"] if (r["pattern"], r["density"], r["bits"], r["width"]) == point]
+    return float(1e-3 * (table["rest_us"][str(bits)] + sum(rows)))
 
 
 def planned(name: str, folder: Path) -> dict[str, Any]:

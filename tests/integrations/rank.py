@@ -11,16 +11,11 @@ from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from integrations import small
 from secateur import Compressor
 
 STEPS, SAVED = 24, 12
-RECIPE = {
-    "constrain": [{"where": "*", "with": "topk"}],
-    "budget": {"nnz": 120},
-    "saliency": {"name": "wanda"},
-    "solver": {"name": "gradual"},
-    "bench": {"seconds": 0.02},
-}
+RECIPE = {**small.RECIPE, "saliency": {"name": "wanda"}}
 
 
 def main(folder: Path, start: int, alone: bool) -> None:
@@ -30,12 +25,11 @@ def main(folder: Path, start: int, alone: bool) -> None:
     net = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 3))
     model = net if alone else DistributedDataParallel(net)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    x = torch.randn(64, 8, generator=torch.Generator().manual_seed(1))[rank::n]  # every rank its own examples
-    y = x[:, :3].argmax(1)
+    x, y = (part[rank::n] for part in small.examples())  # every rank its own examples
     compressor = Compressor(
         model,
         RECIPE,
-        torch.zeros(2, 8),
+        small.LIKE,
         optimizer=optimizer,
         total_steps=STEPS,
         evaluate=lambda m: -nn.functional.cross_entropy(m(x), y).item(),  # another value on every rank

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from integrations.small import LIKE, RECIPE, examples
 from secateur.errors import UsageError
 
 with warnings.catch_warnings():
@@ -17,14 +18,6 @@ with warnings.catch_warnings():
     from secateur.integrations.lightning import SecateurCallback
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-RECIPE = {
-    "constrain": [{"where": "*", "with": "topk"}],
-    "budget": {"nnz": 120},
-    "solver": {"name": "gradual"},
-    "bench": {"seconds": 0.05},
-}
-LIKE = torch.zeros(2, 8)
 
 
 class Task(lightning.LightningModule):
@@ -45,8 +38,7 @@ class Task(lightning.LightningModule):
 
 
 def fitted(folder: Path, callback: SecateurCallback, resume: Path | None = None, task: Any = None, **how: Any) -> Any:
-    x = torch.randn(64, 8, generator=torch.Generator().manual_seed(1))
-    loader = DataLoader(TensorDataset(x, x[:, :3].argmax(1)), batch_size=16)
+    loader = DataLoader(TensorDataset(*examples()), batch_size=16)
     kept = lightning.callbacks.ModelCheckpoint(folder, "{step}", save_top_k=-1, every_n_train_steps=8)
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     trainer = lightning.Trainer(**{"max_steps": 24, "callbacks": [callback, kept], **quiet, **how})

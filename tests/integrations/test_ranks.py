@@ -1,6 +1,7 @@
 """Two processes under torchrun: masks and answers are bit-equal on both, when they go on from the middle too."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,9 @@ pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has 
 
 def torchrun(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     here = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(WORKER)]
-    return subprocess.run([*here, str(folder), *more], capture_output=True, text=True, timeout=500)
+    paths = os.pathsep.join([str(WORKER.parent.parent), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "PYTHONPATH": paths}
+    return subprocess.run([*here, str(folder), *more], capture_output=True, text=True, timeout=500, env=env)
 
 
 def held(folder: Path) -> list[dict[str, Any]]:

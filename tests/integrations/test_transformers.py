@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from integrations.small import LIKE, RECIPE, examples
 from secateur.errors import UsageError
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -16,12 +17,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 from secateur.integrations.transformers import SecateurCallback  # noqa: E402
 
-RECIPE = {
-    "constrain": [{"where": "*", "with": "topk"}],
-    "budget": {"nnz": 120},
-    "solver": {"name": "gradual"},
-    "bench": {"seconds": 0.05},
-}
 STEPS = 24
 
 
@@ -38,12 +33,6 @@ class Net(nn.Module):
         return {"logits": logits} | ({} if labels is None else {"loss": nn.functional.cross_entropy(logits, labels)})
 
 
-def examples(n: int = 64) -> list[dict[str, Tensor]]:
-    g = torch.Generator().manual_seed(1)
-    x = torch.randn(n, 8, generator=g)
-    return [{"x": row, "labels": row[:3].argmax()} for row in x]
-
-
 def trained(folder: Path, callback: SecateurCallback, resume: str | None = None, **options: Any) -> Any:
     args = transformers.TrainingArguments(
         str(folder),
@@ -58,13 +47,18 @@ def trained(folder: Path, callback: SecateurCallback, resume: str | None = None,
         seed=0,
         **options,
     )
-    trainer = transformers.Trainer(Net(), args, train_dataset=examples(), callbacks=[callback])
+    trainer = transformers.Trainer(
+        Net(),
+        args,
+        train_dataset=[{"x": a, "labels": b} for a, b in zip(*examples(), strict=True)],
+        callbacks=[callback],
+    )
     trainer.train(resume_from_checkpoint=resume)
     return callback.result
 
 
 def test_the_budget_is_met_and_a_run_goes_on_from_every_checkpoint_to_the_bit(tmp_path: Path) -> None:
-    like = {"x": torch.zeros(2, 8)}
+    like = {"x": LIKE}
     whole = trained(tmp_path / "a", SecateurCallback(RECIPE, like))
     assert whole.report["budget"] == [{"name": "nnz", "asked": 120.0, "reached": 120, "met": True}]
     verified = [sys.executable, "-m", "secateur", "verify", str(tmp_path / "a" / "secateur")]
@@ -77,12 +71,12 @@ def test_the_budget_is_met_and_a_run_goes_on_from_every_checkpoint_to_the_bit(tm
 
 def test_a_penalty_reaches_the_weights(tmp_path: Path) -> None:
     recipe = {**RECIPE, "solver": {"name": "admm"}}
-    found = trained(tmp_path, SecateurCallback(recipe, {"x": torch.zeros(2, 8)}), gradient_accumulation_steps=2)
+    found = trained(tmp_path, SecateurCallback(recipe, {"x": LIKE}), gradient_accumulation_steps=2)
     assert found.report["budget"][0]["met"]
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
-    like = {"x": torch.zeros(2, 8)}
+    like = {"x": LIKE}
     trained(tmp_path, SecateurCallback(RECIPE, like))
     (tmp_path / "checkpoint-8" / "secateur.pt").unlink()
     with pytest.raises(UsageError, match=r"checkpoint-8.*without this callback"):
@@ -91,7 +85,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
 
 def test_a_mistake_in_the_recipe_is_told_before_anything_is_trained() -> None:
     with pytest.raises(UsageError, match="budget"):
-        SecateurCallback({**RECIPE, "budget": {"nnz": "many"}}, {"x": torch.zeros(2, 8)})
+        SecateurCallback({**RECIPE, "budget": {"nnz": "many"}}, {"x": LIKE})
 
 
 def test_what_is_missing_is_named() -> None:

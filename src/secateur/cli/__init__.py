@@ -105,7 +105,7 @@ def _answer(error: BaseException) -> int:
         return _fail("interrupted", 3)
     if isinstance(error, MemoryError):
         return _fail("out of memory; use a smaller model, batch or thread count", 4)
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):  # of rich: SystemExit(1)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if isinstance(error, OSError):

@@ -47,8 +47,8 @@ class Driven:
 
     def begin(self, model: nn.Module, optimizer: torch.optim.Optimizer, total_steps: int, saved: State | None) -> None:
         """Before the first step; `saved` is what `state` gave, where the trainer goes on from a checkpoint."""
-        # To be made it may move weights; what the trainer has restored is what counts.
-        weights, moments = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
+        # A Compressor may move weights when it is made; what the trainer has restored is what counts.
+        restored = None if saved is None else copy.deepcopy((model.state_dict(), optimizer.state_dict()))
         self._optimizer, self._total = optimizer, total_steps
         self._first = [float(g.get("initial_lr", g["lr"])) for g in optimizer.param_groups]
         self.compressor = Compressor(
@@ -60,9 +60,9 @@ class Driven:
             evaluate=self._evaluate,
             calibration=self._calibration,
         )
-        if saved is not None:
-            model.load_state_dict(weights)
-            optimizer.load_state_dict(moments)
+        if saved is not None and restored is not None:
+            model.load_state_dict(restored[0])
+            optimizer.load_state_dict(restored[1])
             self._n, self._began = int(saved["n"]), int(saved["began"])
             self.compressor.load_state_dict(saved["compressor"])
 

@@ -31,9 +31,12 @@ except ModuleNotFoundError:
 
 
 class SecateurCallback(Callback):  # type: ignore[misc]
-    """A `Compressor` behind the trainer's hooks; arguments as of `Driven`: recipe, example_inputs, evaluate, ...
+    """A `Compressor` behind the trainer's hooks.
 
     Args:
+        recipe, example_inputs: as of `Compressor`.
+        options: `evaluate`, `calibration`, `budget` as of `Compressor`; `restart=False` leaves the learning rate to the
+            trainer's own schedule, else it starts again with every round of the solver and every phase.
         module: name of the network inside the LightningModule, whose forward takes `example_inputs`; not needed where
             it has one child with weights only.
         folder: where the result's files are written; None: nowhere, `result` holds them.

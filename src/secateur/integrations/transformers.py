@@ -31,7 +31,12 @@ _STATE = "secateur.pt"
 
 
 class SecateurCallback(TrainerCallback):  # type: ignore[misc]
-    """A `Compressor` behind the trainer's hooks; arguments as of `Driven`: recipe, example_inputs, evaluate, ...
+    """A `Compressor` behind the trainer's hooks.
+
+    Args:
+        recipe, example_inputs: as of `Compressor`.
+        options: `evaluate`, `calibration`, `budget` as of `Compressor`; `restart=False` leaves the learning rate to the
+            trainer's own schedule, else it starts again with every round of the solver and every phase.
 
     `result` is there when the training has ended, and its files lie in `output_dir/secateur`. A checkpoint holds the
     compressor's state; `train(resume_from_checkpoint=...)` ends in the same bits as a run that was not cut.
