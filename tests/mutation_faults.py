@@ -76,7 +76,7 @@ CONSTRAINTS = _room(
         "constraints/gather_scatter.py",
         "(rows + self.per_row - 1) // self.per_row, banks)",
         "(rows + self.per_row - 1) // self.per_row, 0 * banks)",
-        *_laws("gather_scatter-0"),
+        "tests/constraints/test_gather_scatter.py",
     ),
     (
         "crossbar: columns of all arrays one above the other go together",
@@ -534,6 +534,7 @@ BUDGET = _room(
         "budget/meters/crossbars.py",
         "int((band != 0).any(0).sum())",
         "int((band != 0).any() * band.shape[1])",
+        _METERS,
     ),
     ("MACs without positions", "budget/meters/macs.py", "float(packing.nnz) * site.positions", "float(packing.nnz)"),
     (

@@ -235,6 +235,7 @@ def test_a_bias_alone_keeps_a_unit_alive() -> None:
     net, traced, site = built(UNITS["lstm"])
     weights = without(net, traced, site, [3])
     weights["body.rec.bias_ih_l0"][2 * 7 + 3] = 0.5  # its cell gate
+    assert bool(traced.effective(weights)["last.weight"][:, 3].all())  # a removal that is refused says less
     small, _ = shrink(net, traced, weights)
     assert small.body.rec.hidden_size == 7
 
