@@ -13,7 +13,7 @@ from walk import walk
 SRC = Path(__file__).parent.parent / "src" / "secateur"
 # From the ground up. A file imports its own room, the bottom, and rooms that stand before its own; rooms on one floor
 # do not know each other. The front (`secateur/__init__.py`) loads lazily.
-BOTTOM = {"types", "contracts", "errors", "catalog", "curves", "schedules", "version", "limits"}
+BOTTOM = {"types", "contracts", "problem", "errors", "catalog", "curves", "schedules", "version", "limits"}
 FLOORS = (
     {"shell"},
     {"native"},

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from secateur.curves import DistanceCurve
 from secateur.errors import ConstraintError
 from secateur.limits import count
+from secateur.problem import Problem
 from secateur.types import Bands, Form, Inventory, Level, Packing, Same, Site, Solution, Stage, Weights
 
 if TYPE_CHECKING:
@@ -229,51 +230,6 @@ class Term:
     constraint: Constraint
     level: Level = None
     given: bool = False
-
-
-# (weights, importance per site or None, tightness in [0, 1]) -> level per site name. Tightness 0 = dense, 1 = target.
-Allocate = Callable[[Weights, "Mapping[str, Tensor | None]", float], "dict[str, Level]"]
-# weights (with zeros) -> boolean tensor per parameter: can this weight still influence an output?
-Effective = Callable[[Weights], "dict[str, Tensor]"]
-
-
-# What methods may ask to know of a weight (`needs`, `Problem.statistics`); `training/calibration.py` measures each.
-STATISTICS = {
-    "second_moment": "running mean of squared gradients (the optimizer's where it keeps one); the parameter's shape",
-    "gradient": "a recent gradient; the parameter's shape",
-    "input_norm": "root of the mean over examples of sum x^2, x = what the weight is multiplied with; its shape",
-    "input_gram": "2 X X^T over examples, float32 [groups, cols, cols], columns as in the view `oc`; linear, conv",
-}
-FROM_INPUTS = frozenset({"input_norm", "input_gram"})  # need calibration data, not only gradients
-Statistics = Callable[[str, str], "Tensor | None"]  # (parameter, name of a statistic) -> it, None before it is known
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What a solver is asked: move `params` so that every term holds at its final level.
-
-    `params` are the live parameters (the solver's own working copy; the one thing that is changed in place).
-    `allocate` answers levels for any tightness from today's weights. `importance` answers today's h per site, as the
-    matrix that the term's constraint sees (None = all ones). `effective` marks weights that can matter
-    (dead-end and source-less ones are False). `companions` masks what must go with removed channels (their biases and
-    norms). `examples` is the batch size: the empirical Fisher is `examples` times the second moment.
-    `adaptive` says that the optimizer divides its steps by the root of the second moment (Adam). `statistics(site,
-    name)` answers what the solver's `needs` names, per parameter (a plain site's name is its parameter's); None before
-    it is known. Inputs are measured when asked for, through the live weights: layer after layer sees what comes.
-    """
-
-    params: dict[str, Tensor]
-    terms: tuple[Term, ...]
-    allocate: Allocate
-    total_steps: int
-    importance: Callable[[], Mapping[str, Tensor | None]] = dict
-    effective: Effective | None = None
-    companions: Effective | None = None
-    examples: int = 1
-    adaptive: bool = False
-    statistics: Statistics = lambda site, name: None
-    learning_rate: Callable[[], float] = lambda: 0.0
-    seed: int = 0
 
 
 class Piece(ABC):

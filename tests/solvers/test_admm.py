@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from secateur.constraints.topk import TopK
-from secateur.contracts import Problem, Term
+from secateur.contracts import Term
+from secateur.problem import Problem
 from secateur.solvers.admm import Admm
 from secateur.types import Level, Member, Site
 

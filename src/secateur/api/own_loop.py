@@ -15,10 +15,10 @@ from secateur.api.own_forward import OwnForward
 from secateur.api.result import Result
 from secateur.budget import kinds, refusal
 from secateur.budget.purse import Purse
-from secateur.contracts import FROM_INPUTS
 from secateur.errors import BudgetError, CheckError, UsageError
 from secateur.export.written import Written
 from secateur.graph.unwrapping import plain, reparametrized, unwrapped
+from secateur.problem import FROM_INPUTS
 from secateur.proof import record
 from secateur.proof.judge import Judge
 from secateur.recipe import Recipe

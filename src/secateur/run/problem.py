@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from secateur.contracts import Problem, Saliency, Solver, Term
+from secateur.contracts import Saliency, Solver, Term
+from secateur.problem import Problem
 from secateur.terms import feasible, views
 from secateur.training import calibration, seeds
 from secateur.training.inputs import Inputs

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from secateur.contracts import STATISTICS, Saliency
+from secateur.contracts import Saliency
+from secateur.problem import STATISTICS
 
 
 def check_saliency(saliency: Saliency, seed: int = 0) -> None:

@@ -12,7 +12,7 @@ from secateur.training.inputs import Inputs
 
 
 class Statistics:
-    """What is known of each weight, by the names of `contracts.STATISTICS`: `statistics(site, name)`.
+    """What is known of each weight, by the names of `problem.STATISTICS`: `statistics(site, name)`.
 
     Gradients: Adam's own running means (bias corrected) when the optimizer keeps them; else a running mean of squared
     gradients that `observe` feeds; before the first steps, what a calibration measured. Inputs: measured when asked.
@@ -128,7 +128,7 @@ def gradient_moments(
     return squares, means
 
 
-# One entry for each name of `contracts.STATISTICS`, which recipes are checked against.
+# One entry for each name of `problem.STATISTICS`, which recipes are checked against.
 _MEASURED: dict[str, Callable[[Statistics, str], Tensor | None]] = {
     "second_moment": Statistics.second_moment,
     "gradient": Statistics.gradient,
