@@ -52,6 +52,14 @@ def test_caffe_lenet_to_the_letter_has_one_relu() -> None:
     assert sum(isinstance(m, nn.ReLU) for m in zoo.lenet5()) == 3
 
 
+def test_narrow_lenets_have_about_as_many_weights_as_pruned_ones() -> None:
+    sizes = [
+        sum(p.numel() for p in net.parameters() if p.ndim > 1) for net in (zoo.lenet5(width=0.16), zoo.lenet300(0.04))
+    ]
+    assert sizes == [4 * 25 + 8 * 4 * 25 + 128 * 80 + 80 * 10, 784 * 12 + 12 * 4 + 4 * 10]
+    assert zoo.lenet5(width=0.16)(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
 def test_shortcut_is_every_second_pixel_between_zero_channels() -> None:
     x = torch.randn(2, 16, 8, 8)
     y = zoo.resnet20().layer2[0].shortcut(x)

@@ -10,47 +10,56 @@ from collections import OrderedDict
 
 from torch import nn
 
+from secateur.zoo.resnet import narrow
 
-def lenet300() -> nn.Sequential:
-    """LeNet-300-100: 784-300-100-10 with ReLU. Input float32 [N, 1, 28, 28]; 266,200 weights, 410 biases.
+
+def lenet300(width: float = 1.0) -> nn.Sequential:
+    """LeNet-300-100: 784-300-100-10 with ReLU. Input float32 [N, 1, 28, 28]; 266,200 weights, 410 biases at width 1.
 
     Reference: LeCun et al., Proc. IEEE 86(11), 1998, sec. III.
     """
+    wide, slim = (_units(n, width) for n in (300, 100))
     return nn.Sequential(
         OrderedDict(
             flatten=nn.Flatten(),
-            fc1=nn.Linear(784, 300),
+            fc1=nn.Linear(784, wide),
             relu1=nn.ReLU(),
-            fc2=nn.Linear(300, 100),
+            fc2=nn.Linear(wide, slim),
             relu2=nn.ReLU(),
-            fc3=nn.Linear(100, 10),
+            fc3=nn.Linear(slim, 10),
         )
     )
 
 
-def lenet5(conv_relu: bool = True) -> nn.Sequential:
+def lenet5(conv_relu: bool = True, width: float = 1.0) -> nn.Sequential:
     """LeNet-5 in Caffe's sizes: conv 20x1x5x5, pool, conv 50x20x5x5, pool, fc 800x500, ReLU, fc 500x10.
 
     Input float32 [N, 1, 28, 28]; 500 + 25,000 + 400,000 + 5,000 = 430,500 weights and 580 biases, the count that
     the pruning literature reports. Caffe's own file has a ReLU after the first fully connected layer only;
     `conv_relu` adds one after each convolution, as the networks trained in PyTorch by the papers compared with do.
-    It changes no weight count; `conv_relu=False` gives Caffe's net to the letter.
+    It changes no weight count; `conv_relu=False` gives Caffe's net to the letter. `width` other than 1 gives the narrow
+    dense nets that pruned ones are compared with.
 
     Reference: LeCun et al. 1998; Caffe, examples/mnist/lenet.prototxt.
     """
-    layers: OrderedDict[str, nn.Module] = OrderedDict(conv1=nn.Conv2d(1, 20, 5))
+    first, second, hidden = (_units(n, width) for n in (20, 50, 500))
+    layers: OrderedDict[str, nn.Module] = OrderedDict(conv1=nn.Conv2d(1, first, 5))
     if conv_relu:
         layers["relu1"] = nn.ReLU()
     layers["pool1"] = nn.MaxPool2d(2)
-    layers["conv2"] = nn.Conv2d(20, 50, 5)
+    layers["conv2"] = nn.Conv2d(first, second, 5)
     if conv_relu:
         layers["relu2"] = nn.ReLU()
     layers["pool2"] = nn.MaxPool2d(2)
     layers["flatten"] = nn.Flatten()
-    layers["fc1"] = nn.Linear(800, 500)
+    layers["fc1"] = nn.Linear(16 * second, hidden)
     layers["relu3"] = nn.ReLU()
-    layers["fc2"] = nn.Linear(500, 10)
+    layers["fc2"] = nn.Linear(hidden, 10)
     return nn.Sequential(layers)
+
+
+def _units(n: int, width: float) -> int:
+    return n if width == 1.0 else narrow(n, width)
 
 
 def digits_cnn() -> nn.Sequential:
