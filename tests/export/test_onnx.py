@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import copy
 from typing import Any
 
@@ -294,5 +295,29 @@ def test_the_table_of_forms_is_made_once_and_no_export_changes_it(monkeypatch: p
     assert _registration.ONNXRegistry.__dict__["from_torchlib"] is plain
     with monkeypatch.context() as patch:
         patch.delattr(_registration, "ONNXRegistry")
+        with _registry.made_once():
+            pass
+
+
+def test_the_operators_are_looked_up_once_for_each_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once for ever: an operator that is registered between two exports is found by the second."""
+    from torch._export import utils
+
+    from secateur.export import _registry
+
+    plain, looked_up = utils._materialize_cpp_cia_ops, []
+    net, x = torch.nn.Linear(2, 2), torch.randn(2, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(utils, "_materialize_cpp_cia_ops", lambda: looked_up.append(plain()))
+        first = to_bytes(net, x)
+        assert len(looked_up) == 1
+        assert to_bytes(net, x) == first
+        assert len(looked_up) == 2
+        patch.setattr(_registry, "_operators", contextlib.nullcontext)
+        assert to_bytes(net, x) == first
+        assert len(looked_up) > 2 + 20
+    assert utils._materialize_cpp_cia_ops is plain
+    with monkeypatch.context() as patch:
+        patch.delattr(utils, "_materialize_cpp_cia_ops")
         with _registry.made_once():
             pass
