@@ -608,6 +608,13 @@ BUDGET = _room(
         _METERS,
     ),
     ("dead weights are room", "budget/purse.py", "alive and (kinds", "(kinds", _SPENDING),
+    (
+        "a refusal counts as fixed what dies with units",
+        "budget/purse.py",
+        "(meter.on_machine and not alive)",
+        "meter.on_machine",
+        "tests/test_latency.py",
+    ),
 )
 
 FORMATS = _room(

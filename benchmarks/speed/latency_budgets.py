@@ -4,7 +4,7 @@
 
 A small net of the bundled digits, whose table is made once; one-shot projection without training, for only what the
 files take is asked. Budgets lie between the fastest net and the dense one of each kind of sets; then one that cannot be
-met, and the value that its refusal names.
+met, and the value that its refusal names. Each kind tells the machine and the commit that it was made on.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import secateur
 from secateur import zoo
 from secateur.data import digits
 from secateur.errors import BudgetError
+from secateur.native import _native
 from secateur.shell import saving
 
 _CODES = {"name": "uniform", "per": "row", "dense": False}
@@ -75,7 +76,10 @@ def main() -> int:
         asked = np.geomspace(1.15 * least, 0.95 * dense, args.budgets)
         rows = [compressed(kind, round(float(ms), 6)) for ms in asked]
         met = sum(r.get("met") is True for r in rows)
-        found[kind] = {"refused": refused, "again": again, "dense_ms": dense, "met": met, "rows": rows}
+        here = run.provenance()
+        made = {k: here[k] for k in ("date", "commit", "cpu", "load_average")} | {"isa": _native.isas()[-1]}
+        told = {"refused": refused, "again": again, "dense_ms": dense, "met": met, "rows": rows}
+        found[kind] = {"made": made, **told}
         print(
             f"{kind}: {met} of {len(rows)} met, {asked[0]:.4f} to {asked[-1]:.4f} ms; {least} after a refusal: {again}"
         )

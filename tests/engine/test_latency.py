@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -205,6 +205,30 @@ def test_a_table_of_a_net(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     with pytest.warns(UserWarning, match="timed again"):
         renewed = tabulate.table(a_net(), ("4x1",))
     assert renewed.points == first.points
+
+
+def test_what_follows_a_layer_is_the_layers() -> None:
+    """A pool is narrower when the layer before it is; other weights and runtimes, and what follows them, are not."""
+    steps = [
+        *((None, "quantize", 0, 1.0), (3, "qconv", 8, 5.0), (7, "max_pool", 0, 2.0), (None, "onnxruntime", 0, None)),
+        *(
+            (9, "relu", 0, 3.0),
+            (4, "layout", 0, 0.5),
+            (4, "qconv", 4, 4.0),
+            (5, "lstm", 9, 7.0),
+            (6, "softmax", 0, 1.0),
+        ),
+    ]
+
+    class Session:
+        coverage: ClassVar = {"handed_over": []}
+
+        def explain(self, batch: int, repeats: int) -> list[dict[str, Any]]:
+            return [{"layer": n, "kernel": k, "n_weights": w, "time_us": us} for n, k, w, us in steps]
+
+    layers = [patterned.Layer(name, name, node, "Conv", (1, 1), 0, 1) for name, node in (("a", 3), ("b", 4))]
+    found = tabulate._Maker(lambda bits, width: b"")._steps(Session(), layers)  # type: ignore[arg-type]
+    assert {name: us for name, (us, _) in found.items()} == {"a": 7.0, "b": 4.5}
 
 
 def test_rows_in_integers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

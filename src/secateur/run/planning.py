@@ -54,7 +54,9 @@ def plan(job: Job, measured: bool = True) -> dict[str, Any]:
     found = purse.plan(weights, h)
     near = purse.projected(found.levels)
     if near is None:
-        near = net.member(found.levels, {**weights, **net.supported(found.levels, weights, h, ROUGHLY)})
+        near = net.supported(found.levels, weights, h, ROUGHLY)
+    if feasible.has_values(net.terms):
+        near = net.member(found.levels, {**weights, **near})
     small = net.smaller(near, "always" if measured else "of doubts")
     estimated = _estimated(net, found.rows, round(purse.fixed.get("nbytes", job.unconstrained_nbytes)), purse.fixed)
     totals = projected = _projected(job, net, small)
