@@ -164,6 +164,12 @@ class Constraint(ABC):
         """
         return (self, level) if self.stage == Stage.VALUES else None
 
+    def blocks(self, shape: tuple[int, int]) -> Bands | None:
+        """How a set cuts the matrix into blocks of one band of rows and one of columns, which go or stay whole and
+        count one each; None: it does not.
+        """
+        return None
+
     def in_runs(self, n: int) -> Constraint:
         """The set whose rows go or stay in runs of `n`, where it is one of whole rows; else the same set."""
         return self
@@ -315,6 +321,7 @@ class Solver(ABC):
     """
 
     instant: ClassVar[bool] = False  # init() lands on the sets at once: no approach phase is needed
+    by_chance: ClassVar[bool] = False  # do its supports hang on what it draws? then they must beat drawn ones only
     moves_values: ClassVar[bool] = False  # can approach value sets (bits, codebooks), not supports only
     needs: ClassVar[frozenset[str]] = frozenset()  # statistics that it asks of the problem: names of STATISTICS
     reference: ClassVar[str] = ""
@@ -330,6 +337,9 @@ class Solver(ABC):
     @abstractmethod
     def init(self, problem: Problem) -> SolverState:
         """A fresh state; its class is the solver's own, which `step`, `finish` and `penalty` are called with."""
+
+    def before_step(self, state: Any) -> None:  # noqa: B027  # most solvers take gradients as they come
+        """After backward, before the optimizer's step: may change the gradients of `problem.params`, in place."""
 
     @abstractmethod
     def step(self, state: Any) -> SolverState:

@@ -138,3 +138,14 @@ def test_options() -> None:
     for wrong in ({"rows": 0}, {"cols": -1}):
         with pytest.raises(UsageError, match="1 or more"):
             build_constraint({"name": "blocks", **wrong})
+
+
+@pytest.mark.parametrize("per_row", [False, True])
+def test_blocks_are_told_as_bands(per_row: bool) -> None:
+    own = Blocks(rows=2, per_row=per_row)
+    bands = own.blocks((4, 3))
+    assert bands.rows.tolist() == [0, 0, 1, 1]
+    assert bands.cols.tolist() == [0, 1, 2]
+    assert bands.each_row == per_row
+    assert own.bands((4, 3)) is None
+    assert TopK().blocks((4, 3)) is None

@@ -70,6 +70,17 @@ def test_the_decay_lets_the_support_settle() -> None:
     assert better <= worse
 
 
+def test_the_meter_counts_what_comes_and_goes() -> None:
+    p, solver = problem(torch.tensor([[4.0, 3.0, 2.0, 1.0]]), 10), SrSte(decay=0.0)
+    with torch.no_grad():
+        state = solver.init(p)
+    assert state.numbers()["sad"] == 0.0
+    state = step(solver, p, state, torch.tensor([[0.0, 4.0, 0.0, 0.0]]), 0.5)  # 3.0 -> 1.0: one goes, one comes
+    assert state.numbers()["sad"] == 2 / 4 / 50
+    state = step(solver, p, state, torch.zeros(1, 4), 0.5)
+    assert state.numbers()["sad"] == pytest.approx(2 / 4 / 50 * 49 / 50)
+
+
 def test_averages_follow_the_latent_weights() -> None:
     p = problem(torch.tensor([[4.0, 3.0, 2.0, 1.0]]), 2)
     with torch.no_grad():

@@ -18,7 +18,7 @@ from secateur.constraints._pieces import Free, Support
 from secateur.contracts import Constraint, Piece
 from secateur.curves import Curve, Tail
 from secateur.errors import UsageError
-from secateur.types import RAW_ALL, Level, Packing, Site, log2_choose
+from secateur.types import RAW_ALL, Bands, Level, Packing, Site, log2_choose
 
 _FILE_SIDES = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64)  # of a block that the layout `blocks` tries
 _FILE_HEADER = 64  # bits of that layout beside the positions, about (sides, order, number of blocks)
@@ -128,6 +128,11 @@ class Grouped(Constraint):
                 if len({a for a, _ in pairs}) < len(pairs) or len({b for _, b in pairs}) < len(pairs):
                     return None
         return after, lv.at_most(level, len(after.levels(smaller)) - 1)
+
+    def blocks(self, shape: Shape) -> Bands:
+        row, col = self._bands(shape)
+        pools = self._pools(shape)
+        return Bands(row, col, pools is not None and torch.equal(pools[0], row) and not bool(pools[1].any()))
 
     def packing(self, shape: Shape, level: Level) -> Packing:
         """The kept groups whole, the largest ones where they differ, and which they are.

@@ -37,7 +37,7 @@ class Blocks(OnKernels):
     reference: ClassVar[str] = "Ma et al., BLK-REW, arXiv:2001.08357; Niu et al., ASPLOS 2020, arXiv:2001.00138"
 
     def bands(self, shape: Shape) -> Bands | None:
-        return Bands(*self._bands(shape), self.per_row) if self.permute else None
+        return self.blocks(shape) if self.permute else None
 
     @property
     def trials(self) -> tuple[Shape, ...]:

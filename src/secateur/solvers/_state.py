@@ -57,7 +57,7 @@ class State:
     def advance(self) -> None:
         """Count an optimizer step."""
         self.n += 1
-        self.round_changed = self.n == self.stage.start
+        self.round_changed = self.n == self.stage.start and self.stage.length > 0
 
     # ---- weights -----------------------------------------------------------------------------------------------
     @property

@@ -126,6 +126,7 @@ class Approach(Phase):
         for name, zero in self._zeros.items():
             if (grad := self.params[name].grad) is not None:
                 grad.masked_fill_(zero, 0.0)
+        self.solver.before_step(self.state)
 
     def after_step(self) -> None:
         self.n += 1
