@@ -36,6 +36,7 @@ _OBS, _INPUTS, _WANDA = (
     "tests/training/test_inputs.py",
     "tests/saliencies/test_saliencies.py",
 )
+_LOSS = "tests/training/test_sensitivity.py"
 _SOLVERS, _SR_STE = "tests/solvers/test_conformance.py", "tests/solvers/test_sr_ste.py"
 _METERS = "tests/budget/test_meters.py"
 _LOOP, _STEPS = "tests/training/test_loop.py", "tests/solvers/test_steps.py"
@@ -321,6 +322,22 @@ SOLVERS = _room(
         _INPUTS,
     ),
     ("wanda without the inputs", "saliencies/wanda.py", "else norm.square()", "else norm * 0 + 1", _WANDA),
+    ("curvature without the signs", "training/sensitivity.py", "total[name] += z * hz", "total[name] += hz", _LOSS),
+    ("Fisher of whole batches", "training/sensitivity.py", "for x in examples(batch))", "for x in [batch])", _LOSS),
+    (
+        "movement with the wrong sign",
+        "training/calibration.py",
+        "gain = -p.detach() * p.grad.detach()",
+        "gain = p.detach() * p.grad.detach()",
+        _LOSS,
+    ),
+    (
+        "snip follows the weights",
+        "saliencies/snip.py",
+        "score.square() / weight.detach().double().square().clamp(min=TINY)",
+        "score.square()",
+        _WANDA,
+    ),
     ("pruned weights do not decay", "solvers/sr_ste.py", "return self.decay * sum(", "return 0.0 * sum(", _SR_STE),
     (
         "pruned weights do not follow the gradient",

@@ -25,8 +25,13 @@ STATISTICS = {
     "gradient": "a recent gradient; the parameter's shape",
     "input_norm": "root of the mean over examples of sum x^2, x = what the weight is multiplied with; its shape",
     "input_gram": "2 X X^T over examples, float32 [groups, cols, cols], columns as in the view `oc`; linear, conv",
+    "curvature": "diagonal of the loss's Hessian before the first step (Hutchinson), may be negative; its shape",
+    "fisher": "mean over examples of the squared gradient of one's loss, before the first step; its shape",
+    "sensitivity": "|w g| before the first step, g the mean gradient over some batches; its shape",
+    "movement": "-sum of w g over the steps so far, positive where w grew; its shape",
 }
 FROM_INPUTS = frozenset({"input_norm", "input_gram"})  # need calibration data, not only gradients
+FROM_LOSS = frozenset({"curvature", "fisher", "sensitivity"})  # need the loss on calibration data, before any step
 Statistics = Callable[[str, str], "Tensor | None"]  # (parameter, name of a statistic) -> it, None before it is known
 
 

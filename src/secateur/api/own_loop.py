@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur import graph
+from secateur.api import own_data
 from secateur.api.own_forward import OwnForward
 from secateur.api.result import Result
 from secateur.budget import kinds, refusal
@@ -18,7 +19,6 @@ from secateur.budget.purse import Purse
 from secateur.errors import BudgetError, CheckError, UsageError
 from secateur.export.written import Written
 from secateur.graph.unwrapping import plain, reparametrized, unwrapped
-from secateur.problem import FROM_INPUTS
 from secateur.proof import record
 from secateur.proof.judge import Judge
 from secateur.recipe import Recipe
@@ -29,11 +29,11 @@ from secateur.terms import feasible
 from secateur.training import metrics, ranks
 from secateur.training.calibration import Statistics
 from secateur.training.checkpoint import Ledger
-from secateur.training.inputs import Inputs
 from secateur.training.loop import Setting, load_weights, weights_of
 from secateur.training.phases import Approach, Held, Phase, Snap
 
 _JUDGED = 20  # evaluations in the feasible phases
+_RANGES = ("quantize.activations needs ranges, which are",)
 State = dict[str, Any]
 
 
@@ -67,7 +67,9 @@ class Compressor:
         dynamic_batch: as of `compress`.
         calibration: re-iterable of some batches of inputs, for solvers and saliencies that measure what comes into a
             layer (`obs`, `wanda`), and for `quantize.activations`; each a tensor, a tuple or a dict, as
-            `example_inputs`.
+            `example_inputs`; with `loss` pairs `(inputs, targets)`.
+        loss: `(outputs, targets) -> scalar`, as of `compress`, for saliencies that measure the loss before the first
+            step (`hessian`, `fisher`, `snip`).
         budget: overrides the recipe's budget; `accuracy_drop` cannot be steered from here and is refused.
     """
 
@@ -83,6 +85,7 @@ class Compressor:
         budget: Mapping[str, Any] | None = None,
         dynamic_batch: bool | None = None,
         calibration: Iterable[Any] | None = None,
+        loss: Callable[[Any, Any], Tensor] | None = None,
     ) -> None:
         self._recipe = Recipe.of(recipe, budget)
         ranks.check_whole(model, "Compressor")
@@ -102,7 +105,8 @@ class Compressor:
         dense, judge = plain(model)[0].eval(), evaluate or (lambda m: 0.0)
         free = self._recipe.dynamic_batch if dynamic_batch is None else dynamic_batch
         self._example = graph.settle(dense, example_inputs, free)
-        setting = Setting(dense, _Given(calibration or ()), lambda o, t: o, judge, True, self._recipe.seed, Ledger())
+        inputs = calibration if loss is None or calibration is None else own_data.First(calibration)
+        setting = Setting(dense, own_data.Given(inputs or ()), lambda o, t: o, judge, True, self._recipe.seed, Ledger())
         self._job = Job(self._recipe, setting, dense, self._example, tuple(self._recipe.limits()))
         self._told: list[str] = []  # for the report
         if permute.wanted(self._job.start):  # the same network in another order of channels, in the user's own module
@@ -115,7 +119,12 @@ class Compressor:
         self._forward = self._on_grids()
         self._recipe, self._chosen = self._recipe.resolved(*traced.free)
         self._net = Net(model, traced, terms, short=self._job.start.short, machine=self._job.start.machine)
-        self._stats = Statistics(self._params, inputs=self._inputs(calibration))
+        self._stats = Statistics(
+            self._params,
+            inputs=own_data.inputs(model, self._recipe, inputs, _RANGES if self._forward is not None else ()),
+            found=own_data.of_loss(model, self._recipe, calibration, loss),
+            moving="movement" in self._recipe.needs,
+        )
         self._stats.optimizer = optimizer
         self._solver = self._recipe.build_solver()
         self._saliency = self._recipe.build_saliency()
@@ -144,19 +153,6 @@ class Compressor:
             return None
         asked = self._job.recipe.build_activations(start.traced.sites)
         return OwnForward(self._model, *activations.places(start.module, self._job, asked), self._optimizer)
-
-    def _inputs(self, calibration: Iterable[Any] | None) -> Inputs | None:
-        wanted = [f"solver or saliency needs {name}, which is" for name in sorted(self._recipe.needs & FROM_INPUTS)]
-        wanted += ["quantize.activations needs ranges, which are"] * (self._forward is not None)
-        if wanted:
-            if calibration is None:
-                raise UsageError(
-                    f"Compressor: the recipe's {wanted[0]} measured on data, and the loop is yours: give calibration=, "
-                    "some batches of inputs"
-                )
-            if iter(calibration) is calibration:
-                raise UsageError("Compressor: calibration can be iterated only once; give a list of batches")
-        return None if calibration is None else Inputs(self._model, lambda: calibration)
 
     # ---- the loop's calls --------------------------------------------------------------------------------------
     def penalty(self) -> Tensor | float:
@@ -257,6 +253,8 @@ class Compressor:
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         with torch.no_grad():
             self._phase.before_step()
+            if self._at == 0:
+                self._stats.before_step()
 
     def _enter(self, at: int) -> None:
         """Leave the present phase and begin phase 0 (approach), 1 (polish) or 2 (snap)."""
@@ -409,17 +407,3 @@ def _check_held(model: nn.Module, optimizer: torch.optim.Optimizer, params: Mapp
             f"Compressor: the optimizer does not hold {strangers[0]} and {len(strangers) - 1} others of the model; "
             "give it model.parameters() of this very model"
         )
-
-
-class _Given:
-    """The loop is the user's: there is no training set here, only what ranges are calibrated on."""
-
-    def __init__(self, inputs: Iterable[Any]) -> None:
-        self._inputs = inputs
-
-    def __len__(self) -> int:
-        return 0
-
-    def epoch(self, *key: int | str, skip: int = 0) -> Iterator[Any]:
-        """The batches of inputs, in their order, with no targets."""
-        return ((inputs, None) for inputs in self._inputs)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from secateur.contracts import Saliency, Solver, Term
-from secateur.problem import Problem
+from secateur.problem import FROM_LOSS, Problem
 from secateur.terms import feasible, views
-from secateur.training import calibration, seeds
+from secateur.training import calibration, seeds, sensitivity
 from secateur.training.inputs import Inputs
 from secateur.training.loop import Setting, combined_loss
 from secateur.types import Weights
@@ -128,23 +128,34 @@ def measured(
     needs = recipe.needs if needs is None else needs
     params = dict(net.module.named_parameters())
     inputs = Inputs(net.module, lambda: some_inputs(setting), told)
-    if not {"second_moment", "gradient"} & set(needs):
+    gradients = {"second_moment", "gradient", "movement"} & set(needs)
+    if not gradients and not FROM_LOSS & set(needs):
         return calibration.Statistics(params, inputs=inputs)
+    objectives = recipe.build_objectives(polish=True)
     batches = setting.batches.epoch(setting.seed, "calibrate", 0)
 
     def backward() -> bool:
         batch = next(batches, None)
         if batch is None:
             return False
-        loss = combined_loss(setting, recipe.build_objectives(polish=True), 0.0, *batch)
+        loss = combined_loss(setting, objectives, 0.0, *batch)
         loss.backward()  # type: ignore[no-untyped-call]
         return True
 
     modes = {m: m.training for m in net.module.modules()}
     net.module.eval()  # batch-norm statistics and dropout must not move
     try:
-        moments = calibration.gradient_moments(setting.params, backward, _CALIBRATION_BATCHES)
-        return calibration.Statistics(params, *moments, inputs)
+        squares, means = (
+            calibration.gradient_moments(setting.params, backward, _CALIBRATION_BATCHES) if gradients else ({}, {})
+        )
+        found = sensitivity.measured(
+            needs,
+            setting.params,
+            lambda batch: combined_loss(setting, objectives, 0.0, *batch),
+            lambda: islice(setting.batches.epoch(setting.seed, "calibrate", 0), _CALIBRATION_BATCHES),
+            seeds.generator(setting.seed, "calibrate", "signs"),
+        )
+        return calibration.Statistics(params, squares, means, inputs, found, "movement" in needs)
     finally:
         for module, mode in modes.items():
             module.training = mode

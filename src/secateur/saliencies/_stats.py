@@ -9,6 +9,8 @@ from torch import Tensor
 
 from secateur.errors import UsageError
 
+TINY = 1e-290  # keeps h = score / w^2 finite in float64 for weights that are (nearly) zero: theirs is then the least
+
 
 def statistic(saliency: str, name: str, weight: Tensor, stats: Mapping[str, Any]) -> Tensor | None:
     """`stats[name]` in float64, or None when it is there but not known yet (before the first step).

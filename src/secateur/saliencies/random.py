@@ -11,8 +11,7 @@ from torch import Tensor
 
 from secateur.contracts import Saliency
 from secateur.errors import UsageError
-
-_TINY = 1e-290  # keeps h finite in float64 for weights that are (nearly) zero; their h w^2 is then below any other
+from secateur.saliencies._stats import TINY
 
 
 @dataclass(frozen=True)
@@ -31,4 +30,4 @@ class Random(Saliency):
         if generator is None:
             raise UsageError("saliency random needs the statistic 'generator' (a torch.Generator)")
         r = 1.0 - torch.rand(weight.shape, generator=generator, dtype=torch.float64)
-        return r.to(weight.device) / weight.detach().double().square().clamp(min=_TINY)
+        return r.to(weight.device) / weight.detach().double().square().clamp(min=TINY)

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from secateur.contracts import Saliency
-from secateur.saliencies._stats import statistic
-
-_TINY = 1e-290  # keeps h finite in float64 for weights that are (nearly) zero
+from secateur.saliencies._stats import TINY, statistic
 
 
 @dataclass(frozen=True)
@@ -39,4 +37,4 @@ class Wanda(Saliency):
         order = (w.abs() * norm.flatten(1)).argsort(dim=1, stable=True)
         places = torch.arange(1, w.shape[1] + 1, dtype=torch.float64, device=w.device).expand_as(w)
         rank = torch.empty_like(w).scatter_(1, order, places / w.shape[1])
-        return (rank.square() / w.square().clamp(min=_TINY)).reshape(weight.shape)
+        return (rank.square() / w.square().clamp(min=TINY)).reshape(weight.shape)

@@ -37,7 +37,8 @@ def check_saliency(saliency: Saliency, seed: int = 0) -> None:
 def _stats(saliency: Saliency, values: torch.Tensor, seed: int) -> dict[str, Any]:
     """Any values of the weight's shape, where a statistic may be negative; the Gram matrix has another shape."""
     known: dict[str, Any] = {"generator": torch.Generator().manual_seed(seed + 1)}
-    known |= {name: values if name == "gradient" else values.square() for name in STATISTICS if name != "input_gram"}
+    signed = ("gradient", "curvature", "movement")
+    known |= {name: values if name in signed else values.square() for name in STATISTICS if name != "input_gram"}
     missing = saliency.needs - known.keys()
     assert not missing, f"{type(saliency).__name__} needs unknown statistics: {', '.join(sorted(missing))}"
     return {k: known[k] for k in saliency.needs}

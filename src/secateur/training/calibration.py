@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from secateur.problem import FROM_LOSS
 from secateur.training.inputs import Inputs
+
+_MOVED = "moved: "  # in a checkpoint, beside the running means
 
 
 class Statistics:
@@ -24,17 +28,29 @@ class Statistics:
         squares: Mapping[str, Tensor] | None = None,
         means: Mapping[str, Tensor] | None = None,
         inputs: Inputs | None = None,
+        found: Mapping[str, Mapping[str, Tensor]] | None = None,
+        moving: bool = False,
     ) -> None:
-        self._params, self._inputs = params, inputs
+        self._params, self._inputs, self._found = params, inputs, found or {}
         self.optimizer: torch.optim.Optimizer | None = None
         self._squares, self._means = dict(squares or {}), dict(means or {})
         self.running: dict[str, Tensor] = {}
+        # Before any step as if the calibration had been one that moves nothing.
+        self.moved = {k: -params[k].detach() * g for k, g in self._means.items() if k in params} if moving else {}
+        self._moving = moving
         self._decay = 0.99
         self._n = 0
 
     def __call__(self, site: str, name: str) -> Tensor | None:
         """The statistic of a parameter; None while it is not known yet."""
         return _MEASURED[name](self, site)
+
+    def before_step(self) -> None:
+        """After backward, before the optimizer's step: movement is of the weights that the gradient was taken at."""
+        for name, p in self._params.items() if self._moving else ():
+            if p.grad is not None:
+                gain = -p.detach() * p.grad.detach()
+                self.moved[name] = self.moved[name] + gain if name in self.moved else gain
 
     def observe(self) -> None:
         """After backward and step: keep a running mean where the optimizer keeps none."""
@@ -75,6 +91,14 @@ class Statistics:
         """2 X X^T of the layer as it runs now, a mean over examples."""
         return self._seen.gram(name)
 
+    def movement(self, name: str) -> Tensor | None:
+        """-sum of w g over the steps so far; None before the first."""
+        return self.moved.get(name)
+
+    def before_training(self, name: str, statistic: str) -> Tensor | None:
+        """One of `problem.FROM_LOSS`, as it was found."""
+        return self._found[statistic].get(name)
+
     @property
     def _seen(self) -> Inputs:
         assert self._inputs is not None, "a run that needs inputs is given some"
@@ -96,11 +120,13 @@ class Statistics:
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, int]]:
         """Tensors and counters."""
-        return dict(self.running), {"n": self._n}
+        return {**self.running, **{_MOVED + k: v for k, v in self.moved.items()}}, {"n": self._n}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor], facts: Mapping[str, int]) -> None:
         """Exactly as saved."""
-        self.running, self._n = {k: v.clone() for k, v in tensors.items()}, int(facts["n"])
+        kept = {k: v.clone() for k, v in tensors.items()}
+        self.moved = {k.removeprefix(_MOVED): kept.pop(k) for k in list(kept) if k.startswith(_MOVED)}
+        self.running, self._n = kept, int(facts["n"])
 
 
 def gradient_moments(
@@ -134,4 +160,6 @@ _MEASURED: dict[str, Callable[[Statistics, str], Tensor | None]] = {
     "gradient": Statistics.gradient,
     "input_norm": Statistics.input_norm,
     "input_gram": Statistics.input_gram,
+    "movement": Statistics.movement,
+    **{name: partial(Statistics.before_training, statistic=name) for name in sorted(FROM_LOSS)},
 }

@@ -197,6 +197,7 @@ class _Run:
         loss.backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             self.phase.before_step()
+            self.statistics.before_step()
             self.optimizer.step()
             if self.stage.statistics is not None:
                 self.statistics.observe()

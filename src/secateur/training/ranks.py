@@ -45,6 +45,12 @@ def summed(total: Tensor, n: int) -> tuple[Tensor, int]:
     return total, int(count)
 
 
+def mean(value: Tensor) -> Tensor:
+    """The mean over all ranks, bit-equal on each."""
+    total, n = summed(value, 1)
+    return total / n
+
+
 def check_same(weights: Mapping[str, Tensor], subject: str) -> None:
     """Raise on every rank when one of the tensors is not bit-equal on all of them."""
     if not several() or not weights:
