@@ -270,6 +270,27 @@ SOLVERS = _room(
         "if support is None:",
         _OBS,
     ),
+    (
+        "the draw with the most loss is taken",
+        "solvers/random_search.py",
+        "(loss := problem.trial(drawn)) < best:",
+        "-(loss := problem.trial(drawn)) < best:",
+        "tests/solvers/test_random_search.py",
+    ),
+    (
+        "a trial leaves other weights in the net",
+        "training/trial.py",
+        "for name, value in before.items():",
+        "for name, value in ():",
+        "tests/solvers/test_random_search.py",
+    ),
+    (
+        "columns that are off do not go first",
+        "solvers/evolution.py",
+        "(row & col if cols else row)",
+        "row",
+        "tests/solvers/test_evolution.py",
+    ),
     ("groups see each other's inputs", "training/inputs.py", "layer.groups, -1, columns", "1, -1, columns", _INPUTS),
     (
         "biases are corrected the wrong way",

@@ -18,7 +18,7 @@ from secateur.budget.purse import Purse
 from secateur.errors import BudgetError, CheckError, UsageError
 from secateur.export.written import Written
 from secateur.graph.unwrapping import plain, reparametrized, unwrapped
-from secateur.problem import FROM_INPUTS
+from secateur.problem import FROM_INPUTS, TRIAL
 from secateur.proof import record
 from secateur.proof.judge import Judge
 from secateur.recipe import Recipe
@@ -32,6 +32,7 @@ from secateur.training.checkpoint import Ledger
 from secateur.training.inputs import Inputs
 from secateur.training.loop import Setting, load_weights, weights_of
 from secateur.training.phases import Approach, Held, Phase, Snap
+from secateur.training.trial import Trial
 
 _JUDGED = 20  # evaluations in the feasible phases
 State = dict[str, Any]
@@ -68,6 +69,9 @@ class Compressor:
         calibration: re-iterable of some batches of inputs, for solvers and saliencies that measure what comes into a
             layer (`obs`, `wanda`), and for `quantize.activations`; each a tensor, a tuple or a dict, as
             `example_inputs`.
+        trial: `model -> loss` of the model as it stands, a mean over some training batches that stay the same, for
+            solvers that search (`random_search`, `evolution`): asked with other weights in the model, without
+            gradients, batch norms going by the batch and all else in evaluation mode.
         budget: overrides the recipe's budget; `accuracy_drop` cannot be steered from here and is refused.
     """
 
@@ -83,6 +87,7 @@ class Compressor:
         budget: Mapping[str, Any] | None = None,
         dynamic_batch: bool | None = None,
         calibration: Iterable[Any] | None = None,
+        trial: Callable[[nn.Module], float] | None = None,
     ) -> None:
         self._recipe = Recipe.of(recipe, budget)
         ranks.check_whole(model, "Compressor")
@@ -97,6 +102,12 @@ class Compressor:
             raise UsageError(f"Compressor: total_steps is {total_steps}; at least 1 is needed")
         self._model, self._optimizer, self._evaluate = model, optimizer, evaluate
         self._total = total_steps
+        if TRIAL in self._recipe.needs and trial is None:
+            raise UsageError(
+                f"Compressor: solver {self._recipe.solver['name']} tries other weights by their training loss, and the "
+                "loop is yours: give trial=, a function of the model that answers its mean loss on a few batches"
+            )
+        self._tried = trial
         self._params = {k: p for k, p in model.named_parameters() if p.is_floating_point()}
         _check_held(model, optimizer, self._params)
         dense, judge = plain(model)[0].eval(), evaluate or (lambda m: 0.0)
@@ -294,6 +305,7 @@ class Compressor:
                 recipe=self._recipe,
                 total_steps=self._ends[0],
                 adaptive="betas" in self._optimizer.defaults,
+                trial=Trial(self._model, self._trial_loss),
             )
             self._phase = Approach(self._solver, asked, self._purse, self._recipe.keep_zeros)
         elif at == 1:
@@ -306,6 +318,11 @@ class Compressor:
                 scales = self._forward.begin(net)
             params = {k: p for k, p in net.module.named_parameters() if p.is_floating_point()}
             self._phase = Snap(net.terms, net.levels, params, left, net.companions, scales=scales)
+
+    def _trial_loss(self) -> float:
+        """By the user's function; of several processes rank 0's, or each would go its own way."""
+        assert self._tried is not None, "a solver that asks names it in `needs`"
+        return ranks.agreed(float(self._tried(self._model)), next(iter(self._params.values())))
 
     def _measured(self, model: nn.Module) -> float:
         """The user's metric; of several processes rank 0's, or each would keep another point."""

@@ -17,6 +17,7 @@ from secateur.budget import kinds
 from secateur.contracts import ActivationSet, Constraint, Objective, Saliency, Solver, Term
 from secateur.errors import ConstraintError, FormatError, UsageError
 from secateur.limits import check_values, near, quoted, read_yaml
+from secateur.problem import TRIAL
 from secateur.recipe import defaults, naming
 from secateur.recipe.building import build, build_constraint, check_needs
 from secateur.recipe.reading import explain, override
@@ -123,7 +124,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _check_methods(self) -> Recipe:
-        check_needs("solver", self.solver, self.build_solver().needs)
+        check_needs("solver", self.solver, self.build_solver().needs - {TRIAL})
         check_needs("saliency", self.saliency, self.build_saliency().needs - {"generator"})
         self.build_objectives()
         self.build_objectives(polish=True)
