@@ -271,6 +271,20 @@ SOLVERS = _room(
         _OBS,
     ),
     (
+        "a contest takes the worst setting on validation",
+        "reproduce/contest.py",
+        "name = max(valid",
+        "name = min(valid",
+        "tests/reproduce/test_contest.py",
+    ),
+    (
+        "judging counts as a step",
+        "reproduce/cost.py",
+        "done + 1 and not judged",
+        "done + 1",
+        "tests/reproduce/test_contest.py",
+    ),
+    (
         "the draw with the most loss is taken",
         "solvers/random_search.py",
         "(loss := problem.trial(drawn)) < best:",
