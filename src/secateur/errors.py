@@ -19,6 +19,10 @@ class ConstraintError(SecateurError):
     """A tensor does not fit a constraint (shape, NaN) or a level is not on its menu."""
 
 
+class RefusedError(UsageError):
+    """A method does not go with what it was named for: a solver that cannot act on a set."""
+
+
 class FormatError(SecateurError):
     """A file is damaged, truncated or not of the format. `offset` is the byte where reading stopped."""
 

@@ -30,6 +30,7 @@ STATISTICS = {
     "sensitivity": "|w g| before the first step, g the mean gradient over some batches; its shape",
     "movement": "-sum of w g over the steps so far, positive where w grew; its shape",
 }
+TRIAL = "trial"  # what a solver's `needs` may name beside them: it asks `Problem.trial`
 FROM_INPUTS = frozenset({"input_norm", "input_gram"})  # need calibration data, not only gradients
 FROM_LOSS = frozenset({"curvature", "fisher", "sensitivity"})  # need the loss on calibration data, before any step
 Statistics = Callable[[str, str], "Tensor | None"]  # (parameter, name of a statistic) -> it, None before it is known
@@ -47,6 +48,9 @@ class Problem:
     `adaptive` says that the optimizer divides its steps by the root of the second moment (Adam). `statistics(site,
     name)` answers what the solver's `needs` names, per parameter (a plain site's name is its parameter's); None before
     it is known. Inputs are measured when asked for, through the live weights: layer after layer sees what comes.
+    `trial` answers the mean training loss, on some batches that stay the same, of the net with `weights` (all or some
+    of `params`) in the place of its own; no gradients, nothing is changed by it. Batch norms go by the batch's own
+    statistics, everything else is in evaluation mode. Only for solvers whose `needs` name it.
     """
 
     params: dict[str, Tensor]
@@ -61,3 +65,4 @@ class Problem:
     statistics: Statistics = lambda site, name: None
     learning_rate: Callable[[], float] = lambda: 0.0
     seed: int = 0
+    trial: Callable[[Weights], float] | None = None

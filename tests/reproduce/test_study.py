@@ -105,7 +105,7 @@ def test_written_nets_are_timed_beside_each_other_and_once(
 def test_every_finished_cell_is_counted_from_its_files(done: tuple[Path, dict[str, Any]]) -> None:
     out, record = done
     assert list(record["cells"]) == ["dense", "pruned,nnz=4000", "packed,nnz=4000"]
-    assert record["n_cells"] == {"finished": 3, "all": 10}
+    assert record["n_cells"] == {"finished": 3, "all": 10, "failed": 0}
     for cell, facts in record["seeds"]["0"]["cells"].items():
         assert facts["nbytes"] == (out / "seed0" / cell / "model.sct").stat().st_size
         assert facts["same_as_onnxruntime"] in (None, facts["n_test"])

@@ -26,11 +26,14 @@ SHORT: dict[str, dict[str, Any]] = {
     "one_shot": {"points": (0.3, 0.7)},
     "sr_ste": {"every": 4},
 }
+# Searches that take long before the first step.
+BRIEF: dict[str, dict[str, Any]] = {"evolution": {"trials": 4, "population": 2}, "random_search": {"draws": 2}}
 
 
 @pytest.mark.parametrize("name", catalog.names("solvers"))
 def test_laws(name: str) -> None:
-    check_solver(catalog.load("solvers", name))
+    cls = catalog.load("solvers", name)
+    check_solver(cls, cls(**BRIEF[name]) if name in BRIEF else None)
 
 
 @pytest.mark.parametrize("name", SHORT)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from torch import Tensor, nn
 
 from secateur.errors import UsageError
-from secateur.problem import FROM_INPUTS, FROM_LOSS
+from secateur.problem import FROM_INPUTS, FROM_LOSS, TRIAL
 from secateur.recipe import Recipe
 from secateur.training import metrics, ranks, seeds, sensitivity
 from secateur.training.batches import call
 from secateur.training.inputs import Inputs
+from secateur.training.trial import BATCHES, Trial
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -87,6 +89,32 @@ def of_loss(
             seeds.generator(recipe.seed, "calibrate", "signs"),
         )
         return {name: {k: ranks.mean(t) for k, t in of.items()} for name, of in found.items()}
+
+
+def trial(model: nn.Module, recipe: Recipe, given: Iterable[Any] | None, loss: Loss | None) -> Trial | None:
+    """Other weights in the model judged by their loss, on the first batches; None where no solver asks for it.
+
+    Of several processes rank 0's, or each would go its own way.
+
+    Args:
+        given: re-iterable of some batches `(inputs, targets)`.
+    """
+    if TRIAL not in recipe.needs:
+        return None
+    if loss is None or given is None:
+        raise UsageError(
+            f"Compressor: solver {recipe.solver['name']} tries other weights by their training loss, and the loop is "
+            "yours: give loss=, as compress takes it, and calibration=, some batches of (inputs, targets)"
+        )
+    _check_again(given)
+
+    def mean() -> float:
+        losses = [float(loss(call(model, inputs), targets)) for inputs, targets in islice(given, BATCHES)]
+        if not losses:
+            raise UsageError("Compressor: calibration is empty; some batches of (inputs, targets) are needed")
+        return ranks.agreed(sum(losses) / len(losses), next(model.parameters()))
+
+    return Trial(model, mean)
 
 
 def _check_again(given: Iterable[Any]) -> None:

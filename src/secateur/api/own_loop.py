@@ -69,7 +69,7 @@ class Compressor:
             layer (`obs`, `wanda`), and for `quantize.activations`; each a tensor, a tuple or a dict, as
             `example_inputs`; with `loss` pairs `(inputs, targets)`.
         loss: `(outputs, targets) -> scalar`, as of `compress`, for saliencies that measure the loss before the first
-            step (`hessian`, `fisher`, `snip`).
+            step (`hessian`, `fisher`, `snip`) and solvers that try other weights (`random_search`, `evolution`).
         budget: overrides the recipe's budget; `accuracy_drop` cannot be steered from here and is refused.
     """
 
@@ -98,14 +98,14 @@ class Compressor:
         _refuse(self._recipe)
         if total_steps < 1:
             raise UsageError(f"Compressor: total_steps is {total_steps}; at least 1 is needed")
-        self._model, self._optimizer, self._evaluate = model, optimizer, evaluate
-        self._total = total_steps
+        self._model, self._optimizer, self._evaluate, self._total = model, optimizer, evaluate, total_steps
         self._params = {k: p for k, p in model.named_parameters() if p.is_floating_point()}
         _check_held(model, optimizer, self._params)
         dense, judge = plain(model)[0].eval(), evaluate or (lambda m: 0.0)
         free = self._recipe.dynamic_batch if dynamic_batch is None else dynamic_batch
         self._example = graph.settle(dense, example_inputs, free)
-        inputs = calibration if loss is None or calibration is None else own_data.First(calibration)
+        self._trial = own_data.trial(model, self._recipe, calibration, loss)
+        inputs = own_data.First(calibration) if loss and calibration is not None else calibration
         setting = Setting(dense, own_data.Given(inputs or ()), lambda o, t: o, judge, True, self._recipe.seed, Ledger())
         self._job = Job(self._recipe, setting, dense, self._example, tuple(self._recipe.limits()))
         self._told: list[str] = []  # for the report
@@ -292,6 +292,7 @@ class Compressor:
                 recipe=self._recipe,
                 total_steps=self._ends[0],
                 adaptive="betas" in self._optimizer.defaults,
+                trial=self._trial,
             )
             self._phase = Approach(self._solver, asked, self._purse, self._recipe.keep_zeros)
         elif at == 1:

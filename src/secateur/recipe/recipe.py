@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serial
 
 from secateur.budget import kinds
 from secateur.contracts import ActivationSet, Constraint, Objective, Saliency, Solver, Term
-from secateur.errors import ConstraintError, FormatError, UsageError
+from secateur.errors import ConstraintError, FormatError, RefusedError, UsageError
 from secateur.limits import check_values, near, quoted, read_yaml
+from secateur.problem import TRIAL
 from secateur.recipe import defaults, naming
 from secateur.recipe.building import build, build_constraint, check_needs
 from secateur.recipe.reading import explain, override
@@ -123,7 +124,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _check_methods(self) -> Recipe:
-        check_needs("solver", self.solver, self.build_solver().needs)
+        check_needs("solver", self.solver, self.build_solver().needs - {TRIAL})
         check_needs("saliency", self.saliency, self.build_saliency().needs - {"generator"})
         self.build_objectives()
         self.build_objectives(polish=True)
@@ -311,7 +312,8 @@ class Recipe(BaseModel):
                 _check_alone(by, site, subject)
                 chosen[site.name] = _term(site, asked.on(site), entry.level, subject)
                 if why := solver.refuses(chosen[site.name]):
-                    raise UsageError(f"{subject} at {site.name} {list(site.shape)}: {why}; exclude it or change solver")
+                    at = f"{subject} at {site.name} {list(site.shape)}"
+                    raise RefusedError(f"{at}: {why}; exclude it or change solver")
         order = {s.name: i for i, s in enumerate([*sites, *groups, *naming.read_together(groups, sites)])}
         return tuple(sorted(chosen.values(), key=lambda t: order[t.site.name]))
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secateur.reproduce.cost import PLAIN, Watch
 from secateur.reproduce.grid import Cell
 from secateur.reproduce.kinds import Kind
 from secateur.shell import saving
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
 
     from secateur.data.spec import Splits
     from secateur.export.written import Written
+    from secateur.recipe import Training
 
 Report = Callable[[Progress], None]
 Json = dict[str, Any]
+_PLAIN_STEPS = 40
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Maker:
     seed: int
     folder: Path
     on_progress: Report | None = None
+    costs: bool = False  # beside plain training, of every compression
 
     def make(self, cell: Cell, resume: bool) -> Json:
         """Train or compress, write the files, and say what came out."""
@@ -128,9 +132,13 @@ class Maker:
         assert cell.start is not None
         recipe = {"baselines": [], "bench": {"against": [], "seconds": 0.1}, **cell.plan["recipe"]}
         asked = Recipe.from_dict(recipe)
+        model = channels_innermost(self.model(self.cells[cell.start]))
+        train = _batched(self.splits.train, asked.training.batch_size)
+        tell = self._progress(cell)
+        watch = Watch(len(train), tell) if self.costs else None
         result = api.compress(
-            channels_innermost(self.model(self.cells[cell.start])),
-            _batched(self.splits.train, asked.training.batch_size),
+            model,
+            train,
             valid=self.splits.valid,
             loss=self.kind.loss(),
             evaluate=self.kind.select(self.splits.valid),
@@ -138,19 +146,43 @@ class Maker:
             recipe=asked,
             teacher=None if cell.teacher is None else self.model(self.cells[cell.teacher]),
             seed=self.seed,
-            on_progress=self._progress(cell) or False,
+            on_progress=watch or tell or False,
         )
         result.save(self.folder / cell.name)
         report = result.report
+        cost = {} if watch is None else {"cost": {**watch.facts(), **self._plain(model, train, asked.training)}}
+        # The solver's own word: a run that has no baseline puts nothing in its answer's place.
+        outcomes = [s["outcome"] for s in report["stages"] if s["name"].startswith("main.") and "outcome" in s]
         return {
             "valid": self.kind.judge(self.splits.valid)(result.model),
             "valid_loss": report["compressed"]["metric_valid"],
             "epochs": asked.epochs,
             **counts(result.model),
             "nbytes": report["compressed"]["nbytes"],
-            "outcome": report["outcome"],
+            "outcome": outcomes[-1] if outcomes else report["outcome"],
+            **cost,
             "layers": [{k: x.get(k) for k in ("name", "shape", "nnz", "n_values", "nbytes")} for x in report["layers"]],
         }
+
+    def _plain(self, model: nn.Module, train: Any, training: Training) -> Json:
+        """What some steps of plain training cost, and judging them, under the same settings."""
+        from secateur.graph.copying import copied
+        from secateur.objectives.task import Task
+        from secateur.training import seeds
+        from secateur.training.batches import source
+        from secateur.training.checkpoint import Ledger
+        from secateur.training.loop import Setting, Stage
+        from secateur.training.loop import train as trained
+        from secateur.training.phases import Phase
+
+        watch, loss, judge = Watch(len(train)), self.kind.loss(), self.kind.select(self.splits.valid)
+        threads = training.threads if isinstance(training.threads, int) else None
+        with seeds.isolated(threads):
+            setting = Setting(copied(model), source(train), loss, judge, False, self.seed, Ledger(), None, watch)
+            watch.begin()
+            trained(setting, Stage(PLAIN, Phase(setting.params, _PLAIN_STEPS), training, [Task()]))
+            watch.end()
+        return {f"plain_{key}": value for key, value in watch.facts().items() if key != "before_seconds"}
 
     def _progress(self, cell: Cell) -> Report | None:
         tell = self.on_progress

@@ -133,6 +133,15 @@ class Frontier(_Section):
     margin: float = Field(0.005, ge=0)
 
 
+class Contest(_Section):
+    """All parts along an axis beside each other, each with the setting that validation chose; costs are measured.
+
+    A cell that a method refuses, whose training diverges or whose budget cannot be met is a finding and no error.
+    """
+
+    over: str
+
+
 class Plan(_Section):
     """A whole study for one task. `values` are put in where a part says `$name`; `define` is a place for anchors."""
 
@@ -149,6 +158,7 @@ class Plan(_Section):
     speed: Speed | None = None
     latency: Latency | None = None
     frontier: Frontier | None = None
+    contest: Contest | None = None
     define: dict[str, Any] = {}
 
     @property
@@ -201,6 +211,10 @@ def checked(name: str, raw: Mapping[str, Any], task: str | None = None) -> Study
     named += [plan.speed.part, plan.speed.dense, plan.speed.control] if plan.speed else []
     named += plan.latency.nets if plan.latency else []
     named += [*plan.frontier.ours, *plan.frontier.control] if plan.frontier else []
+    if plan.contest is not None and plan.contest.over not in plan.grid:
+        raise UsageError(
+            f"{subject}: contest.over: {quoted(plan.contest.over)} is no axis; known: {', '.join(plan.grid) or 'none'}"
+        )
     for pattern in named:
         if not study.matching(pattern):
             raise UsageError(f"{subject}: {quoted(pattern)} names no part or cell; parts: {', '.join(parts)}")
@@ -283,7 +297,7 @@ def _keys(place: Iterable[str | int]) -> list[str]:
     """The keys of the section at this place."""
     sections: dict[str, type[BaseModel]] = {
         **{"parts": Part, "claims": Claim, "goals": Goal, "speed": Speed, "expect": Range},
-        **{"latency": Latency, "frontier": Frontier},
+        **{"latency": Latency, "frontier": Frontier, "contest": Contest},
         **{"recorded": Recorded, "seeds": Seen},
     }
     section = next((sections[str(p)] for p in reversed(list(place)) if str(p) in sections), Plan)

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateur.errors import FormatError, MissingExtraError, UsageError
+from secateur.errors import BudgetError, DivergedError, FormatError, MissingExtraError, RefusedError, UsageError
 from secateur.limits import quoted
 from secateur.reproduce import plan
 from secateur.reproduce.grid import Cell
@@ -108,11 +108,11 @@ class Running:
         """Make the cells that match and what they start from; then the test part of each, and the timing."""
         wanted = {c.name for c in self.study.matching(pattern)}
         for cell in reversed(list(self.study.cells.values())):  # what others need stands before them
-            if cell.name in wanted and not (resume and self._kept(seed, cell)):
+            if cell.name in wanted and not (resume and self._final(seed, cell)):
                 wanted |= set(cell.needs)
         made = [c for c in self.study.cells.values() if c.name in wanted and "recorded" not in c.plan]
         for cell in made:
-            if not (resume and self._kept(seed, cell)):
+            if not (resume and self._final(seed, cell)):
                 self._make(seed, cell, resume)
         # Only now: everything above was chosen on the validation part.
         for cell in made:
@@ -148,8 +148,12 @@ class Running:
             for cell in self.study.cells.values():
                 facts = self._kept(seed, cell)
                 tested = self._place(seed, cell) / "test.json"
-                if facts is not None and tested.is_file():
-                    of_seed = found.setdefault(seed, {"cells": {}, "speed": {}})
+                if facts is None or not ("failed" in facts or tested.is_file()):
+                    continue
+                of_seed = found.setdefault(seed, {"cells": {}, "speed": {}})
+                if "failed" in facts:
+                    of_seed.setdefault("failed", {})[cell.name] = facts["failed"]
+                else:
                     shown = {k: v for k, v in facts.items() if k not in ("plan", "key")}
                     of_seed["cells"][cell.name] = {**shown, **read_json(tested)}
             if seed in found and (folder / "speed.json").is_file():
@@ -160,20 +164,29 @@ class Running:
     def _make(self, seed: int, cell: Cell, resume: bool) -> None:
         place = self._place(seed, cell)
         with saving.locked(place):
-            if resume and self._kept(seed, cell):  # another process was quicker
+            if resume and self._final(seed, cell):  # another process was quicker
                 return
             for stale in (place / "cell.json", place / "test.json", place.parent / "speed.json"):
                 stale.unlink(missing_ok=True)
-            facts = self._maker(seed).make(cell, resume)
+            facts = self._made(seed, cell, resume)
             saving.write_bytes(
                 place / "cell.json", saving.to_json({"plan": cell.plan, "key": self._key(cell), **facts})
             )
+
+    def _made(self, seed: int, cell: Cell, resume: bool) -> Json:
+        """The facts of a net; in a contest also why there is none."""
+        try:
+            return self._maker(seed).make(cell, resume)
+        except (RefusedError, BudgetError, DivergedError) as e:
+            if self.study.plan.contest is None or cell.start is None:
+                raise
+            return {"failed": str(e), "refused": isinstance(e, RefusedError)}
 
     def _test(self, seed: int, cell: Cell) -> None:
         from secateur.reproduce import judging
 
         place = self._place(seed, cell)
-        if not (place / "test.json").is_file():
+        if "failed" not in (self._kept(seed, cell) or {}) and not (place / "test.json").is_file():
             found = judging.test(place, self.study.plan.kind, self.splits.test)
             saving.write_bytes(place / "test.json", saving.to_json(found))
 
@@ -220,7 +233,13 @@ class Running:
         from secateur.reproduce.making import Maker
 
         plan_ = self.study.plan
-        return Maker(plan_.kind, self.splits, self.study.cells, seed, self.out / f"seed{seed}", self._on_progress)
+        folder, costs = self.out / f"seed{seed}", plan_.contest is not None
+        return Maker(plan_.kind, self.splits, self.study.cells, seed, folder, self._on_progress, costs)
+
+    def _final(self, seed: int, cell: Cell) -> Json | None:
+        """As `_kept`, but for what a method refused: another version of it may not, and to ask takes a second."""
+        facts = self._kept(seed, cell)
+        return None if facts is None or facts.get("refused") else facts
 
     def _kept(self, seed: int, cell: Cell) -> Json | None:
         """The facts of a finished cell with this very plan, and those of the cells before it."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from secateur.reproduce import frontier
+from secateur.reproduce import contest, frontier
 from secateur.reproduce.grid import Cell
 from secateur.reproduce.plan import Claim, Goal, Study
 from secateur.reproduce.verdict import LEAST_SEEDS, gain, verdict
@@ -28,6 +28,7 @@ def build(study: Study, seeds: Mapping[int, Json], latency: Mapping[str, Any] | 
     runs = {
         c.name: {s: f["cells"][c.name] for s, f in seeds.items() if c.name in f["cells"]} for c in study.cells.values()
     }
+    failed = {name: why for f in seeds.values() for name, why in f.get("failed", {}).items()}
     cells = {n: {"title": study.cells[n].plan["title"], **_summary(found)} for n, found in runs.items() if found}
     task = f" --task {study.task}" if study.task else ""
     return {
@@ -44,7 +45,10 @@ def build(study: Study, seeds: Mapping[int, Json], latency: Mapping[str, Any] | 
         "machines": _machines(runs),
         "command": f"secateur reproduce {study.name}{task}",
         "n_weights": plan.n_weights,
-        "n_cells": {"finished": sum(map(len, runs.values())), "all": _asked(study)},
+        "n_cells": {
+            **{"finished": sum(map(len, runs.values())), "all": _asked(study)},
+            "failed": sum(len(f.get("failed", {})) for f in seeds.values()),
+        },
         "goals": [
             _goal(g, c.name, cells[c.name], study)
             for g in plan.goals
@@ -55,6 +59,7 @@ def build(study: Study, seeds: Mapping[int, Json], latency: Mapping[str, Any] | 
         "cells": cells,
         "latency": latency or {},
         "frontier": frontier.rows(study, runs, latency or {}),
+        "contest": contest.rows(study, runs, failed, latency or {}),
         "seeds": {str(s): found for s, found in seeds.items()},
         "plan": plan.model_dump(by_alias=True, exclude_none=True, exclude={"define"}),
     }

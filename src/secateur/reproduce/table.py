@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from secateur.report import words
-from secateur.reproduce import frontier
+from secateur.reproduce import contest, frontier
 
 Json = dict[str, Any]
 _NAMES = {"accuracy": "test", "mse": "test mse", "bits_per_character": "test bpc"}
@@ -16,8 +17,9 @@ def table(record: Json, markdown: bool = False) -> str:
     columns, rows = _columns(record), [_row(cell, record) for cell in record["cells"].values()]
     body = lines(columns, rows, markdown)
     n = record["n_cells"]
+    refused = f", {n['failed']} were refused or failed" if n.get("failed") else ""
     notes = [
-        f"{n['finished']} of {n['all']} trainings are finished; seeds {', '.join(record['seeds']) or 'none'}; "
+        f"{n['finished']} of {n['all']} trainings are finished{refused}; seeds {', '.join(record['seeds']) or 'none'}; "
         "mean +- standard deviation over the seeds.",
         "The test figure is that of the written .sct file in the engine; the test part was read once, after everything "
         "had been chosen on validation.",
@@ -31,7 +33,9 @@ def table(record: Json, markdown: bool = False) -> str:
         *_made(record),
     ]
     title = f"{record['name']}: {record['about']}"
-    return "\n".join([f"# {title}" if markdown else title, "", *body, "", *(f"- {x}" for x in notes)])
+    rows_of = partial(lines, markdown=markdown)
+    beside = contest.tables(record, lambda value: shown(value, record["measure"], unit=False), rows_of)
+    return "\n".join([f"# {title}" if markdown else title, "", *body, "", *(f"- {x}" for x in notes), *beside])
 
 
 def shown(value: float, measure: Json, signed: bool = False, unit: bool = True) -> str:

@@ -154,7 +154,7 @@ class Job:
         except UsageError as e:
             kept = [f"frozen layers are left as they are: {_listed(frozen)}"] if frozen else []
             note = counts.held_note(traced, outputs=True) if any(x in str(e) for x in FAMILIES.values()) else None
-            raise UsageError("; ".join(filter(None, [str(e), *kept, note]))) from None
+            raise type(e)("; ".join(filter(None, [str(e), *kept, note]))) from None
 
     def _fit(self, terms: tuple[Term, ...], module: nn.Module) -> tuple[Term, ...]:
         """The terms with sets that know the dense net; nets cut out of it go by the same."""

@@ -16,6 +16,7 @@ from secateur.terms import feasible, views
 from secateur.training import calibration, seeds, sensitivity
 from secateur.training.inputs import Inputs
 from secateur.training.loop import Setting, combined_loss
+from secateur.training.trial import BATCHES, Trial
 from secateur.types import Weights
 
 if TYPE_CHECKING:
@@ -62,12 +63,14 @@ def build(
     recipe: Recipe,
     total_steps: int,
     adaptive: bool,
+    trial: Trial | None = None,
 ) -> Problem:
     """The problem of an approach: its supports, or its values where there is nothing else and the solver moves them.
 
     Args:
         params: the live parameters, the one thing that the solver changes in place.
         adaptive: does the optimizer divide its steps by the root of the second moment?
+        trial: needed where the solver's `needs` name it.
     """
     terms = support_terms(net.terms)
     values_too = not terms and solver.moves_values
@@ -84,6 +87,7 @@ def build(
         examples=recipe.training.batch_size,
         adaptive=adaptive,
         seed=recipe.seed,
+        trial=trial,
     )
 
 
@@ -165,6 +169,18 @@ def some_inputs(setting: Setting) -> Iterator[Any]:
     """The inputs of the batches that everything is calibrated on."""
     for inputs, _ in islice(setting.batches.epoch(setting.seed, "calibrate", 0), _CALIBRATION_BATCHES):
         yield inputs
+
+
+def trial(net: Net, recipe: Recipe, setting: Setting, told: Callable[[], None]) -> Trial:
+    """Other weights judged by the approach's own objective, on the first of the batches that calibrate."""
+    batches: list[Any] = []
+
+    def loss() -> float:
+        batches.extend([] if batches else islice(setting.batches.epoch(setting.seed, "calibrate", 0), BATCHES))
+        objectives = recipe.build_objectives()
+        return sum(float(combined_loss(setting, objectives, 0.0, *b)) for b in batches) / len(batches)
+
+    return Trial(net.module, loss, told)
 
 
 def importance_now(

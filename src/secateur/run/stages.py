@@ -63,6 +63,7 @@ def approach(job: Job, name: str, solver: Solver, net: Net, purse: Purse, epochs
         recipe=job.recipe,
         total_steps=job.steps(epochs),
         adaptive=training.optimizer != "sgd",
+        trial=problem.trial(net, job.recipe, job.setting, job.told(f"{name}.trials")),
     )
     with torch.no_grad():
         phase = Approach(solver, asked, purse, job.recipe.keep_zeros)

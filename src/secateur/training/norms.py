@@ -51,6 +51,27 @@ def remeasure(model: nn.Module, batches: Iterable[Batch]) -> dict[str, Tensor]:
 
 
 @contextmanager
+def by_batch(model: nn.Module) -> Iterator[None]:
+    """Batch norms go by the batch that they see, all else is in evaluation mode; statistics and modes come back.
+
+    Running statistics belong to other weights where weights are tried that were not trained.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    before = [(b, b.clone()) for m in norms for b in m.buffers()]
+    modes = {m: m.training for m in model.modules()}
+    model.eval()
+    for m in norms:
+        m.training = True
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
 def _measuring(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
     """Fresh cumulative statistics, everything but the norms in evaluation mode; modes and momenta come back."""
     modes = {m: m.training for m in model.modules()}
