@@ -13,8 +13,9 @@ from walk import walk
 SRC = Path(__file__).parent.parent / "src" / "secateur"
 # From the ground up. A file imports its own room, the bottom, and rooms that stand before its own; rooms on one floor
 # do not know each other. The front (`secateur/__init__.py`) loads lazily.
-BOTTOM = {"types", "contracts", "problem", "errors", "catalog", "curves", "schedules", "version", "limits"}
+BOTTOM = {"types", "errors", "catalog", "curves", "schedules", "version", "limits"}
 FLOORS = (
+    {"contracts"},
     {"shell"},
     {"native"},
     {"formats"},

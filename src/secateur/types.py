@@ -1,4 +1,4 @@
-"""The nouns. Plain frozen data, no torch at run time; read `contracts.py` beside it."""
+"""The nouns. Plain frozen data, no torch at run time; read `contracts` beside it."""
 
 from __future__ import annotations
 

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.contracts import Constraint, Solver, Term
-from secateur.problem import Problem
+from secateur.contracts import Constraint, Problem, Solver, Term
 from secateur.types import Level, Member, Site
 
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from secateur.constraints.topk import TopK
-from secateur.contracts import Term
-from secateur.problem import Problem
+from secateur.contracts import Problem, Term
 from secateur.solvers.admm import Admm
 from secateur.types import Level, Member, Site
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from secateur import catalog
-from secateur.contracts import Solver
-from secateur.problem import Problem
+from secateur.contracts import Problem, Solver
 from secateur.solvers._state import State
 from secateur.solvers.gradual import Gradual
 from secateur.solvers.one_shot import OneShot

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from secateur import catalog
-from secateur.problem import Problem
+from secateur.contracts import Problem
 from secateur.solvers.evolution import Evolution, _Answers
 from secateur.testing.solvers import cases
 

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from secateur import catalog, graph
 from secateur.constraints.nm import NM
 from secateur.constraints.topk import TopK
-from secateur.contracts import Constraint, Solver, Term
+from secateur.contracts import Constraint, Problem, Solver, Term
 from secateur.errors import ConstraintError, UsageError
-from secateur.problem import Problem
 from secateur.recipe import Recipe
 from secateur.run.problem import importance_of
 from secateur.solvers.obs import Obs

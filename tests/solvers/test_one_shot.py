@@ -9,9 +9,8 @@ from secateur import catalog
 from secateur.constraints.codebook import Codebook
 from secateur.constraints.lowrank import LowRank
 from secateur.constraints.topk import TopK
-from secateur.contracts import Term
+from secateur.contracts import Problem, Term
 from secateur.errors import UsageError
-from secateur.problem import Problem
 from secateur.recipe import Recipe, build_constraint
 from secateur.solvers.one_shot import OneShot
 from secateur.types import Level, Member, Site, Weights

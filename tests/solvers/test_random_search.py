@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from secateur import Compressor, catalog, compress
-from secateur.contracts import Solver
+from secateur.contracts import Problem, Solver
 from secateur.errors import UsageError
-from secateur.problem import Problem
 from secateur.solvers.random_search import RandomSearch
 from secateur.testing.solvers import cases
 from secateur.training.trial import Trial

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from secateur.constraints.nm import NM
-from secateur.contracts import Term
+from secateur.contracts import Problem, Term
 from secateur.errors import UsageError
-from secateur.problem import Problem
 from secateur.solvers.sr_ste import SrSte
 from secateur.training.phases import Approach
 from secateur.types import Member, Site

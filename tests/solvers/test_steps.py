@@ -15,8 +15,7 @@ from secateur.budget.allocate import Allocator
 from secateur.constraints.codebook import Codebook
 from secateur.constraints.rows import Rows
 from secateur.constraints.topk import TopK
-from secateur.contracts import Term
-from secateur.problem import Problem
+from secateur.contracts import Problem, Term
 from secateur.solvers._stages import plan
 from secateur.terms.frozen import Frozen
 from secateur.terms.live import project_live

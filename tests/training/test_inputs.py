@@ -8,8 +8,8 @@ from tests.training.nets import mlp
 from torch import nn
 
 from secateur import Compressor
+from secateur.contracts import STATISTICS
 from secateur.errors import UsageError
-from secateur.problem import STATISTICS
 from secateur.recipe import Recipe
 from secateur.solvers.gradual import Gradual
 from secateur.training import calibration

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from secateur import catalog
-from secateur.contracts import Term
+from secateur.contracts import Problem, Term
 from secateur.errors import DivergedError, InterruptedRun
-from secateur.problem import Problem
 from secateur.recipe import Training
 from secateur.solvers.gradual import Gradual
 from secateur.solvers.sr_ste import SrSte

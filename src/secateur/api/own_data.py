@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from secateur.contracts import FROM_INPUTS, FROM_LOSS, TRIAL
 from secateur.errors import UsageError
-from secateur.problem import FROM_INPUTS, FROM_LOSS, TRIAL
 from secateur.recipe import Recipe
 from secateur.training import metrics, ranks, seeds, sensitivity
 from secateur.training.batches import call

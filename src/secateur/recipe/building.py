@@ -9,10 +9,9 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from secateur import catalog
 from secateur.constraints import together
-from secateur.contracts import Constraint
+from secateur.contracts import STATISTICS, Constraint
 from secateur.errors import ConstraintError, UsageError
 from secateur.limits import near, quoted
-from secateur.problem import STATISTICS
 
 T = TypeVar("T")
 

@@ -14,10 +14,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from secateur.budget import kinds
-from secateur.contracts import ActivationSet, Constraint, Objective, Saliency, Solver, Term
+from secateur.contracts import TRIAL, ActivationSet, Constraint, Objective, Saliency, Solver, Term
 from secateur.errors import ConstraintError, FormatError, RefusedError, UsageError
 from secateur.limits import check_values, near, quoted, read_yaml
-from secateur.problem import TRIAL
 from secateur.recipe import defaults, naming
 from secateur.recipe.building import build, build_constraint, check_needs
 from secateur.recipe.reading import explain, override

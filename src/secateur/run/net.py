@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from secateur import graph
 from secateur.budget import kinds, overlap
 from secateur.budget.machine import Machine, pattern_of
-from secateur.contracts import Term
+from secateur.contracts import Effective, Term
 from secateur.errors import ConstraintError
 from secateur.export import written
 from secateur.export.membership import Asked
 from secateur.export.written import Written
 from secateur.graph.counts import inventory
-from secateur.problem import Effective
 from secateur.shell import named_inputs
 from secateur.terms import cutting, feasible, views
 from secateur.terms.live import SETTLED, project_live

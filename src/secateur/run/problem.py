@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from secateur.contracts import Saliency, Solver, Term
-from secateur.problem import FROM_LOSS, Problem
+from secateur.contracts import FROM_LOSS, Problem, Saliency, Solver, Term
 from secateur.terms import feasible, views
 from secateur.training import calibration, seeds, sensitivity
 from secateur.training.inputs import Inputs

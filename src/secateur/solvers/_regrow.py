@@ -12,8 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from secateur.contracts import Constraint, Term
-from secateur.problem import Problem
+from secateur.contracts import Constraint, Problem, Term
 from secateur.solvers._state import State
 from secateur.terms import views
 from secateur.terms.live import project_live

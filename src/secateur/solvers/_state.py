@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from secateur.problem import Problem
+from secateur.contracts import Problem
 from secateur.solvers._stages import Stage, plan
 from secateur.terms.feasible import as_level
 from secateur.terms.frozen import Frozen

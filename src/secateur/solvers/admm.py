@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from secateur.contracts import Solver
+from secateur.contracts import Problem, Solver
 from secateur.errors import UsageError
-from secateur.problem import Problem
 from secateur.solvers._stages import Stage, check, plan
 from secateur.solvers._state import State, gaps
 from secateur.terms.frozen import Frozen

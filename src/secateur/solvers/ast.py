@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from secateur import schedules
-from secateur.contracts import Solver, Term
+from secateur.contracts import Problem, Solver, Term
 from secateur.errors import UsageError
-from secateur.problem import Problem
 from secateur.solvers._regrow import filled, not_free, period, survivors
 from secateur.solvers._state import State
 from secateur.terms.frozen import Frozen

@@ -12,9 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from secateur.contracts import Term
+from secateur.contracts import TRIAL, Problem, Term
 from secateur.errors import MissingExtraError, UsageError
-from secateur.problem import TRIAL, Problem
 from secateur.solvers._at_once import AtOnce
 from secateur.solvers._state import State
 from secateur.terms import views

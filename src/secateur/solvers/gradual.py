@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from secateur import schedules
-from secateur.contracts import Solver
+from secateur.contracts import Problem, Solver
 from secateur.errors import UsageError
-from secateur.problem import Problem
 from secateur.solvers._stages import check, plan
 from secateur.solvers._state import State
 from secateur.types import Solution

@@ -8,9 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from secateur.contracts import Constraint, Term
+from secateur.contracts import Constraint, Problem, Term
 from secateur.errors import UsageError
-from secateur.problem import Problem
 from secateur.solvers._at_once import AtOnce
 from secateur.solvers._state import State
 from secateur.terms import views

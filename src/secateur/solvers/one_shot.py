@@ -8,9 +8,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from secateur.contracts import Term
+from secateur.contracts import Problem, Term
 from secateur.errors import UsageError
-from secateur.problem import Problem
 from secateur.solvers._at_once import AtOnce
 from secateur.solvers._state import State
 from secateur.types import Level, Solution, Stage

@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import torch
 
-from secateur.contracts import Term
+from secateur.contracts import TRIAL, Problem, Term
 from secateur.errors import UsageError
-from secateur.problem import TRIAL, Problem
 from secateur.solvers._at_once import AtOnce
 from secateur.solvers._state import State
 from secateur.terms import views

@@ -6,9 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from secateur.contracts import Solver, Term
+from secateur.contracts import Problem, Solver, Term
 from secateur.errors import UsageError
-from secateur.problem import Problem
 from secateur.solvers._regrow import Support, not_free, period
 from secateur.types import Solution
 

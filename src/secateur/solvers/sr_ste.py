@@ -7,9 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from secateur.contracts import Solver
+from secateur.contracts import Problem, Solver
 from secateur.errors import UsageError
-from secateur.problem import Problem
 from secateur.solvers._straight import Latent
 from secateur.terms.feasible import project
 from secateur.types import Solution

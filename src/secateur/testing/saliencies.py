@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 
-from secateur.contracts import Saliency
-from secateur.problem import STATISTICS
+from secateur.contracts import STATISTICS, Saliency
 
 
 def check_saliency(saliency: Saliency, seed: int = 0) -> None:

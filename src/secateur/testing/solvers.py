@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from secateur import catalog, graph
-from secateur.contracts import Constraint, Solver, Term
-from secateur.problem import Problem
+from secateur.contracts import Constraint, Problem, Solver, Term
 from secateur.terms import feasible, views
 from secateur.terms.frozen import Frozen
 from secateur.testing import nets

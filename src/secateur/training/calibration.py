@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.problem import FROM_LOSS
+from secateur.contracts import FROM_LOSS
 from secateur.training.inputs import Inputs
 
 _MOVED = "moved: "  # in a checkpoint, beside the running means
 
 
 class Statistics:
-    """What is known of each weight, by the names of `problem.STATISTICS`: `statistics(site, name)`.
+    """What is known of each weight, by the names of `contracts.STATISTICS`: `statistics(site, name)`.
 
     Gradients: Adam's own running means (bias corrected) when the optimizer keeps them; else a running mean of squared
     gradients that `observe` feeds; before the first steps, what a calibration measured. Inputs: measured when asked.
@@ -96,7 +96,7 @@ class Statistics:
         return self.moved.get(name)
 
     def before_training(self, name: str, statistic: str) -> Tensor | None:
-        """One of `problem.FROM_LOSS`, as it was found."""
+        """One of `contracts.FROM_LOSS`, as it was found."""
         return self._found[statistic].get(name)
 
     @property
@@ -154,7 +154,7 @@ def gradient_moments(
     return squares, means
 
 
-# One entry for each name of `problem.STATISTICS`, which recipes are checked against.
+# One entry for each name of `contracts.STATISTICS`, which recipes are checked against.
 _MEASURED: dict[str, Callable[[Statistics, str], Tensor | None]] = {
     "second_moment": Statistics.second_moment,
     "gradient": Statistics.gradient,

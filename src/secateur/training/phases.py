@@ -13,9 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from secateur.contracts import Solver, Term
+from secateur.contracts import Effective, Problem, Solver, Term
 from secateur.errors import CheckError
-from secateur.problem import Effective, Problem
 from secateur.terms import feasible
 from secateur.terms.feasible import Levels, as_level
 from secateur.terms.frozen import Frozen

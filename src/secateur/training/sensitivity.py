@@ -24,7 +24,7 @@ def measured(
     batches: Callable[[], Iterable[Batch]],
     generator: torch.Generator,
 ) -> dict[str, dict[str, Tensor]]:
-    """Those of `problem.FROM_LOSS` that are in `names`, each per parameter; nothing moves, gradients are emptied."""
+    """Those of `contracts.FROM_LOSS` that are in `names`, each per parameter; nothing moves, gradients are emptied."""
     learned = {k: p for k, p in params.items() if p.requires_grad}
     zero = {k: torch.zeros_like(p, requires_grad=False) for k, p in params.items()}
     found: dict[str, dict[str, Tensor]] = {}

@@ -1,8 +1,4 @@
-"""The abstract classes of all rooms. Read this file first.
-
-A class is abstract (here) or final (one file in its room). Final classes are frozen dataclasses: their fields are
-their configuration, their recipe section and their record. Nothing here imports torch when run.
-"""
+"""Sets of weights: which values may a weight take, and where does one act?"""
 
 from __future__ import annotations
 
@@ -10,13 +6,11 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from secateur.curves import DistanceCurve
 from secateur.errors import ConstraintError
-from secateur.limits import count
-from secateur.problem import Problem
-from secateur.types import Bands, Form, Inventory, Level, Packing, Same, Site, Solution, Stage, Weights
+from secateur.types import Bands, Form, Level, Packing, Same, Site, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -228,16 +222,6 @@ class ActivationSet(Constraint):
         """The scale for values like those of `sample`, float [batches, values]: a float32 number > 0."""
 
 
-@dataclass(frozen=True)
-class Term:
-    """One constrained site, its set and, if the recipe gave one (`given`), its level; else the allocator picks it."""
-
-    site: Site
-    constraint: Constraint
-    level: Level = None
-    given: bool = False
-
-
 class Piece(ABC):
     """A smooth part of a set of matrices of one shape, in which masked retraining moves.
 
@@ -269,148 +253,10 @@ class Piece(ABC):
 
 
 @dataclass(frozen=True)
-class Saliency(ABC):
-    """How much a weight matters, as the weight h of the projection's metric sum h (w - z)^2.
+class Term:
+    """One constrained site, its set and, if the recipe gave one (`given`), its level; else the allocator picks it."""
 
-    `needs` lists what it reads: any of `STATISTICS`, and `generator` (a seeded torch.Generator). The score of the
-    field is sqrt(h) * |w|: |w| * v^a is h = v^(2a); Taylor |w * g| is h = g^2.
-    """
-
-    needs: ClassVar[frozenset[str]] = frozenset()
-    reference: ClassVar[str] = ""
-
-    @abstractmethod
-    def importance(self, weight: Tensor, stats: Mapping[str, Any]) -> Tensor | None:
-        """h, same shape as `weight`, >= 0, finite; None means all ones."""
-
-
-class SolverState(Protocol):
-    """What the loop asks of a solver's state (`training/phases.py`); `solvers/_state.py` answers for most solvers.
-
-    `round_changed` tells the caller to restart the learning rate.
-    """
-
-    round_changed: bool
-
-    @property
-    def span(self) -> tuple[int, int]:
-        """Start and length, in steps, of the present learning-rate round."""
-
-    def tracked(self) -> dict[str, Tensor]:
-        """Per parameter what weight averaging follows: the live weights, or latent ones behind them."""
-
-    def candidate(self, weights: Weights) -> dict[str, Tensor]:
-        """The point at today's levels that belongs to `weights` (as `tracked`, or their average); new tensors."""
-
-    def numbers(self) -> dict[str, float]:
-        """What the curves show: `primal_residual`, `rho`, `mask_churn`, ..."""
-
-    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and JSON for a resume that goes on to the bit."""
-
-    def load_state_dict(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Exactly as saved, into a fresh state of the same problem whose parameters have been restored."""
-
-
-@dataclass(frozen=True)
-class Solver(ABC):
-    """Takes the weights to the sets.
-
-    The caller owns the loop (ours in `training`, or the user's): loss backward, optimizer step, then `step`. The only
-    thing changed in place is `problem.params`.
-    """
-
-    instant: ClassVar[bool] = False  # init() lands on the sets at once: no approach phase is needed
-    by_chance: ClassVar[bool] = False  # do its supports hang on what it draws? then they must beat drawn ones only
-    moves_values: ClassVar[bool] = False  # can approach value sets (bits, codebooks), not supports only
-    needs: ClassVar[frozenset[str]] = frozenset()  # what it asks of the problem: names of STATISTICS, or TRIAL
-    neutral: ClassVar[bool] = False  # a yardstick that leaves it to chance: alone it may be worse than one-shot
-    reference: ClassVar[str] = ""
-
-    def refuses(self, term: Term) -> str | None:
-        """Why the solver cannot act on that term; asked when the recipe meets the net."""
-        return None
-
-    def legs(self) -> tuple[tuple[Solver, float, float, float], ...]:
-        """The approach in parts between which the net may be cut: (solver, share of the steps, tightness from, to)."""
-        return ((self, 1.0, 0.0, 1.0),)
-
-    @abstractmethod
-    def init(self, problem: Problem) -> SolverState:
-        """A fresh state; its class is the solver's own, which `step`, `finish` and `penalty` are called with."""
-
-    def before_step(self, state: Any) -> None:  # noqa: B027  # most solvers take gradients as they come
-        """After backward, before the optimizer's step: may change the gradients of `problem.params`, in place."""
-
-    @abstractmethod
-    def step(self, state: Any) -> SolverState:
-        """After one optimizer step: proximal pull, round updates, masks."""
-
-    @abstractmethod
-    def finish(self, state: Any) -> Solution:
-        """The projected answer at the final levels."""
-
-    def penalty(self, state: Any) -> Tensor | float:
-        """Added to the loss; 0 where the solver takes an exact proximal step in `step`."""
-        return 0.0
-
-
-@dataclass(frozen=True)
-class Objective(ABC):
-    """One summand of what is minimised."""
-
-    weight: float = 1.0
-    needs_teacher: ClassVar[bool] = False
-    reference: ClassVar[str] = ""
-
-    @abstractmethod
-    def loss(self, outputs: Any, targets: Any, teacher_outputs: Any, base_loss: Any) -> Tensor:
-        """Scalar loss of a batch, before `weight`. `base_loss(outputs, targets)` is the user's task loss."""
-
-
-@dataclass(frozen=True)
-class Meter(ABC):
-    """One kind of cost, and all that is known of it. The file's name is the kind in recipes, plans and reports.
-
-    Costs are sums over sites and a part that no level changes; what estimates miss of that is found out by measuring.
-
-    Attributes:
-        unit, step: what is counted, in the plural: `bytes`, `nonzeros`; told rounded up to multiples of the step.
-        margin: share of a limit kept free until the values are trained, which moves the cost by less. 0: it does not.
-        in_file: the packed file alone tells it, else the weights do; by_place: it matters where the kept ones lie.
-        lowered_by: fewer bits (`values`), removed `channels`, or single zeros (`weights`): the recipe's default sets.
-        on_machine: priced by `Site.prices`, found by running the written file; asked only where a budget names it.
-    """
-
-    unit: ClassVar[str] = ""
-    margin: ClassVar[float] = 0.0
-    in_file: ClassVar[bool] = False
-    lowered_by: ClassVar[str] = "weights"
-    on_machine: ClassVar[bool] = False
-    by_place: ClassVar[bool] = False
-    shown: ClassVar[bool] = True  # in every table; else where a budget names it
-    step: ClassVar[float] = 1.0
-
-    @abstractmethod
-    def cost(self, site: Site, packing: Packing) -> float:
-        """Expected cost of one site; of a bias or norm 0 where they do not count."""
-
-    @abstractmethod
-    def measure(self, net: Inventory) -> float:
-        """The exact cost of a written network, or of the part of it that is given."""
-
-    def reading(self, net: Inventory) -> dict[str, Any]:
-        """`measure` as `value`, and what a report says beside it."""
-        return {"value": self.measure(net)}
-
-    def parse(self, given: Any) -> float:
-        """A limit as a recipe writes it, in base units; ValueError says what is needed. Here: counts, `1.5K`."""
-        return count(given)
-
-    def write(self, value: float) -> str:
-        """The text that `parse` reads as that value."""
-        return f"{round(value, 9):.12g}"
-
-    def least(self, value: float) -> str:
-        """For refusals: that no network of these constraints costs less."""
-        return f"the smallest network that these constraints give takes {value:.12g} {self.unit}"
+    site: Site
+    constraint: Constraint
+    level: Level = None
+    given: bool = False
