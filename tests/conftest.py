@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
 
 import brief
 import resting
+from forks import Forks, started
 
 PLAIN = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 HOOK = pytest.StashKey[Any]()
@@ -63,3 +64,10 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
         sys.unraisablehook = item.stash[HOOK]
     if left:
         pytest.fail(f"the test leaves {', '.join(left)} changed for those after it", pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    """Runs that may be killed: cheap processes."""
+    with started() as made:
+        yield made
