@@ -23,7 +23,6 @@ RECIPE = {
     "solver": {"name": "gradual"},
     "bench": {"seconds": 0.2},
 }
-DENSE_EPOCHS, EPOCHS = 10, 24
 
 
 def accuracy(model: nn.Module, batches: data.TensorData) -> float:
@@ -36,19 +35,19 @@ def accuracy(model: nn.Module, batches: data.TensorData) -> float:
     return right / batches.n_examples
 
 
-def main(folder: Path) -> Result:
+def main(folder: Path, dense_epochs: int = 10, epochs: int = 24) -> Result:
     torch.manual_seed(0)
     splits = data.load("digits")
     model = zoo.digits_cnn()
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)
-    for epoch in range(DENSE_EPOCHS):  # an ordinary network first; yours is trained already
+    for epoch in range(dense_epochs):  # an ordinary network first; yours is trained already
         for x, y in splits.train.order(torch.Generator().manual_seed(epoch)):
             optimizer.zero_grad()
             cross_entropy(model(x), y).backward()
             optimizer.step()
     print(f"dense: {accuracy(model, splits.test):.1%} of the test digits")
 
-    total_steps = EPOCHS * len(splits.train)
+    total_steps = epochs * len(splits.train)
     compressor = Compressor(
         model,
         RECIPE,
@@ -58,7 +57,7 @@ def main(folder: Path) -> Result:
         evaluate=lambda m: accuracy(m, splits.valid),
     )
     round_began = step = 0
-    for epoch in range(EPOCHS):
+    for epoch in range(epochs):
         for x, y in splits.train.order(torch.Generator().manual_seed(100 + epoch)):
             for group in optimizer.param_groups:  # your schedule: linear decay, restarted with every round
                 group["lr"] = 2e-3 * max(0.05, 1 - (step - round_began) / (total_steps - round_began))

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
 
 import brief
+import resting
+from forks import Forks, started
 
 PLAIN = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 HOOK = pytest.StashKey[Any]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test of graphs or exports with many parameter sets is traced with its first alone.
+    """A test of graphs, exports or kernels with many parameter sets is traced with its first alone.
 
     Python 3.11's tracing makes torch's own Python twice as slow (tests/graph/test_rewrite.py: 18 s, 40 s traced), and a
     later set seldom reaches a line that no other test does. What is reported is a lower bound of the lines reached.
     """
+    if sys.gettrace() is not None and "torch" in sys.modules:
+        resting.rest()
     seen: set[tuple[str, str]] = set()
     for item in items:
-        if item.path.parent.name not in ("graph", "export"):
+        if item.path.parent.name not in ("graph", "export", "parity"):
             continue
         key = str(item.path), item.nodeid.partition("[")[0]
         if key in seen:
@@ -60,3 +64,10 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
         sys.unraisablehook = item.stash[HOOK]
     if left:
         pytest.fail(f"the test leaves {', '.join(left)} changed for those after it", pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    """Runs that may be killed: cheap processes."""
+    with started() as made:
+        yield made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
@@ -27,7 +26,6 @@ from secateur.testing import nets
 from secateur.training import metrics
 from secateur.training.alternate import Alternate
 from secateur.types import Member, Site
-from test_resume import FILES, MODULE, run
 
 CHAIN = {"name": "nested", "of": "topk", "shares": [0.5, 0.2]}
 COMMON = {"baselines": [], "bench": {"seconds": 0.01, "against": []}, "training": {"lr": 0.01, "threads": 1}}
@@ -228,31 +226,3 @@ def test_a_step_moves_the_level_whose_turn_it_is_and_nothing_else() -> None:
     again = Alternate(rungs(), {"w": w}, 4)
     again.load_state_dict(*phase.state_dict())
     assert (again.n, again.full["w"].tolist(), w.tolist()) == (2, [[1.0, 1.0, 0.0]], [[1.0, 1.0, 0.0]])
-
-
-RECIPE = """
-model: toy:build
-data: toy:data
-budget: {nnz: 60}
-constrain: [{where: "*", with: {name: nested, of: topk, shares: [0.5, 0.3]}}]
-solver: {name: gradual, epochs: 3, every: 3, stages: 2}
-dense: {epochs: 2, lr: 0.02}
-training: {lr: 0.01, threads: 1, average: 0.9, checkpoint_seconds: 0, warmup_steps: 2}
-baselines: []
-bench: {seconds: 0.01, against: []}
-seed: 4
-"""
-
-
-def test_killed_while_the_levels_are_trained_it_ends_in_the_same_bytes(tmp_path: Path) -> None:
-    (tmp_path / "toy.py").write_text(MODULE)
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
-    whole = run(tmp_path, "whole")
-    assert whole.returncode == 0, whole.stderr
-    for i, at in enumerate((("main.tighter0.levels", 3), ("main.tighter1.levels", 2))):
-        killed = run(tmp_path, "broken", resume=i > 0, kill=at)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-    ended = run(tmp_path, "broken", resume=True)
-    assert ended.returncode == 0, ended.stderr
-    for name in (*FILES, "model.level1.onnx", "model.level2.onnx"):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes(), name

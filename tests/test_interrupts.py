@@ -145,7 +145,7 @@ def test_what_the_parent_had_ignored_stays_ignored() -> None:
 
 def test_a_test_that_leaves_a_handler_fails_itself(tmp_path: Path) -> None:
     """Not the tests after it, whose children would ignore what it ignored."""
-    for name in ("conftest.py", "brief.py"):
+    for name in ("conftest.py", "brief.py", "resting.py", "forks.py"):
         shutil.copy(Path(__file__).with_name(name), tmp_path)
     (tmp_path / "test_two.py").write_text(
         "import signal, subprocess, sys\n"

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from forks import Forks
 from secateur.errors import FormatError, UsageError
 from secateur.training import checkpoint
 from secateur.training.checkpoint import Ledger
@@ -57,14 +58,6 @@ seed: 4
 FILES = ("model.onnx", "model.sct", "model.safetensors", "surgery.json", "recipe.yaml")
 
 
-def run(folder: Path, out: str, resume: bool = False, kill: tuple[str, int] = ("", 0), sig: str = "SIGKILL") -> Any:
-    code = f"import toy; toy.main({out!r}, {resume}, {kill[0]!r}, {kill[1]})"
-    environment = {**os.environ, "SIGNAL": sig, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-
-
 def timeless(value: Any) -> Any:
     """A report without times, dates and measured costs."""
     if isinstance(value, dict):
@@ -73,17 +66,17 @@ def timeless(value: Any) -> Any:
     return [timeless(v) for v in value] if isinstance(value, list) else value
 
 
-def test_killed_at_several_points_and_resumed_ends_in_the_same_bytes(tmp_path: Path) -> None:
+def test_killed_at_several_points_and_resumed_ends_in_the_same_bytes(tmp_path: Path, forks: Forks) -> None:
     (tmp_path / "toy.py").write_text(MODULE)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
-    whole = run(tmp_path, "whole")
+    whole = forks.run(tmp_path, "whole")
     assert whole.returncode == 0, whole.stderr
     for at in (("dense", 5), ("main.approach2", 2), ("main.snap", 3)):
-        killed = run(tmp_path, "broken", resume=at[0] != "dense", kill=at)
+        killed = forks.run(tmp_path, "broken", resume=at[0] != "dense", kill=at)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
-    asked = run(tmp_path, "broken", resume=True, kill=("main.snap", 5), sig="SIGTERM")
+    asked = forks.run(tmp_path, "broken", resume=True, kill=("main.snap", 5), sig="SIGTERM")
     assert "InterruptedRun" in asked.stderr
-    ended = run(tmp_path, "broken", resume=True)
+    ended = forks.run(tmp_path, "broken", resume=True)
     assert ended.returncode == 0, ended.stderr
     for name in FILES:
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes(), name
@@ -127,17 +120,17 @@ seed: 4
     ids=["activations", "equalize and bias_correction"],
 )
 def test_killed_around_what_leaves_no_record_of_its_own_it_ends_in_the_same_bytes(
-    tmp_path: Path, recipe: str, stages: tuple[tuple[str, int], ...]
+    tmp_path: Path, forks: Forks, recipe: str, stages: tuple[tuple[str, int], ...]
 ) -> None:
     """Calibration, equalisation and bias correction are done again, of the same weights and batches."""
     (tmp_path / "toy.py").write_text(MODULE)
     (tmp_path / "recipe.yaml").write_text(recipe)
-    whole = run(tmp_path, "whole")
+    whole = forks.run(tmp_path, "whole")
     assert whole.returncode == 0, whole.stderr
     for n, at in enumerate(stages):
-        killed = run(tmp_path, "broken", resume=n > 0, kill=at)
+        killed = forks.run(tmp_path, "broken", resume=n > 0, kill=at)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
-    ended = run(tmp_path, "broken", resume=True)
+    ended = forks.run(tmp_path, "broken", resume=True)
     assert ended.returncode == 0, ended.stderr
     for name in FILES:
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes(), name
@@ -145,6 +138,34 @@ def test_killed_around_what_leaves_no_record_of_its_own_it_ends_in_the_same_byte
     assert bool(reports[0]["activations"]) == (recipe == INTEGERS)
     assert any("were equalised" in n for n in reports[0]["notes"]) == (recipe == WRITTEN)
     assert timeless(reports[0]) == timeless(reports[1])
+
+
+NESTED = """
+model: toy:build
+data: toy:data
+budget: {nnz: 60}
+constrain: [{where: "*", with: {name: nested, of: topk, shares: [0.5, 0.3]}}]
+solver: {name: gradual, epochs: 3, every: 3, stages: 2}
+dense: {epochs: 2, lr: 0.02}
+training: {lr: 0.01, threads: 1, average: 0.9, checkpoint_seconds: 0, warmup_steps: 2}
+baselines: []
+bench: {seconds: 0.01, against: []}
+seed: 4
+"""
+
+
+def test_killed_while_the_levels_are_trained_it_ends_in_the_same_bytes(tmp_path: Path, forks: Forks) -> None:
+    (tmp_path / "toy.py").write_text(MODULE)
+    (tmp_path / "recipe.yaml").write_text(NESTED)
+    whole = forks.run(tmp_path, "whole")
+    assert whole.returncode == 0, whole.stderr
+    for i, at in enumerate((("main.tighter0.levels", 3), ("main.tighter1.levels", 2))):
+        killed = forks.run(tmp_path, "broken", resume=i > 0, kill=at)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    ended = forks.run(tmp_path, "broken", resume=True)
+    assert ended.returncode == 0, ended.stderr
+    for name in (*FILES, "model.level1.onnx", "model.level2.onnx"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "broken" / name).read_bytes(), name
 
 
 def test_another_recipe_may_not_take_up_a_checkpoint(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_bring_your_own_onnx(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_own_loop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = script("own_loop")["main"](tmp_path)
+    result = script("own_loop")["main"](tmp_path, 5, 8)
     said = capsys.readouterr().out
     assert (tmp_path / "model.sct").stat().st_size <= 30_000
     assert float(re.search(r"compressed: ([0-9.]+)%", said).group(1)) > 93

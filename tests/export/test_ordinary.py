@@ -16,6 +16,7 @@ from torch import nn
 
 from secateur.engine import InferenceSession
 from secateur.errors import HandedOverWarning
+from secateur.export._registry import made_once
 from secateur.export.onnx import to_bytes
 from secateur.graph.capture import quiet_torch
 from secateur.shell import runtimes
@@ -64,7 +65,7 @@ def theirs(name: str, dynamo: bool) -> bytes:
     net, inputs = NETS[name](0)
     given = [f"x{i}" for i in range(len(inputs))]
     file = io.BytesIO()
-    with quiet_torch(), warnings.catch_warnings():
+    with quiet_torch(), made_once(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the older exporter warns of itself and of what it traces
         if not dynamo:
             axes = {} if name in GRAPHS else {n: {0: "batch"} for n in given}

@@ -1,10 +1,14 @@
-"""One rank of a training under torchrun: `rank.py FOLDER [--from STEP] [--alone]`; writes what it holds at the end."""
+"""One rank of three trainings under torchrun: `rank.py FOLDER`; writes what it holds at the end of each.
+
+Whole; from the middle again, by fresh objects; and every rank by itself, which must be refused.
+"""
 
 import hashlib
 import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import distributed as dist
@@ -13,13 +17,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from integrations import small
 from secateur import Compressor
+from secateur.errors import UsageError
 
 STEPS, SAVED = 24, 12
 RECIPE = {**small.RECIPE, "saliency": {"name": "wanda"}}
 
 
-def main(folder: Path, start: int, alone: bool) -> None:
-    dist.init_process_group("gloo")
+def trained(folder: Path, start: int = 0, alone: bool = False) -> dict[str, Any]:
+    """What this rank holds at the end of a training that begins at a step; alone: without torch's wrapper."""
     rank, n = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 3))
@@ -55,10 +60,20 @@ def main(folder: Path, start: int, alone: bool) -> None:
     masks = b"".join((p != 0).numpy().tobytes() for p in result.model.parameters())
     held = {"sct": hashlib.sha256(result.files.sct).hexdigest(), "masks": hashlib.sha256(masks).hexdigest()}
     report = {"metric": result.report["compressed"]["metric"], "budget": result.report["budget"][0]["met"]}
-    (folder / f"rank{rank}.json").write_text(json.dumps(held | report), encoding="utf-8")
+    return held | report
+
+
+def main(folder: Path) -> None:
+    dist.init_process_group("gloo")
+    told: dict[str, Any] = {"whole": trained(folder), "resumed": trained(folder, SAVED)}
+    try:
+        trained(folder, alone=True)
+    except UsageError as e:
+        told["alone"] = str(e)
+    (folder / f"rank{dist.get_rank()}.json").write_text(json.dumps(told), encoding="utf-8")
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    main(Path(sys.argv[1]), SAVED if "--resume" in sys.argv else 0, "--alone" in sys.argv)
+    main(Path(sys.argv[1]))

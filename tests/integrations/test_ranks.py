@@ -19,32 +19,28 @@ WORKER = Path(__file__).with_name("rank.py")
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
 
 
-def torchrun(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What both ranks of one torchrun say: starting it takes longer than its trainings."""
+    folder = tmp_path_factory.mktemp("ranks")
     here = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(WORKER)]
     paths = os.pathsep.join([str(WORKER.parent.parent), os.environ.get("PYTHONPATH", "")])
     env = {**os.environ, "PYTHONPATH": paths}
-    return subprocess.run([*here, str(folder), *more], capture_output=True, text=True, timeout=500, env=env)
-
-
-def held(folder: Path) -> list[dict[str, Any]]:
+    done = subprocess.run([*here, str(folder)], capture_output=True, text=True, timeout=500, env=env)
+    assert done.returncode == 0, done.stderr[-2000:]
     return [json.loads((folder / f"rank{r}.json").read_text("utf-8")) for r in (0, 1)]
 
 
-def test_two_ranks_hold_the_same_masks_and_files_and_go_on_alike(tmp_path: Path) -> None:
-    done = torchrun(tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
-    first = held(tmp_path)
-    assert first[0] == first[1]
-    assert first[0]["budget"] is True
-    again = torchrun(tmp_path, "--resume")
-    assert again.returncode == 0, again.stderr[-2000:]
-    assert held(tmp_path) == first
+def test_two_ranks_hold_the_same_masks_and_files_and_go_on_alike(told: list[dict[str, Any]]) -> None:
+    first, second = told
+    assert first["whole"] == second["whole"]
+    assert first["whole"]["budget"] is True
+    assert [first["resumed"], second["resumed"]] == [first["whole"]] * 2
 
 
-def test_ranks_that_train_apart_are_told(tmp_path: Path) -> None:
-    done = torchrun(tmp_path, "--alone")
-    assert done.returncode != 0
-    assert "differ between ranks; wrap the model in DistributedDataParallel" in done.stderr
+def test_ranks_that_train_apart_are_told(told: list[dict[str, Any]]) -> None:
+    for rank in told:
+        assert "differ between ranks; wrap the model in DistributedDataParallel" in rank["alone"]
 
 
 def test_sharded_weights_are_refused_in_a_sentence() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.reproduce.small import HERE
 from typer.testing import CliRunner
 
 from secateur import reproduce
@@ -20,15 +21,15 @@ PLAN: dict[str, Any] = {
     "about": "digits, briefly",
     "data": "digits",
     "seeds": [0, 1],
-    "n_weights": 159264,
-    "grid": {"nnz": [8000, 4000]},
+    "n_weights": 792,
+    "grid": {"nnz": [400, 200]},
     "goals": [
-        {"part": "pruned,nnz=4000", "nnz": 4000, "measure": 0.0},
-        {"part": "packed,nnz=4000", "nbytes": 3000, "measure": 0.999},
+        {"part": "pruned,nnz=200", "nnz": 200, "measure": 0.0},
+        {"part": "packed,nnz=200", "nbytes": 900, "measure": 0.999},
     ],
-    "speed": {"part": "packed,nnz=4000", "dense": "dense", "control": "pruned,nnz=4000", "seconds": 0.02},
+    "speed": {"part": "packed,nnz=200", "dense": "dense", "control": "pruned,nnz=200", "seconds": 0.02},
     "parts": {
-        "dense": {"title": "dense", "model": "secateur.zoo:digits_cnn", "epochs": 1, "training": TRAINING},
+        "dense": {"title": "dense", "model": f"{HERE}:convolution", "epochs": 1, "training": TRAINING},
         "pruned": {
             "title": "pruned to $nnz",
             "from": "dense",
@@ -44,14 +45,14 @@ PLAN: dict[str, Any] = {
             "from": "pruned",
             "recipe": {
                 "constrain": [{"where": "*", "with": ["topk", "codebook"]}],
-                "budget": {"nbytes": "3000B"},
+                "budget": {"nbytes": "900B"},
                 "solver": {"name": "one_shot", "epochs": 0.2, "polish": 0, "snap": 1.0},
                 "training": TRAINING,
             },
         },
     },
 }
-CELLS = ["dense", "pruned,nnz=8000", "pruned,nnz=4000", "packed,nnz=8000", "packed,nnz=4000"]
+CELLS = ["dense", "pruned,nnz=400", "pruned,nnz=200", "packed,nnz=400", "packed,nnz=200"]
 
 
 def running(out: Path, raw: dict[str, Any] = PLAN, **options: Any) -> study.Running:
@@ -67,11 +68,11 @@ def made(out: Path, raw: dict[str, Any], pattern: str = "*") -> set[str]:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """The cells of 4,000 nonzeros and one seed, made one by one by different calls."""
+    """The cells of 200 nonzeros and one seed, made one by one by different calls."""
     out = tmp_path_factory.mktemp("study")
     assert made(out, PLAN, "dense") == {"dense"}
-    assert made(out, PLAN, "pruned,nnz=4000") == {"pruned,nnz=4000"}
-    assert made(out, PLAN, "packed,nnz=4000") == {"packed,nnz=4000"}
+    assert made(out, PLAN, "pruned,nnz=200") == {"pruned,nnz=200"}
+    assert made(out, PLAN, "packed,nnz=200") == {"packed,nnz=200"}
     return out, running(out).finish()
 
 
@@ -82,15 +83,15 @@ def test_written_nets_are_timed_beside_each_other_and_once(
     shutil.copytree(done[0], out)
     for name in ("model.onnx", "model.sct"):  # of a net trained from scratch the weights are enough
         (out / "seed0" / "dense" / name).unlink()
-    (out / "seed0" / "pruned,nnz=4000" / "model.onnx").unlink()  # of a pruned one the packed file
+    (out / "seed0" / "pruned,nnz=200" / "model.onnx").unlink()  # of a pruned one the packed file
     asked = {"nets": ["dense", "pruned"], "against": ["onnxruntime"], "seconds": 0.02}
     raw = {**PLAN, "latency": asked, "frontier": {"ours": ["pruned"], "control": ["dense"], "margin": 1.0}}
     record = running(out, raw).finish()
     timed = record["latency"]
-    assert set(timed["latency_ms"]) == {"dense", "pruned,nnz=4000"}
+    assert set(timed["latency_ms"]) == {"dense", "pruned,nnz=200"}
     assert set(timed["latency_ms"]["dense"]) == {"engine", "onnxruntime"}
     assert [c["agree"] for c in timed["checks"]] == [True, True]
-    assert [(r["control"], r["ours"]) for r in record["frontier"]] == [("dense", "pruned,nnz=4000")]
+    assert [(r["control"], r["ours"]) for r in record["frontier"]] == [("dense", "pruned,nnz=200")]
     text = (out / "digits.md").read_text()
     assert "too few seeds for an interval" in text
     assert "all interleaved: dense: engine" in text
@@ -104,7 +105,7 @@ def test_written_nets_are_timed_beside_each_other_and_once(
 
 def test_every_finished_cell_is_counted_from_its_files(done: tuple[Path, dict[str, Any]]) -> None:
     out, record = done
-    assert list(record["cells"]) == ["dense", "pruned,nnz=4000", "packed,nnz=4000"]
+    assert list(record["cells"]) == ["dense", "pruned,nnz=200", "packed,nnz=200"]
     assert record["n_cells"] == {"finished": 3, "all": 10, "failed": 0}
     for cell, facts in record["seeds"]["0"]["cells"].items():
         assert facts["nbytes"] == (out / "seed0" / cell / "model.sct").stat().st_size
@@ -112,8 +113,8 @@ def test_every_finished_cell_is_counted_from_its_files(done: tuple[Path, dict[st
         assert facts["made"]["cpu"]
     sizes = {c: f["nnz"]["mean"] for c, f in record["cells"].items()}
     assert sizes["dense"] == PLAN["n_weights"]
-    assert sizes["packed,nnz=4000"] <= sizes["pruned,nnz=4000"] <= 4000
-    assert record["cells"]["packed,nnz=4000"]["nbytes"]["max"] <= 3000
+    assert sizes["packed,nnz=200"] <= sizes["pruned,nnz=200"] <= 200
+    assert record["cells"]["packed,nnz=200"]["nbytes"]["max"] <= 900
     assert sum(m["cells"] for m in record["machines"]) == 3
 
 
@@ -121,8 +122,8 @@ def test_goals_say_what_was_met_and_what_was_missed(done: tuple[Path, dict[str, 
     out, record = done
     assert [g["met"] for g in record["goals"]] == [True, False]
     text = reproduce.table(record)
-    assert "met: pruned to 4000: nnz <= 4,000" in text
-    assert "MISSED: packed: nbytes <= 3,000" in text
+    assert "met: pruned to 200: nnz <= 200" in text
+    assert "MISSED: packed: nbytes <= 900" in text
     assert "3 of 10 trainings are finished" in text
     assert (out / "digits.md").read_text().splitlines()[2].startswith("| net |")
     assert json.loads((out / "digits.json").read_text()) == json.loads(json.dumps(record, allow_nan=False))
@@ -130,21 +131,21 @@ def test_goals_say_what_was_met_and_what_was_missed(done: tuple[Path, dict[str, 
 
 def test_a_finished_cell_is_not_made_again_and_a_missing_one_alone_is(done: tuple[Path, dict[str, Any]]) -> None:
     out, record = done
-    assert made(out, PLAN, "*nnz=4000") == set()
-    (out / "seed0" / "packed,nnz=4000" / "cell.json").unlink()
-    assert list(running(out).finish()["cells"]) == ["dense", "pruned,nnz=4000"]
-    assert made(out, PLAN, "*nnz=4000") == {"packed,nnz=4000"}
-    again = running(out).finish()["cells"]["packed,nnz=4000"]
+    assert made(out, PLAN, "*nnz=200") == set()
+    (out / "seed0" / "packed,nnz=200" / "cell.json").unlink()
+    assert list(running(out).finish()["cells"]) == ["dense", "pruned,nnz=200"]
+    assert made(out, PLAN, "*nnz=200") == {"packed,nnz=200"}
+    again = running(out).finish()["cells"]["packed,nnz=200"]
     drop = {"seconds": None}
-    assert again | drop == record["cells"]["packed,nnz=4000"] | drop
+    assert again | drop == record["cells"]["packed,nnz=200"] | drop
 
 
 def test_a_finished_cell_asks_nothing_of_the_one_that_it_started_from(done: tuple[Path, dict[str, Any]]) -> None:
     out, _ = done
-    facts = out / "seed0" / "pruned,nnz=4000" / "cell.json"
+    facts = out / "seed0" / "pruned,nnz=200" / "cell.json"
     kept = facts.read_bytes()
     facts.unlink()
-    assert made(out, PLAN, "packed,nnz=4000") == set()
+    assert made(out, PLAN, "packed,nnz=200") == set()
     facts.write_bytes(kept)
 
 
@@ -157,9 +158,9 @@ def test_a_cell_that_is_killed_goes_on_and_leaves_the_others_alone(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        running(out, on_progress=killed).one_seed(0, True, "pruned,nnz=8000")
-    assert "pruned,nnz=8000" not in running(out).finish()["cells"]
-    assert made(out, PLAN, "pruned") == {"pruned,nnz=8000"}
+        running(out, on_progress=killed).one_seed(0, True, "pruned,nnz=400")
+    assert "pruned,nnz=400" not in running(out).finish()["cells"]
+    assert made(out, PLAN, "pruned") == {"pruned,nnz=400"}
 
 
 def test_a_changed_recipe_repeats_its_cells_and_what_follows(done: tuple[Path, dict[str, Any]]) -> None:
@@ -168,9 +169,9 @@ def test_a_changed_recipe_repeats_its_cells_and_what_follows(done: tuple[Path, d
     raw["parts"]["pruned"]["recipe"]["solver"]["every"] = 6
     assert list(running(out, raw).finish()["cells"]) == ["dense"]
     raw["parts"]["pruned"]["title"] = "another title"
-    assert made(out, raw, "packed,nnz=4000") == {"pruned,nnz=4000", "packed,nnz=4000"}
+    assert made(out, raw, "packed,nnz=200") == {"pruned,nnz=200", "packed,nnz=200"}
     raw["parts"]["pruned"]["title"] = "the title alone is no other recipe"
-    assert made(out, raw, "packed,nnz=4000") == set()
+    assert made(out, raw, "packed,nnz=200") == set()
 
 
 def test_a_cell_in_the_making_is_named_to_a_second_process(done: tuple[Path, dict[str, Any]]) -> None:
@@ -231,7 +232,7 @@ def test_the_shipped_studies_are_sound(name: str) -> None:
 
 
 def test_a_cell_listens_to_its_teacher_and_is_made_again_with_it(tmp_path: Path) -> None:
-    recipe = {**PLAN["parts"]["pruned"]["recipe"], "objective": [{"name": "distillation"}], "budget": {"nnz": 8000}}
+    recipe = {**PLAN["parts"]["pruned"]["recipe"], "objective": [{"name": "distillation"}], "budget": {"nnz": 400}}
     dense = {**PLAN["parts"]["dense"], "epochs": 0.1}
     teacher = {**PLAN["parts"]["dense"], "epochs": 0.2}
     taught = {"title": "taught", "from": "dense", "teacher": "teacher", "recipe": recipe}
