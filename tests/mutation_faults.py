@@ -37,6 +37,8 @@ _OBS, _INPUTS, _WANDA = (
     "tests/saliencies/test_saliencies.py",
 )
 _LOSS = "tests/training/test_sensitivity.py"
+_RIGL, _SET, _AST = "tests/solvers/test_rigl.py", "tests/solvers/test_set.py", "tests/solvers/test_ast.py"
+_LOTTERY, _SUBP, _SCRATCH = "tests/solvers/test_lottery.py", "tests/solvers/test_subp.py", "tests/test_scratch.py"
 _SOLVERS, _SR_STE = "tests/solvers/test_conformance.py", "tests/solvers/test_sr_ste.py"
 _METERS = "tests/budget/test_meters.py"
 _LOOP, _STEPS = "tests/training/test_loop.py", "tests/solvers/test_steps.py"
@@ -327,6 +329,56 @@ SOLVERS = _room(
         "self.depth[k] <= i",
         "self.depth[k] < i",
         f"{_SOLVERS}::test_laws_with_short_rounds[one_shot]",
+    ),
+    (
+        "what comes back has momentum",
+        "solvers/_regrow.py",
+        "g.masked_fill_(~held[k], 0.0)",
+        "g.masked_fill_(~held[k], 1.0)",
+        _RIGL,
+    ),
+    ("what stays competes with what comes", "solvers/_regrow.py", "(stays, _SURE)", "(stays, _LEAST)", _RIGL),
+    ("the part that goes never ends", "solvers/rigl.py", "(1 + math.cos(math.pi * n / end))", "2", _RIGL),
+    ("signs are not told apart", "solvers/set.py", "for sign in (w > 0, w < 0):", "for sign in (w != 0,):", _SET),
+    ("old weights are drawn anew", "solvers/set.py", ".where(old | ~held[k], drawn", ".where(~held[k], drawn", _SET),
+    ("gradients are not corrected", "solvers/ast.py", "if bool(along < 0) and", "if bool(along < -9) and", _AST),
+    ("turns never end", "solvers/ast.py", "if goes_on else {}", "if self.n_levels > 1 else {}", _AST),
+    ("what waits moves", "solvers/ast.py", "self.full[k].where(waits, now)", "now.clone()", _AST),
+    (
+        "nothing is rewound",
+        "solvers/lottery.py",
+        'state.early if self.back_to == "early" else',
+        'state.live if self.back_to == "early" else',
+        _LOTTERY,
+    ),
+    (
+        "the early moment is the start",
+        "solvers/lottery.py",
+        "if state.n == round(self.rewind",
+        "if state.n == round(-1 * self.rewind - 1",
+        _LOTTERY,
+    ),
+    ("angles do not count", "solvers/subp.py", "- alpha * overlap /", "- 0 * overlap /", _SUBP),
+    (
+        "any block comes back as likely",
+        "solvers/subp.py",
+        "perturbed = (spread / temperature)",
+        "perturbed = (0 * spread)",
+        _SUBP,
+    ),
+    (
+        "the meter of supports counts half",
+        "solvers/_straight.py",
+        "(now - self.sad) / memory",
+        "(now - self.sad) / 2 / memory",
+        _SR_STE,
+    ),
+    (
+        "from scratch begins with the dense net",
+        "run/search.py",
+        "load_weights(module, job.untrained)",
+        "load_weights(module, {})",
+        _SCRATCH,
     ),
     (
         "readers of other rows are a group's",

@@ -21,9 +21,14 @@ from secateur.types import Solution
 # Beside the defaults: short rounds, so that the suite sees several; points on the way; the penalty in the loss.
 SHORT: dict[str, dict[str, Any]] = {
     "admm": {"round_steps": 3},
+    "ast": {"every": 3, "points": (0.3, 0.7)},
     "gradual": {"every": 2, "stages": 2},
+    "lottery": {"rounds": 2, "rewind": 0.4},
     "one_shot": {"points": (0.3, 0.7)},
+    "rigl": {"every": 3},
+    "set": {"every": 4},
     "sr_ste": {"every": 4},
+    "subp": {"every": 4, "start": 0.0},
 }
 # Searches that take long before the first step.
 BRIEF: dict[str, dict[str, Any]] = {"evolution": {"trials": 4, "population": 2}, "random_search": {"draws": 2}}

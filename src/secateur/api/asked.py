@@ -132,6 +132,11 @@ def make_job(asked: Asked, recipe: Recipe, ledger: Ledger, on_progress: Report |
         raise UsageError(
             "teacher: no objective of the recipe listens to one; add objective: [{name: task}, {name: distillation}]"
         )
+    if teacher is None and recipe.needs_teacher and not recipe.dense_is_trained:
+        raise UsageError(
+            "objective: an objective listens to the dense net, which solver.from_scratch without `dense:` does not "
+            "train; give teacher=, add dense: {epochs: N}, or leave the objective out"
+        )
     example = example_of(dense, asked.train, recipe, asked.example_inputs, asked.dynamic_batch)
     asked.notes += filter(None, [example.note])
     setting = Setting(

@@ -28,7 +28,12 @@ from secateur.shell.importing import told
 from secateur.training import seeds, threads
 from secateur.training.batches import first_tensor
 from secateur.training.checkpoint import Ledger
-from secateur.training.loop import Report
+from secateur.training.loop import Report, weights_of
+
+_FROM_SCRATCH = "from scratch: the run and its one-shot baseline began with the weights that the model came with"
+_UNTRAINED = (
+    "no dense net was trained: what the report calls dense are those very weights, and says nothing of accuracy"
+)
 
 
 def compress(
@@ -170,7 +175,7 @@ def _go_on(job: Job, after: Path, asked: Asked, trained: bool, warm: bool) -> No
         if found is None:
             raise UsageError(f"{after}: {written.DENSE} is missing; run that point of the sweep again")
         job.dense.load_state_dict(found.state_dict())
-    if not warm:
+    if not warm or job.untrained is not None:
         return
     if not search.can_go_on(job.start.terms) or job.recipe.build_activations(job.start.traced.sites):
         asked.notes.append("started from the dense net, as the sets or their levels ask for, not from the run before")
@@ -198,6 +203,9 @@ def _compress(
         ledger.fact("rehearsal", lambda: rehearse(asked, job))
         dense = recipe.dense_training()
         after, warm = follows
+        if recipe.from_scratch:
+            job.untrained = weights_of(job.dense)
+            asked.notes.append(_FROM_SCRATCH if recipe.dense_is_trained else f"{_FROM_SCRATCH}; {_UNTRAINED}")
         if after is not None:
             _go_on(job, after, asked, trained=dense is not None, warm=warm)
         elif dense is not None:

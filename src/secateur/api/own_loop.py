@@ -396,6 +396,11 @@ def _refuse(recipe: Recipe) -> None:
         )
     if any(x.kind == kinds.DROP for x in recipe.limits()):
         raise UsageError(f"Compressor: {kinds.DROP} needs several trainings; use compress(), or give a size")
+    if recipe.from_scratch:
+        raise UsageError(
+            "Compressor: solver.from_scratch: your loop begins with the model's weights as they are; give it an "
+            "untrained model, and leave the switch out"
+        )
     if recipe.bias_correction:
         raise UsageError("Compressor: solver.bias_correction measures outputs on training data; use compress()")
 

@@ -63,6 +63,7 @@ def build(job: Job, answer: Answer, judge: Judge, inputs: Any, facts: Mapping[st
             "nbytes": len(dense.onnx),
             "nbytes_sct": len(dense.sct),
             "metric_valid": job.dense_metric,
+            **({} if job.recipe.dense_is_trained else {"trained": False}),
         },
         "one_shot_raw": None,
         "one_shot": None,

@@ -130,6 +130,11 @@ class Recipe(BaseModel):
         for _, entry in self._entries():
             build_constraint(entry.with_)
         self.dense_training()
+        if kinds.DROP in self.budget and not self.dense_is_trained:
+            raise UsageError(
+                f"budget.{kinds.DROP}: solver.from_scratch without `dense:` trains no dense net to compare with; add "
+                "dense: {epochs: N}, or limit a size instead"
+            )
         self.training_of("polish")
         self.training_of("snap")
         return self
@@ -172,7 +177,7 @@ class Recipe(BaseModel):
 
     # ---- building ----------------------------------------------------------------------------------------------
     _PHASE_KEYS = ("epochs", "polish", "snap")
-    _SWITCHES = ("bias_correction", "equalize", "keep_zeros")
+    _SWITCHES = ("bias_correction", "equalize", "keep_zeros", "from_scratch")
 
     @property
     def epochs(self) -> float:
@@ -203,6 +208,16 @@ class Recipe(BaseModel):
     def keep_zeros(self) -> bool:
         """Do constrained weights that are zero when the approach begins stay zero?"""
         return bool(self.solver.get("keep_zeros", False))
+
+    @property
+    def from_scratch(self) -> bool:
+        """Does the approach begin at the weights that the model comes with, before any dense training?"""
+        return bool(self.solver.get("from_scratch", False))
+
+    @property
+    def dense_is_trained(self) -> bool:
+        """Is there a dense net that answers can be compared with?"""
+        return self.dense is not None or not self.from_scratch
 
     def build_solver(self) -> Solver:
         """The solver with its fields; shares of the epochs and the switches are the training loop's."""
@@ -310,6 +325,11 @@ class Recipe(BaseModel):
             for site in naming.match(entry.where, entry.exclude, pool, [*sites, *groups, *pool], subject, asked.view):
                 _check_alone(by, site, subject)
                 chosen[site.name] = _term(site, asked.on(site), entry.level, subject)
+                if self.from_scratch and chosen[site.name].constraint.bands(naming.view_shape(site)) is not None:
+                    raise UsageError(
+                        f"{subject} at {site.name}: permute orders channels by trained weights, and with "
+                        "solver.from_scratch there are none yet; leave one of them out"
+                    )
                 if why := solver.refuses(chosen[site.name]):
                     at = f"{subject} at {site.name} {list(site.shape)}"
                     raise RefusedError(f"{at}: {why}; exclude it or change solver")

@@ -45,7 +45,8 @@ def headline(record: Mapping[str, Any]) -> str:
     before, after = dense.get("metric"), small.get("metric")
     if before and after and before.get("value") is not None and after.get("value") is not None:
         name = str(after.get("name", "metric"))
-        text += f"; {name} {words.metric(before, False)} → {words.metric(after, False)}"
+        was = "" if dense.get("trained") is False else f"{words.metric(before, False)} → "
+        text += f"; {name} {was}{words.metric(after, False)}"
     return text[0].upper() + text[1:]
 
 
@@ -126,6 +127,9 @@ def _accuracy(record: Mapping[str, Any]) -> Iterator[Finding]:
     if after.get("difference_std_error") is not None:  # measured on pairs of answers to the same examples
         error = float(after["difference_std_error"])
     name = str(after.get("name", "metric"))
+    if record["dense"].get("trained") is False:
+        yield Finding("not_won", f"The {name} is {words.metric(after)}; no dense net was trained to compare it with.")
+        return
     change = f"{words.metric(before)} → {words.metric(after)}"
     if error is None:
         kind = "won" if gap >= 0 else "not_won"
@@ -140,6 +144,8 @@ def _certainty(record: Mapping[str, Any]) -> Iterator[Finding]:
     """A good accuracy can hide a broken net: its probabilities may be worth nothing."""
     before, after = record["dense"].get("metric") or {}, record["compressed"].get("metric") or {}
     if any(m.get(k) is None for m in (before, after) for k in ("loss", "calibration_error")):
+        return
+    if record["dense"].get("trained") is False:
         return
     told = (
         f"cross-entropy {before['loss']:.3g} → {after['loss']:.3g}, expected calibration error "

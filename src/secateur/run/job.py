@@ -32,7 +32,7 @@ from secateur.training import norms
 from secateur.training.batches import call, tensors
 from secateur.training.loop import Setting
 from secateur.training.metrics import evaluating
-from secateur.types import Limit, Progress, Stage
+from secateur.types import Limit, Progress, Stage, Weights
 
 if TYPE_CHECKING:
     from secateur.budget.machine import Machine
@@ -58,6 +58,7 @@ class Job:
         example_inputs: what the net is traced and written on.
         stages: the record of the trainings so far.
         warm: the answer of an earlier run under looser limits, where this one starts.
+        untrained: parameters and buffers that attempts begin with instead of the dense net's (`solver.from_scratch`).
         proven: the dense net's file is run beside the net; a plan hands no file out and leaves that to `compress`.
     """
 
@@ -69,6 +70,7 @@ class Job:
     dense_metric: float = 0.0
     stages: list[dict[str, Any]] = field(default_factory=list)
     warm: Warm | None = None
+    untrained: Weights | None = None
     proven: bool = True
 
     _pulses: dict[str, tuple[float, int]] = field(default_factory=dict)

@@ -11,11 +11,13 @@ from secateur import catalog, graph
 from secateur.budget import kinds
 from secateur.contracts import Solver, Term
 from secateur.errors import BudgetError
+from secateur.graph.copying import copied
 from secateur.report.advice import too_few
 from secateur.run import chain, equalize, permute
 from secateur.run.attempt import attempt
 from secateur.run.job import Job, Warm
 from secateur.run.net import Candidate, Net
+from secateur.training.loop import load_weights
 from secateur.types import Limit, Stage
 
 _BEGIN = 8  # the first size tried is this part of the dense one
@@ -64,7 +66,11 @@ def solve(job: Job) -> Answer:
 
 
 def _start(job: Job) -> Net:
-    """The dense net, with its channels in the order that block sets ask for."""
+    """The dense net, with its channels in the order that block sets ask for; from scratch its untrained weights."""
+    if job.untrained is not None:
+        module = copied(job.start.module)
+        load_weights(module, job.untrained)
+        return replace(job.start, module=module)
     if not permute.wanted(job.start):
         return job.start
     net, stage = permute.permuted(job, job.importance(job.start, permute.STAGE))
@@ -147,7 +153,7 @@ def _bisect(
     are quantized in the end.
     """
     kind = first_try(job).kind
-    goes_on = can_go_on(start.terms)
+    goes_on = can_go_on(start.terms) and job.untrained is None
     best: Candidate | None = None
     limits: tuple[Limit, ...] = ()
     works, fails = job.dense_cost(kind), 0.0

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -30,24 +29,23 @@ class Support(State):
 
     Attributes:
         churn: the share of the support that the last update changed.
-        gradients: of the step under way, dense, where an update comes; from `shade` to `step` only.
+        gradients: dense, a running mean, where a solver asks for it.
     """
-
-    unsaved: ClassVar[frozenset[str]] = State.unsaved | {"gradients"}
 
     churn: float = 0.0
     gradients: dict[str, Tensor] = field(default_factory=dict)
 
-    def shade(self, look: bool) -> None:
+    def shade(self, memory: int = 0) -> None:
         """No gradient outside the support, so that an optimizer's moments there are zero when a weight comes back.
 
         Args:
-            look: remember the gradients as they were.
+            memory: steps over which the gradients as they were are averaged, for `gradients`; 0: they are not.
         """
         grads = {k: p.grad for k, p in self.problem.params.items() if p.grad is not None}
         held = self.held()
-        self.gradients = {k: g.clone() for k, g in grads.items() if k in held} if look else {}
         for k, g in grads.items():
+            if k in held and memory:
+                self.gradients[k] = self.gradients.get(k, torch.zeros_like(g)).lerp(g, 1 / memory)
             if k in held:
                 g.masked_fill_(~held[k], 0.0)
 

@@ -19,26 +19,31 @@ class RigL(Solver):
     It starts inside the sets, and the number of weights is constant from the first step to the last. The part that
     gives way falls along half a cosine, part/2 (1 + cos(pi n / end)), from `part` to 0 at the end = `until` of the
     steps. A weight that comes is zero and has no momentum; one that goes and comes in the same update keeps its value.
-    The gradient is that of the update's own batch. Units of a set go by their sums of squares. Unlike in the paper the
-    optimizer makes its step at an update too, and the budget chooses the levels, not Erdos-Renyi-kernel densities.
+    Units of a set go by their sums of squares. Unlike in the paper the gradient is a running mean, the optimizer makes
+    its step at an update too, and the budget chooses the levels, not Erdos-Renyi-kernel densities.
 
     Args:
         every: steps between two updates; None: 100, and fewer where that would be less than ten updates.
         part: of a site's weights that the first update exchanges.
         until: share of the steps after which the support stays.
+        memory: steps over which the gradient is averaged; 1 is the update's own batch, as in the paper, whose batches
+            are 4096. Of batches of 64 one says little: digits, from scratch, 95 % zeros, 60 epochs, mean of two seeds
+            93.6 % accuracy with 1, 95.4 % with 20, 95.9 % where nothing is exchanged.
     Reference: Evci et al., ICML 2020, arXiv:1911.11134, sec. 3.
     """
 
     every: int | None = None
     part: float = 0.3
     until: float = 0.75
+    memory: int = 20
     reference: ClassVar[str] = "Evci et al., RigL, ICML 2020, arXiv:1911.11134"
 
     def __post_init__(self) -> None:
-        if (self.every is not None and self.every < 1) or not 0 <= self.part < 1 or not 0 < self.until <= 1:
+        counted = (self.every is None or self.every >= 1) and self.memory >= 1
+        if not counted or not 0 <= self.part < 1 or not 0 < self.until <= 1:
             raise UsageError(
-                f"solver rigl: every={self.every}, part={self.part}, until={self.until}; every >= 1, 0 <= part < 1 and "
-                "0 < until <= 1 needed"
+                f"solver rigl: every={self.every}, part={self.part}, until={self.until}, memory={self.memory}; every "
+                "and memory >= 1, 0 <= part < 1 and 0 < until <= 1 needed"
             )
 
     def refuses(self, term: Term) -> str | None:
@@ -52,8 +57,8 @@ class RigL(Solver):
         return state
 
     def before_step(self, state: Support) -> None:
-        """No gradient outside the support; all of it is looked at where an update comes."""
-        state.shade(look=self._part(state.problem, state.n + 1) > 0)
+        """No gradient outside the support; what it was there is remembered."""
+        state.shade(self.memory)
 
     def step(self, state: Support) -> Support:
         """Back into the support; exchange when it is time."""

@@ -57,7 +57,7 @@ class SET(Solver):
 
     def before_step(self, state: Support) -> None:
         """No gradient outside the support."""
-        state.shade(look=False)
+        state.shade()
 
     def step(self, state: Support) -> Support:
         """Back into the support; exchange when it is time."""
