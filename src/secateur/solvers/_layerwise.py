@@ -18,7 +18,9 @@ from secateur.terms import views
 from secateur.terms.live import SETTLED
 from secateur.types import Level, Stage
 
-_REFILLS = 4  # every one measures the inputs of all layers anew
+# Every one measures the inputs of all layers anew. Spoken digits at 95 %, one threshold for all layers: of 3,034
+# weights 1,537 matter without, 1,708 after 4 and 1,964 after 12: layers that are chosen one by one do not meet.
+_REFILLS = 4
 
 
 @dataclass(frozen=True)
