@@ -12,10 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from secateur import catalog, graph
+from secateur.constraints.blocks import Blocks
+from secateur.constraints.columns import Columns
 from secateur.constraints.nm import NM
+from secateur.constraints.punched import Punched
 from secateur.constraints.topk import TopK
 from secateur.contracts import Constraint, Problem, Solver, Term
-from secateur.errors import ConstraintError, UsageError
+from secateur.errors import UsageError
 from secateur.recipe import Recipe
 from secateur.run.problem import importance_of
 from secateur.solvers.obs import Obs
@@ -45,13 +48,24 @@ def test_what_stays_takes_over_as_least_squares_would() -> None:
     torch.testing.assert_close(z[0, 1:], best, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize(("constraint", "level"), [(TopK(), 60), (NM(), 2), (NM(), 1)])
-@pytest.mark.parametrize("block", [4, 8, 100])
+@pytest.mark.parametrize(
+    ("make", "level"),
+    [
+        (lambda g: TopK(), 60),
+        (lambda g: NM(), 2),
+        (lambda g: NM(), 1),
+        (lambda g: Blocks(rows=1, cols=4, groups=g), 20),
+        (lambda g: Blocks(rows=4, cols=1, groups=g), 20),
+        (lambda g: Columns(groups=g), 12),
+        (lambda g: Punched(rows=4, cols=8, groups=g), 5),
+    ],
+)
+@pytest.mark.parametrize("block", [3, 8, 100])
 @pytest.mark.parametrize("groups", [1, 3])
 def test_answers_are_members_and_lose_less_than_without_correction(
-    constraint: Constraint, level: int, block: int, groups: int
+    make: Callable[[int], Constraint], level: int, block: int, groups: int
 ) -> None:
-    hessian = gram(24, groups)
+    constraint, hessian = make(groups), gram(24, groups)
     ours = theirs = 0.0
     for seed in range(5):
         w = torch.randn(12, 24, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -73,24 +87,48 @@ def test_inputs_that_are_always_zero_cost_nothing() -> None:
     assert bool(Obs().prune(TopK(), w, 12, torch.zeros(1, 8, 8)).isfinite().all())
 
 
-def test_blocks_must_end_where_groups_do() -> None:
-    with pytest.raises(ConstraintError, match="multiple of 4"):
-        Obs(block=6).prune(NM(), torch.randn(2, 8), 2, gram(8))
+def test_settings_that_make_no_sense_are_refused() -> None:
     with pytest.raises(UsageError, match="damping"):
         Obs(damping=0.0)
 
 
 @pytest.mark.parametrize(
     ("given", "why"),
-    [("rows", "not rows"), ("codebook", "not codebook"), (["rows", "codebook"], "not rows")],
+    [
+        ("rows", "rows has whole rows go"),
+        ("codebook", "no question for codebook"),
+        (["rows", "codebook"], "rows has whole"),
+    ],
 )
 def test_sets_that_it_cannot_do_are_refused_when_the_recipe_meets_the_net(given: Any, why: str) -> None:
     traced = graph.trace(nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)), torch.randn(2, 1, 8, 8))
     recipe = Recipe.from_dict({"solver": "obs", "constrain": {"with": given}})
     with pytest.raises(UsageError, match=why):
         recipe.build_terms(traced.sites, traced.groups)
-    fine = Recipe.from_dict({"solver": "obs", "constrain": {"with": ["topk", "codebook"]}})
-    assert fine.build_terms(traced.sites, traced.groups)
+    for fine in (["topk", "codebook"], {"name": "blocks", "rows": 1, "cols": 4}, "columns", ["columns", "topk"]):
+        recipe = Recipe.from_dict({"solver": "obs", "constrain": {"with": fine}})
+        assert recipe.build_terms(traced.sites, traced.groups)
+
+
+def test_what_nobody_reads_gives_its_place_to_others() -> None:
+    """Two of eight hidden units are not read: no weight that stays feeds them, and none of the budget is lost."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+    with torch.no_grad():
+        net[2].weight[:, [2, 5]] = 0
+    x = torch.randn(64, 6)
+    traced = graph.trace(net, (x[:2],))
+    terms = tuple(Term(s, TopK(), 12, True) for s in traced.sites if s.op == "linear")
+    params, levels = dict(net.named_parameters()), {t.site.name: 12 for t in terms}
+    stats = Statistics(params, inputs=Inputs(net, lambda: [x]))
+    problem = Problem(params, terms, lambda w, h, t: levels, 0, effective=traced.effective, statistics=stats)
+    with torch.no_grad():
+        answer = Obs().finish(Obs().init(problem)).weights
+    alive = traced.effective(answer)
+    for name in ("0.weight", "2.weight"):
+        assert not bool((answer[name] != 0)[~alive[name]].any())
+    assert not bool(answer["0.weight"][[2, 5]].any())
+    assert int(answer["0.weight"].count_nonzero()) == 12
 
 
 @cache

@@ -46,7 +46,7 @@ class Nested(Constraint):
         if not isinstance(of, Constraint) or isinstance(of, Nested) or of.stage != Stage.SUPPORT or not of.nests:
             name = of.name if isinstance(of, Constraint) else repr(of)
             raise UsageError(f"nested: of {name}; a set whose supports nest is needed, such as topk, blocks or rows")
-        for field in ("view", "row_order", "level_keys", "exact", "unit", "by_columns"):
+        for field in ("view", "row_order", "level_keys", "exact", "unit"):
             object.__setattr__(self, field, getattr(of, field))
 
     @property
@@ -125,9 +125,6 @@ class Nested(Constraint):
 
     def within(self, unit: str, shape: tuple[int, int], level: Level) -> float:
         return self.of.within(unit, shape, self._loosest(level))
-
-    def rest(self, level: Level, kept: Tensor) -> Level:
-        return self.all_at(self.of.rest(self._loosest(level), kept))
 
     def after_cut(
         self, shape: tuple[int, int], kept_rows: Sequence[int], kept_cols: Sequence[int], level: Level

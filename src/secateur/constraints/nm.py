@@ -31,7 +31,6 @@ class NM(Constraint):
     m: int = 4
     view: ClassVar[str] = "o_khkw_c"
     nests: ClassVar[bool] = True
-    by_columns: ClassVar[bool] = True
     level_keys: ClassVar[tuple[str, ...]] = ("n", "sparsity", "density")
     reference: ClassVar[str] = "Zhou et al., ICLR 2021, arXiv:2102.04010, sec. 3"
 
@@ -69,11 +68,6 @@ class NM(Constraint):
         order = self._groups(lv.scores(weight, importance)).sort(dim=1, descending=True, stable=True).indices
         dropped = torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, level:], True)
         return lv.without(weight, dropped.view(weight.shape))
-
-    def rest(self, level: Level, kept: Tensor) -> Level:
-        """The same n; `kept` must end where a group does."""
-        self._fit(kept.shape)
-        return level
 
     def contains(self, weight: Tensor, level: Level) -> bool:
         assert level is None or isinstance(level, int)

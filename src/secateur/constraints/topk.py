@@ -24,7 +24,6 @@ class TopK(Constraint):
 
     nests: ClassVar[bool] = True
     level_keys: ClassVar[tuple[str, ...]] = ("sparsity", "density", "nnz")
-    by_columns: ClassVar[bool] = True
     reference: ClassVar[str] = "Zhang et al., ECCV 2018, arXiv:1804.03294, sec. 3"
 
     def levels(self, shape: tuple[int, int]) -> Sequence[Level]:
@@ -62,11 +61,6 @@ class TopK(Constraint):
         if int(won.count_nonzero()) <= level:
             return won
         return lv.keep_largest(gain.flatten(), level).view_as(gain)
-
-    def rest(self, level: Level, kept: Tensor) -> Level:
-        """What is left of k."""
-        assert isinstance(level, int)
-        return level - int(kept.count_nonzero())
 
     def contains(self, weight: Tensor, level: Level) -> bool:
         assert level is None or isinstance(level, int)

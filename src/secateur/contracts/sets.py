@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from secateur.curves import DistanceCurve
-from secateur.errors import ConstraintError
 from secateur.types import Bands, Form, Level, Packing, Same, Site, Stage
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ class Constraint(ABC):
     # Does every support lie inside those of the levels after it on the menu, for one weight and importance?
     nests: ClassVar[bool] = False
     unit: ClassVar[str] = ""  # what it keeps or drops whole: row | column | kernel (the taps of an input and an output)
-    by_columns: ClassVar[bool] = False  # can be settled a block of columns at a time: `rest`
     reference: ClassVar[str] = ""  # paper, arXiv id, section
 
     @abstractmethod
@@ -184,12 +182,6 @@ class Constraint(ABC):
         more: with fewer a wrong score may choose the same ones as the right one.
         """
         return ((1, 8), (2, 4))
-
-    def rest(self, level: Level, kept: Tensor) -> Level:
-        """The level of the columns that follow, once the first ones are settled as `kept` [rows, some columns];
-        ConstraintError where these cannot be settled alone (a group is cut in two). Only `by_columns` sets.
-        """
-        raise ConstraintError(f"{self.name}: cannot be settled a block of columns at a time")
 
     def grid(self, weight: Tensor) -> Tensor | None:
         """Scales, one or one a row, with weight == scale * (a code that fits int8) exactly; None: on no such grid."""

@@ -124,7 +124,6 @@ class Solver(ABC):
     by_chance: ClassVar[bool] = False  # do its supports hang on what it draws? then they must beat drawn ones only
     moves_values: ClassVar[bool] = False  # can approach value sets (bits, codebooks), not supports only
     needs: ClassVar[frozenset[str]] = frozenset()  # what it asks of the problem: names of STATISTICS, or TRIAL
-    neutral: ClassVar[bool] = False  # a yardstick that leaves it to chance: alone it may be worse than one-shot
     reference: ClassVar[str] = ""
 
     def refuses(self, term: Term) -> str | None:

@@ -33,7 +33,7 @@ class RandomSearch(AtOnce):
     """
 
     draws: int = 100
-    neutral: ClassVar[bool] = True
+    by_chance: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({TRIAL})
     reference: ClassVar[str] = "Farahani 2024, arXiv:2403.08265"
 

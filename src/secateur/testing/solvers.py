@@ -112,8 +112,7 @@ def check_solver(solver: Solver | type[Solver], brief: Solver | None = None) -> 
     for case in able:
         for law in LAWS:
             law(brief, case)
-    if not solver.neutral:
-        never_worse_than_one_shot(solver)
+    never_worse_than_one_shot(solver)
 
 
 def cases() -> Iterator[Case]:
