@@ -75,7 +75,8 @@ class Case:
             pulled = slope(solver, problem, state)
             with torch.no_grad():
                 for k, w in problem.params.items():
-                    w -= self.lr * (self.gradient(k, w.detach()) + pulled[k])
+                    w.grad = self.gradient(k, w.detach()) + pulled[k]  # what masks learn from, as a loop leaves it
+                    w -= self.lr * w.grad
                 state = solver.step(state)
         return state
 
