@@ -36,6 +36,7 @@ _OBS, _INPUTS, _WANDA = (
     "tests/training/test_inputs.py",
     "tests/saliencies/test_saliencies.py",
 )
+_MASKS = "tests/solvers/test_"
 _LOSS = "tests/training/test_sensitivity.py"
 _RIGL, _SET, _AST = "tests/solvers/test_rigl.py", "tests/solvers/test_set.py", "tests/solvers/test_ast.py"
 _LOTTERY, _SUBP, _SCRATCH = "tests/solvers/test_lottery.py", "tests/solvers/test_subp.py", "tests/test_scratch.py"
@@ -445,6 +446,38 @@ SOLVERS = _room(
         "score.square() / weight.detach().double().square().clamp(min=TINY)",
         "score.square()",
         _WANDA,
+    ),
+    (
+        "pruned weights move behind a learned mask",
+        "solvers/_masks.py",
+        "self.frozen.mask_(moved)",
+        "moved = dict(moved)",
+        _MASKS + "scl.py",
+    ),
+    ("gains are not balanced", "solvers/scl.py", "in balanced(gains).items()", "in gains.items()", _MASKS + "scl.py"),
+    (
+        "a gate gains nothing by its norm",
+        "solvers/_masks.py",
+        "one = one + views.matrix(alone, view, beside)",
+        "one = one + 0 * views.matrix(alone, view, beside)",
+        _MASKS + "pbt.py",
+    ),
+    (
+        "the slope of a gate does not narrow",
+        "solvers/pbt.py",
+        "s = sharpness(state, self.sharpness, self.settle)",
+        "s = 1.0",
+        _MASKS + "pbt.py",
+    ),
+    ("attention learns straight through", "solvers/abp.py", "gates[k] * (1.0 - gates[k])", "0.25", _MASKS + "abp.py"),
+    ("one Gumbel draw a gate", "solvers/gumbel.py", "(u.log() - (-u).log1p())", "u.log()", _MASKS + "gumbel.py"),
+    ("no gate stays closed", "solvers/gumbel.py", "d < -self.margin", "d < -1e9", _MASKS + "gumbel.py"),
+    (
+        "sspq goes on choosing",
+        "solvers/sspq.py",
+        "(state.n < end and state.n % self.every == 0)",
+        "state.n % self.every == 0",
+        _MASKS + "sspq.py",
     ),
     ("pruned weights do not decay", "solvers/sr_ste.py", "return self.decay * sum(", "return 0.0 * sum(", _SR_STE),
     (

@@ -19,11 +19,11 @@ class Fisher(Saliency):
     Measured before the first step. With batches of B `squared_v` has F/B + (1 - 1/B) g^2 in expectation, g the gradient
     of the whole data: the same order where the net has converged, Taylor's where it has not.
 
-    Reference: Theis et al. 2018, arXiv:1801.05787, eq. 5.
+    Reference: Theis et al. 2018, arXiv:1801.05787.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"fisher"})
-    reference: ClassVar[str] = "Theis et al. 2018, arXiv:1801.05787, eq. 5"
+    reference: ClassVar[str] = "Theis et al. 2018, arXiv:1801.05787"
 
     def importance(self, weight: Tensor, stats: Mapping[str, Any]) -> Tensor | None:
         """F_ii in float64."""

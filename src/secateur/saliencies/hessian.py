@@ -20,11 +20,11 @@ class Hessian(Saliency):
     Where the curvature is negative the loss has no minimum to leave: h is 0, and the weight goes first.
 
     Reference: LeCun et al., NeurIPS 1989 (optimal brain damage), eq. 5; the estimate: Bekas et al., Applied Numerical
-        Mathematics 57, 2007, and Yao et al., AdaHessian, AAAI 2021, arXiv:2006.00719, eq. 7.
+        Mathematics 57, 2007, and Yao et al., AdaHessian, AAAI 2021, arXiv:2006.00719.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"curvature"})
-    reference: ClassVar[str] = "LeCun et al., NeurIPS 1989, eq. 5; Yao et al., AAAI 2021, arXiv:2006.00719, eq. 7"
+    reference: ClassVar[str] = "LeCun et al., NeurIPS 1989, eq. 5; Yao et al., AAAI 2021, arXiv:2006.00719"
 
     def importance(self, weight: Tensor, stats: Mapping[str, Any]) -> Tensor | None:
         """max(H_ii, 0) in float64."""

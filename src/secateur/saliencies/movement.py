@@ -21,11 +21,11 @@ class Movement(Saliency):
     by S itself, which may be negative; softplus keeps that order and is S where S is large, so that scores of units
     add up. Before the first step S comes from a calibration and says little: for solvers that prune on the way.
 
-    Reference: Sanh et al., NeurIPS 2020, arXiv:2005.07683, eq. 3.
+    Reference: Sanh et al., NeurIPS 2020, arXiv:2005.07683.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"movement"})
-    reference: ClassVar[str] = "Sanh et al., NeurIPS 2020, arXiv:2005.07683, eq. 3"
+    reference: ClassVar[str] = "Sanh et al., NeurIPS 2020, arXiv:2005.07683"
 
     def importance(self, weight: Tensor, stats: Mapping[str, Any]) -> Tensor | None:
         """(softplus(S / s) s)^2 / w^2 in float64; None (all ones) before the first step of a loop of one's own."""

@@ -19,11 +19,11 @@ class Snip(Saliency):
     The order is settled before any step, whatever becomes of the weights; `taylor` has the same score at the start and
     follows weights and gradients from there. Meant for nets that are not trained yet: at an optimum g0 is noise.
 
-    Reference: Lee et al., ICLR 2019, arXiv:1810.02340, eq. 6.
+    Reference: Lee et al., ICLR 2019, arXiv:1810.02340.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"sensitivity"})
-    reference: ClassVar[str] = "Lee et al., ICLR 2019, arXiv:1810.02340, eq. 6"
+    reference: ClassVar[str] = "Lee et al., ICLR 2019, arXiv:1810.02340"
 
     def importance(self, weight: Tensor, stats: Mapping[str, Any]) -> Tensor | None:
         """(w0 g0)^2 / w^2 in float64."""

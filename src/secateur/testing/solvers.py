@@ -82,12 +82,11 @@ class Case:
             pulled = slope(solver, problem, state)
             with torch.no_grad():
                 for k, w in problem.params.items():
-                    w.grad = self.gradient(k, w.detach()) + pulled[k]
+                    w.grad = self.gradient(k, w.detach()) + pulled[k]  # what masks learn from, as a loop leaves it
                 solver.before_step(state)
                 for w in problem.params.values():
                     assert w.grad is not None
                     w -= self.lr * w.grad
-                    w.grad = None
                 state = solver.step(state)
         return state
 
