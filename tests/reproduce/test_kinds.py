@@ -77,6 +77,7 @@ def test_every_kind_of_task_runs_to_its_verdict(kind: str, tmp_path: Path) -> No
         ("classification", "diabetes"),
         ("regression", "pictures"),
         ("language", "rows"),
+        ("detection", "pictures"),
         ("nodes", "pictures"),
         ("sequences", "diabetes"),
         ("spiking", "letters"),

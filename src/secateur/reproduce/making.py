@@ -38,6 +38,7 @@ class Maker:
     seed: int
     folder: Path
     on_progress: Report | None = None
+    verified: bool = False  # is every compressed net's folder checked as `secateur verify` does?
 
     def make(self, cell: Cell, resume: bool) -> Json:
         """Train or compress, write the files, and say what came out."""
@@ -142,7 +143,9 @@ class Maker:
         )
         result.save(self.folder / cell.name)
         report = result.report
+        checks = result.verify(evaluate=self.kind.select(self.splits.valid))["checks"] if self.verified else []
         return {
+            **({"failed": [c["name"] for c in checks if c["passed"] is False]} if self.verified else {}),
             "valid": self.kind.judge(self.splits.valid)(result.model),
             "valid_loss": report["compressed"]["metric_valid"],
             "epochs": asked.epochs,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from secateur.reproduce import frontier
+from secateur.reproduce import bar, frontier
 from secateur.reproduce.grid import Cell
 from secateur.reproduce.plan import Claim, Goal, Study
 from secateur.reproduce.verdict import LEAST_SEEDS, gain, verdict
@@ -54,6 +54,7 @@ def build(study: Study, seeds: Mapping[int, Json], latency: Mapping[str, Any] | 
         "claims": [claim(c, study, runs) for c in plan.claims],
         "cells": cells,
         "latency": latency or {},
+        "bar": bar.row(study, runs, latency or {}),
         "frontier": frontier.rows(study, runs, latency or {}),
         "seeds": {str(s): found for s, found in seeds.items()},
         "plan": plan.model_dump(by_alias=True, exclude_none=True, exclude={"define"}),
