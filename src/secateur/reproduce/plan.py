@@ -140,7 +140,7 @@ class Bar(_Section):
 
     Attributes:
         points: what may be lost of a fraction. share: by how much of itself a loss may grow.
-        nbytes: the share of the dense file's bytes that must do.
+        nbytes: the share of the dense net's bytes, 4 for every weight and bias, that must do.
         why: where the bar is missed and somebody knows why.
     """
 
