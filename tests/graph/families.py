@@ -50,11 +50,12 @@ TRAINED = """
 
 One small net of each family of workloads (`zoo/families.py`, `zoo/ordinary.py`, `zoo.shape_detector`), trained on one
 core, then compressed to a tenth of its bytes (4 a weight) by the default recipe, verified from the written files, and
-run by the engine on the test part: `secateur reproduce families`. `one-shot` is projection and retraining for as many epochs
-within the same bytes; `narrow` a net of about half the weights, its values alone coded, within the same bytes. Met is
-a loss of at most 1.5 points, or of 5 % of a loss, within a tenth of the bytes. `detector` counts mean average precision
-(overlap of a half), `denoiser` and `picture` mean squared error of values from 0 to 1; of `picture` all parts are the
-same picture, which the net is to hold. `nodes` are those of the compressed file that the engine runs itself.
+run by the engine on the test part: `secateur reproduce families`. `one-shot` is projection and retraining for as many
+epochs within the same bytes; `narrow` a net of about half the weights, its values alone coded, within the same bytes.
+Met is a loss of at most 1.5 points, or of 5 % of a loss, within a tenth of the bytes. `detector` counts mean average
+precision (overlap of a half), `denoiser` and `picture` mean squared error of values from 0 to 1; of `picture` all
+parts are the same picture, which the net is to hold. `nodes` are those of the compressed file that the engine runs
+itself.
 
 """
 
