@@ -12,16 +12,14 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, softplus
+from torch import nn
 
 from secateur import Compressor, InferenceSession, Result, load
 from secateur.data import TensorData, shapes
-from secateur.zoo.detector import cells, shape_detector
+from secateur.zoo import shape_detector
+from secateur.zoo.detection import average_precision, detection_loss
 
-MIDDLES, STRIDES = cells(shapes.SIDE, shapes.SIDE)
 RECIPE = {
     "constrain": [
         {"where": "*", "with": "rows", "level": {"sparsity": 0.4}},  # 40 % of the filters leave
@@ -30,77 +28,6 @@ RECIPE = {
     "solver": {"name": "gradual"},
     "bench": {"seconds": 0.5},
 }
-
-
-def boxes_of(raw: Tensor) -> Tensor:
-    """[N, cells, 4 + classes] -> left, top, right, bottom in pixels, [N, cells, 4]."""
-    reach = softplus(raw[..., :4]) * STRIDES[:, None]
-    return torch.cat([MIDDLES - reach[..., :2], MIDDLES + reach[..., 2:]], -1)
-
-
-def overlaps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Intersection over union of boxes [..., 4], and the generalised form (Rezatofighi et al., arXiv:1902.09630)."""
-    inner = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
-    outer = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).prod(-1)
-    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - inner
-    return inner / union, inner / union - (outer - union) / outer
-
-
-def assigned(targets: Tensor) -> Tensor:
-    """For every cell the shape that it has to find, [N, cells] (-1: none): small ones on the fine scale, near by."""
-    box, there = targets[:, None, :, 1:], targets[:, None, :, 0] >= 0
-    middle, size = (box[..., :2] + box[..., 2:]) / 2, (box[..., 2:] - box[..., :2]).amax(-1)
-    near = ((MIDDLES[:, None] - middle).abs() < 0.8 * STRIDES[:, None, None]).all(-1)
-    mine = there & near & ((size < 18) == (STRIDES[:, None] == STRIDES.min()))
-    found, at = mine.max(-1)
-    return torch.where(found, at, -1)
-
-
-def detection_loss(raw: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of every class in every cell, and 1 - generalised overlap of the boxes where there is a shape."""
-    at = assigned(targets)
-    n, cell = (at >= 0).nonzero(as_tuple=True)
-    wanted = targets[n, at[n, cell]]
-    classes = torch.zeros_like(raw[..., 4:])
-    classes[n, cell, wanted[:, 0].long()] = 1
-    scores = binary_cross_entropy_with_logits(raw[..., 4:], classes, reduction="sum")
-    boxes = 1 - overlaps(boxes_of(raw)[n, cell], wanted[:, 1:])[1]
-    return (scores + 2 * boxes.sum()) / max(1, len(n))
-
-
-def found(raw: Tensor, least: float = 0.05) -> list[tuple[int, float, Tensor]]:
-    """Of one picture the (class, score, box) that are left when the best box of a class silences those it overlaps."""
-    scores, boxes, kept = raw[:, 4:].sigmoid(), boxes_of(raw), []
-    for kind in range(scores.shape[1]):
-        order = [i for i in scores[:, kind].argsort(descending=True).tolist()[:40] if scores[i, kind] > least]
-        while order:
-            best, *rest = order
-            kept.append((kind, float(scores[best, kind]), boxes[best]))
-            order = [i for i, o in zip(rest, overlaps(boxes[best], boxes[rest])[0].tolist(), strict=True) if o < 0.5]
-    return kept
-
-
-def average_precision(answers: list[Tensor], targets: Tensor, at: float = 0.5) -> float:
-    """Mean over classes of the area under precision and recall, boxes right from an overlap of `at`; 0..1."""
-    per_picture = [found(raw) for raw in answers]
-    areas = []
-    for kind in range(len(shapes.SPEC.classes)):
-        truth = [t[t[:, 0] == kind, 1:] for t in targets]
-        free = [[True] * len(t) for t in truth]
-        hits = []
-        guesses = sorted(
-            ((s, i, b) for i, f in enumerate(per_picture) for k, s, b in f if k == kind), key=lambda g: -g[0]
-        )
-        for _, i, box in guesses:
-            overlap, best = overlaps(box, truth[i])[0].max(0) if len(truth[i]) else (torch.zeros(()), 0)
-            hits.append(bool(overlap >= at) and free[i][int(best)])
-            if hits[-1]:
-                free[i][int(best)] = False
-        right = np.cumsum(hits)
-        precision = right / np.arange(1, len(hits) + 1)
-        envelope = np.maximum.accumulate(precision[::-1])[::-1]
-        areas.append(float(envelope[np.array(hits, bool)].sum()) / max(1, sum(map(len, truth))))
-    return float(np.mean(areas))
 
 
 def precision_of(net: nn.Module, batches: TensorData) -> float:

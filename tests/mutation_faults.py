@@ -1058,4 +1058,46 @@ GRAPH = _room(
     ),
 )
 
-FAULTS = [*CONSTRAINTS, *GRAPH, *SOLVERS, *TRAINING, *BUDGET, *FORMATS, *VERIFY, *POST_TRAINING, *ENGINE]
+_BAR = "tests/reproduce/test_bar.py"
+STUDIES = _room(
+    "reproduce",
+    (_BAR,),
+    (
+        "a loss may grow by points, as an accuracy may fall",
+        "reproduce/bar.py",
+        "asked.points if kind.higher_is_better else asked.share * before",
+        "asked.points",
+        f"{_BAR}::test_what_may_be_lost",
+    ),
+    (
+        "the mean of the seeds is small enough, the largest is not asked",
+        "reproduce/bar.py",
+        'largest = max(ours[s]["nbytes"]',
+        'largest = min(ours[s]["nbytes"]',
+        f"{_BAR}::test_every_seed_must_be_small_and_verified",
+    ),
+)
+INSPECT = _room(
+    "engine",
+    ("tests/engine/test_inspect.py",),
+    (
+        "a transposed convolution costs what the engine computes of it, windows beyond the picture too",
+        "engine/inspect.py",
+        'if op != "ConvTranspose":',
+        'if op != "":',
+    ),
+)
+
+FAULTS = [
+    *CONSTRAINTS,
+    *GRAPH,
+    *SOLVERS,
+    *TRAINING,
+    *BUDGET,
+    *FORMATS,
+    *VERIFY,
+    *POST_TRAINING,
+    *ENGINE,
+    *STUDIES,
+    *INSPECT,
+]

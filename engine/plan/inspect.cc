@@ -28,9 +28,9 @@ int64_t log2_ceil(int64_t n) {
 struct Matrix {
   const float* data;
   int64_t rows, cols, cell;
-  bool transposed;  // stored [cols][rows]
+  bool transposed;  // stored [cols][rows][cell]
   float at(int64_t r, int64_t c, int64_t k) const {
-    return transposed ? data[c * rows + r] : data[(r * cols + c) * cell + k];
+    return data[(transposed ? c * rows + r : r * cols + c) * cell + k];
   }
 };
 
@@ -273,7 +273,8 @@ std::vector<LayerReport> inspect_layers(const Graph& graph) {
       }
     }
     const bool weighted =
-        n.domain.empty() && n.inputs.size() > 1 && (n.op == "Conv" || n.op == "Gemm" || n.op == "MatMul");
+        n.domain.empty() && n.inputs.size() > 1 &&
+        (n.op == "Conv" || n.op == "ConvTranspose" || n.op == "Gemm" || n.op == "MatMul");
     const Tensor integers = integer_weights(n, constant);
     const Tensor* w = weighted && constant.count(n.inputs[1]) ? constant[n.inputs[1]]
                       : integers.dims.empty()                 ? nullptr
@@ -295,12 +296,12 @@ std::vector<LayerReport> inspect_layers(const Graph& graph) {
       report.bits = few ? std::max<int64_t>(1, log2_ceil(report.n_values + zero)) : stored_bits ? stored_bits : 32;
       Matrix m{w->f32(), w->dims[0], w->dims[1], 1, false};
       const bool conv = n.op == "Conv" || n.op == "ConvInteger" || n.op == "QLinearConv";
-      if (conv) {
+      const bool back = n.op == "ConvTranspose";  // [inputs][outputs of a group][cell]
+      if (conv || back)
         for (size_t i = 2; i < w->dims.size(); ++i) m.cell *= w->dims[i];
-      } else if (n.op != "Gemm" || attr_i(n, "transB", 0) == 0) {
+      if (back || (!conv && (n.op != "Gemm" || attr_i(n, "transB", 0) == 0)))
         m.rows = w->dims[1], m.cols = w->dims[0], m.transposed = true;
-      }
-      if (conv || w->dims.size() == 2) find_structure(m, report.nnz, report);
+      if (back ? attr_i(n, "group", 1) == 1 : conv || w->dims.size() == 2) find_structure(m, report.nnz, report);
       find_grid(values, report);
     }
     if (reports.empty() || reports.back().index != report.index) {

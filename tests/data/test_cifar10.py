@@ -212,6 +212,9 @@ def test_binary_batches(small: Path) -> None:
     green = splits.train.inputs[1, 1] * 0.224 + 0.456
     np.testing.assert_allclose(green.numpy() * 255, record[1025:2049].reshape(32, 32), atol=1e-3)
     assert splits.test.targets[14] == np.frombuffer(files["test_batch.bin"], np.uint8)[0]
+    images, labels = cifar10.read_test(small, download=False)
+    assert images.shape == (20, 32, 32, 3)
+    np.testing.assert_array_equal(labels, splits.test.targets[14:].numpy())
     unseen = data.load("cifar10_pretrained", small)
     assert [p.n_examples for p in (unseen.train, unseen.valid, unseen.test)] == [94, 6, 20]
     assert torch.equal(unseen.test.inputs, splits.test.inputs[14:])
@@ -276,6 +279,7 @@ def test_archive_is_read_in_place(small: Path) -> None:
     write_archive(path, batches())
     before = sorted(small.rglob("*"))
     assert data.load("cifar10", small).test.n_examples == 34
+    assert len(cifar10.read_test(small, download=False)[1]) == 20
     assert sorted(small.rglob("*")) == before
     raw = path.read_bytes()
     path.write_bytes(raw[: len(raw) // 2])

@@ -113,6 +113,21 @@ def test_blocks_are_named_by_their_outputs_and_inputs(rows: int, cols: int, foun
     assert not any("blocks" in str(s) for s in second["structure"])  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("options", [{}, {"dilations": [2, 2]}], ids=["by phases", "spread"])
+def test_transposed_convolutions_are_counted_by_their_definition(options: dict[str, list[int]]) -> None:
+    """Every weight once for each cell of the input, whatever the engine makes of it; the second output is empty."""
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((4, 6, 3, 3)).astype(np.float32)
+    w[:, 1] = 0
+    w[0, 2] = 0
+    n = Net(rng)
+    y = n.node("ConvTranspose", n.input((2, 4, 5, 7)), n.const(w), strides=[2, 2], **options)
+    (row,) = by_weights(inspect(n.model(y), batch=2))
+    assert (row["op"], row["shape"], row["n_weights"], row["nnz"]) == ("ConvTranspose", [4, 6, 3, 3], 216, 171)
+    assert (row["macs"], row["macs_nonzero"]) == (216 * 70, 171 * 70)
+    assert {"1 of 6 outputs zero", "5 of 24 kernels empty"} <= set(row["structure"])  # type: ignore[call-overload]
+
+
 def test_what_the_kernel_does_not_use_is_stored_only() -> None:
     """Eight patterns run weight by weight; columns of all filters and empty inputs are skipped."""
     rng = np.random.default_rng(0)

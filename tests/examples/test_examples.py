@@ -60,28 +60,6 @@ def test_detector(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         np.testing.assert_allclose(answer, result.model.eval()(x).numpy(), rtol=1e-4, atol=1e-4)
 
 
-def test_average_precision_by_hand() -> None:
-    """Two circles in one picture, three guesses: right, a second time the same, right; then one of the wrong class."""
-    names = script("detector")
-    middles, raw = names["MIDDLES"], torch.full((320, 7), -20.0)
-    raw[:, :4] = 2.0  # boxes of 2.127 strides to each side
-    reach = float(torch.nn.functional.softplus(torch.tensor(2.0))) * 4
-    cells = [17, 18, 200]  # the first two overlap by more than half
-    raw[cells, 4] = torch.tensor([3.0, 2.0, 1.0])
-    boxes = [[0.0, *(middles[c] - reach).tolist(), *(middles[c] + reach).tolist()] for c in (17, 200)]
-    targets = torch.tensor([[*boxes, [-1.0] * 5]])
-    assert [round(s, 3) for _, s, _ in names["found"](raw)] == [0.953, 0.731]
-    assert names["average_precision"]([raw], targets) == pytest.approx(1 / 3)  # of three classes one is there
-    raw[100, 4] = 2.5  # a false one between them: precision 1, then 2/3 at the second
-    assert names["average_precision"]([raw], targets) == pytest.approx((1 / 2 + 2 / 3 / 2) / 3)
-    assert len(names["found"](raw[:, :])) == 3
-    loss = names["detection_loss"](raw[None], targets)
-    assert loss.isfinite()
-    better = raw.clone()
-    better[100, 4] = -20.0
-    assert names["detection_loss"](better[None], targets) < loss
-
-
 def test_regression() -> None:
     names = script("regression")
     result = names["main"]()

@@ -16,7 +16,7 @@ from secateur.export.onnx import to_bytes
 from secateur.graph import apply_surgery, shrink, trace
 from secateur.graph.calling import arguments, tensors_of
 
-from .families import NETS, PAGE, built, half_gone, row
+from .families import NETS, PAGE, built, half_gone, row, trained
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
 WHOLE = ("GCN", "GAT")  # no batch axis
@@ -58,6 +58,10 @@ def test_half_of_every_group_goes(name: str) -> None:
     assert line in PAGE.read_text("utf-8").splitlines(), (
         f"docs/families.md is stale: python {'tests/graph/families.py'}"
     )
+
+
+def test_the_page_holds_the_kept_record_of_the_study() -> None:
+    assert PAGE.read_text("utf-8").endswith(trained()), "docs/families.md is stale: python tests/graph/families.py"
 
 
 def run_everywhere(small: nn.Module, example: object, dynamic_batch: bool) -> None:

@@ -12,8 +12,8 @@ from sklearn.datasets import load_diabetes, load_digits
 from sklearn.neighbors import kneighbors_graph
 from torch import Tensor, nn
 
-from secateur.data import Splits, TensorData
-from secateur.zoo import ordinary
+from secateur.data import Splits, TensorData, shapes
+from secateur.zoo import ordinary, shape_detector
 
 
 def _parts(x: Tensor, y: Tensor, batch_size: int = 64) -> Splits:
@@ -65,6 +65,19 @@ def pictures() -> Splits:
     return Splits(*(TensorData(p.inputs[:, None], p.targets, 64) for p in (splits.train, splits.valid, splits.test)))
 
 
+def drawn() -> Splits:
+    """Shapes and their boxes."""
+    return shapes.load(sizes=(64, 16, 16))
+
+
+def detector() -> nn.Module:
+    """Every cell guesses at first: a few of so many boxes are right by chance."""
+    net = shape_detector(0.25)
+    for head in net.heads:
+        nn.init.zeros_(head.score[-1].bias)
+    return net
+
+
 def regressor() -> nn.Module:
     return nn.Sequential(nn.Linear(10, 64), nn.ReLU(), nn.Linear(64, 1))
 
@@ -102,6 +115,7 @@ TASKS = {
     "classification": ("pictures", "convolution", 0.5),
     "regression": ("diabetes", "regressor", 0.8),
     "language": ("letters", "speller", 4.4),
+    "detection": ("drawn", "detector", 0.0),
     "nodes": ("graph", "gcn", 0.5),
     "sequences": ("rows", "Rows", 0.25),
     "spiking": ("pictures", "spiking", 0.3),

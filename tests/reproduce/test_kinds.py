@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from tests.reproduce import small
 from tests.reproduce.small import HERE, TASKS
 
-from secateur import reproduce
+from secateur import graph, reproduce
 from secateur.errors import UsageError
+from secateur.export import written
+from secateur.reproduce import judging
 from secateur.reproduce.kinds import KINDS
 
 TRAINING = {"lr": 1e-2, "batch_size": 32, "threads": 1, "warmup_steps": 0}
@@ -82,6 +85,7 @@ def test_every_kind_of_task_runs_to_its_verdict(kind: str, tmp_path: Path) -> No
         ("classification", "diabetes"),
         ("regression", "pictures"),
         ("language", "rows"),
+        ("detection", "pictures"),
         ("nodes", "pictures"),
         ("sequences", "diabetes"),
         ("spiking", "letters"),
@@ -103,3 +107,14 @@ def test_bits_per_character_are_those_of_a_coin(tmp_path: Path) -> None:
 
     batch = (torch.zeros(2, 5, dtype=torch.long), torch.ones(2, 5, dtype=torch.long))
     assert KINDS["language"].judge([batch])(Even()) == pytest.approx(3.0)
+
+
+def test_a_graph_is_timed_as_a_whole(tmp_path: Path) -> None:
+    part = small.graph().test
+    (inputs, classes), *_ = part
+    net = small.gcn().eval()
+    example = graph.settle(net, inputs, cut=2)
+    (tmp_path / "model.onnx").write_bytes(written.write(net, graph.trace(net, example), example).onnx)
+    found = judging.latency({"gcn": tmp_path}, ["onnxruntime"], 0.01, part)
+    assert (found["batch"], found["n_inputs"]) == (len(classes), 1)
+    assert [c["agree"] for c in found["checks"]] == [True]

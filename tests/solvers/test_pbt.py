@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from secateur.problem import Problem
 from tests.solvers.small import problem, step
 from torch import nn
 
@@ -14,7 +15,6 @@ from secateur import graph
 from secateur.constraints.rows import Rows
 from secateur.constraints.topk import TopK
 from secateur.contracts import Term
-from secateur.problem import Problem
 from secateur.solvers._masks import sharpness
 from secateur.solvers.pbt import Pbt
 from secateur.types import Member, Site

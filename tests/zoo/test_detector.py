@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from secateur import zoo
 from secateur.graph import trace
 from secateur.graph.counts import held
+from secateur.zoo.detection import average_precision, detection_loss, found
 from secateur.zoo.detector import cells
 
 
@@ -32,3 +34,24 @@ def test_all_inner_channels_can_go() -> None:
     assert held(traced) == []
     halves = next(g for g in traced.groups if g.members[0].param == "neck.first.0.weight")
     assert halves.members[0].repeat == 2  # a channel of the one half, and that at its place in the other
+
+
+def test_average_precision_by_hand() -> None:
+    """Two circles in one picture, three guesses: right, a second time the same, right; then a false one between."""
+    middles, raw = cells(64, 64)[0], torch.full((320, 7), -20.0)
+    raw[:, :4] = 2.0  # boxes of 2.127 strides to each side
+    reach = float(torch.nn.functional.softplus(torch.tensor(2.0))) * 4
+    guessed = [17, 18, 200]  # the first two overlap by more than half
+    raw[guessed, 4] = torch.tensor([3.0, 2.0, 1.0])
+    boxes = [[0.0, *(middles[c] - reach).tolist(), *(middles[c] + reach).tolist()] for c in (17, 200)]
+    targets = torch.tensor([[*boxes, [-1.0] * 5]])
+    assert [round(s, 3) for _, s, _ in found(raw)] == [0.953, 0.731]
+    assert average_precision([raw], targets) == pytest.approx(1 / 3)  # of three classes one is there
+    raw[100, 4] = 2.5  # a false one between them: precision 1, then 2/3 at the second
+    assert average_precision([raw], targets) == pytest.approx((1 / 2 + 2 / 3 / 2) / 3)
+    assert len(found(raw)) == 3
+    loss = detection_loss(raw[None], targets)
+    assert loss.isfinite()
+    better = raw.clone()
+    better[100, 4] = -20.0
+    assert detection_loss(better[None], targets) < loss

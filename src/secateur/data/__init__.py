@@ -7,6 +7,7 @@ split once and for all.
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 from difflib import get_close_matches
 from pathlib import Path
@@ -29,7 +30,8 @@ def load(
 
     Args:
         name: a known set, or an import path to a function (called without arguments) or an object: `Splits`,
-            (train, valid) or (train, valid, test), each a re-iterable of (inputs, targets).
+            (train, valid) or (train, valid, test), each a re-iterable of (inputs, targets). A function that has an
+            argument `data_dir` gets the folder given here.
         data_dir: the folder with the sets; default the environment variable SECATEUR_DATA.
         batch_size: of the training part; default the set's own. Not for import paths.
         download: fetch a known set that is not found, hashes checked; default whether SECATEUR_DOWNLOAD=1 is set.
@@ -37,7 +39,7 @@ def load(
         UsageError: unknown name, nothing there. FormatError: files that are damaged or of another layout.
     """
     if is_path(name):
-        return as_splits(_import(name), name)
+        return as_splits(_import(name, data_dir), name)
     if name not in NAMES:
         near = get_close_matches(name[:80], NAMES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -60,10 +62,13 @@ def spec(name: str) -> Spec:
     return importlib.import_module(f"secateur.data.{name}").SPEC  # type: ignore[no-any-return]
 
 
-def _import(path: str) -> Any:
-    """The object at `package.module:attribute`, called where it is callable."""
+def _import(path: str, data_dir: str | Path | None) -> Any:
+    """The object at `package.module:attribute`, called where it is callable, with `data_dir` where it asks for that."""
     found = imported(path, "data", "my_package.data:loaders")
-    return called(found, path, "data") if callable(found) and not isinstance(found, Splits) else found
+    if not callable(found) or isinstance(found, Splits):
+        return found
+    asks = inspect.isfunction(found) and "data_dir" in inspect.signature(found).parameters
+    return called(found, path, "data", {"data_dir": data_dir} if asks and data_dir is not None else None)
 
 
 __all__ = [

@@ -54,13 +54,18 @@ def load(data_dir: str | Path | None = None, *, batch_size: int = 64, download: 
 
     Source: Socher et al., EMNLP 2013, with two classes.
     """
-    folder = open_set(SPEC.name, data_dir, lambda f: find(f, FILES[0]) is not None, REMOTE, download)
-    parts = [_read(folder, name) for name in FILES]
+    parts = sentences(data_dir, download=download)
     counts = Counter(word for words, _ in parts[0] for word in words)
     ranked = sorted(counts, key=lambda w: (-counts[w], w))[: WORDS - 2]
     numbers = {word: i + 2 for i, word in enumerate(ranked)}
     train, valid, test = (_data(p, numbers, n) for p, n in zip(parts, (batch_size, 872, 1821), strict=True))
     return Splits(train, valid, test, SPEC)
+
+
+def sentences(data_dir: str | Path | None = None, *, download: bool = False) -> list[Sentences]:
+    """Training, validation and test part as (words, label); where they are looked for says `load`."""
+    folder = open_set(SPEC.name, data_dir, lambda f: find(f, FILES[0]) is not None, REMOTE, download)
+    return [_read(folder, name) for name in FILES]
 
 
 def _data(part: Sentences, numbers: dict[str, int], batch_size: int) -> TensorData:

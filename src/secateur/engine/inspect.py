@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import warnings
@@ -147,7 +148,8 @@ def _steps(session: InferenceSession, batch: int, repeats: int) -> dict[int | st
             steps[key] = step
             continue
         times = {name: _sum(known[name], step[name]) for name in ("predicted_us", "time_us")}
-        steps[key] = (step if step["n_weights"] and not known["n_weights"] else known) | times
+        telling = step if step["n_weights"] and not known["n_weights"] else known
+        steps[key] = telling | times | {"input": known["input"]}  # the node's own: what moves data comes first
     return steps
 
 
@@ -161,7 +163,7 @@ def _values(nodes: list[_native.NodeArg]) -> list[dict[str, Any]]:
 
 def _layer(row: dict[str, Any], step: dict[str, Any] | None, coded: dict[str, Section] | None) -> dict[str, Any]:
     n_weights, nnz = row["n_weights"], row["nnz"]
-    positions = step["macs"] // step["n_weights"] if step and step.get("n_weights") else 0
+    positions = _positions(row["op"], step) if step and step.get("n_weights") else 0
     stored = [coded[name] for name in row["constants"] if name in coded] if coded is not None else None
     predicted, time = (step.get(name) if step else None for name in ("predicted_us", "time_us"))
     return {
@@ -187,6 +189,14 @@ def _layer(row: dict[str, Any], step: dict[str, Any] | None, coded: dict[str, Se
         "time_us": time,
         "slow": predicted is not None and time is not None and time > 2 * predicted + 1,
     }
+
+
+def _positions(op: str, step: Mapping[str, Any]) -> int:
+    """How often every weight of a layer is multiplied, by the operator's definition."""
+    if op != "ConvTranspose":
+        return int(step["macs"]) // int(step["n_weights"])
+    rows, _, *cells = step["input"]  # the engine computes windows beyond the picture too, and weaves it from phases
+    return math.prod((rows, *cells))
 
 
 def _runs(structure: str, kernel: str) -> bool:

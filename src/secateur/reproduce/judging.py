@@ -24,8 +24,14 @@ def test(folder: Path, kind: Kind, part: Any) -> Json:
     batches = list(part)
     rows = written.fixed_batch((folder / "model.onnx").read_bytes())
     whole = len(tensors(batches[0][0])[0]) == rows  # a graph: taken as it is
-    engine = Session(InferenceSession(folder / "model.sct"), rows=None if whole else rows)
+    session = InferenceSession(folder / "model.sct")
+    engine = Session(session, rows=None if whole else rows)
     found: Json = {"test": kind.judge(batches)(engine), "n_test": 0, "same_as_onnxruntime": None}
+    ran = session.coverage
+    found["coverage"] = {
+        **{k: ran[k] for k in ("n_nodes", "n_engine", "macs")},
+        "handed_over": sorted({x["op"] for x in ran["handed_over"]}),
+    }
     try:
         ort = runtimes.onnxruntime()
     except ImportError:
@@ -34,8 +40,8 @@ def test(folder: Path, kind: Kind, part: Any) -> Json:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = 1
-        session = ort.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
-        peer = Session(session, rows=None if whole else rows)
+        theirs = ort.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+        peer = Session(theirs, rows=None if whole else rows)
     counted = [_alike(engine, peer, batch, kind) for batch in batches]
     found["n_test"] = sum(n for n, _ in counted)
     if peer is not None:
@@ -49,11 +55,12 @@ def _alike(engine: Any, peer: Any, batch: Any, kind: Kind) -> tuple[int, int]:
     from secateur.training.metrics import IGNORED
 
     inputs, targets = batch
-    asked = targets != IGNORED if kind.measure != "mse" else targets == targets
+    ours = call(engine, inputs)
+    asked = ours == ours if kind.numbers else targets != IGNORED
     if peer is None:
         return int(asked.sum()), 0
-    ours, theirs = call(engine, inputs), call(peer, inputs)
-    if kind.measure == "mse":
+    theirs = call(peer, inputs)
+    if kind.numbers:
         same = (ours - theirs).abs() <= _CLOSE * theirs.abs().max()
     else:
         same = ours.argmax(1) == theirs.argmax(1)
@@ -79,17 +86,25 @@ def speed(folder: Path, asked: Mapping[str, str], seconds: float, part: Any) -> 
 
 
 def latency(places: Mapping[str, Path], against: Sequence[str], seconds: float, part: Any) -> Json:
-    """Many nets beside each other: batch 1, one thread, the same real test inputs, turns of all interleaved.
+    """Many nets beside each other: batch 1 (a graph: as a whole), one thread, the same test inputs, interleaved.
 
     Args:
         places: name -> folder with `model.onnx`, the file that every runtime gets.
     Returns:
         As `engine.side_by_side`, and `made`: date, machine, versions.
     """
-    from secateur.engine import side_by_side
+    from secateur.engine import InferenceSession, side_by_side
+    from secateur.export import written
+    from secateur.proof.judge import feeds
     from secateur.reproduce.making import provenance
-    from secateur.training.batches import first_tensor
+    from secateur.training.batches import tensors
 
-    x = first_tensor(next(iter(part))[0])[:_SPEED_INPUTS].numpy()
+    inputs = next(iter(part))[0]
     models = {name: (place / "model.onnx").read_bytes() for name, place in places.items()}
-    return {**side_by_side(models, x, against=against, seconds=seconds), "made": provenance()}
+    first = next(iter(models.values()))
+    rows = len(tensors(inputs)[0])
+    whole = written.fixed_batch(first) == rows
+    names = [i.name for i in InferenceSession(first).get_inputs()]
+    given = {name: x if whole else x[:_SPEED_INPUTS] for name, x in feeds(names, inputs).items()}
+    timed = side_by_side(models, given, against=against, seconds=seconds, batch=rows if whole else 1)
+    return {**timed, "made": provenance()}

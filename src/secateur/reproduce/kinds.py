@@ -20,7 +20,7 @@ class Kind:
     """One kind of task.
 
     Attributes:
-        measure: what is counted: `accuracy`, `mse` or `bits_per_character`.
+        measure: what is counted: `accuracy`, `mse`, `bits_per_character` or `map` (mean average precision).
         unit, scale: how a value is written: `scale` times the value, then `unit`.
         targets: what a batch must look like, in words.
         fits: does a batch (inputs, targets) look so?
@@ -36,12 +36,21 @@ class Kind:
     @property
     def higher_is_better(self) -> bool:
         """Of the measure."""
-        return self.measure == "accuracy"
+        return self.measure in ("accuracy", "map")
+
+    @property
+    def numbers(self) -> bool:
+        """Does a net answer with numbers that all count, and not with scores of which the largest does?"""
+        return self.measure in ("mse", "map")
 
     def loss(self) -> Callable[[Any, Any], Tensor]:
         """The task loss."""
         from torch.nn.functional import cross_entropy, mse_loss
 
+        from secateur.zoo.detection import detection_loss
+
+        if self.measure == "map":
+            return detection_loss
         return mse_loss if self.measure == "mse" else cross_entropy
 
     def judge(self, part: Iterable[Any]) -> Evaluate:
@@ -54,6 +63,8 @@ class Kind:
             return metrics.mean_loss(part, mse_loss)
         if self.measure == "accuracy":
             return metrics.accuracy(part)
+        if self.measure == "map":
+            return lambda model: _precision(model, part)
         nats = metrics.mean_loss(part, cross_entropy)
         return lambda model: nats(model) / math.log(2)
 
@@ -77,6 +88,19 @@ class Kind:
                 f"{subject}: task {self.about} needs {self.targets}; inputs {shapes[0]}, targets {shapes[1]} came; "
                 "name another task or other data"
             )
+
+
+def _precision(model: Any, part: Iterable[Any]) -> float:
+    """Mean average precision of the detector's boxes."""
+    import torch
+
+    from secateur.training.batches import call, pair
+    from secateur.training.metrics import evaluating
+    from secateur.zoo.detection import average_precision
+
+    with evaluating(model):
+        seen = [(call(model, x), y) for x, y in (pair(batch, "data") for batch in part)]
+    return average_precision([raw for answers, _ in seen for raw in answers], torch.cat([y for _, y in seen]))
 
 
 def _whole(targets: Any) -> bool:
@@ -109,6 +133,12 @@ KINDS: dict[str, Kind] = {
         lambda x, y: _rank(x) == 2 and _whole(x) and _whole(y) and x.shape == y.shape,
         unit="bits",
         scale=1.0,
+    ),
+    "detection": Kind(
+        "detection",
+        "map",
+        "pictures [n, 3, h, w] and boxes [n, most, 5]: class, left, top, right, bottom; class -1 where there is none",
+        lambda x, y: _rank(x) == 4 and not _whole(y) and y.dim() == 3 and y.shape[-1] == 5,
     ),
     "nodes": Kind(
         "nodes",

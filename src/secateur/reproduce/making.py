@@ -42,6 +42,7 @@ class Maker:
     folder: Path
     on_progress: Report | None = None
     costs: bool = False  # beside plain training, of every compression
+    verified: bool = False  # is every compressed net's folder checked as `secateur verify` does?
 
     def make(self, cell: Cell, resume: bool) -> Json:
         """Train or compress, write the files, and say what came out."""
@@ -153,7 +154,9 @@ class Maker:
         cost = {} if watch is None else {"cost": {**watch.facts(), **self._plain(model, train, asked.training)}}
         # The solver's own word: a run that has no baseline puts nothing in its answer's place.
         outcomes = [s["outcome"] for s in report["stages"] if s["name"].startswith("main.") and "outcome" in s]
+        checks = result.verify(evaluate=self.kind.select(self.splits.valid))["checks"] if self.verified else []
         return {
+            **({"failed": [c["name"] for c in checks if c["passed"] is False]} if self.verified else {}),
             "valid": self.kind.judge(self.splits.valid)(result.model),
             "valid_loss": report["compressed"]["metric_valid"],
             "epochs": asked.epochs,

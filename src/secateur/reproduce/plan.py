@@ -142,6 +142,26 @@ class Contest(_Section):
     over: str
 
 
+class Bar(_Section):
+    """A compressed net beside its dense one: bytes, what was lost, what the engine ran; `bar` has the rules.
+
+    `part`, `dense` and each of `beside` are one cell. Every compressed net of such a study is verified from its files.
+
+    Attributes:
+        points: what may be lost of a fraction. share: by how much of itself a loss may grow.
+        nbytes: the share of the dense net's bytes, 4 for every weight and bias, that must do.
+        why: where the bar is missed and somebody knows why.
+    """
+
+    part: str
+    dense: str
+    beside: list[str] = []
+    points: float = Field(0.015, ge=0)
+    share: float = Field(0.05, ge=0)
+    nbytes: float = Field(0.1, gt=0, le=1)
+    why: str = ""
+
+
 class Plan(_Section):
     """A whole study for one task. `values` are put in where a part says `$name`; `define` is a place for anchors."""
 
@@ -159,6 +179,7 @@ class Plan(_Section):
     latency: Latency | None = None
     frontier: Frontier | None = None
     contest: Contest | None = None
+    bar: Bar | None = None
     define: dict[str, Any] = {}
 
     @property
@@ -215,9 +236,14 @@ def checked(name: str, raw: Mapping[str, Any], task: str | None = None) -> Study
         raise UsageError(
             f"{subject}: contest.over: {quoted(plan.contest.over)} is no axis; known: {', '.join(plan.grid) or 'none'}"
         )
+    single = [plan.bar.part, plan.bar.dense, *plan.bar.beside] if plan.bar else []
+    named += single
     for pattern in named:
         if not study.matching(pattern):
             raise UsageError(f"{subject}: {quoted(pattern)} names no part or cell; parts: {', '.join(parts)}")
+    for pattern in single:
+        if len(study.matching(pattern)) > 1:
+            raise UsageError(f"{subject}: bar: {quoted(pattern)} names several cells; name one of them")
     return study
 
 
@@ -297,7 +323,7 @@ def _keys(place: Iterable[str | int]) -> list[str]:
     """The keys of the section at this place."""
     sections: dict[str, type[BaseModel]] = {
         **{"parts": Part, "claims": Claim, "goals": Goal, "speed": Speed, "expect": Range},
-        **{"latency": Latency, "frontier": Frontier, "contest": Contest},
+        **{"latency": Latency, "frontier": Frontier, "contest": Contest, "bar": Bar},
         **{"recorded": Recorded, "seeds": Seen},
     }
     section = next((sections[str(p)] for p in reversed(list(place)) if str(p) in sections), Plan)

@@ -50,13 +50,17 @@ def run(
         seed: one seed only; default: all of the study's.
         resume: keep the cells that are finished in `out`. A cell is repeated when its plan, or that of one that it
             starts from, has changed.
-        task: which of the study's tasks, where it has several.
+        task: which of the study's tasks, where it has several; None: all of them, one after the other.
         cells: make only these cells (a name, a part or a shell pattern) and what they start from. Other cells that are
             finished in `out` are in the record too, with `resume`.
     Raises:
         UsageError: unknown name, task or cell; a bad study file; a cell that another process is making.
     """
-    study = plan.read(path(name), task)
+    file = path(name)
+    if task is None and (tasks := plan.tasks_of(file)):
+        each = {t: run(name, seed, out, resume, on_progress, data_dir, t, cells) for t in tasks}
+        return _together(file, Path(out), each)
+    study = plan.read(file, task)
     if not study.matching(cells or "*"):
         raise UsageError(f"{study.name}: no cell matches {quoted(cells)}; cells: {', '.join(study.cells)}")
     running = Running(study, Path(out) / (task or ""), data_dir, on_progress)
@@ -64,6 +68,16 @@ def run(
     for s in seeds:
         running.one_seed(s, resume, cells or "*")
     return running.finish()
+
+
+def _together(file: Path, out: Path, each: Json) -> Json:
+    """The records of all tasks as one, written beside their folders."""
+    from secateur.reproduce.table import table
+
+    found = {"schema": 2, "name": file.stem, "about": plan.about(file), "tasks": each}
+    saving.write_bytes(out / f"{file.stem}.json", saving.to_json(found))
+    saving.write_bytes(out / f"{file.stem}.md", (table(found, markdown=True) + "\n").encode())
+    return found
 
 
 def path(name: str) -> Path:
@@ -233,8 +247,8 @@ class Running:
         from secateur.reproduce.making import Maker
 
         plan_ = self.study.plan
-        folder, costs = self.out / f"seed{seed}", plan_.contest is not None
-        return Maker(plan_.kind, self.splits, self.study.cells, seed, folder, self._on_progress, costs)
+        folder, costs, checked = self.out / f"seed{seed}", plan_.contest is not None, plan_.bar is not None
+        return Maker(plan_.kind, self.splits, self.study.cells, seed, folder, self._on_progress, costs, checked)
 
     def _final(self, seed: int, cell: Cell) -> Json | None:
         """As `_kept`, but for what a method refused: another version of it may not, and to ask takes a second."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from secateur.reproduce import contest, frontier
+from secateur.reproduce import bar, contest, frontier
 from secateur.reproduce.grid import Cell
 from secateur.reproduce.plan import Claim, Goal, Study
 from secateur.reproduce.verdict import LEAST_SEEDS, gain, verdict
@@ -58,6 +58,7 @@ def build(study: Study, seeds: Mapping[int, Json], latency: Mapping[str, Any] | 
         "claims": [claim(c, study, runs) for c in plan.claims],
         "cells": cells,
         "latency": latency or {},
+        "bar": bar.row(study, runs, latency or {}),
         "frontier": frontier.rows(study, runs, latency or {}),
         "contest": contest.rows(study, runs, failed, latency or {}),
         "seeds": {str(s): found for s, found in seeds.items()},

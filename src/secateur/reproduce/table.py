@@ -6,14 +6,19 @@ from functools import partial
 from typing import Any
 
 from secateur.report import words
-from secateur.reproduce import contest, frontier
+from secateur.reproduce import bar, contest, frontier
 
 Json = dict[str, Any]
-_NAMES = {"accuracy": "test", "mse": "test mse", "bits_per_character": "test bpc"}
+_NAMES = {"accuracy": "test", "mse": "test mse", "map": "test mAP", "bits_per_character": "test bpc"}
 
 
 def table(record: Json, markdown: bool = False) -> str:
-    """One row per cell (mean, +- standard deviation over the seeds, range), the goals, the claims and the speed."""
+    """One row per cell (mean, +- standard deviation over the seeds, range), the goals, the claims and the speed.
+
+    Of the record of several tasks: one row per task where they are held against a bar, else one table after the other.
+    """
+    if "tasks" in record:
+        return _tasks(record, markdown)
     columns, rows = _columns(record), [_row(cell, record) for cell in record["cells"].values()]
     body = lines(columns, rows, markdown)
     n = record["n_cells"]
@@ -36,6 +41,15 @@ def table(record: Json, markdown: bool = False) -> str:
     rows_of = partial(lines, markdown=markdown)
     beside = contest.tables(record, lambda value: shown(value, record["measure"], unit=False), rows_of)
     return "\n".join([f"# {title}" if markdown else title, "", *body, "", *(f"- {x}" for x in notes), *beside])
+
+
+def _tasks(record: Json, markdown: bool) -> str:
+    each = record["tasks"]
+    if not all("bar" in r["plan"] for r in each.values()):
+        return "\n\n".join(table(r, markdown) for r in each.values())
+    body = lines(bar.columns(each), bar.lines(each, shown), markdown)
+    title = f"{record['name']}: {record['about']}"
+    return "\n".join([f"# {title}" if markdown else title, "", *body, "", *(f"- {x}" for x in bar.notes(each))])
 
 
 def shown(value: float, measure: Json, signed: bool = False, unit: bool = True) -> str:
@@ -169,7 +183,9 @@ def _latency(record: Json) -> list[str]:
         f"{name}: " + ", ".join(f"{runtime} {1000 * t['median']:.1f}" for runtime, t in times.items())
         for name, times in timed["latency_ms"].items()
     ]
-    head = f"Latency, median in us, batch 1, one thread, {timed['cpu']}, {timed['isa']}, all interleaved: "
+    head = (
+        f"Latency, median in us, batch {timed['batch']}, one thread, {timed['cpu']}, {timed['isa']}, all interleaved: "
+    )
     said = [f"{runtime} skipped: {why}." for runtime, why in timed["skipped"].items()]
     return [head + "; ".join(each) + ".", *([f"DIFFERENT RESULTS: {', '.join(wrong)}."] if wrong else []), *said]
 
