@@ -63,6 +63,28 @@ def test_a_file_smaller_than_the_estimates_is_room_to_spend() -> None:
     assert asked.fixed["nbytes"] < -50
 
 
+def test_what_was_priced_within_the_limit_is_the_answer() -> None:
+    """The second network costs a hair more than the first said: a third allocation would buy what nobody has priced."""
+    seen: list[float] = []
+
+    def a_hair_more(near: dict[str, torch.Tensor]) -> dict[str, float]:
+        seen.append(sum(int(near[k].count_nonzero()) for k in ("fc1.weight", "fc2.weight")) + (120 if seen else 119.5))
+        return {"macs": seen[-1]}
+
+    asked, weights = purse(a_hair_more)
+    asked.limits = (Limit("macs", 200.0),)
+    asked.probe(weights, {}, as_priced=True)
+    assert len(seen) == 2
+    assert 198 < seen[-1] <= 200
+    assert asked.answer is not None
+    plan, near = asked.answer
+    assert plan == asked.plan(weights, {})
+    assert sum(int(near[k].count_nonzero()) for k in ("fc1.weight", "fc2.weight")) + 120 == seen[-1]
+    asked.fixed.clear()
+    asked.probe(weights, {})
+    assert seen[-1] == pytest.approx(200, abs=1)  # a run spends it all
+
+
 def test_fit_spends_what_the_file_leaves_and_never_more() -> None:
     asked, weights = purse(None)
     sizes: list[int] = []
