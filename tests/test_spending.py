@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ import secateur
 from secateur import catalog
 from secateur.budget.purse import Purse
 from secateur.budget.way import Way, free_cost
+from secateur.constraints.all_of import AllOf
+from secateur.constraints.uniform import Uniform
 from secateur.contracts import Term
 from secateur.errors import BudgetError
 from secateur.terms import feasible
@@ -83,6 +86,29 @@ def test_what_was_priced_within_the_limit_is_the_answer() -> None:
     asked.fixed.clear()
     asked.probe(weights, {})
     assert seen[-1] == pytest.approx(200, abs=1)  # a run spends it all
+
+
+@pytest.mark.parametrize(("kind", "counted"), [("macs", False), ("nbytes", True)])
+def test_values_are_projected_only_where_a_limit_counts_them(
+    kind: str, counted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A price asks for supports in many rounds; the values inside are a price of bytes alone, and asked for once."""
+    asked: list[str] = []
+    plain = Uniform.project
+
+    def noted(self: Uniform, *given: Any) -> Tensor:
+        asked.append(kind)
+        return plain(self, *given)
+
+    monkeypatch.setattr(Uniform, "project", noted)
+    model = mlp()
+    terms = tuple(Term(s, AllOf((TOPK, Uniform(dense=False)))) for s in weight_sites(model))
+    weights = {k: p.detach() for k, p in model.named_parameters()}
+    levels = {t.site.name: (20, 4) for t in terms}
+    near = Purse(terms, (Limit(kind, 200.0),))._near(levels, weights, {})
+    assert bool(asked) == counted
+    assert all(int(near[t.site.name].count_nonzero()) <= 20 for t in terms)
+    assert (feasible.contains(terms, levels, near) == []) == counted
 
 
 def test_fit_spends_what_the_file_leaves_and_never_more() -> None:
