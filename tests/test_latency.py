@@ -21,7 +21,6 @@ from secateur import api, graph
 from secateur.budget import kinds
 from secateur.budget.machine import GroupPrice, LayerPrice, Machine
 from secateur.budget.menus import priced
-from secateur.budget.purse import Purse
 from secateur.constraints.all_of import AllOf
 from secateur.constraints.blocks import Blocks
 from secateur.constraints.nm import NM
@@ -38,9 +37,8 @@ from secateur.errors import BudgetError, FormatError, UsageError
 from secateur.proof import readings
 from secateur.recipe import Recipe
 from secateur.run import forms
-from secateur.terms import feasible
 from secateur.testing.nets import mlp
-from secateur.types import Limit, Packing, Progress
+from secateur.types import Packing, Progress
 
 DATA = TensorData(*blobs(128, 0), batch_size=32)
 REST = 7.0
@@ -331,34 +329,8 @@ def test_a_refusal_names_little_more_than_the_tightest_net_takes(solver: dict[st
     asked = {"latency": {"table": str(table)}, "solver": solver, "constrain": ends}
     with pytest.raises(BudgetError) as refused:
         compress(milliseconds(0) * 0.9, **asked)
-    assert refused.value.smallest is not None
-    reached = compress(refused.value.smallest, **asked).report["budget"][0]["reached"]
-    assert reached <= refused.value.smallest < milliseconds(192 / 4)
-
-
-def test_values_are_not_projected_where_no_limit_counts_them(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A price asks for supports many times; the values inside are no price of milliseconds, but one of bytes."""
-    asked: dict[str, int] = {}
-    plain = Uniform.project
-
-    def counted(self: Uniform, *given: Any) -> Any:
-        asked["times"] = asked.get("times", 0) + 1
-        return plain(self, *given)
-
-    monkeypatch.setattr(Uniform, "project", counted)
-    model = mlp()
-    traced = graph.trace(model, graph.settle(model, torch.randn(2, 8), None))
-    weights = {k: p.detach() for k, p in model.named_parameters()}
-    both = AllOf((TopK(), Uniform(dense=False)))
-    here = Machine(latency.read(table), kinds=("latency_ms",))
-    terms = here.priced([Term(s, both) for s in traced.sites if s.op == "linear"], (), traced.program.shapes)
-    levels = {t.site.name: (20, 4) for t in terms}
-    for kind, value, times in (("latency_ms", milliseconds(100), 0), ("nbytes", 1000.0, 1)):
-        asked.clear()
-        near = Purse(terms, (Limit(kind, value),), effective=traced.effective)._near(levels, weights, {})
-        assert all(int(near[t.site.name].count_nonzero()) <= 20 for t in terms)
-        assert min(asked.get("times", 0), 1) == times
-        assert bool(feasible.contains(terms, levels, near)) == (times == 0)
+    least = refused.value.smallest or 0.0
+    assert compress(least, **asked).report["budget"][0]["reached"] <= least < milliseconds(192 / 4)
 
 
 def test_layers_that_do_not_pay_stay_dense(tmp_path: Path) -> None:

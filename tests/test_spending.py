@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ import secateur
 from secateur import catalog
 from secateur.budget.purse import Purse
 from secateur.budget.way import Way, free_cost
+from secateur.constraints.all_of import AllOf
+from secateur.constraints.uniform import Uniform
 from secateur.contracts import Term
 from secateur.errors import BudgetError
 from secateur.terms import feasible
@@ -61,6 +64,51 @@ def test_a_file_smaller_than_the_estimates_is_room_to_spend() -> None:
     asked.probe(weights, {})
     assert seen[-1] == pytest.approx(300, rel=0.05)
     assert asked.fixed["nbytes"] < -50
+
+
+def test_what_was_priced_within_the_limit_is_the_answer() -> None:
+    """The second network costs a hair more than the first said: a third allocation would buy what nobody has priced."""
+    seen: list[float] = []
+
+    def a_hair_more(near: dict[str, torch.Tensor]) -> dict[str, float]:
+        seen.append(sum(int(near[k].count_nonzero()) for k in ("fc1.weight", "fc2.weight")) + (120 if seen else 119.5))
+        return {"macs": seen[-1]}
+
+    asked, weights = purse(a_hair_more)
+    asked.limits = (Limit("macs", 200.0),)
+    asked.probe(weights, {}, as_priced=True)
+    assert len(seen) == 2
+    assert 198 < seen[-1] <= 200
+    assert asked.answer is not None
+    plan, near = asked.answer
+    assert plan == asked.plan(weights, {})
+    assert sum(int(near[k].count_nonzero()) for k in ("fc1.weight", "fc2.weight")) + 120 == seen[-1]
+    asked.fixed.clear()
+    asked.probe(weights, {})
+    assert seen[-1] == pytest.approx(200, abs=1)  # a run spends it all
+
+
+@pytest.mark.parametrize(("kind", "counted"), [("macs", False), ("nbytes", True)])
+def test_values_are_projected_only_where_a_limit_counts_them(
+    kind: str, counted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A price asks for supports in many rounds; the values inside are a price of bytes alone, and asked for once."""
+    asked: list[str] = []
+    plain = Uniform.project
+
+    def noted(self: Uniform, *given: Any) -> Tensor:
+        asked.append(kind)
+        return plain(self, *given)
+
+    monkeypatch.setattr(Uniform, "project", noted)
+    model = mlp()
+    terms = tuple(Term(s, AllOf((TOPK, Uniform(dense=False)))) for s in weight_sites(model))
+    weights = {k: p.detach() for k, p in model.named_parameters()}
+    levels = {t.site.name: (20, 4) for t in terms}
+    near = Purse(terms, (Limit(kind, 200.0),))._near(levels, weights, {})
+    assert bool(asked) == counted
+    assert all(int(near[t.site.name].count_nonzero()) <= 20 for t in terms)
+    assert (feasible.contains(terms, levels, near) == []) == counted
 
 
 def test_fit_spends_what_the_file_leaves_and_never_more() -> None:

@@ -63,7 +63,7 @@ class Purse:
     curves: Curves = field(default_factory=Curves)
     untouched: tuple[Weight, ...] = ()
     companions: Callable[[Weights], Mapping[str, Tensor]] | None = None
-    _last: tuple[dict[str, Level], Weights] | None = None  # priced last by `probe`: levels, and the weights at them
+    answer: tuple[Plan, Weights] | None = None  # what `probe` found `as_priced`, and the weights projected to it
 
     @property
     def moves(self) -> bool:
@@ -146,7 +146,8 @@ class Purse:
 
         Args:
             as_priced: a network that is within the limits, and of which the last booking would move little, is the
-                answer: levels that nobody has priced would follow from that booking.
+                `answer`: levels that nobody has priced would follow from that booking. So a quarter of a per cent is
+                booked beyond: what lands a hair above a limit would be allocated, projected and priced once more.
         Raises:
             BudgetError: with the size that the tightest levels really give.
         """
@@ -161,7 +162,6 @@ class Purse:
                 self._face(e, weights, importance)
                 return
             near = self._near(plan.levels, weights, importance)
-            self._last = plan.levels, near
             costs = self.costs_of(near)
             settled, booked = True, dict(self.fixed)
             for kind, asked, expected in plan.totals:
@@ -177,17 +177,13 @@ class Purse:
                     settled &= near_enough
                 else:
                     settled &= abs(beyond - before) <= _SETTLED * costs[kind]
-                    self.fixed[kind] = beyond
+                    self.fixed[kind] = beyond + (_SETTLED / 2 * asked if as_priced else 0.0)
             used = [costs[kind] / asked for kind, asked, _ in plan.totals if asked]
             # A projection that cuts layers off is far below every limit: no picture of what training gives.
             if settled and as_priced and used and _USED <= max(used) <= 1:
-                self.fixed = booked
+                self.fixed, self.answer = booked, (plan, near)
             if settled or (n >= rounds - 1 and not low.keys() & high.keys()):
                 return
-
-    def projected(self, levels: Mapping[str, Level]) -> Weights | None:
-        """What the last `probe` projected, where it was at these levels; values only where a limit counts them."""
-        return self._last[1] if self._last is not None and self._last[0] == levels else None
 
     def _beyond_estimates(self, kind: str, found: float, near: Weights, plan: Plan) -> float:
         """What a net costs beside the estimates of its sites, as far as that is room to spend.

@@ -48,6 +48,8 @@ def timed(
         if clock() - begin > n_warm * _SECONDS:  # a call as long as a turn warms all there is
             cold = 1
     per_call = max((clock() - begin) / n_warm, 1e-9)
+    if per_call > _SECONDS:  # nothing is cold between such turns, which follow one another
+        cold = 0
     n = int(np.clip(_SECONDS / per_call, -(-runs // turns), 5000))
     found: list[Array] = []
     while len(found) < _AGAIN * turns:

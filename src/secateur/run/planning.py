@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from secateur.budget import kinds
-from secateur.budget.allocate import Row
+from secateur.budget.allocate import Plan, Row
 from secateur.budget.menus import packed
 from secateur.budget.purse import Purse
 from secateur.contracts import Term
@@ -51,10 +51,7 @@ def plan(job: Job, measured: bool = True) -> dict[str, Any]:
     h = job.importance(net, "plan")
     weights = {k: w.clone() for k, w in net.weights.items()}
     purse, limits, notes = _probed(job, net, weights, h, limits, notes)
-    found = purse.plan(weights, h)
-    near = purse.projected(found.levels)
-    if near is None:
-        near = net.supported(found.levels, weights, h, ROUGHLY)
+    found, near = purse.answer or _answered(net, purse, weights, h)
     if feasible.has_values(net.terms):
         near = net.member(found.levels, {**weights, **near})
     small = net.smaller(near, "always" if measured else "of doubts")
@@ -115,6 +112,12 @@ def _probed(
         purse = job.purse(net, limits)
         purse.probe(weights, h, as_priced=True)
     return purse, limits, notes
+
+
+def _answered(net: Net, purse: Purse, weights: Weights, h: Importance) -> tuple[Plan, Weights]:
+    """What the budget buys by the last booking, where no network that was priced is the answer; its supports."""
+    found = purse.plan(weights, h)
+    return found, net.supported(found.levels, weights, h, ROUGHLY)
 
 
 def _untouched(net: Net, limits: Sequence[Limit]) -> dict[str, float]:
