@@ -11,7 +11,8 @@ const Rates& general() {
 }
 
 // What benchmarks/speed/predicted.py --table wrote on an AMD EPYC of the third generation (Zen 3, AVX2, 32 KB L1, 512
-// KB L2), and one row of an earlier table (docs/design/rates.md).
+// KB L2), and one row of an earlier table (docs/design/rates.md). The dense kernel with outputs in lanes (16x6) came
+// later and was not timed there: it is taken to need the other's factors.
 const Rates& avx2() {
   static const Rates rates{
 #include "plan/rates_avx2.inc"
@@ -20,7 +21,7 @@ const Rates& avx2() {
 }
 
 // The same on Zen 5 (AVX-512 in one piece, VNNI, 48 KB L1, 1 MB L2), with rows for kernels that the formula does not
-// choose and one factor for all integer kernels of a level (docs/design/rates.md).
+// choose and one factor for all integer kernels of a level (docs/design/rates.md). 64x6 as 16x6 above.
 const Rates& zen5() {
   static const Rates rates{
 #include "plan/rates_zen5.inc"

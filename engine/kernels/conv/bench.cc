@@ -96,7 +96,7 @@ int main(int argc, char** argv) {
         args.scratch = scratch.data();
         const double us = testing::median_us([&] { k.run(*p, args); });
         std::printf("%-26s %-3s %-8s %6.1f %9.2f %9.2f %8.1f  %s\n", l.name,
-                    k.family == ConvFamily::kDense       ? "de"
+                    k.family == ConvFamily::kDense       ? k.block == 1 ? "de" : "out"
                     : k.family == ConvFamily::kDepthwise ? "dw"
                     : k.block == 1                       ? "sp"
                     : k.block == 2                       ? "2x1"

@@ -80,8 +80,8 @@ struct ConvArgs {
   Threads* threads = nullptr;  // null = the calling thread only
 };
 
-// kBlock: nonzeros in blocks of 2, 4 or 8 output channels. kDepthwise: all weights of layers whose groups have one
-// input.
+// kBlock: nonzeros in blocks of 2, 4 or 8 output channels. kDense: all weights. kDepthwise: all weights of layers whose
+// groups have one input.
 enum class ConvFamily { kReference, kSparse, kBlock, kDense, kDepthwise };
 
 ConvDensity measure_density(const ConvShape& s, const float* weights);
@@ -93,7 +93,7 @@ struct ConvKernel {
   ConvFamily family;
   int vector_lanes;  // floats per vector register
   int vector_registers;
-  int block;  // output channels of a block
+  int block;  // output channels of a block; dense: that are lanes, 1 = pixels are
   bool (*supports)(const ConvShape&, const Epilogue&);
   // weights [O][C/G][kh][kw], bias [O] or null; a tile that is none of the kernel's ways is as good as none. Throws
   // std::bad_alloc only.
@@ -103,7 +103,8 @@ struct ConvKernel {
   void (*task)(const ConvView&, const ConvTask&);  // the part compiled for the ISA (panel.h); unused by the reference
 };
 
-std::span<const ConvKernel> conv_kernels();                      // every row this build has
+std::span<const ConvKernel> conv_kernels();  // every row this build has
+inline bool outputs_in_lanes(const ConvKernel& k) { return k.family == ConvFamily::kDense && k.block > 1; }
 const ConvKernel* find_conv_kernel(Isa isa, ConvFamily family);  // null when there is none
 
 // Predicted microseconds of one image on one thread of a 3-4 GHz core; for ranking, not for promises.

@@ -33,6 +33,7 @@ SECATEUR_INLINE Vec activate(Vec x, const ConvView& v) {
 #include "kernels/conv/store.h"
 //
 #include "kernels/conv/dense.h"
+#include "kernels/conv/outputs.h"
 #include "kernels/conv/sparse.h"
 //
 #include "kernels/conv/blocks.h"
@@ -45,6 +46,7 @@ void block2_task(const ConvView& v, const ConvTask& t) { block_task<2>(v, t); }
 void block4_task(const ConvView& v, const ConvTask& t) { block_task<4>(v, t); }
 void block8_task(const ConvView& v, const ConvTask& t) { block_task<8>(v, t); }
 void dense_task(const ConvView& v, const ConvTask& t) { secateur::dense_task(v, t); }
+void outputs_task(const ConvView& v, const ConvTask& t) { secateur::outputs_task(v, t); }
 void depthwise_task(const ConvView& v, const ConvTask& t) { secateur::depthwise_task(v, t); }
 
 }  // namespace secateur::SECATEUR_LEVEL

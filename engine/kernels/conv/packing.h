@@ -21,7 +21,7 @@ struct PackedConvPanel final : PackedConv {
   std::vector<ConvTap> tap_planes;
   std::vector<uint32_t> tap_masks;
   std::vector<ConvChunk> chunks;
-  std::vector<int32_t> part_rows, taps;
+  std::vector<int32_t> part_rows, taps, pixels;
   std::vector<ConvRow> out_rows;
   int32_t n_planes() const { return static_cast<int32_t>(planes.size() + tap_planes.size()); }
   Buffer near, far, nonzeros, weights;

@@ -23,6 +23,10 @@
 // Images of at most four pixels are held as taps of four floats, and a vector takes as many nonzeros as it has groups
 // of four lanes ("quads").
 //
+// Where output channels are the lanes ("outputs") a plane is the padded image itself, one a channel and in full
+// resolution whatever the stride: a pixel is broadcast, so that it may lie anywhere. Without padding the input is read
+// in place.
+//
 // Under a fused pool every weight meets four pixels of each window. The two columns are two planes `pair` floats apart;
 // the two rows have an offset each. The maximum over the window is then four registers, lane by lane: no shuffles.
 // Where rows are half, one or two vectors wide the pixels stay in their order and are pooled ("folded") in registers
@@ -106,6 +110,9 @@ struct ConvView {
   const float* nonzeros;  // blocks: as many as channels in a block, one after another
   const int32_t* taps;
   const float* weights;
+  // outputs in lanes: the tile's pixels, from the panel's start; rows between two of them; taps at a time
+  const int32_t* pixels;
+  int32_t stride_h, chunk_taps;
   // scratch of a worker, in floats: panel | partial sums [out_c][tile_floats] | one block
   int64_t partial_at, buffer_at;
   int64_t tile_floats;
@@ -125,6 +132,9 @@ using ConvTaskFn = void (*)(const ConvView&, const ConvTask&);
 // Dense register block: output channels x vectors, for 32 and for 16 registers.
 inline constexpr int kDenseRows = 8, kDenseVectors = 3;            // 24 sums + 3 loads
 inline constexpr int kDenseRowsSmall = 4, kDenseVectorsSmall = 3;  // 12 + 3
+
+// Outputs in lanes: pixels x vectors of channels, for 32 and for 16 registers.
+inline constexpr int kOutputPixels = 6, kOutputVectors = 4, kOutputVectorsSmall = 2;
 
 // Middle planes: vectors at once, two sums each.
 constexpr int conv_middle_vectors(bool wide) { return wide ? 12 : 6; }

@@ -221,6 +221,12 @@ int main() {
         run_case(shape(48, 16, 16, out, 1, 1, 0), e, 0.2, 1, rng, block);
         run_case(shape(64, 4, 4, out, 3, 1, 1), e, 0.2, 1, rng, block);
       }
+  // All weights, more channels than one group of output lanes, maps that are no whole vectors; the input in place and
+  // padded, its weights in one go and in several.
+  for (const Epilogue& e : {relu, pool, residual, leaky})
+    for (const auto& s : {shape(40, 7, 7, 150, 3, 1, 1), shape(24, 14, 14, 70, 1, 2, 0), shape(9, 13, 11, 65, 3, 2, 1),
+                          shape(300, 3, 3, 130, 1, 1, 0), shape(70, 6, 6, 24, 3, 1, 0)})
+      run_case(s, e, 1.0, 2, rng);
   // Anything goes.
   for (int i = 0; i < 400; ++i) {
     ConvShape s;

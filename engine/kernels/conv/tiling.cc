@@ -369,6 +369,10 @@ void each_plan(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, 
     if (by == PoolBy::kFolding && !g.fold) return;
     each_tiling(kernel, s, e, g, nnz, [&](const ConvTiling& t) { visit(g, t); });
   };
+  if (outputs_in_lanes(kernel)) {
+    for (const ConvPlanned& p : conv_outputs_plans(kernel, s, e)) visit(p.geometry, p.tiling);
+    return;
+  }
   const bool sparse = kernel.family == ConvFamily::kSparse, pooled = e.pool != Pool2x2::kNone;
   if (!pooled) {
     consider(PoolBy::kNothing, ConvHold::kPlanes);

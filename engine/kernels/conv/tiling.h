@@ -52,6 +52,10 @@ struct ConvPlanned {
   ConvTiling tiling;  // cycles < 0: the kernel cannot do it
 };
 
+// The ways of kernels with output channels in lanes: in place or one padded plane a channel, all channels at once; the
+// tiling's chunk counts taps, its block is none.
+std::vector<ConvPlanned> conv_outputs_plans(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e);
+
 // The `most` cheapest ways to cut it, best first; none when the kernel cannot do it.
 std::vector<ConvPlanned> conv_tilings(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e, int64_t nnz,
                                       int most);
