@@ -23,8 +23,13 @@ from secateur.types import Solution
 SHORT: dict[str, dict[str, Any]] = {
     "admm": {"round_steps": 3},
     "gradual": {"every": 2, "stages": 2},
+    "half_space": {"periods": 2, "eps": 0.5},
+    "hesso": {"cycles": 2, "samples": 2},
+    "mask_sparsity": {"start": 0.3},
     "one_shot": {"points": (0.3, 0.7)},
+    "reweighted": {"rounds": 2, "form": "square", "bounded": False},
     "sr_ste": {"every": 4},
+    "wgsef": {"every": 2, "sizes": True},
 }
 
 
