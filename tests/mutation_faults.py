@@ -41,6 +41,7 @@ _LOSS = "tests/training/test_sensitivity.py"
 _RIGL, _SET, _AST = "tests/solvers/test_rigl.py", "tests/solvers/test_set.py", "tests/solvers/test_ast.py"
 _LOTTERY, _SUBP, _SCRATCH = "tests/solvers/test_lottery.py", "tests/solvers/test_subp.py", "tests/test_scratch.py"
 _SOLVERS, _SR_STE = "tests/solvers/test_conformance.py", "tests/solvers/test_sr_ste.py"
+_NEW = "tests/solvers/test_{}.py"
 _METERS = "tests/budget/test_meters.py"
 _LOOP, _STEPS = "tests/training/test_loop.py", "tests/solvers/test_steps.py"
 
@@ -431,6 +432,69 @@ SOLVERS = _room(
         _INPUTS,
     ),
     ("wanda without the inputs", "saliencies/wanda.py", "else norm.square()", "else norm * 0 + 1", _WANDA),
+    (
+        "what is going is not pulled",
+        "solvers/reweighted.py",
+        "weights.masked_fill(kept, 0.0)",
+        "weights.masked_fill(~kept, 0.0)",
+        _NEW.format("reweighted"),
+    ),
+    (
+        "a channel goes without its norm",
+        "solvers/_units.py",
+        "return replace(site, members=(*site.members, *beside))",
+        "return site",
+        _NEW.format("reweighted"),
+    ),
+    (
+        "growth is not answered",
+        "solvers/half_space.py",
+        "(self.amplify * grows).maximum(quiet)",
+        "quiet",
+        _NEW.format("half_space"),
+    ),
+    (
+        "what has left its half-space comes back",
+        "solvers/half_space.py",
+        "going & (live[k] == 0)",
+        "going & (live[k] != live[k])",
+        _NEW.format("half_space"),
+    ),
+    (
+        "the score keeps what shrinks",
+        "solvers/hesso.py",
+        "1 + along / (size * step)",
+        "1 - along / (size * step)",
+        _NEW.format("hesso"),
+    ),
+    (
+        "CRIC leaves the weights faded",
+        "solvers/hesso.py",
+        "state.show(state.saved)",
+        "state.show({})",
+        _NEW.format("hesso"),
+    ),
+    (
+        "the envelope's corner one too early",
+        "solvers/wgsef.py",
+        "float(k))) - 1",
+        "float(k))) - 2",
+        _NEW.format("wgsef"),
+    ),
+    (
+        "all scales are pulled",
+        "solvers/mask_sparsity.py",
+        "shrunk.where(state.going[k], live[k])",
+        "shrunk",
+        _NEW.format("mask_sparsity"),
+    ),
+    (
+        "positive weights go first",
+        "solvers/activating.py",
+        "masked_fill(w >= 0, torch.inf)",
+        "masked_fill(w <= 0, torch.inf)",
+        _NEW.format("activating"),
+    ),
     ("curvature without the signs", "training/sensitivity.py", "total[name] += z * hz", "total[name] += hz", _LOSS),
     ("Fisher of whole batches", "training/sensitivity.py", "for x in examples(batch))", "for x in [batch])", _LOSS),
     (

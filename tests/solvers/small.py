@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from secateur.problem import Problem
 from torch import Tensor
 
 from secateur.constraints.rows import Rows
 from secateur.constraints.topk import TopK
-from secateur.contracts import Constraint, Solver, Term
+from secateur.contracts import Constraint, Problem, Solver, Term
 from secateur.types import Level, Member, Site
 
 

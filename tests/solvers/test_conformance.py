@@ -23,12 +23,17 @@ SHORT: dict[str, dict[str, Any]] = {
     "admm": {"round_steps": 3},
     "ast": {"every": 3, "points": (0.3, 0.7)},
     "gradual": {"every": 2, "stages": 2},
+    "half_space": {"periods": 2, "eps": 0.5},
+    "hesso": {"cycles": 2, "samples": 2},
     "lottery": {"rounds": 2, "rewind": 0.4},
+    "mask_sparsity": {"start": 0.3},
     "one_shot": {"points": (0.3, 0.7)},
+    "reweighted": {"rounds": 2, "form": "square", "bounded": False},
     "rigl": {"every": 3},
     "set": {"every": 4},
     "sr_ste": {"every": 4},
     "subp": {"every": 4, "start": 0.0},
+    "wgsef": {"every": 2, "sizes": True},
 }
 # Searches that take long before the first step.
 BRIEF: dict[str, dict[str, Any]] = {"evolution": {"trials": 4, "population": 2}, "random_search": {"draws": 2}}

@@ -7,14 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from secateur.problem import Problem
 from tests.solvers.small import problem, step
 from torch import nn
 
 from secateur import graph
 from secateur.constraints.rows import Rows
 from secateur.constraints.topk import TopK
-from secateur.contracts import Term
+from secateur.contracts import Problem, Term
 from secateur.solvers._masks import sharpness
 from secateur.solvers.pbt import Pbt
 from secateur.types import Member, Site

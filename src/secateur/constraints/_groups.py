@@ -96,6 +96,11 @@ class Grouped(Constraint):
         won = gain.clamp(min=0.0)
         return self._spread(self._kept(self._sums(won), level, gain), gain) & (won > 0)
 
+    def units_of(self, shape: Shape) -> Tensor:
+        """The groups, in flat order of bands."""
+        row, col = self._bands(shape)
+        return row[:, None] * _count(col) + col
+
     def contains(self, weight: Tensor, level: Level) -> bool:
         if level is None:
             return True

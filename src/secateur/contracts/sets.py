@@ -66,6 +66,15 @@ class Constraint(ABC):
         """As what the member `matrix` is stored and run; level None: not known, the values decide."""
         return Same()
 
+    def units_of(self, shape: tuple[int, int]) -> Tensor:
+        """What goes or stays together: the number of each weight's unit, int64 [rows, cols], from 0 without gaps.
+
+        Default: every weight for itself, as where a set says how many of some weights stay.
+        """
+        import torch  # lazily: the bottom modules import without torch
+
+        return torch.arange(shape[0] * shape[1]).reshape(shape)
+
     def unfit(self, site: Site) -> str | None:
         """Why the set cannot act on this kind of site, in words for the user; None: it can."""
         return None

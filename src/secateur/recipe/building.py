@@ -9,7 +9,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from secateur import catalog
 from secateur.constraints import together
-from secateur.contracts import STATISTICS, Constraint
+from secateur.contracts import STATISTICS, Constraint, Solver
 from secateur.errors import ConstraintError, UsageError
 from secateur.limits import near, quoted
 
@@ -36,6 +36,9 @@ def build(room: str, settings: Mapping[str, Any], subject: str, kind: type[T], a
             options[key] = [build_constraint(part) for part in options[key]]
         elif hints[key] is Constraint and isinstance(options[key], str | Mapping):
             options[key] = build_constraint(options[key])
+        elif hints[key] is Solver and isinstance(options[key], str | Mapping):
+            inner = {"name": options[key]} if isinstance(options[key], str) else options[key]
+            options[key] = build(room, inner, f"{subject}.{key}", Solver)  # type: ignore[type-abstract]
     for key, value in options.items():
         if not _is_a(value, hints[key]):
             wanted = str(known[key].type).replace(" | None", " or null")

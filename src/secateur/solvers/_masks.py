@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from secateur import schedules
-from secateur.contracts import Solver, Term
+from secateur.contracts import Problem, Solver, Term
 from secateur.errors import UsageError
-from secateur.problem import Problem
 from secateur.solvers._state import State, gaps
 from secateur.terms import views
-from secateur.terms.live import project_live
+from secateur.terms.feasible import Importance
 from secateur.types import Level, Solution, Stage, Weights
 
 _TINY = 1e-30  # of a score, beside a mean of 1: a weight that is zero has a logarithm too
@@ -167,14 +166,15 @@ class Masks(State):
         """The weights behind the mask; behind the gates where there are any."""
         return {**self.candidate(self.latent), **{k: self.latent[k] * a for k, a in gates.items()}}
 
-    def project(self, tightness: float, weights: Weights | None = None) -> tuple[dict[str, Level], dict[str, Tensor]]:
+    def project(
+        self, tightness: float, weights: Weights | None = None, importance: Importance | None = None
+    ) -> tuple[dict[str, Level], dict[str, Tensor]]:
         """As `State.project`, with the scores for a saliency."""
-        p, at = self.problem, {**self.live, **(weights or {})}
-        h, score = {}, self.score
-        for t in p.terms:
+        at, h, score = {**self.live, **(weights or {})}, {}, self.score
+        for t in self.problem.terms:
             w = views.matrix(t.site, t.constraint.view, at).double().square().clamp(min=_SMALLEST)
             h[t.site.name] = views.matrix(t.site, t.constraint.view, score).double().exp() / w
-        return project_live(p.terms, p.allocate, at, h, tightness, p.effective, p.companions)
+        return super().project(tightness, weights, h if importance is None else importance)
 
     def by_row(
         self,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from secateur.contracts import Problem
 from secateur.solvers._stages import Stage, plan
-from secateur.terms.feasible import as_level
+from secateur.terms.feasible import Importance, as_level
 from secateur.terms.frozen import Frozen
 from secateur.terms.live import project_live
 from secateur.types import Level, Solution, Weights
@@ -65,10 +65,17 @@ class State:
         """The parameters, free of autograd; writing into them changes the net."""
         return {k: p.detach() for k, p in self.problem.params.items()}
 
-    def project(self, tightness: float, weights: Weights | None = None) -> tuple[dict[str, Level], dict[str, Tensor]]:
-        """Levels and nearest members of the live weights; of `weights` where they are given."""
+    def project(
+        self, tightness: float, weights: Weights | None = None, importance: Importance | None = None
+    ) -> tuple[dict[str, Level], dict[str, Tensor]]:
+        """Levels and nearest members of the live weights; of `weights` where they are given.
+
+        Args:
+            importance: the solver's own; None: the problem's.
+        """
         p, at = self.problem, {**self.live, **(weights or {})}
-        return project_live(p.terms, p.allocate, at, p.importance(), tightness, p.effective, p.companions)
+        h = p.importance() if importance is None else importance
+        return project_live(p.terms, p.allocate, at, h, tightness, p.effective, p.companions)
 
     def land(self, tightness: float, weights: Weights | None = None) -> None:
         """Set the live weights to their projection, or to that of `weights`, and freeze the structure found."""

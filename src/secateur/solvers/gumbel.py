@@ -8,9 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from secateur.contracts import Problem
 from secateur.errors import UsageError
-from secateur.problem import Problem
 from secateur.solvers._masks import Masked, Masks, levelled
+from secateur.terms.feasible import Importance
 from secateur.terms.frozen import Frozen
 from secateur.types import Level, Weights
 
@@ -77,9 +78,11 @@ class Gumbel(Masked):
 class _Drawn(Masks):
     margin: float = 1.0
 
-    def project(self, tightness: float, weights: Weights | None = None) -> tuple[dict[str, Level], dict[str, Tensor]]:
+    def project(
+        self, tightness: float, weights: Weights | None = None, importance: Importance | None = None
+    ) -> tuple[dict[str, Level], dict[str, Tensor]]:
         """The members without what is closed for good; a unit goes when all its weights are."""
-        levels, near = super().project(tightness, weights)
+        levels, near = super().project(tightness, weights, importance)
         closed = {k: d < -self.margin for k, d in self.learned.items()}
         left = Frozen(self.problem.terms, levels, {k: near[k].masked_fill(x, 0.0) for k, x in closed.items()})
         near = {k: z.clone() for k, z in near.items()}

@@ -8,9 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from secateur import schedules
-from secateur.contracts import Solver, Term
+from secateur.contracts import Problem, Solver, Term
 from secateur.errors import UsageError
-from secateur.problem import Problem
 from secateur.solvers._state import State
 from secateur.types import Solution, Stage, Weights
 
