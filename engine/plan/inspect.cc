@@ -272,9 +272,8 @@ std::vector<LayerReport> inspect_layers(const Graph& graph) {
         }
       }
     }
-    const bool weighted =
-        n.domain.empty() && n.inputs.size() > 1 &&
-        (n.op == "Conv" || n.op == "ConvTranspose" || n.op == "Gemm" || n.op == "MatMul");
+    const bool weighted = n.domain.empty() && n.inputs.size() > 1 &&
+                          (n.op == "Conv" || n.op == "ConvTranspose" || n.op == "Gemm" || n.op == "MatMul");
     const Tensor integers = integer_weights(n, constant);
     const Tensor* w = weighted && constant.count(n.inputs[1]) ? constant[n.inputs[1]]
                       : integers.dims.empty()                 ? nullptr
