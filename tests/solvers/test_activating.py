@@ -15,6 +15,8 @@ from secateur.solvers.activating import Activating
 from secateur.solvers.admm import Admm
 from secateur.solvers.gradual import Gradual
 from secateur.solvers.one_shot import OneShot
+from secateur.solvers.rigl import RigL
+from secateur.solvers.set import SET
 from secateur.types import Member, Site
 
 W = torch.tensor([[0.1, -5.0, -4.0, 3.0, -3.0, 2.0, 1.0, -0.5]])
@@ -81,6 +83,19 @@ def test_its_legs_are_those_of_the_solver_inside() -> None:
     ours = Activating(inside, 0.1).legs()
     assert [leg[1:] for leg in ours] == [leg[1:] for leg in inside.legs()]
     assert all(isinstance(s, Activating) and s.share == 0.1 for s, *_ in ours)
+
+
+def test_the_solver_inside_meets_the_gradients() -> None:
+    """RigL shades what its support leaves out, so that no optimizer's moments gather there."""
+    p, ours = problem(W, 3), Activating(RigL())
+    state = ours.init(p)
+    for w in p.params.values():
+        w.grad = torch.ones_like(w)
+    ours.before_step(state)
+    assert p.params["b"].grad is not None
+    assert torch.equal(p.params["b"].grad != 0, p.params["b"] != 0)
+    assert int(p.params["b"].grad.count_nonzero()) == 3
+    assert Activating(SET()).by_chance
 
 
 def test_what_is_refused() -> None:

@@ -40,7 +40,7 @@ class Activating(Solver):
     def __post_init__(self) -> None:
         if not 0 <= self.share < 1:
             raise UsageError(f"solver activating: share={self.share}; 0 <= share < 1 needed")
-        for name in ("instant", "moves_values", "needs"):  # what is said of the solver inside holds
+        for name in ("instant", "by_chance", "moves_values", "needs"):  # what is said of the solver inside holds
             object.__setattr__(self, name, getattr(self.solver, name))
 
     def refuses(self, term: Term) -> str | None:
@@ -56,6 +56,10 @@ class Activating(Solver):
     def init(self, problem: Problem) -> _State:
         """The solver's own state, with the weights as they are now beside."""
         return _State(self, problem)
+
+    def before_step(self, state: _State) -> None:
+        """The solver's."""
+        self.solver.before_step(state.inner)
 
     def step(self, state: _State) -> _State:
         """The solver's."""
