@@ -364,6 +364,13 @@ SOLVERS = _room(
     ("what stays competes with what comes", "solvers/_regrow.py", "(stays, _SURE)", "(stays, _LEAST)", _RIGL),
     ("the part that goes never ends", "solvers/rigl.py", "(1 + math.cos(math.pi * n / end))", "2", _RIGL),
     ("the means keep a draw's noise", "solvers/_posterior.py", "live[k] - self.noise[k]", "live[k]", _SSVI),
+    (
+        "zeros that a caller holds are shown with noise",
+        "solvers/_posterior.py",
+        "(w == 0, 0.0)",
+        "(w != w, 0.0)",
+        _SSVI,
+    ),
     ("widths feel no curvature", "solvers/_posterior.py", "p.grad * self.noise[k] / sigma +", "0 * sigma +", _SSVI),
     ("what comes has the width it had", "solvers/ssvi.py", ".where(~came, wide)", ".where(~came, state.rho[k])", _SSVI),
     ("signs are not told apart", "solvers/set.py", "for sign in (w > 0, w < 0):", "for sign in (w != 0,):", _SET),

@@ -67,8 +67,9 @@ def test_the_least_certain_gives_way_though_it_is_not_the_smallest() -> None:
     assert state.held()["w"].tolist() == [[True, False, True, True, False, True]]
     assert state.mean["w"].tolist() == [[pytest.approx(4.0), 0.0, pytest.approx(2.0), pytest.approx(1.0), 0.0, 0.0]]
     assert float(state.sigma("w")[0, 5]) == pytest.approx(0.004 / 3)  # the mean of what stayed
-    assert state.noise["w"][0, 5] != 0
-    assert state.noise["w"][0, 1] == state.noise["w"][0, 4] == 0
+    assert state.noise["w"][0, 5] == 0  # nothing to be uncertain of yet
+    state = step(solver, p, state, torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.1, 0.9]]), 0.01)
+    assert (state.noise["w"] != 0).tolist() == [[True, False, True, True, False, True]]
 
 
 def test_means_and_widths_settle_where_the_bound_is_least() -> None:
@@ -100,6 +101,18 @@ def test_what_is_judged_is_the_mean_and_what_learns_is_a_draw() -> None:
     assert state.numbers()["sigma"] == pytest.approx(0.5)
     with torch.no_grad():
         torch.testing.assert_close(solver.finish(state).weights["w"], start * state.held()["w"])
+
+
+def test_a_weight_that_the_caller_holds_at_zero_stays_there() -> None:
+    start = torch.tensor([[4.0, 0.0, 2.0, 0.0]])
+    solver = SSVI(sigma=0.5, every=1, part=0.3)
+    p, state = begun(start, TopK(), 3, 10, solver)
+    for _ in range(5):
+        assert p.params["w"][start == 0].tolist() == [0.0, 0.0]
+        state = step(solver, p, state, torch.tensor([[0.1, 0.0, 0.1, 0.0]]), 0.1)
+        assert int(state.held()["w"].sum()) == 3  # one of them is in the support
+    with torch.no_grad():
+        assert (solver.finish(state).weights["w"] != 0).tolist() == (start != 0).tolist()
 
 
 def test_blocks_are_exchanged_whole() -> None:

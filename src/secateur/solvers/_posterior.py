@@ -23,7 +23,8 @@ class Posterior(Support):
     points.
 
     At every step the net shows mean + sigma eps, one draw of eps for the whole batch: a solver has no hand in the
-    forward pass, and the local reparametrisation, whose noise is smaller, needs one.
+    forward pass, and the local reparametrisation, whose noise is smaller, needs one. A mean of zero shows none: the
+    weight is away, has just come, or is held at zero by who drives the steps (`keep_zeros`).
 
     Attributes:
         mean, rho: the parameters that are not points.
@@ -54,10 +55,10 @@ class Posterior(Support):
 
     def draw(self) -> None:
         """The net shows a new draw, the same whenever this step is begun."""
-        draws, held = torch.Generator().manual_seed(self.problem.seed * 1_000_003 + self.n), self.held()
+        draws = torch.Generator().manual_seed(self.problem.seed * 1_000_003 + self.n)
         for k, w in self.mean.items():
             noise = torch.randn(w.shape, generator=draws).to(w) * self.sigma(k)
-            self.noise[k] = noise.masked_fill(~held[k], 0.0) if k in held else noise
+            self.noise[k] = noise.masked_fill(w == 0, 0.0)
         self.show({k: w + self.noise[k] for k, w in self.mean.items()})
 
     def descend(self, precision: Mapping[str, Tensor | float], kl: float, rate: float) -> None:
