@@ -42,6 +42,7 @@ _RIGL, _SET, _AST = "tests/solvers/test_rigl.py", "tests/solvers/test_set.py", "
 _LOTTERY, _SUBP, _SCRATCH = "tests/solvers/test_lottery.py", "tests/solvers/test_subp.py", "tests/test_scratch.py"
 _SOLVERS, _SR_STE = "tests/solvers/test_conformance.py", "tests/solvers/test_sr_ste.py"
 _NEW = "tests/solvers/test_{}.py"
+_SSVI = _NEW.format("ssvi")
 _METERS = "tests/budget/test_meters.py"
 _LOOP, _STEPS = "tests/training/test_loop.py", "tests/solvers/test_steps.py"
 
@@ -362,6 +363,9 @@ SOLVERS = _room(
     ),
     ("what stays competes with what comes", "solvers/_regrow.py", "(stays, _SURE)", "(stays, _LEAST)", _RIGL),
     ("the part that goes never ends", "solvers/rigl.py", "(1 + math.cos(math.pi * n / end))", "2", _RIGL),
+    ("the means keep a draw's noise", "solvers/_posterior.py", "live[k] - self.noise[k]", "live[k]", _SSVI),
+    ("widths feel no curvature", "solvers/_posterior.py", "p.grad * self.noise[k] / sigma +", "0 * sigma +", _SSVI),
+    ("what comes has the width it had", "solvers/ssvi.py", ".where(~came, wide)", ".where(~came, state.rho[k])", _SSVI),
     ("signs are not told apart", "solvers/set.py", "for sign in (w > 0, w < 0):", "for sign in (w != 0,):", _SET),
     ("old weights are drawn anew", "solvers/set.py", ".where(old | ~held[k], drawn", ".where(~held[k], drawn", _SET),
     ("gradients are not corrected", "solvers/ast.py", "if bool(along < 0) and", "if bool(along < -9) and", _AST),

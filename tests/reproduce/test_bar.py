@@ -45,7 +45,7 @@ def asked(task: str = "classification", **changed: Any) -> plan.Study:
 
 
 def facts(test: float, nbytes: int, failed: tuple[str, ...] = ()) -> dict[str, Any]:
-    return {"test": test, "nbytes": nbytes, "n_biases": 65, "failed": list(failed), "coverage": COVERAGE}
+    return {"test": test, "nbytes": nbytes, "n_biases": 65, "failed_checks": list(failed), "coverage": COVERAGE}
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_costs_and_the_solvers_own_outcome_stand_beside(record: dict[str, Any]) 
 def test_what_cannot_be_made_is_a_finding(record: dict[str, Any]) -> None:
     refused, missed = row(record, "filters", "obs"), row(record, "nothing", "one_shot")
     assert refused["cell"] is None
-    assert "not rows" in refused["why"][0]
+    assert "rows has whole rows go" in refused["why"][0]
     assert missed["cell"] is None
     assert "nnz" in missed["why"][0]
     assert record["n_cells"]["failed"] == 2

@@ -109,7 +109,6 @@ CLAIM = {"says": "x", "part": "codes", "against": "small", "claimed": 0.1, "expe
         ({"claims": [{k: v for k, v in CLAIM.items() if k != "expect"}]}, r"claims.0.expect: Field required"),
         ({"claims": [{**CLAIM, "figure": "speed"}]}, r"claims.0.figure: .*got 'speed'"),
         ({"goals": [{"part": "none", "measure": 1}]}, r"'none' names no part"),
-        ({"tasks": {"a": {}}}, r"has the tasks a; choose one with --task"),
         ({"tasks": []}, r"tasks: \[\]; a mapping of name"),
     ],
 )
@@ -120,6 +119,16 @@ def test_a_bad_study_is_one_error_at_once(change: dict[str, Any], message: str, 
         reproduce.run(str(path), out=tmp_path / "out")
     assert str(caught.value).startswith("study mine: ")
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_of_several_tasks_one_is_read_and_all_are_checked_before_the_first_runs(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"has the tasks a; choose one with --task"):
+        plan.checked("mine", changed(tasks={"a": {}}))
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(changed(tasks={"a": {}, "b": {"grid": {"epochs": 6}}}), sort_keys=False))
+    with pytest.raises(UsageError, match=r"grid.epochs: 6; a list"):
+        reproduce.run(str(path), out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

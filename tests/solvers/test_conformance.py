@@ -32,6 +32,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "rigl": {"every": 3},
     "set": {"every": 4},
     "sr_ste": {"every": 4},
+    "ssvi": {"every": 3, "sigma": 0.2, "kl": 1e-4},
     "subp": {"every": 4, "start": 0.0},
     "wgsef": {"every": 2, "sizes": True},
 }

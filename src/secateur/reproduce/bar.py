@@ -39,7 +39,7 @@ def row(study: Study, runs: Runs, latency: Mapping[str, Any]) -> Json:
     allowed = asked.points if kind.higher_is_better else asked.share * before
     whole = 4 * (study.plan.n_weights + dense[seeds[0]]["n_biases"])
     largest = max(ours[s]["nbytes"] for s in seeds) / whole
-    failed = sorted({name for s in seeds for name in ours[s]["failed"]})
+    failed = sorted({name for s in seeds for name in ours[s]["failed_checks"]})
     first = ours[seeds[0]]
     return {
         **{"data": study.plan.data, "n_seeds": len(seeds), "n_weights": study.plan.n_weights},

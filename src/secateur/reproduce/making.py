@@ -156,7 +156,7 @@ class Maker:
         outcomes = [s["outcome"] for s in report["stages"] if s["name"].startswith("main.") and "outcome" in s]
         checks = result.verify(evaluate=self.kind.select(self.splits.valid))["checks"] if self.verified else []
         return {
-            **({"failed": [c["name"] for c in checks if c["passed"] is False]} if self.verified else {}),
+            **({"failed_checks": [c["name"] for c in checks if c["passed"] is False]} if self.verified else {}),
             "valid": self.kind.judge(self.splits.valid)(result.model),
             "valid_loss": report["compressed"]["metric_valid"],
             "epochs": asked.epochs,

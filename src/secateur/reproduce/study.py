@@ -58,16 +58,24 @@ def run(
     """
     file = path(name)
     if task is None and (tasks := plan.tasks_of(file)):
+        for t in tasks:  # what is wrong with the last one is said before the first one runs
+            _asked(file, t, cells)
         each = {t: run(name, seed, out, resume, on_progress, data_dir, t, cells) for t in tasks}
         return _together(file, Path(out), each)
-    study = plan.read(file, task)
-    if not study.matching(cells or "*"):
-        raise UsageError(f"{study.name}: no cell matches {quoted(cells)}; cells: {', '.join(study.cells)}")
+    study = _asked(file, task, cells)
     running = Running(study, Path(out) / (task or ""), data_dir, on_progress)
     seeds = study.plan.seeds if seed is None else [seed]
     for s in seeds:
         running.one_seed(s, resume, cells or "*")
     return running.finish()
+
+
+def _asked(file: Path, task: str | None, cells: str | None) -> plan.Study:
+    """The study of a task; UsageError where it is bad, or no cell of it is asked for."""
+    study = plan.read(file, task)
+    if not study.matching(cells or "*"):
+        raise UsageError(f"{study.name}: no cell matches {quoted(cells)}; cells: {', '.join(study.cells)}")
+    return study
 
 
 def _together(file: Path, out: Path, each: Json) -> Json:

@@ -56,17 +56,17 @@ class Led(State):
         before: the weights before the optimizer's step.
     """
 
-    unsaved: ClassVar[frozenset[str]] = State.unsaved | {"periods", "units"}
+    unsaved: ClassVar[frozenset[str]] = State.unsaved | {"periods", "unit_sets"}
 
     periods: Periods = field(kw_only=True)
     going: dict[str, Tensor] = field(default_factory=dict)
     gone: dict[str, Tensor] = field(default_factory=dict)
-    units: tuple[Units, ...] = field(default=(), init=False)
+    unit_sets: tuple[Units, ...] = field(default=(), init=False)
     before: dict[str, Tensor] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.units = units(self.problem)
+        self.unit_sets = units(self.problem)
         self.remember()
 
     @property
@@ -89,7 +89,7 @@ class Led(State):
 
     def remember(self) -> None:
         """The weights as they are before the next step of the optimizer."""
-        names = {m.param for u in self.units for m in u.site.members}
+        names = {m.param for u in self.unit_sets for m in u.site.members}
         self.before = {k: w.clone() for k, w in self.live.items() if k in names}
 
     def candidate(self, weights: Weights) -> dict[str, Tensor]:

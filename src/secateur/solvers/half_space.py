@@ -64,7 +64,7 @@ class HalfSpace(Solver):
         if inside == 0 and 0 <= period < state.periods.n:
             near = state.choose()
             state.begin({**state.before, **near})
-        for u in state.units if state.going else ():
+        for u in state.unit_sets if state.going else ():
             self.push(state, u)
         live = state.live
         state.gone = {k: going & (live[k] == 0) for k, going in state.going.items()}
@@ -97,7 +97,7 @@ class _State(Led):
 
     def begin(self, near: dict[str, Tensor]) -> None:
         """A period in which all goes that `near` does not hold."""
-        for u in self.units:
+        for u in self.unit_sets:
             self.quiet[u.name] = u.norms(self.before).masked_fill(u.kept(near), 0.0) / self.periods.length
 
     def numbers(self) -> dict[str, float]:

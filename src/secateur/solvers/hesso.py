@@ -121,7 +121,7 @@ class _State(Led):
     def scores(self) -> dict[str, Tensor]:
         """Of every unit, by the weights before the optimizer's last step and that step."""
         live, terms = self.live, {}
-        for u in self.units:
+        for u in self.unit_sets:
             x, d = u.matrix(self.before), u.matrix(live) - u.matrix(self.before)
             size, step, along = u.norms(self.before), u.sums(d.square()).clamp_min(_TINY).sqrt(), u.sums(x * d)
             each = u.sums(torch.ones_like(x))
@@ -134,7 +134,7 @@ class _State(Led):
     def importance(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """h with sum h w^2 of a unit its score squared; of a joint set by the units of its coarsest part."""
         found: dict[str, Tensor] = {}
-        for u in sorted(self.units, key=lambda u: -u.n):
+        for u in sorted(self.unit_sets, key=lambda u: -u.n):
             term = next(t for t in self.problem.terms if t.site.name == u.site.name)
             w = views.matrix(term.site, u.view, self.before)
             of = u.of[:, : w.shape[1]]
@@ -155,7 +155,7 @@ class _State(Led):
             self.fresh = self.least(self.scores())
         self.tried = {k: m | self.tried[k] if k in self.tried else m for k, m in self.fresh.items()}
         dropped: dict[str, Tensor] = {}
-        for u in self.units:
+        for u in self.unit_sets:
             dropped |= u.scaled(
                 {**{k: torch.ones_like(w) for k, w in self.live.items()}, **dropped}, (~self.fresh[u.name]).float()
             )
@@ -169,4 +169,4 @@ class _State(Led):
     def least(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the whole budget has no room for, by these scores."""
         near = self.project(1.0, self.before, self.importance(scores))[1]
-        return {u.name: ~u.kept({**self.live, **near}) for u in self.units}
+        return {u.name: ~u.kept({**self.live, **near}) for u in self.unit_sets}

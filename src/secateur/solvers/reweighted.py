@@ -68,7 +68,7 @@ class Reweighted(Solver):
 
     def step(self, state: _State) -> _State:
         """The proximal step; new weights when a round begins."""
-        for g in (g for g in state.units if g.name in state.pull):
+        for g in (g for g in state.unit_sets if g.name in state.pull):
             a, square = state.pull[g.name], self.form == "square"
             state.show(g.scaled(state.live, 1 / (1 + 2 * a) if square else (1 - a / g.norms(state.live)).clamp(0)))
         state.advance()
@@ -84,21 +84,21 @@ class Reweighted(Solver):
 class _State(State):
     """`pull` is lambda a_g for one step, [units] of each set; where all units may stay there is none."""
 
-    unsaved: ClassVar[frozenset[str]] = State.unsaved | {"units"}
+    unsaved: ClassVar[frozenset[str]] = State.unsaved | {"unit_sets"}
 
     pull: dict[str, Tensor] = field(default_factory=dict)
-    units: tuple[Units, ...] = field(default=(), init=False)
+    unit_sets: tuple[Units, ...] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.units = units(self.problem)
+        self.unit_sets = units(self.problem)
 
     def reweigh(self, solver: Reweighted) -> _State:
         """The weights of the penalty from today's norms."""
         self.levels, near = self.project(self.stage.high)
         live, power = self.live, 2 if solver.form == "square" else 1
         self.pull, self.residuals = {}, gaps(live, near)
-        for g in self.units:
+        for g in self.unit_sets:
             norms, kept = g.norms(live), g.kept({**live, **near})
             if kept.all():
                 continue

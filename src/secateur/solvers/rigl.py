@@ -42,13 +42,13 @@ class RigL(Solver):
         counted = (self.every is None or self.every >= 1) and self.memory >= 1
         if not counted or not 0 <= self.part < 1 or not 0 < self.until <= 1:
             raise UsageError(
-                f"solver rigl: every={self.every}, part={self.part}, until={self.until}, memory={self.memory}; every "
-                "and memory >= 1, 0 <= part < 1 and 0 < until <= 1 needed"
+                f"solver {type(self).__name__.lower()}: every={self.every}, part={self.part}, until={self.until}, "
+                f"memory={self.memory}; every and memory >= 1, 0 <= part < 1 and 0 < until <= 1 needed"
             )
 
     def refuses(self, term: Term) -> str | None:
         """What is no support, and coupled channels."""
-        return not_free("rigl", term)
+        return not_free(type(self).__name__.lower(), term)
 
     def init(self, problem: Problem) -> Support:
         """Inside the sets at once: of a net that is not trained a support that is as good as random."""

@@ -58,7 +58,7 @@ class Wgsef(Solver):
         risen = (state.n / total - self.start) / (1 - self.start)
         if state.n % self.every == 0 and risen > 0:
             state.counted()
-            for u in state.units:
+            for u in state.unit_sets:
                 params = state.live
                 norms, d = u.norms(params), torch.ones(u.n)
                 if self.sizes:
@@ -97,21 +97,21 @@ def shrunk(norms: Tensor, d: Tensor, strength: float, k: int) -> Tensor:
 class _State(State):
     """`k` per set of units."""
 
-    unsaved: ClassVar[frozenset[str]] = State.unsaved | {"units"}
+    unsaved: ClassVar[frozenset[str]] = State.unsaved | {"unit_sets"}
 
     k: dict[str, int] = field(default_factory=dict)
-    units: tuple[Units, ...] = field(default=(), init=False)
+    unit_sets: tuple[Units, ...] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.units = units(self.problem)
+        self.unit_sets = units(self.problem)
 
     def counted(self) -> _State:
         """How many units the budget has room for."""
         live = self.live
         self.levels, near = self.project(1.0)
         self.residuals = gaps(live, near)
-        self.k = {u.name: int(u.kept({**live, **near}).sum()) for u in self.units}
+        self.k = {u.name: int(u.kept({**live, **near}).sum()) for u in self.unit_sets}
         return self
 
     def candidate(self, weights: Weights) -> dict[str, Tensor]:
