@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from secateur.contracts import Problem
 from secateur.errors import UsageError
 from secateur.solvers._state import State, gaps
 from secateur.solvers._units import Units, units
@@ -99,8 +98,3 @@ class Led(State):
     def load_state_dict(self, tensors: dict[str, Tensor], facts: dict[str, object]) -> None:
         super().load_state_dict(tensors, facts)
         self.remember()
-
-
-def led(problem: Problem, start: float, end: float, n: int) -> Led:
-    """A fresh state."""
-    return Led(problem, periods=Periods.over(problem.total_steps, start, end, n))
