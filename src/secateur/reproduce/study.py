@@ -30,7 +30,11 @@ Json = dict[str, Any]
 
 def names() -> dict[str, str]:
     """Name -> one line, for every study of this folder."""
-    return {p.stem: plan.about(p) for p in sorted(Path(__file__).parent.glob("*.yaml"))}
+    return {name: plan.about(file) for name, file in _files().items()}
+
+
+def _files() -> dict[str, Path]:
+    return {p.stem: p for p in sorted(Path(__file__).parent.glob("*.yaml"))}
 
 
 def run(
@@ -92,11 +96,12 @@ def path(name: str) -> Path:
     """The file of a study."""
     if name.endswith((".yaml", ".yml")):
         return Path(name)
-    if name not in names():
+    files = _files()
+    if name not in files:
         raise UsageError(
-            f"reproduce: {quoted(name)} is unknown; known: {', '.join(names())}, or the path of a study file (.yaml)"
+            f"reproduce: {quoted(name)} is unknown; known: {', '.join(files)}, or the path of a study file (.yaml)"
         )
-    return Path(__file__).with_name(f"{name}.yaml")
+    return files[name]
 
 
 def recorded(study: plan.Study) -> dict[int, Json]:
