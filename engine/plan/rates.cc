@@ -21,7 +21,9 @@ const Rates& avx2() {
 }
 
 // The same on Zen 5 (AVX-512 in one piece, VNNI, 48 KB L1, 1 MB L2), with rows for kernels that the formula does not
-// choose and one factor for all integer kernels of a level (docs/design/rates.md). 64x6 as 16x6 above.
+// choose and one factor for all integer kernels of a level (docs/design/rates.md). 64x6 as 16x6 above. In both tables
+// depthwise layers' rows of the sparse kernel, here of the depthwise one with 16 lanes too, are scaled to the formulas
+// and kernels of today, not timed.
 const Rates& zen5() {
   static const Rates rates{
 #include "plan/rates_zen5.inc"

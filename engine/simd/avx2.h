@@ -104,6 +104,14 @@ SECATEUR_INLINE void halves(Vec a, Vec b, Vec* lo, Vec* hi) {
 constexpr bool kHasHalf = false;
 using Half = Vec;
 
+// Otherwise GCC loads what several sums need once for each of them.
+SECATEUR_INLINE Vec held(Vec x) {
+#if defined(__GNUC__)
+  __asm__("" : "+x"(x.v));
+#endif
+  return x;
+}
+
 SECATEUR_INLINE float sum(Vec a) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));

@@ -106,6 +106,14 @@ SECATEUR_INLINE Half even(Half a, Half b) {
   return {_mm256_permutex2var_ps(a.v, _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14), b.v)};
 }
 
+// Otherwise GCC loads what several sums need once for each of them.
+SECATEUR_INLINE Vec held(Vec x) {
+#if defined(__GNUC__)
+  __asm__("" : "+v"(x.v));
+#endif
+  return x;
+}
+
 SECATEUR_INLINE float sum(Vec a) { return _mm512_reduce_add_ps(a.v); }
 SECATEUR_INLINE float maximum(Vec a) { return _mm512_reduce_max_ps(a.v); }
 

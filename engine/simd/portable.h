@@ -115,6 +115,8 @@ SECATEUR_INLINE void halves(Vec a, Vec b, Vec* lo, Vec* hi) {
 constexpr bool kHasHalf = false;
 using Half = Vec;
 
+SECATEUR_INLINE Vec held(Vec x) { return x; }
+
 SECATEUR_INLINE float sum(Vec a) { return (a.v[0] + a.v[2]) + (a.v[1] + a.v[3]); }
 SECATEUR_INLINE float maximum(Vec a) {
   const float p = a.v[0] > a.v[1] ? a.v[0] : a.v[1], q = a.v[2] > a.v[3] ? a.v[2] : a.v[3];

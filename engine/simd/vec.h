@@ -23,6 +23,7 @@
 //   halves(a, b, &lo, &hi)              lo = first halves of a and b, hi = their second halves
 //   Half                                half a register: load, store, load_masked, mask, even, low(v); kHasHalf tells
 //   if it exists sum(v) maximum(v)                   across lanes; a sum by halves: lanes i and i + kLanes / 2 first
+//   held(v)                             v in a register, however often it is used
 //   madd(a, b, c)                       a*b + c of single floats, fused where the ISA has it
 //   Eight                               eight floats: load, store, set1, fma, +, min, max, pick(x, c) = x[c[0]], ...,
 //   x[c[7]] transpose4(from, fs, to, ts)        to[j * ts + i] = from[i * fs + j], i, j < 4 exp(v) e^v, relative error

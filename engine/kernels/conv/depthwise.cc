@@ -25,19 +25,17 @@ bool conv_depthwise_supports(const ConvShape& s, const Epilogue& e) {
          s.kernel_w <= kDepthwiseKernel && (s.stride_w == 1 || s.dilation_w == 1);
 }
 
-// Fitted on Zen 3.
+// Fitted on Zen 4, whose registers of 16 floats are worked on in halves.
 double conv_depthwise_cycles(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e) {
   const bool unrolled =
       s.kernel_h == s.kernel_w && (s.kernel_h == 3 || s.kernel_h == 5) && s.stride_h == s.stride_w && s.dilation_h == 1;
-  const double taps = double(s.kernel_h) * s.kernel_w;
-  const double rows = (s.conv_h() + kDepthwiseRows - 1) / kDepthwiseRows,
-               vectors = (s.conv_w() + kernel.vector_lanes - 1) / kernel.vector_lanes;
-  const double edges = std::min(vectors, 2.0);
-  const double work = kernel.vector_lanes == 4 ? 2.5 : 1.0;
-  const double vector = kDepthwiseRows * (taps * (unrolled ? 0.6 : 1.1) * (s.stride_w == 2 ? 1.6 : 1.0) + 2.5) * work;
+  const int lanes = kernel.vector_lanes;
+  const double taps = double(s.kernel_h) * s.kernel_w, work = lanes == 16 ? 1.75 : lanes == 8 ? 1.15 : 2.9;
+  const double rows = (s.conv_h() + kDepthwiseRows - 1) / kDepthwiseRows, vectors = (s.conv_w() + lanes - 1) / lanes;
+  const double vector = kDepthwiseRows * (taps * (unrolled ? 0.6 : 1.1) * (s.stride_w == 2 ? 2.1 : 1.0) + 2.5) * work;
   const double bytes =
       4.0 * (double(s.in_c) * s.in_h * s.in_w + double(s.out_c) * s.conv_h() * s.conv_w() * (e.residual ? 2 : 1));
-  return 200 + s.out_c * rows * (vector * (vectors + 0.3 * edges) + 20) +
+  return 200 + s.out_c * (40 + rows * (8 + vector * vectors)) +
          0.02 * std::max(0.0, bytes - 0.5 * double(cpu().l2_bytes));
 }
 
@@ -73,6 +71,10 @@ std::unique_ptr<PackedConv> conv_depthwise_pack(const ConvKernel& kernel, const 
   const int64_t plane_bytes = 4 * (v.in_plane + v.out_plane);
   p->together = static_cast<int>(std::clamp<int64_t>(int64_t(cpu().l1d_bytes) / 2 / plane_bytes, 1, s.out_c));
   p->packed_bytes = (p->weights.size() + p->bias.size() + p->zeros.size()) * sizeof(float);
+  // As many as stay in the first cache meanwhile.
+  const int64_t row_bytes = 4 * (int64_t{v.in_w} * v.step_h + v.cols);
+  const int64_t strip = int64_t(cpu().l1d_bytes) / 4 / row_bytes / kDepthwiseRows * kDepthwiseRows;
+  v.strip = static_cast<int32_t>(std::max<int64_t>(strip, kDepthwiseRows));
   char text[60];
   std::snprintf(text, sizeof text, "no panel, %d channel%s at a time", p->together, p->together > 1 ? "s" : "");
   p->note = text;

@@ -2,8 +2,11 @@
 //
 // Four rows of the result at a time, so that a row of the image is loaded for all of them. Rows outside the image are a
 // row of zeros; columns outside are masked in the vectors at the borders, and the last vector of a row overlaps the one
-// before it. Under stride 2 the sums stand as shuffles within half a register leave them, until they are stored.
+// before it. A strip of rows is worked on in columns of vectors: weights are loaded once for it. Under stride 2 the
+// sums stand as shuffles within half a register leave them, until they are stored.
 #pragma once
+
+#include <algorithm>
 
 #include "kernels/conv/depthwise_view.h"
 
@@ -71,77 +74,108 @@ SECATEUR_INLINE Vec tap(const DepthwiseView& v, const float* row, int j, int k, 
   }
 }
 
-// n_rows rows of the result of one channel, from results j on, a vector at a time. KH, KW: the kernel's size, 0 = any.
+// What a channel's results are made of.
+struct Channel {
+  const float* x;  // its first pixel
+  float* y;
+  const float* residual;  // or null
+  const float* w;
+  float bias;
+};
+
+// Rows row0 to row_end of the result of one channel, from results j on, a vector at a time. KH, KW: the kernel's size,
+// 0 = any.
 template <int KH, int KW, int S, Edge kEdge>
-void depthwise_rows(const DepthwiseView& v, const float* const* rows, float* y, const float* residual, const float* w,
-                    float bias, const Column& c, int end, int n_rows) {
+void depthwise_rows(const DepthwiseView& v, const Channel& channel, const Column& c, int end, int row0, int row_end) {
   constexpr bool kWhole = kEdge != Edge::kAny;
   constexpr bool kInRegisters = KH * KW > 0 && KH * KW <= 9;
   constexpr int kTaps = kInRegisters ? KH * KW : 1;
   Vec weights[kTaps];
   if constexpr (kInRegisters) {
     SECATEUR_UNROLL
-    for (int k = 0; k < kTaps; ++k) weights[k] = Vec::set1(w[k]);
+    for (int k = 0; k < kTaps; ++k) weights[k] = Vec::set1(channel.w[k]);
   }
-  for (int j = c.j; j < end; j += kLanes) {
-    Vec sums[kDepthRows];
-    SECATEUR_UNROLL
-    for (int r = 0; r < kDepthRows; ++r) sums[r] = Vec::set1(bias);
-    if constexpr (kInRegisters) {
+  const bool plain = !channel.residual && v.slope == 1.0f;
+  const Vec lo = Vec::set1(v.lo), hi = Vec::set1(v.hi);
+  const int64_t cols = v.cols;
+  constexpr int kShared = (kDepthRows - 1) * S + KH;
+  const float* rows[KH > 0 ? kShared : kDepthRows * kDepthwiseKernel];
+  for (; row0 < row_end; row0 += kDepthRows) {
+    // The last rows overlap those before them.
+    const int n_rows = v.rows < kDepthRows ? v.rows : kDepthRows, first = std::min(row0, v.rows - n_rows);
+    const int top = first * v.step_h - v.pad_top;
+    const auto row = [&](int r) { return r >= 0 && r < v.in_h ? channel.x + int64_t{r} * v.in_w : v.zeros; };
+    if (KH > 0 && top >= 0 && top + kShared <= v.in_h) {
       SECATEUR_UNROLL
-      for (int i = 0; i < (kDepthRows - 1) * S + KH; ++i) {
-        Vec x[KW];
-        SECATEUR_UNROLL
-        for (int k = 0; k < KW; ++k) x[k] = tap<S, kEdge>(v, rows[i], j, k, KW, c);
-        SECATEUR_UNROLL
-        for (int r = 0; r < kDepthRows; ++r) {
-          const int u = i - r * S;
-          if (u < 0 || u >= KH) continue;
-          SECATEUR_UNROLL
-          for (int k = 0; k < KW; ++k) sums[r] = fma(weights[u * KW + k], x[k], sums[r]);
-        }
-      }
-    } else if constexpr (KH * KW > 0) {
-      constexpr int kInputs = (kDepthRows - 1) * S + KH;
-      SECATEUR_UNROLL
-      for (int k = 0; k < KW; ++k) {
-        Vec x[kInputs];
-        SECATEUR_UNROLL
-        for (int i = 0; i < kInputs; ++i) x[i] = tap<S, kEdge>(v, rows[i], j, k, KW, c);
-        SECATEUR_UNROLL
-        for (int u = 0; u < KH; ++u) {
-          const Vec weight = Vec::set1(w[u * KW + k]);
-          SECATEUR_UNROLL
-          for (int r = 0; r < kDepthRows; ++r) sums[r] = fma(weight, x[r * S + u], sums[r]);
-        }
-      }
+      for (int i = 0; i < kShared; ++i) rows[i] = channel.x + int64_t{top + i} * v.in_w;
+    } else if (KH > 0) {
+      for (int i = 0; i < kShared; ++i) rows[i] = row(top + i);
     } else {
-      for (int u = 0; u < v.kernel_h; ++u)
-        for (int k = 0; k < v.kernel_w; ++k) {
-          const Vec weight = Vec::set1(w[u * v.kernel_w + k]);
-          SECATEUR_UNROLL
-          for (int r = 0; r < kDepthRows; ++r)
-            sums[r] = fma(weight, tap<S, kEdge>(v, rows[r * v.kernel_h + u], j, k, v.kernel_w, c), sums[r]);
-        }
+      for (int r = 0; r < kDepthRows; ++r)
+        for (int u = 0; u < v.kernel_h; ++u) rows[r * v.kernel_h + u] = row(top + r * v.step_h + u * v.dilation_h);
     }
-    SECATEUR_UNROLL
-    for (int r = 0; r < kDepthRows; ++r) {
-      if (r >= n_rows) break;
-      Vec x = S == 2 ? in_order(sums[r]) : sums[r];
-      const int64_t at = int64_t{r} * v.cols + j;
-      if (kWhole) {
-        if (residual) x = x + Vec::load(residual + at);
-        activate(x, v).store(y + at);
+    for (int j = c.j; j < end; j += kLanes) {
+      Vec sums[kDepthRows];
+      SECATEUR_UNROLL
+      for (int r = 0; r < kDepthRows; ++r) sums[r] = Vec::set1(channel.bias);
+      if constexpr (kInRegisters) {
+        SECATEUR_UNROLL
+        for (int i = 0; i < (kDepthRows - 1) * S + KH; ++i) {
+          Vec x[KW];
+          SECATEUR_UNROLL
+          for (int k = 0; k < KW; ++k) x[k] = held(tap<S, kEdge>(v, rows[i], j, k, KW, c));
+          SECATEUR_UNROLL
+          for (int r = 0; r < kDepthRows; ++r) {
+            const int u = i - r * S;
+            if (u < 0 || u >= KH) continue;
+            SECATEUR_UNROLL
+            for (int k = 0; k < KW; ++k) sums[r] = fma(weights[u * KW + k], x[k], sums[r]);
+          }
+        }
+      } else if constexpr (KH * KW > 0) {
+        constexpr int kInputs = (kDepthRows - 1) * S + KH;
+        SECATEUR_UNROLL
+        for (int k = 0; k < KW; ++k) {
+          Vec x[kInputs];
+          SECATEUR_UNROLL
+          for (int i = 0; i < kInputs; ++i) x[i] = held(tap<S, kEdge>(v, rows[i], j, k, KW, c));
+          SECATEUR_UNROLL
+          for (int u = 0; u < KH; ++u) {
+            const Vec weight = Vec::set1(channel.w[u * KW + k]);
+            SECATEUR_UNROLL
+            for (int r = 0; r < kDepthRows; ++r) sums[r] = fma(weight, x[r * S + u], sums[r]);
+          }
+        }
       } else {
-        if (residual) x = x + Vec::load_range(residual + at, 0, c.count);
-        activate(x, v).store_first(y + at, c.count);
+        for (int u = 0; u < v.kernel_h; ++u)
+          for (int k = 0; k < v.kernel_w; ++k) {
+            const Vec weight = Vec::set1(channel.w[u * v.kernel_w + k]);
+            SECATEUR_UNROLL
+            for (int r = 0; r < kDepthRows; ++r)
+              sums[r] = fma(weight, tap<S, kEdge>(v, rows[r * v.kernel_h + u], j, k, v.kernel_w, c), sums[r]);
+          }
+      }
+      float* y = channel.y + first * cols + j;
+      if (plain && n_rows == kDepthRows) {
+        SECATEUR_UNROLL
+        for (int r = 0; r < kDepthRows; ++r, y += cols) {
+          const Vec x = min(hi, max(lo, S == 2 ? in_order(sums[r]) : sums[r]));
+          kWhole ? x.store(y) : x.store_first(y, c.count);
+        }
+        continue;
+      }
+      const float* residual = channel.residual ? channel.residual + (y - channel.y) : channel.y;
+      for (int r = 0; r < n_rows; ++r, y += cols, residual += cols) {
+        Vec x = S == 2 ? in_order(sums[r]) : sums[r];
+        if (channel.residual) x = x + (kWhole ? Vec::load(residual) : Vec::load_range(residual, 0, c.count));
+        x = activate(x, v);
+        kWhole ? x.store(y) : x.store_first(y, c.count);
       }
     }
   }
 }
 
-using DepthwiseFn = void (*)(const DepthwiseView&, const float* const*, float*, const float*, const float*, float,
-                             const Column&, int, int);
+using DepthwiseFn = void (*)(const DepthwiseView&, const Channel&, const Column&, int, int, int);
 
 // A run of vectors alike: those at the borders are alone.
 struct Run {
@@ -165,38 +199,18 @@ SECATEUR_INLINE DepthwiseFn depthwise_function(const DepthwiseView& v, bool unro
   return edge == Edge::kNone ? depthwise_rows<0, 0, S, Edge::kNone> : depthwise_rows<0, 0, S, Edge::kAny>;
 }
 
-// Row by row, so that the image comes from memory as it lies there. A generic kernel has the rows of its results one
-// after another, the others share them.
-SECATEUR_INLINE void depthwise_runs(const DepthwiseView& v, const ConvTask& t, bool unrolled, const Run* runs, int n) {
-  const int taps = v.kernel_h * v.kernel_w, shared = (kDepthRows - 1) * v.step_h + v.kernel_h;
-  const float* rows[kDepthRows * kDepthwiseKernel];
-  for (int o = t.part_begin; o < t.part_end; ++o) {
-    const float* x = t.x + o / v.per_channel * v.in_plane;
-    for (int row0 = 0; row0 < v.rows; row0 += kDepthRows) {
-      const int top = row0 * v.step_h - v.pad_top;
-      const auto row = [&](int r) { return r >= 0 && r < v.in_h ? x + int64_t{r} * v.in_w : v.zeros; };
-      if (unrolled) {
-        for (int i = 0; i < shared; ++i) rows[i] = row(top + i);
-      } else {
-        for (int r = 0; r < kDepthRows; ++r)
-          for (int u = 0; u < v.kernel_h; ++u) rows[r * v.kernel_h + u] = row(top + r * v.step_h + u * v.dilation_h);
-      }
-      // What the next rows need, of this channel or of the one behind it, comes while these are worked on.
-      const float* next = x + int64_t{top + shared} * v.in_w;
-      for (int i = 0; i < kDepthRows * v.step_h * v.in_w; i += 16) __builtin_prefetch(next + i);
-      const int64_t at = o * v.out_plane + int64_t{row0} * v.cols;
-      const int n_rows = v.rows - row0 < kDepthRows ? v.rows - row0 : kDepthRows;
-      for (int i = 0; i < n; ++i)
-        runs[i].fn(v, rows, t.y + at, t.residual ? t.residual + at : nullptr, v.weights + int64_t{o} * taps, v.bias[o],
-                   runs[i].c, runs[i].end, n_rows);
-    }
-  }
+// Strip by strip, so that a large image comes from memory as it lies there.
+SECATEUR_INLINE void depthwise_channel(const DepthwiseView& v, const ConvTask& t, int o, const Run* runs, int n) {
+  const float* x = t.x + o / v.per_channel * v.in_plane;
+  const int64_t y = o * v.out_plane;
+  const Channel channel{x, t.y + y, t.residual ? t.residual + y : nullptr,
+                        v.weights + int64_t{o} * v.kernel_h * v.kernel_w, v.bias[o]};
+  for (int row0 = 0; row0 < v.rows; row0 += v.strip)
+    for (int i = 0; i < n; ++i) runs[i].fn(v, channel, runs[i].c, runs[i].end, row0, std::min(v.rows, row0 + v.strip));
 }
 
 template <int S>
-SECATEUR_INLINE void depthwise_strips(const DepthwiseView& v, const ConvTask& t) {
-  const bool unrolled =
-      v.step_h == S && v.dilation_h == 1 && v.kernel_h == v.kernel_w && (v.kernel_h == 3 || v.kernel_h == 5);
+SECATEUR_INLINE void depthwise_strips(const DepthwiseView& v, const ConvTask& t, bool unrolled) {
   Run runs[kRuns];
   int n = 0;
   for (int j = 0; j < v.cols;) {
@@ -209,16 +223,20 @@ SECATEUR_INLINE void depthwise_strips(const DepthwiseView& v, const ConvTask& t)
       run.end += kLanes;
     run.fn = depthwise_function<S>(v, unrolled, run.c.edge);
     j = run.end;
-    if (n == kRuns || j >= v.cols) depthwise_runs(v, t, unrolled, runs, n), n = 0;
+    if (n < kRuns && j < v.cols) continue;
+    for (int o = t.part_begin; o < t.part_end; ++o) depthwise_channel(v, t, o, runs, n);
+    n = 0;
   }
 }
 
 SECATEUR_INLINE void depthwise_task(const ConvView& view, const ConvTask& t) {
   const auto& v = static_cast<const DepthwiseView&>(view);
+  const bool unrolled =
+      v.step_h == v.step_w && v.dilation_h == 1 && v.kernel_h == v.kernel_w && (v.kernel_h == 3 || v.kernel_h == 5);
   if (v.step_w == 1) {
-    depthwise_strips<1>(v, t);
+    depthwise_strips<1>(v, t, unrolled);
   } else {
-    depthwise_strips<2>(v, t);
+    depthwise_strips<2>(v, t, unrolled);
   }
 }
 

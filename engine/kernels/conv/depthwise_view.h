@@ -11,6 +11,7 @@ struct DepthwiseView
   int32_t kernel_h, kernel_w, dilation_h, dilation_w;
   int32_t per_channel;  // results of an input channel
   const float* zeros;   // a row of the image outside of it
+  int32_t strip;        // rows of the result that are worked on in columns of vectors
 };
 
 inline constexpr int kDepthwiseRows = 4;     // of the result at a time

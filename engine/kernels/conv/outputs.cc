@@ -36,9 +36,11 @@ double cycles_of(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e
   const Padded p = padded(s, hold, t.tile_rows);
   const int64_t pixels = int64_t{t.tile_rows} * s.conv_w(), blocks = ceil_div(pixels, kOutputPixels);
   // A multiply-add of one vector; portable code multiplies, then adds. In place 12 multiply-adds hide less than 24:
-  // channels that begin anywhere in a line (7x7) are 1.2 times as dear, pages of their own another cycle a tap.
+  // beyond the first cache channels that begin anywhere in a line (7x7) are 1.2 times as dear, pages of their own
+  // another cycle a tap.
   const bool bare = in_place && lanes == 8;
-  const double fma = lanes == 16 ? 0.95 : lanes == 4 ? 0.8 : bare && p.floats % 4 != 0 ? 0.6 : 0.5;
+  const bool cut = bare && p.floats % 4 != 0 && 4 * s.in_c * p.floats > 3 * int64_t(cpu().l1d_bytes) / 2;
+  const double fma = lanes == 16 ? 0.95 : lanes == 4 ? 0.8 : cut ? 0.6 : 0.5;
   const double pages = bare ? 1.2 * std::min(1.0, double(p.floats) / 1024) : 0;
   double cycles = 0;
   for (int out = 0; out < s.out_c; out += group) {
