@@ -81,6 +81,7 @@ struct Channel {
   const float* residual;  // or null
   const float* w;
   float bias;
+  bool spill;  // a vector may write behind a row that is shorter: what is there is written after it
 };
 
 // Rows row0 to row_end of the result of one channel, from results j on, a vector at a time. KH, KW: the kernel's size,
@@ -160,7 +161,7 @@ void depthwise_rows(const DepthwiseView& v, const Channel& channel, const Column
         SECATEUR_UNROLL
         for (int r = 0; r < kDepthRows; ++r, y += cols) {
           const Vec x = min(hi, max(lo, S == 2 ? in_order(sums[r]) : sums[r]));
-          kWhole ? x.store(y) : x.store_first(y, c.count);
+          kWhole || channel.spill ? x.store(y) : x.store_first(y, c.count);
         }
         continue;
       }
@@ -203,8 +204,12 @@ SECATEUR_INLINE DepthwiseFn depthwise_function(const DepthwiseView& v, bool unro
 SECATEUR_INLINE void depthwise_channel(const DepthwiseView& v, const ConvTask& t, int o, const Run* runs, int n) {
   const float* x = t.x + o / v.per_channel * v.in_plane;
   const int64_t y = o * v.out_plane;
-  const Channel channel{x, t.y + y, t.residual ? t.residual + y : nullptr,
-                        v.weights + int64_t{o} * v.kernel_h * v.kernel_w, v.bias[o]};
+  const Channel channel{x,
+                        t.y + y,
+                        t.residual ? t.residual + y : nullptr,
+                        v.weights + int64_t{o} * v.kernel_h * v.kernel_w,
+                        v.bias[o],
+                        (t.part_end - o) * v.out_plane >= int64_t{v.rows - 1} * v.cols + kLanes};
   for (int row0 = 0; row0 < v.rows; row0 += v.strip)
     for (int i = 0; i < n; ++i) runs[i].fn(v, channel, runs[i].c, runs[i].end, row0, std::min(v.rows, row0 + v.strip));
 }
