@@ -34,6 +34,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "sr_ste": {"every": 4},
     "ssvi": {"every": 3, "sigma": 0.2, "kl": 1e-4},
     "subp": {"every": 4, "start": 0.0},
+    "turbo_vbi": {"every": 3, "settle": 0.7, "sigma": 0.05, "kl": 1e-4},
     "wgsef": {"every": 2, "sizes": True},
 }
 # Searches that take long before the first step.
