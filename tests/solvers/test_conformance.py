@@ -27,6 +27,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "hesso": {"cycles": 2, "samples": 2},
     "lottery": {"rounds": 2, "rewind": 0.4},
     "mask_sparsity": {"start": 0.3},
+    "meta_ticket": {"inner": 2, "every": 1, "settle": 0.7},
     "one_shot": {"points": (0.3, 0.7)},
     "reweighted": {"rounds": 2, "form": "square", "bounded": False},
     "rigl": {"every": 3},
