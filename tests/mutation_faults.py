@@ -42,7 +42,7 @@ _RIGL, _SET, _AST = "tests/solvers/test_rigl.py", "tests/solvers/test_set.py", "
 _LOTTERY, _SUBP, _SCRATCH = "tests/solvers/test_lottery.py", "tests/solvers/test_subp.py", "tests/test_scratch.py"
 _SOLVERS, _SR_STE = "tests/solvers/test_conformance.py", "tests/solvers/test_sr_ste.py"
 _NEW = "tests/solvers/test_{}.py"
-_SSVI = _NEW.format("ssvi")
+_SSVI, _VBI, _TICKET = _NEW.format("ssvi"), _NEW.format("turbo_vbi"), _NEW.format("meta_ticket")
 _METERS = "tests/budget/test_meters.py"
 _LOOP, _STEPS = "tests/training/test_loop.py", "tests/solvers/test_steps.py"
 
@@ -373,6 +373,18 @@ SOLVERS = _room(
     ),
     ("widths feel no curvature", "solvers/_posterior.py", "p.grad * self.noise[k] / sigma +", "0 * sigma +", _SSVI),
     ("what comes has the width it had", "solvers/ssvi.py", ".where(~came, wide)", ".where(~came, state.rho[k])", _SSVI),
+    ("messages echo", "solvers/turbo_vbi.py", "says.sum(0) - says[[1, 0, 3, 2]]", "says.sum(0)", _VBI),
+    ("what lies alone is chosen too", "solvers/turbo_vbi.py", "= on if known", "= on ** 0 if known", _VBI),
+    ("a pull of descent overshoots", "solvers/turbo_vbi.py", "tau.clamp(max=1.0 / step)", "tau", _VBI),
+    ("pruned weights adapt", "solvers/meta_ticket.py", "frozen.mask_(moved)", "frozen.masks", _TICKET),
+    ("an episode goes on from the last", "solvers/meta_ticket.py", "state.latent = state.fixed", "pass", _TICKET),
+    (
+        "scores learn from weights that did not adapt",
+        "solvers/meta_ticket.py",
+        "-state.latent[k]",
+        "-state.fixed[k]",
+        _TICKET,
+    ),
     ("signs are not told apart", "solvers/set.py", "for sign in (w > 0, w < 0):", "for sign in (w != 0,):", _SET),
     ("old weights are drawn anew", "solvers/set.py", ".where(old | ~held[k], drawn", ".where(~held[k], drawn", _SET),
     ("gradients are not corrected", "solvers/ast.py", "if bool(along < 0) and", "if bool(along < -9) and", _AST),

@@ -27,6 +27,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "hesso": {"cycles": 2, "samples": 2},
     "lottery": {"rounds": 2, "rewind": 0.4},
     "mask_sparsity": {"start": 0.3},
+    "meta_ticket": {"inner": 2, "every": 1, "settle": 0.7},
     "one_shot": {"points": (0.3, 0.7)},
     "reweighted": {"rounds": 2, "form": "square", "bounded": False},
     "rigl": {"every": 3},
@@ -34,6 +35,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "sr_ste": {"every": 4},
     "ssvi": {"every": 3, "sigma": 0.2, "kl": 1e-4},
     "subp": {"every": 4, "start": 0.0},
+    "turbo_vbi": {"every": 3, "settle": 0.7, "sigma": 0.05, "kl": 1e-4},
     "wgsef": {"every": 2, "sizes": True},
 }
 # Searches that take long before the first step.
