@@ -5,8 +5,8 @@
 //   with x = 0 outside, G = groups, g = o / (O/G); w is ONNX's [O][C/G][kernel_h][kernel_w].
 //
 // Memory: x, y and residual are plain NCHW, every image contiguous, images batch strides apart. No alignment is needed,
-// nothing outside the images is read or written (64-byte alignment is faster by a few percent). y must overlap neither x
-// nor residual. Padding, shifted copies and partial sums live in the caller's scratch (64-byte aligned).
+// nothing outside the images is read or written (64-byte alignment is faster by a few percent). y must overlap neither
+// x nor residual. Padding, shifted copies and partial sums live in the caller's scratch (64-byte aligned).
 //
 // Two steps: pack() once per weights, run() as often as wanted: no allocation, no exception, no lock. Results do not
 // depend on the number of threads, on the batch an image is in or on what scratch held before.
