@@ -474,8 +474,29 @@ SOLVERS = _room(
     (
         "the score keeps what shrinks",
         "solvers/hesso.py",
-        "1 + along / (size * step)",
-        "1 - along / (size * step)",
+        "cosine = along / (size * step)",
+        "cosine = -along / (size * step)",
+        _NEW.format("hesso"),
+    ),
+    (
+        "parts of an output go by the sign of their step",
+        "solvers/_units.py",
+        "(self.of == self.of[:1]).all())",
+        "(self.of == self.of).all())",
+        _NEW.format("hesso"),
+    ),
+    (
+        "the layers' losses do not count their units",
+        "solvers/hesso.py",
+        "/ max(len(_SHARES) * u.n, 1)",
+        "/ len(_SHARES)",
+        _NEW.format("hesso"),
+    ),
+    (
+        "CRIC leaves the periods no step",
+        "solvers/hesso.py",
+        "state.n + self.samples < state.until",
+        "state.n + self.samples < 99 * state.until",
         _NEW.format("hesso"),
     ),
     (
