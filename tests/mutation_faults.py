@@ -43,6 +43,7 @@ _LOTTERY, _SUBP, _SCRATCH = "tests/solvers/test_lottery.py", "tests/solvers/test
 _SOLVERS, _SR_STE = "tests/solvers/test_conformance.py", "tests/solvers/test_sr_ste.py"
 _NEW = "tests/solvers/test_{}.py"
 _SSVI = _NEW.format("ssvi")
+_ZEROS = "tests/training/test_keep_zeros.py"
 _METERS = "tests/budget/test_meters.py"
 _LOOP, _STEPS = "tests/training/test_loop.py", "tests/solvers/test_steps.py"
 
@@ -505,6 +506,27 @@ SOLVERS = _room(
         "state.show(state.saved)",
         "state.show({})",
         _NEW.format("hesso"),
+    ),
+    (
+        "the budget is spent on zeros that are kept",
+        "training/phases.py",
+        "effective=self._zeros.beside(problem.effective)",
+        "effective=problem.effective",
+        _ZEROS,
+    ),
+    (
+        "what rounds to zero today is held there",
+        "training/phases.py",
+        "zero &= self.member[name] == 0",
+        "zero |= self.member[name] == 0",
+        _ZEROS,
+    ),
+    (
+        "kept zeros come back in the polish of a run",
+        "run/stages.py",
+        "net.companions, job.recipe.keep_zeros)",
+        "net.companions)",
+        "tests/integrations/test_torch_prune.py::test_zeros_inside_kept_blocks_stay_to_the_end",
     ),
     (
         "the envelope's corner one too early",
