@@ -543,6 +543,13 @@ SOLVERS = _room(
         _NEW.format("mask_sparsity"),
     ),
     (
+        "of weights that moved alike the first go",
+        "solvers/activating.py",
+        "w.abs().flatten().argsort(stable=True)",
+        "torch.arange(w.numel())",
+        _NEW.format("activating"),
+    ),
+    (
         "positive weights go first",
         "solvers/activating.py",
         "masked_fill(w >= 0, torch.inf)",
