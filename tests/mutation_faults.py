@@ -43,6 +43,8 @@ _LOTTERY, _SUBP, _SCRATCH = "tests/solvers/test_lottery.py", "tests/solvers/test
 _SOLVERS, _SR_STE = "tests/solvers/test_conformance.py", "tests/solvers/test_sr_ste.py"
 _NEW = "tests/solvers/test_{}.py"
 _SSVI, _VBI, _TICKET = _NEW.format("ssvi"), _NEW.format("turbo_vbi"), _NEW.format("meta_ticket")
+_SSVI = _NEW.format("ssvi")
+_ZEROS = "tests/training/test_keep_zeros.py"
 _METERS = "tests/budget/test_meters.py"
 _LOOP, _STEPS = "tests/training/test_loop.py", "tests/solvers/test_steps.py"
 
@@ -486,8 +488,29 @@ SOLVERS = _room(
     (
         "the score keeps what shrinks",
         "solvers/hesso.py",
-        "1 + along / (size * step)",
-        "1 - along / (size * step)",
+        "cosine = along / (size * step)",
+        "cosine = -along / (size * step)",
+        _NEW.format("hesso"),
+    ),
+    (
+        "parts of an output go by the sign of their step",
+        "solvers/_units.py",
+        "(self.of == self.of[:1]).all())",
+        "(self.of == self.of).all())",
+        _NEW.format("hesso"),
+    ),
+    (
+        "the layers' losses do not count their units",
+        "solvers/hesso.py",
+        "/ max(len(_SHARES) * u.n, 1)",
+        "/ len(_SHARES)",
+        _NEW.format("hesso"),
+    ),
+    (
+        "CRIC leaves the periods no step",
+        "solvers/hesso.py",
+        "state.n + self.samples < state.until",
+        "state.n + self.samples < 99 * state.until",
         _NEW.format("hesso"),
     ),
     (
@@ -496,6 +519,27 @@ SOLVERS = _room(
         "state.show(state.saved)",
         "state.show({})",
         _NEW.format("hesso"),
+    ),
+    (
+        "the budget is spent on zeros that are kept",
+        "training/phases.py",
+        "effective=self._zeros.beside(problem.effective)",
+        "effective=problem.effective",
+        _ZEROS,
+    ),
+    (
+        "what rounds to zero today is held there",
+        "training/phases.py",
+        "zero &= self.member[name] == 0",
+        "zero |= self.member[name] == 0",
+        _ZEROS,
+    ),
+    (
+        "kept zeros come back in the polish of a run",
+        "run/stages.py",
+        "net.companions, job.recipe.keep_zeros)",
+        "net.companions)",
+        "tests/integrations/test_torch_prune.py::test_zeros_inside_kept_blocks_stay_to_the_end",
     ),
     (
         "the envelope's corner one too early",
@@ -510,6 +554,13 @@ SOLVERS = _room(
         "shrunk.where(state.going[k], live[k])",
         "shrunk",
         _NEW.format("mask_sparsity"),
+    ),
+    (
+        "of weights that moved alike the first go",
+        "solvers/activating.py",
+        "w.abs().flatten().argsort(stable=True)",
+        "torch.arange(w.numel())",
+        _NEW.format("activating"),
     ),
     (
         "positive weights go first",

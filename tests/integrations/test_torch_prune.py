@@ -76,6 +76,27 @@ def test_compress_goes_on_from_zeros_only_if_asked(solver: str, keep: bool) -> N
     assert bool(left[zero].any()) != keep
 
 
+def test_zeros_inside_kept_blocks_stay_to_the_end() -> None:
+    """Through polish and snap, in our loop and in one's own."""
+    model, data = single(), batches()
+    zero = model[0].weight == 0
+    sets = [{"name": "blocks", "rows": 1, "cols": 2}, {"name": "uniform", "min_bits": 4}]
+    how = recipe(name="rigl", epochs=6, keep_zeros=True) | {"constrain": [{"where": "*", "with": sets}]}
+    how |= {"budget": {"nnz": 18}, "training": {"lr": 0.03}}
+    ours = compress(model, train=data, valid=data, recipe=how, example_inputs=torch.zeros(2, 8)).model[0].weight
+    import_masks(model)
+    optimizer = torch.optim.Adam(model.parameters(), 0.03)
+    compressor = Compressor(model, how, torch.zeros(2, 8), optimizer=optimizer, total_steps=24)
+    for x, y in data * 6:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        compressor.step()
+    for w in (ours, compressor.finalize().model[0].weight):
+        assert bool(w.any())
+        assert not bool(w[zero].any())
+
+
 @pytest.mark.parametrize("cut", [None, 10])
 def test_a_compressor_keeps_zeros_through_a_resume_and_old_moments(cut: int | None) -> None:
     model, (x, y) = single(), batches()[0]

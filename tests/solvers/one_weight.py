@@ -31,3 +31,13 @@ def step(solver: Solver, p: Problem, state: Any, gradient: Tensor, lr: float) ->
         solver.before_step(state)
         w -= lr * w.grad
         return solver.step(state)
+
+
+def moved(solver: Solver, p: Problem, *moves: Tensor) -> Tensor:
+    """The weight after an optimizer that made these steps, each with the solver's own."""
+    with torch.no_grad():
+        state = solver.init(p)
+        for move in moves:
+            p.params["w"] += move
+            state = solver.step(state)
+    return p.params["w"].detach()

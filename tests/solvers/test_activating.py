@@ -50,6 +50,10 @@ def test_negative_weights_that_moved_least_go_first() -> None:
     assert kept(Activating(Gradual(every=4), share=0.0), 6, moved) == kept(plain, 6, moved)
 
 
+def test_of_weights_that_moved_alike_the_smaller_goes_first() -> None:
+    assert kept(Activating(OneShot(), share=0.25), 6) == [0, 1, 2, 3, 5, 6]  # of -5, -4, -3 and -0.5
+
+
 def test_nothing_goes_that_need_not() -> None:
     assert kept(Activating(OneShot(), share=0.25), 8) == list(range(8))
 

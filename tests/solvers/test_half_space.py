@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.solvers.one_weight import moved, problem
 from torch import Tensor
 
 from secateur.constraints.blocks import Blocks
-from secateur.contracts import Problem, Term
 from secateur.errors import UsageError
 from secateur.solvers._periods import Periods
 from secateur.solvers.half_space import HalfSpace
-from secateur.types import Member, Site
 
 # Columns of norm 5 and 50, of which one may stay; one period of five steps from the second step on.
 START = torch.tensor([[3.0, 30.0], [4.0, 40.0]])
@@ -19,14 +18,7 @@ START = torch.tensor([[3.0, 30.0], [4.0, 40.0]])
 
 def after(solver: HalfSpace, *moves: Tensor) -> Tensor:
     """The weights after these steps of an optimizer; ten are planned."""
-    term = Term(Site("w", "linear", (2, 2), (Member("w"),)), Blocks(rows=2), 1, True)
-    p = Problem({"w": START.clone().requires_grad_()}, (term,), lambda weights, h, t: {"w": 1}, 10)
-    with torch.no_grad():
-        state = solver.init(p)
-        for move in moves:
-            p.params["w"] += move
-            state = solver.step(state)
-    return p.params["w"].detach()
+    return moved(solver, problem(START, Blocks(rows=2), 1, 10), *moves)
 
 
 def solver(**options: float) -> HalfSpace:
@@ -70,6 +62,8 @@ def test_periods() -> None:
     assert [p.place(n) for n in (9, 10, 59, 60)] == [(-1, 0), (0, 0), (4, 9), (5, 0)]
     assert Periods.over(3, 0.1, 0.6, 5).n == 1
     assert Periods.over(0, 0.1, 0.6, 5).length == 1
+    assert p.between(30, p.end) == Periods(30, 5, 6)
+    assert p.between(57, p.end) == Periods(57, 3, 1)
 
 
 def test_options_are_checked() -> None:

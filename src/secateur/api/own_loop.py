@@ -297,14 +297,15 @@ class Compressor:
             self._phase = Approach(self._solver, asked, self._purse, self._recipe.keep_zeros)
         elif at == 1:
             kept, levels = feasible.support_only(net.terms, net.levels)
-            self._phase = Held(kept, levels, self._params, left, net.companions)
+            self._phase = Held(kept, levels, self._params, left, net.companions, self._recipe.keep_zeros)
         else:
             scales: tuple[str, ...] = ()
             if self._forward is not None:
                 net = self._net = activations.quantized(self._job, "compressor", net)
                 scales = self._forward.begin(net)
             params = {k: p for k, p in net.module.named_parameters() if p.is_floating_point()}
-            self._phase = Snap(net.terms, net.levels, params, left, net.companions, scales=scales)
+            keep = self._recipe.keep_zeros
+            self._phase = Snap(net.terms, net.levels, params, left, net.companions, scales=scales, keep_zeros=keep)
 
     def _measured(self, model: nn.Module) -> float:
         """The user's metric; of several processes rank 0's, or each would keep another point."""

@@ -21,7 +21,7 @@ from secateur.recipe import defaults, naming
 from secateur.recipe.building import build, build_constraint, check_needs
 from secateur.recipe.reading import explain, override
 from secateur.recipe.sections import Bench, Constrain, Latency, Quantize, Training
-from secateur.types import Limit, Site
+from secateur.types import Limit, Site, Stage
 
 
 class Recipe(BaseModel):
@@ -329,6 +329,11 @@ class Recipe(BaseModel):
                     raise UsageError(
                         f"{subject} at {site.name}: permute orders channels by trained weights, and with "
                         "solver.from_scratch there are none yet; leave one of them out"
+                    )
+                if self.keep_zeros and any(p.stage == Stage.FORM for p, _ in chosen[site.name].constraint.split(None)):
+                    raise RefusedError(
+                        f"{subject} at {site.name}: solver.keep_zeros holds weights at zero, and "
+                        f"{chosen[site.name].constraint.name} stores a weight as factors; leave one of them out"
                     )
                 if why := solver.refuses(chosen[site.name]):
                     at = f"{subject} at {site.name} {list(site.shape)}"

@@ -81,7 +81,7 @@ def held(job: Job, name: str, net: Net, epochs: float) -> None:
     """Masked retraining: the supports are fixed."""
     job.use(net.module)
     terms, levels = feasible.support_only(net.terms, net.levels)
-    phase = Held(terms, levels, job.setting.params, job.steps(epochs), net.companions)
+    phase = Held(terms, levels, job.setting.params, job.steps(epochs), net.companions, job.recipe.keep_zeros)
     objectives = job.recipe.build_objectives(polish=True)
     _train(job, Stage(name, phase, job.recipe.training_of("polish"), objectives), epochs)
 
@@ -102,7 +102,15 @@ def snap(job: Job, name: str, net: Net, epochs: float) -> None:
     scales = learned.scales_of(net.module)
     with learned.learning(net.module, scales):
         with torch.no_grad():
-            phase = Snap(net.terms, net.levels, job.setting.params, job.steps(epochs), net.companions, scales=scales)
+            phase = Snap(
+                net.terms,
+                net.levels,
+                job.setting.params,
+                job.steps(epochs),
+                net.companions,
+                scales=scales,
+                keep_zeros=job.recipe.keep_zeros,
+            )
             if before is not None:
                 held = {m.param for t in net.terms for m in t.site.members}
                 biases = bias.corrected(net.module, before, lambda: problem.some_inputs(job.setting), held)

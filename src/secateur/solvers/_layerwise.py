@@ -64,7 +64,8 @@ class Layerwise(AtOnce):
             state.show({k: w.masked_fill(dead[k], 0) for k, w in start.items()})
             for term in problem.terms:
                 self._layer(state, term, dead)
-            if not (found := _dead(state)):
+            found = {k: now & ~dead[k] for k, now in _dead(state).items()}
+            if not any(bool(new.any()) for new in found.values()):
                 break
             dead = {k: d | found[k] if k in found else d for k, d in dead.items()}
         state.show({k: w.masked_fill(dead[k], 0) for k, w in state.live.items()})

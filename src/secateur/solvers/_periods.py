@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from secateur.contracts import Problem, Solver, Term
 from secateur.errors import UsageError
 from secateur.solvers._state import State, gaps
-from secateur.solvers._units import Units, units
+from secateur.solvers._units import Units, refusal, units
 from secateur.terms.feasible import Importance
-from secateur.types import Weights
+from secateur.types import Solution, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,23 +27,60 @@ class Periods:
     @classmethod
     def over(cls, steps: int, start: float, end: float, n: int) -> Periods:
         """`n` periods, or as many as there are steps, between these shares of the steps; the first step is free."""
-        first = min(max(round(start * steps), 1), max(steps - 1, 0))
-        left = max(round(end * steps) - first, 1)
-        n = min(n, left)
-        return cls(first, n, left // n)
+        return cls(0, n, 1).between(min(max(round(start * steps), 1), max(steps - 1, 0)), round(end * steps))
+
+    @property
+    def end(self) -> int:
+        """The first step that belongs to no period any more."""
+        return self.start + self.n * self.length
+
+    def between(self, start: int, end: int) -> Periods:
+        """As many periods, or as many as there are steps, between these steps."""
+        left = max(end - start, 1)
+        n = min(self.n, left)
+        return Periods(start, n, left // n)
 
     def place(self, step: int) -> tuple[int, int]:
         """The period that a step belongs to, from 0, and its place there; before the first one -1."""
         inside = step - self.start
         return (-1, 0) if inside < 0 else (min(inside // self.length, self.n), inside % self.length)
 
-    @staticmethod
-    def check(name: str, start: float, end: float, n: int) -> None:
-        """Raise UsageError when these make no sense."""
-        if not 0 <= start < end <= 1 or n < 1:
+
+@dataclass(frozen=True)
+class Leads(Solver):
+    """What solvers that lead units to zero share: when they do, the sets that they cannot act on, the answer.
+
+    Args:
+        start, end: shares of the steps between which the periods lie.
+    """
+
+    periods: int = 10
+    start: float = 0.1
+    end: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.end <= 1 or self.periods < 1:
             raise UsageError(
-                f"solver {name}: start={start}, end={end}, periods={n}; 0 <= start < end <= 1 and periods >= 1 needed"
+                f"solver {self._name}: start={self.start}, end={self.end}, periods={self.periods}; "
+                "0 <= start < end <= 1 and periods >= 1 needed"
             )
+
+    @property
+    def _name(self) -> str:
+        return type(self).__module__.rpartition(".")[2]
+
+    def planned(self, problem: Problem) -> Periods:
+        """The periods of a run."""
+        return Periods.over(problem.total_steps, self.start, self.end, self.periods)
+
+    def refuses(self, term: Term) -> str | None:
+        """Sets that are no supports."""
+        return refusal(term, f"{self._name} makes")
+
+    def finish(self, state: Led) -> Solution:
+        """The projection at the final levels."""
+        state.land(1.0)
+        return state.solution()
 
 
 @dataclass

@@ -36,6 +36,11 @@ class Units:
     of: Tensor
     n: int
 
+    @property
+    def whole(self) -> bool:
+        """Are its units whole rows or whole columns, not parts of an output's weights?"""
+        return bool((self.of == self.of[:, :1]).all() or (self.of == self.of[:1]).all())
+
     def matrix(self, params: Weights) -> Tensor:
         """The weights, [rows, cols] as the set sees them, with what belongs to channels beside."""
         return views.matrix(self.site, self.view, params)

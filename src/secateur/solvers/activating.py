@@ -28,6 +28,10 @@ class Activating(Solver):
     that no other site's `readers` names), as are nets with other activations by not asking for this. For sets of single
     weights.
 
+    It wants steps enough that weights differ in how far they have moved: Adam's first steps are as long for all, and
+    what goes by sign is then drawn among the negative weights, large ones too (digits CNN, 10 % of the weights: 25
+    steps and 11 of retraining 71 % accuracy, `gradual` alone 85; 252 and 108 steps 93.4 and 93.6).
+
     Args:
         solver: any solver, as a recipe's `solver` writes it: `{name: activating, solver: {name: admm}}`.
     Reference: Liu et al., AP, TMLR 2023, arXiv:2212.06145.
@@ -125,9 +129,10 @@ class _State:
 def _kept(w: Tensor, began: Tensor, share: float) -> Tensor:
     """1, and nearly 0 for so many of the nonzero weights: the negative ones that moved least. [rows, cols]."""
     moved = (w - began).abs().masked_fill(w >= 0, torch.inf).flatten()
+    small = w.abs().flatten().argsort(stable=True)  # the smaller of two that moved alike: before the first step all did
     n = min(int(share * int(w.count_nonzero())), int((w < 0).sum()))
     factor = torch.ones_like(moved)
-    factor[moved.argsort(stable=True)[:n]] = 1e-12
+    factor[small[moved[small].argsort(stable=True)][:n]] = 1e-12
     return factor.reshape(w.shape)
 
 

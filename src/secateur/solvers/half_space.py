@@ -8,15 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from secateur.contracts import Problem, Solver, Term
+from secateur.contracts import Problem
 from secateur.errors import UsageError
-from secateur.solvers._periods import Led, Periods
-from secateur.solvers._units import Units, refusal
-from secateur.types import Solution
+from secateur.solvers._periods import Leads, Led
+from secateur.solvers._units import Units
 
 
 @dataclass(frozen=True)
-class HalfSpace(Solver):
+class HalfSpace(Leads):
     """x' = x - d - lambda x / |x| for every unit x that goes, d the optimizer's step; x' = 0 if <x', x> < eps |x|^2.
 
     Of `periods` periods, each takes as going what the projection at its tightness drops (the dual variant: the budget
@@ -34,7 +33,6 @@ class HalfSpace(Solver):
     """
 
     periods: int = 5
-    start: float = 0.1
     end: float = 0.8
     eps: float = 0.0
     amplify: float = 2.0
@@ -42,20 +40,16 @@ class HalfSpace(Solver):
     reference: ClassVar[str] = "Chen et al., OTO, arXiv:2107.07467; OTOv2, arXiv:2303.06862"
 
     def __post_init__(self) -> None:
-        Periods.check("half_space", self.start, self.end, self.periods)
+        super().__post_init__()
         if not 0 <= self.eps < 1 or self.amplify < 1 or self.most < 1:
             raise UsageError(
                 f"solver half_space: eps={self.eps}, amplify={self.amplify}, most={self.most}; 0 <= eps < 1, "
                 "amplify >= 1 and most >= 1 needed"
             )
 
-    def refuses(self, term: Term) -> str | None:
-        """Sets that are no supports."""
-        return refusal(term, "half_space pushes")
-
     def init(self, problem: Problem) -> _State:
         """Nothing goes yet."""
-        return _State(problem, periods=Periods.over(problem.total_steps, self.start, self.end, self.periods))
+        return _State(problem, periods=self.planned(problem))
 
     def step(self, state: _State) -> _State:
         """The push and the test, after the optimizer's step."""
@@ -82,11 +76,6 @@ class HalfSpace(Solver):
         pushed = after - (force / size)[u.of] * before
         left = (u.sums(pushed * before) < self.eps * size.square()) & (quiet > 0)
         state.show(u.written(state.live, pushed.masked_fill(left[u.of], 0.0)))
-
-    def finish(self, state: _State) -> Solution:
-        """The projection at the final levels."""
-        state.land(1.0)
-        return state.solution()
 
 
 @dataclass

@@ -8,6 +8,7 @@ for the weights to judge, `state_dict` for exact resume.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -19,7 +20,7 @@ from secateur.terms import feasible
 from secateur.terms.feasible import Levels, as_level
 from secateur.terms.frozen import Frozen
 from secateur.training import learned
-from secateur.types import Solution
+from secateur.types import Solution, Weights
 
 Live = Mapping[str, Tensor]  # parameter name -> the model's own parameter
 State = tuple[dict[str, Tensor], dict[str, Any]]
@@ -37,6 +38,41 @@ class Memory(Protocol):
 
     def load(self, state: Any) -> None:
         """Exactly as `state` gave it."""
+
+
+class Zeros:
+    """Weights that are zero when a phase begins and stay so: a net that was pruned elsewhere goes on from its zeros.
+
+    Units that a set keeps whole have zeros inside, which its mask would let go. None where `keep` is False.
+    """
+
+    def __init__(self, terms: Sequence[Term], params: Live, keep: bool) -> None:
+        names = {m.param for t in terms for m in t.site.members} if keep else ()
+        self.masks = {k: params[k].detach() == 0 for k in sorted(names)}
+
+    def mask_(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Zero there, in place."""
+        for name, zero in self.masks.items():
+            if name in tensors:
+                tensors[name].masked_fill_(zero, 0.0)
+        return tensors
+
+    def beside(self, effective: Effective | None) -> Effective:
+        """Which weights can matter when those cannot."""
+
+        def alive(weights: Weights) -> dict[str, Tensor]:
+            found = {} if effective is None else dict(effective(weights))
+            return {**found, **{k: found[k] & ~zero if k in found else ~zero for k, zero in self.masks.items()}}
+
+        return alive
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors for a resume: later there are more zeros."""
+        return {_ZERO + k: zero.to(torch.uint8) for k, zero in self.masks.items()}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """As saved; takes its tensors out of those."""
+        self.masks = {k: tensors.pop(_ZERO + k).bool() for k in self.masks}
 
 
 class Phase:
@@ -96,9 +132,8 @@ class Phase:
 class Approach(Phase):
     """The solver's phase: towards the sets.
 
-    Args:
-        keep_zeros: constrained weights that are zero at the start get no gradient, so that a net that was pruned
-            elsewhere goes on from its zeros.
+    Constrained weights that are zero at the start and are to stay so (`keep_zeros`) cannot matter, so that no solver
+    spends the budget on them, and what it writes there goes.
     """
 
     projects = True
@@ -107,12 +142,13 @@ class Approach(Phase):
         self, solver: Solver, problem: Problem, memory: Memory | None = None, keep_zeros: bool = False
     ) -> None:
         super().__init__(problem.params, problem.total_steps)
-        names = {m.param for t in problem.terms for m in t.site.members} if keep_zeros else ()
-        self._zeros = {k: problem.params[k].detach() == 0 for k in sorted(names)}
-        self.solver, self.problem, self.memory = solver, problem, memory
+        self._zeros = Zeros(problem.terms, problem.params, keep_zeros)
+        self.solver, self.memory = solver, memory
+        self.problem = replace(problem, effective=self._zeros.beside(problem.effective)) if keep_zeros else problem
         self.terms = problem.terms
         self._final: Frozen | None = None
-        self.state = solver.init(problem)
+        self.state = solver.init(self.problem)
+        self._zeros.mask_(_data(self.params))
 
     @property
     def span(self) -> tuple[int, int]:
@@ -122,20 +158,19 @@ class Approach(Phase):
         return self.solver.penalty(self.state)
 
     def before_step(self) -> None:
-        for name, zero in self._zeros.items():
-            if (grad := self.params[name].grad) is not None:
-                grad.masked_fill_(zero, 0.0)
+        self._zeros.mask_(_grads(self.params))
         self.solver.before_step(self.state)
 
     def after_step(self) -> None:
         self.n += 1
-        for name, zero in self._zeros.items():  # an optimizer that was in use before has moments
-            self.params[name].masked_fill_(zero, 0.0)
+        self._zeros.mask_(_data(self.params))  # an optimizer that was in use before has moments
         self.state = self.solver.step(self.state)
+        self._zeros.mask_(_data(self.params))
         self.round_changed = self.state.round_changed
 
     def close(self) -> dict[str, Any]:
         solution = self.solver.finish(self.state)
+        self._zeros.mask_(solution.weights)
         write(self.params, self.terms, solution)
         self._final = Frozen(self.terms, solution.levels, _data(self.params), self.problem.companions)
         return {
@@ -154,20 +189,19 @@ class Approach(Phase):
         if self._final is not None:
             self._final.apply_(out)
             return out
-        return {**out, **self.state.candidate(out)}
+        return self._zeros.mask_({**out, **self.state.candidate(out)})
 
     def numbers(self, point: Mapping[str, Tensor]) -> dict[str, float]:
         return {**super().numbers(point), **self.state.numbers()}
 
     def state_dict(self) -> State:
         tensors, facts = self.state.state_dict()
-        zeros = {_ZERO + k: v.to(torch.uint8) for k, v in self._zeros.items()}  # later there are more of them
         facts = {"n": self.n, "solver": facts, "memory": self.memory.state() if self.memory else None}
-        return {**tensors, **zeros}, facts
+        return {**tensors, **self._zeros.state()}, facts
 
     def load_state_dict(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         self.n = int(facts["n"])
-        self._zeros = {k: tensors.pop(_ZERO + k).bool() for k in self._zeros}
+        self._zeros.load(tensors)
         if self.memory is not None:
             self.memory.load(facts["memory"])
         self.state.load_state_dict(tensors, facts["solver"])
@@ -176,7 +210,8 @@ class Approach(Phase):
 class Held(Phase):
     """Masked retraining: gradients and steps stay inside the linear piece through the weights at the start.
 
-    `companions` says what must stay zero with channels that are (their biases and norms), here and in `Snap`.
+    `companions` says what must stay zero with channels that are (their biases and norms), here and in `Snap`;
+    `keep_zeros` that weights stay so which are zero inside what a set keeps whole.
     """
 
     feasible = projects = True
@@ -188,18 +223,22 @@ class Held(Phase):
         params: Live,
         total_steps: int,
         companions: Effective | None = None,
+        keep_zeros: bool = False,
     ) -> None:
         super().__init__(params, total_steps)
         self.terms, self.levels, self.companions = terms, levels, companions
         self.frozen = Frozen(terms, levels, _data(params), companions)
+        self._zeros = Zeros(terms, params, keep_zeros)
 
     def before_step(self) -> None:
         # Masked weights get no gradient, so that their moments stay at zero.
         self.frozen.mask_(_grads(self.params))
+        self._zeros.mask_(_grads(self.params))
 
     def after_step(self) -> None:
         self.n += 1
         self.frozen.apply_(_data(self.params))
+        self._zeros.mask_(_data(self.params))
 
     def candidate(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # The average of points of a piece lies in it up to rounding; this removes the rounding.
@@ -208,10 +247,11 @@ class Held(Phase):
         return out
 
     def state_dict(self) -> State:
-        return dict(self.frozen.anchor), {"n": self.n}
+        return {**self.frozen.anchor, **self._zeros.state()}, {"n": self.n}
 
     def load_state_dict(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         self.n = int(facts["n"])
+        self._zeros.load(tensors)
         self.frozen = Frozen(self.terms, self.levels, {**_data(self.params), **tensors}, self.companions)
 
 
@@ -223,7 +263,8 @@ class Snap(Phase):
     of the step (`Piece.advance`: values move, weights drift slowly; new codes of a uniform grid). After `loose` of the
     steps the assignment is frozen and the rest is masked retraining in that piece (tied clusters).
 
-    `scales` names parameters that are step sizes of activations, learned (`learned.py`).
+    `scales` names parameters that are step sizes of activations, learned (`learned.py`). `keep_zeros` holds those that
+    were zero before the snap and are zero in it.
     """
 
     feasible = projects = True
@@ -238,8 +279,10 @@ class Snap(Phase):
         every: int = 20,
         loose: float = 0.6,
         scales: Iterable[str] = (),
+        keep_zeros: bool = False,
     ) -> None:
         super().__init__(params, total_steps)
+        self._zeros = Zeros(terms, params, keep_zeros)
         self.scales = {k: params[k].detach() for k in scales}
         self._before = {k: s.clone() for k, s in self.scales.items()}
         self.terms, self.levels, self.companions = terms, levels, companions
@@ -251,6 +294,8 @@ class Snap(Phase):
         self.support = Frozen(support_terms, support_levels, _data(params))
         self.gone = Frozen((), {}, _data(params), companions)
         self._assign()
+        for name, zero in self._zeros.masks.items():  # values without a zero move them
+            zero &= self.member[name] == 0
 
     @property
     def loose(self) -> bool:
@@ -260,6 +305,7 @@ class Snap(Phase):
     def before_step(self) -> None:
         self.support.mask_(_grads(self.params))
         self.gone.mask_(_grads(self.params))
+        self._zeros.mask_(_grads(self.params))
         self._before = {k: s.clone() for k, s in self.scales.items()}
 
     def after_step(self) -> None:
@@ -267,6 +313,7 @@ class Snap(Phase):
         learned.step_(self.scales, self._before)
         live = _data(self.params)
         self.gone.mask_(live)
+        self._zeros.mask_(live)
         if self.n > self.freeze_at:
             self.frozen.apply_(live)
             return
@@ -290,11 +337,13 @@ class Snap(Phase):
         tensors = {f"latent.{k}": v for k, v in self.latent.items()}
         tensors |= {f"anchor.{k}": v for k, v in self.frozen.anchor.items()}
         tensors |= {f"support.{k}": v for k, v in self.support.anchor.items()}
+        tensors |= self._zeros.state()
         return tensors, {"n": self.n, "levels": self.levels}
 
     def load_state_dict(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         self.n = int(facts["n"])
         self.levels = {k: as_level(v) for k, v in facts["levels"].items()}
+        self._zeros.load(tensors)
         live = _data(self.params)
         part = {
             kind: {k.removeprefix(f"{kind}."): v for k, v in tensors.items() if k.startswith(f"{kind}.")}
