@@ -295,8 +295,8 @@ SOLVERS = _room(
     (
         "weights that cannot matter keep their place",
         "solvers/_layerwise.py",
-        "if not (found := _dead(state)):",
-        "if not (found := {}):",
+        "for k, now in _dead(state).items()}",
+        "for k, now in dict[str, Tensor]().items()}",
         _OBS,
     ),
     (
