@@ -102,17 +102,17 @@ class Maker:
         return {"valid": outcome.metric, "epochs": plan["epochs"], **counts(model), "nbytes": len(files.sct)}
 
     def restore(self, cell: Cell) -> None:
-        """`model.onnx`, of a net of which only the weights (trained from scratch) or the packed file were kept."""
+        """`model.onnx`, of a net of which only the packed file or the weights (trained from scratch) were kept."""
         from secateur import formats
 
         folder = self.folder / cell.name
         file, packed = folder / "model.onnx", folder / "model.sct"
         if file.is_file():
             return
-        if cell.start is None:
-            self._write(self.model(cell), folder)
-        elif packed.is_file():
+        if packed.is_file():
             saving.write_bytes(file, formats.unpack(packed.read_bytes()))
+        elif cell.start is None:
+            self._write(self.model(cell), folder)
 
     def _write(self, model: nn.Module, folder: Path) -> Written:
         """`model.onnx` and `model.sct`."""
