@@ -685,8 +685,15 @@ SOLVERS = _room(
     (
         "the dead are not refilled",
         "terms/live.py",
-        "if n_dead == 0 or attempt == refills or",
+        "if n_new == 0 or attempt == refills or",
         "if True or",
+        _STEPS,
+    ),
+    (
+        "what is known to be dead is looked for again",
+        "terms/live.py",
+        "useless & ~dead[name] if name in dead else useless).sum()",
+        "useless).sum()",
         _STEPS,
     ),
     (

@@ -123,6 +123,23 @@ def test_weights_of_units_without_readers_give_their_budget_to_others() -> None:
     assert near["w"].nonzero().tolist() == [[3, 3], [3, 4], [3, 5], [3, 6]]
 
 
+def test_rounds_end_when_nothing_new_is_dead() -> None:
+    """A layer of which three weights are alive cannot spend four: the second round finds nothing new."""
+    asked = 0
+
+    def effective(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        nonlocal asked
+        asked += 1
+        alive = torch.zeros(4, 8, dtype=torch.bool)
+        alive[0, :3] = True
+        return {"w": alive}
+
+    p = problem()
+    _, near = project_live(p.terms, p.allocate, dict(p.params), {"w": None}, 1.0, effective)
+    assert near["w"].nonzero().tolist() == [[0, 0], [0, 1], [0, 2]]
+    assert asked <= 10, "a fixed point is reached when every dead weight is known"
+
+
 def test_two_terms_on_one_parameter_hold_both() -> None:
     w = torch.arange(1.0, 33.0).view(4, 8)
     rows, few = Term(SITE, Rows()), Term(Site("again", "linear", (4, 8), (Member("w"),)), TopK())

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _REFILLS, _REFILLS_ON_THE_WAY = 12, 1
 SETTLED = 0.002  # at the target: stop when no more than this fraction of the kept weights is dead
 ROUGHLY = 0.02  # the same where a price is asked: what is dead in the end is zero, and a training moves more than that
+_NEWS = 0.25  # of that fraction must be found dead that was not known to be: a layer may have no others to take
 
 
 def project_live(
@@ -38,7 +39,8 @@ def project_live(
 
     Args:
         companions: weights -> bool masks of what must go with removed channels (biases, norms); set to zero as well.
-        settled: at tightness 1 the rounds end when no more than this share of the kept weights is dead.
+        settled: at tightness 1 the rounds end when no more than this share of the kept weights is dead, or when no
+            more than a quarter of it is dead that was not known to be: a layer without other weights takes those again.
     Returns:
         levels per site name, and the projected parameters (new tensors).
     """
@@ -57,13 +59,15 @@ def project_live(
         if effective is None:
             return levels, near
         alive = effective({**weights, **near})
-        n_dead = n_kept = 0
+        n_dead = n_new = n_kept = 0
         for name, w in near.items():
             useless = (w != 0) & ~alive[name] if name in alive else torch.zeros_like(w, dtype=torch.bool)
             n_dead, n_kept = n_dead + int(useless.sum()), n_kept + int(w.count_nonzero())
+            n_new += int((useless & ~dead[name] if name in dead else useless).sum())
             if bool(useless.any()):
                 dead[name] = dead[name] | useless if name in dead else useless
-        if n_dead == 0 or attempt == refills or (tightness >= 1.0 and n_dead <= settled * n_kept):
+        few = settled * n_kept
+        if n_new == 0 or attempt == refills or (tightness >= 1.0 and (n_dead <= few or n_new <= _NEWS * few)):
             break
         for term in terms:
             touched = any(m.param in dead for m in term.site.members)
