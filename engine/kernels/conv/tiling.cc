@@ -328,7 +328,7 @@ void each_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e
           if (of > 1 && stream > 0.7 * double(cpu().l2_bytes)) cycles += stream / 12.0;
           // A channel that one output reads is begun for it alone, and has no arithmetic to hide its copy behind.
           const bool alone = s.groups == s.in_c;
-          cycles += (alone ? 40.0 * s.in_c : 0.0) +
+          cycles += (alone ? 60.0 * s.in_c : 0.0) +
                     (alone ? 1.0 : c.fill) * fill_cycles(g, lanes, tile_rows, used * planes_per_channel, panel_bytes) +
                     0.02 * lost * panel_bytes * chunks;
         } else {
