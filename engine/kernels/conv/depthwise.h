@@ -121,7 +121,7 @@ void depthwise_rows(const DepthwiseView& v, const Channel& channel, const Column
       for (int r = 0; r < kDepthRows; ++r) sums[r] = Vec::set1(channel.bias);
       if constexpr (kInRegisters) {
         SECATEUR_UNROLL
-        for (int i = 0; i < (kDepthRows - 1) * S + KH; ++i) {
+        for (int i = 0; i < kShared; ++i) {
           Vec x[KW];
           SECATEUR_UNROLL
           for (int k = 0; k < KW; ++k) x[k] = held(tap<S, kEdge>(v, rows[i], j, k, KW, c));
@@ -134,12 +134,11 @@ void depthwise_rows(const DepthwiseView& v, const Channel& channel, const Column
           }
         }
       } else if constexpr (KH * KW > 0) {
-        constexpr int kInputs = (kDepthRows - 1) * S + KH;
         SECATEUR_UNROLL
         for (int k = 0; k < KW; ++k) {
-          Vec x[kInputs];
+          Vec x[kShared];
           SECATEUR_UNROLL
-          for (int i = 0; i < kInputs; ++i) x[i] = held(tap<S, kEdge>(v, rows[i], j, k, KW, c));
+          for (int i = 0; i < kShared; ++i) x[i] = held(tap<S, kEdge>(v, rows[i], j, k, KW, c));
           SECATEUR_UNROLL
           for (int u = 0; u < KH; ++u) {
             const Vec weight = Vec::set1(channel.w[u * KW + k]);

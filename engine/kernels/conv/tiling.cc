@@ -327,7 +327,7 @@ void each_tiling(const ConvKernel& kernel, const ConvShape& s, const Epilogue& e
           const double stream = nnz * (2.0 + 4.0 * of);
           if (of > 1 && stream > 0.7 * double(cpu().l2_bytes)) cycles += stream / 12.0;
           // A channel that one output reads is begun for it alone, and has no arithmetic to hide its copy behind.
-          const bool alone = s.groups == s.in_c;
+          const bool alone = s.groups == s.in_c && s.out_c == s.in_c;
           cycles += (alone ? 60.0 * s.in_c : 0.0) +
                     (alone ? 1.0 : c.fill) * fill_cycles(g, lanes, tile_rows, used * planes_per_channel, panel_bytes) +
                     0.02 * lost * panel_bytes * chunks;
