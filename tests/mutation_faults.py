@@ -748,6 +748,13 @@ TRAINING = _room(
     ),
     ("the last point is the best", "training/loop.py", "return self.s.better(metric, self.metric)", "return True"),
     (
+        "the first of equal epochs is kept",
+        "training/loop.py",
+        'self.scores["loss"] if known else True',
+        'self.scores["loss"] if known else False',
+        _LOOP,
+    ),
+    (
         "better is worse",
         "training/loop.py",
         "a > b if self.higher_is_better else a < b",

@@ -110,6 +110,23 @@ def test_training_learns_and_keeps_the_best_point() -> None:
     assert outcome.metric > 0.8
 
 
+@pytest.mark.parametrize(("unmoved", "kept"), [(0.0, "last"), (None, "best")])
+def test_of_equally_good_epochs_the_later_one_is_kept_where_no_loss_is_told(unmoved: float | None, kept: str) -> None:
+    judge, seen = metrics.accuracy(batches(seed=1)), []
+
+    def evaluate(model: nn.Module) -> float:
+        seen.append({k: v.clone() for k, v in model.state_dict().items()})
+        return judge(model) if unmoved is None else unmoved
+
+    s = setting()
+    s.evaluate = evaluate
+    with isolated(1):
+        outcome = train(s, Stage("stage", Phase(s.params, 20), Training(lr=2e-2), [TASK]))
+    found = [row["metric"] for row in outcome.curve]
+    at = len(found) - 1 if kept == "last" else max(i for i, m in enumerate(found) if m == max(found))
+    assert all(torch.equal(outcome.weights[k], seen[at][k]) for k in outcome.weights)
+
+
 def test_held_keeps_the_support_of_the_averaged_weights() -> None:
     outcome = run("held")
     assert all(int(outcome.weights[k].count_nonzero()) == 10 for k in ("fc1.weight", "fc2.weight"))

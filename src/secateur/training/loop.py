@@ -246,9 +246,14 @@ class _Run:
         return found
 
     def _best_so_far(self, metric: float, scores: Mapping[str, float]) -> bool:
-        """Better by the metric, or as good with a lower loss: accuracy counts answers, not how sure they are."""
-        if metric == self.metric and "loss" in scores and "loss" in self.scores:
-            return scores["loss"] < self.scores["loss"]
+        """Better by the metric, or as good with a lower loss: accuracy counts answers, not how sure they are.
+
+        As good where no loss is told: the later one. A metric that has not moved yet (a precision of 0) says nothing,
+        and the first epoch's net would be kept of a training that only then begins to work.
+        """
+        if metric == self.metric:
+            known = "loss" in scores and "loss" in self.scores
+            return scores["loss"] < self.scores["loss"] if known else True
         return self.s.better(metric, self.metric)
 
     def _judge(self, epoch: float) -> None:
