@@ -755,6 +755,20 @@ TRAINING = _room(
         _LOOP,
     ),
     (
+        "an index may pick among channels that go",
+        "graph/ops/indexing.py",
+        'labels.pin(out, f"{told(node)} picks among them")',
+        "pass",
+        "tests/graph/test_indexing.py",
+    ),
+    (
+        "calls on buffers are done while tracing",
+        "graph/reshapes.py",
+        "proxy_buffer_attributes = True",
+        "proxy_buffer_attributes = False",
+        "tests/graph/test_zoo.py::test_half_of_every_group_goes[Swin]",
+    ),
+    (
         "better is worse",
         "training/loop.py",
         "a > b if self.higher_is_better else a < b",

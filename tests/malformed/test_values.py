@@ -66,6 +66,34 @@ def test_an_index_computed_while_running() -> None:
         session.run(None, {"i": np.array([2, 3])})
 
 
+@pytest.mark.parametrize(("bad", "number"), [((-4, 0), 2), ((0, 3), 3), ((2**63 - 1, 0), 2), ((0, -(2**63)), 3)])
+def test_a_tuple_of_indices_beyond_its_axes(bad: tuple[int, int], number: int) -> None:
+    # Of four words of three numbers.
+    node = helper.make_node("GatherND", ["table", "i"], ["y"], name="cells", batch_dims=0)
+    session = InferenceSession(model([node], {"i": (TensorProto.INT64, ["n", 2])}, {"table": TABLE[:3]}), threads=1)
+    asked = next(v for v in bad if not -3 <= v < 3)
+    with pytest.raises(UsageError, match=rf"'cells' \(GatherND\): index {asked} \(number {number} of the indices\)"):
+        session.run(None, {"i": np.array([[1, 2], bad])})
+    assert np.array_equal(session.run(None, {"i": np.array([[-3, -1], [2, 0]])})[0], TABLE[[0, 2], [2, 0]])
+
+
+@pytest.mark.parametrize(
+    ("shape", "attrs", "said"),
+    [
+        ((2, 3), {}, r"tuples of 3 indices into \[4, 3\]"),
+        ((2, 0), {}, r"tuples of 0 indices"),
+        ((4, 1), {"batch_dims": 2}, r"batch_dims 2 does not fit"),
+        ((4, 1), {"batch_dims": -1}, r"batch_dims -1 does not fit"),
+        ((2, 1), {"batch_dims": 1}, r"batches of \[4, 3\] and \[2, 1\] differ"),
+    ],
+)
+def test_tuples_that_do_not_fit_the_table(shape: tuple[int, int], attrs: dict[str, int], said: str) -> None:
+    node = helper.make_node("GatherND", ["table", "i"], ["y"], name="cells", **attrs)
+    net = model([node], {"i": (TensorProto.INT64, list(shape))}, {"table": TABLE})
+    with pytest.raises(FormatError, match=said):
+        InferenceSession(net, threads=1).run(None, {"i": np.zeros(shape, np.int64)})
+
+
 def test_a_constant_index_beyond_the_axis() -> None:
     node = helper.make_node("Gather", ["table", "i"], ["z"], name="picks")
     net = [node, helper.make_node("Add", ["z", "x"], ["y"])]

@@ -188,6 +188,9 @@ simple("Tile", lambda k: k.op("Tile", k.x("n", 2), k.c([1, 3])))
 simple("Gather", lambda k: k.op("Gather", k.x("n", 3), k.c([[2, 0], [-1, 1]]), axis=1))
 simple("Gather_table", lambda k: k.op("Gather", k.w(3, 4), k.x("n", dtype=np.int64)))
 simple("Gather_int32", lambda k: k.op("Gather", k.w(3, 4), k.x("n", 2, dtype=np.int32)))
+simple("GatherND", lambda k: k.op("GatherND", k.w(3, 4, 2), k.x("n", 2, dtype=np.int64)))
+simple("GatherND_batches", lambda k: k.op("GatherND", k.x("n", 3, 2), k.x("n", 2, 1, dtype=np.int64), batch_dims=1))
+simple("GatherND_from_the_end", lambda k: k.op("GatherND", k.x(3, 4), k.c([[[0, -1], [-3, 2]]])))
 simple("Pad", lambda k: k.op("Pad", k.x("n", 3), k.c([0, 1, 0, 2])))
 simple("Pad_rows", lambda k: k.op("Pad", k.x("n", 3), k.c([1, 0, 2, 0]), k.c(5, F)))
 simple("Pad_reflect", lambda k: k.op("Pad", k.x("n", 3), k.c([0, 1, 0, 2]), mode="reflect"))
@@ -529,6 +532,8 @@ EMPTY: list[tuple[str, list[Any], dict[str, Any], int]] = [
     ("TopK", [f(2, 0), (ints(0),)], {}, 18),
     ("Gather", [f(0, 3), f(0, dtype=np.int64)], {}, 18),
     ("Gather", [f(3, 0), ints(1, 2)], {}, 18),
+    ("GatherND", [f(2, 0, 3), ints(0, 1).reshape(2, 1)], {}, 18),
+    ("GatherND", [f(0, 3), np.zeros((0, 2), np.int64)], {}, 18),
     ("Concat", [f(0, 3), f(0, 3)], {"axis": 0}, 18),
     ("Concat", [f(0), f(2)], {"axis": 0}, 18),
     ("Split", [f(0, 3), (ints(0, 0),)], {"axis": 0}, 18),

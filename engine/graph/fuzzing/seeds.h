@@ -98,7 +98,8 @@ inline Graph lookup_seed() {
   Net n;
   const auto ids = n.input({2, 3}, DType::kInt64), short_ids = n.input({2}, DType::kInt32);
   const auto words = n.op("Gather", {n.w({5, 4}), ids}), kinds = n.op("Gather", {n.w({2, 4}), short_ids});
-  n.result(n.op("Add", {words, n.op("Unsqueeze", {kinds, n.i({1})})}));
+  const auto sum = n.op("Add", {words, n.op("Unsqueeze", {kinds, n.i({1})})});
+  n.result(n.op("GatherND", {sum, n.op("Reshape", {n.i({0, 2, 0, -1}), n.i({2, 2})})}));
   return n.graph;
 }
 

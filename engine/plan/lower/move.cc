@@ -1,4 +1,4 @@
-// Operators that move elements: Transpose, Slice, Concat, Split, Expand, Trilu, Gather; Pad is in pad.cc.
+// Operators that move elements: Transpose, Slice, Concat, Split, Expand, Trilu; Pad is in pad.cc, Gather in gather.cc.
 #include <algorithm>
 #include <cstring>
 
@@ -245,27 +245,6 @@ void lower_trilu(Lowering& L, const Node& n) {
   for (size_t i = 0; i + 2 < xd.size(); ++i) t.n *= xd[i];
   const int y = L.out(n, 0, L.value(x).dtype, xd);
   L.emit(n, TriangleStep{t, x, y}, {x}, {y}, named("triangle_ref"));
-}
-
-void lower_gather(Lowering& L, const Node& n) {
-  const int x = L.in(n, 0), indices = L.in(n, 1);
-  const Dims xd = L.dims(x), id = L.dims(indices);
-  const auto axis = static_cast<size_t>(normal_axis(L, n, attr_i(n, "axis", 0), L.rank(x)));
-  const DType t = L.value(indices).dtype;
-  if (t != DType::kInt64 && t != DType::kInt32) L.invalid(n, "indices are not integers");
-  if (const auto known = L.ints(indices))
-    for (int64_t v : *known)
-      if (v < -xd[axis] || v >= xd[axis]) L.invalid(n, "index " + std::to_string(v) + " is outside " + dims_text(xd));
-  Dims out(xd.begin(), xd.begin() + static_cast<int64_t>(axis));
-  out.insert(out.end(), id.begin(), id.end());
-  out.insert(out.end(), xd.begin() + static_cast<int64_t>(axis) + 1, xd.end());
-  GatherStep s{1,       xd[axis], static_cast<int64_t>(dtype_size(L.value(x).dtype)), L.value(indices).numel(), t, x,
-               indices, -1};
-  for (size_t i = 0; i < axis; ++i) s.outer *= xd[i];
-  for (size_t i = axis + 1; i < xd.size(); ++i) s.inner_bytes *= xd[i];
-  s.y = L.out(n, 0, L.value(x).dtype, out);
-  if (xd[axis] == 0 && L.value(s.y).numel() > 0) L.invalid(n, "nothing to gather from");
-  L.emit(n, s, {x, indices}, {s.y}, named("gather"));
 }
 
 }  // namespace secateur

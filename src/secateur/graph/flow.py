@@ -140,9 +140,9 @@ def _view(flow: Flow, masks: Callable[[Call], Tensor], weight: Callable[[Call], 
         moving: Tensor = flow.live[node] | (flow.values[node] != 0)
         return moving.to(torch.float32)
 
-    return View(
-        masks, nonzero, weight, lambda n: flow.values[n], lambda a: getattr(a, "name", "") in flow.program.params
-    )
+    program = flow.program
+    is_param = lambda a: getattr(a, "name", "") in program.params  # noqa: E731
+    return View(masks, nonzero, weight, lambda n: flow.values[n], is_param, program.constant)
 
 
 def _weight(flow: Flow, node: Call) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from secateur.types import Weights
 
@@ -52,6 +52,7 @@ class Program:
     _noisy: dict[tuple[int | None, torch.dtype | None], dict[str, Tensor]] = field(
         default_factory=dict, repr=False, compare=False
     )
+    _constants: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -65,6 +66,19 @@ class Program:
             return self.static.get(node.name, self.example.get(node.name))
         own = self.param_values if node.name in self.params else self.buffer_values
         return (weights or {}).get(name, own[name])
+
+    def constant(self, node: Call) -> Any:
+        """The value of a node that no input and no parameter reaches, as when captured; ValueError where one does."""
+        if node.name not in self._constants:
+            self._constants[node.name] = self._fixed(node)
+        return self._constants[node.name]
+
+    def _fixed(self, node: Call) -> Any:
+        if node.name in self.inputs or node.name in self.params:
+            raise ValueError(f"{node.name} is not constant")
+        if node.op != "call_function":
+            return self.given(node)
+        return node.target(*fx.node.map_arg(node.args, self.constant), **fx.node.map_arg(node.kwargs, self.constant))
 
     def noisy(self, batch: int | None, dtype: torch.dtype | None) -> dict[str, Tensor]:
         """The example inputs under noise, the same at every call, so that they are drawn once for all removals.

@@ -73,11 +73,17 @@ def replay(model: nn.Module, row: Mapping[str, Any]) -> None:
     setattr(model.get_submodule(parent), key, made)
 
 
+class _Calls(fx.Tracer):
+    """With the calls on buffers: else they are done while tracing, and left as constants in the module."""
+
+    proxy_buffer_attributes = True
+
+
 def traced(module: nn.Module) -> fx.Graph | None:
     """The calls of a module, where they are the same in training and evaluation; its mode is as before."""
     modes = [(m, m.training) for m in module.modules()]
     try:
-        graphs = [fx.Tracer().trace(module.train(mode)) for mode in (True, False)]
+        graphs = [_Calls().trace(module.train(mode)) for mode in (True, False)]
     except Exception:  # whatever the user's code does with a proxy
         return None
     finally:

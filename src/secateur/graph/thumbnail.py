@@ -49,7 +49,7 @@ def _propagated(program: Program, step: int) -> Program | None:
     for n in program.nodes:
         twins[n] = graph.node_copy(n, twins.__getitem__)
         twins[n].name = n.name  # by which a program knows what comes in; a copy may get another
-    fewer = replace(program, nodes=tuple(twins.values()), example=example, _noisy={})
+    fewer = replace(program, nodes=tuple(twins.values()), example=example, _noisy={}, _constants={})
     try:
         with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
             for m in fewer.nodes:

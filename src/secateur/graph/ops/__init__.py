@@ -67,7 +67,7 @@ def _fits(kind: Operator, node: Call, program: Program) -> bool:
 
     if any(not isinstance(v, Tensor) for a in node.all_input_nodes for v in tree_leaves(a.meta.get("val"))):
         return False
-    view = View(ones, ones, ones, ones, lambda a: getattr(a, "name", "") in program.params)
+    view = View(ones, ones, ones, ones, lambda a: getattr(a, "name", "") in program.params, program.constant)
     wanted = _shapes(node.meta["val"])
     try:
         answers = kind.positive(node, view), kind.label(node, pinned, Labels(), program)

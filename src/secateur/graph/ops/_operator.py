@@ -35,6 +35,7 @@ class View:
     weight: Callable[[Call], Tensor]  # float 0/1: nonzero entries of a parameter, a leaf for derivatives
     value: Callable[[Call], Tensor]  # values on the example; meaningful where the element is constant
     is_param: Callable[[Any], bool]  # a parameter placeholder
+    constant: Callable[[Call], Any]  # the value of what neither inputs nor parameters reach; ValueError of the others
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from secateur.graph.program import Call, Program, owner
 
 _NAMES = (
     "view reshape _unsafe_view flatten unflatten squeeze unsqueeze permute transpose t movedim swapaxes expand "
-    "expand_as slice select narrow index_select split split_with_sizes chunk unbind tensor_split cat concat stack "
+    "expand_as slice select narrow split split_with_sizes chunk unbind tensor_split cat concat stack "
     "pixel_shuffle pixel_unshuffle channel_shuffle roll flip repeat repeat_interleave constant_pad_nd pad zero_pad "
     "unfold alias_copy view_as reshape_as adjoint numpy_T mT"
 )
@@ -40,7 +40,6 @@ _SIZED = (
     "select",
     "narrow",
     "split_with_sizes",
-    "index_select",
     "repeat",
 )
 
