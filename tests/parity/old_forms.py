@@ -189,6 +189,7 @@ def calls() -> dict[str, Call]:
     add("SpaceToDepth", f32(1, 2, 4, 6), blocksize=2)
     add("Expand", f32(3, 1), ints(2, 3, 4))
     add("Gather", x, ints(2, 0), axis=1)
+    add("GatherND", x, ints(1, 2, 0, -1).reshape(2, 2))
     add("Pad", x, ints(0, 0, 1, 2, 0, 0, 0, 3), np.float32(0.5), mode="constant")
     add("Range", ints(1)[0], ints(9)[0], ints(2)[0], free=0)
     add("Reshape", x, ints(0, -1, 5))
