@@ -33,12 +33,12 @@ not excluded; *open* when the interval holds the bar or too little has been run.
 """
 SETS = """# Which shape of zeros is worth training
 
-Every set of supports on one trained net, projected at once and nothing retrained: how much of the weights' energy it
+Every set of supports on two trained nets, projected at once and nothing retrained: how much of the weights' energy it
 keeps beside zeros anywhere, and what the engine gains by it. Energy is the sum of squares, of all convolutions but the
 first; training wins back a part of what is lost, and by how much differs from set to set. Zeros differ where levels are
 coarse. Of `rows` and `inputs` the channels are removed, and what that takes from other layers is in bytes and time, not
 in the energy: the filters of the first layer go with `inputs`, columns of the last with `rows`. This page is made by
-`make tables` from `benchmarks/results/sets-fsdd.json`, which `benchmarks/speed/sets.py` writes.
+`make tables` from `benchmarks/results/sets-*.json`, which `benchmarks/speed/sets.py` writes.
 """
 DECISIONS = """# Decisions
 
@@ -102,16 +102,22 @@ def _found(claim: dict[str, Any], measure: dict[str, Any]) -> str:
 
 
 def sets() -> Iterator[str]:
-    """A Markdown table for each share of zeros."""
-    record = json.loads((RESULTS / "sets-fsdd.json").read_text(encoding="utf-8"))
-    dense = record["dense"]["latency_ms"]["median"]
+    """Markdown tables of each net."""
     yield SETS
+    for title, task in (("Fashion-MNIST", "fashion"), ("Spoken digits", "fsdd")):
+        yield f"## {title}\n"
+        yield from _shapes(json.loads((RESULTS / f"sets-{task}.json").read_text(encoding="utf-8")))
+
+
+def _shapes(record: dict[str, Any]) -> Iterator[str]:
+    """A Markdown table for each share of zeros."""
+    dense = record["dense"]["latency_ms"]["median"]
     yield (
         f"{record['what']}; {record['cpu']}, {record['isa']}, {record['threads']} thread, batch {record['batch']}, "
-        f"{record['n_inputs']} recordings in rotation; dense {1e3 * dense:.1f} us a call.\n"
+        f"{record['n_inputs']} examples in rotation; dense {1e3 * dense:.1f} us a call.\n"
     )
     for asked in dict.fromkeys(row["asked"] for row in record["rows"]):
-        yield f"## {asked:.0%} zeros\n"
+        yield f"### {asked:.0%} zeros\n"
         yield "| set | zeros | energy kept | of unstructured | us | x dense | x unstructured | bytes | kernels |"
         yield "|---|---:|---:|---:|---:|---:|---:|---:|---|"
         rows = [row for row in record["rows"] if row["asked"] == asked]

@@ -1,10 +1,9 @@
 """Every set of supports on one trained net: energy kept at 80 and 90 % zeros, and what the engine takes for it.
 
-    python benchmarks/speed/sets.py --out benchmarks/results/sets-fsdd.json
+    python benchmarks/speed/sets.py --task fashion --out benchmarks/results/sets-fashion.json
 
-No training: the weights of the spoken-digit CNN in `benchmarks/nets` are projected at once, all convolutions but the
-first. Energy is the sum of the squares kept by that of all, of these layers. Speed is a call's, one thread, batch 1, on
-recordings of the validation part in rotation, turns of all nets interleaved. Zeros are left in the file, but for `rows`
+No training: the weights of a dense net in `benchmarks/nets` are projected at once, all convolutions but the first. Energy is the sum of the squares kept by that of all, of these layers. Speed is a call's, one thread, batch 1, on
+examples of the validation part in rotation, turns of all nets interleaved. Zeros are left in the file, but for `rows`
 and `inputs`, whose channels are removed as a run removes them; what that takes from other layers is in the times and
 multiply-adds and not in the energy.
 """
@@ -38,7 +37,9 @@ from secateur.recipe import build_constraint, naming
 from secateur.shell import saving
 from secateur.terms import views
 
-NET = Path(__file__).parents[1] / "nets" / "fsdd" / "seed0" / "dense,width=1.0" / "model.safetensors"
+ROOT = Path(__file__).parents[2]
+# Of a task: the constructor in secateur.zoo, the data set.
+TASKS = {"fashion": ("fashion_resnet", "fashion_mnist"), "fsdd": ("speech_cnn", "fsdd")}
 ZEROS = (0.8, 0.9)
 N_INPUTS = 64
 FREE, DENSE = "topk", "dense"  # what the others are compared with
@@ -127,16 +128,17 @@ def kernels_of(model: bytes) -> dict[str, int]:
 def main() -> None:
     """Project, time, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--net", type=Path, default=NET, help="safetensors of secateur.zoo:speech_cnn")
+    parser.add_argument("--task", choices=TASKS, default="fashion")
     parser.add_argument("--seconds", type=float, default=0.4, help="for each net")
-    parser.add_argument("--data-dir", type=Path, help="where fsdd is (or SECATEUR_DATA)")
+    parser.add_argument("--data-dir", type=Path, help="where its data are (or SECATEUR_DATA)")
     parser.add_argument("--out", type=Path, help="JSON file")
     given = parser.parse_args()
-    net = zoo.speech_cnn()
-    zoo.load_weights(net, given.net)
+    built, name_of_data = TASKS[given.task]
+    stored = ROOT / "benchmarks" / "nets" / given.task / "seed0" / "dense,width=1.0" / "model.safetensors"
+    net = getattr(zoo, built)()
+    zoo.load_weights(net, stored)
     net.eval()
-    splits = data.load("fsdd", given.data_dir)
-    images = torch.cat([x for x, _ in splits.valid])[:N_INPUTS]
+    images = torch.cat([x for x, _ in data.load(name_of_data, given.data_dir).valid])[:N_INPUTS]
     example = graph.settle(net, images[:1])
     traced = graph.trace(net, example)
     dense = written.exported_bytes(net, example)
@@ -169,8 +171,8 @@ def main() -> None:
         row["macs_nonzero"] = engine.inspect(files[key])["totals"]["macs_nonzero"]
         row["nbytes"] = len(formats.pack(files[key]))
     record = {
-        "what": "speech_cnn, trained dense: sets of supports projected at once, nothing retrained",
-        "net": str(given.net.relative_to(Path(__file__).parents[2])) if given.net == NET else given.net.name,
+        "what": f"{built}, trained dense: sets of supports projected at once, nothing retrained",
+        "net": str(stored.relative_to(ROOT)),
         "dense": {"latency_ms": times[DENSE], "kernels": kernels_of(dense)},
         "rows": rows,
         **{k: found[k] for k in ("threads", "batch", "n_inputs", "cpu", "isa")},
