@@ -683,6 +683,13 @@ SOLVERS = _room(
         _STEPS,
     ),
     (
+        "what was once dead stays dead",
+        "terms/live.py",
+        "w.masked_fill(last[k], 0) if k in last",
+        "w.masked_fill(dead[k], 0) if k in dead",
+        _STEPS,
+    ),
+    (
         "the dead are not refilled",
         "terms/live.py",
         "if n_new == 0 or attempt == refills or",
@@ -858,6 +865,13 @@ BUDGET = _room(
         "budget/meters/crossbars.py",
         "int((band != 0).any(0).sum())",
         "int((band != 0).any() * band.shape[1])",
+        _METERS,
+    ),
+    (
+        "bands share a crossbar's inputs evenly",
+        "budget/meters/crossbars.py",
+        "if not spread:",
+        "if True:",
         _METERS,
     ),
     ("MACs without positions", "budget/meters/macs.py", "float(packing.nnz) * site.positions", "float(packing.nnz)"),

@@ -140,6 +140,27 @@ def test_rounds_end_when_nothing_new_is_dead() -> None:
     assert asked == 9, "four are found dead in each of seven rounds, one in the next; the last finds none"
 
 
+def test_what_comes_to_life_in_a_later_round_stays() -> None:
+    """Of two kept columns a row was dead beside the first round's readers; the next round reads it: nothing is zeroed."""
+    asked = 0
+
+    def effective(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        nonlocal asked
+        asked += 1
+        alive = torch.ones(4, 8, dtype=torch.bool)
+        alive[3] = asked > 1
+        return {"w": alive}
+
+    term = Term(SITE, catalog.load("constraints", "columns")())
+    w = {"w": torch.arange(1.0, 33.0).view(4, 8)}
+    w["w"][3] = 0.5  # too little to change which columns stay
+    levels, near = project_live((term,), lambda *_: {"w": 2}, w, {"w": None}, 1.0, effective)
+    assert levels == {"w": 2}
+    assert asked > 1
+    assert torch.equal(near["w"][:, 6:], w["w"][:, 6:])
+    assert not near["w"][:, :6].any()
+
+
 def test_two_terms_on_one_parameter_hold_both() -> None:
     w = torch.arange(1.0, 33.0).view(4, 8)
     rows, few = Term(SITE, Rows()), Term(Site("again", "linear", (4, 8), (Member("w"),)), TopK())

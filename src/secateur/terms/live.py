@@ -56,6 +56,7 @@ def project_live(
         if companions is not None:
             for name, kept in companions({**weights, **near}).items():
                 near[name] = near.get(name, weights[name]).masked_fill(~kept, 0)
+        last: dict[str, Tensor] = {}
         if effective is None:
             return levels, near
         alive = effective({**weights, **near})
@@ -65,6 +66,7 @@ def project_live(
             n_dead, n_kept = n_dead + int(useless.sum()), n_kept + int(w.count_nonzero())
             n_new += int((useless & ~dead[name] if name in dead else useless).sum())
             if bool(useless.any()):
+                last[name] = useless
                 dead[name] = dead[name] | useless if name in dead else useless
         few = settled * n_kept
         if n_new == 0 or attempt == refills or (tightness >= 1.0 and (n_dead <= few or n_new <= _NEWS * few)):
@@ -73,8 +75,8 @@ def project_live(
             touched = any(m.param in dead for m in term.site.members)
             if touched and term.site.op != "channels":
                 h[term.site.name] = _without(term, weights, h.get(term.site.name), dead)
-    if tightness >= 1.0:
-        near = {k: w.masked_fill(dead[k], 0) if k in dead else w for k, w in near.items()}
+    if tightness >= 1.0:  # what was dead beside an earlier round's readers may be read now
+        near = {k: w.masked_fill(last[k], 0) if k in last else w for k, w in near.items()}
     return levels, near
 
 

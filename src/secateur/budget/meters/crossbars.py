@@ -43,8 +43,8 @@ class Crossbars(Meter):
         block = re.fullmatch(r"(\d+)x(\d+)", packing.pattern)
         height, width = (int(x) for x in block.groups()) if block else (1, 1)
         blocks = max(min(rows, ROWS) / height, 1.0)  # above one another in a band
-        used = cols * (1 - (1 - density) ** blocks)  # inputs of a band that have a weight there, on average
-        arrays = _ceil(bands * used / COLS) if width >= COLS else bands * _ceil(used / COLS)
+        share = 1 - (1 - density) ** blocks  # of a band's inputs that have a weight there, on average
+        arrays = _ceil(bands * cols * share / COLS) if width >= COLS else bands * _expected(cols, share, 1 - 1 / bands)
         return float(min(arrays, _ceil(packing.nnz / (height * width))))
 
     def measure(self, net: Inventory) -> float:
@@ -65,6 +65,18 @@ def _arrays(weight: Weight) -> int:
         value = value.flatten(1)
     bands = value.reshape(-1, value.shape[-1]).split(ROWS)
     return sum(_ceil(int((band != 0).any(0).sum()) / COLS) for band in bands)
+
+
+def _expected(cols: float, share: float, apart: float) -> float:
+    """Arrays of a band of whose inputs a share is used: the mean over bands, which share unevenly.
+
+    With the mean alone the best level is the last before a whole array, where every second band needs one more.
+    """
+    used, spread = cols * share, math.sqrt(apart * cols * share * (1 - share))
+    if not spread:
+        return float(_ceil(used / COLS))
+    beyond = (COLS * k + 0.5 - used for k in range(_ceil(cols / COLS)))  # the next array is begun
+    return sum(math.erfc(x / spread / math.sqrt(2)) / 2 for x in beyond)
 
 
 def _ceil(x: float) -> int:
