@@ -2,7 +2,8 @@
 
     python benchmarks/speed/sets.py --task fashion --out benchmarks/results/sets-fashion.json
 
-No training: the weights of a dense net in `benchmarks/nets` are projected at once, all convolutions but the first. Energy is the sum of the squares kept by that of all, of these layers. Speed is a call's, one thread, batch 1, on
+No training: the weights of a dense net in `benchmarks/nets` are projected at once, all convolutions but the first.
+Energy is the sum of the squares kept by that of all, of these layers. Speed is a call's, one thread, batch 1, on
 examples of the validation part in rotation, turns of all nets interleaved. Zeros are left in the file, but for `rows`
 and `inputs`, whose channels are removed as a run removes them; what that takes from other layers is in the times and
 multiply-adds and not in the energy.

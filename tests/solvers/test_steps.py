@@ -141,7 +141,7 @@ def test_rounds_end_when_nothing_new_is_dead() -> None:
 
 
 def test_what_comes_to_life_in_a_later_round_stays() -> None:
-    """Of two kept columns a row was dead beside the first round's readers; the next round reads it: nothing is zeroed."""
+    """A row was dead beside the first round's readers; the next round reads it, and nothing is zeroed."""
     asked = 0
 
     def effective(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
