@@ -66,6 +66,29 @@ def test_random_calls_are_neither_run_ahead_nor_made_once_for_two(op: str) -> No
     assert kinds(simplified(raw)).count(op) == 2
 
 
+@pytest.mark.parametrize(("rows", "read"), [(1, 5), (3, 2), (2, 3)])
+@pytest.mark.parametrize("axis", [1, -1, 0])
+def test_entries_of_a_long_table_are_read_ahead(rows: int, read: int, axis: int) -> None:
+    """A BERT without `token_type_ids` reads its own from a row of 512; ONNX's reference cannot."""
+    table = np.arange(rows * 40, dtype=F).reshape(rows, 40)
+    index = np.array([[7, 39, -40, 0, 33], [1, 2, 3, 4, 5], [39, 38, 37, 36, 35]], np.int64)[:rows, :read]
+    if axis == 0:
+        table, index = np.ascontiguousarray(table.T), np.ascontiguousarray(index.T)
+    raw = model(
+        [
+            helper.make_node("GatherElements", ["t", "i"], ["g"], axis=axis),
+            helper.make_node("Add", ["x", "g"], ["y"]),
+        ],
+        {"x": list(index.shape)},
+        {"y": list(index.shape)},
+        t=table,
+        i=index,
+    )
+    short = simplified(raw)
+    assert kinds(short) == ["Add"]
+    same(raw, short, *index.shape)
+
+
 def test_shared_identity_initializers_are_folded() -> None:
     """The older exporter stores equal tensors once and hands them on through Identity."""
     rng = np.random.default_rng(0)
