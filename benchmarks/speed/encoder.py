@@ -27,7 +27,7 @@ import secateur
 from secateur.constraints.blocks import Blocks
 from secateur.engine.side_by_side import side_by_side
 from secateur.export.onnx import to_bytes
-from secateur.shell import saving
+from secateur.shell import runtimes, saving
 
 sys.path.append(str(Path(__file__).parents[1] / "accuracy"))
 from sentence_embeddings import encoder, sentences, sites
@@ -66,12 +66,12 @@ def with_blocks(net: nn.Module, zeros: float) -> None:
 
 def dynamic(dense: bytes) -> bytes:
     """ONNX Runtime's own int8 form for such nets."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
+    ort = runtimes.onnxruntime("quantization")
     with tempfile.TemporaryDirectory() as folder:
         there = Path(folder)
         (there / "dense.onnx").write_bytes(dense)
-        quantize_dynamic(there / "dense.onnx", there / "int8.onnx", weight_type=QuantType.QInt8, per_channel=True)
+        kind = ort.QuantType.QInt8
+        ort.quantize_dynamic(there / "dense.onnx", there / "int8.onnx", weight_type=kind, per_channel=True)
         return (there / "int8.onnx").read_bytes()
 
 
