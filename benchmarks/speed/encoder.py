@@ -99,9 +99,9 @@ def main() -> None:
         files[f"1x4 {zeros} int8"] = secateur.quantize(files[f"1x4 {zeros}"], seen).model
     for name in ("dense", "dense int8"):
         session = secateur.InferenceSession(files[name], threads=1)
-        found = np.concatenate([session.run(None, {session.get_inputs()[0].name: x[None]})[0] for x in judged])
-        norms = np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1)
-        cosines[name] = float(((found * wanted).sum(1) / norms).mean())
+        told = np.concatenate([session.run(None, {session.get_inputs()[0].name: x[None]})[0] for x in judged])
+        norms = np.linalg.norm(told, axis=1) * np.linalg.norm(wanted, axis=1)
+        cosines[name] = float(((told * wanted).sum(1) / norms).mean())
     found = side_by_side(files, judged, ("onnxruntime",), seconds=given.seconds)
     for name, times in found["latency_ms"].items():
         print(f"{name:18s}", {r: round(t["median"], 3) for r, t in times.items()})

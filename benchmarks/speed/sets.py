@@ -129,7 +129,7 @@ def kernels_of(model: bytes) -> dict[str, int]:
 def main() -> None:
     """Project, time, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=TASKS, default="fashion")
+    parser.add_argument("--task", choices=TASKS, default="fsdd")
     parser.add_argument("--seconds", type=float, default=0.4, help="for each net")
     parser.add_argument("--data-dir", type=Path, help="where its data are (or SECATEUR_DATA)")
     parser.add_argument("--out", type=Path, help="JSON file")

@@ -231,7 +231,7 @@ class Packing:
     `expected_bits` is what a value is expected to take after entropy coding (the hard maximum counts `bits`); None =
     23.5 (few kept) to 27 (all) of 32 for raw fp32 values, else `bits`. `pattern` says where zeros may lie, as kernels
     care: `any`, `4x1` (outputs x inputs of a block), `:4` (groups along the inputs), `channels` (whole outputs).
-    `even`: all parts of the matrix keep as many.
+    `even`: every block of the set keeps as many.
     """
 
     n: int

@@ -258,6 +258,9 @@ class InBlocks(OnKernels):
             return None
         return banded(shape[0], self.groups, self.rows), banded(shape[1], self.taps, self.cols)
 
+    def packing(self, shape: Shape, level: Level) -> Packing:
+        return replace(super().packing(shape, level), even=self.per_block)
+
 
 def regrouped(groups: int, n_rows: int, kept_rows: Sequence[int]) -> int | None:
     """The groups of a convolution of which some outputs stay; None: of each group that is left another number."""

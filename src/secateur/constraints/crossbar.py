@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
 from secateur.constraints._groups import InBlocks, Lines, Shape, banded
 from secateur.errors import UsageError
-from secateur.types import Level, Packing
 
 _CUTS = ("columns", "rows", "arrays")
 
@@ -55,9 +54,6 @@ class Crossbar(InBlocks):
             3 * r * g,
             2 * c * self.taps,
         )
-
-    def packing(self, shape: Shape, level: Level) -> Packing:
-        return replace(super().packing(shape, level), even=self.per_block)
 
     def _bands(self, shape: Shape) -> Lines:
         row, col = self._arrays(shape)

@@ -56,9 +56,9 @@ def project_live(
         if companions is not None:
             for name, kept in companions({**weights, **near}).items():
                 near[name] = near.get(name, weights[name]).masked_fill(~kept, 0)
-        last: dict[str, Tensor] = {}
         if effective is None:
             return levels, near
+        last: dict[str, Tensor] = {}
         alive = effective({**weights, **near})
         n_dead = n_new = n_kept = 0
         for name, w in near.items():

@@ -43,7 +43,7 @@ class Crossbars(Meter):
         block = re.fullmatch(r"(\d+)x(\d+)", packing.pattern)
         height, width = (int(x) for x in block.groups()) if block else (1, 1)
         blocks = max(min(rows, ROWS) / height, 1.0)  # above one another in a band
-        apart = 0.0 if packing.even else 1 - 1 / bands  # how freely bands share the inputs
+        apart = 0.0 if packing.even and blocks == 1 else 1 - 1 / bands  # how freely bands share the inputs
         share = 1 - (1 - density) ** blocks  # of a band's inputs that have a weight there, on average
         arrays = _ceil(bands * cols * share / COLS) if width >= COLS else bands * _expected(cols, share, apart)
         return float(min(arrays, _ceil(packing.nnz / (height * width))))
